@@ -1,0 +1,27 @@
+"""Compiles csrc/ into fastnoise._C and maps kernels/ to fastnoise.kernels; all else is in pyproject.toml.
+
+Imports nothing but setuptools and pybind11, so that it builds in isolation with no torch at hand.
+"""
+
+from glob import glob
+
+from pybind11.setup_helpers import Pybind11Extension, build_ext
+from setuptools import find_packages, setup
+
+extension = Pybind11Extension(
+    "fastnoise._C",
+    sources=sorted(glob("csrc/*.cpp") + glob("csrc/core/*.cpp")),
+    depends=sorted(glob("csrc/core/*.hpp")),
+    include_dirs=["csrc"],
+    cxx_std=17,
+    extra_compile_args=["-O3", "-pthread"],
+    extra_link_args=["-pthread"],
+)
+
+setup(
+    packages=[*find_packages(include=["fastnoise", "fastnoise.*"]), "fastnoise.kernels"],
+    package_dir={"fastnoise.kernels": "kernels"},
+    package_data={"fastnoise": ["py.typed"]},
+    ext_modules=[extension],
+    cmdclass={"build_ext": build_ext},
+)

@@ -1,0 +1,67 @@
+"""What all loaders share: their settings, and the rule that one epoch runs at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .plan import Batch, Plan
+from .table import ImageTable
+
+
+@dataclass(frozen=True, eq=False)
+class LoaderSpec:
+    """A loader's work, checked by `make_loader`."""
+
+    table: ImageTable
+    plan: Plan
+    size: tuple[int, int]
+    """Height and width of the images given out."""
+    mean: np.ndarray
+    """float32 [C], on the scale of the pixels, 0..255."""
+    std: np.ndarray
+    """float32 [C], likewise."""
+    device: torch.device
+    threads: int
+
+
+class BaseLoader(ABC):
+    """Implements fastnoise.data.Loader on top of one method, `_produce`."""
+
+    name: str
+
+    def __init__(self, spec: LoaderSpec, reason: str) -> None:
+        self.spec = spec
+        self.reason = reason
+        self.num_samples = spec.plan.num_samples
+        self.batch_size = spec.plan.batch_size
+        self.num_batches = spec.plan.num_batches
+        self._running: Generator[tuple[torch.Tensor, torch.Tensor], None, None] | None = None
+
+    @abstractmethod
+    def _produce(self, batches: Iterator[Batch]) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        """Turn planned batches into (images, index). Frees what it holds when it ends or is closed."""
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self._run(self.spec.plan.batches(epoch, start_batch))
+
+    def _run(self, batches: Iterator[Batch]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        self._stop()
+        producer = self._running = self._produce(batches)
+        try:
+            for batch in producer:
+                yield batch
+                if self._running is not producer:  # going on would end the caller's epoch early without a word
+                    raise RuntimeError("this epoch was ended by a later epoch() or close() of the same loader")
+        finally:
+            producer.close()
+
+    def _stop(self) -> None:
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def close(self) -> None:
+        self._stop()

@@ -1,0 +1,175 @@
+"""The DALI loader: one graph for the CPU and for CUDA."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import Pipeline, fn, types
+
+from .base import BaseLoader, LoaderSpec
+from .images import unreadable
+from .plan import Batch
+
+PREFETCH = 2
+"""Batches that DALI works on ahead of the consumer."""
+
+
+class Source:
+    """Hands planned batches to DALI's external source, and remembers those that have not come out yet."""
+
+    def __init__(self, spec: LoaderSpec) -> None:
+        self.spec = spec
+        self.batches: Iterator[Batch] = iter(())
+        self.in_flight: deque[np.ndarray] = deque()
+
+    def start(self, batches: Iterator[Batch]) -> None:
+        self.batches = batches
+        self.in_flight.clear()
+
+    def __call__(self) -> list[Any]:
+        batch = next(self.batches)  # its StopIteration tells DALI that the epoch ends here
+        self.in_flight.append(batch.index)
+        table = self.spec.table
+        data: Any
+        if table.images is None:
+            data = [np.frombuffer(os.fsencode(table.files[i]), dtype=np.uint8) for i in batch.index]
+        else:
+            data = table.images[batch.index]
+        return [data, batch.index, *(part for part in (batch.corner, batch.flip) if part is not None)]
+
+
+def build_pipeline(
+    source: Callable[[], list[Any]], spec: LoaderSpec, *, batch_size: int, gpu: bool, device_id: int | None
+) -> Pipeline:
+    """The graph from (images or paths, index, crop corner, flip) to (float32 [B, H, W, C], int64 [B]).
+
+    Every random choice comes in through `source`. `gpu` puts the image operators on the GPU `device_id`: uint8 pixels
+    or encoded files are what is copied there.
+    """
+    plan = spec.plan
+    files = spec.table.images is None
+    dtypes, ndims = [types.DALIDataType.UINT8, types.DALIDataType.INT64], [1 if files else 3, 0]
+    if plan.crop_padding:
+        dtypes.append(types.DALIDataType.INT32)
+        ndims.append(1)
+    if plan.flips:
+        dtypes.append(types.DALIDataType.INT32)
+        ndims.append(0)
+    pipeline = Pipeline(
+        batch_size=batch_size,
+        num_threads=spec.threads,
+        device_id=device_id,
+        prefetch_queue_depth=PREFETCH,
+        exec_dynamic=True,  # its outputs are counted references: what the consumer holds is never written again
+    )
+    with pipeline:
+        data, index, *random = fn.external_source(
+            source=source, num_outputs=len(dtypes), dtype=dtypes, ndim=ndims, layout=["" if files else "HWC"]
+        )
+        if files:
+            images = fn.decoders.image(
+                fn.io.file.read(data),  # type: ignore[attr-defined]  # DALI makes the module at run time
+                device="mixed" if gpu else "cpu",
+                output_type=types.DALIImageType.RGB,
+                adjust_orientation=False,  # as read_image, and as torchvision's folders
+                jpeg_fancy_upsampling=True,  # as the CPU's decoder does
+            )
+            images = fn.resize(
+                images, size=list(spec.size), interp_type=types.DALIInterpType.INTERP_LINEAR, antialias=True
+            )
+        else:
+            images = data.gpu() if gpu else data
+        if plan.crop_padding:
+            # Not crop_pos_x and crop_pos_y: they round a fraction to a pixel, so that uniform fractions do not give
+            # uniform offsets, and on the CPU their cost per image grows with the batch.
+            corner = random.pop(0)
+            images = fn.slice(images, start=corner, shape=list(spec.size), axis_names="HW", out_of_bounds_policy="pad")
+        images = fn.crop_mirror_normalize(
+            images,
+            mirror=random.pop(0) if plan.flips else 0,
+            mean=spec.mean.tolist(),
+            std=spec.std.tolist(),
+            dtype=types.DALIDataType.FLOAT,
+            output_layout="HWC",
+        )
+        pipeline.set_outputs(images, index.gpu() if gpu else index)
+    return pipeline
+
+
+class DaliLoader(BaseLoader):
+    """Decodes, resizes, crops, flips and normalises in DALI, with `threads` of its threads.
+
+    Batches are views of DALI's own buffers, which live as long as the tensors do. On CUDA they are ordered on torch's
+    current stream at the time of the call, without waiting on the host; consume them on that stream.
+    """
+
+    name = "dali"
+
+    def __init__(self, spec: LoaderSpec, reason: str) -> None:
+        super().__init__(spec, reason)
+        self._source = Source(spec)
+        self._pipeline: Pipeline | None = self._build(self._source, spec.plan.batch_size)
+        self._pipeline.build()
+
+    def _build(self, source: Source, batch_size: int) -> Pipeline:
+        device = self.spec.device
+        return build_pipeline(
+            source, self.spec, batch_size=batch_size, gpu=device.type == "cuda", device_id=device.index
+        )
+
+    def _produce(self, batches: Iterator[Batch]) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        pipeline = self._pipeline or self._build(self._source, self.batch_size)
+        # Only a pipeline that has run to the end of its epoch is used again. After an error it is void, and after an
+        # interrupt it may wait for a batch that was never started.
+        self._pipeline = None
+        self._source.start(batches)
+        try:
+            pipeline.schedule_run()
+            while (outputs := self._outputs(pipeline)) is not None:
+                self._source.in_flight.popleft()
+                pipeline.schedule_run()
+                yield outputs
+        except RuntimeError as error:
+            if (culprit := self._culprit()) is None:
+                raise
+            raise unreadable(culprit, "DALI cannot decode it") from error
+        pipeline.reset()
+        self._pipeline = pipeline
+
+    def _outputs(self, pipeline: Pipeline) -> tuple[torch.Tensor, torch.Tensor] | None:
+        on_cuda = self.spec.device.type == "cuda"
+        try:
+            outputs = pipeline.outputs(torch.cuda.current_stream(self.spec.device) if on_cuda else None)
+        except StopIteration:
+            return None
+        images, index = (torch.from_dlpack(output.as_tensor()) for output in outputs)
+        return images.permute(0, 3, 1, 2), index
+
+    def _culprit(self) -> str | None:
+        """The file under way that DALI fails on. DALI does not say which, so halve them until one fails by itself."""
+        files = self.spec.table.files
+        suspects = [i for index in self._source.in_flight for i in index] if files else []
+        while len(suspects) > 1:
+            half = suspects[: len(suspects) // 2]
+            suspects = half if self._fails(half) else suspects[len(half) :]
+        return files[suspects[0]] if suspects and self._fails(suspects) else None
+
+    def _fails(self, positions: list[int]) -> bool:
+        source = Source(self.spec)
+        plan = self.spec.plan
+        count = len(positions)
+        corner = np.zeros((count, 2), dtype=np.int32) if plan.crop_padding else None
+        flip = np.zeros(count, dtype=np.int32) if plan.flips else None
+        source.start(iter([Batch(np.asarray(positions), corner, flip)]))
+        try:
+            self._build(source, count).run()
+        except RuntimeError:
+            return True
+        return False
+
+    def close(self) -> None:
+        super().close()
+        self._pipeline = None

@@ -1,0 +1,133 @@
+"""The loader that needs nothing but NumPy, Pillow and torch."""
+
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
+from queue import SimpleQueue
+from threading import Semaphore, Thread
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .base import BaseLoader
+from .images import read_image
+from .plan import Batch
+
+T = TypeVar("T")
+
+
+def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """Make `items` in a thread of their own, at most `depth` ahead of the consumer.
+
+    What goes wrong in the thread is raised here. The thread ends when this generator does.
+    """
+    ready: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    slots = Semaphore(depth)
+    stopped = False
+
+    def work() -> None:
+        try:
+            iterator = iter(items)
+            while True:
+                slots.acquire()
+                if stopped:
+                    return
+                ready.put((next(iterator), None))
+        except BaseException as error:  # StopIteration too: it tells the consumer that this is all
+            ready.put((None, error))
+
+    thread = Thread(target=work, name="fastnoise-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+            del item
+            slots.release()
+    finally:
+        stopped = True
+        slots.release()
+        thread.join()
+
+
+def crop_and_flip(pixels: np.ndarray, corner: np.ndarray | None, flip: np.ndarray | None, padding: int) -> np.ndarray:
+    """Crop uint8 [B, H, W, C] out of its zero-padded self at `corner`, then mirror where `flip` is 1.
+
+    Returns a new array of the same shape, or `pixels` itself where there is nothing to do.
+    """
+    count, height, width, channels = pixels.shape
+    if corner is not None:
+        padded = np.zeros((count, height + 2 * padding, width + 2 * padding, channels), dtype=np.uint8)
+        padded[:, padding : padding + height, padding : padding + width] = pixels
+        windows = sliding_window_view(padded, (height, width), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
+        pixels = windows[np.arange(count), corner[:, 0] + padding, corner[:, 1] + padding]
+    if flip is not None:
+        chosen = np.flatnonzero(flip)
+        plain = pixels[chosen]
+        mirrored = np.empty_like(plain)
+        for channel in range(channels):  # five times as fast as one reversed copy, whose inner loop is C long
+            mirrored[..., channel] = plain[:, :, ::-1, channel]
+        pixels[chosen] = mirrored
+    return pixels
+
+
+class TorchLoader(BaseLoader):
+    """Gathers, crops and flips whole batches of uint8 in a thread of its own, and normalises them.
+
+    On the CPU the thread also normalises, in NumPy: torch there would start a second set of OpenMP threads beside the
+    training's. For other devices uint8 is what travels (pinned for CUDA), a quarter of the bytes, and torch normalises
+    it there. `threads` decode image files.
+    """
+
+    name = "torch"
+
+    def _produce(self, batches: Iterator[Batch]) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        device, width = self.spec.device, self.spec.size[1]
+        mean, scale = np.tile(self.spec.mean, width), np.tile(1 / self.spec.std, width)
+        device_mean, device_scale = (torch.from_numpy(row).to(device) for row in (mean, scale))
+
+        def on_host(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+            pixels = self._pixels(batch, pool)
+            if device.type == "cpu":
+                images = torch.from_numpy(normalise(pixels.astype(np.float32), mean, scale))
+            else:
+                images = torch.from_numpy(pixels)
+            index = torch.from_numpy(batch.index)
+            return (images.pin_memory(), index.pin_memory()) if device.type == "cuda" else (images, index)
+
+        with (
+            ThreadPoolExecutor(self.spec.threads) as pool,
+            closing(prefetch(map(on_host, batches), depth=2)) as ready,
+        ):
+            for images, index in ready:
+                if device.type != "cpu":
+                    index = index.to(device, non_blocking=True)
+                    images = normalise(images.to(device, non_blocking=True).float(), device_mean, device_scale)
+                yield images.permute(0, 3, 1, 2), index
+
+    def _pixels(self, batch: Batch, pool: Executor) -> np.ndarray:
+        """uint8 [B, H, W, C], cropped and flipped."""
+        table = self.spec.table
+        if table.images is None:
+            files = [table.files[i] for i in batch.index]
+            pixels = np.stack(list(pool.map(read_image, files, [self.spec.size] * len(files))))
+        else:
+            pixels = table.images[batch.index]
+        return crop_and_flip(pixels, batch.corner, batch.flip, self.spec.plan.crop_padding)
+
+
+def normalise(pixels: Any, mean: Any, scale: Any) -> Any:
+    """(pixels - mean) * scale in place, for an array or a tensor [B, H, W, C] and rows of W * C constants.
+
+    Whole rows, because loops over the C channels of single pixels are too short to run as vectors.
+    """
+    rows = pixels.reshape(-1, len(mean))
+    rows -= mean
+    rows *= scale
+    return pixels

@@ -1,0 +1,128 @@
+"""What a run shows: a progress bar or plain lines while it trains, one table at the end."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_FIGURES = (
+    ("test_accuracy", "test", "{:.2%}"),
+    ("validation_accuracy", "validation", "{:.2%}"),
+    ("correction_accuracy", "corrected", "{:.2%}"),
+    ("attention_auroc", "AUROC", "{:.3f}"),
+)
+
+
+def make_console() -> Console:
+    """A console on standard output; where that is no terminal, wide enough that no line of a table is wrapped."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with two decimals."""
+    return f"{100 * share:.2f} %"
+
+
+class Display:
+    """Progress of training: a bar on a terminal, one plain line per epoch elsewhere.
+
+    Args:
+        epochs: of the whole run.
+        batches: per epoch.
+        every: batches between two readings of the running loss, which wait for the device; made only for the
+            bar, never where nobody watches.
+    """
+
+    def __init__(self, console: Console, epochs: int, batches: int, every: int):
+        self.console, self.epochs, self.batches, self.every = console, epochs, batches, every
+        self._live = console.is_terminal
+        self._began = time.monotonic()
+        self._first: int | None = None
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[rate]} images/s"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not self._live,
+            transient=True,
+        )
+        self._task = self.progress.add_task(
+            "train", total=epochs * batches, epoch=1, epochs=epochs, loss="-", rate="-"
+        )
+
+    def __enter__(self) -> "Display":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def batch(self, epoch: int, batch: int, images: int, seconds: float, mean_loss: Callable[[], float]) -> None:
+        """After a batch: `images` seen in `seconds` of this epoch; `mean_loss` reads the device."""
+        if self._live and (batch % self.every == 0 or batch == self.batches):
+            self.progress.update(
+                self._task,
+                completed=(epoch - 1) * self.batches + batch,
+                epoch=epoch,
+                loss=f"{mean_loss():.4f}",
+                rate=f"{images / max(seconds, 1e-9):,.0f}",
+            )
+
+    def epoch(self, figures: dict[str, Any]) -> None:
+        """After an epoch: its line of figures, with the time left."""
+        number = figures["epoch"]
+        self._first = number - 1 if self._first is None else self._first
+        left = (time.monotonic() - self._began) / (number - self._first) * (self.epochs - number)
+        words = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}", f"loss {figures['train_loss']:.4f}"]
+        words += [f"{name} {form.format(figures[key])}" for key, name, form in _FIGURES if key in figures]
+        words += [f"{figures['images_per_second']:,.0f} images/s", f"{left:.0f} s left"]
+        self.console.print("  ".join(words), highlight=False, soft_wrap=True)
+
+
+def result_table(summary: dict[str, Any]) -> Table:
+    """The table that ends a run, from what summary.json holds."""
+    table = Table(title=summary["title"], show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    test = summary["test_accuracy"]
+    table.add_row("test accuracy, last epoch", percent(test["last"]), "")
+    table.add_row("test accuracy, mean of the last ten", percent(test["mean_last_10"]), "")
+    table.add_row(
+        "test accuracy, best", percent(test["best"]), f"epoch {test['best_epoch']}, selected on test data"
+    )
+    if "validation_accuracy" in summary:
+        chosen = summary["validation_accuracy"]
+        table.add_row(
+            "test accuracy at the best validation epoch",
+            percent(chosen["test_at_best"]),
+            f"epoch {chosen['best_epoch']}, validation {percent(chosen['best'])} on given labels",
+        )
+    table.add_section()
+    shares = summary["training_samples"]
+    for group, names in (("clean", ("true", "other")), ("mislabelled", ("true", "memorised", "other"))):
+        for name in names:
+            if f"{group}_{name}" in shares:
+                words = {"true": "predicted true", "memorised": "memorised (predicted as given)", "other": "other"}
+                table.add_row(f"{group} samples, {words[name]}", percent(shares[f"{group}_{name}"]), "")
+    if "attention" in summary:
+        attention = summary["attention"]
+        for group in ("clean", "mislabelled"):
+            if f"attention_{group}" in attention:
+                table.add_row(f"mean attention weight, {group}", f"{attention[f'attention_{group}']:.4f}", "")
+        if "attention_auroc" in attention:
+            table.add_row("AUROC of the weight, clean against mislabelled", f"{attention['attention_auroc']:.4f}", "")
+    if "correction_accuracy" in summary:
+        table.add_row("correction accuracy of the targets", percent(summary["correction_accuracy"]), "")
+    table.add_section()
+    speed = summary["throughput"]
+    table.add_row("images per second", f"{speed['images_per_second']:,.0f}", "training, first step left out")
+    table.add_row("time waiting for data", percent(speed["data_wait"]), "share of training time")
+    table.add_row("first step", f"{speed['first_step_seconds']:.2f} s", "compilation included")
+    return table

@@ -1,0 +1,64 @@
+"""What a run stands on: versions, devices, instruction sets and the backend of every op."""
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..noise import simd_level
+from ..ops import backends
+
+_PACKAGES = ("torch", "torchvision", "triton", "nvidia-dali-cuda130", "numpy", "scikit-learn")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit an editable install was made from, so that a recorded figure can be traced."""
+    import subprocess
+    from pathlib import Path
+
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, devices, SIMD level and op backends as a JSON-ready dictionary."""
+    gpus = [
+        {
+            "name": (properties := torch.cuda.get_device_properties(number)).name,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+        }
+        for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    ]
+    return {
+        "fastnoise": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {package: _version(package) for package in _PACKAGES},
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "gpus": gpus,
+        "cpus": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "simd": simd_level(),
+        "ops": backends(),
+    }

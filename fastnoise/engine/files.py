@@ -1,0 +1,47 @@
+"""Files that are never half-written: a temporary name beside the target, synced, then renamed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import CheckpointError
+
+PARTIAL = ".partial"
+"""Suffix of a file that is being written. One found in a run folder was cut off and means nothing."""
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file and put it at `path` in one step.
+
+    A process killed at any moment leaves at `path` either the old content or the new. Raises CheckpointError
+    when the disk is full or cannot be written; the old content stays and the temporary file is removed.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with open(partial, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must reach the disk
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
+        partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        kept = "the earlier file is untouched" if path.exists() else "nothing was left behind"
+        raise CheckpointError(f"cannot write {path}: {reason}; {kept}; free space or check permissions") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for text in UTF-8."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomically` for a JSON document."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

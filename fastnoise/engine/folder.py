@@ -1,0 +1,135 @@
+"""The run folder: what a run writes, and reads when it goes on.
+
+    config.toml        every field of the configuration; written last when a run starts, so that it marks one
+    environment.json   versions, devices and backends, one entry per start
+    labels.npz         the given labels with their true ones, noise, seed and hash
+    metrics.jsonl      one line per epoch
+    checkpoint.pt      the state after the last saved epoch (or inside one, after an interruption)
+    summary.json       the final table, once training has ended
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from ..config import RunConfig, check_field
+from ..errors import CheckpointError, ConfigError
+from ..recipes import recipe
+from .files import PARTIAL, write_atomically, write_json, write_text
+
+
+class RunFolder:
+    """Paths and formats of a run folder at `path`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.toml"
+        self.environment = path / "environment.json"
+        self.labels = path / "labels.npz"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
+        self.summary = path / "summary.json"
+
+    @classmethod
+    def create(cls, config: RunConfig) -> "RunFolder":
+        """A new folder for a run: `config.run_dir`, or the next free name under ./runs.
+
+        CheckpointError when `run_dir` holds a run or other files, or cannot be made.
+        """
+        if config.run_dir is not None:
+            path = Path(config.run_dir)
+            if (path / "config.toml").exists():
+                raise CheckpointError(f"--run-dir {path} holds a run; continue it with --resume {path} or choose another")
+            if path.is_dir() and any(path.iterdir()):
+                raise CheckpointError(f"--run-dir {path} is not empty and holds no run; choose another")
+            _make(path, exist_ok=True)
+            return cls(path)
+        dataset = Path(config.data.dataset.removeprefix("folder:")).name
+        noise = "labels" if config.noise.labels else config.noise.noise
+        words = f"{config.method.method}-{dataset}-{noise}-s{config.engine.seed}"
+        name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in words)
+        number = 1
+        while True:
+            path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+            if not path.exists():
+                _make(path, exist_ok=False)
+                return cls(path)
+            number += 1
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The folder of an earlier run; CheckpointError where there is none."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise CheckpointError(f"--resume {path}: no run here (it has no config.toml); give the folder of a run")
+        return folder
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write every field that is set, by its flat name."""
+        fields = {name: value for name, value in config.flat().items() if value is not None}
+        write_text(self.config, tomli_w.dumps(fields))
+
+    def read_config(self) -> RunConfig:
+        """The configuration as it was written; CheckpointError if the file is damaged."""
+        try:
+            stored = tomllib.loads(self.config.read_text())
+            for name in stored:
+                check_field(name)
+            base = recipe(stored["method"], stored["dataset"], stored["noise"])
+            return base.replace({name: stored.get(name) for name in base.flat()})
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
+
+    def add_environment(self, environment: dict[str, Any]) -> None:
+        """Add the environment of this start to those of earlier ones."""
+        starts = json.loads(self.environment.read_text()) if self.environment.exists() else []
+        write_json(self.environment, [*starts, environment])
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl anew: one line per epoch."""
+        write_text(self.metrics, "".join(json.dumps(epoch) + "\n" for epoch in history))
+
+    def append_metrics(self, epoch: dict[str, Any]) -> None:
+        """Add one epoch's line."""
+        try:
+            with open(self.metrics, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(epoch) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self.metrics}: {error.strerror}; free space, then --resume {self.path}") from error
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; a failure leaves the old one as it is (CheckpointError)."""
+        write_atomically(self.checkpoint, lambda stream: torch.save(state, stream))
+
+    def read_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """The last checkpoint on `device`, None if none was written; read without executing code.
+
+        CheckpointError for a truncated or foreign file.
+        """
+        self.checkpoint.with_name(self.checkpoint.name + PARTIAL).unlink(missing_ok=True)
+        if not self.checkpoint.exists():
+            return None
+        try:
+            state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{self.checkpoint} is truncated or damaged ({reason}); restore it from a copy or start the run anew"
+            ) from error
+        if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+            raise CheckpointError(f"{self.checkpoint} is no checkpoint of this version of fastnoise; start the run anew")
+        return state
+
+
+CHECKPOINT_FORMAT = 1
+
+
+def _make(path: Path, exist_ok: bool) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        raise CheckpointError(f"cannot make the run folder {path}: {error.strerror}; choose another --run-dir") from error

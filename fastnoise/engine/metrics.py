@@ -1,0 +1,141 @@
+"""What a run measures: running sums on the device, read once an epoch, and figures made from them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from .step import Forward
+
+
+class EpochStatistics:
+    """Sums over one epoch of training, kept on the device so that no step waits for it.
+
+    Args:
+        num_samples: N of the training set.
+        attention: whether the network has an attention branch.
+    """
+
+    def __init__(self, num_samples: int, attention: bool, device: torch.device):
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.steps = torch.zeros((), dtype=torch.int64, device=device)
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.predictions = torch.full((num_samples,), -1, dtype=torch.int64, device=device)
+        self.attention = torch.full((num_samples,), torch.nan, device=device) if attention else None
+
+    def reset(self) -> None:
+        """Start an epoch."""
+        self.loss_sum.zero_()
+        self.steps.zero_()
+        self.bad_step.fill_(-1)
+        self.predictions.fill_(-1)
+        if self.attention is not None:
+            self.attention.fill_(torch.nan)
+
+    @torch.no_grad()
+    def update(self, result: Forward, index: Tensor) -> None:
+        """Add one batch: its loss weighted by its size, and what the network said of each of its samples."""
+        loss = result.loss.detach()
+        self.steps += 1
+        bad = (self.bad_step < 0) & ~torch.isfinite(loss)
+        self.bad_step.copy_(torch.where(bad, self.steps, self.bad_step))
+        self.loss_sum += loss * len(index)
+        self.predictions.index_copy_(0, index, result.predictions)
+        if self.attention is not None and result.attention is not None:
+            self.attention.index_copy_(0, index, result.attention)
+
+    def state_dict(self) -> dict[str, Tensor | None]:
+        """The sums, for a checkpoint inside an epoch."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
+        """Take up the sums of `state_dict`."""
+        for name, value in state.items():
+            if value is not None:
+                getattr(self, name).copy_(value)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's answers for a whole image table, in its order."""
+
+    predictions: NDArray[np.int64]
+    """[N]."""
+    attention: NDArray[np.float32] | None
+    """[N], NAL's weights."""
+    loss: float
+    """Mean cross-entropy against the labels given to the evaluation."""
+
+    def accuracy(self, labels: NDArray[np.int64]) -> float:
+        """Share of predictions equal to `labels`."""
+        return float((self.predictions == labels).mean())
+
+
+def split_shares(
+    predictions: NDArray[np.int64], given: NDArray[np.int64], clean: NDArray[np.int64]
+) -> dict[str, float]:
+    """Clean and mislabelled samples split into predicted true, memorised and other (ELR, Figure 1).
+
+    Of the clean samples, the shares predicted as their true label and as another; of the mislabelled ones, as
+    their true label, as their wrong given label (memorised), and as another. int64 [N] each; a prediction of
+    -1 (not visited) is left out. A group without samples gives no entry.
+    """
+    seen = predictions >= 0
+    wrong = given != clean
+    shares = {}
+    if (group := seen & ~wrong).any():
+        true = float((predictions[group] == clean[group]).mean())
+        shares |= {"clean_true": true, "clean_other": 1 - true}
+    if (group := seen & wrong).any():
+        true = float((predictions[group] == clean[group]).mean())
+        memorised = float((predictions[group] == given[group]).mean())
+        shares |= {
+            "mislabelled_true": true,
+            "mislabelled_memorised": memorised,
+            "mislabelled_other": max(0.0, 1 - true - memorised),
+        }
+    return shares
+
+
+def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) -> dict[str, float]:
+    """Mean attention weight of clean and of mislabelled samples, and how well it tells them apart.
+
+    attention [N] in (0, 1), NaN where not visited; wrong bool [N]. AUROC: the probability that a clean sample
+    has a larger weight than a mislabelled one; given where both groups have samples.
+    """
+    seen = ~np.isnan(attention)
+    attention, wrong = attention[seen], wrong[seen]
+    figures = {}
+    if (~wrong).any():
+        figures["attention_clean"] = float(attention[~wrong].mean())
+    if wrong.any():
+        figures["attention_mislabelled"] = float(attention[wrong].mean())
+    if len(figures) == 2:
+        figures["attention_auroc"] = float(roc_auc_score(~wrong, attention))
+    return figures
+
+
+@torch.no_grad()
+def correction_accuracy(targets: Tensor, labels: Tensor, clean: Tensor) -> float:
+    """Share of samples whose soft target has its largest entry at the true class (NAL, section 5.2).
+
+    targets [N, C]; labels, clean int64 [N]. A row of zeros was never updated and stands for its given label.
+    """
+    corrected = torch.where(targets.any(1), targets.argmax(1), labels)
+    return float((corrected == clean).double().mean())
+
+
+def best_last_mean(history: list[dict[str, Any]], key: str) -> dict[str, float]:
+    """Best, last and mean-of-the-last-ten value of `key` over the epochs, and the best one's epoch."""
+    values = [epoch[key] for epoch in history]
+    best = int(np.argmax(values))
+    return {
+        "best": values[best],
+        "best_epoch": history[best]["epoch"],
+        "last": values[-1],
+        "mean_last_10": float(np.mean(values[-10:])),
+    }

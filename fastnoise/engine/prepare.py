@@ -1,0 +1,203 @@
+"""From a configuration to what training needs: images, labels, loaders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .. import data as datasets
+from .. import noise
+from ..config import RunConfig
+from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
+from ..errors import ConfigError, DataError, nearest
+from ..methods import check_options
+from ..models import MODELS
+
+Labels = NDArray[np.int64]
+
+SMALL_IMAGE = 64
+"""Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data of a run. Arrays are in the order of the training set that `index` counts, n samples."""
+
+    num_classes: int
+    class_names: tuple[str, ...]
+    channels: int
+    image_size: tuple[int, int]
+    noisy: noise.NoisyLabels
+    """Labels of training and validation samples together, before the split."""
+    train: ImageTable
+    given: Labels
+    clean: Labels | None
+    """True labels, None where nobody knows them."""
+    validation: ImageTable | None
+    validation_given: Labels | None
+    test: ImageTable
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse unknown names and impossible noise before anything is read; ConfigError in one line."""
+    check_options(config.method)
+    name = config.data.dataset
+    if name not in datasets.DATASETS and not name.startswith("folder:"):
+        raise ConfigError(f"unknown dataset {name!r}; {nearest(name, [*datasets.DATASETS, 'folder:PATH'])}")
+    if config.model.model not in MODELS:
+        raise ConfigError(f"unknown model {config.model.model!r}; {nearest(config.model.model, list(MODELS))}")
+    noise.parse(config.noise.noise)
+
+
+def read_labels(source: str, num_samples: int, num_classes: int) -> Labels:
+    """The labels in FILE.npy or FILE.npz:KEY: integers [num_samples] in [0, num_classes); else DataError."""
+    path, _, key = source.partition(".npz:")
+    path = f"{path}.npz" if key else path
+    try:
+        content = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"--labels {path}: no such file") from None
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise DataError(f"--labels {path}: not a readable .npy or .npz file ({error})".replace("\n", " ")) from None
+    if isinstance(content, np.lib.npyio.NpzFile):
+        with content:
+            if not key or key not in content.files:
+                raise DataError(
+                    f"--labels {path}: name one of its arrays, as {path}:KEY; {nearest(key, list(content.files))}"
+                )
+            try:
+                content = content[key]
+            except (ValueError, OSError, EOFError, BadZipFile) as error:
+                raise DataError(f"--labels {path}: array {key!r} cannot be read ({error})") from None
+    if content.ndim != 1 or not np.issubdtype(content.dtype, np.integer):
+        raise DataError(
+            f"--labels {source}: need a one-dimensional array of integers, found {content.dtype} {list(content.shape)}"
+        )
+    if len(content) != num_samples:
+        raise DataError(f"--labels {source}: {len(content)} labels for a training set of {num_samples} images")
+    bad = np.flatnonzero((content < 0) | (content >= num_classes))
+    if len(bad):
+        raise DataError(
+            f"--labels {source}: label {content[bad[0]]} at position {bad[0]} is outside [0, {num_classes}) "
+            f"({len(bad)} such labels)"
+        )
+    return content.astype(np.int64)
+
+
+def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int) -> noise.NoisyLabels:
+    labels, num_classes = dataset.train.labels, dataset.num_classes
+    if config.noise.labels is not None:
+        given = read_labels(config.noise.labels, len(labels), num_classes)
+        return noise.NoisyLabels(
+            labels=given[:count],
+            clean_labels=labels[:count],
+            spec=f"file:{Path(config.noise.labels).name}",
+            seed=None,
+            num_classes=num_classes,
+            requested_rate=None,
+        )
+    if config.noise.noise == "none" and dataset.name.startswith("folder:"):
+        # Whether the labels of someone's own folders are right is what nobody knows.
+        return noise.NoisyLabels(
+            labels=labels[:count], clean_labels=None, spec="none", seed=None, num_classes=num_classes, requested_rate=None
+        )
+    return noise.corrupt(
+        labels[:count],
+        config.noise.noise,
+        seed=config.noise.noise_seed,
+        num_classes=num_classes,
+        dataset=dataset.name,
+        human_labels={name: human[:count] for name, human in dataset.human_labels.items()},
+    )
+
+
+def load_task(config: RunConfig) -> Task:
+    """Load the data set, corrupt its labels, hold out the validation samples.
+
+    The order is: the first `limit_train` samples, noise on all of them, then a split per class of the given
+    labels with the noise seed, so that runs that differ in the training seed share their data.
+    """
+    check_names(config)
+    dataset = datasets.load_dataset(config.data.dataset, Path(config.data.data_root), download=config.data.download)
+    total = len(dataset.train)
+    count = min(total, config.data.limit_train or total)
+    if config.data.limit_train is not None and config.data.limit_train > total:
+        raise ConfigError(f"--limit-train {config.data.limit_train}: {dataset.name} has {total} training images")
+    noisy = _noisy_labels(config, dataset, count)
+    kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
+    if config.data.val_fraction > 0 and not len(held):
+        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves none to validate on")
+    channels, height, width = dataset.train.shape
+    if config.data.image_size is not None:
+        height = width = config.data.image_size
+    return Task(
+        num_classes=dataset.num_classes,
+        class_names=dataset.class_names,
+        channels=channels,
+        image_size=(height, width),
+        noisy=noisy,
+        train=dataset.train.take(kept),
+        given=noisy.labels[kept],
+        clean=None if noisy.clean_labels is None else noisy.clean_labels[kept],
+        validation=dataset.train.take(held) if len(held) else None,
+        validation_given=noisy.labels[held] if len(held) else None,
+        test=dataset.test,
+        mean=dataset.mean,
+        std=dataset.std,
+    )
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The pipelines of a run. `train` augments and shuffles, the others read every sample once in order."""
+
+    train: Loader
+    train_in_order: Loader
+    validation: Loader | None
+    test: Loader
+
+    def close(self) -> None:
+        """Free the pipelines' threads and memory."""
+        for loader in (self.train, self.train_in_order, self.validation, self.test):
+            if loader is not None:
+                loader.close()
+
+
+def make_loaders(config: RunConfig, task: Task, device: torch.device) -> Loaders:
+    """The loaders of a run, all of the kind that `--loader` chooses."""
+    settings, batch = config.data, config.data.batch_size
+    evaluation_batch = 4 * batch if max(task.image_size) <= SMALL_IMAGE else batch
+
+    def evaluation(table: ImageTable) -> Loader:
+        return make_loader(
+            settings.loader,
+            table,
+            batch_size=min(evaluation_batch, len(table)),
+            mean=task.mean,
+            std=task.std,
+            device=device,
+            image_size=settings.image_size,
+            threads=settings.loader_threads,
+        )
+
+    train = make_loader(
+        settings.loader,
+        task.train,
+        batch_size=batch,
+        mean=task.mean,
+        std=task.std,
+        device=device,
+        seed=config.engine.seed,
+        augmentation=Augmentation(settings.crop_padding, settings.flip),
+        shuffle=True,
+        drop_last=settings.drop_last,
+        image_size=settings.image_size,
+        threads=settings.loader_threads,
+    )
+    validation = None if task.validation is None else evaluation(task.validation)
+    return Loaders(train, evaluation(task.train), validation, evaluation(task.test))

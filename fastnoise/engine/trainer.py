@@ -1,0 +1,386 @@
+"""Training from a configuration to a run folder, interruptible and resumable at any moment."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ..config import RunConfig
+from ..data import Loader
+from ..errors import CheckpointError, TrainingError
+from ..methods import Method, create_method
+from ..models import Network, create_model
+from ..noise import NoisyLabels
+from .display import Display, make_console, result_table
+from .environment import describe_environment
+from .files import write_json
+from .folder import CHECKPOINT_FORMAT, RunFolder
+from .metrics import (
+    EpochStatistics,
+    Evaluation,
+    attention_figures,
+    best_last_mean,
+    correction_accuracy,
+    split_shares,
+)
+from .prepare import Loaders, Task, load_task, make_loaders
+from .step import Step, choose_device, create_optimizer, create_schedule
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM arrived; the run was saved and can be resumed. The message says how."""
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM for the training loop to act on; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where signals belong to someone else
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """Run the training that `config` describes and write its run folder.
+
+    Args:
+        config: the full configuration; with `resume`, that of the run in `config.run_dir`.
+        resume: go on with the run in `config.run_dir` from its last checkpoint.
+        console: where progress and the final table go; standard output by default.
+
+    Returns:
+        What summary.json holds, with the run folder under "run_dir".
+
+    Raises:
+        FastnoiseError: for anything the user can mend, before or during training.
+        Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
+    """
+    console = console or make_console()
+    device = choose_device(config.engine.device)
+    if resume:
+        folder = RunFolder.open(Path(config.run_dir or ""))
+        task = load_task(config)
+        stored = NoisyLabels.load(folder.labels)
+        if stored.sha256 != task.noisy.sha256:
+            raise CheckpointError(
+                f"the labels of {config.data.dataset} under {config.data.data_root} are not those of the run "
+                f"({folder.labels}); give the --data-root that the run was started with"
+            )
+        checkpoint = folder.read_checkpoint(device)
+    else:
+        task = load_task(config)
+        checkpoint = None
+    run = _Run(config, task, device, console)
+    try:
+        if not resume:
+            folder = RunFolder.create(config)
+            task.noisy.save(folder.labels)
+        folder.add_environment(describe_environment())
+        folder.write_config(config.replace({"run_dir": str(folder.path)}))
+        return run.train(folder, checkpoint)
+    finally:
+        run.loaders.close()
+
+
+class _Run:
+    """The parts of one run and its loop."""
+
+    network: Network
+    method: Method
+    loaders: Loaders
+
+    def __init__(self, config: RunConfig, task: Task, device: torch.device, console: Console):
+        self.config, self.task, self.device, self.console = config, task, device, console
+        torch.manual_seed(config.engine.seed)
+        self.method = create_method(config.method, num_samples=len(task.given), num_classes=task.num_classes)
+        self.method.criterion.to(device)
+        self.network = create_model(
+            config.model.model,
+            num_classes=task.num_classes,
+            channels=task.channels,
+            image_size=task.image_size,
+            width=config.model.width,
+            attention=self.method.attention,
+        ).to(device)
+        self.optimizer = create_optimizer(config.optim, self.network)
+        self.schedule = create_schedule(config.optim, self.optimizer)
+        self.labels = torch.from_numpy(task.given).to(device)
+        self.statistics = EpochStatistics(len(task.given), self.method.attention, device)
+        self.step = Step(
+            self.network,
+            self.method,
+            self.optimizer,
+            self.labels,
+            batch_size=config.data.batch_size,
+            config=config.engine,
+            device=device,
+        )
+        self.loaders = make_loaders(config, task, device)
+        self.history: list[dict[str, Any]] = []
+        self.first_step_seconds = 0.0
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def state(self, epoch: int, batch: int) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, before batch `batch` (from 0) of `epoch`.
+
+        The pipelines draw from (seed, epoch, sample) alone, so (epoch, batch) is their whole state.
+        """
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "epoch": epoch,
+            "batch": batch,
+            "network": self.network.state_dict(),
+            "criterion": self.method.criterion.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
+            "statistics": self.statistics.state_dict(),
+            "rng_cpu": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "history": self.history,
+            "first_step_seconds": self.first_step_seconds,
+        }
+
+    def load_state(self, state: dict[str, Any], folder: RunFolder) -> tuple[int, int]:
+        """Take up a state; returns its epoch and batch. CheckpointError if it belongs to another run."""
+        try:
+            self.network.load_state_dict(state["network"])
+            self.method.criterion.load_state_dict(state["criterion"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.step.scaler.load_state_dict(state["scaler"])
+            self.statistics.load_state_dict(state["statistics"])
+            torch.set_rng_state(state["rng_cpu"].cpu())
+            if self.device.type == "cuda" and state["rng_cuda"]:
+                torch.cuda.set_rng_state_all([rng.cpu() for rng in state["rng_cuda"]])
+            self.history, self.first_step_seconds = state["history"], state["first_step_seconds"]
+            return state["epoch"], state["batch"]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{folder.checkpoint} does not fit the run's configuration: {reason}") from error
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    def train(self, folder: RunFolder, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
+        epoch, batch = (1, 0) if checkpoint is None else self.load_state(checkpoint, folder)
+        folder.write_metrics(self.history)
+        self._announce(folder, epoch, batch, checkpoint is not None)
+        epochs = self.config.optim.epochs
+        batches = self.loaders.train.num_batches
+        with _deferred_signals() as signals, Display(
+            self.console, epochs, batches, self.config.engine.log_every
+        ) as display:
+            while epoch <= epochs:
+                figures = self._epoch(folder, epoch, batch, display, signals)
+                self.history.append(figures)
+                epoch, batch = epoch + 1, 0
+                if figures["epoch"] % self.config.engine.save_every == 0 or epoch > epochs or signals:
+                    folder.write_checkpoint(self.state(epoch, 0))
+                folder.append_metrics(figures)
+                display.epoch(figures)
+                if signals and epoch <= epochs:
+                    raise self._interrupted(folder, epoch, 0)
+        summary = self._summarise(folder)
+        write_json(folder.summary, summary)
+        self.console.print(result_table(summary))
+        self.console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
+        return summary
+
+    def _announce(self, folder: RunFolder, epoch: int, batch: int, resumed: bool) -> None:
+        config, task, loader = self.config, self.task, self.loaders.train
+        size = "x".join(str(side) for side in task.image_size)
+        lines = [
+            f"{config.method.method} on {config.data.dataset}: {len(task.train)} training images {size}, "
+            f"{len(task.test)} test images, {task.num_classes} classes",
+            f"labels: {task.noisy.describe()}",
+            f"network: {config.model.model}, {sum(p.numel() for p in self.network.parameters()):,} parameters; "
+            f"device: {self.device}; {self.step.compile_reason}; {self.step.amp_reason}",
+            f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
+            f"run folder: {folder.path}",
+        ]
+        if task.validation is not None:
+            lines[0] += f", {len(task.validation)} held out for validation"
+        if resumed:
+            done = "the run is complete" if epoch > config.optim.epochs else f"going on in epoch {epoch}, batch {batch + 1}"
+            lines.append(f"resumed: {done}")
+        for line in lines:
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _interrupted(self, folder: RunFolder, epoch: int, batch: int) -> Interrupted:
+        return Interrupted(
+            f"stopped in epoch {epoch} after {batch} batches, saved; go on with: fastnoise train --resume {folder.path}"
+        )
+
+    def _epoch(
+        self, folder: RunFolder, epoch: int, start: int, display: Display, signals: list[int]
+    ) -> dict[str, Any]:
+        """Train and evaluate one epoch from batch `start` on; returns its figures."""
+        if start == 0:
+            self.statistics.reset()
+        self.method.start_epoch(epoch)
+        self.network.train()
+        rate = self.schedule.get_last_lr()[0]
+        images_seen, timed_images, waiting, first = 0, 0, 0.0, 0.0
+        began = tick = time.perf_counter()
+        for number, (images, index) in enumerate(self.loaders.train.epoch(epoch, start), start + 1):
+            arrived = time.perf_counter()
+            waiting += arrived - tick
+            result = self.step.train(images, index)
+            self.statistics.update(result, index)
+            images_seen += len(index)
+            done = start * self.config.data.batch_size + images_seen
+            if not self.first_step_seconds:  # compiles, fills caches, and would spoil the epoch's rate
+                self._synchronize()
+                self.first_step_seconds = time.perf_counter() - arrived
+                first, waiting = time.perf_counter() - began, 0.0
+            else:
+                timed_images += len(index)
+            tick = time.perf_counter()
+            display.batch(epoch, number, images_seen, tick - began, lambda done=done: self._mean_loss(done))
+            if signals and number < self.loaders.train.num_batches:
+                self._check_finite(folder, epoch)
+                folder.write_checkpoint(self.state(epoch, number))
+                raise self._interrupted(folder, epoch, number)
+        self._check_finite(folder, epoch)  # reads the device, so that the clock below stops after the last step
+        seconds = time.perf_counter() - began
+        self.schedule.step()
+        timed = max(seconds - first, 1e-9)
+        figures: dict[str, Any] = {
+            "epoch": epoch,
+            "learning_rate": rate,
+            **self._training_figures(),
+            **self._test_figures(folder, epoch),
+            "images_per_second": (timed_images or images_seen) / (timed if timed_images else seconds),
+            "data_wait": min(1.0, waiting / timed),
+            "seconds": seconds,
+        }
+        return figures
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _mean_loss(self, images: int) -> float:
+        return float(self.statistics.loss_sum) / max(1, images)
+
+    def _check_finite(self, folder: RunFolder, epoch: int, test_loss: float = 0.0) -> None:
+        bad = int(self.statistics.bad_step)
+        if bad < 0 and np.isfinite(test_loss):
+            return
+        where = f"at step {bad} of epoch {epoch}" if bad >= 0 else f"on the test set after epoch {epoch}"
+        kept = (
+            f"the last good checkpoint is kept in {folder.checkpoint}" if folder.checkpoint.exists() else "no checkpoint yet"
+        )
+        raise TrainingError(f"the loss is not a finite number {where}; {kept}; try a lower --learning-rate")
+
+    # -- figures -------------------------------------------------------------------------------------------
+
+    def _training_figures(self) -> dict[str, Any]:
+        """Figures of the training passes themselves: augmented images, weights changing underway."""
+        statistics, task = self.statistics, self.task
+        predictions = statistics.predictions.cpu().numpy()
+        seen = predictions >= 0
+        figures: dict[str, Any] = {
+            "train_loss": float(statistics.loss_sum) / int(seen.sum()),
+            "train_accuracy_given": float((predictions == task.given)[seen].mean()),
+        }
+        if task.clean is not None:
+            figures |= split_shares(predictions, task.given, task.clean)
+            if statistics.attention is not None:
+                figures |= attention_figures(statistics.attention.cpu().numpy(), task.given != task.clean)
+            figures |= self._correction()
+        return figures
+
+    def _correction(self) -> dict[str, float]:
+        targets, clean = self.method.targets, self.task.clean
+        if targets is None or clean is None:
+            return {}
+        return {
+            "correction_accuracy": correction_accuracy(targets, self.labels, torch.from_numpy(clean).to(self.device))
+        }
+
+    def _test_figures(self, folder: RunFolder, epoch: int) -> dict[str, float]:
+        test = self.evaluate(self.loaders.test, self.task.test.labels)
+        self._check_finite(folder, epoch, test.loss)
+        figures = {"test_loss": test.loss, "test_accuracy": test.accuracy(self.task.test.labels)}
+        if self.loaders.validation is not None and self.task.validation_given is not None:
+            validation = self.evaluate(self.loaders.validation, self.task.validation_given)
+            figures["validation_accuracy"] = validation.accuracy(self.task.validation_given)
+        return figures
+
+    @torch.no_grad()
+    def evaluate(self, loader: Loader, labels: NDArray[np.int64]) -> Evaluation:
+        """The network's answers for every sample of `loader`; `labels` [N] are those of its table."""
+        self.network.eval()
+        count = loader.num_samples
+        truth = torch.from_numpy(labels).to(self.device)
+        predictions = torch.empty(count, dtype=torch.int64, device=self.device)
+        attention = torch.empty(count, device=self.device) if self.method.attention else None
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        for images, index in loader.epoch(0):
+            logits, weights = self.step.evaluate(images, loader.batch_size)
+            predictions[index] = logits.argmax(1)
+            loss += torch.nn.functional.cross_entropy(logits, truth[index], reduction="sum")
+            if attention is not None and weights is not None:
+                attention[index] = weights
+        return Evaluation(
+            predictions.cpu().numpy(), None if attention is None else attention.cpu().numpy(), float(loss) / count
+        )
+
+    def _summarise(self, folder: RunFolder) -> dict[str, Any]:
+        """The run's figures, with one evaluation pass over the training set as it stands at the end."""
+        config, task, history = self.config, self.task, self.history
+        final = self.evaluate(self.loaders.train_in_order, task.given)
+        summary: dict[str, Any] = {
+            "title": f"{config.method.method} on {config.data.dataset}, {task.noisy.spec}, seed {config.engine.seed}",
+            "run_dir": str(folder.path),
+            "epochs": len(history),
+            "noise": {
+                "spec": task.noisy.spec,
+                "seed": task.noisy.seed,
+                "requested_rate": task.noisy.requested_rate,
+                "realised_rate": None if task.noisy.clean_labels is None else task.noisy.realised_rate,
+                "sha256": task.noisy.sha256,
+            },
+            "test_accuracy": best_last_mean(history, "test_accuracy"),
+            "training_samples": {},
+        }
+        if task.validation is not None:
+            chosen = best_last_mean(history, "validation_accuracy")
+            at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
+            summary["validation_accuracy"] = {**chosen, "test_at_best": at_best["test_accuracy"]}
+        if task.clean is not None:
+            summary["training_samples"] = split_shares(final.predictions, task.given, task.clean)
+            if final.attention is not None:
+                summary["attention"] = attention_figures(final.attention, task.given != task.clean)
+            summary |= self._correction()
+        seconds = sum(epoch["seconds"] for epoch in history)
+        summary["throughput"] = {
+            "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
+            "data_wait": sum(epoch["data_wait"] * epoch["seconds"] for epoch in history) / seconds,
+            "first_step_seconds": self.first_step_seconds,
+            "training_seconds": seconds,
+        }
+        return summary

@@ -1,0 +1,40 @@
+"""What sits on a network's penultimate features: the classifier, and the heads that methods add."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Outputs(NamedTuple):
+    """What a network returns for a batch."""
+
+    logits: Tensor
+    """[B, C]."""
+    attention: Tensor | None = None
+    """[B], the attention logit h of NAL, before the sigmoid; None without an attention branch."""
+
+
+class Network(nn.Module):
+    """A backbone, a linear classifier and, where the method asks for one, NAL's attention branch.
+
+    Args:
+        backbone: maps images [B, channels, H, W] to penultimate features [B, num_features].
+        num_features: width M of the features.
+        num_classes: C.
+        attention: adds the branch h = W H + b, W in R^{1 x M}, of NAL (Lu et al. 2022, section 3.1); its
+            sigmoid (Eq. 2) is taken by the loss, where it can be fused and stays finite.
+    """
+
+    def __init__(self, backbone: nn.Module, num_features: int, num_classes: int, attention: bool = False):
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Linear(num_features, num_classes)
+        self.attention = nn.Linear(num_features, 1) if attention else None
+
+    def forward(self, images: Tensor) -> Outputs:
+        features: Tensor = self.backbone(images)
+        logits = self.classifier(features)
+        if self.attention is None:
+            return Outputs(logits)
+        return Outputs(logits, torch.squeeze(self.attention(features), 1))

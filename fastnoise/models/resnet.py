@@ -1,0 +1,128 @@
+"""ResNet and pre-activation ResNet with basic blocks, and torchvision's ResNet-50, as backbones."""
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+
+SMALL_IMAGE = 64
+"""Images up to this side get the CIFAR stem (3x3, stride 1, no pooling), larger ones ImageNet's."""
+
+
+def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+
+
+def _projection(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """conv-bn-relu-conv-bn, added to the shortcut, relu (He et al. 2016, arXiv:1512.03385)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.conv1, self.bn1 = _conv3x3(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out)
+        self.conv2, self.bn2 = _conv3x3(channels_out, channels_out), nn.BatchNorm2d(channels_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                _projection(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class PreActBlock(nn.Module):
+    """bn-relu-conv-bn-relu-conv, added to the shortcut (He et al. 2016, arXiv:1603.05027).
+
+    A projection shortcut branches off after the first bn-relu, as in the networks of ELR+ and DivideMix.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(channels_in), _conv3x3(channels_in, channels_out, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(channels_out), _conv3x3(channels_out, channels_out)
+        self.projection: nn.Module | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.projection = _projection(channels_in, channels_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = torch.relu(self.bn1(x))
+        shortcut = x if self.projection is None else self.projection(activated)
+        out = self.conv1(activated)
+        return self.conv2(torch.relu(self.bn2(out))) + shortcut
+
+
+class ResNet(nn.Module):
+    """Four stages of basic blocks; features [B, 512 * width] after global average pooling.
+
+    Args:
+        block: BasicBlock or PreActBlock.
+        depths: blocks in each stage, (2, 2, 2, 2) for 18 layers and (3, 4, 6, 3) for 34.
+        channels: of the images.
+        image_size: (H, W); decides the stem (see SMALL_IMAGE).
+        width: factor on every layer's channels.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[PreActBlock],
+        depths: tuple[int, ...],
+        channels: int,
+        image_size: tuple[int, int],
+        width: float = 1.0,
+    ):
+        super().__init__()
+        planes = [round(64 * width * factor) for factor in (1, 2, 4, 8)]
+        preact = block is PreActBlock
+        small = max(image_size) <= SMALL_IMAGE
+        stem: list[nn.Module] = [
+            _conv3x3(channels, planes[0])
+            if small
+            else nn.Conv2d(channels, planes[0], 7, stride=2, padding=3, bias=False)
+        ]
+        if not preact:
+            stem += [nn.BatchNorm2d(planes[0]), nn.ReLU(inplace=True)]
+        if not small:
+            stem.append(nn.MaxPool2d(3, stride=2, padding=1))
+        blocks: list[nn.Module] = []
+        width_in = planes[0]
+        for stage, (width_out, depth) in enumerate(zip(planes, depths, strict=True)):
+            for position in range(depth):
+                blocks.append(block(width_in, width_out, stride=2 if stage and position == 0 else 1))
+                width_in = width_out
+        last: list[nn.Module] = [nn.BatchNorm2d(width_in), nn.ReLU(inplace=True)] if preact else []
+        self.num_features = width_in
+        self.layers = nn.Sequential(*stem, *blocks, *last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class ResNet50(nn.Module):
+    """torchvision's ResNet-50 as a backbone; features [B, 2048].
+
+    `width` widens the 3x3 convolutions as torchvision's wide_resnet50_2 does (width 2), the features keep
+    their size. The stem stays ImageNet's for every image size.
+    """
+
+    def __init__(self, channels: int, width: float = 1.0):
+        super().__init__()
+        if round(64 * width) < 1:
+            raise ConfigError(f"--width {width} leaves resnet50 with no channels; give at least {1 / 64}")
+        network = torchvision.models.resnet50(width_per_group=round(64 * width))
+        if channels != 3:
+            network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        self.num_features = network.fc.in_features
+        network.fc = nn.Identity()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)

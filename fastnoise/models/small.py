@@ -1,0 +1,65 @@
+"""Small networks for small images: a narrow convolutional network with batch norm, and LeNet-5."""
+
+from torch import Tensor, nn
+
+
+def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class SmallCNN(nn.Module):
+    """Four 3x3 convolutions with batch norm, a stride of 2 after each pair, global average pooling.
+
+    Features: [B, 64 * width]. Takes images of any size from 4x4 up.
+    """
+
+    def __init__(self, channels: int, width: float = 1.0):
+        super().__init__()
+        narrow, wide = round(32 * width), round(64 * width)
+        self.num_features = wide
+        self.layers = nn.Sequential(
+            _conv(channels, narrow),
+            _conv(narrow, narrow),
+            nn.MaxPool2d(2),
+            _conv(narrow, wide),
+            _conv(wide, wide),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, as the noisy-label papers use it on MNIST.
+
+    Features: [B, 84 * width]. Convolutions of 6 and 16 maps, 5x5, the first padded by 2 so that 28x28 images
+    give the original's 5x5 maps; then fully connected layers of 120 and 84 units. Images from 12x12 up.
+    """
+
+    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0):
+        super().__init__()
+        maps1, maps2, hidden, features = (round(n * width) for n in (6, 16, 120, 84))
+        height, breadth = ((side // 2 - 4) // 2 for side in image_size)
+        self.num_features = features
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, maps1, 5, padding=2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(maps1, maps2, 5),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(maps2 * height * breadth, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, features),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

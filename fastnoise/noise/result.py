@@ -1,0 +1,203 @@
+"""Noisy labels with what is known about them, in memory and on disk."""
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError
+from .maps import CLASS_MAPS
+from .spec import NoiseSpec, parse
+
+_FORMAT = 1
+_METADATA = ("spec", "seed", "num_classes", "requested_rate")
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyLabels:
+    """The labels a run trains on, where they come from, and how many of them are wrong.
+
+    labels          int64 [N], in [0, num_classes)
+    clean_labels    int64 [N], or None where nobody knows them
+    spec            the noise spec in full (an asymmetric one names its map), or where else the labels come from
+    seed            of the noise; None for labels that weren't drawn here
+    requested_rate  the spec's rate; None for labels that nobody requested a rate of, such as human ones
+    """
+
+    labels: NDArray[np.int64]
+    clean_labels: NDArray[np.int64] | None
+    spec: str
+    seed: int | None
+    num_classes: int
+    requested_rate: float | None
+
+    def __post_init__(self) -> None:
+        for what, array in (("labels", self.labels), ("clean labels", self.clean_labels)):
+            if array is None:
+                continue
+            if array.dtype != np.int64 or array.shape != (self.labels.size,):
+                raise DataError(f"{what}: must be int64 [{self.labels.size}], got {array.dtype} {list(array.shape)}")
+
+    def _clean(self) -> NDArray[np.int64]:
+        if self.clean_labels is None:
+            raise DataError(f"the clean labels behind {self.spec!r} are unknown: so is which labels are wrong")
+        return self.clean_labels
+
+    @property
+    def flipped(self) -> NDArray[np.bool_]:
+        """bool [N]: which labels differ from the clean ones. Raises DataError where those are unknown."""
+        return self.labels != self._clean()
+
+    @property
+    def realised_rate(self) -> float | None:
+        """The share of wrong labels; None where the clean labels are unknown."""
+        return None if self.clean_labels is None else float(self.flipped.mean())
+
+    @property
+    def transition(self) -> NDArray[np.int64]:
+        """int64 [C, C]: how many samples of true class (row) carry which label (column). DataError as `flipped`."""
+        pairs = np.bincount(self._clean() * self.num_classes + self.labels, minlength=self.num_classes**2)
+        return pairs.reshape(self.num_classes, self.num_classes)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the labels' content alone (little-endian int64): equal for equal labels, wherever they come from."""
+        return hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
+
+    def describe(self) -> str:
+        """What was asked and what came out, in one line."""
+        spec = self._parsed_spec()
+        note = requested = ""
+        if self.requested_rate is not None:
+            requested = f"requested {_percent(self.requested_rate)}, "
+        if spec is not None and spec.kind == "symmetric":
+            note = f" (true class {spec.true_class})"
+            if spec.rate is not None and spec.true_class == "included":
+                # A draw returns the label that it replaces once in C times.
+                changed = _percent(spec.rate * (1 - 1 / self.num_classes))
+                requested = f"requested {_percent(spec.rate)} drawn anew, so {changed} changed, "
+        elif spec is not None and spec.map is not None:
+            changing = sum(label != target for label, target in enumerate(CLASS_MAPS[spec.map]))
+            note = f" ({changing} of {self.num_classes} classes change)"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        if self.realised_rate is None:
+            realised = f"realised rate unknown ({self.labels.size} labels)"
+        else:
+            realised = f"realised {_percent(self.realised_rate)} ({self.flipped.sum()} of {self.labels.size})"
+        return f"{self.spec}{note}{seed}: {requested}{realised}"
+
+    def _parsed_spec(self) -> NoiseSpec | None:
+        """None where the labels come from elsewhere than a noise model."""
+        try:
+            return parse(self.spec)
+        except ConfigError:
+            return None
+
+    def _metadata(self) -> str:
+        """All but the arrays, as JSON."""
+        fields = {key: getattr(self, key) for key in _METADATA}
+        return json.dumps({"format": _FORMAT, **fields}, sort_keys=True)
+
+    def _digest(self) -> str:
+        """Hash of everything that a file holds."""
+        digest = hashlib.sha256(self._metadata().encode())
+        digest.update(self.labels.astype("<i8").tobytes())
+        if self.clean_labels is not None:
+            digest.update(self.clean_labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write an npz file (arrays `labels` and, where known, `clean_labels`; texts `metadata` and `sha256`).
+
+        The file appears whole or not at all: it is written under another name beside `path`, synced, then renamed.
+        Raises DataError when it can't be written; a file that was there before then stays.
+        """
+        path = Path(path)
+        arrays: dict[str, Any] = {
+            "labels": self.labels,
+            "metadata": np.array(self._metadata()),
+            "sha256": np.array(self._digest()),
+        }
+        if self.clean_labels is not None:
+            arrays["clean_labels"] = self.clean_labels
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(
+                f"{str(path)!r}: can't write noisy labels: {reason}; an earlier file is untouched"
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):  # after the renaming there is nothing left to remove
+                temporary.unlink()
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NoisyLabels":
+        """Read what `save` wrote, without executing anything in it.
+
+        Raises DataError for a file that is missing, truncated, foreign, altered or inconsistent.
+        """
+        try:
+            return cls._read(Path(path))
+        except DataError as error:
+            raise DataError(f"{str(path)!r}: not a file of noisy labels that can be used: {error}") from None
+        except OSError as error:
+            raise DataError(f"{str(path)!r}: can't read noisy labels: {error.strerror or error}") from None
+        except Exception as error:  # whatever else a damaged or foreign file makes the zip and npy readers raise
+            reason = " ".join(str(error).split())
+            raise DataError(f"{str(path)!r}: not a file of noisy labels: {type(error).__name__}: {reason}") from None
+
+    @classmethod
+    def _read(cls, path: Path) -> "NoisyLabels":
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise DataError("it holds a single array")
+        with file:
+            if set(file.files) - {"clean_labels"} != {"labels", "metadata", "sha256"}:
+                raise DataError(f"it holds {sorted(file.files)} instead of labels, metadata and sha256")
+            arrays = {key: file[key] for key in file.files}
+        metadata: dict[str, Any] = json.loads(_text(arrays, "metadata"))
+        if not isinstance(metadata, dict) or metadata.pop("format", None) != _FORMAT or set(metadata) != set(_METADATA):
+            raise DataError(f"its metadata isn't of format {_FORMAT}")
+        noisy = cls(labels=arrays["labels"], clean_labels=arrays.get("clean_labels"), **metadata)
+        noisy._check_metadata()
+        for what, array in (("labels", noisy.labels), ("clean labels", noisy.clean_labels)):
+            if array is not None and not (array.size and array.min() >= 0 and array.max() < noisy.num_classes):
+                raise DataError(f"{what}: empty, or outside [0, {noisy.num_classes})")
+        if noisy._digest() != _text(arrays, "sha256"):
+            raise DataError("its content doesn't match its SHA-256 sum: it was altered or damaged")
+        return noisy
+
+    def _check_metadata(self) -> None:
+        spec = self._parsed_spec()
+        rate = None if spec is None else 0.0 if spec.kind == "none" else spec.rate
+        wanted = {
+            "spec": isinstance(self.spec, str),
+            "seed": self.seed is None or (type(self.seed) is int and 0 <= self.seed < 2**64),
+            "num_classes": type(self.num_classes) is int and self.num_classes >= 2,
+            "requested_rate": self.requested_rate is None or self.requested_rate == rate,
+        }
+        for key, holds in wanted.items():
+            if not holds:
+                raise DataError(f"{key} {getattr(self, key)!r} is impossible")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _text(arrays: dict[str, NDArray[Any]], key: str) -> str:
+    if arrays[key].dtype.kind != "U" or arrays[key].shape != ():
+        raise DataError(f"{key} isn't a text")
+    return str(arrays[key])

@@ -1,0 +1,58 @@
+"""What the recipes of all methods share: network, augmentation and schedule by data set."""
+
+from ..config import DataConfig, EngineConfig, MethodConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
+
+
+def default_noise(dataset: str) -> str:
+    """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them."""
+    return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")
+
+
+def base(dataset: str, noise: str, method: MethodConfig) -> RunConfig:
+    """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
+
+    digits, mnist and folders are ours: no paper of the field publishes a recipe for them. The CIFAR entries
+    are the field's common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
+    """
+    noise_config = NoiseConfig(noise=noise)
+    engine = EngineConfig()
+    if dataset == "digits":
+        return RunConfig(
+            method,
+            DataConfig(dataset=dataset, crop_padding=0, flip=False, batch_size=64),
+            noise_config,
+            ModelConfig("small_cnn"),
+            OptimConfig(epochs=60, learning_rate=0.05, weight_decay=1e-3),
+            engine,
+        )
+    if dataset == "mnist":
+        return RunConfig(
+            method,
+            DataConfig(dataset=dataset, crop_padding=0, flip=False, batch_size=64),
+            noise_config,
+            ModelConfig("lenet5"),
+            OptimConfig(epochs=20, learning_rate=0.05, weight_decay=0.0),
+            engine,
+        )
+    if dataset.startswith("cifar"):
+        return RunConfig(
+            method, DataConfig(dataset=dataset), noise_config, ModelConfig("resnet34"), OptimConfig(), engine
+        )
+    return RunConfig(
+        method,
+        DataConfig(dataset=dataset, batch_size=64),
+        noise_config,
+        ModelConfig("resnet18"),
+        OptimConfig(epochs=60, learning_rate=0.02, weight_decay=5e-4, schedule="multistep:30,50,gamma=0.1"),
+        engine,
+    )
+
+
+def is_cifar10(dataset: str) -> bool:
+    """Whether the published CIFAR-10 settings apply: CIFAR-10 with made or human noise."""
+    return dataset in ("cifar10", "cifar10n")
+
+
+def is_cifar100(dataset: str) -> bool:
+    """Whether the published CIFAR-100 settings apply: CIFAR-100 with made or human noise."""
+    return dataset in ("cifar100", "cifar100n")

@@ -1,0 +1,120 @@
+"""Configurations: checked when built, flat names, recipes, TOML, and one-line refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from fastnoise.cli import train_config
+from fastnoise.config import FIELD_GROUPS, MethodConfig, Optimizer, RunConfig, Schedule
+from fastnoise.engine.prepare import check_names
+from fastnoise.errors import ConfigError, FastnoiseError
+from fastnoise.methods import METHODS, check_options
+from fastnoise.recipes import recipe
+
+DATASETS = ("digits", "mnist", "cifar10", "cifar100", "cifar10n", "cifar100n", "folder:somewhere")
+
+
+def test_no_arguments_give_nal_on_digits_with_40_percent_symmetric_noise() -> None:
+    config, resume = train_config([])
+    assert not resume
+    assert (config.method.method, config.data.dataset, config.noise.noise) == ("nal", "digits", "symmetric:0.4")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_recipe_sets_just_what_its_method_reads(method: str, dataset: str) -> None:
+    config = recipe(method, dataset)
+    assert config.method.method == method
+    assert config.data.dataset == dataset
+    assert check_options(config.method).name == method
+    check_names(config)
+
+
+def test_published_hyperparameters() -> None:
+    elr = recipe("elr", "cifar10", "symmetric:0.4").flat()
+    assert (elr["strength"], elr["momentum"], elr["epochs"]) == (3.0, 0.7, 150)
+    assert elr["schedule"] == "cosine_restarts:10,min=0.001"
+    asymmetric = recipe("elr", "cifar10", "asymmetric:0.4").flat()
+    assert (asymmetric["strength"], asymmetric["momentum"], asymmetric["epochs"]) == (1.0, 0.9, 120)
+    elr100 = recipe("elr", "cifar100").flat()
+    assert (elr100["strength"], elr100["momentum"], elr100["schedule"]) == (7.0, 0.9, "multistep:80,120,gamma=0.01")
+    nal = recipe("nal", "cifar100", variant="code").flat()
+    assert (nal["strength"], nal["update_from"], nal["update_every"], nal["batch_size"]) == (10.0, 10, 10, 64)
+    assert recipe("nal", "cifar10", variant="code").method.update_from == 60
+    assert recipe("nal", "cifar10").method.update_every == 1
+
+
+def test_flat_names_are_unique_and_replace_reaches_every_group() -> None:
+    config = RunConfig()
+    assert set(config.flat()) == set(FIELD_GROUPS)
+    changed = config.replace({"seed": 7, "width": 0.5, "run_dir": "x"})
+    assert (changed.engine.seed, changed.model.width, changed.run_dir) == (7, 0.5, "x")
+    with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
+        config.replace({"learning_rat": 1.0})
+
+
+def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('method = "elr"\ndataset = "mnist"\nlearning_rate = 0.5\nbatch-size = 7\nflip = true\n')
+    config, _ = train_config(["--config", str(file), "--learning-rate", "0.25"])
+    assert config.method.method == "elr"
+    assert config.model.model == "lenet5"
+    assert (config.optim.learning_rate, config.data.batch_size, config.data.flip) == (0.25, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "nall"], "unknown method 'nall'; did you mean 'nal'? valid: ce, elr, nal, swce"),
+        (["--sed", "3"], "unknown option --sed; did you mean '--seed'? valid:"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--seed", "x"], "--seed"),
+        (["--compile", "of"], "'of'"),
+        (["--strength", "-1"], "--strength must be 0 or more"),
+        (["--learning-rate", "nan"], "--learning-rate must be positive"),
+        (["--method", "ce", "--momentum", "0.5"], "--momentum has no meaning for method ce; elr and nal use it"),
+        (["--method", "elr", "--variant", "code"], "--variant has no meaning for method elr"),
+        (["--schedule", "cosin"], "did you mean 'cosine'"),
+        (["--schedule", "multistep:9,3"], "rising epochs"),
+        (["--schedule", "cosine:gamma=1"], "cosine has no option 'gamma'"),
+        (["--optimizer", "sgd:momentum=2"], "momentum must lie in [0, 1)"),
+        (["--config", "missing.toml"], "no such file"),
+        (["--dataset", "cifar11"], "unknown dataset 'cifar11'; did you mean 'cifar10"),
+        (["--model", "resnet19"], "unknown model 'resnet19'; did you mean 'resnet18'"),
+        (["--noise", "symmetric:1.5"], "1.5"),
+        (["--noise", "symetric:0.5"], "did you mean 'symmetric'"),
+        (["--labels", "x.npy", "--noise", "pair:0.2"], "--labels brings labels as they are given"),
+        (["--image-size", "64"], "--image-size resizes the images of folder:PATH"),
+        (["--data-root", "nowhere", "--dataset", "mnist"], "--data-root nowhere: no such folder"),
+        (["--resume", "nowhere"], "--resume nowhere: no run here"),
+    ],
+)
+def test_refusals_are_one_line_and_name_the_flag(words: list[str], message: str) -> None:
+    with pytest.raises(FastnoiseError) as caught:
+        check_names(train_config(words)[0])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("colour = 3\n", "unknown key 'colour'"), ("seed = [1]\n", "seed must be"), ("seed = \n", "not a readable TOML")],
+)
+def test_toml_refusals_name_the_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        train_config(["--config", str(file)])
+    assert str(file) in str(caught.value)
+
+
+def test_specs() -> None:
+    assert Schedule.parse("multistep:40,80,gamma=0.01") == Schedule("multistep", (40, 80), 0.01)
+    assert Schedule.parse("cosine_restarts:10,min=0.001") == Schedule("cosine_restarts", period=10, minimum=0.001)
+    assert Optimizer.parse("sgd:momentum=0.5,nesterov") == Optimizer("sgd", 0.5, True)
+    assert Optimizer.parse("sgd").momentum == 0.9
+
+
+def test_a_method_that_lacks_an_option_it_reads_is_refused() -> None:
+    with pytest.raises(ConfigError, match="method elr needs --strength"):
+        check_options(MethodConfig("elr", momentum=0.7))

@@ -1,0 +1,456 @@
+"""The loss modules on the CPU, eager and compiled, against the references; and on a GPU where there is one."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from _loss_cases import DTYPES, RULES, UPDATES, assert_close, batches, build, call, call_reference, leaf, measure
+from fastnoise.errors import ConfigError, DataError
+from fastnoise.losses import CrossEntropyLoss, ELRLoss, NALLoss, SWCELoss, reference
+from torch import Tensor, nn
+
+# 2: the smallest, where p_y nears 1; 10 and 14: rows of 40 and 56 bytes, 8-byte aligned; 100: 16-byte aligned;
+# 1000: one row per program. 9 rows: the last program of several rows is only partly filled.
+CLASSES = (2, 10, 14, 100, 1000)
+STATEFUL = ("elr", "nal", "nal-code")
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", CLASSES)
+@pytest.mark.parametrize("rule", RULES)
+def test_matches_reference(rule: str, num_classes: int, dtype: str) -> None:
+    assert_close(measure(rule, num_classes, dtype), dtype)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_reference_gradients_equal_finite_differences(rule: str) -> None:
+    data = batches(5, torch.float64, 4, 9, 1)[0]
+    table = torch.rand(9, 5, dtype=torch.float64).softmax(1)
+
+    def loss(logits: Tensor, attention: Tensor) -> Tensor:
+        return call_reference(rule, logits, attention, data.labels, data.index, table.clone(), update=False)
+
+    inputs = (leaf(data.logits), leaf(data.attention))
+    if rule == "swce":  # its weight is held fixed, which a difference quotient does not see: p_y (p - y) instead
+        loss(*inputs).sum().backward()
+        probs = data.logits.softmax(1)
+        one_hot = nn.functional.one_hot(data.labels, 5)
+        expected = (probs * one_hot).sum(1, keepdim=True) * (probs - one_hot)
+        torch.testing.assert_close(inputs[0].grad, expected)
+    else:
+        assert torch.autograd.gradcheck(loss, inputs)
+
+
+def test_reference_elr_is_the_papers_gradient() -> None:
+    """Lemma 2 (Eq. 7 and 8): p - y + strength * g, where no clamp acts."""
+    data = batches(4, torch.float64, 6, 6, 1)[0]
+    logits, rows = leaf(data.logits / 3), torch.rand(6, 4, dtype=torch.float64).softmax(1)
+    reference.elr(logits, data.labels, rows, strength=3.0, momentum=0.7, update=False)[0].sum().backward()
+    probs = logits.detach().softmax(1)
+    inner = (probs * rows).sum(1, keepdim=True)
+    expected = probs - nn.functional.one_hot(data.labels, 4) + 3.0 * probs / (1 - inner) * (inner - rows)
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_reference_nal_is_the_papers_gradient() -> None:
+    """Theorem 1: for a one-hot target the cross-entropy gradient times p_y / (p_y - 1 + 1/tau)."""
+    data = batches(4, torch.float64, 6, 6, 1)[0]
+    logits, rows = leaf(data.logits), torch.zeros(6, 4, dtype=torch.float64)
+    loss, _ = reference.nal(logits, data.attention, data.labels, rows, strength=1.0, momentum=0.9, update=False)
+    loss.sum().backward()
+    probs, tau = logits.detach().softmax(1), data.attention.sigmoid()
+    own = probs.gather(1, data.labels[:, None])
+    factor = own / (own - 1 + 1 / tau[:, None])
+    torch.testing.assert_close(logits.grad, factor * (probs - nn.functional.one_hot(data.labels, 4)))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("rule", RULES)
+def test_reduction(rule: str, reduction: str) -> None:
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    losses, gradients = [], []
+    for given in ("none", reduction):
+        logits = leaf(data.logits)
+        loss = call(build(rule, 20, 10, given), rule, logits, data.attention, data.labels, data.index)
+        assert loss.shape == ((8,) if given == "none" else ())
+        final = loss if loss.dim() == 0 else getattr(loss, reduction if reduction != "none" else "sum")()
+        final.backward()
+        losses.append(final.detach())
+        gradients.append(logits.grad)
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+class AllLosses(nn.Module):
+    """A linear layer, optionally under bf16 autocast, and all the losses on its output: one graph for all."""
+
+    def __init__(self, num_samples: int, num_classes: int, autocast: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(num_classes, num_classes)
+        self.losses = nn.ModuleDict({rule: build(rule, num_samples, num_classes) for rule in RULES})
+        self.autocast = autocast
+
+    def forward(self, inputs: Tensor, attention: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            logits = self.layer(inputs)
+            return torch.stack(
+                [call(loss, rule, logits, attention, labels, index) for rule, loss in self.losses.items()]
+            )
+
+
+def run_steps(module: AllLosses, compiled: nn.Module, sizes: tuple[int, ...]) -> list[Tensor]:
+    """Losses and gradients of one step per batch size, then the target tables."""
+    results = []
+    for step, size in enumerate(sizes):
+        data = batches(module.layer.in_features, torch.float32, size, 977, 1, seed=step)[0]
+        inputs, attention = leaf(data.logits), leaf(data.attention)
+        for rule in STATEFUL:
+            module.losses[rule].set_update(UPDATES[step])
+        loss = compiled(inputs, attention, data.labels, data.index)
+        loss.backward(data.upstream.expand(len(RULES), -1))
+        results += [loss.detach(), inputs.grad, attention.grad]
+    return results + [module.losses[rule].targets for rule in STATEFUL]
+
+
+@pytest.mark.parametrize(
+    ("backend", "autocast"), [("aot_eager", False), ("inductor", True), pytest.param("inductor", False, marks=pytest.mark.slow)]
+)
+def test_compiled_equals_eager(backend: str, autocast: bool) -> None:
+    """Full graph, over steps with updates off and on and a batch of another size, forward, backward and tables."""
+    sizes = (16, 16, 16, 11, 11)
+    torch._dynamo.reset()
+    eager, module = AllLosses(977, 10, autocast), AllLosses(977, 10, autocast)
+    compiled = torch.compile(module, backend=backend, fullgraph=True)
+    expected, found = run_steps(eager, eager, sizes), run_steps(module, compiled, sizes)
+    # The losses are opaque to the compiler; only the linear layer's arithmetic may be reordered.
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2 if autocast else 1e-5, atol=1e-3 if autocast else 1e-5)
+
+
+def test_compiled_code_never_copies_the_table() -> None:
+    torch._dynamo.reset()
+    module = AllLosses(977, 10, autocast=False)
+    data = batches(10, torch.float32, 16, 977, 1)[0]
+
+    def step() -> None:
+        compiled = torch.compile(module, fullgraph=True)
+        compiled(leaf(data.logits), data.attention, data.labels, data.index).sum().backward()
+
+    _, sources = torch._inductor.utils.run_and_get_code(step)
+    code = "\n".join(sources)
+    assert "fastnoise.elr.default" in code
+    assert "fastnoise.nal.default" in code
+    # The table's extent appears where its form is asserted and nowhere else: no buffer, no copying loop has it.
+    uses = [line for line in code.splitlines() if re.search(r"977", line) and not line.lstrip().startswith("#")]
+    assert uses, "the generated code no longer asserts the table's size: find another way to look for copies"
+    assert all("assert_size_stride" in line for line in uses), uses
+    assert module.losses["elr"].targets.any()
+
+
+def test_update_switch() -> None:
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    for rule in STATEFUL:
+        loss = build(rule, 20, 10)
+        loss.set_update(False)
+        call(loss, rule, data.logits, data.attention, data.labels, data.index)
+        assert not loss.targets.any()
+        loss.set_update(True)
+        call(loss, rule, data.logits, data.attention, data.labels, data.index)
+        visited = loss.targets.any(1)
+        assert visited[data.index].all()
+        assert visited.sum() == 8
+
+
+def test_targets_start_as_the_papers_say() -> None:
+    """ELR from zero (Eq. 9), NAL from the one-hot of the given label (Eq. 4), the code's NAL clamped from below."""
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    probs, one_hot = data.logits.softmax(1), nn.functional.one_hot(data.labels, 10)
+    clamped = probs.clamp(1e-4, 1 - 1e-4)
+    expected = {
+        "elr": 0.3 * clamped / clamped.sum(1, keepdim=True),
+        "nal": 0.7 * one_hot + 0.3 * probs,
+        "nal-code": (0.7 * one_hot.clamp(1e-4, 1) + 0.3 * probs).clamp(1e-4, 1),
+    }
+    for rule, rows in expected.items():
+        loss = build(rule, 20, 10)
+        call(loss, rule, data.logits, data.attention, data.labels, data.index)
+        torch.testing.assert_close(loss.targets[data.index], rows)
+
+
+def test_hard_targets() -> None:
+    loss = build("nal", 4, 3)
+    loss.targets[1] = torch.tensor([0.1, 0.2, 0.7])
+    assert loss.hard_targets(torch.tensor([2, 0, 1, 0])).tolist() == [2, 2, 1, 0]
+
+
+def test_state_dict_carries_the_targets_alone() -> None:
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    saved = build("elr", 20, 10)
+    saved(data.logits, data.labels, data.index)
+    assert list(saved.state_dict()) == ["targets"]
+    assert not CrossEntropyLoss().state_dict()
+    loaded = build("elr", 20, 10)
+    loaded.load_state_dict(saved.state_dict())
+    assert torch.equal(loaded.targets, saved.targets)
+
+
+@pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.bfloat16, nn.Module.double])
+def test_casting_a_model_leaves_the_targets_in_fp32(cast) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), build("nal", 20, 10))
+    model[1].targets[3, 2] = 1 / 3
+    cast(model)
+    assert model[0].weight.dtype != torch.float32
+    assert model[1].targets.dtype == model[1].knobs.dtype == torch.float32
+    assert model[1].targets[3, 2] == torch.tensor(1 / 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", RULES)
+def test_extreme_logits(rule: str, dtype: str) -> None:
+    """Probabilities that underflow to 0 or round to 1, equal logits, saturated attention: all stay finite."""
+    limit = 1e4
+    logits = torch.zeros(6, 10)
+    logits[1, 0] = limit  # p_y = 1
+    logits[2, 3] = limit  # p_y = 0
+    logits[3] = torch.linspace(-limit, limit, 10)
+    logits[4] = limit
+    logits[5] = -limit
+    labels = torch.zeros(6, dtype=torch.int64)
+    loss_of = build(rule, 6, 10)
+    for attention in (-limit, -30.0, 0.0, 30.0, limit):
+        given, head = leaf(logits.to(DTYPES[dtype])), leaf(torch.full((6,), attention, dtype=DTYPES[dtype]))
+        loss = call(loss_of, rule, given, head, labels, torch.arange(6))
+        loss.sum().backward()
+        assert loss.isfinite().all()
+        assert given.grad.isfinite().all()
+        assert head.grad is None or head.grad.isfinite().all()
+        torch.testing.assert_close(given.grad.float().sum(1), torch.zeros(6), atol=2e-2, rtol=0)
+    if hasattr(loss_of, "targets"):
+        assert loss_of.targets.isfinite().all()
+
+
+def test_class_that_is_masked_out_with_minus_infinity() -> None:
+    for rule in RULES:
+        logits = leaf(torch.tensor([[0.5, -float("inf"), 1.0]]))
+        loss = call(build(rule, 1, 3), rule, logits, torch.zeros(1), torch.tensor([2]), torch.tensor([0]))
+        loss.sum().backward()
+        assert loss.isfinite().all()
+        assert logits.grad.isfinite().all()
+        assert logits.grad[0, 1] == 0
+
+
+def test_nal_with_saturated_attention_is_cross_entropy_or_nothing() -> None:
+    """tau = 1 leaves -<t, log p> (Sec. 3.2), also where p_y has underflowed; tau = 0 leaves the boost term alone."""
+    logits = leaf(torch.tensor([[0.0, 200.0], [1.0, 0.5]]))
+    labels, index = torch.tensor([0, 1]), torch.arange(2)
+    loss_of = NALLoss(2, 2, strength=0.5, momentum=0.9, reduction="none")
+    loss_of.set_update(False)
+    loss_of(logits, labels, index, torch.full((2,), 1e4)).sum().backward()
+    expected = leaf(logits)
+    nn.functional.cross_entropy(expected, labels, reduction="sum").backward()
+    torch.testing.assert_close(logits.grad, expected.grad)
+
+    logits.grad = None
+    loss = loss_of(logits, labels, index, torch.full((2,), -1e4))
+    loss.sum().backward()
+    torch.testing.assert_close(loss.detach(), torch.full((2,), 0.5e4))
+    assert not logits.grad.any()
+
+
+def test_empty_batch() -> None:
+    for rule in RULES:
+        none = torch.zeros(0, dtype=torch.int64)
+        logits = leaf(torch.zeros(0, 10))
+        loss = call(build(rule, 20, 10), rule, logits, torch.zeros(0), none, none)
+        loss.sum().backward()
+        assert loss.shape == (0,)
+        assert logits.grad.shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ELRLoss(10, 1, strength=3.0, momentum=0.7), "num_classes is 1"),
+        (lambda: ELRLoss(0, 10, strength=3.0, momentum=0.7), "num_samples is 0"),
+        (lambda: ELRLoss(10, 10, strength=-1.0, momentum=0.7), "strength is -1.0"),
+        (lambda: ELRLoss(10, 10, strength=float("nan"), momentum=0.7), "strength is nan"),
+        (lambda: NALLoss(10, 10, strength=1.0, momentum=1.0), r"momentum is 1.0: it must lie in \[0, 1\)"),
+        (lambda: NALLoss(10, 10, strength=1.0, momentum=0.9, variant="cod"), "unknown variant 'cod': did you mean 'code'"),
+        (lambda: SWCELoss(weight="detach"), "did you mean 'detached'"),
+        (lambda: CrossEntropyLoss(reduction="avg"), "unknown reduction 'avg'.*valid: mean, none, sum"),
+    ],
+)
+def test_refused_options(make, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def changed(name: str, value: object) -> dict[str, object]:
+    given = {
+        "logits": torch.zeros(4, 10),
+        "labels": torch.zeros(4, dtype=torch.int64),
+        "index": torch.arange(4),
+        "attention": torch.zeros(4),
+    }
+    return given | {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("logits", torch.zeros(4, 10, dtype=torch.float64), "logits is float64"),
+        ("logits", torch.zeros(10), r"logits is float32 \[10\]"),
+        ("logits", torch.zeros(4, 1), "at least two classes"),
+        ("logits", torch.zeros(4, 11), r"targets is float32 \[20, 10\]; expected contiguous float32 \[N, 11\]"),
+        ("labels", torch.zeros(3, dtype=torch.int64), r"labels is int64 \[3\]; expected int64 \[4\]"),
+        ("labels", torch.zeros(4, dtype=torch.int32), "labels is int32"),
+        ("labels", torch.zeros(4, 10), "labels is float32"),
+        ("labels", torch.tensor([0, 1, 10, 3]), r"label 10 is outside 0\.\.9"),
+        ("labels", torch.tensor([0, -1, 1, 3]), r"label -1 is outside 0\.\.9"),
+        ("index", torch.arange(5), r"index is int64 \[5\]"),
+        ("index", [0, 1, 2, 3], "index is list; expected a tensor"),
+        ("index", torch.tensor([0, 1, 2, 20]), r"index 20 is outside 0\.\.19"),
+        ("index", torch.tensor([0, 1, 2, -1]), r"index -1 is outside 0\.\.19"),
+        ("attention", torch.zeros(4, 1), r"attention is float32 \[4, 1\]"),
+        ("attention", None, "attention is NoneType"),
+        ("labels", torch.zeros(4, dtype=torch.int64, device="meta"), "labels on meta, logits on cpu"),
+    ],
+)
+def test_refused_tensors(name: str, value: object, message: str) -> None:
+    loss = build("nal", 20, 10)
+    with pytest.raises(DataError, match=message) as error:
+        loss(**changed(name, value))
+    assert "\n" not in str(error.value)
+    assert not loss.targets.any(), "a refused batch must leave the targets alone"
+
+
+def test_needs_no_triton() -> None:
+    """Where Triton is missing the losses import and run on the CPU, and say what a CUDA device would need."""
+    script = """
+import sys
+sys.modules["triton"] = None
+import torch
+from fastnoise import losses, ops
+loss = losses.NALLoss(8, 3, strength=1.0, momentum=0.9)
+loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), torch.arange(4), torch.zeros(4))
+assert loss.targets[:4].all() and not loss.targets[4:].any()
+assert {tuple(op.values()) for op in ops.backends().values()} == {("torch", "unavailable (triton is not installed)")}
+from fastnoise.ops.registry import load_kernels
+from fastnoise.errors import FastnoiseError
+try:
+    load_kernels()
+except FastnoiseError as error:
+    assert "pip install triton" in str(error)
+else:
+    raise SystemExit("no error")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [*CLASSES, pytest.param(9000, id="looped")])
+@pytest.mark.parametrize("rule", RULES)
+class TestCuda:
+    pytestmark = gpu
+
+    def test_matches_reference(self, rule: str, num_classes: int, dtype: str) -> None:
+        assert_close(measure(rule, num_classes, dtype, device="cuda", batch=130), dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestCudaStep:
+    def test_never_waits_for_the_device(self) -> None:
+        data = batches(10, torch.float32, 64, 200, 1)[0]
+        for rule in RULES:
+            loss_of = build(rule, 200, 10, "mean").cuda()
+            logits, attention = leaf(data.logits, "cuda"), leaf(data.attention, "cuda")
+            labels, index = data.labels.cuda(), data.index.cuda()
+            call(loss_of, rule, logits, attention, labels, index).backward()  # compiles and loads the kernel
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                if rule in STATEFUL:
+                    loss_of.set_update(False)
+                call(loss_of, rule, logits, attention, labels, index).backward()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    def test_replayed_graph_equals_eager(self) -> None:
+        """100 replays, with the update switched off half-way through the device flag alone."""
+        steps = batches(100, torch.bfloat16, 64, 200, 100)
+        for rule in RULES:
+            results = []
+            for replayed in (False, True):
+                loss_of = build(rule, 200, 100, "mean").cuda()
+                logits, attention = leaf(steps[0].logits, "cuda"), leaf(steps[0].attention, "cuda")
+                labels, index = steps[0].labels.cuda(), steps[0].index.cuda()
+
+                def step(loss_of=loss_of, rule=rule, inputs=(logits, attention, labels, index)) -> Tensor:
+                    loss = call(loss_of, rule, *inputs)
+                    loss.backward()
+                    return loss
+
+                stream = torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    step()
+                torch.cuda.current_stream().wait_stream(stream)
+                logits.grad = attention.grad = None
+                if rule in STATEFUL:
+                    loss_of.targets.zero_()
+                if replayed:
+                    graph = torch.cuda.CUDAGraph()
+                    with torch.cuda.graph(graph):
+                        captured = step()
+                seen = []
+                for number, data in enumerate(steps):
+                    if rule in STATEFUL:
+                        loss_of.set_update(number < 50)
+                    with torch.no_grad():
+                        for static, fresh in ((logits, data.logits), (attention, data.attention)):
+                            static.copy_(fresh)
+                        labels.copy_(data.labels)
+                        index.copy_(data.index)
+                    if replayed:
+                        graph.replay()
+                        loss = captured
+                    else:
+                        logits.grad = attention.grad = None
+                        loss = step()
+                    seen += [loss.detach().clone(), logits.grad.clone()]
+                results.append([*seen, *loss_of.buffers()])
+            for one, other in zip(*results, strict=True):
+                assert torch.equal(one, other), rule
+
+    def test_compiled_equals_eager(self) -> None:
+        data = batches(10, torch.float32, 64, 200, 1)[0]
+        for rule in RULES:
+            results = []
+            for wrap in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, mode="reduce-overhead")):
+                loss_of = build(rule, 200, 10).cuda()
+                wrapped = wrap(loss_of)
+                for _ in range(4):
+                    logits, attention = leaf(data.logits, "cuda"), leaf(data.attention, "cuda")
+                    loss = call(wrapped, rule, logits, attention, data.labels.cuda(), data.index.cuda())
+                    loss.sum().backward()
+                results.append([loss.detach().clone(), logits.grad.clone(), *loss_of.buffers()])
+            for one, other in zip(*results, strict=True):
+                torch.testing.assert_close(one, other)
+
+    def test_out_of_range_yields_nan_and_writes_nothing(self) -> None:
+        for rule in RULES:
+            loss_of = build(rule, 200, 10).cuda()
+            data = batches(10, torch.float32, 8, 200, 1)[0]
+            labels, index = data.labels.cuda(), data.index.cuda()
+            labels[2] = 10
+            index[5] = 200
+            loss = call(loss_of, rule, data.logits.cuda(), data.attention.cuda(), labels, index)
+            assert loss.isnan().nonzero().flatten().tolist() == ([2, 5] if rule in STATEFUL else [2])
+            if rule in STATEFUL:
+                assert loss_of.targets.any(1).sum() == 6

@@ -25,4 +25,16 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_SUBMODULES])
 
 
-__all__ = ["__version__", "config", "data", "engine", "errors", "losses", "methods", "models", "noise", "ops", "recipes"]
+__all__ = [
+    "__version__",
+    "config",
+    "data",
+    "engine",
+    "errors",
+    "losses",
+    "methods",
+    "models",
+    "noise",
+    "ops",
+    "recipes",
+]

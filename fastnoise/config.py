@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from .errors import ConfigError, nearest
@@ -55,7 +56,7 @@ class Schedule:
             raise ConfigError(f"{flag} {text}: {error}; write for example multistep:40,80,gamma=0.1") from None
         if name == "multistep":
             _require(
-                bool(numbers) and numbers[0] > 0 and all(a < b for a, b in zip(numbers, numbers[1:], strict=False)),
+                bool(numbers) and numbers[0] > 0 and all(a < b for a, b in pairwise(numbers)),
                 f"{flag} {text}: give rising epochs, for example multistep:40,80,gamma=0.1",
             )
             gamma = values.get("gamma", 0.1)
@@ -132,9 +133,13 @@ class DataConfig:
     """CPU threads of the input pipeline."""
 
     def __post_init__(self) -> None:
-        _require(self.limit_train is None or self.limit_train > 0, f"--limit-train must be positive, not {self.limit_train}")
+        _require(
+            self.limit_train is None or self.limit_train > 0, f"--limit-train must be positive, not {self.limit_train}"
+        )
         _require(0 <= self.val_fraction < 1, f"--val-fraction must lie in [0, 1), not {self.val_fraction}")
-        _require(self.image_size is None or self.image_size > 0, f"--image-size must be positive, not {self.image_size}")
+        _require(
+            self.image_size is None or self.image_size > 0, f"--image-size must be positive, not {self.image_size}"
+        )
         _require(
             self.image_size is None or self.dataset.startswith("folder:"),
             f"--image-size resizes the images of folder:PATH; {self.dataset} has a fixed size",
@@ -147,7 +152,8 @@ class DataConfig:
 @dataclass(frozen=True)
 class NoiseConfig:
     noise: str = "symmetric:0.4"
-    """Label noise: none, symmetric:R, symmetric:R,true_class=included, asymmetric:R, asymmetric:R,map=superclass, pair:R, or human:NAME for cifar10n and cifar100n."""
+    """Label noise: none, symmetric:R, symmetric:R,true_class=included, asymmetric:R, asymmetric:R,map=superclass,
+    pair:R, or human:NAME for cifar10n and cifar100n."""
     noise_seed: int = 0
     """Seed of the label noise, apart from the training seed."""
     labels: str | None = None
@@ -190,7 +196,10 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         if self.strength is not None:
-            _require(self.strength >= 0 and math.isfinite(self.strength), f"--strength must be 0 or more, not {self.strength}")
+            _require(
+                self.strength >= 0 and math.isfinite(self.strength),
+                f"--strength must be 0 or more, not {self.strength}",
+            )
         if self.momentum is not None:
             _require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), not {self.momentum}")
         for flag in ("update_from", "update_every"):
@@ -216,7 +225,8 @@ class OptimConfig:
     weight_decay: float = 1e-3
     """Weight decay; decoupled with adamw."""
     schedule: str = "constant"
-    """Learning rate over epochs: constant, multistep:40,80,gamma=0.1, cosine:min=0.001 or cosine_restarts:10,min=0.001."""
+    """Learning rate over epochs: constant, multistep:40,80,gamma=0.1, cosine:min=0.001, or
+    cosine_restarts:10,min=0.001."""
 
     def __post_init__(self) -> None:
         _require(self.epochs > 0, f"--epochs must be positive, not {self.epochs}")
@@ -292,7 +302,7 @@ FIELD_GROUPS: dict[str, str] = {
     name: group.name if dataclasses.is_dataclass(group.default_factory) else ""
     for group in dataclasses.fields(RunConfig)
     for name in (
-        [item.name for item in dataclasses.fields(group.default_factory)]  # type: ignore[arg-type]
+        [item.name for item in dataclasses.fields(group.default_factory)]
         if dataclasses.is_dataclass(group.default_factory)
         else [group.name]
     )

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 # 1000: one row per program. 9 rows: the last program of several rows is only partly filled.
 CLASSES = (2, 10, 14, 100, 1000)
 STATEFUL = ("elr", "nal", "nal-code")
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -116,9 +116,7 @@ def run_steps(module: AllLosses, compiled: nn.Module, sizes: tuple[int, ...]) ->
     return results + [module.losses[rule].targets for rule in STATEFUL]
 
 
-@pytest.mark.parametrize(
-    ("backend", "autocast"), [("aot_eager", False), ("inductor", True), pytest.param("inductor", False, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("backend", "autocast"), [("aot_eager", False), ("inductor", False), ("inductor", True)])
 def test_compiled_equals_eager(backend: str, autocast: bool) -> None:
     """Full graph, over steps with updates off and on and a batch of another size, forward, backward and tables."""
     sizes = (16, 16, 16, 11, 11)
@@ -126,29 +124,36 @@ def test_compiled_equals_eager(backend: str, autocast: bool) -> None:
     eager, module = AllLosses(977, 10, autocast), AllLosses(977, 10, autocast)
     compiled = torch.compile(module, backend=backend, fullgraph=True)
     expected, found = run_steps(eager, eager, sizes), run_steps(module, compiled, sizes)
-    # The losses are opaque to the compiler; only the linear layer's arithmetic may be reordered.
+    # The losses are opaque to the compiler. What may differ is the linear layer, and the sum of the six bf16 gradients,
+    # which eager rounds at each addition and the compiler once.
     for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-2 if autocast else 1e-5, atol=1e-3 if autocast else 1e-5)
+        assert torch.linalg.vector_norm(one - other) <= (1e-2 if autocast else 1e-6) * torch.linalg.vector_norm(one)
 
 
-def test_compiled_code_never_copies_the_table() -> None:
+def generated_code(function: Callable, *inputs: Tensor) -> str:
     torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True)
+    with torch._inductor.config.patch(force_disable_caches=True):
+        _, sources = torch._inductor.utils.run_and_get_code(lambda: compiled(*inputs).sum().backward())
+    return "\n".join(sources)
+
+
+def lines_that_touch(extent: int, code: str) -> list[str]:
+    """Lines that name the extent or its product with 10 columns, but for input assertions and made-up sample inputs."""
+    lines = [line for line in code.splitlines() if re.search(rf"{extent}0?L?\b", line)]
+    return [line for line in lines if not re.search(r"assert_size_stride|rand_strided|^\s*#", line)]
+
+
+@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")
+def test_compiled_code_never_copies_the_table() -> None:
     module = AllLosses(977, 10, autocast=False)
     data = batches(10, torch.float32, 16, 977, 1)[0]
-
-    def step() -> None:
-        compiled = torch.compile(module, fullgraph=True)
-        compiled(leaf(data.logits), data.attention, data.labels, data.index).sum().backward()
-
-    _, sources = torch._inductor.utils.run_and_get_code(step)
-    code = "\n".join(sources)
-    assert "fastnoise.elr.default" in code
-    assert "fastnoise.nal.default" in code
-    # The table's extent appears where its form is asserted and nowhere else: no buffer, no copying loop has it.
-    uses = [line for line in code.splitlines() if re.search(r"977", line) and not line.lstrip().startswith("#")]
-    assert uses, "the generated code no longer asserts the table's size: find another way to look for copies"
-    assert all("assert_size_stride" in line for line in uses), uses
+    code = generated_code(module, leaf(data.logits), data.attention, data.labels, data.index)
+    assert {name for name in ("elr", "nal") if f"fastnoise.{name}.default" in code} == {"elr", "nal"}
+    assert lines_that_touch(977, code) == []
     assert module.losses["elr"].targets.any()
+    # The check sees a copy where there is one.
+    assert lines_that_touch(977, generated_code(lambda table: table.clone().exp(), leaf(torch.zeros(977, 10))))
 
 
 def test_update_switch() -> None:
@@ -353,19 +358,14 @@ else:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("num_classes", [*CLASSES, pytest.param(9000, id="looped")])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.gpu
 class TestCuda:
-    pytestmark = gpu
-
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("num_classes", [*CLASSES, pytest.param(9000, id="looped")])
+    @pytest.mark.parametrize("rule", RULES)
     def test_matches_reference(self, rule: str, num_classes: int, dtype: str) -> None:
         assert_close(measure(rule, num_classes, dtype, device="cuda", batch=130), dtype)
 
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-class TestCudaStep:
     def test_never_waits_for_the_device(self) -> None:
         data = batches(10, torch.float32, 64, 200, 1)[0]
         for rule in RULES:

@@ -8,7 +8,6 @@ from fastnoise.engine.metrics import (
     EpochStatistics,
     attention_figures,
     best_last_mean,
-    correction_accuracy,
     split_shares,
 )
 from fastnoise.engine.step import Forward
@@ -37,12 +36,6 @@ def test_attention_figures_by_hand() -> None:
     assert figures == pytest.approx(
         {"attention_clean": 0.7, "attention_mislabelled": 0.35, "attention_auroc": 3 / 4}, rel=1e-6
     )
-
-
-def test_correction_accuracy_takes_rows_never_updated_as_their_label() -> None:
-    targets = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.0, 0.0], [0.0, 0.0]])
-    labels, clean = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 1, 0])
-    assert correction_accuracy(targets, labels, clean) == 0.5
 
 
 def test_best_last_mean() -> None:

@@ -24,7 +24,8 @@ def test_outputs(name: str, attention: bool) -> None:
 
 # He et al. 2016 with the CIFAR stem, and torchvision's ResNet-50: known parameter counts (10 classes / 1000).
 @pytest.mark.parametrize(
-    ("name", "classes", "count"), [("resnet18", 10, 11_173_962), ("resnet34", 10, 21_282_122), ("resnet50", 1000, 25_557_032)]
+    ("name", "classes", "count"),
+    [("resnet18", 10, 11_173_962), ("resnet34", 10, 21_282_122), ("resnet50", 1000, 25_557_032)],
 )
 def test_parameter_counts(name: str, classes: int, count: int) -> None:
     network = create_model(name, num_classes=classes)
@@ -52,7 +53,10 @@ def test_channels_last_from_first_to_last_convolution(name: str) -> None:
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(
                 lambda _, inputs, output: seen.append(
-                    (inputs[0].is_contiguous(memory_format=torch.channels_last), output.is_contiguous(memory_format=torch.channels_last))
+                    (
+                        inputs[0].is_contiguous(memory_format=torch.channels_last),
+                        output.is_contiguous(memory_format=torch.channels_last),
+                    )
                 )
             )
     network(images(3, 16))

@@ -6,12 +6,12 @@
 //     block = 16 group + lane % 16
 //     word  = philox4x32(counter = (block low, block high, purpose, attempt), key = (seed low, seed high))[lane / 16]
 //
-// Four samples share a block, as a block costs the same whether one or four of its words are used; and word w of the 16
-// blocks of a group serves 16 neighbouring samples, so that a vector of blocks is stored without a transposition.
-// Attempt 0 decides all but some C of 2^32 draws; attempts 1, 2, ... continue where it can't decide exactly.
+// Four samples share a block, as a block costs the same whether one or four of its words are used; and word w of the
+// 16 blocks of a group serves 16 neighbouring samples, so that a vector of blocks is stored without a transposition.
+// Attempt 0 nearly always decides; attempts 1, 2, ... continue where 32 bits can't do so exactly.
 //
 // Every noise model takes the words of `flip` to decide whether a label changes, and those of `target` to decide what
-// it becomes. Neither depends on the rate, so that one pass over the draws serves many rates, and the flipped sets nest:
+// it becomes. Neither depends on the rate, so one pass over the draws can serve many rates, and the flipped sets nest:
 // with the same seed, what flips at rate r flips, to the same class, at every rate above r (common random numbers).
 #pragma once
 

@@ -1,4 +1,5 @@
-// Noise models: clean labels in, noisy labels out. Each label's fate depends on (seed, its position) alone: see draws.hpp.
+// Noise models: clean labels in, noisy labels out. A label's fate depends on it, the seed and its position alone: see
+// draws.hpp.
 #pragma once
 
 #include <cstddef>

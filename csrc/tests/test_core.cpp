@@ -78,7 +78,8 @@ void test_philox_known_answers() {
 
 void test_group_and_single_draws_agree() {
     // The last two: a block number beyond 32 bits, and the last group there is.
-    for (const std::uint64_t group : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{1} << 28 | 5, ~std::uint64_t{0} / kGroup}) {
+    const std::uint64_t beyond = std::uint64_t{1} << 28 | 5, last = ~std::uint64_t{0} / kGroup;
+    for (const std::uint64_t group : {std::uint64_t{0}, std::uint64_t{1}, beyond, last}) {
         for (const Purpose purpose : {Purpose::flip, Purpose::target}) {
             Group words;
             draw_group(0x0123456789abcdef, purpose, group, words);
@@ -94,7 +95,7 @@ void test_draws_of_other_seeds_purposes_and_attempts_differ() {
     for (const std::uint64_t seed : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{1} << 32}) {
         for (const Purpose purpose : {Purpose::flip, Purpose::target}) {
             for (std::uint32_t attempt = 0; attempt < 3; ++attempt) {
-                for (std::uint64_t sample = 0; sample < 200; ++sample) words.push_back(draw(seed, purpose, sample, attempt));
+                for (std::uint64_t i = 0; i < 200; ++i) words.push_back(draw(seed, purpose, i, attempt));
             }
         }
     }
@@ -133,14 +134,14 @@ void test_bounded_rejects() {
         }
     }
     CHECK(looks_uniform(counts));
-    // Nearly every other word is drawn anew for 2^31 + 1, the most that any bound asks for.
-    constexpr std::uint32_t worst = (1u << 31) + 1;
-    for (std::uint64_t group = 0; group < 100; ++group) {
+    // For 2^26 + 1 about one word of a group is rejected, so that it must be noticed alone; 2^32 mod n is n - 64.
+    constexpr std::uint32_t rare = (1u << 26) + 1;
+    for (std::uint64_t group = 0; group < 1000; ++group) {
         Group value, word;
-        bounded_group(worst, 5, Purpose::target, group, value);
+        bounded_group(rare, 5, Purpose::target, group, value);
         draw_group(5, Purpose::target, group, word);
         for (std::size_t j = 0; j < kGroup; ++j) {
-            CHECK(value[j] == bounded(word[j], worst, 5, Purpose::target, group * kGroup + j));
+            CHECK(value[j] == bounded(word[j], rare, 5, Purpose::target, group * kGroup + j));
         }
     }
 }
@@ -157,6 +158,19 @@ void test_ties_are_drawn_further() {
         flipped += noisy[j];
     }
     CHECK(flipped > 16 && flipped < 48);
+}
+
+void test_edge_rates_at_the_extreme_words() {
+    // Found by search: with seed 0 these samples are the first whose flip words are the least and the greatest.
+    constexpr std::uint64_t least = 5992377524, greatest = 6153212243;
+    CHECK(draw(0, Purpose::flip, least, 0) == 0);
+    CHECK(draw(0, Purpose::flip, greatest, 0) == ~0u);
+    Group label{}, target, noisy;
+    target.fill(1);
+    Threshold(0.0).select(0, least / kGroup, label, target, noisy);
+    CHECK(noisy == label);
+    Threshold(1.0).select(0, greatest / kGroup, label, target, noisy);
+    CHECK(noisy == target);
 }
 
 void test_edge_rates() {
@@ -197,14 +211,18 @@ void test_threads_and_label_types_do_not_matter() {
     const std::vector<std::uint64_t> u64(labels.begin(), labels.end());
     for (const Model model : kModels) {
         const auto noisy = corrupted(model, labels, {0.4, 2, 1});
-        for (const unsigned threads : {0u, 2u, 3u, 7u, 16u}) CHECK(corrupted(model, labels, {0.4, 2, threads}) == noisy);
+        for (const unsigned threads : {0u, 2u, 3u, 7u, 16u}) {
+            CHECK(corrupted(model, labels, {0.4, 2, threads}) == noisy);
+        }
         CHECK(corrupted(model, u8, {0.4, 2, 2}) == noisy);
         CHECK(corrupted(model, i16, {0.4, 2, 2}) == noisy);
         CHECK(corrupted(model, u64, {0.4, 2, 2}) == noisy);
         // A prefix alone gets the same labels: nothing depends on the array's end.
-        const std::vector<std::int64_t> prefix(labels.begin(), labels.begin() + 65);
-        const auto alone = corrupted(model, prefix, {0.4, 2, 1});
-        CHECK(std::equal(alone.begin(), alone.end(), noisy.begin()));
+        for (const int size : {0, 1, 63, 64, 65}) {
+            const std::vector<std::int64_t> prefix(labels.begin(), labels.begin() + size);
+            const auto alone = corrupted(model, prefix, {0.4, 2, 1});
+            CHECK(std::equal(alone.begin(), alone.end(), noisy.begin()));
+        }
     }
 }
 
@@ -226,7 +244,8 @@ void test_bad_labels_are_named() {
     labels[700'000] = 10;
     labels[300'001] = std::numeric_limits<std::int64_t>::min();
     CHECK(label_error(labels, 4) == "position 300001 holds -9223372036854775808, outside [0, 10)");
-    CHECK(label_error<std::uint64_t>({3, ~std::uint64_t{0}}, 1) == "position 1 holds 18446744073709551615, outside [0, 10)");
+    CHECK(label_error<std::uint64_t>({3, ~std::uint64_t{0}}, 1) ==
+          "position 1 holds 18446744073709551615, outside [0, 10)");
     CHECK(label_error<std::int8_t>({3, -128}, 1) == "position 1 holds -128, outside [0, 10)");
     CHECK(label_error<std::uint8_t>({255}, 1) == "position 0 holds 255, outside [0, 10)");
     CHECK(label_error<std::int64_t>({std::int64_t{1} << 32}, 1) == "position 0 holds 4294967296, outside [0, 10)");
@@ -285,6 +304,7 @@ int main() {
     test_bounded_is_uniform();
     test_bounded_rejects();
     test_ties_are_drawn_further();
+    test_edge_rates_at_the_extreme_words();
     test_edge_rates();
     test_flips_nest_as_the_rate_grows();
     test_threads_and_label_types_do_not_matter();

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .base import BaseLoader
+from .base import BaseLoader, LoaderSpec
 from .images import read_image
 from .plan import Batch
 
@@ -87,15 +87,18 @@ class TorchLoader(BaseLoader):
 
     name = "torch"
 
+    def __init__(self, spec: LoaderSpec, reason: str) -> None:
+        super().__init__(spec, reason)
+        self._constants = [np.tile(row, spec.size[1]) for row in (spec.mean, 1 / spec.std)]
+        self._device_constants = [torch.from_numpy(row).to(spec.device) for row in self._constants]
+
     def _produce(self, batches: Iterator[Batch]) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
-        device, width = self.spec.device, self.spec.size[1]
-        mean, scale = np.tile(self.spec.mean, width), np.tile(1 / self.spec.std, width)
-        device_mean, device_scale = (torch.from_numpy(row).to(device) for row in (mean, scale))
+        device = self.spec.device
 
         def on_host(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             pixels = self._pixels(batch, pool)
             if device.type == "cpu":
-                images = torch.from_numpy(normalise(pixels.astype(np.float32), mean, scale))
+                images = torch.from_numpy(normalise(pixels.astype(np.float32), *self._constants))
             else:
                 images = torch.from_numpy(pixels)
             index = torch.from_numpy(batch.index)
@@ -108,7 +111,7 @@ class TorchLoader(BaseLoader):
             for images, index in ready:
                 if device.type != "cpu":
                     index = index.to(device, non_blocking=True)
-                    images = normalise(images.to(device, non_blocking=True).float(), device_mean, device_scale)
+                    images = normalise(images.to(device, non_blocking=True).float(), *self._device_constants)
                 yield images.permute(0, 3, 1, 2), index
 
     def _pixels(self, batch: Batch, pool: Executor) -> np.ndarray:

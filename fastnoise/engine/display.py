@@ -52,9 +52,7 @@ class Display:
             disable=not self._live,
             transient=True,
         )
-        self._task = self.progress.add_task(
-            "train", total=epochs * batches, epoch=1, epochs=epochs, loss="-", rate="-"
-        )
+        self._task = self.progress.add_task("train", total=epochs * batches, epoch=1, epochs=epochs, loss="-", rate="-")
 
     def __enter__(self) -> "Display":
         self.progress.start()
@@ -94,9 +92,7 @@ def result_table(summary: dict[str, Any]) -> Table:
     test = summary["test_accuracy"]
     table.add_row("test accuracy, last epoch", percent(test["last"]), "")
     table.add_row("test accuracy, mean of the last ten", percent(test["mean_last_10"]), "")
-    table.add_row(
-        "test accuracy, best", percent(test["best"]), f"epoch {test['best_epoch']}, selected on test data"
-    )
+    table.add_row("test accuracy, best", percent(test["best"]), f"epoch {test['best_epoch']}, selected on test data")
     if "validation_accuracy" in summary:
         chosen = summary["validation_accuracy"]
         table.add_row(

@@ -1,15 +1,16 @@
 """The run folder: what a run writes, and reads when it goes on.
 
-    config.toml        every field of the configuration; written last when a run starts, so that it marks one
-    environment.json   versions, devices and backends, one entry per start
-    labels.npz         the given labels with their true ones, noise, seed and hash
-    metrics.jsonl      one line per epoch
-    checkpoint.pt      the state after the last saved epoch (or inside one, after an interruption)
-    summary.json       the final table, once training has ended
+config.toml        every field of the configuration; written last when a run starts, so that it marks one
+environment.json   versions, devices and backends, one entry per start
+labels.npz         the given labels with their true ones, noise, seed and hash
+metrics.jsonl      one line per epoch
+checkpoint.pt      the state after the last saved epoch (or inside one, after an interruption)
+summary.json       the final table, once training has ended
 """
 
 import json
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ class RunFolder:
         if config.run_dir is not None:
             path = Path(config.run_dir)
             if (path / "config.toml").exists():
-                raise CheckpointError(f"--run-dir {path} holds a run; continue it with --resume {path} or choose another")
+                raise CheckpointError(
+                    f"--run-dir {path} holds a run; continue it with --resume {path} or choose another"
+                )
             if path.is_dir() and any(path.iterdir()):
                 raise CheckpointError(f"--run-dir {path} is not empty and holds no run; choose another")
             _make(path, exist_ok=True)
@@ -99,7 +102,9 @@ class RunFolder:
             with open(self.metrics, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(epoch) + "\n")
         except OSError as error:
-            raise CheckpointError(f"cannot write {self.metrics}: {error.strerror}; free space, then --resume {self.path}") from error
+            raise CheckpointError(
+                f"cannot write {self.metrics}: {error.strerror}; free space, then --resume {self.path}"
+            ) from error
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a failure leaves the old one as it is (CheckpointError)."""
@@ -114,14 +119,18 @@ class RunFolder:
         if not self.checkpoint.exists():
             return None
         try:
-            state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of pickles that are not its own; the error says enough
+                state = torch.load(self.checkpoint, map_location=device, weights_only=True)
         except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"{self.checkpoint} is truncated or damaged ({reason}); restore it from a copy or start the run anew"
             ) from error
         if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-            raise CheckpointError(f"{self.checkpoint} is no checkpoint of this version of fastnoise; start the run anew")
+            raise CheckpointError(
+                f"{self.checkpoint} is no checkpoint of this version of fastnoise; start the run anew"
+            )
         return state
 
 
@@ -132,4 +141,6 @@ def _make(path: Path, exist_ok: bool) -> None:
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except OSError as error:
-        raise CheckpointError(f"cannot make the run folder {path}: {error.strerror}; choose another --run-dir") from error
+        raise CheckpointError(
+            f"cannot make the run folder {path}: {error.strerror}; choose another --run-dir"
+        ) from error

@@ -86,7 +86,7 @@ def split_shares(
     """
     seen = predictions >= 0
     wrong = given != clean
-    shares = {}
+    shares: dict[str, float] = {}
     if (group := seen & ~wrong).any():
         true = float((predictions[group] == clean[group]).mean())
         shares |= {"clean_true": true, "clean_other": 1 - true}
@@ -117,16 +117,6 @@ def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) 
     if len(figures) == 2:
         figures["attention_auroc"] = float(roc_auc_score(~wrong, attention))
     return figures
-
-
-@torch.no_grad()
-def correction_accuracy(targets: Tensor, labels: Tensor, clean: Tensor) -> float:
-    """Share of samples whose soft target has its largest entry at the true class (NAL, section 5.2).
-
-    targets [N, C]; labels, clean int64 [N]. A row of zeros was never updated and stands for its given label.
-    """
-    corrected = torch.where(targets.any(1), targets.argmax(1), labels)
-    return float((corrected == clean).double().mean())
 
 
 def best_last_mean(history: list[dict[str, Any]], key: str) -> dict[str, float]:

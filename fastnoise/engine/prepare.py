@@ -104,7 +104,12 @@ def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int)
     if config.noise.noise == "none" and dataset.name.startswith("folder:"):
         # Whether the labels of someone's own folders are right is what nobody knows.
         return noise.NoisyLabels(
-            labels=labels[:count], clean_labels=None, spec="none", seed=None, num_classes=num_classes, requested_rate=None
+            labels=labels[:count],
+            clean_labels=None,
+            spec="none",
+            seed=None,
+            num_classes=num_classes,
+            requested_rate=None,
         )
     return noise.corrupt(
         labels[:count],

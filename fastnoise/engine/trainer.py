@@ -28,7 +28,6 @@ from .metrics import (
     Evaluation,
     attention_figures,
     best_last_mean,
-    correction_accuracy,
     split_shares,
 )
 from .prepare import Loaders, Task, load_task, make_loaders
@@ -189,9 +188,10 @@ class _Run:
         self._announce(folder, epoch, batch, checkpoint is not None)
         epochs = self.config.optim.epochs
         batches = self.loaders.train.num_batches
-        with _deferred_signals() as signals, Display(
-            self.console, epochs, batches, self.config.engine.log_every
-        ) as display:
+        with (
+            _deferred_signals() as signals,
+            Display(self.console, epochs, batches, self.config.engine.log_every) as display,
+        ):
             while epoch <= epochs:
                 figures = self._epoch(folder, epoch, batch, display, signals)
                 self.history.append(figures)
@@ -223,7 +223,11 @@ class _Run:
         if task.validation is not None:
             lines[0] += f", {len(task.validation)} held out for validation"
         if resumed:
-            done = "the run is complete" if epoch > config.optim.epochs else f"going on in epoch {epoch}, batch {batch + 1}"
+            done = (
+                "the run is complete"
+                if epoch > config.optim.epochs
+                else f"going on in epoch {epoch}, batch {batch + 1}"
+            )
             lines.append(f"resumed: {done}")
         for line in lines:
             self.console.print(line, highlight=False, soft_wrap=True)
@@ -233,9 +237,7 @@ class _Run:
             f"stopped in epoch {epoch} after {batch} batches, saved; go on with: fastnoise train --resume {folder.path}"
         )
 
-    def _epoch(
-        self, folder: RunFolder, epoch: int, start: int, display: Display, signals: list[int]
-    ) -> dict[str, Any]:
+    def _epoch(self, folder: RunFolder, epoch: int, start: int, display: Display, signals: list[int]) -> dict[str, Any]:
         """Train and evaluate one epoch from batch `start` on; returns its figures."""
         if start == 0:
             self.statistics.reset()
@@ -250,7 +252,6 @@ class _Run:
             result = self.step.train(images, index)
             self.statistics.update(result, index)
             images_seen += len(index)
-            done = start * self.config.data.batch_size + images_seen
             if not self.first_step_seconds:  # compiles, fills caches, and would spoil the epoch's rate
                 self._synchronize()
                 self.first_step_seconds = time.perf_counter() - arrived
@@ -258,7 +259,7 @@ class _Run:
             else:
                 timed_images += len(index)
             tick = time.perf_counter()
-            display.batch(epoch, number, images_seen, tick - began, lambda done=done: self._mean_loss(done))
+            display.batch(epoch, number, images_seen, tick - began, self._mean_loss)
             if signals and number < self.loaders.train.num_batches:
                 self._check_finite(folder, epoch)
                 folder.write_checkpoint(self.state(epoch, number))
@@ -282,8 +283,9 @@ class _Run:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _mean_loss(self, images: int) -> float:
-        return float(self.statistics.loss_sum) / max(1, images)
+    def _mean_loss(self) -> float:
+        seen = int((self.statistics.predictions >= 0).sum())
+        return float(self.statistics.loss_sum) / max(1, seen)
 
     def _check_finite(self, folder: RunFolder, epoch: int, test_loss: float = 0.0) -> None:
         bad = int(self.statistics.bad_step)
@@ -291,7 +293,9 @@ class _Run:
             return
         where = f"at step {bad} of epoch {epoch}" if bad >= 0 else f"on the test set after epoch {epoch}"
         kept = (
-            f"the last good checkpoint is kept in {folder.checkpoint}" if folder.checkpoint.exists() else "no checkpoint yet"
+            f"the last good checkpoint is kept in {folder.checkpoint}"
+            if folder.checkpoint.exists()
+            else "no checkpoint yet"
         )
         raise TrainingError(f"the loss is not a finite number {where}; {kept}; try a lower --learning-rate")
 
@@ -313,13 +317,13 @@ class _Run:
             figures |= self._correction()
         return figures
 
+    @torch.no_grad()
     def _correction(self) -> dict[str, float]:
-        targets, clean = self.method.targets, self.task.clean
-        if targets is None or clean is None:
+        """Share of samples that the method takes for their true class (NAL, section 5.2)."""
+        corrected = self.method.corrected(self.labels)
+        if corrected is None or self.task.clean is None:
             return {}
-        return {
-            "correction_accuracy": correction_accuracy(targets, self.labels, torch.from_numpy(clean).to(self.device))
-        }
+        return {"correction_accuracy": float((corrected.cpu().numpy() == self.task.clean).mean())}
 
     def _test_figures(self, folder: RunFolder, epoch: int) -> dict[str, float]:
         test = self.evaluate(self.loaders.test, self.task.test.labels)

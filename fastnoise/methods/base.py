@@ -39,7 +39,9 @@ class Method:
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 1, and again when a run resumes inside one."""
 
-    @property
-    def targets(self) -> Tensor | None:
-        """The per-sample soft targets [N, C], or None for a method that keeps none."""
+    def corrected(self, labels: Tensor) -> Tensor | None:
+        """The class int64 [N] that the method now takes each training sample to be, on the device of `labels`.
+
+        `labels` int64 [N] are the given ones. None for a method that corrects nothing.
+        """
         return None

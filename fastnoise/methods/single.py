@@ -37,9 +37,8 @@ class EarlyLearningRegularization(Method):
     def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
         self.criterion = ELRLoss(num_samples, num_classes, **options.read("strength", "momentum"))
 
-    @property
-    def targets(self) -> Tensor:
-        return self.criterion.targets
+    def corrected(self, labels: Tensor) -> Tensor:
+        return self.criterion.hard_targets(labels)
 
 
 class NoiseAttention(Method):
@@ -64,6 +63,5 @@ class NoiseAttention(Method):
     def start_epoch(self, epoch: int) -> None:
         self.criterion.set_update(epoch >= self.schedule["update_from"] and epoch % self.schedule["update_every"] == 0)
 
-    @property
-    def targets(self) -> Tensor:
-        return self.criterion.targets
+    def corrected(self, labels: Tensor) -> Tensor:
+        return self.criterion.hard_targets(labels)

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from ..errors import ConfigError, nearest
-from .heads import Network, Outputs
+from .heads import Backbone, Network, Outputs
 from .resnet import BasicBlock, PreActBlock, ResNet, ResNet50
 from .small import LeNet5, SmallCNN
 
 _Size = tuple[int, int]
 
-_BACKBONES: dict[str, Callable[[int, _Size, float], nn.Module]] = {
+_BACKBONES: dict[str, Callable[[int, _Size, float], Backbone]] = {
     "small_cnn": lambda channels, size, width: SmallCNN(channels, width),
     "lenet5": LeNet5,
     "resnet18": lambda *shape: ResNet(BasicBlock, (2, 2, 2, 2), *shape),
@@ -64,8 +63,8 @@ def create_model(
             f"{image_size[0]}x{image_size[1]}; choose another --model"
         )
     backbone = _BACKBONES[name](channels, image_size, width)
-    network = Network(backbone, int(backbone.num_features), num_classes, attention)  # type: ignore[arg-type]
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Network(backbone, num_classes, attention)
+    return network.to(memory_format=torch.channels_last)
 
 
-__all__ = ["MODELS", "Network", "Outputs", "create_model"]
+__all__ = ["MODELS", "Backbone", "Network", "Outputs", "create_model"]

@@ -15,22 +15,27 @@ class Outputs(NamedTuple):
     """[B], the attention logit h of NAL, before the sigmoid; None without an attention branch."""
 
 
+class Backbone(nn.Module):
+    """A network without its classifier: images [B, channels, H, W] -> penultimate features [B, num_features]."""
+
+    num_features: int
+
+
 class Network(nn.Module):
     """A backbone, a linear classifier and, where the method asks for one, NAL's attention branch.
 
     Args:
-        backbone: maps images [B, channels, H, W] to penultimate features [B, num_features].
-        num_features: width M of the features.
+        backbone: everything before the classifier.
         num_classes: C.
         attention: adds the branch h = W H + b, W in R^{1 x M}, of NAL (Lu et al. 2022, section 3.1); its
             sigmoid (Eq. 2) is taken by the loss, where it can be fused and stays finite.
     """
 
-    def __init__(self, backbone: nn.Module, num_features: int, num_classes: int, attention: bool = False):
+    def __init__(self, backbone: Backbone, num_classes: int, attention: bool = False):
         super().__init__()
         self.backbone = backbone
-        self.classifier = nn.Linear(num_features, num_classes)
-        self.attention = nn.Linear(num_features, 1) if attention else None
+        self.classifier = nn.Linear(backbone.num_features, num_classes)
+        self.attention = nn.Linear(backbone.num_features, 1) if attention else None
 
     def forward(self, images: Tensor) -> Outputs:
         features: Tensor = self.backbone(images)

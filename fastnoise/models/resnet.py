@@ -5,6 +5,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .heads import Backbone
 
 SMALL_IMAGE = 64
 """Images up to this side get the CIFAR stem (3x3, stride 1, no pooling), larger ones ImageNet's."""
@@ -27,9 +28,7 @@ class BasicBlock(nn.Module):
         self.conv2, self.bn2 = _conv3x3(channels_out, channels_out), nn.BatchNorm2d(channels_out)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            self.shortcut = nn.Sequential(
-                _projection(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out)
-            )
+            self.shortcut = nn.Sequential(_projection(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.relu(self.bn1(self.conv1(x)))
@@ -57,7 +56,7 @@ class PreActBlock(nn.Module):
         return self.conv2(torch.relu(self.bn2(out))) + shortcut
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """Four stages of basic blocks; features [B, 512 * width] after global average pooling.
 
     Args:
@@ -106,7 +105,7 @@ class ResNet(nn.Module):
         return self.layers(images)
 
 
-class ResNet50(nn.Module):
+class ResNet50(Backbone):
     """torchvision's ResNet-50 as a backbone; features [B, 2048].
 
     `width` widens the 3x3 convolutions as torchvision's wide_resnet50_2 does (width 2), the features keep

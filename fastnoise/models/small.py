@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from .heads import Backbone
+
 
 def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
@@ -11,7 +13,7 @@ def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(Backbone):
     """Four 3x3 convolutions with batch norm, a stride of 2 after each pair, global average pooling.
 
     Features: [B, 64 * width]. Takes images of any size from 4x4 up.
@@ -35,7 +37,7 @@ class SmallCNN(nn.Module):
         return self.layers(images)
 
 
-class LeNet5(nn.Module):
+class LeNet5(Backbone):
     """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, as the noisy-label papers use it on MNIST.
 
     Features: [B, 84 * width]. Convolutions of 6 and 16 maps, 5x5, the first padded by 2 so that 28x28 images

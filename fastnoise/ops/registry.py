@@ -47,7 +47,9 @@ class Fused(torch.autograd.Function):
 def load_kernels() -> Any:
     """The Triton launcher and rules; the only import of Triton, made at the first call on a CUDA device."""
     if find_spec("triton") is None:
-        raise FastnoiseError("losses on a CUDA device need triton: pip install triton, or move model and loss to the CPU")
+        raise FastnoiseError(
+            "losses on a CUDA device need triton: pip install triton, or move model and loss to the CPU"
+        )
     return import_module("fastnoise.kernels.row").launch, import_module("fastnoise.kernels.rules")
 
 
@@ -153,7 +155,9 @@ class FusedOp:
         for name, tensor, limit, meaning in limits:
             outside = tensor[(tensor < 0) | (tensor >= limit)]
             if len(outside):
-                raise DataError(f"{self.name}: {name} {int(outside[0])} is outside 0..{limit - 1}, for a {meaning} of {limit}")
+                raise DataError(
+                    f"{self.name}: {name} {int(outside[0])} is outside 0..{limit - 1}, for a {meaning} of {limit}"
+                )
 
 
 def backends() -> dict[str, dict[str, str]]:

@@ -19,10 +19,11 @@ def nal(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -
     digits and mnist: strength 0.5 as for CIFAR-10, momentum 0.9.
     """
     strength = 10.0 if is_cifar100(dataset) else 0.5
-    schedule = {"update_from": 1, "update_every": 1}
-    if variant == "code":
-        schedule = {"update_from": 60 if is_cifar10(dataset) else 10, "update_every": 10}
-    config = base(dataset, noise, MethodConfig("nal", strength=strength, momentum=0.9, variant=variant, **schedule))
+    start, every = (1, 1) if variant == "paper" else (60 if is_cifar10(dataset) else 10, 10)
+    method = MethodConfig(
+        "nal", strength=strength, momentum=0.9, variant=variant, update_from=start, update_every=every
+    )
+    config = base(dataset, noise, method)
     if is_cifar10(dataset) or is_cifar100(dataset):
         asymmetric = is_cifar10(dataset) and noise.startswith("asymmetric")
         return config.replace(

@@ -1,0 +1,55 @@
+"""Runs the Triton kernels on CPU tensors: reads cases as JSON from stdin, writes the errors of each as JSON.
+
+A process of its own, started with TRITON_INTERPRET=1, because Triton reads that when it is imported. The Triton
+launcher takes the place of each op's CPU kernel, so that the modules run through the kernels unchanged.
+"""
+
+import json
+import sys
+import warnings
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from _loss_cases import batches, build, call, measure
+from fastnoise.kernels import row, rules
+from fastnoise.ops.registry import OPS
+
+
+def use_triton(max_block: int) -> None:
+    for op in OPS.values():
+
+        def interpreted(*inputs: object, op=op) -> tuple[torch.Tensor, ...]:
+            launch = partial(row.launch, getattr(rules, op.name.upper()), max_block=max_block)
+            return launch(**dict(zip(op.names, inputs, strict=True)))
+
+        op.op.register_kernel("cpu", interpreted)
+
+
+def invalid_rows(rule: str) -> dict[str, object]:
+    """A label and an index out of range: which losses and gradient rows are NaN, and which table rows were written."""
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    data.labels[2] = 10
+    data.index[5] = 20
+    loss_of = build(rule, 20, 10)
+    logits = data.logits.requires_grad_()
+    loss = call(loss_of, rule, logits, data.attention, data.labels, data.index)
+    loss.backward(torch.ones(8))
+    return {
+        "loss": loss.isnan().nonzero().flatten().tolist(),
+        "gradient": logits.grad.isnan().all(1).nonzero().flatten().tolist(),
+        "partial": int(logits.grad.isnan().any(1).sum()),
+        "written": sorted(loss_of.targets.any(1).nonzero().flatten().tolist()) if hasattr(loss_of, "targets") else [],
+        "expected": sorted(data.index[[0, 1, 3, 4, 6, 7]].tolist()),
+    }
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on log 0, which the rules mean
+    request = json.load(sys.stdin)
+    results = []
+    for case in request["measure"]:
+        use_triton(case.pop("max_block"))
+        results.append(asdict(measure(**case)))
+    use_triton(row.MAX_BLOCK)
+    json.dump({"measure": results, "invalid": {rule: invalid_rows(rule) for rule in request["invalid"]}}, sys.stdout)

@@ -1,0 +1,603 @@
+"""Loaders: one contract, every implementation. DALI runs on the CPU here."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastnoise.data import Augmentation, ImageTable, make_loader
+from fastnoise.data.plan import Plan
+from fastnoise.data.torch_loader import normalise
+from fastnoise.errors import ConfigError, DataError
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+AUGMENTATION = Augmentation(crop_padding=4, flip=True)
+
+try:
+    import nvidia.dali  # noqa: F401
+
+    HAS_DALI = True
+except ImportError:
+    HAS_DALI = False
+needs_dali = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+KINDS = [pytest.param("dali", marks=needs_dali), "torch"]
+
+
+def table(count: int = 37, height: int = 32, width: int = 32, channels: int = 3) -> ImageTable:
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+    return ImageTable(rng.integers(0, 10, count), images=images)
+
+
+def loader(kind: str, data: ImageTable, **settings):
+    channels = data.shape[0]
+    settings = {"batch_size": 8, "mean": MEAN[:channels], "std": STD[:channels], "device": "cpu"} | settings
+    return make_loader(kind, data, **settings)
+
+
+def collect(batches) -> tuple[np.ndarray, np.ndarray]:
+    """All of an epoch: images [N, C, H, W] and index [N], in the order they came."""
+    images, index = zip(*batches, strict=True)
+    return torch.cat(images).numpy(), torch.cat(index).numpy()
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Undo the normalisation of [N, C, H, W]: uint8 [N, H, W, C]."""
+    channels = images.shape[1]
+    scaled = images.transpose(0, 2, 3, 1) * np.array(STD[:channels]) + np.array(MEAN[:channels])
+    rounded = np.rint(scaled * 255)
+    assert np.abs(scaled * 255 - rounded).max() < 1e-3
+    return rounded.astype(np.uint8)
+
+
+def augmented(image: np.ndarray, corner: np.ndarray, flip: int, padding: int) -> np.ndarray:
+    """One image [H, W, C] at a time, by the words of the contract."""
+    height, width, _ = image.shape
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    top, left = corner + padding
+    crop = padded[top : top + height, left : left + width]
+    return crop[:, ::-1] if flip else crop
+
+
+# The plan
+
+
+def test_plan_draws_every_offset_and_flip_equally_often():
+    plan = Plan(40_500, 128, seed=1, augmentation=Augmentation(4, True))
+    batches = list(plan.batches(0))
+    corner = np.concatenate([batch.corner for batch in batches]) + 4
+    flip = np.concatenate([batch.flip for batch in batches])
+    counts = np.bincount(corner[:, 0] * 9 + corner[:, 1], minlength=81)
+    assert len(counts) == 81
+    assert ((counts - 500) ** 2 / 500).sum() < 124.8  # chi-square, 80 degrees of freedom: the 99.9 % quantile
+    assert abs(flip.mean() - 0.5) < 3.3 * 0.5 / 40_500**0.5
+
+
+def test_plan_draws_crops_and_flips_per_sample_whatever_the_order():
+    plain, shuffled = (Plan(50, 7, seed=5, augmentation=AUGMENTATION, shuffle=shuffle) for shuffle in (False, True))
+    by_sample = {
+        int(i): (tuple(corner), flip)
+        for batch in shuffled.batches(3)
+        for i, corner, flip in zip(batch.index, batch.corner, batch.flip, strict=True)
+    }
+    assert len(by_sample) == 50
+    for batch in plain.batches(3):
+        for i, corner, flip in zip(batch.index, batch.corner, batch.flip, strict=True):
+            assert by_sample[int(i)] == (tuple(corner), flip)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch_size": 0}, "batch size"),
+        ({"batch_size": 64, "drop_last": True}, "37 samples, batch size 64"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"threads": 0}, "thread"),
+        ({"mean": (0.5,)}, "1 means and 3 standard deviations"),
+        ({"std": (0.2, 0.0, 0.2)}, "positive"),
+        ({"image_size": 64}, "only image files are resized"),
+        ({"image_size": 0}, "at least 1 pixel"),
+        ({"kind": "tensorflow"}, "valid: auto, dali, torch"),
+        ({"kind": "dalli"}, "did you mean 'dali'"),
+    ],
+)
+def test_settings_that_are_refused(settings, words):
+    with pytest.raises(ConfigError) as caught:
+        loader(**({"kind": "torch", "data": table()} | settings))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_refused_augmentation_epoch_and_empty_table():
+    with pytest.raises(ConfigError, match="crop padding"):
+        Augmentation(-1, False)
+    batches = loader("torch", table())
+    for epoch, start in ((-1, 0), (0, 6), (0, -1)):
+        with pytest.raises(ConfigError, match="an epoch has 5 batches"):
+            batches.epoch(epoch, start)
+    with pytest.raises(DataError, match="no samples"):
+        loader("torch", table().take(np.array([], int)))
+
+
+def test_the_largest_seed_is_its_own():
+    first, second = (Plan(100, 100, seed=seed, shuffle=True) for seed in (2**64 - 1, 2**64 - 2))
+    assert not np.array_equal(next(first.batches(0)).index, next(second.batches(0)).index)
+
+
+# The choice
+
+
+def test_explicit_kinds_are_named():
+    torch_loader = loader("torch", table())
+    assert (torch_loader.name, torch_loader.reason) == ("torch", "torch was asked for")
+
+
+@needs_dali
+def test_auto_takes_dali():
+    assert (loader("auto", table()).name, loader("auto", table()).reason) == ("dali", "DALI is installed")
+    assert loader("dali", table()).name == "dali"
+
+
+def test_without_dali(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # makes the import fail
+    chosen = loader("auto", table())
+    assert chosen.name == "torch"
+    assert "pip install nvidia-dali" in chosen.reason
+    with pytest.raises(ConfigError, match="pip install nvidia-dali"):
+        loader("dali", table())
+
+
+def test_dali_that_does_not_load(monkeypatch):
+    def broken(name):
+        raise OSError("libdali.so: cannot open\nshared object")
+
+    monkeypatch.setattr("fastnoise.data.loaders.import_module", broken)
+    assert loader("auto", table()).reason == "DALI cannot be imported (libdali.so: cannot open shared object)"
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    with pytest.raises(ConfigError, match="not meta"):
+        loader("dali", table(), device="meta")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        loader("auto", table(), device="cuda")
+
+
+# What all loaders do
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_form_of_the_batches(kind, channels):
+    data = table(37, 12, 10, channels)  # not square, so that height and width cannot change places
+    batches = loader(kind, data, augmentation=AUGMENTATION, shuffle=True)
+    assert (batches.num_samples, batches.batch_size, batches.num_batches) == (37, 8, 5)
+    given = list(batches.epoch(0))
+    assert [len(index) for _, index in given] == [8, 8, 8, 8, 5]
+    for images, index in given:
+        assert images.shape == (len(index), channels, 12, 10)
+        assert images.stride() == (12 * 10 * channels, 1, 10 * channels, channels)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert (images.dtype, images.device.type) == (torch.float32, "cpu")
+        assert (index.dtype, index.device.type, index.ndim) == (torch.int64, "cpu", 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluation_gives_every_sample_once_in_order(kind):
+    data = table()
+    images, index = collect(loader(kind, data).epoch(0))
+    assert index.tolist() == list(range(37))
+    assert np.array_equal(pixels(images), data.images)
+    expected = (data.images / 255 - np.array(MEAN)) / np.array(STD)
+    np.testing.assert_allclose(images.transpose(0, 2, 3, 1), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_gives_every_sample_once_in_an_order_of_its_own(kind):
+    data = table(200)
+    batches = loader(kind, data, shuffle=True, seed=4)
+    epochs = [collect(batches.epoch(epoch)) for epoch in (0, 1, 0)]
+    for images, index in epochs:
+        assert sorted(index) == list(range(200))
+        assert np.array_equal(pixels(images), data.images[index])
+    assert np.array_equal(epochs[0][1], epochs[2][1])
+    assert not np.array_equal(epochs[0][1], epochs[1][1])
+    assert not np.array_equal(epochs[0][1], collect(loader(kind, data, shuffle=True, seed=5).epoch(0))[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(4, True), Augmentation(3, False), Augmentation(0, True), Augmentation(0, False)]
+)
+@pytest.mark.parametrize("shape", [(32, 32, 3), (8, 8, 1), (5, 9, 3)])
+def test_augmentation_equals_the_plain_reference(kind, augmentation, shape):
+    data = table(61, *shape)
+    settings = {"seed": 7, "augmentation": augmentation, "shuffle": True}
+    batches = loader(kind, data, **settings)
+    plan = Plan(61, 8, **settings)
+    for (images, index), planned in zip(batches.epoch(2), plan.batches(2), strict=True):
+        assert np.array_equal(index.numpy(), planned.index)
+        count = len(index)
+        corner = np.zeros((count, 2), int) if planned.corner is None else planned.corner
+        flip = np.zeros(count, int) if planned.flip is None else planned.flip
+        padding = augmentation.crop_padding
+        expected = np.stack(
+            [augmented(data.images[i], *how, padding) for i, *how in zip(index, corner, flip, strict=True)]
+        )
+        assert np.array_equal(pixels(images.numpy()), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_crops_seen_in_the_images_are_flat(kind):
+    # The pixels hold their own coordinates, so that a crop's centre tells where it began.
+    coordinates = np.indices((16, 16), dtype=np.uint8).transpose(1, 2, 0) + 1
+    image = np.concatenate([coordinates, np.full((16, 16, 1), 200, np.uint8)], axis=2)
+    data = ImageTable(np.zeros(16_200, int), images=np.broadcast_to(image, (16_200, 16, 16, 3)))
+    images, _ = collect(loader(kind, data, batch_size=128, augmentation=Augmentation(4, False)).epoch(0))
+    offsets = pixels(images[:, :, 8:9, 8:9])[:, 0, 0, :2].astype(int) - 9 + 4
+    counts = np.bincount(offsets[:, 0] * 9 + offsets[:, 1], minlength=81)
+    assert len(counts) == 81
+    assert ((counts - 200) ** 2 / 200).sum() < 124.8  # as above
+
+
+@needs_dali
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1)])
+def test_loaders_give_the_same_batches(shape):
+    data = table(150, *shape)
+    settings = {"seed": 9, "augmentation": AUGMENTATION, "shuffle": True, "batch_size": 32}
+    first, second = (loader(kind, data, **settings) for kind in ("dali", "torch"))
+    for epoch in range(2):
+        for (images, index), (other_images, other_index) in zip(first.epoch(epoch), second.epoch(epoch), strict=True):
+            assert torch.equal(index, other_index)
+            assert np.array_equal(pixels(images.numpy()), pixels(other_images.numpy()))
+            torch.testing.assert_close(images, other_images, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 5])
+def test_an_epoch_can_be_entered_at_any_batch(kind, start):
+    settings = {"seed": 2, "augmentation": AUGMENTATION, "shuffle": True}
+    whole = list(loader(kind, table(), **settings).epoch(6))
+    rest = list(loader(kind, table(), **settings).epoch(6, start_batch=start))
+    assert len(rest) == 5 - start
+    for (images, index), (expected_images, expected_index) in zip(rest, whole[start:], strict=True):
+        assert torch.equal(index, expected_index)
+        assert torch.equal(images, expected_images)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("count", "sizes"), [(37, [8, 8, 8, 8]), (16, [8, 8]), (8, [8])])
+def test_drop_last(kind, count, sizes):
+    batches = loader(kind, table(count), shuffle=True, drop_last=True)
+    for epoch in range(3):
+        index = [index for _, index in batches.epoch(epoch)]
+        assert [len(part) for part in index] == sizes
+        assert len(torch.cat(index).unique()) == sum(sizes)
+    assert batches.num_batches == len(sizes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (7, [7]), (8, [8]), (9, [8, 1]), (16, [8, 8])])
+def test_small_epochs(kind, count, sizes):
+    batches = loader(kind, table(count), augmentation=AUGMENTATION)
+    for epoch in range(2):
+        assert [len(index) for _, index in batches.epoch(epoch)] == sizes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_stay_as_they_were_given(kind):
+    batches = loader(kind, table(200), batch_size=16, augmentation=AUGMENTATION, shuffle=True)
+    held = [
+        (images, images.clone(), index, index.clone()) for epoch in range(3) for images, index in batches.epoch(epoch)
+    ]
+    batches.close()
+    del batches
+    for images, copy, index, index_copy in held:
+        assert torch.equal(images, copy)
+        assert torch.equal(index, index_copy)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_abandoned_epochs(kind):
+    settings = {"augmentation": AUGMENTATION, "shuffle": True}
+    batches = loader(kind, table(200), **settings)
+    expected = collect(loader(kind, table(200), **settings).epoch(1))[0]
+    threads = threading.active_count()
+    for taken in range(4):
+        for number, (images, _) in enumerate(batches.epoch(0), 1):
+            held, copy = images, images.clone()
+            if number > taken:
+                break
+        assert np.array_equal(collect(batches.epoch(1))[0], expected)
+        assert torch.equal(held, copy)
+    with pytest.raises(ZeroDivisionError):
+        any(1 / 0 for _ in batches.epoch(0))
+    assert np.array_equal(collect(batches.epoch(1))[0], expected)
+    batches.epoch(0)  # never started
+    batches.close()
+    batches.close()
+    assert "fastnoise-prefetch" not in {thread.name for thread in threading.enumerate()}
+    assert threading.active_count() <= threads
+    assert np.array_equal(collect(batches.epoch(1))[0], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_later_epoch_ends_an_earlier_one_aloud(kind):
+    batches = loader(kind, table(200))
+    first = batches.epoch(0)
+    next(first)
+    second = batches.epoch(1)
+    next(second)
+    with pytest.raises(RuntimeError, match="later epoch"):
+        next(first)
+    assert len(list(second)) == batches.num_batches - 1
+    third = batches.epoch(2)
+    next(third)
+    batches.close()
+    with pytest.raises(RuntimeError, match="close"):
+        next(third)
+
+
+def test_an_error_in_the_thread_is_raised_at_the_consumer(monkeypatch):
+    batches = loader("torch", table())
+    pixels_of = type(batches)._pixels
+
+    def fails_in_the_third_batch(self, batch, pool):
+        if 16 in batch.index:
+            raise MemoryError("no memory for the batch")
+        return pixels_of(self, batch, pool)
+
+    monkeypatch.setattr(type(batches), "_pixels", fails_in_the_third_batch)
+    given: list[int] = []
+    with pytest.raises(MemoryError, match="no memory for the batch"):
+        given.extend(len(index) for _, index in batches.epoch(0))
+    assert given == [8, 8]
+    assert "fastnoise-prefetch" not in {thread.name for thread in threading.enumerate()}
+
+
+INTERRUPTED = """
+import sys, time
+import numpy as np
+from fastnoise.data import Augmentation, ImageTable, make_loader
+
+data = ImageTable(np.zeros(4096, int), images=np.zeros((4096, 32, 32, 3), np.uint8))
+loader = make_loader(
+    sys.argv[1], data, batch_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu", augmentation=Augmentation(4, True)
+)
+slow = sys.argv[2]
+if slow == "producer":
+    pixels = type(loader)._pixels
+    type(loader)._pixels = lambda *arguments: time.sleep(0.5) or pixels(*arguments)
+print("ready", flush=True)
+for epoch in range(10**6):
+    for images, index in loader.epoch(epoch):
+        if slow == "consumer":
+            time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "slow"),
+    [
+        pytest.param("dali", "consumer", marks=needs_dali),
+        pytest.param("dali", "neither", marks=needs_dali),
+        ("torch", "consumer"),
+        ("torch", "producer"),
+    ],
+)
+def test_an_interrupt_ends_the_process(kind, slow):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, kind, slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGINT
+    assert errors.splitlines()[-1].startswith("KeyboardInterrupt")
+
+
+# Image files
+
+
+def smooth_image(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Coloured and without detail that a JPEG would lose."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def folder_of(
+    folder: Path, count: int, size=(20, 24), suffixes=(".png", ".jpg", ".bmp", ".webp", ".tif")
+) -> ImageTable:
+    files = []
+    for i in range(count):
+        files.append(str(folder / f"{i:03d}{suffixes[i % len(suffixes)]}"))
+        smooth_image(*size, seed=i).save(files[-1])
+    return ImageTable(np.zeros(count, int), files=files)
+
+
+def decoded(data: ImageTable) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in data.files])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_decoded_and_augmented_like_arrays(kind, tmp_path):
+    data = folder_of(tmp_path, 23)
+    settings = {"augmentation": AUGMENTATION, "shuffle": True, "seed": 3}
+    arrays = ImageTable(data.labels, images=decoded(data))
+    given, index = collect(loader(kind, data, **settings).epoch(0))
+    expected, expected_index = collect(loader("torch", arrays, **settings).epoch(0))
+    assert np.array_equal(index, expected_index)
+    # JPEG decoders may differ by a level or two; these two do not, nor for the other formats.
+    assert np.abs(pixels(given).astype(int) - pixels(expected)).max() <= 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [16, 40])
+def test_files_are_resized(kind, size, tmp_path):
+    data = folder_of(tmp_path, 6, size=(20, 24))
+    given = pixels(collect(loader(kind, data, image_size=size).epoch(0))[0]).astype(int)
+    expected = [Image.open(file).resize((size, size), Image.Resampling.BILINEAR) for file in data.files]
+    difference = np.abs(given - np.stack([np.asarray(image) for image in expected]))
+    # DALI keeps fractions between its two passes, Pillow rounds.
+    assert difference.max() <= 2
+    assert difference.mean() < 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_several_sizes(kind, tmp_path):
+    first, second = folder_of(tmp_path, 3, size=(20, 24)), tmp_path / "second"
+    second.mkdir()
+    files = (*first.files, *folder_of(second, 3, size=(30, 10)).files)
+    data = ImageTable(np.zeros(6, int), files=files)
+    images, _ = collect(loader(kind, data).epoch(0))
+    assert images.shape == (6, 3, 224, 224)
+
+
+def write_png16(path: Path, pixels16: np.ndarray) -> None:
+    """16 bits a channel in RGB, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+    height, width, _ = pixels16.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels16)
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([16, 2, 0, 0, 0])
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_other_modes_become_rgb(kind, tmp_path):
+    colour = smooth_image(20, 24)
+    grey = colour.convert("L")
+    alpha = colour.convert("RGBA")
+    alpha.putalpha(grey)
+    wide = np.random.default_rng(0).integers(0, 65536, (20, 24, 3))
+    expected = {}
+    for name, image in {
+        "grey.png": grey,
+        "grey.jpg": grey,
+        "alpha.png": alpha,
+        "greyalpha.png": grey.convert("LA"),
+        "palette.png": colour.convert("P"),
+        "bits.png": colour.convert("1"),
+        "cmyk.jpg": colour.convert("CMYK"),
+    }.items():
+        image.save(tmp_path / name)
+        expected[name] = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+    turned = colour.getexif()
+    turned[0x112] = 6  # a camera held upright
+    colour.save(tmp_path / "turned.png", exif=turned)
+    colour.save(tmp_path / "turned.jpg", exif=turned, quality=95)
+    expected["turned.png"] = np.asarray(colour)
+    expected["turned.jpg"] = np.asarray(Image.open(tmp_path / "turned.jpg"))
+    Image.fromarray(wide[:, :, 0].astype(np.uint16)).save(tmp_path / "grey16.png")
+    expected["grey16.png"] = np.rint(wide[:, :, :1] / 257).repeat(3, axis=2)
+    write_png16(tmp_path / "wide.png", wide)
+    expected["wide.png"] = np.rint(wide / 257)
+    data = ImageTable(np.zeros(len(expected), int), files=tuple(str(tmp_path / name) for name in expected))
+    given = pixels(collect(loader(kind, data).epoch(0))[0])
+    difference = {
+        name: np.abs(image - expected[name].astype(int)).max() for name, image in zip(expected, given, strict=True)
+    }
+    # Pillow keeps the upper byte of 16-bit colour, which is a level less than rounding now and then.
+    assert max(difference.values()) <= 1, difference
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damage", ["truncated.png", "truncated.jpg", "missing.png", "text.jpg"])
+def test_a_file_that_cannot_be_decoded_is_named(kind, damage, tmp_path):
+    data = folder_of(tmp_path, 40, suffixes=(".png",))
+    path = tmp_path / damage
+    smooth_image(20, 24).save(path)
+    whole = path.read_bytes()
+    files = [*data.files[:27], str(path), *data.files[27:]]
+    broken = loader(kind, ImageTable(np.zeros(41, int), files=files), augmentation=AUGMENTATION)
+    if damage == "missing.png":
+        path.unlink()
+    else:
+        path.write_bytes(b"not an image" if damage == "text.jpg" else whole[: len(whole) // 2])
+    for _ in range(2):
+        with pytest.raises(DataError) as caught:
+            list(broken.epoch(0))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(whole)
+    assert collect(broken.epoch(0))[1].tolist() == list(range(41))
+
+
+# CUDA
+
+
+def test_normalising_is_the_same_for_arrays_and_tensors():
+    """The torch loader normalises arrays on the CPU and tensors on other devices."""
+    batch = table(4).images.astype(np.float32)
+    mean, scale = np.tile(np.float32([100, 120, 140]), 32), np.tile(np.float32([0.01, 0.02, 0.03]), 32)
+    tensor = torch.from_numpy(batch.copy())
+    given = normalise(tensor, torch.from_numpy(mean), torch.from_numpy(scale))
+    assert np.array_equal(given.numpy(), normalise(batch.copy(), mean, scale))
+    np.testing.assert_allclose(given[..., 2].numpy(), (batch[..., 2] - 140) * 0.03, rtol=1e-6)
+
+
+@needs_dali
+@pytest.mark.parametrize("from_files", [False, True], ids=["arrays", "files"])
+def test_the_graph_for_cuda_can_be_made_without_a_device(from_files, tmp_path):
+    """DALI checks the operators' arguments and types, and places each on its device, when it writes the graph down."""
+    from fastnoise.data.dali import Source, build_pipeline
+
+    data = folder_of(tmp_path, 3) if from_files else table(3)
+    spec = loader("torch", data, augmentation=AUGMENTATION).spec
+    graph = build_pipeline(Source(spec), spec, batch_size=3, gpu=True, device_id=None).serialize()
+    assert (b"mixed" in graph) == from_files
+    assert graph.count(b"gpu") > build_pipeline(
+        Source(spec), spec, batch_size=3, gpu=False, device_id=None
+    ).serialize().count(b"gpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("from_files", [False, True], ids=["arrays", "files"])
+def test_cuda_gives_what_the_cpu_gives(kind, from_files, tmp_path):
+    data = folder_of(tmp_path, 50, suffixes=(".png", ".bmp")) if from_files else table(50)
+    settings = {"augmentation": AUGMENTATION, "shuffle": True, "seed": 3}
+    on_cpu = list(loader("torch", data, **settings).epoch(1))
+    batches = loader(kind, data, device="cuda", **settings)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        held = []
+        for images, index in batches.epoch(1):
+            assert (images.device.type, index.device.type) == ("cuda", "cuda")
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            held.append((images, images.clone(), index))
+        batches.close()
+        for (images, copy, index), (expected, expected_index) in zip(held, on_cpu, strict=True):
+            assert torch.equal(images, copy)
+            assert torch.equal(index.cpu(), expected_index)
+            torch.testing.assert_close(images.cpu(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_cuda_batches_wait_for_nothing_on_the_host(kind):
+    batches = loader(kind, table(200), device="cuda", augmentation=AUGMENTATION, shuffle=True)
+    list(batches.epoch(0))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        counts = [len(index) for _, index in batches.epoch(1)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum(counts) == 200

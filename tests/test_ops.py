@@ -1,0 +1,96 @@
+"""The registered ops themselves: schema, mutation, tracing, and what autograd may and may not do with them."""
+
+import pytest
+import torch
+from _loss_cases import RULES, batches, build, call, leaf
+from fastnoise import ops
+from fastnoise.errors import DataError
+from fastnoise.ops.registry import OPS, FusedOp
+from torch.library import opcheck
+
+
+def inputs_of(op: FusedOp, variant: bool) -> tuple:
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    given = {
+        "logits": data.logits,
+        "attention": data.attention,
+        "labels": data.labels,
+        "index": data.index,
+        "targets": torch.zeros(20, 10),
+        "knobs": torch.tensor([1.0, 0.7, 3.0]),
+        "variant": variant,
+    }
+    return tuple(given[name] for name in op.names)
+
+
+@pytest.mark.parametrize("variant", [False, True])
+@pytest.mark.parametrize("name", OPS)
+def test_opcheck(name: str, variant: bool) -> None:
+    """Schema, declared mutation, fake kernel and AOT dispatch; inputs need no gradient, as `Fused` is what gives one."""
+    opcheck(OPS[name].overload, inputs_of(OPS[name], variant))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_mutates_the_targets_alone(name: str) -> None:
+    op = OPS[name]
+    written = [argument.name for argument in op.overload._schema.arguments if argument.is_write]
+    assert written == (["targets"] if "targets" in op.names else [])
+    inputs = inputs_of(op, False)
+    before = [x.clone() if isinstance(x, torch.Tensor) else x for x in inputs]
+    op.overload(*inputs)
+    for argument, was, now in zip(op.names, before, inputs, strict=True):
+        if argument == "targets":
+            assert not torch.equal(was, now)
+            assert now._version > 0, "autograd must see the update"
+        elif isinstance(now, torch.Tensor):
+            assert torch.equal(was, now)
+
+
+def test_two_forwards_before_a_backward() -> None:
+    """Nothing that the second call updates is saved for the first call's gradient."""
+    first, second = batches(10, torch.float32, 8, 20, 2)
+    for rule in RULES:
+        alone = leaf(first.logits)
+        call(build(rule, 20, 10), rule, alone, first.attention, first.labels, first.index).sum().backward()
+        loss_of, logits = build(rule, 20, 10), leaf(first.logits)
+        loss = call(loss_of, rule, logits, first.attention, first.labels, first.index).sum()
+        call(loss_of, rule, second.logits, second.attention, second.labels, second.index)
+        loss.backward()
+        assert torch.equal(alone.grad, logits.grad)
+
+
+def test_second_derivative_is_refused() -> None:
+    logits, weights = leaf(torch.randn(4, 10)), leaf(torch.ones(4))
+    (gradient,) = torch.autograd.grad((ops.ce(logits, torch.arange(4)) * weights).sum(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_non_contiguous_inputs() -> None:
+    for rule in RULES:
+        data = batches(10, torch.float32, 8, 20, 1)[0]
+        results = []
+        for wide in (data.logits, data.logits.repeat_interleave(2, 1)[:, ::2], data.logits.T.contiguous().T):
+            logits = wide.detach().requires_grad_()
+            loss = call(build(rule, 20, 10), rule, logits, data.attention, data.labels, data.index)
+            loss.sum().backward()
+            results.append((loss.detach(), logits.grad))
+        for loss, gradient in results[1:]:
+            torch.testing.assert_close(loss, results[0][0])
+            torch.testing.assert_close(gradient, results[0][1])
+
+
+@pytest.mark.parametrize(
+    "targets", [torch.zeros(20, 10, dtype=torch.bfloat16), torch.zeros(10, 20).T, torch.zeros(20), torch.zeros(20, 9)]
+)
+def test_refused_table(targets: torch.Tensor) -> None:
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    with pytest.raises(DataError, match=r"elr: targets is .*; expected contiguous float32 \[N, 10\]"):
+        ops.elr(data.logits, data.labels, data.index, targets, torch.tensor([1.0, 0.7, 3.0]))
+
+
+def test_backends() -> None:
+    found = ops.backends()
+    assert set(found) == {"ce", "elr", "nal", "swce"}
+    assert all(devices["cpu"] == "torch" for devices in found.values())
+    assert all(devices["cuda"] in ("triton", "unavailable (triton is not installed)") for devices in found.values())

@@ -1,0 +1,162 @@
+"""The package as users get it: imports, wheel, sdist, and what the README promises."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONAL = ("triton", "nvidia")
+
+
+def python(code: str, **options: object) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_is_light_and_needs_neither_triton_nor_dali() -> None:
+    code = f"""
+import sys
+for name in {OPTIONAL}: sys.modules[name] = None
+import fastnoise
+assert "torch" not in sys.modules, "import fastnoise alone loads torch"
+import torch, fastnoise.losses, fastnoise.noise, fastnoise.data, fastnoise.models, fastnoise.engine
+loss = fastnoise.losses.ELRLoss(8, 3, strength=3.0, momentum=0.7)
+loss(torch.randn(4, 3, requires_grad=True), torch.arange(4) % 3, torch.arange(4)).backward()
+"""
+    python(code)
+
+
+def test_training_without_dali_takes_the_torch_loader_and_says_so(tmp_path: Path) -> None:
+    code = f"""
+import sys
+for name in {OPTIONAL}: sys.modules[name] = None
+from fastnoise.cli import main
+sys.exit(main(["train", "--epochs", "1", "--limit-train", "100", "--run-dir", "run"]))
+"""
+    output = python(code, cwd=tmp_path)
+    assert "DALI is not installed" in output
+
+
+def test_explicit_dali_without_dali_is_refused(tmp_path: Path) -> None:
+    code = f"""
+import sys
+for name in {OPTIONAL}: sys.modules[name] = None
+from fastnoise.cli import main
+assert main(["train", "--epochs", "1", "--loader", "dali", "--run-dir", "run"]) == 2
+"""
+    python(code, cwd=tmp_path)
+
+
+def test_env_names_versions_devices_simd_and_backends() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "fastnoise.cli", "env"], capture_output=True, text=True, check=True
+    ).stdout
+    for pattern in (r"torch +\d", r"SIMD (generic|avx2|avx512)", r"op elr +cpu: torch, cuda: (triton|unavailable)"):
+        assert re.search(pattern, result), result
+
+
+def test_help_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    from fastnoise.cli import main
+
+    assert main(["--help"]) == 0
+    assert "fastnoise COMMAND" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--method", "elr", "--help"])
+    assert not end.value.code
+    output = capsys.readouterr().out
+    for flag in [
+        "--method",
+        "--dataset",
+        "--data-root",
+        "--model",
+        "--noise",
+        "--noise-seed",
+        "--epochs",
+        "--limit-train",
+        "--seed",
+        "--loader",
+        "--compile",
+        "--run-dir",
+        "--resume",
+    ]:
+        assert flag in output
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel made from an sdist, as an index would get them."""
+    pytest.importorskip("build", reason="needs the package build")
+    source = tmp_path_factory.mktemp("source")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    out = tmp_path_factory.mktemp("dist")
+    result = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(out), str(source)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    return out
+
+
+def test_wheel_holds_kernels_extension_and_licence(distributions: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for expected in (
+        "fastnoise/kernels/row.py",
+        "fastnoise/engine/trainer.py",
+        "fastnoise/py.typed",
+        "fastnoise/_C.pyi",
+    ):
+        assert expected in names
+    assert any(re.fullmatch(r"fastnoise/_C\..*\.(so|pyd)", name) for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith(("tests", "benchmarks", "kernels", "csrc"))]
+
+
+def test_wheel_works_installed(distributions: Path, tmp_path: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
+import fastnoise, fastnoise.noise
+assert fastnoise.__file__.startswith({str(tmp_path / "site")!r})
+assert fastnoise.noise.corrupt([0, 1] * 50, "symmetric:0.5", seed=0, num_classes=2).realised_rate > 0
+"""
+    python(code, cwd=tmp_path)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_python_in_the_readme_runs(tmp_path: Path) -> None:
+    found = blocks("python")
+    assert found
+    for block in found:
+        python(block, cwd=tmp_path)
+
+
+def test_commands_in_the_readme_parse() -> None:
+    from fastnoise.cli import train_config
+
+    commands = re.findall(r"fastnoise train([^\n`#&|]*)", "\n".join(blocks("bash")))
+    assert len(commands) >= 3
+    for command in commands:
+        words = command.split()
+        if "--data-root" not in words and "--resume" not in words:
+            train_config(words)

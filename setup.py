@@ -21,7 +21,7 @@ extension = Pybind11Extension(
 setup(
     packages=[*find_packages(include=["fastnoise", "fastnoise.*"]), "fastnoise.kernels"],
     package_dir={"fastnoise.kernels": "kernels"},
-    package_data={"fastnoise": ["py.typed"]},
+    package_data={"fastnoise": ["py.typed", "*.pyi"]},
     ext_modules=[extension],
     cmdclass={"build_ext": build_ext},
 )

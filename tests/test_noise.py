@@ -658,7 +658,7 @@ def test_failed_save_leaves_the_earlier_file(tmp_path: Path, noisy: NoisyLabels,
 def test_save_where_there_is_no_folder(tmp_path: Path, noisy: NoisyLabels):
     (tmp_path / "file").touch()
     for folder in ("missing", "file"):
-        with refused(DataError, "can't write noisy labels"):
+        with refused(DataError, "cannot write"):
             noisy.save(tmp_path / folder / "labels.npz")
 
 

@@ -19,8 +19,8 @@ import torch
 
 from ..config import RunConfig, check_field
 from ..errors import CheckpointError, ConfigError
+from ..files import PARTIAL, write_atomically, write_json, write_text
 from ..recipes import recipe
-from .files import PARTIAL, write_atomically, write_json, write_text
 
 
 class RunFolder:

@@ -16,12 +16,12 @@ from rich.console import Console
 from ..config import RunConfig
 from ..data import Loader
 from ..errors import CheckpointError, TrainingError
+from ..files import write_json
 from ..methods import Method, create_method
 from ..models import Network, create_model
 from ..noise import NoisyLabels
 from .display import Display, make_console, result_table
 from .environment import describe_environment
-from .files import write_json
 from .folder import CHECKPOINT_FORMAT, RunFolder
 from .metrics import (
     EpochStatistics,

@@ -1,9 +1,7 @@
 """Noisy labels with what is known about them, in memory and on disk."""
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
+from ..files import write_atomically
 from .maps import CLASS_MAPS
 from .spec import NoiseSpec, parse
 
@@ -115,10 +114,9 @@ class NoisyLabels:
     def save(self, path: str | Path) -> None:
         """Write an npz file (arrays `labels` and, where known, `clean_labels`; texts `metadata` and `sha256`).
 
-        The file appears whole or not at all: it is written under another name beside `path`, synced, then renamed.
-        Raises DataError when it can't be written; a file that was there before then stays.
+        The file appears whole or not at all. Raises DataError when it can't be written; a file that was there before
+        then stays.
         """
-        path = Path(path)
         arrays: dict[str, Any] = {
             "labels": self.labels,
             "metadata": np.array(self._metadata()),
@@ -126,21 +124,7 @@ class NoisyLabels:
         }
         if self.clean_labels is not None:
             arrays["clean_labels"] = self.clean_labels
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(
-                f"{str(path)!r}: can't write noisy labels: {reason}; an earlier file is untouched"
-            ) from None
-        finally:
-            with contextlib.suppress(OSError):  # after the renaming there is nothing left to remove
-                temporary.unlink()
+        write_atomically(Path(path), lambda file: np.savez_compressed(file, **arrays), DataError)
 
     @classmethod
     def load(cls, path: str | Path) -> "NoisyLabels":

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import CheckpointError
+from .errors import CheckpointError, FastnoiseError
 
 PARTIAL = ".partial"
 """Suffix of a file that is being written. One found in a run folder was cut off and means nothing."""
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], object], error_type: type[FastnoiseError] = CheckpointError
+) -> None:
     """Let `write` fill a file and put it at `path` in one step.
 
-    A process killed at any moment leaves at `path` either the old content or the new. Raises CheckpointError
+    A process killed at any moment leaves at `path` either the old content or the new. Raises `error_type`
     when the disk is full or cannot be written; the old content stays and the temporary file is removed.
     """
     partial = path.with_name(path.name + PARTIAL)
@@ -34,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         partial.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         kept = "the earlier file is untouched" if path.exists() else "nothing was left behind"
-        raise CheckpointError(f"cannot write {path}: {reason}; {kept}; free space or check permissions") from error
+        raise error_type(f"cannot write {path}: {reason}; {kept}; free space or check permissions") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Files that are never half-written: a temporary name beside the target, synced, then renamed."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -33,7 +34,8 @@ def write_atomically(
         finally:
             os.close(folder)
     except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, where not even its folder was
+            partial.unlink()
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         kept = "the earlier file is untouched" if path.exists() else "nothing was left behind"
         raise error_type(f"cannot write {path}: {reason}; {kept}; free space or check permissions") from error

@@ -26,9 +26,16 @@ LOOP_BLOCK = 4096
 
 
 @triton.jit
+def load_logits(logits_BC, row, column, mask, C: tl.constexpr):
+    """Logits in fp32; a padding column gets a finite number that is as good as -inf, and spares inf - inf."""
+    logits = tl.load(logits_BC + row * C + column, mask=mask & (column < C), other=0.0).to(tl.float32)
+    return tl.where(column < C, logits, -1e30)
+
+
+@triton.jit
 def load_softmax(
     logits_BC, targets_NC, row, target_row, column, in_batch, valid, highest, total_power, C: tl.constexpr
-):  # fmt: skip
+):
     """Probabilities, their logarithms and the stored targets of some columns.
 
     log p = (z - max) - log sum: the first difference is exact where it is small, unlike z - (max + log sum).
@@ -39,13 +46,6 @@ def load_softmax(
         target = tl.load(targets_NC + target_row * C + column, mask=valid & (column < C), other=0.0)
     shifted = logits - highest
     return tl.exp(shifted) * (1.0 / total_power), shifted - tl.log(total_power), target
-
-
-@triton.jit
-def load_logits(logits_BC, row, column, mask, C: tl.constexpr):
-    """Logits in fp32; a padding column gets a finite number that is as good as -inf, and spares inf - inf."""
-    logits = tl.load(logits_BC + row * C + column, mask=mask & (column < C), other=0.0).to(tl.float32)
-    return tl.where(column < C, logits, -1e30)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_samples"])
@@ -92,6 +92,7 @@ def fused_rows(
         valid = valid & (target_row >= 0) & (target_row < num_samples)
         updating = tl.where(valid, tl.load(knobs_3), 0.0) != 0
         momentum = tl.where(updating, tl.load(knobs_3 + 1), 1.0)
+    if knobs_3 is not None:
         strength = tl.load(knobs_3 + 2)
     if attention_B is not None:
         attention = tl.load(attention_B + row, mask=in_batch, other=0.0).to(tl.float32)
@@ -115,9 +116,6 @@ def fused_rows(
         total_power = tl.sum(lane_power * tl.exp(lane_highest - highest), axis=1, keep_dims=True)
 
     total = 0.0
-    sum0 = 0.0
-    sum1 = 0.0
-    sum2 = 0.0
     if targets_NC is not None:
         lane_total = tl.zeros([ROWS, BLOCK], tl.float32)
         for start in range(0, C, BLOCK):
@@ -128,6 +126,10 @@ def fused_rows(
             lane_total += tl.where(column < C, PREPARE(probs, target), 0.0)
         total = tl.sum(lane_total, axis=1, keep_dims=True)
 
+    sum0 = 0.0
+    sum1 = 0.0
+    sum2 = 0.0
+    if NUM_SUMS > 0:
         lane0 = tl.zeros([ROWS, BLOCK], tl.float32)
         lane1 = tl.zeros([ROWS, BLOCK], tl.float32)
         lane2 = tl.zeros([ROWS, BLOCK], tl.float32)
@@ -136,7 +138,8 @@ def fused_rows(
             probs, log_probs, target = load_softmax(
                 logits_BC, targets_NC, row, target_row, column, in_batch, valid, highest, total_power, C
             )
-            target = UPDATE(target, probs, total, column == label, momentum, VARIANT)
+            if targets_NC is not None:
+                target = UPDATE(target, probs, total, column == label, momentum, VARIANT)
             term0, term1, term2 = SUMS(probs, log_probs, target, attention, VARIANT)
             lane0 += tl.where(column < C, term0, 0.0)
             lane1 += tl.where(column < C, term1, 0.0)

@@ -8,13 +8,16 @@ loss L with the partial derivatives b_j = dL/dl_j has the logit gradient
 A rule therefore yields b_j per element and the row's total sum_k b_k, and never divides by a probability, which may
 have underflowed. Its parts, all inlined into the kernel:
 
-    prepare(probs, target)                                              -> element whose row sum `total` `update` gets
-    update(target, probs, total, is_label, momentum, VARIANT)           -> the target used from here on; momentum 1 must
-                                                                           leave a row that was visited before as it is
-    sums(probs, log_probs, target, attention, VARIANT)                  -> three elements, of which `num_sums` are summed
+    prepare(probs, target)
+        an element, whose row sum is the `total` that update gets
+    update(target, probs, total, is_label, momentum, VARIANT)
+        the target used from here on; with momentum 1, a row that was visited before stays as it is
+    sums(probs, log_probs, target, attention, VARIANT)
+        three elements, of which the first `num_sums` are summed over the row
     finish(label_log_prob, sum0, sum1, sum2, attention, strength, VARIANT)
-                                                                        -> loss, d loss / d attention, scale, sum_k b_k
-    slope(probs, log_probs, target, is_label, attention, scale, VARIANT) -> b_j
+        loss, d loss / d attention, scale (for slope), sum_k b_k
+    slope(probs, log_probs, target, is_label, attention, scale, VARIANT)
+        b_j
 
 Elements come as [rows, columns], row values (total, sums, label_log_prob, attention, scale) as [rows, 1]. What a rule
 yields for a padding column is masked by the skeleton. `attention` is NAL's logit h before the sigmoid.
@@ -27,7 +30,7 @@ import triton.language as tl
 
 
 class Rule(NamedTuple):
-    """The parts of one loss; `prepare`, `update` and `sums` are None where the loss keeps no targets."""
+    """The parts of one loss: no `prepare` and `update` without targets, no `sums` where log p_y says it all."""
 
     finish: triton.JITFunction
     slope: triton.JITFunction

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from _loss_cases import batches, build, call, measure
 from fastnoise.kernels import row, rules
+
 from fastnoise.ops.registry import OPS
 
 

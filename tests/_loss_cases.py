@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from fastnoise.losses import CrossEntropyLoss, ELRLoss, NALLoss, SWCELoss, reference
 from torch import Tensor, nn
+
+from fastnoise.losses import CrossEntropyLoss, ELRLoss, NALLoss, SWCELoss, reference
 
 RULES = ("ce", "swce", "swce-literal", "elr", "nal", "nal-code")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,9 +53,9 @@ def call_reference(
 class Errors:
     """Largest distance from the float64 reference over all steps.
 
-    Losses relative to max(1, |loss|); gradients per row, relative to the row's norm but at least to 0.01 of the upstream
-    gradient (see `relative`); attention gradients relative to the batch's norm; targets absolute. `*_torch` is what
-    autograd attains in fp32 arithmetic when it takes and returns the same dtypes.
+    Losses relative to max(1, |loss|); gradients per row, relative to the row's norm but at least to 0.01 of the
+    upstream gradient (see `relative`); attention gradients relative to the batch's norm; targets absolute. `*_torch`
+    is what autograd attains in fp32 arithmetic when it takes and returns the same dtypes.
     """
 
     loss: float
@@ -74,7 +75,9 @@ class Batch:
     upstream: Tensor
 
 
-def batches(num_classes: int, dtype: torch.dtype, batch: int, num_samples: int, steps: int, seed: int = 0) -> list[Batch]:
+def batches(
+    num_classes: int, dtype: torch.dtype, batch: int, num_samples: int, steps: int, seed: int = 0
+) -> list[Batch]:
     random = torch.Generator().manual_seed(seed)
     return [
         Batch(
@@ -157,8 +160,8 @@ def measure(
 def assert_close(errors: Errors, dtype: str) -> None:
     """fp32 within 1e-5, half precision within 4 times autograd's own error.
 
-    The factor also covers fp32 where the problem itself is ill-conditioned: in ELR's log(1 - <p, t>) a target's rounding
-    of 3e-8 is divided by 1 - <p, t>, which two confident classes bring to 0.01.
+    The factor also covers fp32 where the problem itself is ill-conditioned: in ELR's log(1 - <p, t>) a target's
+    rounding of 3e-8 is divided by 1 - <p, t>, which two confident classes bring to 0.01.
     """
     assert errors.loss < 1e-5, errors
     assert errors.targets < 1e-6, errors

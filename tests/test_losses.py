@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from _loss_cases import DTYPES, RULES, UPDATES, assert_close, batches, build, call, call_reference, leaf, measure
+from torch import Tensor, nn
+
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.losses import CrossEntropyLoss, ELRLoss, NALLoss, SWCELoss, reference
-from torch import Tensor, nn
 
 # 2: the smallest, where p_y nears 1; 10 and 14: rows of 40 and 56 bytes, 8-byte aligned; 100: 16-byte aligned;
 # 1000: one row per program. 9 rows: the last program of several rows is only partly filled.
@@ -284,7 +285,10 @@ def test_empty_batch() -> None:
         (lambda: ELRLoss(10, 10, strength=-1.0, momentum=0.7), "strength is -1.0"),
         (lambda: ELRLoss(10, 10, strength=float("nan"), momentum=0.7), "strength is nan"),
         (lambda: NALLoss(10, 10, strength=1.0, momentum=1.0), r"momentum is 1.0: it must lie in \[0, 1\)"),
-        (lambda: NALLoss(10, 10, strength=1.0, momentum=0.9, variant="cod"), "unknown variant 'cod': did you mean 'code'"),
+        (
+            lambda: NALLoss(10, 10, strength=1.0, momentum=0.9, variant="cod"),
+            "unknown variant 'cod': did you mean 'code'",
+        ),
         (lambda: SWCELoss(weight="detach"), "did you mean 'detached'"),
         (lambda: CrossEntropyLoss(reduction="avg"), "unknown reduction 'avg'.*valid: mean, none, sum"),
     ],

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from _loss_cases import RULES, batches, build, call, leaf
+from torch.library import opcheck
+
 from fastnoise import ops
 from fastnoise.errors import DataError
 from fastnoise.ops.registry import OPS, FusedOp
-from torch.library import opcheck
 
 
 def inputs_of(op: FusedOp, variant: bool) -> tuple:
@@ -26,7 +27,7 @@ def inputs_of(op: FusedOp, variant: bool) -> tuple:
 @pytest.mark.parametrize("variant", [False, True])
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck(name: str, variant: bool) -> None:
-    """Schema, declared mutation, fake kernel and AOT dispatch; inputs need no gradient, as `Fused` is what gives one."""
+    """Schema, declared mutation, fake kernel and AOT dispatch. Inputs need no gradient: `Fused` gives that."""
     opcheck(OPS[name].overload, inputs_of(OPS[name], variant))
 
 

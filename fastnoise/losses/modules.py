@@ -106,7 +106,7 @@ class TargetLoss(FusedLoss):
         self.knobs[0].fill_(float(update))
 
     def hard_targets(self, labels: Tensor) -> Tensor:
-        """The class [N] that each sample's target favours; the given label (labels [N] int64) where none was updated."""
+        """The class [N] each sample's target favours; where none was updated, the given label (labels [N] int64)."""
         return torch.where(self.targets.sum(1) == 0, labels, self.targets.argmax(1))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

@@ -120,7 +120,7 @@ class FusedOp:
         return Fused.apply(self.overload, *inputs)
 
     def check(self, **inputs: Any) -> None:
-        """Refuse tensors of the wrong form, from shape, dtype and device alone, so that nothing waits for the device."""
+        """Refuse tensors of the wrong form, from shape, dtype and device alone: nothing waits for the device."""
         for name, tensor in inputs.items():
             if name != "variant" and not isinstance(tensor, Tensor):
                 raise DataError(f"{self.name}: {name} is {type(tensor).__name__}; expected a tensor")

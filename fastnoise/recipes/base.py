@@ -22,7 +22,7 @@ def base(dataset: str, noise: str, method: MethodConfig) -> RunConfig:
             DataConfig(dataset=dataset, crop_padding=0, flip=False, batch_size=64),
             noise_config,
             ModelConfig("small_cnn"),
-            OptimConfig(epochs=60, learning_rate=0.05, weight_decay=1e-3),
+            OptimConfig(epochs=60, learning_rate=0.1, weight_decay=1e-3, schedule="cosine"),
             engine,
         )
     if dataset == "mnist":

@@ -61,6 +61,25 @@ def run(words: str, seed: int, data_root: str | None) -> dict[str, float]:
     return figures
 
 
+def table(rows: list[dict[str, str]]) -> list[str]:
+    """The Markdown table of one study's rows."""
+    lines = ["| method | last epoch | best epoch | memorised | AUROC |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        last, spread, best, memorised = (
+            f"{100 * float(row[key]):.2f}" for key in ("last_mean", "last_sd", "best_mean", "memorised_mean")
+        )
+        auroc = f"{float(row['auroc_mean']):.3f}" if row["auroc_mean"] else "-"
+        lines.append(f"| {row['method']} | {last} ± {spread} | {best} | {memorised} | {auroc} |")
+    return lines
+
+
+def latest(study: str) -> list[dict[str, str]]:
+    """The newest recorded row of every method in a study."""
+    with open(RESULTS, newline="") as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream) if row["study"] == study}
+    return [rows[method] for method in METHODS]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
@@ -68,48 +87,38 @@ def main() -> None:
     arguments = parser.parse_args()
     environment = describe_environment()
     rows = []
-    print(f"fastnoise train --method METHOD {STUDIES[arguments.study]} --seed S --noise-seed S\n")
-    print(
-        "| method | test accuracy, last epoch | best epoch (selected on test data) | memorised | AUROC of attention |"
-    )
-    print("| --- | --- | --- | --- | --- |")
     for method in METHODS:
         words = f"--method {method} {STUDIES[arguments.study]}"
         results = [run(words, seed, arguments.data_root) for seed in SEEDS]
         means = {key: float(np.mean([result[key] for result in results])) for key in results[0]}
-        spread = float(np.std([result["last"] for result in results], ddof=1))
-        auroc = f"{means['auroc']:.3f}" if "auroc" in means else "-"
-        print(
-            f"| {method} | {100 * means['last']:.2f} ± {100 * spread:.2f} | {100 * means['best']:.2f} | "
-            f"{100 * means['memorised']:.2f} | {auroc} |",
-            flush=True,
-        )
-        rows.append(
-            {
-                "study": arguments.study,
-                "method": method,
-                "command": f"fastnoise train {words}",
-                "seeds": " ".join(map(str, SEEDS)),
-                "last_mean": round(means["last"], 5),
-                "last_sd": round(spread, 5),
-                "last_each": " ".join(f"{result['last']:.4f}" for result in results),
-                "best_mean": round(means["best"], 5),
-                "memorised_mean": round(means["memorised"], 5),
-                "auroc_mean": round(means["auroc"], 5) if "auroc" in means else "",
-                "images_per_second": round(means["images_per_second"]),
-                "machine": f"{processor()}, {environment['cpus']} cores",
-                "gpu": environment["gpus"][0]["name"] if environment["gpus"] else "none",
-                "torch": environment["packages"]["torch"],
-                "commit": environment["commit"] or "",
-                "date": datetime.date.today().isoformat(),
-            }
-        )
+        last = [result["last"] for result in results]
+        print(f"{method}: {' '.join(f'{accuracy:.4f}' for accuracy in last)}", flush=True)
+        row = {
+            "study": arguments.study,
+            "method": method,
+            "command": f"fastnoise train {words} --seed S --noise-seed S",
+            "seeds": " ".join(map(str, SEEDS)),
+            "last_mean": round(means["last"], 5),
+            "last_sd": round(float(np.std(last, ddof=1)), 5),
+            "last_each": " ".join(f"{accuracy:.4f}" for accuracy in last),
+            "best_mean": round(means["best"], 5),
+            "memorised_mean": round(means["memorised"], 5),
+            "auroc_mean": round(means["auroc"], 5) if "auroc" in means else "",
+            "images_per_second": round(means["images_per_second"]),
+            "machine": f"{processor()}, {environment['cpus']} cores, {environment['torch_threads']} threads",
+            "gpu": environment["gpus"][0]["name"] if environment["gpus"] else "none",
+            "torch": environment["packages"]["torch"],
+            "commit": environment["commit"] or "",
+            "date": datetime.date.today().isoformat(),
+        }
+        rows.append({key: str(value) for key, value in row.items()})
     new = not RESULTS.exists()
     with open(RESULTS, "a", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
         if new:
             writer.writeheader()
         writer.writerows(rows)
+    print("\n".join(table(rows)))
 
 
 if __name__ == "__main__":

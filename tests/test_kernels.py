@@ -118,7 +118,8 @@ def compiled(rule: str, num_classes: int, dtype: str, arch: int):
 def check(rule: str, num_classes: int, dtype: str, arch: int, folder: Path) -> None:
     """Reads and writes its row once, in vectors where the rows' alignment allows them, and keeps it in registers.
 
-    For rows that are looped over, ptxas sometimes gives up a few registers to fit another block on the processor.
+    ptxas may give up a few registers to fit another block on the processor (8 to 32 bytes were seen, depending on its
+    version); a row that does not fit spills hundreds (288 for NAL in a block of 16,384).
     """
     kernel = compiled(rule, num_classes, dtype, arch)
     rows, block, num_warps = row.geometry(num_classes)
@@ -143,7 +144,7 @@ def check(rule: str, num_classes: int, dtype: str, arch: int, folder: Path) -> N
     usage = subprocess.run([cuobjdump, "-res-usage", binary], capture_output=True, text=True, check=True).stdout
     spilled = {kind: int(size) for kind, size in re.findall(r"(STACK|LOCAL):(\d+)", usage)}
     assert spilled["LOCAL"] == 0, usage
-    assert spilled["STACK"] <= (0 if block >= num_classes else 32), usage
+    assert spilled["STACK"] <= 32, usage
 
 
 AHEAD = list(product(RULES, (10, 100, 1000, 9000)))

@@ -181,9 +181,9 @@ def wait_for_lines(run: Path, count: int, process: "subprocess.Popen[str]") -> N
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("method", ["nal", "elr"])
-def test_killed_three_times_and_resumed_is_bit_identical(method: str, tmp_path: Path) -> None:
-    words = ("--method", method, "--dataset", "digits", "--epochs", "25", "--loader", "torch")
+@pytest.mark.parametrize(("method", "loader"), [("nal", "auto"), ("elr", "torch")])
+def test_killed_three_times_and_resumed_is_bit_identical(method: str, loader: str, tmp_path: Path) -> None:
+    words = ("--method", method, "--dataset", "digits", "--epochs", "25", "--loader", loader)
     assert main(["train", *words, "--run-dir", "whole"]) == 0
     run = tmp_path / "killed"
     command: tuple[str, ...] = (*words, "--run-dir", "killed")
@@ -211,9 +211,9 @@ def test_killed_before_the_first_checkpoint_starts_over(tmp_path: Path) -> None:
     assert not (tmp_path / "cut" / "checkpoint.pt.partial").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_inside_an_epoch_saves_and_says_how_to_resume(number: int, tmp_path: Path) -> None:
-    words = ("--dataset", "digits", "--epochs", "12", "--loader", "torch", "--batch-size", "16")
+@pytest.mark.parametrize(("number", "loader"), [(signal.SIGINT, "auto"), (signal.SIGTERM, "torch")])
+def test_interruption_inside_an_epoch_saves_and_says_how_to_resume(number: int, loader: str, tmp_path: Path) -> None:
+    words = ("--dataset", "digits", "--epochs", "12", "--loader", loader, "--batch-size", "16")
     assert main(["train", *words, "--run-dir", "whole"]) == 0
     process = start(*words, "--run-dir", "cut")
     wait_for_lines(tmp_path / "cut", 3, process)

@@ -387,4 +387,6 @@ class _Run:
             "first_step_seconds": self.first_step_seconds,
             "training_seconds": seconds,
         }
+        if self.device.type == "cuda":
+            summary["throughput"]["peak_memory_gib"] = torch.cuda.max_memory_reserved(self.device) / 2**30
         return summary

@@ -160,3 +160,14 @@ def test_commands_in_the_readme_parse() -> None:
         words = command.split()
         if "--data-root" not in words and "--resume" not in words:
             train_config(words)
+
+
+@pytest.mark.parametrize("study", ["digits", "mnist"])
+def test_tables_in_the_readme_are_the_recorded_ones(study: str) -> None:
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks.methods import latest, table
+    finally:
+        sys.path.remove(str(ROOT))
+    readme = (ROOT / "README.md").read_text()
+    assert "\n".join(table(latest(study))) in readme

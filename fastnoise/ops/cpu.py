@@ -1,6 +1,7 @@
 """The fused losses in plain PyTorch, as the ops' CPU kernels: the closed forms derived in `fastnoise.kernels.rules`.
 
-Only the batch's rows of the target table are read and written, never the whole table. Each function returns loss [B]
+Only the batch's rows of the target table are read and written, never the whole table, and arithmetic is in place where
+it can be: a fresh [B, C] buffer of a megabyte costs more than the pass that fills it. Each function returns loss [B]
 float32, d loss / d logits [B, C] in the logits' dtype and, for NAL, d loss / d attention [B] in its dtype.
 """
 
@@ -41,8 +42,8 @@ def elr(logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: T
     if update:
         rows.mul_(momentum).addcmul_(clamped, (1 - momentum) / clamped.sum(1, keepdim=True))
         targets.index_copy_(0, index, rows)
-    active = (clamped == probs) * rows * probs
-    gap = 1 - (rows * clamped).sum(1, keepdim=True)
+    active = (rows * probs).masked_fill_(clamped != probs, 0)
+    gap = 1 - clamped.mul_(rows).sum(1, keepdim=True)
     scale = strength / gap
     dlogits = probs.mul_(1 + scale * active.sum(1, keepdim=True)).sub_(active.mul_(scale))
     dlogits.scatter_add_(1, column, torch.full_like(label_log_probs, -1.0))
@@ -76,11 +77,11 @@ def nal(
     live, live_probs = rows, rows * ratio
     if code:
         unclamped = log_mix >= math.log(1e-7)
-        live = rows * unclamped
-        live_probs *= unclamped & (log_probs >= floor)
+        live = rows.masked_fill(~unclamped, 0)
+        live_probs.masked_fill_(~unclamped | (log_probs < floor), 0)
         log_mix.clamp_(min=math.log(1e-7))
-    loss = -(rows * log_mix).sum(1, keepdim=True) - strength * F.logsigmoid(logit)
-    dattention = -(live * ratio.sub_(logit.sigmoid())).sum(1, keepdim=True) - strength * (-logit).sigmoid()
+    loss = -log_mix.mul_(rows).sum(1, keepdim=True) - strength * F.logsigmoid(logit)
+    dattention = -ratio.sub_(logit.sigmoid()).mul_(live).sum(1, keepdim=True) - strength * (-logit).sigmoid()
     dattention *= logit == given
     dlogits = probs.mul_(live_probs.sum(1, keepdim=True)).sub_(live_probs)
     return loss[:, 0], dlogits.to(logits.dtype), dattention[:, 0].to(attention.dtype)

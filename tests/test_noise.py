@@ -383,7 +383,7 @@ def test_human_labels():
     assert noisy.labels.dtype == np.int64
     assert noisy.requested_rate is None
     assert noisy.realised_rate == 0.4
-    assert noisy.describe() == "human:worse, seed 0: realised 40.00 % (40 of 100)"
+    assert noisy.describe() == "human:worse: realised 40.00 % (40 of 100)"
 
 
 def test_rates_of_the_published_human_labels():
@@ -407,7 +407,7 @@ def test_description():
     def described(spec: str) -> str:
         return corrupt(cyclic(10), spec, seed=3, num_classes=10, dataset="cifar10").describe()
 
-    assert described("none") == "none, seed 3: requested 0.00 %, realised 0.00 % (0 of 10)"
+    assert described("none") == "none: requested 0.00 %, realised 0.00 % (0 of 10)"
     assert described("symmetric:1") == (
         "symmetric:1.0 (true class excluded), seed 3: requested 100.00 %, realised 100.00 % (10 of 10)"
     )

@@ -73,7 +73,7 @@ def corrupt(
         labels=noisy,
         clean_labels=given.astype(np.int64),
         spec=str(noise),
-        seed=seed,
+        seed=None if noise.kind in ("human", "none") else seed,
         num_classes=num_classes,
         requested_rate=0.0 if noise.kind == "none" else noise.rate,
     )

@@ -15,7 +15,7 @@ import tyro
 
 from . import __version__
 from .config import FIELD_GROUPS, FREE_ON_RESUME, RunConfig
-from .errors import ConfigError, DataError, FastnoiseError, nearest
+from .errors import ConfigError, DataError, FastnoiseError, TrainingError, nearest
 from .recipes import recipe
 
 _USAGE = """usage: fastnoise COMMAND [OPTIONS]
@@ -161,11 +161,24 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
     needed = config.data.dataset != "digits" and not config.data.dataset.startswith("folder:")
     if named and needed and not root.is_dir():
         raise DataError(f"--data-root {root}: no such folder; create it, or drop the option to use ./data")
-    return config.replace({"data_root": str(root.absolute())}), False
+    return config.replace(_absolute(config)), False
+
+
+def _absolute(config: RunConfig) -> dict[str, str]:
+    """The paths of a configuration made absolute, so that a run can be resumed from any folder."""
+    paths = {"data_root": str(Path(config.data.data_root).absolute())}
+    if config.data.dataset.startswith("folder:"):
+        folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
+        paths["dataset"] = f"folder:{folder.absolute()}"
+    if config.noise.labels is not None:
+        paths["labels"] = str(Path(config.noise.labels).absolute())
+    return paths
 
 
 def _train(arguments: Sequence[str]) -> int:
     config, resume = train_config(arguments)
+    import torch
+
     from .engine import Interrupted, train
     from .engine.prepare import check_names
 
@@ -174,7 +187,9 @@ def _train(arguments: Sequence[str]) -> int:
         train(config, resume=resume)
     except Interrupted as stop:
         print(f"fastnoise: {stop}", file=sys.stderr)
-        return 130
+        return 128 + stop.signal_number
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
     return 0
 
 
@@ -207,7 +222,10 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "env": 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run the command line; returns the exit code.
+
+    0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not words or words[0] in ("-h", "--help"):
@@ -221,6 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COMMANDS[words[0]](words[1:])
     except FastnoiseError as error:
         print(f"fastnoise: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        print(f"fastnoise: error: {error.filename}: {error.strerror}; change its permissions", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fastnoise: interrupted", file=sys.stderr)

@@ -220,7 +220,7 @@ def test_interruption_inside_an_epoch_saves_and_says_how_to_resume(number: int, 
     time.sleep(0.03)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert len(errors.splitlines()) == 1
     assert "go on with: fastnoise train --resume cut" in errors
     assert state(tmp_path / "cut")["epoch"] < 12
@@ -339,6 +339,28 @@ def test_resume_with_another_configuration_names_the_field(capsys: pytest.Captur
     line = refusal(capsys, "--resume", "run", "--learning-rate", "0.5")
     assert "learning_rate is 0.1 in the run and 0.5 here" in line
     assert main(["train", "--resume", "run", "--log-every", "7"]) == 0
+
+
+def test_a_run_on_files_resumes_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    for name, colour in (("dark", 20), ("light", 200)):
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (8, 8), (colour + number,) * 3).save(tmp_path / "shades" / name / f"{number}.png")
+    words = ("--dataset", "folder:shades", "--noise", "symmetric:0.2", "--model", "small_cnn", "--width", "0.25")
+    assert main(["train", *words, "--epochs", "2", "--run-dir", "run"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", "--resume", "../run"]) == 0
+
+
+def test_compilation_asked_for_is_made_for_a_training_set_smaller_than_a_batch(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    words = ("--limit-train", "50", "--epochs", "1", "--width", "0.25", "--loader", "torch", "--compile", "on")
+    assert main(["train", "--dataset", "digits", *words, "--run-dir", "run"]) == 0
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
 
 
 def test_a_folder_that_holds_something_is_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -89,7 +89,10 @@ class RunFolder:
 
     def add_environment(self, environment: dict[str, Any]) -> None:
         """Add the environment of this start to those of earlier ones."""
-        starts = json.loads(self.environment.read_text()) if self.environment.exists() else []
+        try:
+            starts = json.loads(self.environment.read_text()) if self.environment.exists() else []
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.environment} is damaged ({error}); remove it to go on") from error
         write_json(self.environment, [*starts, environment])
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:

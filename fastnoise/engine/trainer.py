@@ -37,6 +37,10 @@ from .step import Step, choose_device, create_optimizer, create_schedule
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM arrived; the run was saved and can be resumed. The message says how."""
 
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
 
 @contextmanager
 def _deferred_signals() -> Iterator[list[int]]:
@@ -131,13 +135,16 @@ class _Run:
             self.method,
             self.optimizer,
             self.labels,
-            batch_size=config.data.batch_size,
+            batch_size=min(config.data.batch_size, len(task.given)),
             config=config.engine,
             device=device,
         )
         self.loaders = make_loaders(config, task, device)
         self.history: list[dict[str, Any]] = []
         self.first_step_seconds = 0.0
+        self.warm = False  # whether this process has made a step: the first compiles and fills caches
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes are fixed, so the search for kernels pays once
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -201,7 +208,7 @@ class _Run:
                 folder.append_metrics(figures)
                 display.epoch(figures)
                 if signals and epoch <= epochs:
-                    raise self._interrupted(folder, epoch, 0)
+                    raise self._interrupted(folder, epoch, 0, signals)
         summary = self._summarise(folder)
         write_json(folder.summary, summary)
         self.console.print(result_table(summary))
@@ -232,10 +239,9 @@ class _Run:
         for line in lines:
             self.console.print(line, highlight=False, soft_wrap=True)
 
-    def _interrupted(self, folder: RunFolder, epoch: int, batch: int) -> Interrupted:
-        return Interrupted(
-            f"stopped in epoch {epoch} after {batch} batches, saved; go on with: fastnoise train --resume {folder.path}"
-        )
+    def _interrupted(self, folder: RunFolder, epoch: int, batch: int, signals: list[int]) -> Interrupted:
+        how = f"go on with: fastnoise train --resume {folder.path}"
+        return Interrupted(f"stopped in epoch {epoch} after {batch} batches, saved; {how}", signals[0])
 
     def _epoch(self, folder: RunFolder, epoch: int, start: int, display: Display, signals: list[int]) -> dict[str, Any]:
         """Train and evaluate one epoch from batch `start` on; returns its figures."""
@@ -252,9 +258,10 @@ class _Run:
             result = self.step.train(images, index)
             self.statistics.update(result, index)
             images_seen += len(index)
-            if not self.first_step_seconds:  # compiles, fills caches, and would spoil the epoch's rate
+            if not self.warm:  # left out of the epoch's rate, which it would spoil
                 self._synchronize()
-                self.first_step_seconds = time.perf_counter() - arrived
+                self.warm = True
+                self.first_step_seconds = self.first_step_seconds or time.perf_counter() - arrived
                 first, waiting = time.perf_counter() - began, 0.0
             else:
                 timed_images += len(index)
@@ -263,7 +270,7 @@ class _Run:
             if signals and number < self.loaders.train.num_batches:
                 self._check_finite(folder, epoch)
                 folder.write_checkpoint(self.state(epoch, number))
-                raise self._interrupted(folder, epoch, number)
+                raise self._interrupted(folder, epoch, number, signals)
         self._check_finite(folder, epoch)  # reads the device, so that the clock below stops after the last step
         seconds = time.perf_counter() - began
         self.schedule.step()

@@ -36,9 +36,18 @@ def write_atomically(
     except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
         with contextlib.suppress(OSError):  # not there, where not even its folder was
             partial.unlink()
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         kept = "the earlier file is untouched" if path.exists() else "nothing was left behind"
-        raise error_type(f"cannot write {path}: {reason}; {kept}; free space or check permissions") from error
+        raise error_type(f"cannot write {path}: {_reason(error)}; {kept}; free space or check permissions") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said: torch.save hides it in the context of an error of its own."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+        link = link.__cause__ or link.__context__
+    return str(error).splitlines()[0]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -413,7 +413,7 @@ def test_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path) -> None:
     )  # fmt: skip
     assert process.returncode == 2, process.stderr
     assert len(process.stderr.splitlines()) == 1
-    assert "checkpoint.pt: " in process.stderr
+    assert "checkpoint.pt: File too large" in process.stderr
     assert "the earlier file is untouched" in process.stderr
     assert folder.checkpoint.read_bytes() == kept
     assert not list((tmp_path / "run").glob("*.partial"))

@@ -8,20 +8,18 @@ the command printed with the table. Rows are appended to results/methods.csv, wi
 """
 
 import argparse
-import csv
-import datetime
-import platform
 import shlex
 import tempfile
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from fastnoise.cli import train_config
-from fastnoise.engine import describe_environment, train
+from fastnoise.engine import train
 
-RESULTS = Path(__file__).parent / "results" / "methods.csv"
+from . import record
+
+RESULTS = record.RESULTS / "methods.csv"
 
 METHODS = ("ce", "elr", "nal", "swce")
 SEEDS = (0, 1, 2)
@@ -31,15 +29,6 @@ STUDIES = {
     "mnist": "--dataset mnist --limit-train 10000 --noise symmetric:0.6 --epochs 20 --learning-rate 0.05",
 }
 """The digits study is the digits recipe itself; mnist takes the first 10,000 training images and LeNet-5."""
-
-
-def processor() -> str:
-    """The CPU's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def run(words: str, seed: int, data_root: str | None) -> dict[str, float]:
@@ -75,8 +64,7 @@ def table(rows: list[dict[str, str]]) -> list[str]:
 
 def latest(study: str) -> list[dict[str, str]]:
     """The newest recorded row of every method in a study."""
-    with open(RESULTS, newline="") as stream:
-        rows = {row["method"]: row for row in csv.DictReader(stream) if row["study"] == study}
+    rows = {row["method"]: row for row in record.read(RESULTS) if row["study"] == study}
     return [rows[method] for method in METHODS]
 
 
@@ -85,7 +73,7 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data-root")
     arguments = parser.parse_args()
-    environment = describe_environment()
+    stamp = record.stamp()
     rows = []
     for method in METHODS:
         words = f"--method {method} {STUDIES[arguments.study]}"
@@ -105,19 +93,10 @@ def main() -> None:
             "memorised_mean": round(means["memorised"], 5),
             "auroc_mean": round(means["auroc"], 5) if "auroc" in means else "",
             "images_per_second": round(means["images_per_second"]),
-            "machine": f"{processor()}, {environment['cpus']} cores, {environment['torch_threads']} threads",
-            "gpu": environment["gpus"][0]["name"] if environment["gpus"] else "none",
-            "torch": environment["packages"]["torch"],
-            "commit": environment["commit"] or "",
-            "date": datetime.date.today().isoformat(),
+            **{name: stamp[name] for name in ("machine", "gpu", "torch", "commit", "date")},
         }
         rows.append({key: str(value) for key, value in row.items()})
-    new = not RESULTS.exists()
-    with open(RESULTS, "a", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0].keys())
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+    record.append(RESULTS, rows)
     print("\n".join(table(rows)))
 
 

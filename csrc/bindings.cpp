@@ -4,10 +4,15 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/alias.hpp"
+#include "core/consensus.hpp"
 #include "core/cpu.hpp"
 #include "core/noise.hpp"
 
@@ -17,53 +22,103 @@ namespace fn = fastnoise;
 
 namespace {
 
+using Kind = fn::Model::Kind;
+
 void require(bool holds, const std::string& message) {
     if (!holds) throw py::value_error(message);
 }
 
-void require_classes(std::int64_t num_classes) {
+std::uint32_t checked_classes(std::int64_t num_classes) {
     require(num_classes >= 2 && num_classes <= fn::kMaxClasses,
             "num_classes must be in [2, " + std::to_string(fn::kMaxClasses) + "], got " + std::to_string(num_classes));
+    return static_cast<std::uint32_t>(num_classes);
 }
 
-fn::Draw make_draw(double rate, std::uint64_t seed, unsigned threads) {
+void require_rate(double rate) {
     require(rate >= 0 && rate <= 1, "rate must be in [0, 1], got " + std::to_string(rate));
-    return {rate, seed, threads};
 }
 
-template <class Label, class Call>
-bool call_as(const py::array& labels, const Call& call) {
-    if (!py::isinstance<py::array_t<Label>>(labels)) return false;
-    require(reinterpret_cast<std::uintptr_t>(labels.data()) % alignof(Label) == 0, "labels must be aligned");
-    call(static_cast<const Label*>(labels.data()));
-    return true;
+void require_plain(const py::array& array, const std::string& name) {
+    require(array.flags() & py::array::c_style, name + " must be contiguous");
+    require(reinterpret_cast<std::uintptr_t>(array.data()) % array.itemsize() == 0, name + " must be aligned");
+    const char order = array.dtype().byteorder();
+    if (order != '=' && order != '|') throw py::type_error(name + " must be in native byte order");
 }
 
-template <class... Label, class Call>
-bool call_as_any(const py::array& labels, const Call& call) {
-    return (call_as<Label>(labels, call) || ...);
+fn::Labels labels_of(const py::array& labels) {
+    require(labels.ndim() == 1, "labels must be 1-D and contiguous");
+    const char kind = labels.dtype().kind();
+    if (kind != 'i' && kind != 'u') throw py::type_error("labels must be integers in native byte order");
+    require_plain(labels, "labels");
+    return {labels.data(), static_cast<std::size_t>(labels.size()), static_cast<unsigned>(labels.itemsize()), kind == 'i'};
 }
 
-// call(pointer to the first label), of the array's own type
-template <class Call>
-void with_labels(const py::array& labels, const Call& call) {
-    require(labels.ndim() == 1 && (labels.flags() & py::array::c_style), "labels must be 1-D and contiguous");
-    const bool known = call_as_any<std::uint8_t, std::uint16_t, std::uint32_t, std::uint64_t, std::int8_t, std::int16_t,
-                                   std::int32_t, std::int64_t>(labels, call);
-    if (!known) throw py::type_error("labels must be integers in native byte order");
+std::vector<std::uint32_t> checked_map(const std::vector<std::int64_t>& class_map) {
+    const std::int64_t num_classes = checked_classes(static_cast<std::int64_t>(class_map.size()));
+    std::vector<std::uint32_t> map(class_map.size());
+    std::transform(class_map.begin(), class_map.end(), map.begin(), [&](std::int64_t to) {
+        require(to >= 0 && to < num_classes,
+                "class_map holds " + std::to_string(to) + ", outside [0, " + std::to_string(num_classes) + ")");
+        return static_cast<std::uint32_t>(to);
+    });
+    return map;
 }
 
-// call(labels, noisy, count) without the GIL
-template <class Call>
-py::array_t<std::int64_t> corrupted(const py::array& labels, const Call& call) {
+Kind symmetric(bool include_true_class) { return include_true_class ? Kind::included : Kind::excluded; }
+
+// A model of the first kind, or that of a class map where one is given, which `map` then holds.
+fn::Model make_model(Kind kind, std::int64_t num_classes, const std::optional<std::vector<std::int64_t>>& class_map,
+                     std::vector<std::uint32_t>& map) {
+    if (!class_map) return {kind, checked_classes(num_classes)};
+    map = checked_map(*class_map);
+    require(static_cast<std::int64_t>(map.size()) == num_classes,
+            "class_map holds " + std::to_string(map.size()) + " classes for " + std::to_string(num_classes));
+    return {Kind::mapped, static_cast<std::uint32_t>(map.size()), map.data()};
+}
+
+py::array_t<std::int64_t> corrupted(const py::array& labels, const fn::Model& model, double rate, std::uint64_t seed,
+                                    unsigned threads) {
+    const fn::Labels given = labels_of(labels);
+    require_rate(rate);
     py::array_t<std::int64_t> noisy(labels.size());
     std::int64_t* const out = noisy.mutable_data();
-    const auto count = static_cast<std::size_t>(labels.size());
-    with_labels(labels, [&](const auto* given) {
+    {
         const py::gil_scoped_release release;
-        call(given, out, count);
-    });
+        fn::corrupt(given, model, {rate}, {seed}, threads, {out, 8});
+    }
     return noisy;
+}
+
+struct StageArrays {
+    std::vector<fn::StageJob> jobs;
+    std::size_t runs, stages, count;
+};
+
+// losses [R, S, N] float32 and predictions [R, S, N], one job per run
+StageArrays stage_jobs(const py::array& losses, const py::array& predictions, bool agree) {
+    require(losses.ndim() == 3 && predictions.ndim() == 3 &&
+                std::equal(losses.shape(), losses.shape() + 3, predictions.shape()),
+            "losses and predictions must be [R, S, N] both");
+    if (losses.dtype().kind() != 'f' || losses.itemsize() != 4) throw py::type_error("losses must be float32");
+    const char kind = predictions.dtype().kind();
+    if ((kind != 'i' && kind != 'u') || predictions.itemsize() > 4) {
+        throw py::type_error("predictions must be integers of at most 32 bits");
+    }
+    require_plain(losses, "losses");
+    require_plain(predictions, "predictions");
+    require(losses.shape(1) >= 1, "there must be a stage");
+    StageArrays arrays{{},
+                       static_cast<std::size_t>(losses.shape(0)),
+                       static_cast<std::size_t>(losses.shape(1)),
+                       static_cast<std::size_t>(losses.shape(2))};
+    const std::size_t size = arrays.stages * arrays.count;
+    const auto bytes = static_cast<unsigned>(predictions.itemsize());
+    for (std::size_t run = 0; run < arrays.runs; ++run) {
+        arrays.jobs.push_back({static_cast<const float*>(losses.data()) + run * size,
+                               static_cast<const char*>(predictions.data()) + run * size * bytes, bytes, arrays.stages,
+                               arrays.count, agree});
+    }
+    return arrays;
 }
 
 }  // namespace
@@ -71,18 +126,26 @@ py::array_t<std::int64_t> corrupted(const py::array& labels, const Call& call) {
 PYBIND11_MODULE(_C, m) {
     m.doc() = "fastnoise in C++: label noise that depends on the seed and each label's position alone.";
     py::register_exception<fn::LabelError>(m, "LabelError", PyExc_ValueError);
+    py::register_exception<fn::TransitionError>(m, "TransitionError", PyExc_ValueError);
+    py::register_local_exception_translator([](std::exception_ptr pointer) {
+        try {
+            if (pointer) std::rethrow_exception(pointer);
+        } catch (const fn::IsaError& error) {
+            const py::object type = py::module_::import("fastnoise.errors").attr("ConfigError");
+            PyErr_SetString(type.ptr(), error.what());
+        }
+    });
 
-    m.def("simd_level", &fn::simd_level);
+    m.def("simd_level", [] { return fn::name_of(fn::simd_level()); });
+    m.def("active_isa", [] { return fn::name_of(fn::kernels().isa); });
 
     m.def(
         "check_labels",
         [](const py::array& labels, std::int64_t num_classes) {
-            require_classes(num_classes);
-            const auto count = static_cast<std::size_t>(labels.size());
-            with_labels(labels, [&](const auto* given) {
-                const py::gil_scoped_release release;
-                fn::check_labels(given, count, static_cast<std::uint32_t>(num_classes));
-            });
+            const std::uint32_t classes = checked_classes(num_classes);
+            const fn::Labels given = labels_of(labels);
+            const py::gil_scoped_release release;
+            fn::check_labels(given, classes);
         },
         "labels"_a, "num_classes"_a);
 
@@ -90,12 +153,7 @@ PYBIND11_MODULE(_C, m) {
         "corrupt_symmetric",
         [](const py::array& labels, std::int64_t num_classes, double rate, bool include_true_class, std::uint64_t seed,
            unsigned threads) {
-            require_classes(num_classes);
-            const fn::Draw draw = make_draw(rate, seed, threads);
-            const auto true_class = include_true_class ? fn::TrueClass::included : fn::TrueClass::excluded;
-            return corrupted(labels, [&](const auto* given, std::int64_t* noisy, std::size_t count) {
-                fn::corrupt_symmetric(given, noisy, count, static_cast<std::uint32_t>(num_classes), true_class, draw);
-            });
+            return corrupted(labels, {symmetric(include_true_class), checked_classes(num_classes)}, rate, seed, threads);
         },
         "labels"_a, py::kw_only(), "num_classes"_a, "rate"_a, "include_true_class"_a, "seed"_a, "threads"_a);
 
@@ -103,29 +161,176 @@ PYBIND11_MODULE(_C, m) {
         "corrupt_mapped",
         [](const py::array& labels, const std::vector<std::int64_t>& class_map, double rate, std::uint64_t seed,
            unsigned threads) {
-            const auto num_classes = static_cast<std::int64_t>(class_map.size());
-            require_classes(num_classes);
-            const fn::Draw draw = make_draw(rate, seed, threads);
-            std::vector<std::uint32_t> map(class_map.size());
-            std::transform(class_map.begin(), class_map.end(), map.begin(), [&](std::int64_t to) {
-                require(to >= 0 && to < num_classes, "class_map holds " + std::to_string(to) + ", outside [0, " +
-                                                         std::to_string(num_classes) + ")");
-                return static_cast<std::uint32_t>(to);
-            });
-            return corrupted(labels, [&](const auto* given, std::int64_t* noisy, std::size_t count) {
-                fn::corrupt_mapped(given, noisy, count, static_cast<std::uint32_t>(num_classes), map.data(), draw);
-            });
+            const auto map = checked_map(class_map);
+            const auto classes = static_cast<std::uint32_t>(map.size());
+            return corrupted(labels, {Kind::mapped, classes, map.data()}, rate, seed, threads);
         },
         "labels"_a, py::kw_only(), "class_map"_a, "rate"_a, "seed"_a, "threads"_a);
 
     m.def(
         "corrupt_pair",
         [](const py::array& labels, std::int64_t num_classes, double rate, std::uint64_t seed, unsigned threads) {
-            require_classes(num_classes);
-            const fn::Draw draw = make_draw(rate, seed, threads);
-            return corrupted(labels, [&](const auto* given, std::int64_t* noisy, std::size_t count) {
-                fn::corrupt_pair(given, noisy, count, static_cast<std::uint32_t>(num_classes), draw);
-            });
+            return corrupted(labels, {Kind::pair, checked_classes(num_classes)}, rate, seed, threads);
         },
         "labels"_a, py::kw_only(), "num_classes"_a, "rate"_a, "seed"_a, "threads"_a);
+
+    m.def(
+        "corrupt_matrix",
+        [](const py::array& labels, const py::array_t<double, py::array::c_style | py::array::forcecast>& transition,
+           std::uint64_t seed, unsigned threads) {
+            require(transition.ndim() == 2 && transition.shape(0) == transition.shape(1), "transition must be [C, C]");
+            const std::uint32_t classes = checked_classes(transition.shape(0));
+            const fn::Labels given = labels_of(labels);
+            py::array_t<std::int64_t> noisy(labels.size());
+            std::int64_t* const out = noisy.mutable_data();
+            const double* const rows = transition.data();
+            {
+                const py::gil_scoped_release release;
+                const auto table = fn::alias_table(rows, classes);
+                fn::corrupt(given, {Kind::matrix, classes, nullptr, table.data()}, {0.0}, {seed}, threads, {out, 8});
+            }
+            return noisy;
+        },
+        "labels"_a, "transition"_a, py::kw_only(), "seed"_a, "threads"_a);
+
+    m.def(
+        "corrupt_quota",
+        [](const py::array& labels, std::int64_t num_classes, double rate, std::uint64_t seed, unsigned threads,
+           bool include_true_class, bool per_class, const std::optional<std::vector<std::int64_t>>& class_map) {
+            std::vector<std::uint32_t> map;
+            const fn::Model model = make_model(symmetric(include_true_class), num_classes, class_map, map);
+            require(!class_map || !include_true_class, "a class_map has no choice to include the true class in");
+            require_rate(rate);
+            const fn::Labels given = labels_of(labels);
+            require(given.count < std::uint64_t{1} << 32, "a quota is of at most 2^32 - 1 labels");
+            py::array_t<std::int64_t> noisy(labels.size());
+            std::int64_t* const out = noisy.mutable_data();
+            {
+                const py::gil_scoped_release release;
+                const auto chosen = fn::choose_quota(given, model.num_classes, rate, per_class, seed, threads);
+                fn::corrupt_chosen(given, model, chosen, seed, threads, {out, 8});
+            }
+            return noisy;
+        },
+        "labels"_a, py::kw_only(), "num_classes"_a, "rate"_a, "seed"_a, "threads"_a, "include_true_class"_a,
+        "per_class"_a, "class_map"_a = py::none());
+
+    m.def(
+        "corrupt_sweep",
+        [](const py::array& labels, py::array& out, std::int64_t num_classes, const std::vector<double>& rates,
+           const std::vector<std::uint64_t>& seeds, const std::string& kind,
+           const std::optional<std::vector<std::int64_t>>& class_map, unsigned threads) {
+            const bool excluded = kind == "excluded", included = kind == "included";
+            require(excluded || included || (kind == "pair") || (kind == "mapped" && class_map),
+                    "kind must be excluded, included, pair or, with a class_map, mapped");
+            std::vector<std::uint32_t> map;
+            const Kind wanted = excluded ? Kind::excluded : included ? Kind::included : Kind::pair;
+            const fn::Model model = make_model(wanted, num_classes, class_map, map);
+            for (const double rate : rates) require_rate(rate);
+            const fn::Labels given = labels_of(labels);
+            const int bits = 8 * static_cast<int>(given.bytes) - given.is_signed;
+            require(bits >= 31 || num_classes <= std::int64_t{1} << bits,
+                    "the labels' type has no room for " + std::to_string(num_classes) + " classes");
+            require(out.dtype().kind() == labels.dtype().kind() && out.itemsize() == labels.itemsize(),
+                    "out must have the labels' type");
+            require_plain(out, "out");
+            require(out.ndim() == 3 && static_cast<std::size_t>(out.shape(0)) == rates.size() &&
+                        static_cast<std::size_t>(out.shape(1)) == seeds.size() && out.shape(2) == labels.size(),
+                    "out must be [R, S, N]");
+            void* const data = out.mutable_data();  // which refuses a read-only array
+            const auto* const from = static_cast<const char*>(labels.data());
+            const auto* const to = static_cast<const char*>(data);
+            require(from + labels.nbytes() <= to || to + out.nbytes() <= from, "out must not overlap the labels");
+            const py::gil_scoped_release release;
+            fn::corrupt(given, model, rates, seeds, threads, {data, given.bytes});
+        },
+        "labels"_a, "out"_a, py::kw_only(), "num_classes"_a, "rates"_a, "seeds"_a, "kind"_a, "class_map"_a = py::none(),
+        "threads"_a);
+
+    m.def(
+        "consensus_members",
+        [](const py::array& losses, const py::array& predictions, float threshold, bool agree, unsigned threads) {
+            const StageArrays arrays = stage_jobs(losses, predictions, agree);
+            require(arrays.runs == 1, "members are those of one run");
+            std::vector<std::uint64_t> masks(arrays.count / 64 + 1);
+            std::size_t found = 0;
+            {
+                const py::gil_scoped_release release;
+                found = fn::members(arrays.jobs[0], threshold, threads, masks.data());
+            }
+            py::array_t<std::uint8_t> mask((arrays.count + 7) / 8);
+            std::uint8_t* const bytes = mask.mutable_data();
+            for (std::size_t i = 0; i < static_cast<std::size_t>(mask.size()); ++i) {
+                bytes[i] = static_cast<std::uint8_t>(masks[i / 8] >> (i % 8 * 8));
+            }
+            return py::make_tuple(mask, found);
+        },
+        "losses"_a, "predictions"_a, py::kw_only(), "threshold"_a, "agree"_a, "threads"_a);
+
+    m.def(
+        "mask_index",
+        [](const py::array_t<std::uint8_t, py::array::c_style>& mask, std::size_t count) {
+            py::array_t<std::int64_t> index(count);
+            std::int64_t* next = index.mutable_data();
+            std::int64_t* const end = next + count;
+            const std::uint8_t* const bytes = mask.data();
+            const py::gil_scoped_release release;
+            for (py::ssize_t byte = 0; byte < mask.size(); ++byte) {
+                if (end - next >= 8) {  // room for what is written and not kept; no branch depends on the bits
+                    for (int bit = 0; bit < 8; ++bit) {
+                        *next = 8 * byte + bit;
+                        next += bytes[byte] >> bit & 1;
+                    }
+                } else {
+                    for (int bit = 0; bit < 8; ++bit) {
+                        if ((bytes[byte] >> bit & 1) && next != end) *next++ = 8 * byte + bit;
+                    }
+                }
+            }
+            std::fill(next, end, -1);
+            return index;
+        },
+        "mask"_a, "count"_a);
+
+    m.def(
+        "consensus_counts",
+        [](const py::array& losses, const py::array& predictions, const std::vector<float>& thresholds, bool agree,
+           std::size_t stage, const std::optional<py::array>& labels, const std::optional<py::array>& true_labels,
+           unsigned threads) {
+            const StageArrays arrays = stage_jobs(losses, predictions, agree);
+            require(std::is_sorted(thresholds.begin(), thresholds.end()) &&
+                        std::none_of(thresholds.begin(), thresholds.end(), [](float t) { return std::isnan(t); }),
+                    "thresholds must ascend");
+            require(stage < arrays.stages, "there is no such stage");
+            for (const auto* const array : {&labels, &true_labels}) {
+                if (!*array) continue;
+                require((*array)->ndim() == 1 && static_cast<std::size_t>((*array)->size()) == arrays.count,
+                        "labels must be [N]");
+                require((*array)->dtype().kind() == predictions.dtype().kind() &&
+                            (*array)->itemsize() == predictions.itemsize(),
+                        "labels must have the predictions' type");
+                require_plain(**array, "labels");
+            }
+            std::vector<fn::Judged> judged;
+            for (const auto& job : arrays.jobs) {
+                const void* const predicted =
+                    static_cast<const char*>(job.predictions) + stage * arrays.count * job.prediction_bytes;
+                judged.push_back({labels ? labels->data() : predicted, true_labels ? true_labels->data() : nullptr});
+            }
+            fn::Counts counts;
+            {
+                const py::gil_scoped_release release;
+                counts = fn::count_members(arrays.jobs, judged, thresholds, threads);
+            }
+            const auto array = [](const std::vector<std::int64_t>& values, std::vector<py::ssize_t> shape) {
+                py::array_t<std::int64_t> copy(std::move(shape));
+                std::copy(values.begin(), values.end(), copy.mutable_data());
+                return copy;
+            };
+            const auto runs = static_cast<py::ssize_t>(arrays.runs), width = static_cast<py::ssize_t>(thresholds.size());
+            return py::make_tuple(array(counts.members, {runs, width}), array(counts.right, {runs, width}),
+                                  array(counts.totals, {runs}));
+        },
+        "losses"_a, "predictions"_a, py::kw_only(), "thresholds"_a, "agree"_a, "stage"_a, "labels"_a = py::none(),
+        "true_labels"_a = py::none(), "threads"_a);
 }

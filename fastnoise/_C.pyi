@@ -4,8 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 class LabelError(ValueError): ...
+class TransitionError(ValueError): ...
 
 def simd_level() -> str: ...
+def active_isa() -> str: ...
 def check_labels(labels: NDArray[np.integer], num_classes: int) -> None: ...
 def corrupt_symmetric(
     labels: NDArray[np.integer], *, num_classes: int, rate: float, include_true_class: bool, seed: int, threads: int
@@ -16,3 +18,43 @@ def corrupt_mapped(
 def corrupt_pair(
     labels: NDArray[np.integer], *, num_classes: int, rate: float, seed: int, threads: int
 ) -> NDArray[np.int64]: ...
+def corrupt_matrix(
+    labels: NDArray[np.integer], transition: NDArray[np.float64], *, seed: int, threads: int
+) -> NDArray[np.int64]: ...
+def corrupt_quota(
+    labels: NDArray[np.integer],
+    *,
+    num_classes: int,
+    rate: float,
+    seed: int,
+    threads: int,
+    include_true_class: bool,
+    per_class: bool,
+    class_map: Sequence[int] | None = None,
+) -> NDArray[np.int64]: ...
+def corrupt_sweep(
+    labels: NDArray[np.integer],
+    out: NDArray[np.integer],
+    *,
+    num_classes: int,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    kind: str,
+    class_map: Sequence[int] | None = None,
+    threads: int,
+) -> None: ...
+def consensus_members(
+    losses: NDArray[np.float32], predictions: NDArray[np.integer], *, threshold: float, agree: bool, threads: int
+) -> tuple[NDArray[np.uint8], int]: ...
+def mask_index(mask: NDArray[np.uint8], count: int) -> NDArray[np.int64]: ...
+def consensus_counts(
+    losses: NDArray[np.float32],
+    predictions: NDArray[np.integer],
+    *,
+    thresholds: Sequence[float],
+    agree: bool,
+    stage: int,
+    labels: NDArray[np.integer] | None = None,
+    true_labels: NDArray[np.integer] | None = None,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...

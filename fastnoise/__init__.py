@@ -9,10 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("config", "data", "engine", "errors", "losses", "methods", "models", "noise", "ops", "recipes")
+_SUBMODULES = (
+    "config",
+    "data",
+    "engine",
+    "errors",
+    "losses",
+    "methods",
+    "models",
+    "noise",
+    "ops",
+    "recipes",
+    "selection",
+)
 
 if TYPE_CHECKING:
-    from . import config, data, engine, errors, losses, methods, models, noise, ops, recipes
+    from . import config, data, engine, errors, losses, methods, models, noise, ops, recipes, selection
 
 
 def __getattr__(name: str) -> Any:
@@ -37,4 +49,5 @@ __all__ = [
     "noise",
     "ops",
     "recipes",
+    "selection",
 ]

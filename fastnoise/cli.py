@@ -1,4 +1,4 @@
-"""The command line: fastnoise train | env."""
+"""The command line: fastnoise train | corrupt | inspect | env."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ _USAGE = """usage: fastnoise COMMAND [OPTIONS]
 Trains image classifiers on wrong labels at the speed of the hardware.
 
 commands:
-  train   train a network with a noisy-label method; with no options: NAL on
-          scikit-learn's digits with 40 % symmetric label noise
-  env     print versions, devices, SIMD level, and the backend of every op
+  train     train a network with a noisy-label method; with no options: NAL on
+            scikit-learn's digits with 40 % symmetric label noise
+  corrupt   make noisy labels by name: files, the realised rate, a heat map
+  inspect   say what noise lies between two label files
+  env       print versions, devices, SIMD level, and the backend of every op
 
 options:
   -h, --help   show this text
@@ -89,10 +91,10 @@ def _parse(command: Any, arguments: Sequence[str], prog: str, **options: Any) ->
         raise ConfigError(" ".join(lines[:rule]) or "the options cannot be read") from None
 
 
-def _refuse_unknown(unknown: Sequence[str]) -> None:
+def _refuse_unknown(unknown: Sequence[str], names: Sequence[str] = (*FIELD_GROUPS, "config", "resume")) -> None:
     if not unknown:
         return
-    flags = ["--" + name.replace("_", "-") for name in [*FIELD_GROUPS, "config", "resume"]]
+    flags = ["--" + name.replace("_", "-") for name in names]
     first = next((word for word in unknown if word.startswith("-")), unknown[0])
     if not first.startswith("-"):
         raise ConfigError(f"unexpected argument {first!r}; options begin with --, as in --dataset cifar10")
@@ -170,6 +172,9 @@ def _absolute(config: RunConfig) -> dict[str, str]:
     if config.data.dataset.startswith("folder:"):
         folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
         paths["dataset"] = f"folder:{folder.absolute()}"
+    if config.noise.noise.startswith("matrix:"):
+        file, comma, options = config.noise.noise.removeprefix("matrix:").partition(",")
+        paths["noise"] = f"matrix:{Path(file).expanduser().absolute()}{comma}{options}"
     if config.noise.labels is not None:
         paths["labels"] = str(Path(config.noise.labels).absolute())
     return paths
@@ -191,6 +196,25 @@ def _train(arguments: Sequence[str]) -> int:
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
     return 0
+
+
+def _parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
+    """A command's dataclass from its words."""
+    parsed, unknown = _parse(command, arguments, prog)
+    _refuse_unknown(unknown, [field.name for field in fields(command)])
+    return parsed
+
+
+def _corrupt(arguments: Sequence[str]) -> int:
+    from .commands.corrupt import CorruptCommand, run
+
+    return run(_parsed(CorruptCommand, arguments, "fastnoise corrupt"))
+
+
+def _inspect(arguments: Sequence[str]) -> int:
+    from .commands.inspect import InspectCommand, run
+
+    return run(_parsed(InspectCommand, arguments, "fastnoise inspect"))
 
 
 def _env(arguments: Sequence[str]) -> int:
@@ -218,7 +242,12 @@ def _env(arguments: Sequence[str]) -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "env": _env}
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "corrupt": _corrupt,
+    "inspect": _inspect,
+    "env": _env,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -152,8 +152,9 @@ class DataConfig:
 @dataclass(frozen=True)
 class NoiseConfig:
     noise: str = "symmetric:0.4"
-    """Label noise: none, symmetric:R, symmetric:R,true_class=included, asymmetric:R, asymmetric:R,map=superclass,
-    pair:R, or human:NAME for cifar10n and cifar100n."""
+    """Label noise: none, symmetric:R, asymmetric:R, pair:R, matrix:T.npy, idn:R, heterogeneous:R,clean=3 or
+    human:NAME (cifar10n, cifar100n), with options as in symmetric:R,true_class=included,quota=class or
+    asymmetric:R,map=superclass."""
     noise_seed: int = 0
     """Seed of the label noise, apart from the training seed."""
     labels: str | None = None

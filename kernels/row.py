@@ -2,9 +2,14 @@
 
 What the loss computes comes as a rule (`rules.py`): Triton functions passed as constexpr. The kernel makes four passes
 over its rows (softmax, the sum that the target update needs, the loss's sums, the stores) in stretches of BLOCK
-columns. Where BLOCK covers the row, each pass is a loop of one trip: the compiler unrolls it and merges the equal
-loads, so that the row is read once and stays in registers, with several rows per program where C is small. Longer rows
-are read again from the cache. All arithmetic is fp32, whatever the logits' dtype.
+columns, and leaves out those that the rule has no use for. Where BLOCK covers the row, each pass is a loop of one trip:
+the compiler unrolls it and merges the equal loads, so that the row is read once and stays in registers, with several
+rows per program where C is small. Longer rows are read again from the cache. All arithmetic is fp32, whatever the
+logits' dtype.
+
+Nothing is subtracted from 1: the sum of powers leaves out the largest, which is 1, so that 1 - p of the most probable
+class m is as exact as any other probability. The gradient p_j sum_k g_k - g_j (`rules.py`) is for m the sum of
+p_m sum_{k != m} g_k and -(1 - p_m) g_m, which keeps its precision where p_m nears 1 and both are small.
 
 C is constexpr, and with it the row strides of the contiguous matrices: as a run-time integer it would be specialised
 only on multiples of 16, and rows of 100 or 1000 would load 2 or 4 bytes at a time. Nothing is autotuned, because
@@ -16,36 +21,56 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rules import Rule
+from .rounding import round_stochastically, row_key
+from .rules import Rule, log1p
 
-MAX_BLOCK = 8192
-"""The longest row, padded to a power of two, that is held in registers: twice as many columns spill."""
+MAX_BLOCK = 4096
+"""The longest row, padded to a power of two, that is held in registers: twice as many columns spill in NAL's rule."""
 
-LOOP_BLOCK = 4096
-"""Columns per stretch of a longer row."""
+LOOP_BLOCK = 2048
+"""Columns per stretch of a longer row. In stretches of 4096, which take 16 warps, ELR's loops spill."""
 
 
 @triton.jit
 def load_logits(logits_BC, row, column, mask, C: tl.constexpr):
-    """Logits in fp32; a padding column gets a finite number that is as good as -inf, and spares inf - inf."""
+    """Logits in fp32, of at least -1e30: as good as -inf, for padding and masked classes, and spares inf - inf."""
     logits = tl.load(logits_BC + row * C + column, mask=mask & (column < C), other=0.0).to(tl.float32)
-    return tl.where(column < C, logits, -1e30)
+    return tl.where((column < C) & ~(logits < -1e30), logits, -1e30)
 
 
 @triton.jit
-def load_softmax(
-    logits_BC, targets_NC, row, target_row, column, in_batch, valid, highest, total_power, C: tl.constexpr
-):
-    """Probabilities, their logarithms and the stored targets of some columns.
+def load_target(targets_NC, target_row, pair_row, share, column, valid, C: tl.constexpr):
+    """Stored targets of some columns; of a pair of rows, their mixture."""
+    target = 0.0
+    if targets_NC is not None:
+        mask = valid & (column < C)
+        target = tl.load(targets_NC + target_row * C + column, mask=mask, other=0.0).to(tl.float32)
+        if pair_row is not None:
+            other = tl.load(targets_NC + pair_row * C + column, mask=mask, other=0.0).to(tl.float32)
+            target = share * target + (1.0 - share) * other
+    return target
+
+
+@triton.jit
+def load_softmax(logits_BC, row, column, in_batch, highest, top, rest_power, C: tl.constexpr):
+    """Of some columns: probabilities, their logarithms, one minus them, and which is the top class.
 
     log p = (z - max) - log sum: the first difference is exact where it is small, unlike z - (max + log sum).
     """
-    logits = load_logits(logits_BC, row, column, in_batch, C)
-    target = 0.0
-    if targets_NC is not None:
-        target = tl.load(targets_NC + target_row * C + column, mask=valid & (column < C), other=0.0)
-    shifted = logits - highest
-    return tl.exp(shifted) * (1.0 / total_power), shifted - tl.log(total_power), target
+    shifted = load_logits(logits_BC, row, column, in_batch, C) - highest
+    inverse = 1.0 / (1.0 + rest_power)
+    probs = tl.exp(shifted) * inverse
+    is_top = column == top
+    return probs, shifted - log1p(rest_power), tl.where(is_top, rest_power * inverse, 1.0 - probs), is_top
+
+
+@triton.jit
+def label_share(column, label, pair_label, share):
+    """The label's one-hot, or that of a pair of labels."""
+    shared = tl.where(column == label, share, 0.0)
+    if pair_label is not None:
+        shared += tl.where(column == pair_label, 1.0 - share, 0.0)
+    return shared
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_samples"])
@@ -54,7 +79,11 @@ def fused_rows(
     labels_B,
     index_B,
     attention_B,
+    pair_labels_B,
+    pair_index_B,
+    share_B,
     targets_NC,
+    visits_N,
     knobs_3,
     loss_B,
     dlogits_BC,
@@ -63,115 +92,228 @@ def fused_rows(
     num_samples,
     C: tl.constexpr,
     PREPARE: tl.constexpr,
+    PREPARE_MAX: tl.constexpr,
     UPDATE: tl.constexpr,
-    SUMS: tl.constexpr,
+    GATE: tl.constexpr,
+    BLEND: tl.constexpr,
+    TERMS: tl.constexpr,
     NUM_SUMS: tl.constexpr,
     FINISH: tl.constexpr,
-    SLOPE: tl.constexpr,
-    VARIANT: tl.constexpr,
+    OPTIONS: tl.constexpr,
+    IGNORE: tl.constexpr,
+    STORE: tl.constexpr,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    SEED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """ROWS rows per program. A tensor that the rule has no use for is None.
 
     A label or index out of range makes that row invalid: nothing is read or written through it, and its loss and
-    gradient become NaN, which reports it without a device sync.
+    gradient become NaN, which reports it without a device sync. A row whose label is IGNORE has loss and gradient 0.
     """
-    nan = float("nan")
     row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     lane = tl.arange(0, BLOCK)[None, :]
     in_batch = row < num_rows
-    label = tl.load(labels_B + row, mask=in_batch, other=-1)
-    valid = in_batch & (label >= 0) & (label < C)
+    valid = in_batch
+    fill = float("nan")
+    label = row
+    if labels_B is not None:
+        label = tl.load(labels_B + row, mask=in_batch, other=-1)
+        valid = valid & (label >= 0) & (label < C)
+        if IGNORE is not None:
+            valid = valid & (label != IGNORE)
+            fill = tl.where(label == IGNORE, 0.0, fill)
     target_row = row
     momentum = 1.0
     strength = 0.0
     attention = 0.0
-    if targets_NC is not None:
-        target_row = tl.load(index_B + row, mask=in_batch, other=-1)
-        valid = valid & (target_row >= 0) & (target_row < num_samples)
-        updating = tl.where(valid, tl.load(knobs_3), 0.0) != 0
-        momentum = tl.where(updating, tl.load(knobs_3 + 1), 1.0)
-    if knobs_3 is not None:
-        strength = tl.load(knobs_3 + 2)
     if attention_B is not None:
         attention = tl.load(attention_B + row, mask=in_batch, other=0.0).to(tl.float32)
-    label_logit = load_logits(logits_BC, row, label, valid, C)
+    if index_B is not None:
+        sample = tl.load(index_B + row, mask=in_batch, other=-1)
+        target_row = sample
+        valid = valid & (sample >= 0)
+        if WORLD > 1:
+            target_row = sample // WORLD
+            valid = valid & (sample % WORLD == RANK)
+        valid = valid & (target_row < num_samples)
+        if visits_N is not None:
+            visit = tl.load(visits_N + target_row, mask=valid, other=0)
+            key = row_key(sample, visit, SEED)
+    if knobs_3 is not None:
+        strength = tl.load(knobs_3 + 2)
+    if UPDATE is not None:
+        visiting = tl.where(valid, tl.load(knobs_3), 0.0) != 0
+        if not STORE:
+            visiting = valid & (row < 0)
+        updating = visiting
+        if GATE is not None:
+            updating = visiting & GATE(attention, OPTIONS)
+        momentum = tl.where(updating, tl.load(knobs_3 + 1), 1.0)
+    pair_label = None
+    pair_row = None
+    share = 1.0
+    if pair_labels_B is not None:
+        pair_label = tl.load(pair_labels_B + row, mask=in_batch, other=-1)
+        pair_row = tl.load(pair_index_B + row, mask=in_batch, other=-1)
+        valid = valid & (pair_label >= 0) & (pair_label < C) & (pair_row >= 0)
+        if WORLD > 1:
+            valid = valid & (pair_row % WORLD == RANK)
+            pair_row = pair_row // WORLD
+        valid = valid & (pair_row < num_samples)
+        share = tl.load(share_B + row, mask=in_batch, other=1.0).to(tl.float32)
 
     if C <= BLOCK:
         logits = load_logits(logits_BC, row, lane, in_batch, C)
         highest = tl.max(logits, axis=1, keep_dims=True)
-        total_power = tl.sum(tl.exp(logits - highest), axis=1, keep_dims=True)
+        top = tl.min(tl.where(logits == highest, lane, C), axis=1, keep_dims=True)
+        rest_power = tl.sum(tl.where(lane == top, 0.0, tl.exp(logits - highest)), axis=1, keep_dims=True)
     else:
-        # Each lane keeps a running maximum and the sum of powers relative to it; the lanes meet once, after the loop.
-        # The first maximum is finite, so that the difference of two of them is never inf - inf.
+        # Each lane keeps its maximum, where that is, and the sum of its other powers relative to it; the lanes meet
+        # once, after the loop. The first maximum is finite, so that the difference of two is never inf - inf.
         lane_highest = tl.full([ROWS, BLOCK], -3.4028234e38, tl.float32)
         lane_power = tl.zeros([ROWS, BLOCK], tl.float32)
+        lane_top = tl.zeros([ROWS, BLOCK], tl.int32)
         for start in range(0, C, BLOCK):
             logits = load_logits(logits_BC, row, start + lane, in_batch, C)
-            higher = tl.maximum(lane_highest, logits)
-            lane_power = lane_power * tl.exp(lane_highest - higher) + tl.exp(logits - higher)
-            lane_highest = higher
+            higher = logits > lane_highest
+            change = tl.exp(-tl.abs(logits - lane_highest))
+            lane_power = tl.where(higher, (lane_power + 1.0) * change, lane_power + change)
+            lane_top = tl.where(higher, start + lane, lane_top)
+            lane_highest = tl.where(higher, logits, lane_highest)
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
-        total_power = tl.sum(lane_power * tl.exp(lane_highest - highest), axis=1, keep_dims=True)
+        top = tl.min(tl.where(lane_highest == highest, lane_top, C), axis=1, keep_dims=True)
+        others = lane_power + tl.where(lane_top == top, 0.0, 1.0)
+        rest_power = tl.sum(others * tl.exp(lane_highest - highest), axis=1, keep_dims=True)
 
     total = 0.0
-    if targets_NC is not None:
-        lane_total = tl.zeros([ROWS, BLOCK], tl.float32)
+    if PREPARE is not None:
+        lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, tl.float32)
         for start in range(0, C, BLOCK):
             column = start + lane
-            probs, log_probs, target = load_softmax(
-                logits_BC, targets_NC, row, target_row, column, in_batch, valid, highest, total_power, C
+            probs, log_probs, complement, is_top = load_softmax(
+                logits_BC, row, column, in_batch, highest, top, rest_power, C
             )
-            lane_total += tl.where(column < C, PREPARE(probs, target), 0.0)
-        total = tl.sum(lane_total, axis=1, keep_dims=True)
+            target = load_target(targets_NC, target_row, pair_row, share, column, valid, C)
+            element = PREPARE(probs, log_probs, target, OPTIONS)
+            if PREPARE_MAX:
+                lane_total = tl.maximum(lane_total, tl.where(column < C, element, -3.4028234e38))
+            else:
+                lane_total += tl.where(column < C, element, 0.0)
+        if PREPARE_MAX:
+            total = tl.max(lane_total, axis=1, keep_dims=True)
+        else:
+            total = tl.sum(lane_total, axis=1, keep_dims=True)
 
-    sum0 = 0.0
-    sum1 = 0.0
-    sum2 = 0.0
-    if NUM_SUMS > 0:
-        lane0 = tl.zeros([ROWS, BLOCK], tl.float32)
-        lane1 = tl.zeros([ROWS, BLOCK], tl.float32)
-        lane2 = tl.zeros([ROWS, BLOCK], tl.float32)
-        for start in range(0, C, BLOCK):
-            column = start + lane
-            probs, log_probs, target = load_softmax(
-                logits_BC, targets_NC, row, target_row, column, in_batch, valid, highest, total_power, C
+    if FINISH is not None:
+        log_total = log1p(rest_power)
+        own_share = share
+        label_log_prob = 0.0
+        label_complement = 1.0
+        label_top = 0.0  # the top class's share of the label, and what the other classes have of it
+        label_rest = 1.0
+        if labels_B is not None:
+            label_log_prob = load_logits(logits_BC, row, label, valid, C) - highest - log_total
+            rest = rest_power / (1.0 + rest_power)
+            label_complement = tl.where(label == top, rest, 1.0 - tl.exp(label_log_prob))
+            label_top = tl.where(label == top, 1.0, 0.0)
+            label_rest = 1.0 - label_top
+        if pair_labels_B is not None:
+            if BLEND is not None:
+                own = load_target(targets_NC, target_row, pair_row, share, label, valid, C)
+                other = load_target(targets_NC, target_row, pair_row, share, pair_label, valid, C)
+                own_share = BLEND(share, own, other, OPTIONS)
+            pair_log_prob = load_logits(logits_BC, row, pair_label, valid, C) - highest - log_total
+            pair_complement = tl.where(pair_label == top, rest, 1.0 - tl.exp(pair_log_prob))
+            label_log_prob = own_share * label_log_prob + (1.0 - own_share) * pair_log_prob
+            label_complement = own_share * label_complement + (1.0 - own_share) * pair_complement
+            pair_top = tl.where(pair_label == top, 1.0 - own_share, 0.0)
+            label_top = own_share * label_top + pair_top
+            label_rest = own_share * label_rest + (1.0 - own_share - pair_top)
+
+        sum0 = 0.0
+        sum1 = 0.0
+        slope_top = 0.0
+        slope_rest = 0.0
+        if TERMS is not None:
+            lane0 = tl.zeros([ROWS, BLOCK], tl.float32)
+            lane1 = tl.zeros([ROWS, BLOCK], tl.float32)
+            lane_slope = tl.zeros([ROWS, BLOCK], tl.float32)
+            for start in range(0, C, BLOCK):
+                column = start + lane
+                probs, log_probs, complement, is_top = load_softmax(
+                    logits_BC, row, column, in_batch, highest, top, rest_power, C
+                )
+                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C)
+                shared = label_share(column, label, pair_label, own_share)
+                if UPDATE is not None:
+                    target = UPDATE(target, probs, total, shared, momentum, OPTIONS)
+                term0, term1, slope = TERMS(
+                    probs, log_probs, complement, target, shared, is_top, total, attention, OPTIONS
+                )
+                lane0 += tl.where(column < C, term0, 0.0)
+                lane1 += tl.where(column < C, term1, 0.0)
+                lane_slope += tl.where((column < C) & ~is_top, slope, 0.0)
+            if NUM_SUMS > 0:
+                sum0 = tl.sum(lane0, axis=1, keep_dims=True)
+            if NUM_SUMS > 1:
+                sum1 = tl.sum(lane1, axis=1, keep_dims=True)
+            slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
+
+            top_probs, top_log_probs, top_complement, always = load_softmax(
+                logits_BC, row, top, in_batch, highest, top, rest_power, C
             )
-            if targets_NC is not None:
-                target = UPDATE(target, probs, total, column == label, momentum, VARIANT)
-            term0, term1, term2 = SUMS(probs, log_probs, target, attention, VARIANT)
-            lane0 += tl.where(column < C, term0, 0.0)
-            lane1 += tl.where(column < C, term1, 0.0)
-            lane2 += tl.where(column < C, term2, 0.0)
-        sum0 = tl.sum(lane0, axis=1, keep_dims=True)
-        if NUM_SUMS > 1:
-            sum1 = tl.sum(lane1, axis=1, keep_dims=True)
-        if NUM_SUMS > 2:
-            sum2 = tl.sum(lane2, axis=1, keep_dims=True)
+            top_target = load_target(targets_NC, target_row, pair_row, share, top, valid, C)
+            top_label = label_share(top, label, pair_label, own_share)
+            if UPDATE is not None:
+                top_target = UPDATE(top_target, top_probs, total, top_label, momentum, OPTIONS)
+            _term0, _term1, slope_top = TERMS(
+                top_probs, top_log_probs, top_complement, top_target, top_label, always, total, attention, OPTIONS
+            )
 
-    label_log_prob = label_logit - highest - tl.log(total_power)
-    loss, dattention, scale, total_slope = FINISH(label_log_prob, sum0, sum1, sum2, attention, strength, VARIANT)
+        loss, dattention, label_scale, row_scale = FINISH(
+            label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS
+        )
+        fall_top = label_scale * label_top + row_scale * slope_top
+        fall_rest = label_scale * label_rest + row_scale * slope_rest
 
-    # Targets are stored last and recomputed until then: no thread reads what another of its row has written.
+    # All stores come last: a load is not merged with an equal one across a store, and targets that are recomputed until
+    # they are stored are not read by one thread after another has written them.
     for start in range(0, C, BLOCK):
         column = start + lane
-        probs, log_probs, target = load_softmax(
-            logits_BC, targets_NC, row, target_row, column, in_batch, valid, highest, total_power, C
+        probs, log_probs, complement, is_top = load_softmax(
+            logits_BC, row, column, in_batch, highest, top, rest_power, C
         )
-        is_label = column == label
-        if targets_NC is not None:
-            target = UPDATE(target, probs, total, is_label, momentum, VARIANT)
-            tl.store(targets_NC + target_row * C + column, target, mask=updating & (column < C))
-        dlogits = SLOPE(probs, log_probs, target, is_label, attention, scale, VARIANT) - probs * total_slope
-        tl.store(dlogits_BC + row * C + column, tl.where(valid, dlogits, nan), mask=in_batch & (column < C))
-    tl.store(loss_B + row, tl.where(valid, loss, nan), mask=in_batch)
-    if dattention_B is not None:
-        tl.store(dattention_B + row, tl.where(valid, dattention, nan), mask=in_batch)
+        target = load_target(targets_NC, target_row, pair_row, share, column, valid, C)
+        if FINISH is not None:
+            shared = label_share(column, label, pair_label, own_share)
+        else:
+            shared = label_share(column, label, pair_label, share)
+        if UPDATE is not None:
+            target = UPDATE(target, probs, total, shared, momentum, OPTIONS)
+            stored = target
+            if visits_N is not None:
+                stored = round_stochastically(target, key, column, targets_NC.dtype.element_ty)
+            tl.store(targets_NC + target_row * C + column, stored, mask=updating & (column < C))
+        if FINISH is not None:
+            fall = label_scale * shared
+            if TERMS is not None:
+                _, _, slope = TERMS(probs, log_probs, complement, target, shared, is_top, total, attention, OPTIONS)
+                fall += row_scale * slope
+            dlogits = tl.where(is_top, probs * fall_rest - complement * fall, probs * (fall_rest + fall_top) - fall)
+            tl.store(dlogits_BC + row * C + column, tl.where(valid, dlogits, fill), mask=in_batch & (column < C))
+    if FINISH is not None:
+        tl.store(loss_B + row, tl.where(valid, loss, fill), mask=in_batch)
+        if dattention_B is not None:
+            tl.store(dattention_B + row, tl.where(valid, dattention, fill), mask=in_batch)
+    if UPDATE is not None and visits_N is not None:
+        tl.store(visits_N + target_row, visit + 1, mask=visiting)
 
 
 def geometry(num_classes: int, max_block: int = MAX_BLOCK) -> tuple[int, int, int]:
-    """Rows per program, columns per stretch and warps for rows of C columns: some 8 elements per thread.
+    """Rows per program, columns per stretch and warps for rows of C columns: 8 elements per thread.
 
     Small rows share a program (64 rows of up to 16 columns, 8 of up to 128); beyond 1024 columns warps are added.
     """
@@ -181,16 +323,33 @@ def geometry(num_classes: int, max_block: int = MAX_BLOCK) -> tuple[int, int, in
     return max(1, 1024 // block), block, min(16, max(4, block // 256))
 
 
+def max_registers(num_warps: int) -> int:
+    """Per thread, all there are. Without a bound ptxas may choose one and spill, to fit one more program."""
+    return min(255, 65536 // (32 * num_warps))
+
+
 def launch(
     rule: Rule,
     logits: Tensor,
-    labels: Tensor,
+    labels: Tensor | None = None,
     index: Tensor | None = None,
     attention: Tensor | None = None,
+    pair_labels: Tensor | None = None,
+    pair_index: Tensor | None = None,
+    share: Tensor | None = None,
     targets: Tensor | None = None,
+    soft_labels: Tensor | None = None,
+    columns: Tensor | None = None,
     knobs: Tensor | None = None,
-    variant: bool = False,
+    *,
+    options: tuple[float, ...] = (),
+    ignore_index: int | None = None,
+    update: bool = True,
     max_block: int = MAX_BLOCK,
+    visits: Tensor | None = None,
+    rank: int = 0,
+    world: int = 1,
+    seed: int = 0,
 ) -> tuple[Tensor, ...]:
     """Run one rule over a batch on the current device; `targets` is updated in place.
 
@@ -200,27 +359,44 @@ def launch(
         labels: [B] int64, each in [0, C).
         index: [B] int64, distinct rows of `targets`.
         attention: [B], NAL's logit before the sigmoid.
-        targets: [N, C] float32, contiguous.
+        pair_labels, pair_index: [B] int64, the other label and row of targets of each mixup pair.
+        share: [B] or [], of the first label in the pair.
+        targets: [N, C], contiguous; float32, or with `visits` float16 or bfloat16.
+        soft_labels: in place of targets, a row [C] for each of the batch.
+        columns: in place of targets, [C, C], of which each row of the batch reads that of its label.
         knobs: [3] float32: update flag, momentum, strength.
-        variant: the rule's VARIANT.
+        options: the rule's OPTIONS.
+        ignore_index: a label whose row has loss and gradient 0 and leaves its targets alone.
+        update: False leaves the targets alone whatever the update flag.
         max_block: the longest padded row held in registers.
+        visits: [N] int32, the updates so far of each row of a half-precision table; raised in place.
+        rank, world: `targets` holds the samples with index % world == rank, in row index // world.
+        seed: of the stochastic rounding.
 
     Returns:
-        loss [B] float32, d loss / d logits [B, C] in the logits' dtype, and with `attention` d loss / d attention [B].
+        loss [B] float32, d loss / d logits [B, C] in the logits' dtype, and with `attention` d loss / d attention [B];
+        nothing where the rule has no loss.
     """
-    logits, labels = logits.contiguous(), labels.contiguous()
+    logits = logits.contiguous()
     num_rows, num_classes = logits.shape
-    loss = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
-    dlogits = torch.empty_like(logits)
-    dattention = None if attention is None else torch.empty_like(attention.contiguous())
+    if soft_labels is not None:
+        targets = soft_labels.contiguous()
+    if columns is not None:
+        targets, index = columns.contiguous(), labels
+    results: tuple[Tensor, ...] = ()
+    if rule.finish is not None:
+        results = (torch.empty(num_rows, dtype=torch.float32, device=logits.device), torch.empty_like(logits))
+        if attention is not None:
+            results += (torch.empty_like(attention.contiguous()),)
+    loss, dlogits, dattention, *_ = (*results, None, None, None)
     rows, block, num_warps = geometry(num_classes, max_block)
     if num_rows:
         fused_rows[(triton.cdiv(num_rows, rows),)](
             logits,
-            labels,
-            None if index is None else index.contiguous(),
-            None if attention is None else attention.contiguous(),
+            *(None if x is None else x.contiguous() for x in (labels, index, attention, pair_labels, pair_index)),
+            None if share is None else share.expand(num_rows).contiguous(),
             targets,
+            visits,
             knobs,
             loss,
             dlogits,
@@ -229,15 +405,23 @@ def launch(
             0 if targets is None else targets.shape[0],
             C=num_classes,
             PREPARE=rule.prepare,
+            PREPARE_MAX=rule.prepare_max,
             UPDATE=rule.update,
-            SUMS=rule.sums,
+            GATE=rule.gate,
+            BLEND=rule.blend,
+            TERMS=rule.terms,
             NUM_SUMS=rule.num_sums,
             FINISH=rule.finish,
-            SLOPE=rule.slope,
-            VARIANT=variant,
+            OPTIONS=options,
+            IGNORE=ignore_index,
+            STORE=update,
+            RANK=rank,
+            WORLD=world,
+            SEED=seed,
             ROWS=rows,
             BLOCK=block,
             num_warps=num_warps,
+            maxnreg=max_registers(num_warps),
             enable_fp_fusion=True,
         )
-    return (loss, dlogits) if dattention is None else (loss, dlogits, dattention)
+    return results

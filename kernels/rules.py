@@ -1,26 +1,33 @@
 """The loss rules: what differs between two fused losses, as Triton functions for the skeleton in `row.py`.
 
 A rule works in log-probability terms. With l_j = log p_j the softmax Jacobian is dl_k/dz_j = [k = j] - p_j, so a
-loss L with the partial derivatives b_j = dL/dl_j has the logit gradient
+loss L with the falls g_j = -dL/dl_j has the logit gradient
 
-    dL/dz_j = b_j - p_j * sum_k b_k.
+    dL/dz_j = p_j * sum_k g_k - g_j.
 
-A rule therefore yields b_j per element and the row's total sum_k b_k, and never divides by a probability, which may
-have underflowed. Its parts, all inlined into the kernel:
+Every loss here has g_j = label_scale * y_j + row_scale * slope_j, y being the one-hot of the label. A rule therefore
+yields the element slope_j and the row's two scales, and never divides by a probability, which may have underflowed; the
+skeleton sums the slopes and forms the gradient without cancellation. Its parts, all inlined into the kernel:
 
-    prepare(probs, target)
-        an element, whose row sum is the `total` that update gets
-    update(target, probs, total, is_label, momentum, VARIANT)
-        the target used from here on; with momentum 1, a row that was visited before stays as it is
-    sums(probs, log_probs, target, attention, VARIANT)
-        three elements, of which the first `num_sums` are summed over the row
-    finish(label_log_prob, sum0, sum1, sum2, attention, strength, VARIANT)
-        loss, d loss / d attention, scale (for slope), sum_k b_k
-    slope(probs, log_probs, target, is_label, attention, scale, VARIANT)
-        b_j
+    prepare(probs, log_probs, target, OPTIONS)
+        an element, whose sum (or maximum) over the row is the `total` that the parts below get
+    update(target, probs, total, label, momentum, OPTIONS)
+        the target used from here on, and stored; with momentum 1, a row that was visited before stays as it is
+    gate(attention, OPTIONS)
+        whether the row's target is updated at all
+    blend(share, own, other, OPTIONS)
+        for pairs of labels, the first one's share, given the targets at both labels
+    terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS)
+        three elements: two whose row sums are sum0 and sum1 (the first `num_sums` of them are summed), and slope_j
+    finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS)
+        loss, d loss / d attention, label_scale, row_scale
 
-Elements come as [rows, columns], row values (total, sums, label_log_prob, attention, scale) as [rows, 1]. What a rule
-yields for a padding column is masked by the skeleton. `attention` is NAL's logit h before the sigmoid.
+Elements come as [rows, columns], row values as [rows, 1]; `terms` and `update` are also called for the most probable
+class alone, with elements of [rows, 1]. `complement` is 1 - p_j, `label_complement` 1 - p_y, both exact to the last
+places also where p nears 1. `label` is y_j in float32, or its share where the row has a pair of labels. `is_top` marks
+the one most probable class, the first of equals. `attention` is NAL's logit h before the sigmoid. OPTIONS is the
+constant tuple of what the op's schema lists after its tensors. What a rule yields for a padding column is masked by the
+skeleton.
 """
 
 from typing import NamedTuple
@@ -30,51 +37,253 @@ import triton.language as tl
 
 
 class Rule(NamedTuple):
-    """The parts of one loss: no `prepare` and `update` without targets, no `sums` where log p_y says it all."""
+    """The parts of one loss: no `terms` where p_y says it all, no `update` where targets are only read."""
 
-    finish: triton.JITFunction
-    slope: triton.JITFunction
-    sums: triton.JITFunction | None = None
+    finish: triton.JITFunction | None = None
+    terms: triton.JITFunction | None = None
     num_sums: int = 0
     prepare: triton.JITFunction | None = None
+    prepare_max: bool = False
     update: triton.JITFunction | None = None
-
-
-# --- ce: L = -l_y
-
-
-@triton.jit
-def label_slope(probs, log_probs, target, is_label, attention, scale, VARIANT: tl.constexpr):
-    return tl.where(is_label, -scale, 0.0)
+    gate: triton.JITFunction | None = None
+    blend: triton.JITFunction | None = None
 
 
 @triton.jit
-def ce_finish(label_log_prob, sum0, sum1, sum2, attention, strength, VARIANT: tl.constexpr):
-    return -label_log_prob, 0.0, 1.0, -1.0
-
-
-CE = Rule(finish=ce_finish, slope=label_slope)
-
-
-# --- swce: L = -w l_y with w = p_y held fixed, so b_y = -p_y; VARIANT (literal) differentiates w too:
-#     d(-p_y l_y)/dl_y = -(1 + l_y) p_y
+def log1p(x):
+    """log(1 + x): the logarithm of the rounded 1 + x, corrected by how far that is from 1 + x (Kahan)."""
+    above = 1.0 + x
+    return tl.where(above == 1.0, x, tl.log(above) * (x / tl.where(above == 1.0, 1.0, above - 1.0)))
 
 
 @triton.jit
-def swce_finish(label_log_prob, sum0, sum1, sum2, attention, strength, VARIANT: tl.constexpr):
+def log_sigmoid(x):
+    return tl.minimum(x, 0.0) - log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def power(x, EXPONENT: tl.constexpr):
+    """x^EXPONENT for x >= 0; 0^0 is 1. A negative exponent may overflow: x is kept above the least normal number."""
+    if EXPONENT == 0:
+        return x * 0.0 + 1.0
+    elif EXPONENT == 1:
+        return x
+    else:
+        return tl.where(x > 0, tl.exp(EXPONENT * tl.log(tl.maximum(x, 1.1754944e-38))), 0.0)
+
+
+# --- ce: L = -l_y, so g_y = 1
+
+
+@triton.jit
+def ce_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    return -label_log_prob, 0.0, 1.0, 0.0
+
+
+CE = Rule(finish=ce_finish)
+
+
+# --- label_smoothing (Szegedy et al. 2016, Sec. 7): cross-entropy on the target (1 - s) y + s / C,
+#     L = -(1 - s) l_y - s * mean_k l_k, so g_j = (1 - s) y_j + s / C.   OPTIONS: s
+
+
+@triton.jit
+def label_smoothing_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    return log_probs, 1.0, 1.0
+
+
+@triton.jit
+def label_smoothing_finish(
+    label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr
+):
+    smoothing: tl.constexpr = OPTIONS[0]
+    share = smoothing / sum1  # sum1 counts the classes
+    return -(1.0 - smoothing) * label_log_prob - share * sum0, 0.0, 1.0 - smoothing, share
+
+
+LABEL_SMOOTHING = Rule(finish=label_smoothing_finish, terms=label_smoothing_terms, num_sums=2)
+
+
+# --- soft_ce: L = -sum_k t_k l_k on a row t of soft labels, so g_j = t_j. The terms are also those of selc.
+
+
+@triton.jit
+def soft_ce_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    return target * log_probs, 0.0, target
+
+
+@triton.jit
+def soft_ce_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    return -sum0, 0.0, 0.0, 1.0
+
+
+SOFT_CE = Rule(finish=soft_ce_finish, terms=soft_ce_terms, num_sums=1)
+
+
+# --- swce: L = -w l_y with w = p_y held fixed, so g_y = p_y; OPTIONS (literal) differentiates w too:
+#     d(p_y l_y)/dl_y = (1 + l_y) p_y
+
+
+@triton.jit
+def swce_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
     weight = tl.exp(label_log_prob)
     scale = weight
-    if VARIANT:
+    if OPTIONS[0]:
         scale = (1.0 + label_log_prob) * weight
-    return -weight * label_log_prob, 0.0, scale, -scale
+    return -weight * label_log_prob, 0.0, scale, 0.0
 
 
-SWCE = Rule(finish=swce_finish, slope=label_slope)
+SWCE = Rule(finish=swce_finish)
+
+
+# --- gce (Zhang & Sabuncu 2018, Eq. 6): L = (1 - p_y^q) / q, so g_y = p_y^q. Truncated (Sec. 3.3): where p_y <= k the
+#     loss is the constant (1 - k^q) / q, without gradient; k = 0 truncates nothing.   OPTIONS: q, k
+
+
+@triton.jit
+def gce_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    q: tl.constexpr = OPTIONS[0]
+    k: tl.constexpr = OPTIONS[1]
+    log_prob = label_log_prob
+    kept = 1.0
+    if k > 0:
+        prob = tl.exp(label_log_prob)
+        kept = tl.where(prob > k, 1.0, 0.0)
+        log_prob = tl.where(prob > k, label_log_prob, tl.log(tl.zeros_like(label_log_prob) + k))
+    powered = tl.exp(q * log_prob)
+    return (1.0 - powered) / q, 0.0, powered * kept, 0.0
+
+
+GCE = Rule(finish=gce_finish)
+
+
+# --- apl (Ma et al. 2020, Sec. 3.3): an active loss plus a passive one. All of its parts are
+#         active   a * f_y,                 f_k = -(1 - p_k)^c l_k   focal loss; cross-entropy at c = 0
+#         normalised (apl_normalised)       a * f_y / sum_k f_k      NFL; NCE at c = 0 (Sec. 3.1)
+#         passive  b * (1 - p_y)            MAE: b = 2, or 1 reduced; RCE: b = -A (A = log of a one-hot's clamped 0)
+#     With dp_k/dl_k = p_k:  -df_k/dl_k = (1 - p_k)^c - c (1 - p_k)^(c-1) p_k l_k =: f'_k  (>= 0),  and
+#         active      g_y = a f'_y + b p_y
+#         normalised  g_y = a f'_y (F - f_y) / F^2 + b p_y,   g_j = -a f_y f'_j / F^2 elsewhere,   F = sum_k f_k,
+#                     with F - f_y summed over the other classes, since f_y may be nearly all of F
+#     In p_k l_k (1 - p_k)^(c-1) for c < 1 the last factor grows without bound as p_k nears 1, but l_k nears -(1 - p_k):
+#     the product is formed as (1 - p_k)^c * (l_k / (1 - p_k)), whose second factor tends to -1.
+#     sce (Wang et al. 2019, Sec. 3.2) is cross-entropy + RCE; its authors clamp p_y from below in the former.
+#     OPTIONS: a, c, b, floor: l_y below `floor` counts as `floor`, without gradient through the active loss
+
+
+@triton.jit
+def focal(log_prob, prob, complement, GAMMA: tl.constexpr):
+    """f and f' of one class."""
+    modulation = power(complement, GAMMA)
+    ratio = tl.where(complement > 0, log_prob / tl.where(complement > 0, complement, 1.0), -1.0)
+    return -modulation * log_prob, modulation * (1.0 - GAMMA * prob * ratio)
+
+
+@triton.jit
+def apl_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    a: tl.constexpr = OPTIONS[0]
+    passive: tl.constexpr = OPTIONS[2]
+    prob = tl.exp(label_log_prob)
+    active, slope = focal(tl.maximum(label_log_prob, OPTIONS[3]), prob, label_complement, OPTIONS[1])
+    slope = tl.where(label_log_prob >= OPTIONS[3], slope, 0.0)
+    return a * active + passive * label_complement, 0.0, a * slope + passive * prob, 0.0
+
+
+APL = Rule(finish=apl_finish)
+
+
+@triton.jit
+def apl_normalised_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    loss, slope = focal(log_probs, probs, complement, OPTIONS[1])
+    return tl.where(label > 0, 0.0, loss), 0.0, tl.where(label > 0, 0.0, slope)
+
+
+@triton.jit
+def apl_normalised_finish(
+    label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr
+):
+    a: tl.constexpr = OPTIONS[0]
+    passive: tl.constexpr = OPTIONS[2]
+    prob = tl.exp(label_log_prob)
+    active, slope = focal(label_log_prob, prob, label_complement, OPTIONS[1])
+    everything = active + sum0
+    share = active / everything
+    own = a * (slope / everything) * (sum0 / everything) + passive * prob
+    return a * share + passive * label_complement, 0.0, own, -a * (share / everything)
+
+
+APL_NORMALISED = Rule(finish=apl_normalised_finish, terms=apl_normalised_terms, num_sums=1)
+
+
+# --- bootstrap (Reed et al. 2015), soft (Eq. 6): L = -sum_k (b y_k + (1 - b) p_k) l_k. With the target held fixed
+#     g_j = b y_j + (1 - b) p_j; OPTIONS (literal) differentiates p_k too, d(p_k l_k)/dl_k = p_k (1 + l_k).
+#     OPTIONS: b, literal. A class of probability 0 adds 0: log-probabilities are finite here.
+
+
+@triton.jit
+def bootstrap_soft_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    slope = probs
+    if OPTIONS[1]:
+        slope = probs * (1.0 + log_probs)
+    return probs * log_probs, 0.0, slope
+
+
+@triton.jit
+def bootstrap_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    own: tl.constexpr = OPTIONS[0]
+    return -own * label_log_prob - (1.0 - own) * sum0, 0.0, own, 1.0 - own
+
+
+BOOTSTRAP_SOFT = Rule(finish=bootstrap_finish, terms=bootstrap_soft_terms, num_sums=1)
+
+
+# --- bootstrap, hard (Eq. 7): the one-hot of the most probable class m in place of p, L = -b l_y - (1 - b) l_m, so
+#     g_j = b y_j + (1 - b) [j = m]
+
+
+@triton.jit
+def bootstrap_hard_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    chosen = tl.where(is_top, 1.0, 0.0)
+    return chosen * log_probs, 0.0, chosen
+
+
+BOOTSTRAP_HARD = Rule(finish=bootstrap_finish, terms=bootstrap_hard_terms, num_sums=1)
+
+
+# --- forward (Patrini et al. 2017, Theorem 2): L = -log m, m = sum_k T_ky p_k, with column y of T as the row's target.
+#     dm/dl_k = T_ky p_k, so g_j = T_jy p_j / m. Where T_ky = 0 for every class that p favours, m underflows; so with
+#     a_k = log T_ky + l_k and M = max_k a_k: log m = M + log S, S = sum_k exp(a_k - M), and g_j = exp(a_j - M) / S.
+
+
+@triton.jit
+def forward_log(log_probs, target):
+    return log_probs + tl.where(target > 0, tl.log(tl.where(target > 0, target, 1.0)), -1e30)
+
+
+@triton.jit
+def forward_prepare(probs, log_probs, target, OPTIONS: tl.constexpr):
+    return forward_log(log_probs, target)
+
+
+@triton.jit
+def forward_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    share = tl.exp(forward_log(log_probs, target) - total)
+    return share, 0.0, share
+
+
+@triton.jit
+def forward_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    return -total - tl.log(sum0), 0.0, 0.0, 1.0 / sum0
+
+
+FORWARD = Rule(finish=forward_finish, terms=forward_terms, num_sums=1, prepare=forward_prepare, prepare_max=True)
 
 
 # --- elr: L = -l_y + strength * log(1 - d), d = sum_k t_k clamp(p_k). Where the clamp is inactive dp_k/dl_k = p_k, so
-#     b_k = -[k = y] - strength * t_k p_k / (1 - d); where it is active the second term is 0, as in the authors' code.
+#     g_k = y_k + strength * t_k p_k / (1 - d); where it is active the second term is 0, as in the authors' code.
 #     The update renormalises the clamped probabilities, the inner product does not.
+#     The gap 1 - d nears 1e-4 as p and t agree. With m the most probable class it is formed as
+#     (1 - t_m) + t_m (1 - clamp(p_m)) - sum_{k != m} t_k clamp(p_k), of which no term is larger than it by much.
 
 
 @triton.jit
@@ -83,122 +292,168 @@ def elr_clamp(probs):
 
 
 @triton.jit
-def elr_prepare(probs, target):
+def elr_prepare(probs, log_probs, target, OPTIONS: tl.constexpr):
     return elr_clamp(probs)
 
 
 @triton.jit
-def elr_update(target, probs, total, is_label, momentum, VARIANT: tl.constexpr):
+def elr_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
     return momentum * target + ((1.0 - momentum) / total) * elr_clamp(probs)
 
 
 @triton.jit
-def elr_active(probs, target):
-    """t_k p_k where the clamp passes gradient, else 0."""
-    return tl.where(elr_clamp(probs) == probs, target * probs, 0.0)
+def elr_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    gap = tl.where(is_top, (1.0 - target) + target * elr_clamp(complement), -target * elr_clamp(probs))
+    return gap, 0.0, tl.where((probs >= 1e-4) & (complement >= 1e-4), target * probs, 0.0)
 
 
 @triton.jit
-def elr_sums(probs, log_probs, target, attention, VARIANT: tl.constexpr):
-    return target * elr_clamp(probs), elr_active(probs, target), 0.0
+def elr_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    # The gap is at least 1e-4: every clamped probability is at most 1 - 1e-4 and a target row sums to at most 1. The
+    # bound is for what rounding leaves of a target row that sums to 1.
+    gap = tl.maximum(sum0, 1e-5)
+    return -label_log_prob + strength * tl.log(gap), 0.0, 1.0, strength / gap
+
+
+ELR = Rule(finish=elr_finish, terms=elr_terms, num_sums=1, prepare=elr_prepare, update=elr_update)
+
+
+# --- elr_plus: elr on a mixup pair, L = -s l_a - (1 - s) l_b + strength * log(1 - <clamp(p), q>) with
+#     q = s t_i + (1 - s) t_j, both mixed by the skeleton; the targets are only read. OPTIONS (weighted) is the authors'
+#     code on CIFAR-100: the cross-entropy's target is y_mix * q, normalised, which is again a pair of labels, with the
+#     first one's share s q_a / (s q_a + (1 - s) q_b). Where both are 0 that is undefined, and s stays.
 
 
 @triton.jit
-def elr_finish(label_log_prob, sum0, sum1, sum2, attention, strength, VARIANT: tl.constexpr):
-    gap = 1.0 - sum0  # at least 1e-4: every clamped probability is at most 1 - 1e-4 and a target row sums to at most 1
-    scale = strength / gap
-    return -label_log_prob + strength * tl.log(gap), 0.0, scale, -1.0 - scale * sum1
+def elr_plus_blend(share, own, other, OPTIONS: tl.constexpr):
+    if OPTIONS[0]:
+        first = share * own
+        both = first + (1.0 - share) * other
+        share = tl.where(both > 0, first / tl.where(both > 0, both, 1.0), share)
+    return share
+
+
+ELR_PLUS = Rule(finish=elr_finish, terms=elr_terms, num_sums=1, blend=elr_plus_blend)
+
+
+# --- ema: no loss, t <- momentum * t + (1 - momentum) * p alone: the targets of elr_plus, from the other network
 
 
 @triton.jit
-def elr_slope(probs, log_probs, target, is_label, attention, scale, VARIANT: tl.constexpr):
-    return -scale * elr_active(probs, target) - tl.where(is_label, 1.0, 0.0)
+def ema_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
+    return momentum * target + (1.0 - momentum) * probs
 
 
-ELR = Rule(finish=elr_finish, slope=elr_slope, sums=elr_sums, num_sums=2, prepare=elr_prepare, update=elr_update)
+EMA = Rule(update=ema_update)
 
 
-# --- nal: L = -sum_k t_k log s_k - strength * log tau, s_k = tau p_k + (1 - tau) t_k, tau = sigmoid(h).
-#     With r_k = tau p_k / s_k: ds_k/dl_k = tau p_k, so b_k = -t_k r_k. For h: dtau/dh = tau (1 - tau) and
-#     tau (1 - tau) (p_k - t_k) / s_k = (1 - tau) r_k - tau (1 - r_k) = r_k - tau, so
-#     dL/dh = -sum_k t_k (r_k - tau) - strength * (1 - tau).
-#     Neither tau p_k nor (1 - tau) t_k is formed, as both may underflow: with their logarithms a_k and c_k,
-#     log s_k = max(a_k, c_k) + log(1 + exp(-|a_k - c_k|)) and r_k = sigmoid(a_k - c_k).
-#     VARIANT (the authors' code) clamps p and tau to [1e-12, 1 - 1e-12], targets to [1e-4, 1] and s to [1e-7, 1]; a
-#     clamped value passes no gradient. In these terms: l_k >= log 1e-12, |h| <= logit(1 - 1e-12), log s_k >= log 1e-7.
-#     The upper bounds of p and s cannot act: in fp32 1 - 1e-12 is 1, and s_k mixes two numbers of at most 1.
-#     A row of the table that sums to 0 was never updated and stands for the one-hot of the given label.
-
-LOG_1E12 = tl.constexpr(27.631021115928547)
-LOG_1E7 = tl.constexpr(16.11809565095832)
+# --- selc (Lu & He 2022; Lu et al. 2022, Eq. 4): soft_ce on t <- momentum * t + (1 - momentum) * p, from the one-hot of
+#     the label. A row of the table that sums to 0 was never updated and stands for that one-hot, here as in nal.
 
 
 @triton.jit
-def log_sigmoid(x):
-    return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
-
-
-@triton.jit
-def nal_prepare(probs, target):
+def target_sum(probs, log_probs, target, OPTIONS: tl.constexpr):
     return target
 
 
 @triton.jit
-def nal_update(target, probs, total, is_label, momentum, VARIANT: tl.constexpr):
-    target += tl.where(is_label & (total == 0.0), 1.0, 0.0)
-    if VARIANT:
+def selc_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
+    target += tl.where(total == 0.0, label, 0.0)
+    return momentum * target + (1.0 - momentum) * probs
+
+
+SELC = Rule(finish=soft_ce_finish, terms=soft_ce_terms, num_sums=1, prepare=target_sum, update=selc_update)
+
+
+# --- nal: L = -sum_k t_k log s_k - strength * log tau - reverse * sum_k s_k log t_k,
+#     s_k = tau p_k + (1 - tau) t_k, tau = sigmoid(h). The last term is RNAL, off at reverse = 0.
+#     With r_k = tau p_k / s_k: ds_k/dl_k = tau p_k = s_k r_k and ds_k/dh = tau (1 - tau) (p_k - t_k) = s_k (r_k - tau).
+#     So with w_k = t_k + reverse * s_k log t_k:
+#         g_k = w_k r_k    and    dL/dh = -sum_k w_k (r_k - tau) - strength * (1 - tau).
+#     Where s_k nears underflow, the logarithms a_k and c_k of tau p_k and (1 - tau) t_k take their place:
+#     log s_k = max(a_k, c_k) + log(1 + exp(-|a_k - c_k|)) and r_k = sigmoid(a_k - c_k). Elsewhere s_k itself is more
+#     exact, as a difference of logarithms has their absolute error.
+#     In RNAL log t_k is at least log 1e-4, the authors' clamp, since a one-hot's log 0 would make the loss infinite.
+#     As the gradient is p_j sum_k g_k - g_j, any multiple of p_k may be added to all g_k: RNAL's part of them,
+#     tau p_k log t_k, is formed as tau p_k log(t_k / 1e-4), which is 0 for all classes at the clamp.
+#     OPTIONS[0] (the authors' code) clamps p and tau to [1e-12, 1 - 1e-12], targets to [1e-4, 1] and s to [1e-7, 1]; a
+#     clamped value passes no gradient. In these terms: l_k >= log 1e-12, |h| <= logit(1 - 1e-12), log s_k >= log 1e-7.
+#     The upper bounds of p and s cannot act: in fp32 1 - 1e-12 is 1, and s_k mixes two numbers of at most 1.
+#     OPTIONS: code, reverse, gate: only rows with tau > gate have their targets updated.
+
+LOG_1E12 = tl.constexpr(27.631021115928547)
+LOG_1E7 = tl.constexpr(16.11809565095832)
+LOG_1E4 = tl.constexpr(9.210340371976184)
+
+
+@triton.jit
+def nal_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
+    target += tl.where(total == 0.0, label, 0.0)
+    if OPTIONS[0]:
         target = tl.maximum(target, 1e-4)
     target = momentum * target + (1.0 - momentum) * probs
-    if VARIANT:
+    if OPTIONS[0]:
         target = tl.minimum(tl.maximum(target, 1e-4), 1.0)
     return target
 
 
 @triton.jit
-def nal_logit(attention, VARIANT: tl.constexpr):
-    if VARIANT:
+def nal_logit(attention, OPTIONS: tl.constexpr):
+    if OPTIONS[0]:
         attention = tl.minimum(tl.maximum(attention, -LOG_1E12), LOG_1E12)
     return attention
 
 
 @triton.jit
-def nal_parts(log_probs, target, attention, VARIANT: tl.constexpr):
-    """log s_k, t_k where s_k passes gradient (else 0), t_k r_k where p_k does too (else 0), and r_k."""
-    floor = -LOG_1E12 if VARIANT else -1e30  # finite, so that a class whose logit is -inf gives no inf - inf
-    attention = nal_logit(attention, VARIANT)
-    own = log_sigmoid(attention) + tl.maximum(log_probs, floor)
+def nal_gate(attention, OPTIONS: tl.constexpr):
+    return tl.sigmoid(nal_logit(attention, OPTIONS)) > OPTIONS[2]
+
+
+@triton.jit
+def nal_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+    code: tl.constexpr = OPTIONS[0]
+    reverse: tl.constexpr = OPTIONS[1]
+    attention = nal_logit(attention, OPTIONS)
+    tau = tl.sigmoid(attention)
+    own = log_probs
+    own_part = probs
+    if code:
+        own = tl.maximum(log_probs, -LOG_1E12)
+        own_part = tl.maximum(probs, 1e-12)
+    own += log_sigmoid(attention)
+    own_part *= tau
     kept = log_sigmoid(-attention) + tl.log(target)
+    mix = own_part + tl.sigmoid(-attention) * target
     difference = own - kept
     decay = tl.exp(-tl.abs(difference))
-    ratio = tl.where(difference >= 0, 1.0, decay) / (1.0 + decay)
-    log_mix = tl.maximum(own, kept) + tl.log(1.0 + decay)
-    live = target
-    live_probs = target * ratio
-    if VARIANT:
+    large = mix > 1e-30
+    ratio = tl.where(large, own_part, tl.where(difference >= 0, 1.0, decay)) / tl.where(large, mix, 1.0 + decay)
+    log_mix = tl.where(large, 0.0, tl.maximum(own, kept)) + tl.log(tl.where(large, mix, 1.0 + decay))
+    if code:
         unclamped = log_mix >= -LOG_1E7
-        live = tl.where(unclamped, live, 0.0)
-        live_probs = tl.where(unclamped & (log_probs >= floor), live_probs, 0.0)
         log_mix = tl.maximum(log_mix, -LOG_1E7)
-    return log_mix, live, live_probs, ratio
+    loss = target * log_mix
+    weight = target
+    slope = target * ratio
+    clamped_slope = 0.0
+    if reverse != 0:
+        log_target = tl.log(tl.maximum(target, 1e-4))
+        reversed_loss = reverse * tl.exp(log_mix) * log_target
+        loss += reversed_loss
+        weight += reversed_loss
+        slope += reverse * tau * probs * (log_target + LOG_1E4)
+        clamped_slope = reverse * tau * probs * LOG_1E4
+    if code:
+        weight = tl.where(unclamped, weight, 0.0)
+        slope = tl.where(unclamped & (log_probs >= -LOG_1E12), slope, clamped_slope)
+    return loss, weight * (ratio - tau), slope
 
 
 @triton.jit
-def nal_sums(probs, log_probs, target, attention, VARIANT: tl.constexpr):
-    log_mix, live, live_probs, ratio = nal_parts(log_probs, target, attention, VARIANT)
-    return target * log_mix, live_probs, live * (ratio - tl.sigmoid(nal_logit(attention, VARIANT)))
+def nal_finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr):
+    logit = nal_logit(attention, OPTIONS)
+    dattention = -sum1 - strength * tl.sigmoid(-logit)
+    return -sum0 - strength * log_sigmoid(logit), tl.where(logit == attention, dattention, 0.0), 0.0, 1.0
 
 
-@triton.jit
-def nal_finish(label_log_prob, sum0, sum1, sum2, attention, strength, VARIANT: tl.constexpr):
-    logit = nal_logit(attention, VARIANT)
-    dattention = -sum2 - strength * tl.sigmoid(-logit)
-    return -sum0 - strength * log_sigmoid(logit), tl.where(logit == attention, dattention, 0.0), 1.0, -sum1
-
-
-@triton.jit
-def nal_slope(probs, log_probs, target, is_label, attention, scale, VARIANT: tl.constexpr):
-    _, _, live_probs, _ = nal_parts(log_probs, target, attention, VARIANT)
-    return -live_probs
-
-
-NAL = Rule(finish=nal_finish, slope=nal_slope, sums=nal_sums, num_sums=3, prepare=nal_prepare, update=nal_update)
+NAL = Rule(finish=nal_finish, terms=nal_terms, num_sums=2, prepare=target_sum, update=nal_update, gate=nal_gate)

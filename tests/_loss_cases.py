@@ -2,49 +2,122 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastnoise.losses import CrossEntropyLoss, ELRLoss, NALLoss, SWCELoss, reference
+from fastnoise import losses
+from fastnoise.losses import reference
 
-RULES = ("ce", "swce", "swce-literal", "elr", "nal", "nal-code")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STRENGTH, MOMENTUM = 3.0, 0.7
 # Off first, so that unvisited rows are read before any update; off again later, so that visited rows are.
 UPDATES = (False, True, True, False, True)
 
+# By case: the op, the module, the reference, and the options of both.
+CASES: dict[str, tuple[str, type[nn.Module], Callable, dict[str, Any]]] = {
+    "ce": ("ce", losses.CrossEntropyLoss, reference.ce, {}),
+    "ce-smooth": ("label_smoothing", losses.CrossEntropyLoss, reference.ce, {"label_smoothing": 0.1}),
+    "ce-soft": ("soft_ce", losses.CrossEntropyLoss, reference.ce, {}),
+    "swce": ("swce", losses.SWCELoss, reference.swce, {}),
+    "swce-literal": ("swce", losses.SWCELoss, reference.swce, {"weight": "literal"}),
+    "gce": ("gce", losses.GCELoss, reference.gce, {"q": 0.7}),
+    "gce-truncated": ("gce", losses.GCELoss, reference.gce, {"q": 0.7, "k": 0.1}),
+    "sce": ("apl", losses.SCELoss, reference.sce, {"alpha": 0.1, "beta": 1.0}),
+    "sce-paper": ("apl", losses.SCELoss, reference.sce, {"alpha": 6.0, "beta": 0.1, "variant": "paper"}),
+    "mae": ("apl", losses.MAELoss, reference.mae, {}),
+    "mae-reduced": ("apl", losses.MAELoss, reference.mae, {"form": "reduced"}),
+    "focal": ("apl", losses.FocalLoss, reference.focal, {"gamma": 0.5}),
+    "focal-2": ("apl", losses.FocalLoss, reference.focal, {"gamma": 2.0}),
+    "nce": ("apl_normalised", losses.NCELoss, reference.nce, {}),
+    "nfl": ("apl_normalised", losses.NFLLoss, reference.nfl, {"gamma": 0.5}),
+    "apl": ("apl_normalised", losses.APLLoss, reference.apl, {"alpha": 10.0}),
+    "apl-nfl-rce": ("apl_normalised", losses.APLLoss, reference.apl, {"active": "nfl", "passive": "rce", "beta": 0.1}),
+    "apl-focal-l1": ("apl", losses.APLLoss, reference.apl, {"active": "focal", "mae": "l1"}),
+    "bootstrap": ("bootstrap_soft", losses.BootstrapLoss, reference.bootstrap, {}),
+    "bootstrap-detached": ("bootstrap_soft", losses.BootstrapLoss, reference.bootstrap, {"target": "detached"}),
+    "bootstrap-hard": ("bootstrap_hard", losses.BootstrapLoss, reference.bootstrap, {"kind": "hard"}),
+    "forward": ("forward", losses.ForwardLoss, reference.forward, {}),
+    "elr": ("elr", losses.ELRLoss, reference.elr, {}),
+    "elr_plus": ("elr_plus", losses.ELRPlusLoss, reference.elr_plus, {}),
+    "elr_plus-weighted": ("elr_plus", losses.ELRPlusLoss, reference.elr_plus, {"target": "weighted"}),
+    "selc": ("selc", losses.SELCLoss, reference.selc, {}),
+    "nal": ("nal", losses.NALLoss, reference.nal, {}),
+    "nal-code": ("nal", losses.NALLoss, reference.nal, {"variant": "code"}),
+    "nal-reverse": ("nal", losses.NALLoss, reference.nal, {"reverse": 0.1, "gate": 0.4}),
+    "nal-code-reverse": ("nal", losses.NALLoss, reference.nal, {"variant": "code", "reverse": 0.1, "gate": 0.4}),
+}
+RULES = tuple(CASES)
+ONE_PER_OP = tuple({op: case for case, (op, *_) in reversed(CASES.items())}.values())
+STATEFUL = tuple(case for case, (op, *_) in CASES.items() if op in ("elr", "elr_plus", "selc", "nal"))
+DETACHED = ("swce", "bootstrap-detached")
+"""Cases that hold a factor of the loss fixed, which a difference quotient does not see."""
 
-def build(rule: str, num_samples: int, num_classes: int, reduction: str = "none") -> nn.Module:
-    name, _, variant = rule.partition("-")
-    options = {"strength": STRENGTH, "momentum": MOMENTUM, "reduction": reduction}
-    if name == "ce":
-        return CrossEntropyLoss(reduction=reduction)
-    if name == "swce":
-        return SWCELoss(weight=variant or "detached", reduction=reduction)
-    if name == "elr":
-        return ELRLoss(num_samples, num_classes, **options)
-    return NALLoss(num_samples, num_classes, variant=variant or "paper", **options)
+
+def transition_of(num_classes: int) -> Tensor:
+    """Pair noise: zeros where no class turns into another."""
+    return 0.7 * torch.eye(num_classes) + 0.3 * torch.eye(num_classes).roll(1, 1)
 
 
-def call(loss: Callable, rule: str, logits: Tensor, attention: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-    return loss(logits, labels, index, *([attention] if rule.startswith("nal") else []))
+def soft_labels_of(labels: Tensor, num_classes: int) -> Tensor:
+    return torch.full((len(labels), num_classes), 0.2 / num_classes).scatter_(1, labels[:, None].cpu(), 0.8)
+
+
+def pair_of(labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels, indices and shares of a mixup batch; some samples are mixed with one of their own label."""
+    return labels.flip(0), index.flip(0), torch.linspace(1, 0, len(labels), device=labels.device)
+
+
+def build(rule: str, num_samples: int, num_classes: int, reduction: str = "none", **common: Any) -> nn.Module:
+    op, module, _, options = CASES[rule]
+    options = options | {"reduction": reduction} | common
+    if op == "forward":
+        return module(transition_of(num_classes), **options)
+    if rule in STATEFUL:
+        if op != "selc":
+            options["strength"] = STRENGTH
+        return module(num_samples, num_classes, momentum=MOMENTUM, **options)
+    return module(**options)
+
+
+def call(
+    loss: Callable, rule: str, logits: Tensor, attention: Tensor, labels: Tensor, index: Tensor, **keywords: Any
+) -> Tensor:
+    """ELR+ also updates its targets, from other logits, as its other network would."""
+    op = CASES[rule][0]
+    if op == "nal":
+        return loss(logits, labels, index, attention, **keywords)
+    if op == "elr_plus":
+        loss.update_targets(logits.detach().flip(0), index)
+        return loss(logits, labels, index, *pair_of(labels, index), **keywords)
+    if op == "soft_ce":
+        labels = soft_labels_of(labels, logits.shape[1]).to(logits.device)
+    return loss(logits, labels, index, **keywords)
 
 
 def call_reference(
     rule: str, logits: Tensor, attention: Tensor, labels: Tensor, index: Tensor, table: Tensor, update: bool
 ) -> Tensor:
     """The reference's loss per sample; writes the batch's rows of `table`."""
-    name, _, variant = rule.partition("-")
-    if name == "ce":
-        return reference.ce(logits, labels)
-    if name == "swce":
-        return reference.swce(logits, labels, weight=variant or "detached")
-    options = {"strength": STRENGTH, "momentum": MOMENTUM, "update": update}
-    if name == "elr":
-        loss, rows = reference.elr(logits, labels, table[index], **options)
-    else:
-        loss, rows = reference.nal(logits, attention, labels, table[index], variant=variant or "paper", **options)
+    op, _, function, options = CASES[rule]
+    if op == "forward":
+        return function(logits, labels, transition_of(logits.shape[1]))
+    if op == "soft_ce":
+        return function(logits, soft_labels_of(labels, logits.shape[1]).to(logits.dtype))
+    if op == "elr_plus":
+        if update:
+            table[index] = reference.update_targets(logits.flip(0), table[index], momentum=MOMENTUM)
+        pair_labels, pair_index, share = pair_of(labels, index)
+        rows = share.to(table.dtype), table[index], table[pair_index]
+        return function(logits, labels, pair_labels, *rows, strength=STRENGTH, **options)
+    if rule not in STATEFUL:
+        return function(logits, labels, **options)
+    options = options | {"momentum": MOMENTUM, "update": update}
+    if op != "selc":
+        options["strength"] = STRENGTH
+    inputs = (logits, attention, labels) if op == "nal" else (logits, labels)
+    loss, rows = function(*inputs, table[index], **options)
     table[index] = rows.detach()
     return loss
 
@@ -53,9 +126,9 @@ def call_reference(
 class Errors:
     """Largest distance from the float64 reference over all steps.
 
-    Losses relative to max(1, |loss|); gradients per row, relative to the row's norm but at least to 0.01 of the
-    upstream gradient (see `relative`); attention gradients relative to the batch's norm; targets absolute. `*_torch`
-    is what autograd attains in fp32 arithmetic when it takes and returns the same dtypes.
+    Losses relative to max(1, |loss|); gradients per row, relative to the row's norm; attention gradients relative to
+    the batch's norm; targets absolute. `*_torch` is what autograd attains in fp32 arithmetic when it takes and returns
+    the same dtypes.
     """
 
     loss: float
@@ -95,15 +168,10 @@ def leaf(tensor: Tensor, device: str = "cpu") -> Tensor:
     return tensor.to(device).detach().requires_grad_()
 
 
-def relative(error: Tensor, exact: Tensor, upstream: Tensor) -> float:
-    """Largest row error relative to the row's norm, or to 0.01 of the upstream gradient where that is more.
-
-    A row is a difference of terms of the size of the upstream gradient. Where they cancel (p_y near 1, or p near t) no
-    fp32 arithmetic keeps relative precision: autograd's own error relative to the norm then reaches 0.1.
-    """
+def relative(error: Tensor, exact: Tensor) -> float:
+    """Largest row error relative to the row's norm; a row below the least normal numbers of fp32 counts as 1e-30."""
     norm = torch.linalg.vector_norm
-    scale = torch.maximum(norm(exact, dim=-1), 0.01 * upstream.abs().double())
-    return float((norm(error, dim=-1) / scale).max())
+    return float((norm(error, dim=-1) / norm(exact, dim=-1).clamp(min=1e-30)).max())
 
 
 def measure(
@@ -149,21 +217,22 @@ def measure(
             ("attention", attention, torch_attention, exact_attention),
         ):
             if true.grad is not None:
-                upstream = data.upstream if name == "gradient" else torch.zeros(())
-                found[name].append(relative(given.grad.cpu() - true.grad, true.grad, upstream))
-                found[f"{name}_torch"].append(relative(by_torch.grad - true.grad, true.grad, upstream))
+                found[name].append(relative(given.grad.cpu() - true.grad, true.grad))
+                found[f"{name}_torch"].append(relative(by_torch.grad - true.grad, true.grad))
         if hasattr(module, "targets"):
             found["targets"].append(float((module.targets.cpu().double() - exact_table).abs().max()))
     return Errors(**{name: max(values) for name, values in found.items()})
 
 
-def assert_close(errors: Errors, dtype: str) -> None:
-    """fp32 within 1e-5, half precision within 4 times autograd's own error.
+def assert_close(errors: Errors, dtype: str, rule: str = "") -> None:
+    """fp32 within 1e-5 of each row's norm, half precision within 4 times autograd's own error.
 
-    The factor also covers fp32 where the problem itself is ill-conditioned: in ELR's log(1 - <p, t>) a target's
-    rounding of 3e-8 is divided by 1 - <p, t>, which two confident classes bring to 0.01.
+    Plain NAL has rows that no fp32 arithmetic gets right: with a target 0.7 y + 0.3 p and a small p_y the terms of the
+    gradient cancel down to p_y, and the rounding of the stored target alone moves it by 1e-7 / p_y. There fp32 too is
+    held to 4 times autograd's error; attention gradients are rounded to the logits' dtype.
     """
     assert errors.loss < 1e-5, errors
     assert errors.targets < 1e-6, errors
-    for error, by_torch in ((errors.gradient, errors.gradient_torch), (errors.attention, errors.attention_torch)):
-        assert error <= max(1e-5 if dtype == "float32" else 0, 4 * by_torch), errors
+    exact = dtype == "float32" and rule not in ("nal", "nal-code")
+    assert errors.gradient <= (1e-5 if exact else max(1e-5, 4 * errors.gradient_torch)), errors
+    assert errors.attention <= (1e-5 if dtype == "float32" else 4 * errors.attention_torch), errors

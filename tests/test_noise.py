@@ -30,6 +30,17 @@ from fastnoise.noise.maps import CIFAR100_COARSE
 Result = TypeVar("Result")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+MORE_MODELS = (
+    "symmetric:0.4,quota=class",
+    "pair:0.4,quota=global",
+    "symmetric:0.4,classes=0-3",
+    "asymmetric:0.4,map=cifar10,sequential=true",
+    "heterogeneous:0.4,clean=1",
+    "heterogeneous:0.4,clean=1,strategy=2",
+    "matrix:no.npy",
+    "idn:0.4",
+    "pmd:0.4",
+)
 MODELS = ("symmetric:0.4", "symmetric:0.4,true_class=included", "asymmetric:0.4,map=cifar10", "pair:0.45")
 
 
@@ -92,7 +103,10 @@ def test_parsed_fields():
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("symetric:0.4", ["unknown noise 'symetric'", "did you mean 'symmetric'?", "valid: asymmetric, human"]),
+        (
+            "symetric:0.4",
+            ["unknown noise 'symetric'", "did you mean 'symmetric'?", "valid: asymmetric, heterogeneous, human"],
+        ),
         ("", ["unknown noise ''", "valid:"]),
         ("sym\nmetric:0.4", ["unknown noise 'sym\\nmetric'", "'symmetric'"]),
         ("symmetric", ["needs a rate", "'symmetric:0.4'"]),
@@ -104,14 +118,15 @@ def test_parsed_fields():
         ("symmetric:-0.1", ["rate -0.1 is outside [0, 1]"]),
         ("symmetric:40", ["rate 40.0 is outside [0, 1]", "write 0.4 for 40 %"]),
         ("symmetric:0.4,true_clas=included", ["no option 'true_clas'", "did you mean 'true_class'?"]),
-        ("symmetric:0.4,map=cifar10", ["no option 'map'", "valid: true_class"]),
+        ("symmetric:0.4,map=cifar10", ["no option 'map'", "valid: classes, quota, true_class"]),
         ("symmetric:0.4,true_class=include", ["unknown true_class 'include'", "did you mean 'included'?"]),
         ("symmetric:0.4,true_class", ["'true_class' needs a value", "excluded, included"]),
         ("symmetric:0.4,true_class=", ["'true_class' needs a value"]),
         ("symmetric:0.4,true_class=included,true_class=excluded", ["given twice"]),
         ("symmetric:0.4,", ["no option ''"]),
         ("asymmetric:0.4,map=block", ["unknown map 'block'", "did you mean 'block5'?", "superclass"]),
-        ("pair:0.4,map=block5", ["no option 'map'", "it takes none"]),
+        ("pair:0.4,map=block5", ["no option 'map'", "valid: quota"]),
+        ("human:worse,map=block5", ["no option 'map'", "it takes none"]),
         ("none:0.4", ["takes nothing behind a colon, got '0.4'"]),
         ("human", ["needs a name", "'human:worse'"]),
         ("human:", ["nothing follows the colon"]),
@@ -149,7 +164,11 @@ def test_parse_refuses_other_types():
 
 
 @given(
-    st.text(max_size=60) | st.from_regex(r"\A(none|symmetric|asymmetric|pair|human)(:[^,]{0,8})?(,[a-z_]*=?\w*){0,3}")
+    st.text(max_size=60)
+    | st.from_regex(
+        r"\A(none|symmetric|asymmetric|pair|human|matrix|heterogeneous|idn|pmd)(:[^,]{0,8})?(,[a-z_]*=?\w*){0,3}"
+    )
+    | st.from_regex(r"\A(symmetric:0.4,classes|heterogeneous:0.4,clean)=[0-9+-]{1,12}\Z")
 )
 @example("human:a\nb")
 def test_parse_any_text(text: str):
@@ -454,7 +473,7 @@ def test_transition_has_true_classes_in_rows():
         (ConfigError, ["a noise spec is a text", "got float"], {"spec": 0.4}),
         (
             ConfigError,
-            ["without a data set", "map=NAME", "block5, cifar10, mnist, superclass"],
+            ["without a data set", "map=NAME", "block5, cifar10, cycle100, mnist, sce, superclass"],
             {"spec": "asymmetric:0.4"},
         ),
         (ConfigError, ["data set 'digits' has no map"], {"spec": "asymmetric:0.4", "dataset": "digits"}),
@@ -526,7 +545,9 @@ def corrupt_arguments(draw: st.DrawFn) -> dict[str, Any]:
             ),
             st.lists(st.integers() | st.none() | st.text(), max_size=5),
         ),
-        "spec": st.sampled_from([*MODELS, "none", "human:a", "asymmetric:0.5"]) | st.text(max_size=8) | st.floats(),
+        "spec": st.sampled_from([*MODELS, *MORE_MODELS, "none", "human:a", "asymmetric:0.5"])
+        | st.text(max_size=8)
+        | st.floats(),
         "seed": st.integers() | st.none(),
         "num_classes": st.integers() | st.floats(),
         "threads": st.integers(max_value=-1) | st.none(),

@@ -2,45 +2,56 @@
 
 import pytest
 import torch
-from _loss_cases import RULES, batches, build, call, leaf
+from _loss_cases import CASES, RULES, batches, build, call, leaf, pair_of, soft_labels_of, transition_of
 from torch.library import opcheck
 
 from fastnoise import ops
 from fastnoise.errors import DataError
 from fastnoise.ops.registry import OPS, FusedOp
 
+# Every op with the options of every case that uses it.
+VARIANTS = [*{(op, getattr(build(rule, 20, 10), "form", (None, ()))[1]): None for rule, (op, *_) in CASES.items()}]
 
-def inputs_of(op: FusedOp, variant: bool) -> tuple:
+
+def inputs_of(op: FusedOp, options: tuple) -> tuple:
     data = batches(10, torch.float32, 8, 20, 1)[0]
+    pair_labels, pair_index, share = pair_of(data.labels, data.index)
     given = {
         "logits": data.logits,
         "attention": data.attention,
         "labels": data.labels,
+        "pair_labels": pair_labels,
         "index": data.index,
+        "pair_index": pair_index,
+        "share": share,
+        "soft_labels": soft_labels_of(data.labels, 10),
+        "columns": transition_of(10).T.contiguous(),
         "targets": torch.zeros(20, 10),
         "knobs": torch.tensor([1.0, 0.7, 3.0]),
-        "variant": variant,
     }
-    return tuple(given[name] for name in op.names)
+    return *(given[name] for name in op.tensors), *options, *op.settings.values()
 
 
-@pytest.mark.parametrize("variant", [False, True])
-@pytest.mark.parametrize("name", OPS)
-def test_opcheck(name: str, variant: bool) -> None:
+@pytest.mark.parametrize(("name", "options"), [*VARIANTS, ("ema", ())])
+def test_opcheck(name: str, options: tuple) -> None:
     """Schema, declared mutation, fake kernel and AOT dispatch. Inputs need no gradient: `Fused` gives that."""
-    opcheck(OPS[name].overload, inputs_of(OPS[name], variant))
+    opcheck(OPS[name].overload, inputs_of(OPS[name], options))
 
 
-@pytest.mark.parametrize("name", OPS)
-def test_mutates_the_targets_alone(name: str) -> None:
+def test_every_op_is_checked() -> None:
+    assert {name for name, _ in VARIANTS} | {"ema"} == set(OPS)
+
+
+@pytest.mark.parametrize(("name", "options"), [*dict(VARIANTS).items(), ("ema", ())])
+def test_mutates_the_targets_alone(name: str, options: tuple) -> None:
     op = OPS[name]
     written = [argument.name for argument in op.overload._schema.arguments if argument.is_write]
-    assert written == (["targets"] if "targets" in op.names else [])
-    inputs = inputs_of(op, False)
+    assert written == (["targets", "visits"] if op.updates_table else [])
+    inputs = inputs_of(op, options)
     before = [x.clone() if isinstance(x, torch.Tensor) else x for x in inputs]
     op.overload(*inputs)
-    for argument, was, now in zip(op.names, before, inputs, strict=True):
-        if argument == "targets":
+    for argument, was, now in zip((*op.names, *op.settings), before, inputs, strict=True):
+        if argument == "targets" and op.updates_table:
             assert not torch.equal(was, now)
             assert now._version > 0, "autograd must see the update"
         elif isinstance(now, torch.Tensor):
@@ -92,6 +103,6 @@ def test_refused_table(targets: torch.Tensor) -> None:
 
 def test_backends() -> None:
     found = ops.backends()
-    assert set(found) == {"ce", "elr", "nal", "swce"}
+    assert set(found) == {*OPS, "select"}
     assert all(devices["cpu"] == "torch" for devices in found.values())
     assert all(devices["cuda"] in ("triton", "unavailable (triton is not installed)") for devices in found.values())

@@ -1,18 +1,71 @@
 #include "core/cpu.hpp"
 
+#include <cstdlib>
+#include <string>
+
+#include "core/kernels.hpp"
+#include "core/targets.hpp"
+
 namespace fastnoise {
 
-const char* simd_level() {
+const char* name_of(Isa isa) {
+    switch (isa) {
+        case Isa::avx512:
+            return "avx512";
+        case Isa::avx2:
+            return "avx2";
+        default:
+            return "generic";
+    }
+}
+
+Isa simd_level() {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     // The compiler's runtime asks cpuid, and xgetbv whether the system saves the wide registers.
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
-        return "avx512";
+        return Isa::avx512;
     }
-    if (__builtin_cpu_supports("avx2")) return "avx2";
+    if (__builtin_cpu_supports("avx2")) return Isa::avx2;
 #endif
-    return "generic";
+    return Isa::generic;
+}
+
+const Kernels* kernels_of(Isa isa) {
+    if (isa > simd_level()) return nullptr;
+    if (isa == Isa::generic) return &generic::kKernels;
+#if FASTNOISE_X86_TARGETS
+    return isa == Isa::avx2 ? &avx2::kKernels : &avx512::kKernels;
+#else
+    return nullptr;
+#endif
+}
+
+namespace {
+
+const Kernels& choose() {
+    const char* const forced = std::getenv("FASTNOISE_FORCE_ISA");
+    const Kernels* widest = nullptr;
+    std::string available;
+    for (const Isa isa : kIsas) {
+        const Kernels* const kernels = kernels_of(isa);
+        if (!kernels) continue;
+        if (forced && forced == std::string(name_of(isa))) return *kernels;
+        widest = kernels;
+        available += (available.empty() ? "" : ", ") + std::string(name_of(isa));
+    }
+    if (!forced || !*forced) return *widest;
+    std::string shown;
+    for (const char* c = forced; *c; ++c) shown += (*c >= ' ' && *c <= '~') ? *c : '?';
+    throw IsaError("FASTNOISE_FORCE_ISA is '" + shown + "': this machine has " + available);
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+    static const Kernels& chosen = choose();
+    return chosen;
 }
 
 }  // namespace fastnoise

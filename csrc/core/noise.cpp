@@ -1,8 +1,8 @@
 #include "core/noise.hpp"
 
 #include <algorithm>
+#include <cmath>
 
-#include "core/draws.hpp"
 #include "core/parallel.hpp"
 
 namespace fastnoise {
@@ -11,103 +11,185 @@ namespace {
 // A thread costs about as much to start as a thousand groups take.
 constexpr std::size_t kGroupsPerThread = 1024;
 
-// Labels [first, first + size) as 32-bit words, with zeros behind; the models thus see one type and no bad label, even
-// if another thread writes to the array meanwhile.
-template <class Label>
-void load(const Label* labels, std::size_t first, std::size_t size, std::uint32_t num_classes, Group& label) {
-    if (size < kGroup) label.fill(0);
-    bool bad = false;
-    for (std::size_t j = 0; j < size; ++j) {
-        const auto wide = static_cast<std::uint64_t>(labels[first + j]);  // negative ones become huge
-        label[j] = static_cast<std::uint32_t>(wide);
-        bad |= wide >= num_classes;
-    }
-    if (!bad) return;
-    for (std::size_t j = 0; j < size; ++j) {
-        const Label value = labels[first + j];
-        if (static_cast<std::uint64_t>(value) >= num_classes) {
-            throw LabelError(first + j, std::to_string(value), num_classes);
-        }
-        label[j] = static_cast<std::uint32_t>(value);
+std::size_t groups_of(std::size_t count) { return count / kGroup + (count % kGroup != 0); }
+
+std::uint64_t read(const Labels& labels, std::size_t position) {
+    switch (labels.bytes) {
+        case 1:
+            return static_cast<const std::uint8_t*>(labels.data)[position];
+        case 2:
+            return static_cast<const std::uint16_t*>(labels.data)[position];
+        case 4:
+            return static_cast<const std::uint32_t*>(labels.data)[position];
+        default:
+            return static_cast<const std::uint64_t*>(labels.data)[position];
     }
 }
 
-// target(group, label, out) says what each label of the group would flip to.
-template <class Label, class Target>
-void corrupt(const Label* labels, std::int64_t* noisy, std::size_t count, std::uint32_t num_classes, const Draw& draw,
-             const Target& target) {
-    const Threshold threshold(draw.rate);
-    const std::size_t groups = count / kGroup + (count % kGroup != 0);
-    parallel_for(groups, kGroupsPerThread, draw.threads, [&](std::size_t begin, std::size_t end) {
-        Group label, to, result;
-        for (std::size_t group = begin; group < end; ++group) {
-            const std::size_t first = group * kGroup, size = std::min(kGroup, count - first);
-            load(labels, first, size, num_classes, label);
-            target(group, label, to);
-            threshold.select(draw.seed, group, label, to, result);
-            std::copy_n(result.data(), size, noisy + first);
+Job make_job(const Labels& labels, std::uint32_t num_classes) {
+    Job job{};
+    job.labels = labels.data;
+    job.label_bytes = labels.bytes;
+    job.count = labels.count;
+    // The loops read labels as unsigned: a negative one has its highest bit set.
+    job.limit = num_classes;
+    if (labels.is_signed) job.limit = std::min<std::uint64_t>(job.limit, std::uint64_t{1} << (8 * labels.bytes - 1));
+    job.model.num_classes = num_classes;
+    return job;
+}
+
+// Runs `kernel` over groups [begin, end), and throws LabelError where it stops at a group with a bad label.
+template <class Kernel>
+void run(const Kernel& kernel, const Job& job, const Labels& labels, std::size_t begin, std::size_t end) {
+    while ((begin = kernel(job, begin, end)) != end) {
+        const std::size_t first = begin * kGroup;
+        for (std::size_t i = first; i < std::min(labels.count, first + kGroup); ++i) {
+            const std::uint64_t value = read(labels, i);
+            if (value < job.limit) continue;
+            const int unused = 64 - 8 * static_cast<int>(labels.bytes);
+            const auto with_sign = static_cast<std::int64_t>(value << unused) >> unused;
+            throw LabelError(i, labels.is_signed ? std::to_string(with_sign) : std::to_string(value),
+                             job.model.num_classes);
+        }
+        // Another thread has mended the array meanwhile: go on with that group.
+    }
+}
+
+// Jobs for each seed, cut into threads over all of them.
+template <class Prepare>
+void run_all(const Labels& labels, std::size_t seeds, unsigned threads, const Prepare& prepare) {
+    const auto& kernel = kernels().corrupt;
+    const std::size_t groups = groups_of(labels.count);
+    if (!groups) return;
+    parallel_for(groups * seeds, kGroupsPerThread, threads, [&](std::size_t begin, std::size_t end) {
+        while (begin < end) {
+            const std::size_t seed = begin / groups, first = begin % groups, size = std::min(end - begin, groups - first);
+            const Job job = prepare(seed);
+            run(kernel, job, labels, first, first + size);
+            begin += size;
         }
     });
 }
 
 }  // namespace
 
-template <class Label>
-void check_labels(const Label* labels, std::size_t count, std::uint32_t num_classes) {
-    Group label;
-    for (std::size_t first = 0; first < count; first += kGroup) {
-        load(labels, first, std::min(kGroup, count - first), num_classes, label);
-    }
+void check_labels(const Labels& labels, std::uint32_t num_classes) {
+    run(kernels().check, make_job(labels, num_classes), labels, 0, groups_of(labels.count));
 }
 
-template <class Label>
-void corrupt_symmetric(const Label* labels, std::int64_t* noisy, std::size_t count, std::uint32_t num_classes,
-                       TrueClass true_class, const Draw& draw) {
-    const std::uint64_t seed = draw.seed;
-    if (true_class == TrueClass::included) {
-        corrupt(labels, noisy, count, num_classes, draw, [=](std::uint64_t group, const Group&, Group& to) {
-            bounded_group(num_classes, seed, Purpose::target, group, to);
-        });
+void corrupt(const Labels& labels, const Model& model, const std::vector<double>& rates,
+             const std::vector<std::uint64_t>& seeds, unsigned threads, const Noisy& noisy) {
+    std::vector<Threshold> thresholds(rates.size());
+    std::transform(rates.begin(), rates.end(), thresholds.begin(), Threshold::of);
+    // A matrix has decided by itself: its targets are taken for all, whose words are 0.
+    if (model.kind == Model::Kind::matrix) std::fill(thresholds.begin(), thresholds.end(), Threshold{1, 0});
+    run_all(labels, seeds.size(), threads, [&](std::size_t seed) {
+        Job job = make_job(labels, model.num_classes);
+        job.model = model;
+        job.seed = seeds[seed];
+        job.thresholds = thresholds.data();
+        job.rates = thresholds.size();
+        job.noisy = static_cast<char*>(noisy.data) + seed * labels.count * noisy.bytes;
+        job.noisy_bytes = noisy.bytes;
+        job.stride = seeds.size() * labels.count * noisy.bytes;
+        return job;
+    });
+}
+
+void corrupt_chosen(const Labels& labels, const Model& model, const std::vector<std::uint8_t>& chosen,
+                    std::uint64_t seed, unsigned threads, const Noisy& noisy) {
+    const Threshold all_zeros{1, 0};  // the words are 0 where chosen, else the largest
+    run_all(labels, 1, threads, [&](std::size_t) {
+        Job job = make_job(labels, model.num_classes);
+        job.model = model;
+        job.seed = seed;
+        job.thresholds = &all_zeros;
+        job.rates = 1;
+        job.chosen = chosen.data();
+        job.noisy = noisy.data;
+        job.noisy_bytes = noisy.bytes;
+        return job;
+    });
+}
+
+std::size_t quota_of(double rate, std::size_t count) {
+    // 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant: two units in the last place are the most by which
+    // the rounding of the rate and of the product take it below.
+    const double product = rate * static_cast<double>(count);
+    return std::min(count, static_cast<std::size_t>(product * (1 + 0x1p-51)));
+}
+
+std::vector<std::uint8_t> choose_quota(const Labels& labels, std::uint32_t num_classes, double rate, bool per_class,
+                                       std::uint64_t seed, unsigned threads) {
+    check_labels(labels, num_classes);
+    const std::size_t count = labels.count;
+    std::vector<std::uint32_t> words(groups_of(count) * kGroup);
+    const auto& kernel = kernels().draw_words;
+    parallel_for(groups_of(count), kGroupsPerThread, threads, [&](std::size_t begin, std::size_t end) {
+        kernel(seed, Purpose::flip, begin, end, words.data() + begin * kGroup);
+    });
+
+    // Keys by class: the word above, the position below.
+    std::vector<std::uint64_t> keys(count);
+    std::vector<std::size_t> ends;
+    if (per_class) {
+        // Class numbers up to 2^31 may be sparse: only those that occur take room.
+        std::vector<std::uint32_t> classes(count);
+        std::uint32_t top = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            // Read anew, so maybe changed by another thread since the check.
+            classes[i] = static_cast<std::uint32_t>(std::min<std::uint64_t>(read(labels, i), num_classes - 1));
+            top = std::max(top, classes[i]);
+        }
+        if (top < std::max<std::size_t>(count, 65536)) {
+            ends.resize(std::size_t{top} + 2);
+            for (const auto c : classes) ++ends[c + 1];
+            for (std::size_t c = 1; c < ends.size(); ++c) ends[c] += ends[c - 1];
+            for (std::size_t i = 0; i < count; ++i) keys[ends[classes[i]]++] = std::uint64_t{words[i]} << 32 | i;
+            ends.pop_back();  // filled, each class's beginning has become its end
+        } else {
+            std::vector<std::uint32_t> order(count);
+            for (std::size_t i = 0; i < count; ++i) order[i] = static_cast<std::uint32_t>(i);
+            std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+                return classes[a] != classes[b] ? classes[a] < classes[b] : a < b;
+            });
+            for (std::size_t i = 0; i < count; ++i) {
+                keys[i] = std::uint64_t{words[order[i]]} << 32 | order[i];
+                if (i + 1 == count || classes[order[i]] != classes[order[i + 1]]) ends.push_back(i + 1);
+            }
+        }
     } else {
-        corrupt(labels, noisy, count, num_classes, draw, [=](std::uint64_t group, const Group& label, Group& to) {
-            bounded_group(num_classes - 1, seed, Purpose::target, group, to);
-            for (std::size_t j = 0; j < kGroup; ++j) to[j] += to[j] >= label[j];  // step over the true class
-        });
+        for (std::size_t i = 0; i < count; ++i) keys[i] = std::uint64_t{words[i]} << 32 | i;
+        ends.push_back(count);
     }
+
+    std::vector<std::uint8_t> chosen(count);
+    const auto choose = [&](std::uint64_t key) { chosen[static_cast<std::uint32_t>(key)] = 1; };
+    std::size_t begin = 0;
+    for (const std::size_t end : ends) {
+        const std::size_t quota = quota_of(rate, end - begin);
+        if (quota) {
+            const auto first = keys.begin() + begin, last = keys.begin() + end;
+            std::nth_element(first, first + (quota - 1), last);
+            const std::uint32_t bound = static_cast<std::uint32_t>(*(first + (quota - 1)) >> 32);
+            // Positions must not decide between equal words: those are drawn further.
+            std::vector<std::pair<std::uint32_t, std::uint64_t>> ties;
+            std::size_t left = quota;
+            std::for_each(first, last, [&](std::uint64_t key) {
+                const auto word = static_cast<std::uint32_t>(key >> 32);
+                if (word < bound) {
+                    choose(key);
+                    --left;
+                } else if (word == bound) {
+                    ties.emplace_back(draw(seed, Purpose::flip, static_cast<std::uint32_t>(key), 1), key);
+                }
+            });
+            std::sort(ties.begin(), ties.end());
+            for (std::size_t i = 0; i < left; ++i) choose(ties[i].second);
+        }
+        begin = end;
+    }
+    return chosen;
 }
-
-template <class Label>
-void corrupt_mapped(const Label* labels, std::int64_t* noisy, std::size_t count, std::uint32_t num_classes,
-                    const std::uint32_t* class_map, const Draw& draw) {
-    corrupt(labels, noisy, count, num_classes, draw, [=](std::uint64_t, const Group& label, Group& to) {
-        for (std::size_t j = 0; j < kGroup; ++j) to[j] = class_map[label[j]];
-    });
-}
-
-template <class Label>
-void corrupt_pair(const Label* labels, std::int64_t* noisy, std::size_t count, std::uint32_t num_classes,
-                  const Draw& draw) {
-    corrupt(labels, noisy, count, num_classes, draw, [=](std::uint64_t, const Group& label, Group& to) {
-        for (std::size_t j = 0; j < kGroup; ++j) to[j] = label[j] + 1 == num_classes ? 0 : label[j] + 1;
-    });
-}
-
-#define FASTNOISE_INSTANTIATE(Label)                                                                                 \
-    template void check_labels(const Label*, std::size_t, std::uint32_t);                                            \
-    template void corrupt_symmetric(const Label*, std::int64_t*, std::size_t, std::uint32_t, TrueClass, const Draw&); \
-    template void corrupt_mapped(const Label*, std::int64_t*, std::size_t, std::uint32_t, const std::uint32_t*,       \
-                                 const Draw&);                                                                       \
-    template void corrupt_pair(const Label*, std::int64_t*, std::size_t, std::uint32_t, const Draw&);
-
-FASTNOISE_INSTANTIATE(std::uint8_t)
-FASTNOISE_INSTANTIATE(std::uint16_t)
-FASTNOISE_INSTANTIATE(std::uint32_t)
-FASTNOISE_INSTANTIATE(std::uint64_t)
-FASTNOISE_INSTANTIATE(std::int8_t)
-FASTNOISE_INSTANTIATE(std::int16_t)
-FASTNOISE_INSTANTIATE(std::int32_t)
-FASTNOISE_INSTANTIATE(std::int64_t)
-
-#undef FASTNOISE_INSTANTIATE
 
 }  // namespace fastnoise

@@ -11,22 +11,16 @@ inline constexpr int kPhiloxRounds = 10;
 inline constexpr std::uint32_t kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
 inline constexpr std::uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;
 
-// One round on the counter words x0..x3 with the round key (k0, k1).
-inline void philox_round(std::uint32_t& x0, std::uint32_t& x1, std::uint32_t& x2, std::uint32_t& x3, std::uint32_t k0,
-                         std::uint32_t k1) {
-    const std::uint64_t p0 = std::uint64_t{kPhiloxMultiplier0} * x0;
-    const std::uint64_t p1 = std::uint64_t{kPhiloxMultiplier1} * x2;
-    x0 = static_cast<std::uint32_t>(p1 >> 32) ^ x1 ^ k0;
-    x2 = static_cast<std::uint32_t>(p0 >> 32) ^ x3 ^ k1;
-    x1 = static_cast<std::uint32_t>(p1);
-    x3 = static_cast<std::uint32_t>(p0);
-}
-
 inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
     auto& [x0, x1, x2, x3] = counter;
     auto& [k0, k1] = key;
     for (int round = 0; round < kPhiloxRounds; ++round, k0 += kPhiloxWeyl0, k1 += kPhiloxWeyl1) {
-        philox_round(x0, x1, x2, x3, k0, k1);
+        const std::uint64_t p0 = std::uint64_t{kPhiloxMultiplier0} * x0;
+        const std::uint64_t p1 = std::uint64_t{kPhiloxMultiplier1} * x2;
+        x0 = static_cast<std::uint32_t>(p1 >> 32) ^ x1 ^ k0;
+        x2 = static_cast<std::uint32_t>(p0 >> 32) ^ x3 ^ k1;
+        x1 = static_cast<std::uint32_t>(p1);
+        x3 = static_cast<std::uint32_t>(p0);
     }
     return counter;
 }

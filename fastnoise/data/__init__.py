@@ -5,6 +5,7 @@ scikit-learn and DALI are imported by the datasets and loaders that need them, w
 """
 
 from .datasets import DATASETS, load_dataset
+from .index import IndexedDataset, with_index
 from .loaders import LOADERS, Loader, make_loader
 from .plan import Augmentation
 from .table import ImageDataset, ImageTable, stratified_split
@@ -15,8 +16,10 @@ __all__ = [
     "Augmentation",
     "ImageDataset",
     "ImageTable",
+    "IndexedDataset",
     "Loader",
     "load_dataset",
     "make_loader",
     "stratified_split",
+    "with_index",
 ]

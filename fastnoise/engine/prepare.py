@@ -117,6 +117,7 @@ def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int)
         seed=config.noise.noise_seed,
         num_classes=num_classes,
         dataset=dataset.name,
+        inputs=None if dataset.train.images is None else dataset.train.images[:count],
         human_labels={name: human[:count] for name, human in dataset.human_labels.items()},
     )
 

@@ -2,17 +2,25 @@
 
 Every function takes logits [B, C] of any floating dtype (float64 for a reference) and labels [B] int64, and returns
 the loss per sample [B]. Those with targets take the batch's rows of the target table [B, C] and return
-`(loss, new rows)`; the caller writes the rows back. No gradient flows into targets.
+`(loss, new rows)`; the caller writes the rows back. No gradient flows into targets. Options are those of the modules in
+`fastnoise.losses`, which cite the papers.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def ce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy, -log p_y."""
-    return F.cross_entropy(logits, labels, reduction="none")
+def label_probs(logits: Tensor, labels: Tensor) -> Tensor:
+    """p_y [B]."""
+    return logits.softmax(1).gather(1, labels[:, None])[:, 0]
+
+
+def ce(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, -log p_y; labels may be soft, [B, C]."""
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
 
 
 def swce(logits: Tensor, labels: Tensor, *, weight: str = "detached") -> Tensor:
@@ -22,14 +30,141 @@ def swce(logits: Tensor, labels: Tensor, *, weight: str = "detached") -> Tensor:
     return (probs.detach() if weight == "detached" else probs) * loss
 
 
+def gce(logits: Tensor, labels: Tensor, *, q: float = 0.7, k: float = 0.0) -> Tensor:
+    """(1 - p_y^q) / q, constant where p_y <= k."""
+    probs = label_probs(logits, labels)
+    return (1 - torch.where(probs > k, probs, k if k > 0 else probs) ** q) / q
+
+
+def sce(logits: Tensor, labels: Tensor, *, alpha: float, beta: float, variant: str = "code") -> Tensor:
+    """alpha * CE + beta * RCE, with the authors' clamps or the paper's A = -4 for log 0."""
+    probs, one_hot = logits.softmax(1), F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    if variant == "paper":
+        return alpha * ce(logits, labels) + beta * 4 * (probs * (1 - one_hot)).sum(1)
+    forward = -(one_hot * probs.clamp(min=1e-7).log()).sum(1)
+    return alpha * forward - beta * (probs * one_hot.clamp(min=1e-4).log()).sum(1)
+
+
+def mae(logits: Tensor, labels: Tensor, *, form: str = "l1") -> Tensor:
+    """sum_k |p_k - y_k|, or half of it."""
+    distance = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).abs().sum(1)
+    return distance if form == "l1" else distance / 2
+
+
+def focal_of_all(logits: Tensor, gamma: float) -> Tensor:
+    """The focal loss [B, C] that each class would have as the label."""
+    log_probs = logits.log_softmax(1)
+    return -((1 - log_probs.exp()) ** gamma) * log_probs
+
+
+def focal(logits: Tensor, labels: Tensor, *, gamma: float = 0.5) -> Tensor:
+    """-(1 - p_y)^gamma log p_y."""
+    return focal_of_all(logits, gamma).gather(1, labels[:, None])[:, 0]
+
+
+def nfl(logits: Tensor, labels: Tensor, *, gamma: float = 0.5) -> Tensor:
+    """The focal loss over the sum of those of all classes."""
+    return focal(logits, labels, gamma=gamma) / focal_of_all(logits, gamma).sum(1)
+
+
+def nce(logits: Tensor, labels: Tensor) -> Tensor:
+    """log p_y / sum_k log p_k."""
+    log_probs = logits.log_softmax(1)
+    return log_probs.gather(1, labels[:, None])[:, 0] / log_probs.sum(1)
+
+
+def apl(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    active: str = "nce",
+    passive: str = "mae",
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 0.5,
+    mae: str = "reduced",
+    log_zero: float = math.log(1e-4),
+) -> Tensor:
+    """alpha * active + beta * passive."""
+    distance = 1 - label_probs(logits, labels)
+    second = (2 if mae == "l1" else 1) * distance if passive == "mae" else -log_zero * distance
+    if active in ("ce", "nce"):
+        return alpha * {"ce": ce, "nce": nce}[active](logits, labels) + beta * second
+    return alpha * {"focal": focal, "nfl": nfl}[active](logits, labels, gamma=gamma) + beta * second
+
+
+def bootstrap(
+    logits: Tensor, labels: Tensor, *, kind: str = "soft", beta: float | None = None, target: str = "literal"
+) -> Tensor:
+    """Cross-entropy on beta * y + (1 - beta) * p, or the one-hot of the most probable class for p."""
+    log_probs, num_classes = logits.log_softmax(1), logits.shape[1]
+    chosen = log_probs.exp() if kind == "soft" else F.one_hot(logits.argmax(1), num_classes).to(logits.dtype)
+    beta = (0.95 if kind == "soft" else 0.8) if beta is None else beta
+    if target == "detached":
+        chosen = chosen.detach()
+    return -((beta * F.one_hot(labels, num_classes) + (1 - beta) * chosen) * log_probs).sum(1)
+
+
+def forward(logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
+    """-log (T^T p)_y."""
+    return -(logits.softmax(1) @ transition.to(logits.dtype)).gather(1, labels[:, None])[:, 0].log()
+
+
+def elr_regulariser(logits: Tensor, rows: Tensor) -> Tensor:
+    """log(1 - <p, t>) with the authors' clamp of the probabilities."""
+    return (1 - (rows * logits.softmax(1).clamp(1e-4, 1 - 1e-4)).sum(1)).log()
+
+
 def elr(
     logits: Tensor, labels: Tensor, rows: Tensor, *, strength: float, momentum: float, update: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Early-learning regularisation (Liu et al. 2020), Eq. 6 and 9, with the authors' clamp of the probabilities."""
-    probs = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
     if update:
-        rows = momentum * rows + (1 - momentum) * (probs / probs.sum(1, keepdim=True)).detach()
-    return ce(logits, labels) + strength * (1 - (rows * probs).sum(1)).log(), rows
+        probs = logits.detach().softmax(1).clamp(1e-4, 1 - 1e-4)
+        rows = momentum * rows + (1 - momentum) * (probs / probs.sum(1, keepdim=True))
+    return ce(logits, labels) + strength * elr_regulariser(logits, rows), rows
+
+
+def update_targets(logits: Tensor, rows: Tensor, *, momentum: float) -> Tensor:
+    """The rows that ELRPlusLoss.update_targets leaves."""
+    return momentum * rows + (1 - momentum) * logits.detach().softmax(1)
+
+
+def elr_plus(
+    logits: Tensor,
+    labels: Tensor,
+    pair_labels: Tensor,
+    share: Tensor,
+    rows: Tensor,
+    pair_rows: Tensor,
+    *,
+    strength: float,
+    target: str = "labels",
+) -> Tensor:
+    """ELR on mixup pairs: `rows` and `pair_rows` [B, C] are both samples' targets, `share` [B] the first one's."""
+    num_classes, share = logits.shape[1], share[:, None]
+    mixed = share * rows + (1 - share) * pair_rows
+    labels_mixed = share * F.one_hot(labels, num_classes) + (1 - share) * F.one_hot(pair_labels, num_classes)
+    if target == "weighted":
+        labels_mixed = labels_mixed * mixed
+        labels_mixed = labels_mixed / labels_mixed.sum(1, keepdim=True)
+    return -(labels_mixed * logits.log_softmax(1)).sum(1) + strength * elr_regulariser(logits, mixed)
+
+
+def from_one_hot(labels: Tensor, rows: Tensor) -> Tensor:
+    """Rows of zeros stand for the one-hot of the label."""
+    unvisited = rows.sum(1, keepdim=True) == 0
+    return torch.where(unvisited, F.one_hot(labels, rows.shape[1]).to(rows.dtype), rows)
+
+
+def selc(
+    logits: Tensor, labels: Tensor, rows: Tensor, *, momentum: float, update: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Self-ensemble label correction (Lu & He 2022); rows of zeros are returned as zeros where `update` is off."""
+    targets = from_one_hot(labels, rows)
+    if update:
+        rows = targets = momentum * targets + (1 - momentum) * logits.detach().softmax(1)
+    return -(targets * logits.log_softmax(1)).sum(1), rows
 
 
 def nal(
@@ -41,6 +176,8 @@ def nal(
     strength: float,
     momentum: float,
     variant: str = "paper",
+    reverse: float = 0.0,
+    gate: float = 0.0,
     update: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Noise attention learning (Lu et al. 2022), Eq. 3 and 4; `attention` [B] is the logit h of Eq. 2.
@@ -50,15 +187,19 @@ def nal(
     code = variant == "code"
     tau = attention.sigmoid()[:, None]
     probs = logits.softmax(1)
-    unvisited = rows.sum(1, keepdim=True) == 0
-    targets = torch.where(unvisited, F.one_hot(labels, logits.shape[1]).to(rows.dtype), rows)
+    targets = from_one_hot(labels, rows)
     if code:
         tau, probs = tau.clamp(1e-12, 1 - 1e-12), probs.clamp(1e-12, 1 - 1e-12)
         targets = targets.clamp(1e-4, 1)
     if update:
-        targets = momentum * targets + (1 - momentum) * probs.detach()
-        rows = targets = targets.clamp(1e-4, 1) if code else targets
+        updated = momentum * targets + (1 - momentum) * probs.detach()
+        updated = updated.clamp(1e-4, 1) if code else updated
+        opened = tau.detach() > gate
+        rows, targets = torch.where(opened, updated, rows), torch.where(opened, updated, targets)
     mixed = tau * probs + (1 - tau) * targets
     if code:
         mixed = mixed.clamp(1e-7, 1)
-    return -torch.special.xlogy(targets, mixed).sum(1) - strength * tau[:, 0].log(), rows
+    loss = -torch.special.xlogy(targets, mixed).sum(1) - strength * tau[:, 0].log()
+    if reverse:
+        loss = loss - reverse * (mixed * targets.clamp(min=1e-4).log()).sum(1)
+    return loss, rows

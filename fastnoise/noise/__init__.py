@@ -7,9 +7,28 @@ Transition matrices are row-stochastic here: T[true, noisy] = P(noisy label | tr
 """
 
 from .._C import simd_level
+from .audit import Audit, audit
 from .corrupt import corrupt
-from .maps import CLASS_MAPS
+from .instance import pmd_factor
+from .maps import CLASS_MAPS, MAP_NAMES, class_map
+from .other_targets import corrupt_multilabel, corrupt_regression
 from .result import NoisyLabels
 from .spec import NoiseSpec, parse
+from .sweep import corrupt_sweep
 
-__all__ = ["CLASS_MAPS", "NoiseSpec", "NoisyLabels", "corrupt", "parse", "simd_level"]
+__all__ = [
+    "CLASS_MAPS",
+    "MAP_NAMES",
+    "Audit",
+    "NoiseSpec",
+    "NoisyLabels",
+    "audit",
+    "class_map",
+    "corrupt",
+    "corrupt_multilabel",
+    "corrupt_regression",
+    "corrupt_sweep",
+    "parse",
+    "pmd_factor",
+    "simd_level",
+]

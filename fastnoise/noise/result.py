@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..files import write_atomically
-from .maps import CLASS_MAPS
-from .spec import NoiseSpec, parse
+from .maps import class_map
+from .spec import NoiseSpec, class_ranges, parse
 
 _FORMAT = 1
 _METADATA = ("spec", "seed", "num_classes", "requested_rate")
@@ -65,13 +65,20 @@ class NoisyLabels:
         return pairs.reshape(self.num_classes, self.num_classes)
 
     @property
+    def class_rates(self) -> NDArray[np.float64]:
+        """float64 [C]: the share of wrong labels of each true class; NaN where it has none. DataError as `flipped`."""
+        counts = np.bincount(self._clean(), minlength=self.num_classes)
+        wrong = np.bincount(self._clean()[self.flipped], minlength=self.num_classes)
+        return np.where(counts > 0, wrong / np.maximum(counts, 1), np.nan)
+
+    @property
     def sha256(self) -> str:
         """Hash of the labels' content alone (little-endian int64): equal for equal labels, wherever they come from."""
         return hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
 
     def describe(self) -> str:
         """What was asked and what came out, in one line."""
-        spec = self._parsed_spec()
+        spec = self.parsed_spec()
         note = requested = ""
         if self.requested_rate is not None:
             requested = f"requested {_percent(self.requested_rate)}, "
@@ -81,9 +88,14 @@ class NoisyLabels:
                 # A draw returns the label that it replaces once in C times.
                 changed = _percent(spec.rate * (1 - 1 / self.num_classes))
                 requested = f"requested {_percent(spec.rate)} drawn anew, so {changed} changed, "
-        elif spec is not None and spec.map is not None:
-            changing = sum(label != target for label, target in enumerate(CLASS_MAPS[spec.map]))
+        elif spec is not None and spec.kind == "asymmetric" and spec.map is not None:
+            changing = sum(label != target for label, target in enumerate(class_map(spec.map, self.seed or 0)))
             note = f" ({changing} of {self.num_classes} classes change)"
+        elif spec is not None and spec.clean is not None:
+            clean = sum(last - first + 1 for first, last in class_ranges(spec.clean))
+            note = f" ({self.num_classes - clean} of {self.num_classes} classes corrupted)"
+        elif spec is not None and spec.hybrid is not None:
+            note = " (requested before the hybrid)"
         seed = "" if self.seed is None else f", seed {self.seed}"
         if self.realised_rate is None:
             realised = f"realised rate unknown ({self.labels.size} labels)"
@@ -91,7 +103,7 @@ class NoisyLabels:
             realised = f"realised {_percent(self.realised_rate)} ({self.flipped.sum()} of {self.labels.size})"
         return f"{self.spec}{note}{seed}: {requested}{realised}"
 
-    def _parsed_spec(self) -> NoiseSpec | None:
+    def parsed_spec(self) -> NoiseSpec | None:
         """None where the labels come from elsewhere than a noise model."""
         try:
             return parse(self.spec)
@@ -164,7 +176,7 @@ class NoisyLabels:
         return noisy
 
     def _check_metadata(self) -> None:
-        spec = self._parsed_spec()
+        spec = self.parsed_spec()
         rate = None if spec is None else 0.0 if spec.kind == "none" else spec.rate
         wanted = {
             "spec": isinstance(self.spec, str),

@@ -1,37 +1,69 @@
-"""The grammar of noise specs: `NAME[:RATE][,key=value...]`, one text for the command line, files and Python."""
+"""The grammar of noise specs: `NAME[:ARGUMENT][,key=value...]`, one text for the command line, files and Python."""
 
 import dataclasses
 import math
 from typing import Any, Literal, NamedTuple
 
 from ..errors import ConfigError, nearest
-from .maps import CLASS_MAPS
+from .maps import MAP_NAMES
 
 
 class _Kind(NamedTuple):
-    argument: Literal["RATE", "NAME"] | None  # what stands behind the colon
-    options: dict[str, tuple[str, ...]]  # key: valid values
+    argument: Literal["RATE", "NAME", "FILE", None]  # what stands behind the colon
+    options: tuple[str, ...] = ()
 
 
 _KINDS = {
-    "none": _Kind(None, {}),
-    "symmetric": _Kind("RATE", {"true_class": ("excluded", "included")}),
-    "asymmetric": _Kind("RATE", {"map": tuple(CLASS_MAPS)}),
-    "pair": _Kind("RATE", {}),
-    "human": _Kind("NAME", {}),
+    "none": _Kind(None),
+    "symmetric": _Kind("RATE", ("true_class", "quota", "classes")),
+    "asymmetric": _Kind("RATE", ("map", "quota", "sequential")),
+    "pair": _Kind("RATE", ("quota",)),
+    "human": _Kind("NAME"),
+    "matrix": _Kind("FILE"),
+    "heterogeneous": _Kind("RATE", ("clean", "strategy")),
+    "idn": _Kind("RATE", ("variant", "inputs")),
+    "pmd": _Kind("RATE", ("type", "hybrid", "map")),
 }
+
+# What an option may say, and what that means; options that aren't here have a reader of their own.
+_VALUES: dict[str, dict[str, Any]] = {
+    "true_class": {"excluded": "excluded", "included": "included"},
+    "quota": {"none": "none", "global": "global", "class": "class"},
+    "map": {name: name for name in MAP_NAMES},
+    "sequential": {"false": False, "true": True},
+    "strategy": {"1": 1, "2": 2},
+    "variant": {"xia": "xia", "shared": "shared", "score": "score"},
+    "inputs": {"raw": "raw", "normalised": "normalised", "centred": "centred"},
+    "type": {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3},
+}
+
+_HYBRIDS = ("symmetric", "asymmetric", "pair")
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseSpec:
     """A noise model and its options. `str(spec)` is its canonical text, and `parse(str(spec)) == spec`.
 
-    kind        "none", "symmetric", "asymmetric", "pair" or "human"
-    rate        symmetric, asymmetric, pair: the probability in [0, 1] that a label is replaced, independently of others
-    name        human: which of the data set's human labels
-    true_class  symmetric: "excluded" draws from the C - 1 other classes, so that `rate` of the labels change;
+    kind        none; symmetric; asymmetric; pair; human; matrix; heterogeneous; idn (instance-dependent);
+                pmd (polynomial-margin diminishing)
+    rate        in [0, 1]. symmetric, asymmetric, pair, heterogeneous: the probability or, with a quota, the share with
+                which a label is drawn anew; idn: the mean of the samples' flip rates before they are cut to [0, 1];
+                pmd: the expected share of wrong labels before any hybrid noise
+    name        human: which of the data set's human labels; matrix: an npy file with a row-stochastic float matrix
+    true_class  symmetric: "excluded" draws from the other C - 1 classes, so that `rate` of the labels change;
                 "included" draws from all C, so that only rate (1 - 1/C) do
-    map         asymmetric: a key of `CLASS_MAPS`; None for the data set's own
+    quota       "none" draws each label independently; "global" draws floor(rate N) labels anew, "class" floor(rate N_c)
+                labels of each class (symmetric, asymmetric, pair)
+    classes     symmetric: only labels of these classes change, and only to these (a task's classes); "0-49", "3+5+7"
+    map         asymmetric, and pmd with that hybrid: one of `MAP_NAMES`; None for the data set's own
+    sequential  asymmetric: the class map works on class 0, then 1, ..., each time on labels as they are by then, as in
+                the public code of ELR (Liu et al., NeurIPS 2020); ceil(rate N_c) labels of each class
+    clean       heterogeneous: the classes that keep their labels, written as `classes`
+    strategy    heterogeneous: 1 draws from all other classes, 2 from the other corrupted ones
+    variant     idn: "xia" has one projection per class, "shared" one for all, "score" takes posteriors
+    inputs      idn, variants xia and shared: "raw" pixels, "normalised" per channel, "centred" on the mean image
+    type        pmd: 1, 2 or 3
+    hybrid      pmd: the noise that follows, symmetric, asymmetric or pair at a rate of its own: "symmetric:0.3"
 
     Raises ConfigError for an unknown kind, an option that the kind doesn't take, and a value outside its range.
     """
@@ -40,33 +72,53 @@ class NoiseSpec:
     rate: float | None = None
     name: str | None = None
     true_class: str = "excluded"
+    quota: str = "none"
+    classes: str | None = None
     map: str | None = None
+    sequential: bool = False
+    clean: str | None = None
+    strategy: int = 1
+    variant: str = "xia"
+    inputs: str = "raw"
+    type: int = 1
+    hybrid: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ConfigError(f"unknown noise {self.kind!r}: {nearest(str(self.kind), list(_KINDS))}")
-        argument, options = _KINDS[self.kind]
+        argument = _KINDS[self.kind].argument
         if argument == "RATE":
             object.__setattr__(self, "rate", self._checked_rate())
         elif self.rate is not None:
             raise ConfigError(f"noise {self.kind!r} takes no rate, got {self.rate!r}")
-        if argument == "NAME":
+        if argument in ("NAME", "FILE"):
             if not self.name:
-                raise ConfigError(f"noise {self.kind!r} needs a name of labels, such as '{self.kind}:worse'")
+                what = "a name of labels, such as 'human:worse'" if argument == "NAME" else "a file: 'matrix:T.npy'"
+                raise ConfigError(f"noise {self.kind!r} needs {what}")
             if not self.name.isprintable() or "," in self.name or self.name != self.name.strip():
-                raise ConfigError(f"noise {self.kind!r}: {self.name!r} can't be the name of labels")
+                raise ConfigError(f"noise {self.kind!r}: {self.name!r} can't be the name of {_NAMED[self.kind]}")
         elif self.name is not None:
             raise ConfigError(f"noise {self.kind!r} takes no name, got {self.name!r}")
         for key, default in _OPTIONS.items():
             value = getattr(self, key)
             if value == default:
                 continue
-            if key not in options:
+            if key not in _KINDS[self.kind].options:
                 raise ConfigError(_unknown_option(self.kind, key))
-            if value not in options[key]:
-                raise ConfigError(
-                    f"noise {self.kind!r}: unknown {key} {value!r}: {nearest(str(value), list(options[key]))}"
-                )
+            object.__setattr__(self, key, self._checked_option(key, value))
+        if self.kind == "heterogeneous" and self.clean is None:
+            raise ConfigError("noise 'heterogeneous' needs its clean classes, such as 'heterogeneous:0.8,clean=3'")
+        if self.sequential and self.quota != "none":
+            raise ConfigError("noise 'asymmetric': sequential=true has a quota per class of its own, drop quota=")
+        if self.kind == "pmd" and self.map is not None and self.hybrid_kind != "asymmetric":
+            raise ConfigError("noise 'pmd': map= is for hybrid=asymmetric:R alone")
+        if self.variant == "score" and self.inputs != "raw":
+            raise ConfigError("noise 'idn': variant=score takes posteriors, drop inputs=")
+
+    @property
+    def hybrid_kind(self) -> str | None:
+        """The kind of the noise that follows PMD."""
+        return None if self.hybrid is None else self.hybrid.partition(":")[0]
 
     def _checked_rate(self) -> float:
         rate = self.rate
@@ -79,11 +131,25 @@ class NoiseSpec:
             raise ConfigError(f"noise {self.kind!r}: rate {rate!r} is outside [0, 1]{hint}")
         return abs(float(rate))  # -0.0 and 0.0 are one rate and have one text
 
+    def _checked_option(self, key: str, value: Any) -> Any:
+        if key in ("classes", "clean"):
+            return _class_text(class_ranges(str(value)))
+        if key == "hybrid":
+            following = parse(str(value))
+            if following.kind not in _HYBRIDS or "," in str(following):
+                raise ConfigError(f"noise 'pmd': hybrid={value} must be one of {', '.join(_HYBRIDS)} and a rate")
+            return str(following)
+        if value not in _VALUES[key].values():
+            raise ConfigError(f"noise {self.kind!r}: {_unknown_value(key, value)}")
+        return value
+
     def __str__(self) -> str:
         argument = self.name if self.rate is None else repr(self.rate)
-        options = [f",{key}={getattr(self, key)}" for key, default in _OPTIONS.items() if getattr(self, key) != default]
-        return self.kind + (f":{argument}" if argument else "") + "".join(options)
+        given = {key: getattr(self, key) for key, default in _OPTIONS.items() if getattr(self, key) != default}
+        return self.kind + (f":{argument}" if argument else "") + "".join(f",{k}={_text(v)}" for k, v in given.items())
 
+
+_NAMED = {"human": "labels", "matrix": "a file here"}
 
 # The fields of NoiseSpec that are written key=value, and their defaults.
 _OPTIONS = {
@@ -91,14 +157,49 @@ _OPTIONS = {
 }
 
 
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _unknown_option(kind: str, key: str) -> str:
     options = list(_KINDS[kind].options)
     return f"noise {kind!r} has no option {key!r}: " + (nearest(key, options) if options else "it takes none")
 
 
+def _unknown_value(key: str, value: Any) -> str:
+    return f"unknown {key} {value!r}: {nearest(str(value), list(_VALUES[key]))}"
+
+
+def class_ranges(text: str) -> list[tuple[int, int]]:
+    """The classes that a text such as "3+5+10-19" names, as (first, last) pairs that neither touch nor overlap.
+
+    ConfigError for any other text.
+    """
+    ranges: list[tuple[int, int]] = []
+    for part in text.split("+"):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        last = last if dash else first
+        plain = first.isascii() and last.isascii() and first.isdigit() and last.isdigit()
+        if not plain or len(last) > 10 or int(first) > int(last):
+            raise ConfigError(f"{text!r} names no classes: write them as 3, 3+5 or 10-19")
+        ranges.append((int(first), int(last)))
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return merged
+
+
+def _class_text(ranges: list[tuple[int, int]]) -> str:
+    return "+".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
 def parse(text: str) -> NoiseSpec:
-    """Read a noise spec such as "symmetric:0.4", "symmetric:0.4,true_class=included", "asymmetric:0.4,map=superclass",
-    "pair:0.45", "human:worse" or "none". Blanks around the parts are dropped, defaults and number forms normalised.
+    """Read a noise spec such as "symmetric:0.4", "symmetric:0.4,quota=class", "asymmetric:0.4,map=superclass",
+    "heterogeneous:0.8,clean=3,strategy=2", "matrix:T.npy", "idn:0.3,inputs=centred", "human:worse" or "none". Blanks
+    around the parts are dropped, defaults and number forms normalised.
 
     Raises ConfigError (one line, with the nearest valid name) for whatever isn't a spec.
     """
@@ -114,10 +215,13 @@ def parse(text: str) -> NoiseSpec:
         if key not in _KINDS[kind].options:
             raise ConfigError(_unknown_option(kind, key))
         if not equals or not value:
-            raise ConfigError(f"noise {kind!r}: option {key!r} needs a value: {', '.join(_KINDS[kind].options[key])}")
+            examples = ", ".join(_VALUES[key]) if key in _VALUES else "symmetric:0.3" if key == "hybrid" else "3+5"
+            raise ConfigError(f"noise {kind!r}: option {key!r} needs a value: {examples}")
         if key in fields:
             raise ConfigError(f"noise {kind!r}: option {key!r} is given twice")
-        fields[key] = value
+        if key in _VALUES and value not in _VALUES[key]:
+            raise ConfigError(f"noise {kind!r}: {_unknown_value(key, value)}")
+        fields[key] = _VALUES[key][value] if key in _VALUES else value
     if colon:
         if not argument:
             raise ConfigError(f"noise {kind!r}: nothing follows the colon in {text!r}")
@@ -127,8 +231,8 @@ def parse(text: str) -> NoiseSpec:
                     fields["rate"] = float(argument)
                 except ValueError:
                     raise ConfigError(f"noise {kind!r}: {argument!r} is no rate: give a number in [0, 1]") from None
-            case "NAME":
-                fields["name"] = argument
             case None:
                 raise ConfigError(f"noise {kind!r} takes nothing behind a colon, got {argument!r}")
+            case _:
+                fields["name"] = argument
     return NoiseSpec(kind, **fields)

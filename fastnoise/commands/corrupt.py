@@ -1,0 +1,152 @@
+"""fastnoise corrupt: clean labels in, noisy labels out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ..data import ImageDataset
+
+_FORMATS = (".npz", ".csv", ".npy", ".png")
+
+
+@dataclass(frozen=True)
+class CorruptCommand:
+    """Corrupt the labels of a data set or of a label file, and say what came out.
+
+    One of --dataset and --labels gives the clean labels. Examples:
+      fastnoise corrupt --dataset cifar10 --noise symmetric:0.4,quota=class --out noisy.npz noisy.csv
+      fastnoise corrupt --labels clean.csv --noise heterogeneous:0.8,clean=3 --out noisy.npz transition.png
+      fastnoise corrupt --dataset cifar10 --noise idn:0.4,inputs=centred --seed 1 --out noisy.npz
+    """
+
+    noise: str | None = None
+    """Noise spec: none, symmetric:R, asymmetric:R, pair:R, human:NAME, matrix:T.npy, heterogeneous:R,clean=3,
+    idn:R, pmd:R, each with options as in symmetric:0.4,true_class=included,quota=class."""
+    out: tuple[str, ...] = ()
+    """Files to write, by their endings: .npz (labels, clean labels and where they come from), .csv, .npy (the
+    labels alone), .png (heat map of the transition matrix; needs matplotlib)."""
+    dataset: str | None = None
+    """Data set whose training labels to corrupt: digits, mnist, cifar10, cifar100, cifar10n, cifar100n, folder:PATH."""
+    labels: str | None = None
+    """Label file to corrupt instead: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt."""
+    num_classes: int | None = None
+    """Number of classes of a label file; by default the largest label and one."""
+    seed: int = 0
+    """Seed of the noise."""
+    inputs: str | None = None
+    """What the samples of a label file look like, for idn: FILE.npy, [N, ...]."""
+    posteriors: str | None = None
+    """Class probabilities of a trained network, for pmd and idn:R,variant=score: FILE.npy, [N, classes]."""
+    data_root: str = "data"
+    """Folder that holds the data sets, in torchvision's layout."""
+    download: bool = True
+    """Download a data set that is not under data-root."""
+    threads: int = 0
+    """CPU threads; 0: one per core. The labels are the same for any number."""
+
+
+def run(command: CorruptCommand) -> int:
+    """Do what the command says; ConfigError and DataError in one line."""
+    from .. import noise
+    from ..noise.files import write_csv
+    from ..noise.plot import check_plot, plot_transition
+
+    if command.noise is None or not command.out:
+        raise ConfigError(
+            "give --noise SPEC and --out FILE, as in --noise symmetric:0.4 --out noisy.npz transition.png"
+        )
+    paths = [Path(name) for name in command.out]
+    for path in paths:
+        if path.suffix.lower() not in _FORMATS:
+            raise ConfigError(f"--out {path}: unknown ending {path.suffix!r}; valid: {', '.join(_FORMATS)}")
+        if not path.absolute().parent.is_dir():
+            raise DataError(f"--out {path}: no such folder; create it")
+    if any(path.suffix.lower() == ".png" for path in paths):
+        check_plot()
+    spec = noise.parse(command.noise)
+    if (command.dataset is None) == (command.labels is None):
+        raise ConfigError("give either --dataset NAME or --labels FILE")
+    dataset: ImageDataset | None = None
+    inputs = None if command.inputs is None else _read_array("--inputs", command.inputs)
+    if command.dataset is not None:
+        from ..data import load_dataset
+
+        if command.num_classes is not None:
+            raise ConfigError("--num-classes is for label files; a data set knows its own")
+        dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
+        labels, num_classes = dataset.train.labels, dataset.num_classes
+        if inputs is None and spec.kind == "idn" and spec.variant != "score":
+            inputs = dataset.train.images
+            if inputs is None:
+                raise ConfigError(
+                    f"idn needs images of one size in memory, which {dataset.name} has not: give --inputs"
+                )
+    else:
+        labels = label_array(str(command.labels))
+        num_classes = int(labels.max()) + 1 if command.num_classes is None else command.num_classes
+        if command.num_classes is None and num_classes < 2:
+            raise ConfigError(f"--labels {command.labels}: the largest label is {labels.max()}: give --num-classes")
+    noisy = noise.corrupt(
+        labels,
+        spec,
+        seed=command.seed,
+        num_classes=num_classes,
+        dataset=None if dataset is None else dataset.name,
+        human_labels=None if dataset is None else dataset.human_labels,
+        threads=command.threads,
+        inputs=inputs,
+        posteriors=None if command.posteriors is None else _read_array("--posteriors", command.posteriors),
+    )
+    for path in paths:
+        match path.suffix.lower():
+            case ".npz":
+                noisy.save(path)
+            case ".csv":
+                write_csv(noisy, path)
+            case ".npy":
+                from ..files import write_atomically
+
+                write_atomically(path, lambda stream: np.save(stream, noisy.labels), DataError)
+            case _:
+                names = None if dataset is None else dataset.class_names
+                plot_transition(noisy.transition, path, title=noisy.describe(), class_names=names)
+    print(noisy.describe())
+    print(f"rates by class: {rates_line(noisy.class_rates)}")
+    print(f"sha256 {noisy.sha256}")
+    print(f"written: {', '.join(map(str, paths))}")
+    return 0
+
+
+def label_array(source: str) -> NDArray[np.int64]:
+    """The labels in a file, whatever else it holds."""
+    from ..noise import NoisyLabels
+    from ..noise.files import read_labels
+
+    content = read_labels(source)
+    return content.labels if isinstance(content, NoisyLabels) else content
+
+
+def rates_line(rates: NDArray[np.float64]) -> str:
+    """Per-class rates in per cent, those of many classes by their extremes."""
+    known = rates[~np.isnan(rates)]
+    if len(rates) <= 20:
+        return " ".join("-" if np.isnan(rate) else f"{100 * rate:.2f}" for rate in rates) + " %"
+    return f"{100 * known.min():.2f} % to {100 * known.max():.2f} %, median {100 * np.median(known):.2f} %"
+
+
+def _read_array(flag: str, path: str) -> NDArray[Any]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"{flag} {path}: {error.strerror or error}") from None
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{flag} {path}: no npy file of numbers: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{flag} {path}: holds several arrays, save one with numpy.save")
+    return array

@@ -1,0 +1,222 @@
+"""Losses of one's own: a Triton rule and its PyTorch twin become an op and a module like the built-in ones."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DataError, FastnoiseError
+from ..ops.registry import FusedOp
+from .modules import LabelLoss, TargetLoss
+
+PLAIN = ("logits", "labels")
+WITH_TARGETS = (*PLAIN, "rows", "momentum", "strength")
+
+
+def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLoss"] | type["TargetRuleLoss"]:
+    """Make a fused loss of a rule and its twin; returns its class.
+
+    A file of your own that makes two of them, one on the logits alone and one that keeps a target per sample::
+
+        import triton
+        import triton.language as tl
+        from fastnoise.kernels.rules import Rule
+        from fastnoise.losses import rule
+
+
+        def taylor(logits, labels):  # cross-entropy as a series in 1 - p_y, cut after two terms (Feng et al. 2020)
+            missing = 1 - logits.softmax(1).gather(1, labels[:, None])[:, 0]
+            return missing + missing**2 / 2
+
+
+        @triton.jit
+        def taylor_finish(
+            label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr
+        ):
+            loss = label_complement + 0.5 * label_complement * label_complement
+            fall = tl.exp(label_log_prob) * (1.0 + label_complement)  # -dL/dl_y, where l = log p and dp_y/dl_y = p_y
+            return loss, 0.0, fall, 0.0
+
+
+        TaylorLoss = rule("mylab::taylor", taylor, Rule(finish=taylor_finish))
+
+
+        def ensemble(logits, labels, rows, momentum, strength):  # temporal ensembling (Laine & Aila 2017)
+            probs = logits.softmax(1)
+            rows = momentum * rows + (1 - momentum) * probs.detach()
+            label_probs = probs.gather(1, labels[:, None])[:, 0]
+            return -label_probs.log() + strength * ((probs - rows) ** 2).sum(1), rows
+
+
+        @triton.jit
+        def ensemble_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
+            return momentum * target + (1.0 - momentum) * probs
+
+
+        @triton.jit
+        def ensemble_terms(
+            probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr
+        ):
+            gap = probs - target
+            return gap * gap, 0.0, -gap * probs
+
+
+        @triton.jit  # the falls of strength * sum_k (p_k - t_k)^2 are 2 * strength * (t_k - p_k) p_k
+        def ensemble_finish(
+            label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS: tl.constexpr
+        ):
+            return -label_log_prob + strength * sum0, 0.0, 1.0, 2.0 * strength
+
+
+        EnsembleLoss = rule(
+            "mylab::ensemble",
+            ensemble,
+            Rule(finish=ensemble_finish, terms=ensemble_terms, num_sums=1, update=ensemble_update),
+        )
+
+    `TaylorLoss()` is then called as CrossEntropyLoss, `EnsembleLoss(num_samples, num_classes, strength=1.0,
+    momentum=0.6)` as ELRLoss, with all that those have. The ops are torch.ops.mylab.taylor and .ensemble. The functions
+    must be in a file, since Triton reads their source.
+
+    On the CPU the twin is differentiated by autograd at each call. See that the rule agrees with it before you trust a
+    GPU: set TRITON_INTERPRET=1 before Triton is first imported and call `fastnoise.kernels.row.launch(parts, logits,
+    labels)`, which returns loss and gradient, on CPU tensors.
+
+    Args:
+        name: of the op, "namespace::name" with a namespace of your own.
+        twin: the loss in differentiable PyTorch, with these parameters: (logits, labels) -> loss [B], or for a loss
+            with targets (logits, labels, rows, momentum, strength) -> (loss [B], new rows). It gets logits [B, C]
+            float32, labels [B] int64, the batch's rows of targets [B, C] float32, and two floats; momentum is 1 where
+            the targets are not to change. No gradient flows into rows.
+        parts: the rule, as `fastnoise.kernels.rules` defines its parts; None where there is no Triton: the loss then
+            works on the CPU alone.
+
+    Raises:
+        ConfigError: a name that is malformed or taken, a part that is missing, of no use here, not a Triton function or
+            with other parameters, a twin with other parameters.
+        FastnoiseError: at the first call on a CUDA device without triton or without parts.
+        DataError: at a call on the CPU, where the twin returns something else.
+    """
+    namespace, _, op_name = name.partition("::")
+    if not re.fullmatch(r"[a-z]\w*::[a-z]\w*", name) or namespace == "fastnoise":
+        raise ConfigError(f"rule {name!r}: give a name like 'mylab::taylor', with a namespace of your own")
+    if hasattr(getattr(torch.ops, namespace), op_name):
+        raise ConfigError(f"rule {name!r}: torch.ops.{namespace}.{op_name} exists already; give another name")
+    parameters = tuple(inspect.signature(twin).parameters)
+    if parameters not in (PLAIN, WITH_TARGETS):
+        raise ConfigError(
+            f"rule {name!r}: the twin takes ({', '.join(parameters)}); it must take ({', '.join(PLAIN)}), or with "
+            f"targets ({', '.join(WITH_TARGETS)})"
+        )
+    has_targets = parameters == WITH_TARGETS
+    if parts is not None:
+        check_parts(name, parts, has_targets)
+
+    def find_parts(rules: Any) -> Any:
+        if parts is None:
+            raise FastnoiseError(f"rule {name!r} has no Triton parts, only a twin: give parts, or move to the CPU")
+        return parts
+
+    tensors = "logits labels index targets! knobs" if has_targets else "logits labels"
+    op = FusedOp(op_name, twin_kernel(name, twin), tensors, namespace=namespace, find_rule=find_parts)
+    base = TargetRuleLoss if has_targets else RuleLoss
+    title = "".join(word.capitalize() for word in op_name.split("_")) + "Loss"
+    return type(title, (base,), {"op": op, "__doc__": twin.__doc__ or base.__doc__, "__module__": twin.__module__})
+
+
+class RuleLoss(LabelLoss):
+    """A loss made by `rule` of a twin without targets. Arguments and call as every loss without targets."""
+
+    op: FusedOp
+
+    def __init__(self, *, reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__((self.op, ()), reduction, ignore_index)
+
+
+class TargetRuleLoss(TargetLoss):
+    """A loss made by `rule` of a twin with targets. Arguments and call as ELRLoss."""
+
+    op: FusedOp
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, index: Tensor, *, weight: Tensor | None = None, update: bool = True
+    ) -> Tensor:
+        return self.run_table((self.op, ()), logits, labels, index, labels=labels, weight=weight, update=update)
+
+
+def check_parts(name: str, parts: Any, has_targets: bool) -> None:
+    """Refuse parts that the skeleton could not call, by comparison with the built-in rules' own."""
+    rules = import_module("fastnoise.kernels.rules")
+    if not isinstance(parts, rules.Rule):
+        raise ConfigError(f"rule {name!r}: parts is {type(parts).__name__}; give a fastnoise.kernels.rules.Rule")
+    needed = {"finish": True, "terms": parts.num_sums > 0, "update": has_targets}
+    for part, is_needed in needed.items():
+        if is_needed and getattr(parts, part) is None:
+            raise ConfigError(f"rule {name!r}: the part {part} is missing; add it to its Rule")
+    for part, needs in (("gate", "attention"), ("blend", "pairs of labels"), ("update", "a twin with targets")):
+        if getattr(parts, part) is not None and not needed.get(part):
+            raise ConfigError(f"rule {name!r}: the part {part} has no use without {needs}; leave it out")
+    for part in ("finish", "terms", "prepare", "update"):
+        function = getattr(parts, part)
+        expected = ", ".join(getattr(rules.ELR, part).arg_names)
+        names = getattr(function, "arg_names", None)
+        if function is not None and (names is None or ", ".join(names) != expected):
+            found = "is no @triton.jit function" if names is None else f"takes ({', '.join(names)})"
+            raise ConfigError(f"rule {name!r}: the part {part} {found}; it must be one that takes ({expected})")
+
+
+@contextmanager
+def autograd_on() -> Iterator[None]:
+    """Let autograd record inside an op's CPU kernel, which PyTorch calls with autograd taken out of dispatch."""
+    core = torch._C
+    with torch.inference_mode(False), torch.enable_grad():
+        excluded = core._dispatch_tls_local_exclude_set() - core.DispatchKeySet(core.DispatchKey.AutogradCPU)
+        with core._ForceDispatchKeyGuard(core._dispatch_tls_local_include_set(), excluded):
+            yield
+
+
+def twin_kernel(name: str, twin: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The op's CPU kernel: the twin, differentiated by autograd."""
+
+    def kernel(logits: Tensor, labels: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
+        with autograd_on():
+            leaf = logits.to(torch.float32, copy=True).requires_grad_()
+            if state:
+                index, targets, knobs = state
+                update, momentum, strength = knobs.tolist()
+                rows = targets.index_select(0, index)
+                result = twin(leaf, labels.clone(), rows, momentum if update else 1.0, strength)
+                loss, rows = check_result(name, result, rows)
+            else:
+                loss = check_loss(name, twin(leaf, labels.clone()), leaf)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        if state and update:
+            targets.index_copy_(0, index, rows.detach().float())
+        return loss.detach().float(), gradient.to(logits.dtype)
+
+    return kernel
+
+
+def check_loss(name: str, loss: Any, leaf: Tensor) -> Tensor:
+    expected = f"a differentiable floating-point loss [{len(leaf)}], one per row of logits"
+    if not isinstance(loss, Tensor) or not loss.is_floating_point():
+        raise DataError(f"rule {name!r}: the twin returns {type(loss).__name__} as loss; expected {expected}")
+    if loss.shape != leaf.shape[:1] or not loss.requires_grad:
+        state = "" if loss.requires_grad else " without a gradient"
+        raise DataError(f"rule {name!r}: the twin returns a loss {list(loss.shape)}{state}; expected {expected}")
+    return loss
+
+
+def check_result(name: str, result: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise DataError(f"rule {name!r}: the twin returns {type(result).__name__}; expected a tuple (loss, new rows)")
+    loss, new = result
+    if not isinstance(new, Tensor) or new.shape != rows.shape:
+        form = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
+        raise DataError(f"rule {name!r}: the twin returns {form} as new rows; expected {list(rows.shape)}")
+    return check_loss(name, loss, rows), new

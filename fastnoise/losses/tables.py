@@ -1,0 +1,144 @@
+"""The memory of target tables: how much one takes, whether it is there, and how shards become a whole table again."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError
+
+TARGET_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Storage(TypedDict, total=False):
+    """How a loss keeps its targets: keyword arguments of every loss with targets (see `TargetLoss`)."""
+
+    target_dtype: torch.dtype
+    shard: tuple[int, int]
+    seed: int
+
+
+def shard_rows(num_samples: int, shard: tuple[int, int] = (0, 1)) -> int:
+    """How many of the samples `rank`, `rank + world`, ... there are for a shard (rank, world)."""
+    rank, world = shard
+    return len(range(rank, num_samples, world))
+
+
+def table_bytes(
+    num_samples: int, num_classes: int, dtype: torch.dtype = torch.float32, shard: tuple[int, int] = (0, 1)
+) -> int:
+    """Bytes that the targets of a loss take: a row of C values per sample, in half precision and a counter of 4 bytes.
+
+    Args:
+        num_samples: N, of the whole training set.
+        num_classes: C.
+        dtype: float32, bfloat16 or float16.
+        shard: (rank, world), for one of several parts.
+    """
+    counter = 0 if dtype == torch.float32 else 4
+    return shard_rows(num_samples, shard) * (num_classes * dtype.itemsize + counter)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be allocated on a device; None where there is no telling."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type != "cpu":
+        return None
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        names = getattr(os, "sysconf_names", {})
+        if not {"SC_AVPHYS_PAGES", "SC_PAGE_SIZE"} <= names.keys():
+            return None
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def readable(size: int) -> str:
+    """A number of bytes in the largest decimal unit that leaves it at least 1."""
+    power = min(4, max(0, (len(str(size)) - 1) // 3))
+    return f"{size / 1000**power:.{1 if power else 0}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def check_memory(num_samples: int, num_classes: int, dtype: torch.dtype, shard: tuple[int, int]) -> None:
+    """Refuse a table that does not fit on the device that tensors are made on at present."""
+    device = torch.get_default_device()
+    size, free = table_bytes(num_samples, num_classes, dtype, shard), free_memory(device)
+    if free is None or size <= free:
+        return
+    remedies = [f"hold a part in each of several processes (shard=(rank, world), now {shard})"]
+    if dtype == torch.float32:
+        half = readable(table_bytes(num_samples, num_classes, torch.bfloat16, shard))
+        remedies.insert(0, f"use target_dtype=torch.bfloat16 ({half})")
+    raise ConfigError(
+        f"the targets of {num_samples} samples and {num_classes} classes take {readable(size)} as "
+        f"{str(dtype).removeprefix('torch.')}, and {device} has {readable(free)} free: {', or '.join(remedies)}"
+    )
+
+
+def fit_state(state: dict[str, Any], prefix: str, layout: list[int], counts_visits: bool) -> None:
+    """Turn a saved state into that of a loss with this layout (rank, world, number of samples), in place.
+
+    A shard takes its rows of a whole table. Counters of visits are dropped where the loss has none and start from 0
+    where the state has none, so that a run may go on in another precision.
+    """
+    rank, world, num_samples = layout
+    targets, saved = state.get(f"{prefix}targets"), state.get(f"{prefix}layout")
+    if targets is None:
+        return
+    names = [name for name in (f"{prefix}targets", f"{prefix}visits") if name in state]
+    if saved is None and world > 1:
+        if len(targets) != num_samples:
+            raise CheckpointError(
+                f"the saved targets are of {len(targets)} samples, those to be loaded of {num_samples}"
+            )
+        state.update({name: state[name][rank::world] for name in names})
+        state[f"{prefix}layout"] = torch.tensor(layout)
+    elif saved is not None and saved.tolist() != layout:
+        one, of, total = saved.tolist()
+        raise CheckpointError(
+            f"the saved targets are shard {one} of {of} of {total} samples, not {rank} of {world} of {num_samples}: "
+            "make one state of all shards with fastnoise.losses.merge_shards and load that"
+        )
+    if not counts_visits:
+        state.pop(f"{prefix}visits", None)
+    elif f"{prefix}visits" not in state:
+        state[f"{prefix}visits"] = torch.zeros(shard_rows(num_samples, (rank, world)), dtype=torch.int32)
+
+
+def merge_shards(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One state of a whole table from the states of all its shards.
+
+    A loss with any `shard` loads the result and takes its own rows, so that a run may go on with another number of
+    processes: `loss.load_state_dict(merge_shards([torch.load(file) for file in files]))`.
+
+    Args:
+        states: `state_dict()` of each shard's loss, or of a module with such losses in it, in any order; all else in
+            them is taken from the first.
+
+    Raises:
+        CheckpointError: shards are missing, doubled or of different tables, or the states hold no shards.
+    """
+    merged = dict(states[0]) if states else {}
+    prefixes = [name.removesuffix("layout") for name in merged if name == "layout" or name.endswith(".layout")]
+    if not prefixes:
+        raise CheckpointError("nothing to merge: no state holds a shard of targets, as losses with shard=... save it")
+    for prefix in prefixes:
+        layouts = [state[f"{prefix}layout"].tolist() for state in states]
+        _, world, num_samples = layouts[0]
+        if sorted(layouts) != [[rank, world, num_samples] for rank in range(world)]:
+            found = ", ".join(f"{rank} of {of} ({total} samples)" for rank, of, total in layouts)
+            raise CheckpointError(f"shards 0 to {world - 1} of {world} are needed, each once; given: {found}")
+        for name in (f"{prefix}targets", f"{prefix}visits"):
+            if name in merged:
+                first: Tensor = merged[name]
+                merged[name] = first.new_empty(num_samples, *first.shape[1:])
+                for state, (rank, *_) in zip(states, layouts, strict=True):
+                    merged[name][rank::world] = state[name]
+        del merged[f"{prefix}layout"]
+    return merged

@@ -1,0 +1,111 @@
+"""How a target table is stored: in float32 or half precision, whole or as one shard of several.
+
+The rules' CPU kernels know nothing of it: `on_gathered_rows` gives them the batch's rows as a small float32 table, and
+rounds and writes back what they leave there. The Triton kernels read and write the table itself.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Placement(NamedTuple):
+    """The last arguments of every op with targets; by default those of a whole float32 table.
+
+    A shard holds the samples with `index % world == rank`, in row `index // world`. `visits`, int32, has a number per
+    row of a half-precision table, which the op raises at each visit of the row; with `seed` it yields the random bits.
+    """
+
+    visits: Tensor | None = None
+    rank: int = 0
+    world: int = 1
+    seed: int = 0
+
+
+class FixedDtype(nn.Module):
+    """A module whose buffers move with it but keep their dtypes when it is cast."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        def move_without_cast(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move_without_cast, recurse)
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def round_stochastically(rows: Tensor, dtype: torch.dtype, index: Tensor, visits: Tensor, seed: int) -> Tensor:
+    """Float32 rows [B, C] of the samples `index` [B] in a half type: `fastnoise.kernels.rounding`, to the bit."""
+    given = rows.numpy()
+    sample, visit = index.numpy().astype(np.uint32), visits.numpy().astype(np.uint32)
+    key = mix(mix(mix(sample) ^ np.uint32(seed)) ^ visit)[:, None]
+    bits = mix(key ^ (np.arange(given.shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9)))
+    clamped = np.clip(given, np.float32(0), np.float32(1))  # of NaN: NaN
+    pattern = clamped.view(np.uint32)
+    if dtype == torch.bfloat16:
+        rounded = ((pattern + (bits >> 16)) & np.uint32(0xFFFF0000)).view(np.float32)
+    else:
+        rounded = ((pattern + (bits >> 19)) & np.uint32(0xFFFFE000)).view(np.float32)
+        steps = clamped * np.float32(2**24)
+        whole = np.floor(steps)
+        whole += (bits >> 8).astype(np.float32) * np.float32(2**-24) < steps - whole
+        rounded = np.where(clamped < 2**-14, whole * np.float32(2**-24), rounded)
+    return torch.from_numpy(np.where(given == given, rounded, given)).to(dtype)
+
+
+def local_rows(index: Tensor, rank: int, world: int) -> Tensor:
+    """Rows of the shard; -1 for the samples of another."""
+    return index if world == 1 else torch.where(index % world == rank, index.div(world, rounding_mode="floor"), -1)
+
+
+def without_ignored(given: dict[str, Any]) -> dict[str, Any]:
+    """An op's arguments by name, without the rows whose label is to be ignored. Waits for the device."""
+    if given["ignore_index"] is None or "labels" not in given:
+        return given
+    kept = given["labels"] != given["ignore_index"]
+    rows = ("logits", "attention", "labels", "index", "pair_labels", "pair_index", "share")
+    return given | {name: given[name][kept] for name in rows if name in given and given[name].dim()}
+
+
+def on_kept_rows(kernel: Callable[..., Any], names: Sequence[str], given: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Call an op's CPU kernel with the rows that are not ignored; the others get loss and gradient 0."""
+    if given.get("update") is False:
+        given = given | {"knobs": given["knobs"] * torch.tensor([0.0, 1.0, 1.0])}
+    kept = without_ignored(given)
+    results = on_gathered_rows(kernel, names, kept)
+    if kept is given:
+        return results
+    position = (given["labels"] != given["ignore_index"]).nonzero()[:, 0]
+    num_rows = len(given["labels"])
+    return tuple(x.new_zeros(num_rows, *x.shape[1:]).index_copy_(0, position, x) for x in results)
+
+
+def on_gathered_rows(kernel: Callable[..., Any], names: Sequence[str], given: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Call an op's CPU kernel with the arguments `names`, of which "targets" may be a table of any placement."""
+    placement = Placement(**{name: given[name] for name in Placement._fields if name in given})
+    table = given.get("targets")
+    if table is None or (table.dtype == torch.float32 and placement.world == 1):
+        return kernel(*(given[name] for name in names))
+    indices = [name for name in ("index", "pair_index") if name in given]
+    rows = local_rows(torch.cat([given[name] for name in indices]), placement.rank, placement.world)
+    held, position = torch.unique(rows, return_inverse=True)
+    gathered = table.index_select(0, held).float()  # raises IndexError where a row is out of range
+    positions = dict(zip(indices, position.chunk(len(indices)), strict=True))
+    result = kernel(*({**given, "targets": gathered, **positions}[name] for name in names))
+    if given["update"] and given["knobs"][0]:
+        rows = rows[: len(given["index"])]
+        updated = gathered.index_select(0, positions["index"])
+        if placement.visits is not None:
+            visits = placement.visits.index_select(0, rows)
+            updated = round_stochastically(updated, table.dtype, given["index"], visits, placement.seed)
+            placement.visits.index_copy_(0, rows, visits + 1)
+        table.index_copy_(0, rows, updated)
+    return result

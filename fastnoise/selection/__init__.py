@@ -1,0 +1,11 @@
+"""Choosing samples by what the network makes of them: the tables that one evaluation after another fills.
+
+tables = StageTables(num_stages=3, num_samples=len(dataset)).to(device)
+for images, index in loader:
+    tables.record(stage, model(images), index)
+"""
+
+from .consensus import Consensus, ConsensusOptions, ConsensusSweep, consensus, consensus_sweep
+from .tables import StageTables
+
+__all__ = ["Consensus", "ConsensusOptions", "ConsensusSweep", "StageTables", "consensus", "consensus_sweep"]

@@ -1,0 +1,138 @@
+"""What sample selection looks at, from one reading of the logits: loss, prediction and confidence, written by index."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import row as rows_in_blocks
+from .row import MAX_BLOCK, load_logits
+
+LOOP_BLOCK = 2048
+"""Columns per stretch of a row that is not held whole. 4096 make ptxas spill 8 bytes for some dtypes on sm_100."""
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_samples"])
+def select_rows(
+    logits_BC,
+    labels_B,
+    index_B,
+    loss_N,
+    prediction_N,
+    confidence_N,
+    num_rows,
+    num_samples,
+    C: tl.constexpr,
+    CE: tl.constexpr,
+    MAE: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """ROWS rows per program, in stretches of BLOCK columns; without labels the prediction takes their place.
+
+    Where BLOCK does not cover the row, each lane keeps, over its columns so far, the highest logit, where it first
+    stood, the sum of powers relative to it and the sum of the logits' distances from it; the lanes meet once, after the
+    loop. Distances are summed, not logits: sum_k log p_k = sum_k (z_k - max) - C log(total power) would otherwise
+    cancel where all logits are large.
+
+    A row of NaN yields NaN and the prediction -1. A label out of range yields a NaN loss, and through an index out of
+    range nothing is written.
+    """
+    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    lane = tl.arange(0, BLOCK)[None, :]
+    in_batch = row < num_rows
+
+    if C <= BLOCK:
+        logits = load_logits(logits_BC, row, lane, in_batch, C)
+        highest = tl.max(logits, axis=1, keep_dims=True)
+        total_power = tl.sum(tl.exp(logits - highest), axis=1, keep_dims=True)
+        distance = tl.sum(tl.where(lane < C, logits - highest, 0.0), axis=1, keep_dims=True)
+        prediction = tl.min(tl.where(logits == highest, lane, C), axis=1, keep_dims=True)
+    else:
+        lane_highest = tl.full([ROWS, BLOCK], -3.4028234e38, tl.float32)
+        lane_column = tl.full([ROWS, BLOCK], C, tl.int32)
+        lane_power = tl.zeros([ROWS, BLOCK], tl.float32)
+        lane_distance = tl.zeros([ROWS, BLOCK], tl.float32)
+        for start in range(0, C, BLOCK):
+            column = start + lane
+            logits = load_logits(logits_BC, row, column, in_batch, C)
+            higher = tl.maximum(lane_highest, logits)
+            rise = tl.where(start > 0, lane_highest - higher, 0.0)
+            lane_power = lane_power * tl.exp(rise) + tl.exp(logits - higher)
+            lane_distance += (start // BLOCK) * rise + tl.where(column < C, logits - higher, 0.0)
+            lane_column = tl.where(logits > lane_highest, column, lane_column)
+            lane_highest = higher
+        highest = tl.max(lane_highest, axis=1, keep_dims=True)
+        total_power = tl.sum(lane_power * tl.exp(lane_highest - highest), axis=1, keep_dims=True)
+        lane_count = ((C + BLOCK - 1 - lane) // BLOCK).to(tl.float32)
+        distance = tl.sum(lane_distance + lane_count * (lane_highest - highest), axis=1, keep_dims=True)
+        prediction = tl.min(tl.where(lane_highest == highest, lane_column, C), axis=1, keep_dims=True)
+    log_total = tl.log(total_power)
+    confidence = 1.0 / total_power
+
+    label_log_prob = -log_total
+    if labels_B is not None:
+        label = tl.load(labels_B + row, mask=in_batch, other=0)
+        known = in_batch & (label >= 0) & (label < C)
+        label_log_prob += tl.where(known, load_logits(logits_BC, row, label, known, C) - highest, float("nan"))
+    loss = -label_log_prob
+    if not CE:
+        loss = label_log_prob / (distance - C * log_total) + MAE * (1.0 - tl.exp(label_log_prob))
+
+    sample = tl.load(index_B + row, mask=in_batch, other=-1)
+    held = (sample >= 0) & (sample < num_samples)
+    tl.store(loss_N + sample, loss, mask=held)
+    tl.store(prediction_N + sample, tl.where(confidence == confidence, prediction, -1), mask=held)
+    tl.store(confidence_N + sample, confidence, mask=held)
+
+
+def geometry(num_classes: int, max_block: int = MAX_BLOCK) -> tuple[int, int, int]:
+    """Rows per program, columns per stretch and warps, as for the losses but for the length of a stretch."""
+    rows, block, num_warps = rows_in_blocks.geometry(num_classes, max_block)
+    if block < num_classes:
+        block, num_warps = min(block, LOOP_BLOCK), 8
+    return rows, block, num_warps
+
+
+def launch(
+    logits: Tensor,
+    labels: Tensor | None,
+    index: Tensor,
+    loss: Tensor,
+    prediction: Tensor,
+    confidence: Tensor,
+    ce: bool,
+    mae: float,
+    max_block: int = MAX_BLOCK,
+) -> None:
+    """Record a batch on the current device.
+
+    Args:
+        logits: [B, C] of float32, float16 or bfloat16.
+        labels: [B] int64, each in [0, C); None for the predictions.
+        index: [B] int64, distinct, each in [0, N).
+        loss: [N] float32, written in place, as the next two.
+        prediction: [N] int32.
+        confidence: [N] float32.
+        ce: cross-entropy, else NCE + mae * (1 - p_y).
+        mae: the weight of 1 - p_y.
+        max_block: the longest padded row held in registers.
+    """
+    num_rows, num_classes = logits.shape
+    rows, block, num_warps = geometry(num_classes, max_block)
+    if num_rows:
+        select_rows[(triton.cdiv(num_rows, rows),)](
+            logits.contiguous(),
+            None if labels is None else labels.contiguous(),
+            index.contiguous(),
+            loss,
+            prediction,
+            confidence,
+            num_rows,
+            len(loss),
+            C=num_classes,
+            CE=ce,
+            MAE=mae,
+            ROWS=rows,
+            BLOCK=block,
+            num_warps=num_warps,
+        )

@@ -1,0 +1,145 @@
+"""The benchmark of the losses in miniature, its record, and the picture drawn from it."""
+
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastnoise.errors import DataError, FastnoiseError
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks import losses, plot_losses, record  # noqa: E402
+
+sys.path.remove(str(ROOT))
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """The benchmark sets the process to one thread on a CPU."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    before = torch.get_num_threads()
+    output = tmp_path_factory.mktemp("benchmark") / "losses.csv"
+    losses.main(
+        [
+            "--losses",
+            "elr",
+            "--sizes",
+            "8x3",
+            "--modes",
+            "both",
+            "forward",
+            "--seconds",
+            "0.05",
+            "--output",
+            str(output),
+        ]
+    )
+    torch.set_num_threads(before)
+    return output
+
+
+def test_rows_are_complete(recorded: Path) -> None:
+    rows = record.read(recorded)
+    on_gpu = torch.cuda.is_available()
+    sides = {"reference", "reference_compiled", "authors_list", "authors", "authors_compiled", "fused"}
+    for mode in ("both", "forward"):
+        found = [row for row in rows if row["mode"] == mode and row["graph"] == "no"]
+        assert {row["side"] for row in found} == sides
+        assert len(found) == len(sides)
+    assert {row["graph"] for row in rows} == ({"yes", "no"} if on_gpu else {"no"})
+    for row in rows:
+        assert 0 < float(row["us_p20"]) <= float(row["us_p50"]) <= float(row["us_p80"])
+        assert int(row["samples"]) >= 5
+        assert float(row["gb_s"]) == pytest.approx(
+            int(row["counted_bytes"]) / float(row["us_p50"]) / 1e3, rel=0.05, abs=2e-3
+        )
+        assert float(row["copy_share"]) == pytest.approx(
+            float(row["gb_s"]) / float(row["copy_gb_s"]), rel=0.05, abs=2e-4
+        )
+        assert torch.__version__.startswith(row["torch"])
+        assert (row["gpu"] != "none") == on_gpu
+        assert row["machine"]
+        assert row["triton"]
+        assert row["date"]
+
+
+def test_counted_bytes() -> None:
+    """(128, 100) in bf16: 12 bytes an element and 20 a row for ELR, 8 and 16 for none of a target table's share."""
+    assert losses.counted_bytes("elr", "both", 128, 100, 2) == 128 * (100 * 12 + 20)
+    assert losses.counted_bytes("elr", "both", 128, 100, 4) == 128 * (100 * 16 + 20)
+    assert losses.counted_bytes("nal", "both", 128, 100, 2) == 128 * (100 * 12 + 24)
+    assert losses.counted_bytes("ce", "both", 128, 100, 2) == 128 * (100 * 4 + 12)
+    assert losses.counted_bytes("elr", "forward", 128, 100, 2) == 128 * (100 * 10 + 20)
+    assert losses.counted_bytes("elr", "backward", 128, 100, 2) == 128 * (100 * 4 + 4)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_every_side_computes_the_same_loss(loss: str) -> None:
+    """Over three steps, table and all. NAL's authors clamp a fresh table that needs no clamp, so all agree."""
+    sides = losses.sides_of(loss, 40, 5, torch.device("cpu"))
+    inputs = losses.make_inputs(3, 8, 5, 40, torch.float32, torch.device("cpu"))
+    for batch in inputs:
+        expected, *others = (
+            (name, value := side(*batch), losses.gradients(value, batch, loss == "nal"))
+            for name, side in sides.items()
+            if not name.endswith("compiled")
+        )
+        for name, value, gradients in others:
+            torch.testing.assert_close(value, expected[1], msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(gradients, expected[2], msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_key_decides_what_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.csv"
+    first = [{"side": "a", "us": "1"}, {"side": "b", "us": "2"}]
+    record.append(path, first, ("side",))
+    record.append(path, [{"side": "a", "us": "3"}, {"side": "c", "us": "4"}], ("side",))
+    assert record.read(path) == [first[1], {"side": "a", "us": "3"}, {"side": "c", "us": "4"}]
+    record.append(path, [{"side": "a", "us": "5"}])
+    assert [row["us"] for row in record.read(path)] == ["2", "3", "4", "5"]
+    with pytest.raises(DataError, match="has the columns side, us, the new rows side, ns"):
+        record.append(path, [{"side": "a", "ns": "5"}])
+
+
+def test_measuring_again_replaces(recorded: Path, threads: None) -> None:
+    before = record.read(recorded)
+    losses.main(
+        ["--losses", "elr", "--sizes", "8x3", "--modes", "forward", "--seconds", "0.01", "--output", str(recorded)]
+    )
+    after = record.read(recorded)
+    assert len(after) == len(before)
+    assert {tuple(row[name] for name in losses.KEY) for row in after} == {
+        tuple(row[name] for name in losses.KEY) for row in before
+    }
+
+
+def test_says_that_there_is_no_gpu(tmp_path: Path, threads: None, capsys: pytest.CaptureFixture[str]) -> None:
+    losses.main(
+        ["--losses", "ce", "--sizes", "8x3", "--modes", "forward", "--seconds", "0.01", "--output", str(tmp_path / "x")]
+    )
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(
+        "GPU: " if torch.cuda.is_available() else "No GPU: this measures the CPU path on one thread"
+    )
+
+
+def test_picture(recorded: Path, tmp_path: Path) -> None:
+    words = ["--input", str(recorded), "--output", str(tmp_path / "losses.png")]
+    if find_spec("matplotlib") is None:
+        with pytest.raises(FastnoiseError, match=r"drawing needs matplotlib: pip install 'fastnoise\[plot\]'"):
+            plot_losses.main(words)
+        return
+    plot_losses.main(words)
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(DataError, match="holds no row of that device"):
+        plot_losses.main([*words, "--mode", "backward"])

@@ -49,7 +49,7 @@ from fastnoise.losses import (
 from . import record
 
 RESULTS = record.RESULTS / "losses.csv"
-KEY = ("side", "loss", "mode", "B", "C", "dtype", "graph", "device", "torch", "commit")
+KEY = ("side", "loss", "mode", "B", "C", "dtype", "graph", "machine", "gpu", "torch", "commit")
 
 SIZES = ((64, 10), (128, 100), (256, 1000), (1024, 14), (4096, 1000), (8192, 21841))
 CPU_SIZES = (*SIZES[:-1], (512, 21841))

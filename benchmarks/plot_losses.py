@@ -1,7 +1,8 @@
 """Draws the recorded times of the losses: python -m benchmarks.plot_losses [--device cpu] [--output losses.png]
 
 One panel per loss: microseconds of forward, backward and target update against the size, with p20 to p80, and below it
-how many times the fused loss's time every other side takes. Of every side and size, the row recorded last is drawn.
+how many times the fused loss's time every other side takes. Of every side and size, the row recorded last on the
+machine of the last row is drawn.
 Needs matplotlib: pip install 'fastnoise[plot]'.
 """
 
@@ -99,6 +100,7 @@ def main(words: list[str] | None = None) -> None:
     if not rows:
         raise DataError(f"{arguments.input} holds no row of that device, mode, graph and dtype: measure it first")
     last = rows[-1]
+    rows = [row for row in rows if (row["machine"], row["gpu"]) == (last["machine"], last["gpu"])]
     where = last["gpu"] if device == "cuda" else last["machine"]
     graph = ", replayed from graphs" if arguments.graph == "yes" else ""
     output = arguments.output or arguments.input.with_suffix(".png")

@@ -73,6 +73,52 @@ def label_share(column, label, pair_label, share):
     return shared
 
 
+@triton.jit
+def of_columns(
+    logits_BC,
+    targets_NC,
+    rows,
+    softmax,
+    pair_row,
+    pair_label,
+    part,
+    anchor,
+    column,
+    UPDATE: tl.constexpr,
+    KEPT: tl.constexpr,
+    TERMS: tl.constexpr,
+    OPTIONS: tl.constexpr,
+    C: tl.constexpr,
+):
+    """Of some columns: probabilities, one minus them, which is the top class, the labels' shares, the updated target,
+    what that has kept of the earlier one, and the rule's three terms.
+
+    `part` is the first label's share; `anchor`, for rules with KEPT, the top class's probability, target and kept part,
+    and None where these are asked for. Values per row come as tuples, which in Triton cannot hold None.
+    """
+    row, in_batch, valid, target_row, share, label, total, momentum, attention = rows
+    highest, top, rest_power = softmax
+    probs, log_probs, complement, is_top = load_softmax(logits_BC, row, column, in_batch, highest, top, rest_power, C)
+    target = load_target(targets_NC, target_row, pair_row, share, column, valid, C)
+    shared = label_share(column, label, pair_label, part)
+    kept = 0.0
+    if KEPT is not None:
+        kept = KEPT(target, probs, total, shared, momentum, OPTIONS)
+    if UPDATE is not None:
+        target = UPDATE(target, probs, total, shared, momentum, OPTIONS)
+    term0 = 0.0
+    term1 = 0.0
+    slope = 0.0
+    if TERMS is not None:
+        if KEPT is None:
+            term0, term1, slope = TERMS(probs, log_probs, complement, target, shared, is_top, total, attention, OPTIONS)
+        elif anchor is not None:
+            top_probs, top_target, top_kept = anchor
+            excess = tl.where(is_top, 0.0, kept - (top_kept / top_probs) * probs)
+            term0, term1, slope = TERMS(probs, log_probs, target, excess, top_probs, top_target, attention, OPTIONS)
+    return probs, complement, is_top, shared, target, kept, term0, term1, slope
+
+
 @triton.jit(do_not_specialize=["num_rows", "num_samples"])
 def fused_rows(
     logits_BC,
@@ -94,6 +140,7 @@ def fused_rows(
     PREPARE: tl.constexpr,
     PREPARE_MAX: tl.constexpr,
     UPDATE: tl.constexpr,
+    KEPT: tl.constexpr,
     GATE: tl.constexpr,
     BLEND: tl.constexpr,
     TERMS: tl.constexpr,
@@ -188,6 +235,7 @@ def fused_rows(
         others = lane_power + tl.where(lane_top == top, 0.0, 1.0)
         rest_power = tl.sum(others * tl.exp(lane_highest - highest), axis=1, keep_dims=True)
 
+    softmax = highest, top, rest_power
     total = 0.0
     if PREPARE is not None:
         lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, tl.float32)
@@ -207,9 +255,11 @@ def fused_rows(
         else:
             total = tl.sum(lane_total, axis=1, keep_dims=True)
 
+    rows = row, in_batch, valid, target_row, share, label, total, momentum, attention
+    anchor = None
+    own_share = share
     if FINISH is not None:
         log_total = log1p(rest_power)
-        own_share = share
         label_log_prob = 0.0
         label_complement = 1.0
         label_top = 0.0  # the top class's share of the label, and what the other classes have of it
@@ -238,20 +288,43 @@ def fused_rows(
         slope_top = 0.0
         slope_rest = 0.0
         if TERMS is not None:
+            top_probs, _rest, _always, _label, top_target, top_kept, _top0, _top1, slope_top = of_columns(
+                logits_BC,
+                targets_NC,
+                rows,
+                softmax,
+                pair_row,
+                pair_label,
+                own_share,
+                anchor,
+                top,
+                UPDATE,
+                KEPT,
+                TERMS,
+                OPTIONS,
+                C,
+            )
+            anchor = top_probs, top_target, top_kept
             lane0 = tl.zeros([ROWS, BLOCK], tl.float32)
             lane1 = tl.zeros([ROWS, BLOCK], tl.float32)
             lane_slope = tl.zeros([ROWS, BLOCK], tl.float32)
             for start in range(0, C, BLOCK):
                 column = start + lane
-                probs, log_probs, complement, is_top = load_softmax(
-                    logits_BC, row, column, in_batch, highest, top, rest_power, C
-                )
-                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C)
-                shared = label_share(column, label, pair_label, own_share)
-                if UPDATE is not None:
-                    target = UPDATE(target, probs, total, shared, momentum, OPTIONS)
-                term0, term1, slope = TERMS(
-                    probs, log_probs, complement, target, shared, is_top, total, attention, OPTIONS
+                _probs, _complement, is_top, _shared, _target, _kept, term0, term1, slope = of_columns(
+                    logits_BC,
+                    targets_NC,
+                    rows,
+                    softmax,
+                    pair_row,
+                    pair_label,
+                    own_share,
+                    anchor,
+                    column,
+                    UPDATE,
+                    KEPT,
+                    TERMS,
+                    OPTIONS,
+                    C,
                 )
                 lane0 += tl.where(column < C, term0, 0.0)
                 lane1 += tl.where(column < C, term1, 0.0)
@@ -261,17 +334,6 @@ def fused_rows(
             if NUM_SUMS > 1:
                 sum1 = tl.sum(lane1, axis=1, keep_dims=True)
             slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
-
-            top_probs, top_log_probs, top_complement, always = load_softmax(
-                logits_BC, row, top, in_batch, highest, top, rest_power, C
-            )
-            top_target = load_target(targets_NC, target_row, pair_row, share, top, valid, C)
-            top_label = label_share(top, label, pair_label, own_share)
-            if UPDATE is not None:
-                top_target = UPDATE(top_target, top_probs, total, top_label, momentum, OPTIONS)
-            _term0, _term1, slope_top = TERMS(
-                top_probs, top_log_probs, top_complement, top_target, top_label, always, total, attention, OPTIONS
-            )
 
         loss, dattention, label_scale, row_scale = FINISH(
             label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS
@@ -283,16 +345,23 @@ def fused_rows(
     # they are stored are not read by one thread after another has written them.
     for start in range(0, C, BLOCK):
         column = start + lane
-        probs, log_probs, complement, is_top = load_softmax(
-            logits_BC, row, column, in_batch, highest, top, rest_power, C
+        probs, complement, is_top, shared, target, _kept, _term0, _term1, slope = of_columns(
+            logits_BC,
+            targets_NC,
+            rows,
+            softmax,
+            pair_row,
+            pair_label,
+            own_share,
+            anchor,
+            column,
+            UPDATE,
+            KEPT,
+            TERMS,
+            OPTIONS,
+            C,
         )
-        target = load_target(targets_NC, target_row, pair_row, share, column, valid, C)
-        if FINISH is not None:
-            shared = label_share(column, label, pair_label, own_share)
-        else:
-            shared = label_share(column, label, pair_label, share)
         if UPDATE is not None:
-            target = UPDATE(target, probs, total, shared, momentum, OPTIONS)
             stored = target
             if visits_N is not None:
                 stored = round_stochastically(target, key, column, targets_NC.dtype.element_ty)
@@ -300,7 +369,6 @@ def fused_rows(
         if FINISH is not None:
             fall = label_scale * shared
             if TERMS is not None:
-                _, _, slope = TERMS(probs, log_probs, complement, target, shared, is_top, total, attention, OPTIONS)
                 fall += row_scale * slope
             dlogits = tl.where(is_top, probs * fall_rest - complement * fall, probs * (fall_rest + fall_top) - fall)
             tl.store(dlogits_BC + row * C + column, tl.where(valid, dlogits, fill), mask=in_batch & (column < C))
@@ -407,6 +475,7 @@ def launch(
             PREPARE=rule.prepare,
             PREPARE_MAX=rule.prepare_max,
             UPDATE=rule.update,
+            KEPT=rule.kept,
             GATE=rule.gate,
             BLEND=rule.blend,
             TERMS=rule.terms,

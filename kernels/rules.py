@@ -13,12 +13,17 @@ skeleton sums the slopes and forms the gradient without cancellation. Its parts,
         an element, whose sum (or maximum) over the row is the `total` that the parts below get
     update(target, probs, total, label, momentum, OPTIONS)
         the target used from here on, and stored; with momentum 1, a row that was visited before stays as it is
+    kept(target, probs, total, label, momentum, OPTIONS)
+        the updated target without the share (1 - momentum) * probs, exactly; only where `terms` needs it (nal)
     gate(attention, OPTIONS)
         whether the row's target is updated at all
     blend(share, own, other, OPTIONS)
         for pairs of labels, the first one's share, given the targets at both labels
     terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS)
         three elements: two whose row sums are sum0 and sum1 (the first `num_sums` of them are summed), and slope_j
+    terms(probs, log_probs, target, excess, top_probs, top_target, attention, OPTIONS), of a rule with `kept`
+        the same; slope_j less the multiple of probs that makes it 0 for the top class, excess being
+        kept - top_kept * probs / top_probs
     finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS)
         loss, d loss / d attention, label_scale, row_scale
 
@@ -45,6 +50,7 @@ class Rule(NamedTuple):
     prepare: triton.JITFunction | None = None
     prepare_max: bool = False
     update: triton.JITFunction | None = None
+    kept: triton.JITFunction | None = None
     gate: triton.JITFunction | None = None
     blend: triton.JITFunction | None = None
 
@@ -136,8 +142,8 @@ def swce_finish(label_log_prob, label_complement, sum0, sum1, total, attention, 
 SWCE = Rule(finish=swce_finish)
 
 
-# --- gce (Zhang & Sabuncu 2018, Eq. 6): L = (1 - p_y^q) / q, so g_y = p_y^q. Truncated (Sec. 3.3): where p_y <= k the
-#     loss is the constant (1 - k^q) / q, without gradient; k = 0 truncates nothing.   OPTIONS: q, k
+# --- gce (Zhang & Sabuncu 2018, Sec. 3.2): L = (1 - p_y^q) / q, so g_y = p_y^q. Truncated (Sec. 3.3): where p_y <= k
+#     the loss is the constant (1 - k^q) / q, without gradient; k = 0 truncates nothing.   OPTIONS: q, k
 
 
 @triton.jit
@@ -215,7 +221,7 @@ def apl_normalised_finish(
 APL_NORMALISED = Rule(finish=apl_normalised_finish, terms=apl_normalised_terms, num_sums=1)
 
 
-# --- bootstrap (Reed et al. 2015), soft (Eq. 6): L = -sum_k (b y_k + (1 - b) p_k) l_k. With the target held fixed
+# --- bootstrap (Reed et al. 2015), soft: L = -sum_k (b y_k + (1 - b) p_k) l_k. With the target held fixed
 #     g_j = b y_j + (1 - b) p_j; OPTIONS (literal) differentiates p_k too, d(p_k l_k)/dl_k = p_k (1 + l_k).
 #     OPTIONS: b, literal. A class of probability 0 adds 0: log-probabilities are finite here.
 
@@ -237,7 +243,7 @@ def bootstrap_finish(label_log_prob, label_complement, sum0, sum1, total, attent
 BOOTSTRAP_SOFT = Rule(finish=bootstrap_finish, terms=bootstrap_soft_terms, num_sums=1)
 
 
-# --- bootstrap, hard (Eq. 7): the one-hot of the most probable class m in place of p, L = -b l_y - (1 - b) l_m, so
+# --- bootstrap, hard: the one-hot of the most probable class m in place of p, L = -b l_y - (1 - b) l_m, so
 #     g_j = b y_j + (1 - b) [j = m]
 
 
@@ -374,8 +380,17 @@ SELC = Rule(finish=soft_ce_finish, terms=soft_ce_terms, num_sums=1, prepare=targ
 #     log s_k = max(a_k, c_k) + log(1 + exp(-|a_k - c_k|)) and r_k = sigmoid(a_k - c_k). Elsewhere s_k itself is more
 #     exact, as a difference of logarithms has their absolute error.
 #     In RNAL log t_k is at least log 1e-4, the authors' clamp, since a one-hot's log 0 would make the loss infinite.
-#     As the gradient is p_j sum_k g_k - g_j, any multiple of p_k may be added to all g_k: RNAL's part of them,
-#     tau p_k log t_k, is formed as tau p_k log(t_k / 1e-4), which is 0 for all classes at the clamp.
+#     The gradient p_j sum_k g_k - g_j is small where g is nearly a multiple of p, and then cancels: at a first visit
+#     t_k = (1 - momentum) p_k but for the label, which leaves something like p_y, however small; and for small tau
+#     g_k = tau p_k / (1 - tau) to first order, whatever the target. Since such a multiple may be taken off all g_k,
+#     that of the top class m is, and what is left is formed without its two parts. From the definition of s,
+#         t_k s_m - t_m s_k = tau (t_k p_m - t_m p_k), so that with g_k = t_k r_k
+#         f_k = g_k - g_m p_k / p_m = r_k r_m (t_k - t_m p_k / p_m) = r_k r_m (d_k - d_m p_k / p_m),
+#     where d_k, the part of the target that is `kept`, is the target without its (1 - momentum) p_k: for the one-hot
+#     above momentum * y_k, exactly. RNAL's part of f_k is tau p_k log(t_k / t_m).
+#     That is stable: with u_k = g_k / p_k the gradient is p_j (sum_k p_k u_k - u_j), as large as D, the mean of
+#     |u_j - mean u| under p. Rounding f_k = p_k (u_k - u_m) costs some 2^-24 of the mean of |u_k - u_m|, at most
+#     D (1 + 1 / p_m); rounding the terms of d_k - d_m p_k / p_m costs what a rounding of the stored target would.
 #     OPTIONS[0] (the authors' code) clamps p and tau to [1e-12, 1 - 1e-12], targets to [1e-4, 1] and s to [1e-7, 1]; a
 #     clamped value passes no gradient. In these terms: l_k >= log 1e-12, |h| <= logit(1 - 1e-12), log s_k >= log 1e-7.
 #     The upper bounds of p and s cannot act: in fp32 1 - 1e-12 is 1, and s_k mixes two numbers of at most 1.
@@ -383,15 +398,21 @@ SELC = Rule(finish=soft_ce_finish, terms=soft_ce_terms, num_sums=1, prepare=targ
 
 LOG_1E12 = tl.constexpr(27.631021115928547)
 LOG_1E7 = tl.constexpr(16.11809565095832)
-LOG_1E4 = tl.constexpr(9.210340371976184)
+
+
+@triton.jit
+def nal_kept(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
+    target += tl.where(total == 0.0, label, 0.0)
+    if OPTIONS[0]:
+        target = tl.maximum(momentum * tl.maximum(target, 1e-4), 1e-4 - (1.0 - momentum) * probs)
+    else:
+        target = momentum * target
+    return target
 
 
 @triton.jit
 def nal_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
-    target += tl.where(total == 0.0, label, 0.0)
-    if OPTIONS[0]:
-        target = tl.maximum(target, 1e-4)
-    target = momentum * target + (1.0 - momentum) * probs
+    target = nal_kept(target, probs, total, label, momentum, OPTIONS) + (1.0 - momentum) * probs
     if OPTIONS[0]:
         target = tl.minimum(tl.maximum(target, 1e-4), 1.0)
     return target
@@ -410,7 +431,7 @@ def nal_gate(attention, OPTIONS: tl.constexpr):
 
 
 @triton.jit
-def nal_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
+def nal_terms(probs, log_probs, target, excess, top_probs, top_target, attention, OPTIONS: tl.constexpr):
     code: tl.constexpr = OPTIONS[0]
     reverse: tl.constexpr = OPTIONS[1]
     attention = nal_logit(attention, OPTIONS)
@@ -432,20 +453,23 @@ def nal_terms(probs, log_probs, complement, target, label, is_top, total, attent
     if code:
         unclamped = log_mix >= -LOG_1E7
         log_mix = tl.maximum(log_mix, -LOG_1E7)
+    top_mix = tau * top_probs + tl.sigmoid(-attention) * top_target
+    top_ratio = tl.where(top_mix > 0, tau * top_probs / tl.where(top_mix > 0, top_mix, 1.0), 1.0)
     loss = target * log_mix
     weight = target
-    slope = target * ratio
-    clamped_slope = 0.0
+    slope = excess * ratio * top_ratio
+    clamped_slope = -top_ratio * top_target / top_probs
     if reverse != 0:
         log_target = tl.log(tl.maximum(target, 1e-4))
+        top_log_target = tl.log(tl.maximum(top_target, 1e-4))
         reversed_loss = reverse * tl.exp(log_mix) * log_target
         loss += reversed_loss
         weight += reversed_loss
-        slope += reverse * tau * probs * (log_target + LOG_1E4)
-        clamped_slope = reverse * tau * probs * LOG_1E4
+        slope += reverse * tau * probs * (log_target - top_log_target)
+        clamped_slope -= reverse * tau * top_log_target
     if code:
         weight = tl.where(unclamped, weight, 0.0)
-        slope = tl.where(unclamped & (log_probs >= -LOG_1E12), slope, clamped_slope)
+        slope = tl.where(unclamped & (log_probs >= -LOG_1E12), slope, clamped_slope * probs)
     return loss, weight * (ratio - tau), slope
 
 
@@ -456,4 +480,6 @@ def nal_finish(label_log_prob, label_complement, sum0, sum1, total, attention, s
     return -sum0 - strength * log_sigmoid(logit), tl.where(logit == attention, dattention, 0.0), 0.0, 1.0
 
 
-NAL = Rule(finish=nal_finish, terms=nal_terms, num_sums=2, prepare=target_sum, update=nal_update, gate=nal_gate)
+NAL = Rule(
+    finish=nal_finish, terms=nal_terms, num_sums=2, prepare=target_sum, update=nal_update, kept=nal_kept, gate=nal_gate
+)

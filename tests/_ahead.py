@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import triton
+from fastnoise.kernels import row
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from fastnoise.ops.registry import FusedOp
 
 ARCHITECTURES = (80, 90, 100)  # A100, H100, B200
 
@@ -24,6 +27,48 @@ def compile_ahead(
     return triton.compile(
         ASTSource(kernel, types, constants, aligned), target=GPUTarget("cuda", arch, 32), options=options
     )
+
+
+def compile_op(
+    op: FusedOp,
+    rule: Any,
+    options: tuple[Any, ...],
+    num_classes: int,
+    dtype: str,
+    arch: int,
+    *,
+    targets: str = "float32",
+    **constants: object,
+) -> Any:
+    """The kernel of an op as `launch` would run it on that architecture, for logits and targets of these dtypes."""
+    pointers = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
+    logits = pointers[dtype]
+    types = {"logits_BC": logits, "loss_B": "*fp32", "dlogits_BC": logits, "num_rows": "i32", "num_samples": "i32"}
+    for name, parameter, kind in (
+        ("labels", "labels_B", "*i64"),
+        ("index", "index_B", "*i64"),
+        ("columns", "index_B", "*i64"),
+        ("pair_labels", "pair_labels_B", "*i64"),
+        ("pair_index", "pair_index_B", "*i64"),
+        ("share", "share_B", "*fp32"),
+        ("knobs", "knobs_3", "*fp32"),
+        ("attention", "attention_B", logits),
+        ("attention", "dattention_B", logits),
+        ("targets", "targets_NC", pointers[targets]),
+        ("soft_labels", "targets_NC", "*fp32"),
+        ("columns", "targets_NC", "*fp32"),
+    ):
+        if name in op.names:
+            types[parameter] = kind
+    if targets != "float32":
+        types["visits_N"] = "*i32"
+    if not op.loss:
+        del types["loss_B"], types["dlogits_BC"]
+    rows, block, num_warps = row.geometry(num_classes)
+    known = {part.upper(): value for part, value in rule._asdict().items()}
+    known |= {"C": num_classes, "OPTIONS": options, "STORE": True, "RANK": 0, "WORLD": 1, "SEED": 0}
+    known |= {"ROWS": rows, "BLOCK": block} | constants
+    return compile_ahead(row.fused_rows, types, known, arch, num_warps, maxnreg=row.max_registers(num_warps))
 
 
 def spilled(kernel: Any, folder: Path) -> dict[str, int]:

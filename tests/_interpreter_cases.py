@@ -10,7 +10,7 @@ import warnings
 from dataclasses import asdict
 
 import torch
-from _loss_cases import batches, build, call, measure
+from _loss_cases import batches, build, call, measure, measure_saturated
 from fastnoise.kernels import row, rules
 
 from fastnoise.ops.registry import OPS
@@ -47,9 +47,13 @@ def invalid_rows(rule: str) -> dict[str, object]:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on log 0, which the rules mean
     request = json.load(sys.stdin)
-    results = []
-    for case in request["measure"]:
-        use_triton(case.pop("max_block"))
-        results.append(asdict(measure(**case)))
+    results: dict[str, object] = {}
+    for kind, function in (("measure", lambda **case: asdict(measure(**case))), ("saturated", measure_saturated)):
+        found = []
+        for case in request[kind]:
+            use_triton(case.pop("max_block"))
+            found.append(function(**case))
+        results[kind] = found
     use_triton(row.MAX_BLOCK)
-    json.dump({"measure": results, "invalid": {rule: invalid_rows(rule) for rule in request["invalid"]}}, sys.stdout)
+    results["invalid"] = {rule: invalid_rows(rule) for rule in request["invalid"]}
+    json.dump(results, sys.stdout)

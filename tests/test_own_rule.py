@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from _loss_cases import batches, leaf
 from _own_rule_cases import CASES, MOMENTUM, NAMES, STRENGTH, build, errors, load
 from torch import Tensor
 from torch.library import opcheck
+from torch.utils.checkpoint import checkpoint
 
 from fastnoise.errors import ConfigError, DataError, FastnoiseError
 from fastnoise.losses import rule
@@ -23,8 +25,8 @@ from fastnoise.noise import corrupt
 from fastnoise.ops.registry import OPS
 
 triton = pytest.importorskip("triton", reason="needs triton")
-from _ahead import ARCHITECTURES, compile_ahead, spilled  # noqa: E402
-from fastnoise.kernels import row, rules  # noqa: E402
+from _ahead import ARCHITECTURES, compile_op, spilled  # noqa: E402
+from fastnoise.kernels import rules  # noqa: E402
 from fastnoise.kernels.rules import ELR, NAL, Rule, ce_finish, elr_update  # noqa: E402
 
 
@@ -64,16 +66,10 @@ def test_triton_parts_match_float64_autograd_of_the_twin(interpreted: list[dict[
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_ahead_of_time(mylab: ModuleType, name: str, arch: int, tmp_path: Path) -> None:
     op = build(mylab, name, 9, 10).op
-    parts = op.find_rule(rules)
-    num_rows, block, num_warps = row.geometry(100)
-    types = {"logits_BC": "*fp32", "labels_B": "*i64", "loss_B": "*fp32", "dlogits_BC": "*fp32"}
-    types |= {"num_rows": "i32", "num_samples": "i32"}
-    if name == "ensemble":
-        types |= {"index_B": "*i64", "targets_NC": "*fp32", "knobs_3": "*fp32"}
-    constants = {part.upper(): value for part, value in parts._asdict().items()}
-    constants |= {"C": 100, "OPTIONS": (), "STORE": True, "RANK": 0, "WORLD": 1, "SEED": 0}
-    kernel = compile_ahead(row.fused_rows, types, constants | {"ROWS": num_rows, "BLOCK": block}, arch, num_warps)
-    assert spilled(kernel, tmp_path)["LOCAL"] == 0
+    for num_classes in (100, 9000):
+        kernel = compile_op(op, op.find_rule(rules), (), num_classes, "float32", arch)
+        assert spilled(kernel, tmp_path) == {"STACK": 0, "LOCAL": 0}
+        assert re.search(r"ld\.global\S*\.v4\.b32", kernel.asm["ptx"])
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
@@ -147,6 +143,18 @@ def test_without_gradients(mylab: ModuleType, name: str, mode: Callable[[], Any]
     loss_of = build(mylab, name, 20, 10)
     with mode():
         torch.testing.assert_close(loss_of(data.logits * 1, data.labels + 0, data.index), expected)
+
+
+def test_activation_checkpointing_updates_once(mylab: ModuleType) -> None:
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    results = []
+    for repeated in (False, True):
+        loss_of, logits = build(mylab, "ensemble", 20, 10), leaf(data.logits)
+        inputs = 2 * logits, data.labels, data.index
+        (checkpoint(loss_of, *inputs, use_reentrant=False) if repeated else loss_of(*inputs)).backward()
+        results.append((loss_of.targets, logits.grad))
+    for plain, again in zip(*results, strict=True):
+        torch.testing.assert_close(again, plain)
 
 
 def test_targets_stay_where_updates_are_off(mylab: ModuleType) -> None:
@@ -232,6 +240,7 @@ FINISH = Rule(finish=ce_finish)
             "the part update has no use without a",
         ),
         ("mylab::a", plain, Rule(finish=ce_finish, gate=NAL.gate), "the part gate has no use without attention"),
+        ("mylab::a", plain, Rule(finish=ce_finish, kept=NAL.kept), "the part kept has no use without attention"),
         ("mylab::a", plain, Rule(finish=two_arguments), r"finish takes \(label_log_prob, strength\); it must be one"),
         (
             "mylab::a",

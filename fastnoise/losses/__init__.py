@@ -98,6 +98,7 @@ once per step, since each call updates them::
 
 from ..ops.checks import debug
 from . import functional
+from .contrastive import NTXentLoss, nt_xent
 from .modules import (
     APLLoss,
     BootstrapLoss,
@@ -132,6 +133,7 @@ __all__ = [
     "NALLoss",
     "NCELoss",
     "NFLLoss",
+    "NTXentLoss",
     "SCELoss",
     "SELCLoss",
     "SWCELoss",
@@ -139,6 +141,7 @@ __all__ = [
     "debug",
     "functional",
     "merge_shards",
+    "nt_xent",
     "rule",
     "table_bytes",
 ]

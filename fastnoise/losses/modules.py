@@ -112,7 +112,7 @@ class SWCELoss(LabelLoss):
 
 
 class GCELoss(LabelLoss):
-    """Generalised cross-entropy, the L_q loss (Zhang & Sabuncu 2018, Eq. 6): (1 - p_y^q) / q.
+    """Generalised cross-entropy, the L_q loss (Zhang & Sabuncu 2018, Sec. 3.2): (1 - p_y^q) / q.
 
     Cross-entropy as q nears 0, 1 - p_y at q = 1. Truncated (Sec. 3.3), it is the constant (1 - k^q) / q where p_y is at
     most k, without gradient. The authors' k = 0.5 prunes samples by the model of an earlier epoch, whose selection is
@@ -186,7 +186,7 @@ class NCELoss(LabelLoss):
 
 
 class FocalLoss(LabelLoss):
-    """Focal loss (Lin et al. 2017, Eq. 4): -(1 - p_y)^gamma log p_y.
+    """Focal loss (Lin et al. 2017, Sec. 3.2): -(1 - p_y)^gamma log p_y.
 
     Args:
         gamma: not negative; 0 is cross-entropy, 0.5 is what Ma et al. use.

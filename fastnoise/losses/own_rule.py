@@ -158,7 +158,8 @@ def check_parts(name: str, parts: Any, has_targets: bool) -> None:
     for part, is_needed in needed.items():
         if is_needed and getattr(parts, part) is None:
             raise ConfigError(f"rule {name!r}: the part {part} is missing; add it to its Rule")
-    for part, needs in (("gate", "attention"), ("blend", "pairs of labels"), ("update", "a twin with targets")):
+    uses = {"gate": "attention", "blend": "pairs of labels", "kept": "attention", "update": "a twin with targets"}
+    for part, needs in uses.items():
         if getattr(parts, part) is not None and not needed.get(part):
             raise ConfigError(f"rule {name!r}: the part {part} has no use without {needs}; leave it out")
     for part in ("finish", "terms", "prepare", "update"):

@@ -266,14 +266,21 @@ def nal(
     rows = one_hot_if_zero(stored.clone(), row.column)
     if code:
         rows.clamp_(min=1e-4)
+    kept = rows
     if update:
         opened = tau > gate
-        updated = torch.lerp(row.probs, rows, momentum)
+        share = opened * (1 - momentum)
+        kept = rows * torch.where(opened, momentum, 1.0)
+        rows = torch.addcmul(kept, row.probs, share)
         if code:
-            updated.clamp_(1e-4, 1)
-        rows = torch.where(opened, updated, rows)
+            kept = torch.where(opened & (rows < 1e-4), 1e-4 - row.probs * share, kept)
+            rows.clamp_(1e-4, 1)
         targets.index_copy_(0, index, torch.where(opened, rows, stored))
 
+    # The falls less the top class's multiple of the probabilities, from the kept part of the target: see the rule.
+    top_probs, top_rows = row.probs.gather(1, row.top), rows.gather(1, row.top)
+    excess = torch.addcmul(kept, row.probs, kept.gather(1, row.top) / top_probs, value=-1)
+    excess.scatter_(1, row.top, 0.0)
     ratio = (row.probs.clamp(min=1e-12) if code else row.probs) * tau
     mix = torch.addcmul(ratio, rows, (-logit).sigmoid())
     large = mix > 1e-30
@@ -282,23 +289,28 @@ def nal(
         log_mix = mix.log_()
     else:
         own = (row.log_probs.clamp(min=-limit) if code else row.log_probs) + F.logsigmoid(logit)
-        kept = rows.log().add_(F.logsigmoid(-logit))
-        log_mix = torch.where(large, mix.log(), torch.logaddexp(own, kept))
-        ratio = torch.where(large, ratio / mix, own.sub_(kept).sigmoid_())
+        rest = rows.log().add_(F.logsigmoid(-logit))
+        log_mix = torch.where(large, mix.log(), torch.logaddexp(own, rest))
+        ratio = torch.where(large, ratio / mix, own.sub_(rest).sigmoid_())
     unclamped = log_mix >= math.log(1e-7)
     if code:
         log_mix.clamp_(min=math.log(1e-7))
     weights, losses = rows, rows * log_mix
-    falls = rows * ratio
+    top_ratio = ratio.gather(1, row.top)
+    falls = excess.mul_(ratio).mul_(top_ratio)
     if reverse:
         log_rows = rows.clamp(min=1e-4).log_()
+        top_log = log_rows.gather(1, row.top)
         reversed_losses = log_mix.exp_().mul_(log_rows).mul_(reverse)
         losses, weights = losses.add_(reversed_losses), rows + reversed_losses
-        falls.add_(log_rows.sub_(math.log(1e-4)).mul_(row.probs).mul_(reverse * tau))
+        falls.add_(log_rows.sub_(top_log).mul_(row.probs).mul_(reverse * tau))
     if code:
         weights = weights.masked_fill(~unclamped, 0)
         clamped = ~unclamped | (row.log_probs < -limit)
-        falls = torch.where(clamped, row.probs * (tau * (-reverse * math.log(1e-4))), falls)
+        clamped_scale = -top_ratio * top_rows / top_probs
+        if reverse:
+            clamped_scale -= reverse * tau * top_log
+        falls = torch.where(clamped, row.probs * clamped_scale, falls)
     loss = -losses.sum(1, keepdim=True) - strength * F.logsigmoid(logit)
     dattention = -ratio.sub_(tau).mul_(weights).sum(1, keepdim=True) - strength * (-logit).sigmoid()
     dattention *= logit == given

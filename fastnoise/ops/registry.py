@@ -189,12 +189,13 @@ class FusedOp:
         if logits.dim() != 2 or logits.shape[1] < 2 or logits.dtype not in LOGIT_DTYPES:
             refuse(self.name, "logits", logits, "float32, float16 or bfloat16 [B, C] with at least two classes")
         num_rows, num_classes = logits.shape
+        # The sizes are filled in where a tensor is refused: to format a size in a traced function fixes it.
         half = "float32, float16 or bfloat16"
-        per_row = f"[{num_rows}], one per row of logits"
+        per_row = "[{B}], one per row of logits"
         forms: dict[str, tuple[tuple[tuple[int, ...], ...], tuple[torch.dtype, ...], str]] = {
             "attention": (((num_rows,),), LOGIT_DTYPES, f"{half} {per_row}"),
-            "soft_labels": (((num_rows, num_classes),), LOGIT_DTYPES, f"{half} [{num_rows}, {num_classes}], as logits"),
-            "columns": (((num_classes, num_classes),), (torch.float32,), f"float32 [{num_classes}, {num_classes}]"),
+            "soft_labels": (((num_rows, num_classes),), LOGIT_DTYPES, f"{half} [{{B}}, {{C}}], as logits"),
+            "columns": (((num_classes, num_classes),), (torch.float32,), "float32 [{C}, {C}]"),
             "share": (((num_rows,), ()), LOGIT_DTYPES, f"{half} [] or {per_row}"),
         }
         positions = ((num_rows,),), (torch.int64,), f"int64 {per_row}"
@@ -203,7 +204,7 @@ class FusedOp:
             if name in forms:
                 shapes, dtypes, expected = forms[name]
                 if not any(tensor.shape == shape for shape in shapes) or tensor.dtype not in dtypes:
-                    refuse(self.name, name, tensor, expected)
+                    refuse(self.name, name, tensor, expected.format(B=num_rows, C=num_classes))
             if tensor.device != logits.device:
                 raise DataError(f"{self.name}: {name} on {tensor.device}, logits on {logits.device}; put both on one")
             if tensor.requires_grad and name not in ("logits", "attention"):

@@ -89,6 +89,8 @@ def select(
 ) -> None:
     """Write row `stage` of the tables at `index`, in place and without gradient.
 
+    A call that activation checkpointing repeats writes the same values again.
+
     Args:
         logits: [B, C] float32, float16 or bfloat16.
         labels: [B] int64 in 0..C-1; None for the predictions.

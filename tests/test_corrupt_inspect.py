@@ -2,32 +2,21 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _noise_cases import refused
 from scipy.stats import kstest
 
 from fastnoise.cli import main
-from fastnoise.errors import ConfigError, DataError, FastnoiseError
+from fastnoise.errors import ConfigError, DataError
 from fastnoise.noise import NoisyLabels, corrupt
 from fastnoise.noise.audit import audit, instance_dependence, sequential_transition
 from fastnoise.noise.files import read_labels, write_csv
 from fastnoise.noise.maps import CLASS_MAPS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-@contextmanager
-def refused(kind: type[FastnoiseError], *parts: str) -> Iterator[None]:
-    with pytest.raises(kind) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
 
 
 def balanced(count: int = 50_000, num_classes: int = 10) -> np.ndarray:
@@ -251,7 +240,7 @@ def test_audit_refuses():
         audit([0, 1], [0, 3], num_classes=3)
     with refused(DataError, "2 to 1000 classes"):
         audit([0, 1], [0, 1], num_classes=1001)
-    with refused(DataError, "3 inputs for 2 labels"):
+    with refused(DataError, "inputs: 3 inputs for 2 samples"):
         audit([0, 1], [0, 1], num_classes=2, inputs=np.zeros((3, 2)))
     with refused(ConfigError, "unknown noise"):
         audit([0, 1], [0, 1], num_classes=2, nominal="sym:0.4")
@@ -328,6 +317,14 @@ def test_corrupt_takes_label_files_and_their_inputs(tmp_path: Path, capsys: pyte
     assert "written" in capsys.readouterr().out
 
 
+def test_corrupt_takes_classes_of_any_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "clean.txt").write_text("0\n2000000000\n")
+    out = str(tmp_path / "noisy.npz")
+    assert main(["corrupt", "--labels", str(tmp_path / "clean.txt"), "--noise", "symmetric:1", "--out", out]) == 0
+    assert "rates by class" not in capsys.readouterr().out
+    assert NoisyLabels.load(out).num_classes == 2_000_000_001
+
+
 def test_corrupt_gives_a_data_sets_images_to_idn(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = str(tmp_path / "noisy.npz")
     assert main(["corrupt", "--dataset", "digits", "--noise", "idn:0.4,inputs=centred", "--out", out]) == 0
@@ -385,15 +382,19 @@ def test_inspect_prints_the_commonest_of_many_classes(tmp_path: Path, capsys: py
         ),
         (
             ["corrupt", "--dataset", "digits", "--noise", "pmd:0.3", "--out", "a.npz"],
-            ["needs the posteriors", "--posteriors FILE"],
+            ["needs the posteriors", "give posteriors=FILE.npy"],
         ),
         (
             ["corrupt", "--dataset", "digits", "--noise", "none", "--posteriors", "p.npy", "--out", "a.npz"],
-            ["--posteriors p.npy: No such file"],
+            ["--posteriors: can't read 'p.npy': No such file"],
         ),
         (
             ["corrupt", "--dataset", "digits", "--noise", "none", "--out", "a.npz", "--sed", "3"],
             ["did you mean '--seed'"],
+        ),
+        (
+            ["corrupt", "--labels", "huge.txt", "--noise", "symmetric:0.4", "--out", "a.npz", "a.png"],
+            ["--out a.png: a heat map has room for 1000 classes, these labels have 2000000001"],
         ),
         (["inspect"], ["give one or two label files"]),
         (["inspect", "a.npy"], ["a.npy: can't read labels"]),
@@ -414,6 +415,7 @@ def test_commands_refuse_in_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain.txt").write_text("0\n1\n2\n")
     (tmp_path / "short.txt").write_text("0\n1\n")
+    (tmp_path / "huge.txt").write_text("0\n2000000000\n")
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("fastnoise: error: ")

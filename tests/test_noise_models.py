@@ -2,13 +2,15 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from _noise_cases import cyclic, refused
 from scipy.stats import chisquare, kstest, truncnorm
 
 from fastnoise.errors import ConfigError, DataError, FastnoiseError
@@ -21,31 +23,32 @@ from fastnoise.noise import (
     corrupt_regression,
     parse,
     pmd_factor,
+    simd_level,
 )
-from fastnoise.noise.draws import Purpose, normals, quota, quota_up, uniforms, wide_words, words
+from fastnoise.noise.audit import sequential_transition
+from fastnoise.noise.draws import (
+    Purpose,
+    _philox,
+    first_of,
+    normals,
+    quota,
+    quota_up,
+    uniforms,
+    wide_words,
+    wide_words_at,
+    words,
+    words_at,
+)
+from fastnoise.noise.spec import with_absolute_paths
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MILLION = 1_000_000
-
-
-def cyclic(count: int, num_classes: int = 10) -> np.ndarray:
-    return np.arange(count) % num_classes
 
 
 def uneven(count: int, num_classes: int = 10) -> np.ndarray:
     """Classes of different sizes, the last about ten times the first."""
     share = np.linspace(1, 10, num_classes)
     return np.random.default_rng(0).choice(num_classes, count, p=share / share.sum())
-
-
-@contextmanager
-def refused(kind: type[FastnoiseError], *parts: str) -> Iterator[None]:
-    with pytest.raises(kind) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
 
 
 def check_transition(noisy: NoisyLabels, expected: np.ndarray) -> None:
@@ -60,17 +63,12 @@ def check_transition(noisy: NoisyLabels, expected: np.ndarray) -> None:
 # Numbers
 
 
-def test_words_are_those_of_the_core():
-    """Symmetric noise at rate 1 with 2^31 - 1 classes shows the core's target words; a rate shows its flip words."""
-    count, seed, classes = 1000, 0xFEDCBA9876543210, 2**31 - 1
-    noisy = corrupt(np.zeros(count, int), "symmetric:1,true_class=included", seed=seed, num_classes=classes).labels
-    drawn = words(seed, Purpose.TARGET, count).astype(np.uint64) * np.uint64(classes)
-    kept = drawn & np.uint64(0xFFFFFFFF) >= 2**32 % classes  # the others are drawn anew
-    assert kept.mean() > 0.4
-    assert np.array_equal((drawn >> np.uint64(32))[kept], noisy[kept])
-    flipped = corrupt(cyclic(count), "pair:0.37", seed=seed, num_classes=10).flipped
-    u = wide_words(seed, Purpose.FLIP, count)
-    assert np.array_equal(flipped, u < int(0.37 * 2**64))
+def test_known_answers_of_the_generator():
+    """Random123, tests/kat_vectors, philox4x32 with 10 rounds."""
+    assert words(0, Purpose.FLIP, 64)[::16].tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    block = np.array([0x85A308D3243F6A88], np.uint64)
+    drawn = _philox(0x299F31D0A4093822, 0x13198A2E, block, 0x03707344)  # type: ignore[arg-type]
+    assert drawn[:, 0].tolist() == [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
 
 
 def test_any_stretch_of_a_stream_is_the_same():
@@ -78,7 +76,12 @@ def test_any_stretch_of_a_stream_is_the_same():
     for start, count in ((0, 1), (1, 5), (63, 2), (64, 64), (130, 870)):
         part = words(3, Purpose.PROJECTION, count, start=start, attempt=2)
         assert np.array_equal(part, whole[start : start + count])
+    positions = np.random.default_rng(0).integers(0, 1000, 300)
+    assert np.array_equal(words_at(3, Purpose.PROJECTION, positions, attempt=2), whole[positions])
+    wide = wide_words(3, Purpose.PROJECTION, 1000, attempt=7)
+    assert np.array_equal(wide_words_at(3, Purpose.PROJECTION, positions, attempt=7), wide[positions])
     far = words(3, Purpose.PROJECTION, 3, start=2**40)
+    assert np.array_equal(words_at(3, Purpose.PROJECTION, 2**40 + np.arange(3)), far)
     assert len(set(far.tolist())) == 3
 
 
@@ -90,6 +93,24 @@ def test_uniforms_and_normals():
     assert abs(np.corrcoef(u, z)[0, 1]) < 5 / np.sqrt(len(u))
 
 
+def test_streams_are_uncorrelated():
+    """Every purpose, and three seeds that differ in either half, at the lags of the layout: lane, word and group."""
+    count = 100_000
+    streams = {
+        (seed, purpose): uniforms(seed, purpose, count) - 0.5 for seed in (5, 6, 5 + 2**32) for purpose in Purpose
+    }
+    drawn = np.array(list(streams.values()))
+    assert len(drawn) == 33
+    spread = drawn.std(1)
+    for lag in (0, 1, 15, 16, 17, 48, 63, 64, 65, 1024):
+        products = drawn[:, : count - lag] @ drawn[:, lag:].T / (count - lag)
+        correlation = products / spread[:, None] / spread
+        if lag == 0:
+            np.fill_diagonal(correlation, 0)
+        # 11,000 correlations in all: the largest of so many normal ones is beyond 5.5 once in 2,500 times.
+        assert np.abs(correlation).max() < 5.5 / np.sqrt(count), lag
+
+
 def test_quota_is_a_whole_number_whatever_the_doubles_say():
     assert [quota(rate, 100) for rate in (0.0, 0.29, 0.57, 0.58, 1.0)] == [0, 29, 57, 58, 100]
     assert quota(0.4, 4999) == 1999
@@ -97,6 +118,15 @@ def test_quota_is_a_whole_number_whatever_the_doubles_say():
     assert [quota_up(rate, 100) for rate in (0.0, 0.07, 0.29, 0.93, 1.0)] == [0, 7, 29, 93, 100]
     assert quota_up(0.4, 4999) == 2000
     assert 0.07 * 100 > 7
+
+
+def test_the_least_keys_are_those_of_a_stable_sort():
+    for below in (1, 3, 50, 2**64 - 1):
+        keys = np.random.default_rng(below % 7).integers(0, below, 200, dtype=np.uint64)
+        for count in (0, 1, 77, 199, 200):
+            chosen = np.zeros(200, bool)
+            chosen[np.argsort(keys, kind="stable")[:count]] = True
+            assert np.array_equal(first_of(keys, count), chosen)
 
 
 # The grammar
@@ -117,6 +147,8 @@ def test_quota_is_a_whole_number_whatever_the_doubles_say():
         ("idn:0.3,variant=xia,inputs=centred", "idn:0.3,inputs=centred"),
         ("idn:0.3,variant=shared", "idn:0.3,variant=shared"),
         ("pmd:0.35,type=II", "pmd:0.35,type=2"),
+        ("pmd:0.35,posteriors= a b/P.npy", "pmd:0.35,posteriors=a b/P.npy"),
+        ("idn:0.3,posteriors=P.npy,variant=score", "idn:0.3,variant=score,posteriors=P.npy"),
         ("pmd:0.35,type=3,hybrid=symmetric:.3", "pmd:0.35,type=3,hybrid=symmetric:0.3"),
         ("pmd:0.35,hybrid=asymmetric:0.3,map=block5", "pmd:0.35,map=block5,hybrid=asymmetric:0.3"),
     ],
@@ -143,7 +175,11 @@ def test_canonical_text(text: str, canonical: str):
         ("heterogeneous:0.4,clean=3,strategy=3", ["unknown strategy '3'", "valid: 1, 2"]),
         ("idn:0.3,variant=xai", ["did you mean 'xia'?"]),
         ("idn:0.3,variant=score,inputs=centred", ["variant=score takes posteriors"]),
+        ("idn:0.3,posteriors=P.npy", ["posteriors= is for variant=score alone"]),
         ("pmd:0.35,type=4", ["unknown type '4'"]),
+        ("pmd:0.35,posteriors=", ["'posteriors' needs a value: FILE.npy"]),
+        ("pmd:0.35,posteriors=a\nb", ["'a\\nb' can't be the name of a file"]),
+        ("symmetric:0.35,posteriors=P.npy", ["no option 'posteriors'"]),
         ("pmd:0.35,hybrid=human:worse", ["hybrid=human:worse must be one of symmetric, asymmetric, pair and a rate"]),
         ("pmd:0.35,hybrid=symmetric", ["'symmetric' needs a rate"]),
         ("pmd:0.35,map=block5", ["map= is for hybrid=asymmetric:R alone"]),
@@ -152,6 +188,15 @@ def test_canonical_text(text: str, canonical: str):
 def test_parse_refuses(text: str, parts: list[str]):
     with refused(ConfigError, *parts):
         parse(text)
+
+
+def test_files_in_specs_are_named_from_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    here = Path.cwd()
+    assert with_absolute_paths("matrix:a/T.npy") == f"matrix:{here}/a/T.npy"
+    assert with_absolute_paths("pmd:.3, posteriors = P.npy,type=2") == f"pmd:0.3,type=2,posteriors={here}/P.npy"
+    assert with_absolute_paths("idn:0.3,variant=score,posteriors=/P.npy") == "idn:0.3,variant=score,posteriors=/P.npy"
+    assert with_absolute_paths("pair:0.4") == "pair:0.4"
 
 
 # Class maps that the specs add
@@ -232,6 +277,85 @@ def test_transition_counts_of_a_matrix(tmp_path: Path, num_classes: int):
         if some.sum() > 1:
             shares = groups[1][some] / groups[1][some].sum()
             assert chisquare(groups[0][some], groups[0][some].sum() * shares).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("quota", ["global", "class"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("symmetric:0.4", within([*range(10)], 0.4, 10)),
+        ("symmetric:0.4,true_class=included", within([*range(10)], 0.4, 10, included=True)),
+        ("symmetric:0.4,classes=2-6", within([*range(2, 7)], 0.4, 10)),
+        ("pair:0.4", 0.6 * np.eye(10) + 0.4 * np.roll(np.eye(10), 1, axis=1)),
+        ("asymmetric:0.4,map=mnist", mapped("mnist", 0.4, 8)),
+        ("asymmetric:0.4,map=block5", mapped("block5", 0.4, 8)),
+        ("asymmetric:0.4,map=sce", mapped("sce", 0.4, 8)),
+    ],
+)
+def test_transition_counts_of_quotas(text: str, expected: np.ndarray, quota: str):
+    noisy = corrupt(cyclic(MILLION, len(expected)), f"{text},quota={quota}", seed=8, num_classes=len(expected))
+    check_transition(noisy, expected)
+    if text == "symmetric:0.4":
+        assert noisy.flipped.sum() == 400_000
+        # The quota fixes how many change, so that the targets alone are left to chance.
+        for label, counts in enumerate(noisy.transition):
+            assert chisquare(np.delete(counts, label)).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "block5", "superclass", "sce"])
+def test_transition_counts_of_the_sequential_variant(name: str):
+    targets = class_map(name, 8)
+    noisy = corrupt(
+        cyclic(MILLION, len(targets)), f"asymmetric:0.4,map={name},sequential=true", seed=8, num_classes=len(targets)
+    )
+    check_transition(noisy, sequential_transition(targets, 0.4))
+
+
+@pytest.mark.parametrize("variant", ["xia", "shared"])
+def test_transition_counts_of_instance_dependent_noise(variant: str):
+    """The counts against the sum of the samples' own probabilities, by the formula; these inputs spread the flips."""
+    classes = 4
+    labels = cyclic(MILLION, classes)
+    inputs = np.random.default_rng(6).normal(0, 1, (MILLION, 2)).astype(np.float32)
+    noisy = corrupt(labels, f"idn:0.3,variant={variant}", seed=8, num_classes=classes, inputs=inputs)
+    weight = normals(8, Purpose.PROJECTION, classes * 2 * classes).reshape(classes, 2, classes)
+    flips = truncnorm(-3, 7, 0.3, 0.1).mean()
+    expected = np.zeros((classes, classes))
+    for label in range(classes):
+        logits = inputs[labels == label].astype(np.float64) @ weight[label if variant == "xia" else 0]
+        logits[:, label] = -np.inf
+        probs = np.exp(logits - logits.max(1, keepdims=True))
+        expected[label] = flips * (probs / probs.sum(1, keepdims=True)).mean(0)
+        expected[label, label] = 1 - flips
+    check_transition(noisy, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hybrid"),
+    [(1, None), (2, None), (3, None), (1, "symmetric:0.3"), (2, "asymmetric:0.3"), (3, "pair:0.2")],
+)
+def test_transition_counts_of_pmd(kind: int, hybrid: str | None):
+    labels, probs = (np.tile(part, (50, 1)[: part.ndim]) for part in probabilities(MILLION // 50))
+    text = f"pmd:0.35,type={kind}" + (f",hybrid={hybrid}" if hybrid else "")
+    noisy = corrupt(labels, text, seed=8, num_classes=10, posteriors=probs.astype(np.float32), dataset="cifar10")
+    some = slice(0, MILLION // 50)
+    order = np.argsort(-probs[some], 1)
+    rows = np.arange(MILLION // 50)
+    first, second = order[:, 0], order[:, 1]
+    margin = probs[rows, first] - probs[rows, second]
+    keep = {1: 0.5 + margin**2 / 2, 2: margin**3, 3: (margin + margin**2 + margin**3) / 3}[kind]
+    kept = np.minimum(keep / noisy.pmd_factor, 1)
+    expected = np.zeros((10, 10))
+    np.add.at(expected, (labels[some], first), kept)
+    np.add.at(expected, (labels[some], second), 1 - kept)
+    expected /= expected.sum(1, keepdims=True)
+    if hybrid == "asymmetric:0.3":
+        expected = expected @ mapped("cifar10", 0.3, 8)
+    elif hybrid == "symmetric:0.3":
+        expected = expected @ within([*range(10)], 0.3, 10)
+    elif hybrid is not None:
+        expected = expected @ (0.8 * np.eye(10) + 0.2 * np.roll(np.eye(10), 1, axis=1))
+    check_transition(noisy, expected)
 
 
 def test_matrices_beyond_doubles(tmp_path: Path):
@@ -376,11 +500,12 @@ def test_heterogeneous_noise_on_cifar10(strategy: int):
     assert "9 of 10 classes corrupted" in noisy.describe()
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", ">i4", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", ">i4", "int64", "uint64"])
 @pytest.mark.parametrize(
     "text",
     [
         "symmetric:0.4,quota=class",
+        "pair:0.4,quota=global",
         "symmetric:0.4,classes=2-6",
         "asymmetric:0.4,map=cifar10,sequential=true",
         "heterogeneous:0.8,clean=3,strategy=2",
@@ -390,6 +515,76 @@ def test_dtypes_and_threads_do_not_matter(text: str, dtype: str):
     labels = uneven(200_003)
     expected = corrupt(labels, text, seed=3, num_classes=10, threads=1).labels.tobytes()
     assert corrupt(labels.astype(dtype), text, seed=3, num_classes=10, threads=7).labels.tobytes() == expected
+
+
+HASHES = """
+import hashlib
+import sys
+import numpy as np
+from fastnoise import _C
+from fastnoise.noise import corrupt, corrupt_multilabel, corrupt_regression, corrupt_sweep
+
+rng = np.random.default_rng(0)
+labels = rng.integers(0, 10, 20_011).astype("uint8")
+inputs = rng.normal(0, 1, (20_011, 4))
+posteriors = 0.7 * np.eye(10)[labels] + 0.3 * rng.dirichlet(np.ones(10), 20_011)
+np.save(sys.argv[1] + "/T.npy", rng.dirichlet(np.ones(10), 10))
+losses = rng.random((3, 20_011), np.float32)
+print(_C.active_isa())
+for spec in sys.argv[2:]:
+    digests = set()
+    for threads in (1, 2, 7):
+        noisy = corrupt(
+            labels, spec, seed=7, num_classes=10, threads=threads, inputs=inputs, posteriors=posteriors
+        )
+        digests.add(noisy.sha256)
+    print(spec, *digests)
+for threads in (1, 2, 7):
+    swept = corrupt_sweep(labels, "symmetric", [0.2, 0.7], [1, 2], num_classes=10, threads=threads)
+    predictions = np.stack([labels % 3] * 3)
+    mask, found = _C.consensus_members(losses[None], predictions[None], threshold=0.8, agree=True, threads=threads)
+    counts = _C.consensus_counts(
+        losses[None], predictions[None], thresholds=[0.3, 0.8], agree=True, stage=2, true_labels=labels, threads=threads
+    )
+    print(hashlib.sha256(swept.tobytes() + mask.tobytes()).hexdigest(), found, [part.tolist() for part in counts])
+tags = (inputs > 0).astype(int)
+print(hashlib.sha256(corrupt_multilabel(tags, 0.3, seed=1, group="0-3", cardinality="free").tobytes()).hexdigest())
+print(hashlib.sha256(corrupt_regression(inputs[:, 0], 1.5, seed=1, low=-1, high=1).tobytes()).hexdigest())
+"""
+
+
+def test_bytes_are_the_same_for_threads_instruction_sets_and_processes(tmp_path: Path):
+    specs = [
+        *("symmetric:0.4", "symmetric:0.4,true_class=included,quota=global", "symmetric:0.4,quota=class"),
+        *("symmetric:0.4,classes=2-6,quota=class", "pair:0.4", "pair:0.4,quota=global"),
+        *("asymmetric:0.4,map=cifar10", "asymmetric:0.4,map=mnist,quota=class"),
+        *("asymmetric:0.4,map=cifar10,sequential=true", f"matrix:{tmp_path}/T.npy"),
+        *("heterogeneous:0.8,clean=3", "heterogeneous:0.8,clean=3,strategy=2", "idn:0.3", "idn:0.3,variant=shared"),
+        *("pmd:0.3,type=2", "pmd:0.3,hybrid=pair:0.2", "idn:0.3,variant=score"),
+    ]
+    levels = ("generic", "avx2", "avx512")
+    said = {}
+    for level in levels[: levels.index(simd_level()) + 1]:
+        ran = subprocess.run(
+            [sys.executable, "-c", HASHES, tmp_path, *specs],
+            capture_output=True, text=True, timeout=300, env={**os.environ, "FASTNOISE_FORCE_ISA": level}, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        used, *lines = ran.stdout.splitlines()
+        assert used == level
+        assert all(len(line.split()) == 2 for line in lines[: len(specs)])  # one digest for all threads
+        assert len(set(lines[len(specs) : len(specs) + 3])) == 1
+        said[level] = lines
+    assert all(lines == said["generic"] for lines in said.values())
+
+
+@pytest.mark.parametrize("text", ["symmetric:0.4", "pair:0.4", "heterogeneous:0.8,clean=3,strategy=2", "idn:0.4"])
+def test_any_beginning_of_the_labels_gets_what_the_whole_gets(text: str):
+    labels, inputs = cyclic(3000), np.random.default_rng(1).normal(0, 1, (3000, 3))
+    whole = corrupt(labels, text, seed=2, num_classes=10, inputs=inputs).labels
+    for count in (1, 15, 16, 63, 64, 65, 127, 1024, 2999):
+        part = corrupt(labels[:count], text, seed=2, num_classes=10, inputs=inputs[:count]).labels
+        assert np.array_equal(part, whole[:count])
 
 
 # Instance-dependent
@@ -481,6 +676,8 @@ def test_pmd_hits_the_requested_rate_by_its_factor(kind: int, rate: float):
     assert np.all((noisy.labels == first) | (noisy.labels == second))
     # Among samples of a like margin, the share that keeps the likeliest class is the formula's over F, cut at 1.
     factor = pmd_factor(labels, probs, rate, kind)
+    assert noisy.pmd_factor == factor
+    assert f"(factor {factor:.6g})" in noisy.describe()
     margin = probs[np.arange(len(labels)), first] - probs[np.arange(len(labels)), second]
     keep = {1: 0.5 + margin**2 / 2, 2: margin**3, 3: (margin + margin**2 + margin**3) / 3}[kind]
     kept = np.minimum(keep / factor, 1)
@@ -488,11 +685,45 @@ def test_pmd_hits_the_requested_rate_by_its_factor(kind: int, rate: float):
         assert np.mean(noisy.labels[part] == first[part]) == pytest.approx(kept[part].mean(), abs=5 * 0.5 / 2000**0.5)
 
 
+def test_pmd_of_a_network_that_is_mostly_wrong():
+    """Then the second class is the right one, so that less noise needs a larger factor."""
+    labels = cyclic(50_000)
+    probs = 0.6 * np.eye(10)[(labels + 1) % 10] + 0.4 * np.eye(10)[labels]
+    noisy = corrupt(labels, "pmd:0.3", seed=0, num_classes=10, posteriors=probs)
+    assert noisy.realised_rate == pytest.approx(0.3, abs=0.01)
+    assert noisy.pmd_factor == pytest.approx((0.5 + 0.5 * 0.2**2) / 0.3)
+
+
 def test_pmd_factor_of_sure_posteriors_in_closed_form():
     """Type I with margin 1 throughout keeps with probability 1/F, so that rate r needs F = 1 / (1 - r)."""
     labels = cyclic(1000)
     probs = np.eye(10)[labels]
     assert pmd_factor(labels, probs, 0.3, 1) == pytest.approx(1 / 0.7, rel=1e-9)
+
+
+@pytest.mark.parametrize("text", ["pmd:0.35,type=2", "pmd:0.35,hybrid=symmetric:0.3", "idn:0.3,variant=score"])
+def test_posteriors_from_the_file_that_a_spec_names(tmp_path: Path, text: str):
+    labels, probs = probabilities(2000)
+    np.save(tmp_path / "P.npy", probs.astype(np.float32))
+    spec = f"{text},posteriors={tmp_path / 'P.npy'}"
+    named = corrupt(labels, spec, seed=4, num_classes=10)
+    given = corrupt(labels, text, seed=4, num_classes=10, posteriors=probs.astype(np.float32))
+    assert np.array_equal(named.labels, given.labels)
+    assert (named.pmd_factor, named.requested_rate) == (given.pmd_factor, given.requested_rate)
+    assert str(parse(named.spec)) == named.spec == str(parse(spec))
+    named.save(tmp_path / "noisy.npz")
+    loaded = NoisyLabels.load(tmp_path / "noisy.npz")
+    assert (loaded.spec, loaded.pmd_factor, loaded.describe()) == (named.spec, named.pmd_factor, named.describe())
+    with refused(ConfigError, "drop the others"):
+        corrupt(labels, spec, seed=4, num_classes=10, posteriors=probs)
+    with refused(DataError, "posteriors: must be floats [1999, 10], got float32 [2000, 10]"):
+        corrupt(labels[1:], spec, seed=4, num_classes=10)
+    (tmp_path / "P.npy").write_bytes(b"no array")
+    with refused(DataError, "posteriors: ", "is no npy file of numbers"):
+        corrupt(labels, spec, seed=4, num_classes=10)
+    (tmp_path / "P.npy").unlink()
+    with refused(DataError, "posteriors: can't read", "No such file"):
+        corrupt(labels, spec, seed=4, num_classes=10)
 
 
 def test_hybrids_add_their_noise_to_pmd():
@@ -609,7 +840,7 @@ def test_impossible_pmd_rates_are_refused_with_the_possible_ones():
         (np.vstack([np.full((1, 10), 0.5), np.full((9, 10), 0.5 / 9)]), ["row 0 sums to 5", "save the transpose"]),
         (np.eye(10) * 1.5 - 0.05, ["entry [0, 1] is -0.05, no probability"]),
         (np.full((10, 10), np.nan), ["entry [0, 0] is nan"]),
-        (np.eye(10).astype(str), ["holds no matrix of real numbers"]),
+        (np.eye(10).astype(str), ["holds no array of real numbers"]),
         (np.array([[None]]), ["is no npy file of numbers"]),
     ],
 )

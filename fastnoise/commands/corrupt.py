@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..data import ImageDataset
 
 _FORMATS = (".npz", ".csv", ".npy", ".png")
+_MOST_DRAWN = 1000  # classes of a heat map: about a pixel each
+_MOST_RATED = 2**20  # classes whose rates are summed up
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class CorruptCommand:
 
     noise: str | None = None
     """Noise spec: none, symmetric:R, asymmetric:R, pair:R, human:NAME, matrix:T.npy, heterogeneous:R,clean=3,
-    idn:R, pmd:R, each with options as in symmetric:0.4,true_class=included,quota=class."""
+    idn:R, pmd:R,posteriors=P.npy, each with options as in symmetric:0.4,true_class=included,quota=class."""
     out: tuple[str, ...] = ()
     """Files to write, by their endings: .npz (labels, clean labels and where they come from), .csv, .npy (the
     labels alone), .png (heat map of the transition matrix; needs matplotlib)."""
@@ -42,7 +44,8 @@ class CorruptCommand:
     inputs: str | None = None
     """What the samples of a label file look like, for idn: FILE.npy, [N, ...]."""
     posteriors: str | None = None
-    """Class probabilities of a trained network, for pmd and idn:R,variant=score: FILE.npy, [N, classes]."""
+    """Class probabilities of a trained network, for pmd and idn:R,variant=score: FILE.npy, [N, classes]; the spec
+    can name the file itself, posteriors=FILE.npy, which the noisy labels then remember."""
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
@@ -54,7 +57,7 @@ class CorruptCommand:
 def run(command: CorruptCommand) -> int:
     """Do what the command says; ConfigError and DataError in one line."""
     from .. import noise
-    from ..noise.files import write_csv
+    from ..noise.files import read_array, write_csv
     from ..noise.plot import check_plot, plot_transition
 
     if command.noise is None or not command.out:
@@ -73,7 +76,7 @@ def run(command: CorruptCommand) -> int:
     if (command.dataset is None) == (command.labels is None):
         raise ConfigError("give either --dataset NAME or --labels FILE")
     dataset: ImageDataset | None = None
-    inputs = None if command.inputs is None else _read_array("--inputs", command.inputs)
+    inputs = None if command.inputs is None else read_array("--inputs", command.inputs)
     if command.dataset is not None:
         from ..data import load_dataset
 
@@ -92,6 +95,11 @@ def run(command: CorruptCommand) -> int:
         num_classes = int(labels.max()) + 1 if command.num_classes is None else command.num_classes
         if command.num_classes is None and num_classes < 2:
             raise ConfigError(f"--labels {command.labels}: the largest label is {labels.max()}: give --num-classes")
+    for path in paths:
+        if path.suffix.lower() == ".png" and num_classes > _MOST_DRAWN:
+            raise ConfigError(
+                f"--out {path}: a heat map has room for {_MOST_DRAWN} classes, these labels have {num_classes}"
+            )
     noisy = noise.corrupt(
         labels,
         spec,
@@ -101,7 +109,7 @@ def run(command: CorruptCommand) -> int:
         human_labels=None if dataset is None else dataset.human_labels,
         threads=command.threads,
         inputs=inputs,
-        posteriors=None if command.posteriors is None else _read_array("--posteriors", command.posteriors),
+        posteriors=None if command.posteriors is None else read_array("--posteriors", command.posteriors),
     )
     for path in paths:
         match path.suffix.lower():
@@ -117,7 +125,8 @@ def run(command: CorruptCommand) -> int:
                 names = None if dataset is None else dataset.class_names
                 plot_transition(noisy.transition, path, title=noisy.describe(), class_names=names)
     print(noisy.describe())
-    print(f"rates by class: {rates_line(noisy.class_rates)}")
+    if num_classes <= _MOST_RATED:
+        print(f"rates by class: {rates_line(noisy.class_rates)}")
     print(f"sha256 {noisy.sha256}")
     print(f"written: {', '.join(map(str, paths))}")
     return 0
@@ -138,15 +147,3 @@ def rates_line(rates: NDArray[np.float64]) -> str:
     if len(rates) <= 20:
         return " ".join("-" if np.isnan(rate) else f"{100 * rate:.2f}" for rate in rates) + " %"
     return f"{100 * known.min():.2f} % to {100 * known.max():.2f} %, median {100 * np.median(known):.2f} %"
-
-
-def _read_array(flag: str, path: str) -> NDArray[Any]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{flag} {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{flag} {path}: no npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{flag} {path}: holds several arrays, save one with numpy.save")
-    return array

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import integer
 from ..errors import DataError
 from .corrupt import checked_labels
 from .draws import quota, quota_up
+from .instance import check_inputs
 from .maps import CIFAR100_COARSE, CLASS_MAPS
 from .spec import NoiseSpec, parse
 
@@ -93,13 +95,14 @@ def audit(
 
     Raises DataError for arrays that don't fit together, ConfigError for a bad spec.
     """
+    num_classes = integer("num_classes", num_classes, 0, 2**63)
     if not 2 <= num_classes <= _MOST_CLASSES:
         raise DataError(f"an audit needs 2 to {_MOST_CLASSES} classes, these labels have {num_classes}")
     true, seen = (checked_labels(what, labels, num_classes) for what, labels in (("clean", clean), ("given", given)))
     if len(true) != len(seen):
         raise DataError(f"{len(true)} clean and {len(seen)} given labels: they must be of the same samples in order")
-    if inputs is not None and len(inputs) != len(true):
-        raise DataError(f"{len(inputs)} inputs for {len(true)} labels")
+    if inputs is not None:
+        inputs = check_inputs(inputs, len(true))
     counts = np.bincount(true * num_classes + seen, minlength=num_classes**2).reshape(num_classes, num_classes)
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)

@@ -1,19 +1,19 @@
 """Clean labels to noisy labels: what looks at labels alone, by the compiled extension where speed counts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from operator import index
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _C
+from ..checks import as_array, integer, require_memory, shown
 from ..errors import ConfigError, DataError, nearest
 from . import instance
-from .draws import Purpose, first_of, quota_up, wide_words
+from .draws import Purpose, first_of, quota_up, wide_words, wide_words_at
+from .files import read_array
 from .maps import DATASET_MAPS, MAP_NAMES, class_map
 from .result import NoisyLabels
 from .spec import NoiseSpec, class_ranges, parse
@@ -22,6 +22,9 @@ Labels = NDArray[np.int64]
 
 _MAX_CLASSES = 2**31 - 1  # classes are 32-bit words inside
 _MAX_LISTED_CLASSES = 2**20  # where a spec lists classes, tables of this length are made
+_ROOM = {"heterogeneous": 40, "idn": 80, "pmd": 80}  # bytes a label, at least; 16 hold the noisy and the clean one
+_QUOTA = 24  # bytes more
+_MOST_IN_QUOTA = 2**32 - 1
 _ROW_SUM_TOLERANCE = 1e-5  # of a transition matrix, so that float32 ones of 1,000 classes pass
 
 
@@ -48,7 +51,8 @@ def corrupt(
     human_labels  the data set's human labels by name, for "human:NAME"
     threads       0 for one per core
     inputs        what the samples look like, any real dtype, [N, ...], for "idn"
-    posteriors    class probabilities of a trained network, float [N, C], for "idn:R,variant=score" and "pmd"
+    posteriors    class probabilities of a trained network, float [N, C], for "idn:R,variant=score" and "pmd", unless
+                  the spec names a file of them (posteriors=FILE.npy)
 
     Without a quota each label is drawn independently ("i.i.d."; Patrini et al., CVPR 2017), so that the realised rate
     varies about its expectation; the result holds it. Class maps apply to all labels at once, never to labels already
@@ -60,12 +64,19 @@ def corrupt(
     noise = parse(spec) if isinstance(spec, str) else spec
     if not isinstance(noise, NoiseSpec):
         raise ConfigError(f"a noise spec is a text such as 'symmetric:0.4', got {type(spec).__name__}")
-    seed = _integer("the noise seed", seed, 0, 2**64 - 1)
-    num_classes = _integer("num_classes", num_classes, 2, _MAX_CLASSES)
-    threads = _integer("threads", threads, 0, 2**16)
-    given = _checked("labels", labels, num_classes)
+    seed = integer("the noise seed", seed, 0, 2**64 - 1)
+    num_classes = integer("num_classes", num_classes, 2, _MAX_CLASSES)
+    threads = integer("threads", threads, 0, 2**16)
+    given = _checked("labels", labels, num_classes, room=_room(noise))
+    if given.dtype == np.uint64:
+        given = given.view(np.int64)  # the same bytes, as classes are small; with int64 uint64 makes float64
     if "asymmetric" in (noise.kind, noise.hybrid_kind):
         noise = replace(noise, map=_map_name(noise.map, dataset, num_classes))
+    if noise.posteriors is not None:
+        if posteriors is not None:
+            raise ConfigError(f"noise {noise.kind!r}: the spec has posteriors={noise.posteriors}, drop the others")
+        posteriors = read_array(f"noise {noise.kind!r}: posteriors", noise.posteriors)
+    factor = None
     model = _Model(noise, given, num_classes, seed, threads)
     match noise.kind:
         case "symmetric":
@@ -73,7 +84,7 @@ def corrupt(
         case "asymmetric":
             noisy = model.asymmetric()
         case "pair":
-            noisy = model.drawn_anew(model.pair)
+            noisy = model.pair()
         case "heterogeneous":
             noisy = model.heterogeneous()
         case "matrix":
@@ -82,7 +93,7 @@ def corrupt(
         case "idn":
             noisy = instance.idn(given, noise, num_classes, seed, inputs, posteriors)
         case "pmd":
-            noisy = instance.pmd(given, noise, num_classes, seed, posteriors)
+            noisy, factor = instance.pmd(given, noise, num_classes, seed, posteriors)
             if noise.hybrid is not None:
                 hybrid_seed = int(wide_words(seed, Purpose.HYBRID_SEED, 1)[0])
                 following = replace(parse(noise.hybrid), map=noise.map)
@@ -98,6 +109,7 @@ def corrupt(
         seed=None if noise.kind in ("human", "none") else seed,
         num_classes=num_classes,
         requested_rate=0.0 if noise.kind == "none" else noise.rate,
+        pmd_factor=factor,
     )
 
 
@@ -111,28 +123,22 @@ class _Model:
     seed: int
     threads: int
 
-    def drawn_anew(self, draw: Callable[[float], Labels], among: NDArray[np.bool_] | None = None) -> Labels:
-        """draw(rate), or where the spec has a quota, the draw of everything for the samples that fill the quota."""
-        rate = float(self.noise.rate or 0.0)
-        if self.noise.quota == "none":
-            return draw(rate)
-        members = np.arange(len(self.given)) if among is None else np.flatnonzero(among)
-        noisy = self.given.astype(np.int64)
-        if not len(members):
-            return noisy
-        labels = np.ascontiguousarray(self.given[members])
-        replaced = _C.corrupt_quota(
+    def by_quota(
+        self, labels: NDArray[np.integer], *, true_class: str = "excluded", targets: tuple[int, ...] | None = None
+    ) -> Labels:
+        """The quota's share of `labels` drawn anew: uniformly, or as the class map `targets` says."""
+        if len(labels) > _MOST_IN_QUOTA:
+            raise DataError(f"labels: {len(labels)} of them, and a quota is of at most {_MOST_IN_QUOTA}")
+        return _C.corrupt_quota(
             labels,
             num_classes=self.num_classes,
-            rate=rate,
+            rate=float(self.noise.rate or 0.0),
             seed=self.seed,
             threads=self.threads,
-            include_true_class=False,
+            include_true_class=true_class == "included",
             per_class=self.noise.quota == "class",
+            class_map=targets,
         )
-        chosen = members[replaced != labels]  # without the true class, what is chosen changes
-        noisy[chosen] = draw(1.0)[chosen]
-        return noisy
 
     def uniform(self, labels: NDArray[np.integer], num_classes: int, rate: float, true_class: str) -> Labels:
         include = true_class == "included"
@@ -140,19 +146,35 @@ class _Model:
             labels, num_classes=num_classes, rate=rate, include_true_class=include, seed=self.seed, threads=self.threads
         )
 
-    def pair(self, rate: float) -> Labels:
-        return _C.corrupt_pair(
-            self.given, num_classes=self.num_classes, rate=rate, seed=self.seed, threads=self.threads
-        )
+    def pair(self) -> Labels:
+        if self.noise.quota == "none":
+            rate = float(self.noise.rate or 0.0)
+            return _C.corrupt_pair(
+                self.given, num_classes=self.num_classes, rate=rate, seed=self.seed, threads=self.threads
+            )
+        chosen = self.by_quota(self.given) != self.given  # without the true class, what is chosen changes
+        noisy = self.given + chosen.astype(np.int64)
+        noisy[noisy == self.num_classes] = 0
+        return noisy
 
     def symmetric(self) -> Labels:
-        true_class = self.noise.true_class
+        true_class, rate = self.noise.true_class, float(self.noise.rate or 0.0)
         if self.noise.classes is None:
-            return self.drawn_anew(lambda rate: self.uniform(self.given, self.num_classes, rate, true_class))
+            if self.noise.quota != "none":
+                return self.by_quota(self.given, true_class=true_class)
+            return self.uniform(self.given, self.num_classes, rate, true_class)
         group = self.members("classes", self.noise.classes)
         if len(group) < 2:
             raise ConfigError("noise 'symmetric': classes= needs two classes or more: one has no other to change to")
-        return self.drawn_anew(lambda rate: self.within(group, rate, true_class), among=self.inside(group))
+        if self.noise.quota == "none":
+            return self.within(group, rate, true_class)
+        noisy = self.given.astype(np.int64)
+        among = np.flatnonzero(self.inside(group))
+        if len(among):
+            labels = self.given[among]
+            chosen = among[self.by_quota(labels) != labels]
+            noisy[chosen] = self.within(group, 1.0, true_class)[chosen]
+        return noisy
 
     def within(self, group: NDArray[np.int64], rate: float, true_class: str) -> Labels:
         """Symmetric noise among the classes of `group`, ascending: their labels change, and to one another alone."""
@@ -194,11 +216,10 @@ class _Model:
         targets = class_map(str(self.noise.map), self.seed)
         if self.noise.sequential:
             return self.sequential(targets)
-        return self.drawn_anew(
-            lambda rate: _C.corrupt_mapped(
-                self.given, class_map=targets, rate=rate, seed=self.seed, threads=self.threads
-            )
-        )
+        if self.noise.quota != "none":
+            return self.by_quota(self.given, targets=targets)
+        rate = float(self.noise.rate or 0.0)
+        return _C.corrupt_mapped(self.given, class_map=targets, rate=rate, seed=self.seed, threads=self.threads)
 
     def sequential(self, targets: tuple[int, ...]) -> Labels:
         noisy, rate = self.given.astype(np.int64), float(self.noise.rate or 0.0)
@@ -206,8 +227,8 @@ class _Model:
             members = np.flatnonzero(noisy == label)
             if target == label or not len(members):
                 continue
-            keys = wide_words(self.seed, Purpose.SEQUENCE, len(noisy), attempt=label)
-            noisy[first_of(keys, members, quota_up(rate, len(members)))] = target
+            keys = wide_words_at(self.seed, Purpose.SEQUENCE, members, attempt=label)
+            noisy[members[first_of(keys, quota_up(rate, len(members)))]] = target
         return noisy
 
 
@@ -216,16 +237,8 @@ def read_transition(path: Path, num_classes: int) -> NDArray[np.float64]:
 
     Raises DataError for a file that can't be read and for a matrix of another kind.
     """
-    try:
-        content = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"noise 'matrix': can't read {str(path)!r}: {error.strerror or error}") from None
-    except (ValueError, EOFError, BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"noise 'matrix': {str(path)!r} is no npy file of numbers: {reason}") from None
+    content = read_array("noise 'matrix'", path)
     what = f"noise 'matrix': {str(path)!r}"
-    if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu":
-        raise DataError(f"{what} holds no matrix of real numbers: save one with numpy.save")
     if content.shape != (num_classes, num_classes):
         raise DataError(f"{what}: must be of shape {(num_classes, num_classes)}, got {content.shape}")
     matrix = content.astype(np.float64)
@@ -241,33 +254,25 @@ def read_transition(path: Path, num_classes: int) -> NDArray[np.float64]:
     return matrix / sums[:, None]
 
 
-def _integer(what: str, value: Any, low: int, high: int) -> int:
-    try:
-        number = index(value)
-    except TypeError:
-        raise ConfigError(f"{what} must be an integer, got {value!r}") from None
-    if not low <= number <= high:
-        raise ConfigError(f"{what} must be in [{low}, {high}], got {number}")
-    return number
+def _label_array(what: str, labels: Any, room: int = 0) -> NDArray[np.integer]:
+    """`labels` as a contiguous, aligned array in native byte order: itself where it is one already.
 
-
-def _label_array(what: str, labels: Any) -> NDArray[np.integer]:
-    """`labels` as a contiguous, aligned array in native byte order: itself where it is one already."""
-    try:
-        array = np.asarray(labels)
-    except (ValueError, TypeError, OverflowError):
-        raise DataError(f"{what}: not an array of integers, got {type(labels).__name__}") from None
+    DataError where that, or `room` bytes more for each of them, don't fit into memory.
+    """
+    array = as_array(what, labels)
     if array.ndim != 1:
         raise DataError(f"{what}: must be 1-D, one class per sample, got shape {array.shape}")
     if not len(array):
         raise DataError(f"{what}: empty, there is nothing to corrupt")
     if array.dtype.kind not in "iu":
         raise DataError(f"{what}: must have an integer dtype, got {array.dtype}")
+    copied = not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
+    require_memory(what, len(array) * (room + copied * array.itemsize))
     return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
 
 
-def _checked(what: str, labels: Any, num_classes: int) -> NDArray[np.integer]:
-    array = _label_array(what, labels)
+def _checked(what: str, labels: Any, num_classes: int, room: int = 0) -> NDArray[np.integer]:
+    array = _label_array(what, labels, room)
     try:
         _C.check_labels(array, num_classes)
     except _C.LabelError as error:
@@ -277,13 +282,19 @@ def _checked(what: str, labels: Any, num_classes: int) -> NDArray[np.integer]:
 
 def checked_labels(what: str, labels: Any, num_classes: int) -> Labels:
     """`labels` as int64 [N] with classes in [0, num_classes), else DataError that begins with `what`."""
-    return _checked(what, labels, num_classes).astype(np.int64)
+    return _checked(what, labels, num_classes, room=8).astype(np.int64)
+
+
+def _room(noise: NoiseSpec) -> int:
+    """Bytes that a label's noise takes, at least."""
+    chosen = noise.quota != "none" or noise.sequential or noise.classes is not None
+    return _ROOM.get(noise.kind, 16) + _QUOTA * chosen
 
 
 def _map_name(name: str | None, dataset: str | None, num_classes: int) -> str:
-    name = name or DATASET_MAPS.get(dataset or "")
+    name = name or DATASET_MAPS.get(str(dataset))
     if name is None:
-        where = "without a data set" if dataset is None else f"on data set {dataset!r}"
+        where = "without a data set" if dataset is None else f"on data set {shown(dataset)}"
         maps = ", ".join(sorted(MAP_NAMES))
         raise ConfigError(f"asymmetric noise {where} has no map of its own: give one with map=NAME, valid: {maps}")
     classes = len(class_map(name, seed=0))
@@ -296,7 +307,7 @@ def _human_labels(
     name: str, human_labels: Mapping[str, Any] | None, dataset: str | None, num_samples: int, num_classes: int
 ) -> NDArray[np.int64]:
     if not human_labels:
-        where = "the data set" if dataset is None else f"data set {dataset!r}"
+        where = "the data set" if dataset is None else f"data set {shown(dataset)}"
         raise ConfigError(f"noise human:{name!r}: {where} has no human labels: cifar10n and cifar100n have")
     if name not in human_labels:
         raise ConfigError(f"unknown human labels {name!r}: {nearest(name, list(human_labels))}")

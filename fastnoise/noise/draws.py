@@ -1,7 +1,7 @@
-"""The counter-based generator of csrc/core/draws.hpp in NumPy, for models that need more than one pass over labels.
+"""A counter-based generator in NumPy, Philox4x32-10, for models that need more than one pass over labels.
 
-Word i of (seed, purpose, attempt) is the same here and in C++, so a sample's numbers depend on the seed, its position
-and their purpose alone, never on the number of samples, chunks or threads.
+A sample's numbers depend on the seed, its position and their purpose alone, never on the number of samples, chunks or
+threads. The compiled core draws other ones: 16 bits at a time, of Philox4x32-7 (csrc/core/draws.hpp).
 """
 
 import math
@@ -18,7 +18,7 @@ _HALF = np.uint64(32)
 
 
 class Purpose(IntEnum):
-    """What a number is drawn for. 0 to 15 belong to the C++ core, whose first two are used here too."""
+    """What a number is drawn for."""
 
     FLIP = 0
     TARGET = 1
@@ -33,10 +33,8 @@ class Purpose(IntEnum):
     REGRESSION = 24  # the Gaussian of a real-valued label
 
 
-def words(seed: int, purpose: Purpose, count: int, *, start: int = 0, attempt: int = 0) -> Words:
-    """uint32 [count]: the words of samples start .. start + count - 1."""
-    first, last = start // 64, -(-(start + count) // 64)
-    block = np.arange(first * 16, last * 16, dtype=np.uint64)
+def _philox(seed: int, purpose: Purpose, block: NDArray[np.uint64], attempt: int) -> Words:
+    """uint32 [4, B]: the words of counters (block, purpose, attempt) under the key `seed`."""
     x0, x1 = block & _LOW, block >> _HALF
     x2, x3 = np.full_like(block, purpose), np.full_like(block, attempt)
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
@@ -45,14 +43,33 @@ def words(seed: int, purpose: Purpose, count: int, *, start: int = 0, attempt: i
         x0, x1 = (p1 >> _HALF) ^ x1 ^ np.uint64(k0), p1 & _LOW
         x2, x3 = (p0 >> _HALF) ^ x3 ^ np.uint64(k1), p0 & _LOW
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    groups = np.stack([x0, x1, x2, x3]).astype(np.uint32).reshape(4, last - first, 16)
+    return np.stack([x0, x1, x2, x3]).astype(np.uint32)
+
+
+def words(seed: int, purpose: Purpose, count: int, *, start: int = 0, attempt: int = 0) -> Words:
+    """uint32 [count]: the words of samples start .. start + count - 1."""
+    first, last = start // 64, -(-(start + count) // 64)
+    block = np.arange(first * 16, last * 16, dtype=np.uint64)
+    groups = _philox(seed, purpose, block, attempt).reshape(4, last - first, 16)
     return groups.transpose(1, 0, 2).reshape(-1)[start - first * 64 :][:count]
+
+
+def words_at(seed: int, purpose: Purpose, positions: NDArray[np.intp], *, attempt: int = 0) -> Words:
+    """uint32 [M]: the words of the samples at these positions."""
+    block = (positions // 64 * 16 + positions % 16).astype(np.uint64)
+    return _philox(seed, purpose, block, attempt)[positions % 64 // 16, np.arange(len(positions))]
 
 
 def wide_words(seed: int, purpose: Purpose, count: int, *, start: int = 0, attempt: int = 0) -> NDArray[np.uint64]:
     """uint64 [count] from attempts 2 attempt (upper half) and 2 attempt + 1 (lower half)."""
     high = words(seed, purpose, count, start=start, attempt=2 * attempt).astype(np.uint64)
     return high << _HALF | words(seed, purpose, count, start=start, attempt=2 * attempt + 1)
+
+
+def wide_words_at(seed: int, purpose: Purpose, positions: NDArray[np.intp], *, attempt: int = 0) -> NDArray[np.uint64]:
+    """`wide_words` of the samples at these positions."""
+    high = words_at(seed, purpose, positions, attempt=2 * attempt).astype(np.uint64)
+    return high << _HALF | words_at(seed, purpose, positions, attempt=2 * attempt + 1)
 
 
 def uniforms(seed: int, purpose: Purpose, count: int, *, start: int = 0) -> Reals:
@@ -69,14 +86,15 @@ def normals(seed: int, purpose: Purpose, count: int, *, start: int = 0) -> Reals
     return scores
 
 
-def integers(seed: int, purpose: Purpose, below: NDArray[np.int64]) -> NDArray[np.int64]:
-    """int64 [N]: for each sample a uniform integer in [0, below); off by less than below / 2^52 of a probability."""
-    return (uniforms(seed, purpose, len(below)) * below).astype(np.int64)
-
-
-def first_of(keys: NDArray[np.uint64], members: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    """A uniform draw of `count` of `members`, without replacement: those of the least keys. Draws nest as it grows."""
-    return members[np.argsort(keys[members], kind="stable")[:count]]
+def first_of(keys: NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
+    """bool [N]: the `count` least keys, of equal ones the first; a uniform draw without replacement, which nests as it
+    grows."""
+    if not 0 < count < len(keys):
+        return np.full(len(keys), count > 0)
+    last = np.partition(keys, count - 1)[count - 1]
+    chosen = keys < last
+    chosen[np.flatnonzero(keys == last)[: count - np.count_nonzero(chosen)]] = True
+    return chosen
 
 
 def quota(rate: float, count: int) -> int:

@@ -2,8 +2,10 @@
 
 import csv
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ def read_labels(source: str) -> Labels | NoisyLabels:
     Raises DataError for a file that can't be read or holds something else.
     """
     path, part = _split(source)
-    try:
+    with _reading(f"{source}: can't read labels", f"{source}: not a file of labels"):
         match path.suffix.lower():
             case ".npy":
                 return _integers(source, np.load(path, allow_pickle=False))
@@ -36,10 +38,19 @@ def read_labels(source: str) -> Labels | NoisyLabels:
                 return _from_csv(source, path.read_text(encoding="utf-8-sig"), part)
             case _:
                 return _from_lines(source, path.read_text(encoding="utf-8-sig"))
+
+
+@contextmanager
+def _reading(unreadable: str, foreign: str) -> Iterator[None]:
+    """Turn what reading raises into a DataError that begins with one of these."""
+    try:
+        yield
+    except DataError:
+        raise
     except OSError as error:
-        raise DataError(f"{source}: can't read labels: {error.strerror or error}") from None
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"{source}: not a file of labels: {' '.join(str(error).split())}") from None
+        raise DataError(f"{unreadable}: {error.strerror or error}") from None
+    except Exception as error:  # whatever a damaged file makes the readers of npy, zip and csv raise
+        raise DataError(f"{foreign}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def _split(source: str) -> tuple[Path, str]:
@@ -64,9 +75,10 @@ def _integers(source: str, array: NDArray) -> Labels:
 
 
 def _from_npz(source: str, path: Path, part: str) -> Labels | NoisyLabels:
-    with np.load(path, allow_pickle=False) as content:
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise DataError(f"{source}: an npy file under another name")
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.lib.npyio.NpzFile):
+        raise DataError(f"{source}: an npy file under another name")
+    with found as content:
         names = list(content.files)
         if not part and {"metadata", "sha256", "labels"} <= set(names):
             return NoisyLabels.load(path)
@@ -121,6 +133,15 @@ def _from_integers(source: str, values: list[int]) -> Labels:
 def _is_integer(text: str) -> bool:
     text = text.strip()
     return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20
+
+
+def read_array(what: str, path: str | Path) -> NDArray[Any]:
+    """The real numbers in an npy file. Raises DataError that begins with `what`."""
+    with _reading(f"{what}: can't read {str(path)!r}", f"{what}: {str(path)!r} is no npy file of numbers"):
+        array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise DataError(f"{what}: {str(path)!r} holds no array of real numbers: save one with numpy.save")
+    return array
 
 
 def write_csv(noisy: NoisyLabels, path: Path) -> None:

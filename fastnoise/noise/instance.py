@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ..checks import as_array, integer, require_memory
 from ..errors import ConfigError, DataError
 from .draws import Purpose, Reals, normals, quota, uniforms
 from .spec import NoiseSpec
@@ -45,7 +46,9 @@ def idn(
         return noisy
     if rate == 0:
         raise ConfigError("noise 'idn': at rate 0 the flip rates N(0, 0.1^2), cut to [0, 1], average 0.08: write none")
-    array = _check_inputs(inputs, len(labels))
+    if inputs is None:
+        raise ConfigError("noise 'idn' needs the samples' inputs: give inputs=, or images by --dataset")
+    array = check_inputs(inputs, len(labels))
     scaled = _scaling(array, spec.inputs)
     flips = uniforms(seed, Purpose.FLIP, len(labels)) < _sample_rates(rate, seed, len(labels))
     u = uniforms(seed, Purpose.TARGET, len(labels))
@@ -66,6 +69,7 @@ def idn(
 def _projection(seed: int, size: int, num_classes: int, label: int) -> Reals:
     """W_label [S, C]; its entries are drawn by their place in W [C, S, C]."""
     count = size * num_classes
+    require_memory(f"noise 'idn': a projection of inputs of size {size} on {num_classes} classes", 40 * count)
     return normals(seed, Purpose.PROJECTION, count, start=label * count).reshape(size, num_classes)
 
 
@@ -86,18 +90,18 @@ def _sample(logits: Reals, u: Reals) -> Labels:
     return np.where(above.any(1), above.argmax(1), probs.argmax(1))  # none above: u times the sum rounded up to it
 
 
-def _check_inputs(inputs: Any, num_samples: int) -> NDArray[Any]:
-    if inputs is None:
-        raise ConfigError("noise 'idn' needs the samples' inputs: give inputs=, or images by --dataset")
-    array = np.asarray(inputs)
+def check_inputs(inputs: Any, num_samples: int) -> NDArray[Any]:
+    """Finite real numbers [N, ...] as they are; DataError where they aren't that."""
+    array = as_array("inputs", inputs)
     if array.dtype.kind not in "iuf" or array.ndim < 2:
         raise DataError(f"inputs: must be real numbers [N, ...], got {array.dtype} {list(array.shape)}")
     if len(array) != num_samples:
         raise DataError(f"inputs: {len(array)} inputs for {num_samples} samples")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError("inputs: some are not finite")
     if not array[0].size:
         raise DataError(f"inputs: of no size, got {list(array.shape)}")
+    require_memory("inputs", array.size + 16 * array[0].size * min(_ROWS, num_samples))
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError("inputs: some are not finite")
     return array
 
 
@@ -117,11 +121,12 @@ def _scaling(inputs: NDArray[Any], how: str) -> Callable[[NDArray[Any]], Reals]:
 def check_posteriors(posteriors: Any, num_samples: int, num_classes: int, what: str) -> Reals:
     """Class probabilities as float64 [N, C]. ConfigError where there are none, DataError where they aren't that."""
     if posteriors is None:
-        raise ConfigError(f"{what} needs the posteriors of a trained network: give posteriors=, or --posteriors FILE")
-    array = np.asarray(posteriors)
+        raise ConfigError(f"{what} needs the posteriors of a trained network: give posteriors=FILE.npy in the spec")
+    array = as_array("posteriors", posteriors)
     if array.dtype.kind != "f" or array.shape != (num_samples, num_classes):
         expected = [num_samples, num_classes]
         raise DataError(f"posteriors: must be floats {expected}, got {array.dtype} {list(array.shape)}")
+    require_memory("posteriors", 32 * array.size)
     array = array.astype(np.float64)
     sums = array.sum(1)
     bad = ~(np.abs(sums - 1) <= _SUM_TOLERANCE) | ~(array >= 0).all(1)
@@ -155,13 +160,25 @@ def _top_two(posteriors: Reals) -> tuple[Labels, Labels, Reals]:
     return first, second, posteriors[rows, first] - posteriors[rows, second]
 
 
-def pmd_factor(labels: NDArray[np.integer], posteriors: Reals, rate: float, kind: int) -> float:
+def pmd_factor(labels: ArrayLike, posteriors: ArrayLike, rate: float, kind: int) -> float:
     """The factor F with which PMD noise of type 1, 2 or 3 has the expected rate `rate` against `labels`, by bisection.
 
-    labels [N], posteriors float64 [N, C]. F divides the probability that the likeliest class stays, which is cut at 1.
-    Since errors of the network count as noise, rates below the error of the first and above that of the second class
-    don't exist: ConfigError.
+    labels integers [N], posteriors float [N, C]. F divides the probability that the likeliest class stays, which is cut
+    at 1. Since errors of the network count as noise, rates below the error of the first and above that of the second
+    class (or the other way round, for a network that is wrong more often than not) don't exist: ConfigError. DataError
+    for arrays of another form.
     """
+    given = as_array("labels", labels)
+    if given.ndim != 1 or given.dtype.kind not in "iu" or not given.size:
+        raise DataError(f"labels: must be integers [N], got {given.dtype} {list(given.shape)}")
+    kind = integer("kind", kind, 1, 3)
+    rate = NoiseSpec("pmd", rate).rate or 0.0
+    shape = np.shape(as_array("posteriors", posteriors))
+    probs = check_posteriors(posteriors, len(given), shape[1] if len(shape) == 2 and shape[1] > 1 else 2, "pmd_factor")
+    return _factor(given, probs, rate, kind)
+
+
+def _factor(labels: NDArray[np.integer], posteriors: Reals, rate: float, kind: int) -> float:
     first, second, margin = _top_two(posteriors)
     keep, first_wrong, second_wrong = _keep(margin, kind), first != labels, second != labels
 
@@ -170,26 +187,30 @@ def pmd_factor(labels: NDArray[np.integer], posteriors: Reals, rate: float, kind
         return float(np.mean(kept * first_wrong + (1 - kept) * second_wrong))
 
     low, high = 1e-12, 1e12
-    least, most = expected(low), expected(high)
+    always_first, always_second = expected(low), expected(high)
+    rises = always_first <= always_second
+    least, most = sorted((always_first, always_second))
     if not least <= rate <= most:
         raise ConfigError(
             f"noise 'pmd': rate {rate:g} is impossible: these posteriors allow {least:.4f} to {most:.4f} "
-            f"(likeliest class always, second class always)"
+            f"(likeliest class always: {always_first:.4f}, second class always: {always_second:.4f})"
         )
     for _ in range(100):  # in the logarithm: 80 halvings reach the last bit
         middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if expected(middle) < rate else (low, middle)
+        low, high = (middle, high) if (expected(middle) < rate) == rises else (low, middle)
     return high
 
 
-def pmd(labels: NDArray[np.integer], spec: NoiseSpec, num_classes: int, seed: int, posteriors: Any) -> Labels:
+def pmd(
+    labels: NDArray[np.integer], spec: NoiseSpec, num_classes: int, seed: int, posteriors: Any
+) -> tuple[Labels, float]:
     """Polynomial-margin diminishing noise (Zhang et al., "Learning with feature-dependent label noise", ICLR 2021).
 
     Each label is the likeliest class of `posteriors` with probability keep / F, else the second; the clean label is
-    used for nothing but F (`pmd_factor`).
+    used for nothing but F (`pmd_factor`), which is returned too.
     """
     probs = check_posteriors(posteriors, len(labels), num_classes, "noise 'pmd'")
-    factor = pmd_factor(labels, probs, float(spec.rate or 0.0), spec.type)
+    factor = _factor(labels, probs, float(spec.rate or 0.0), spec.type)
     first, second, margin = _top_two(probs)
     stays = uniforms(seed, Purpose.POSTERIOR, len(labels)) < _keep(margin, spec.type) / factor
-    return np.where(stays, first, second)
+    return np.where(stays, first, second), factor

@@ -12,6 +12,8 @@ it differ:
 `cycle100`    the public code of DISC (Li et al., CVPR 2023): the next of all 100 ids.
 """
 
+from ..checks import integer
+from ..errors import ConfigError, nearest
 from .draws import Purpose, words
 
 # The superclass (coarse label) of each of CIFAR-100's 100 fine labels, in the data set's own ids.
@@ -49,7 +51,10 @@ MAP_NAMES = (*CLASS_MAPS, "sce")
 
 
 def class_map(name: str, seed: int) -> tuple[int, ...]:
-    """The class map `name`, one of `MAP_NAMES`, of noise with this seed."""
+    """The class map `name`, one of `MAP_NAMES`, of noise with this seed. ConfigError for other names and seeds."""
+    if not isinstance(name, str) or name not in MAP_NAMES:
+        raise ConfigError(f"unknown class map name {str(name)!r}: {nearest(str(name), list(MAP_NAMES))}")
+    seed = integer("the noise seed", seed, 0, 2**64 - 1)
     if name != "sce":
         return CLASS_MAPS[name]
     pairs = [(one, other) for one in range(5) for other in range(one + 1, 5)]

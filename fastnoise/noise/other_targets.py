@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import as_array, integer, real, require_memory
 from ..errors import ConfigError, DataError
 from .draws import Purpose, uniforms
 from .spec import class_ranges
@@ -33,17 +34,21 @@ def corrupt_multilabel(
     A sample's fate depends on the seed, its position and its row. Raises ConfigError for a bad rate, seed, group or
     cardinality, DataError for bad labels, and for a sample without enough absent labels to swap to.
     """
-    array = np.asarray(labels)
+    array = as_array("labels", labels)
     if array.ndim != 2 or array.dtype.kind not in "biu" or not array.size:
         raise DataError(f"labels: must be zeros and ones [N, C], got {array.dtype} {list(array.shape)}")
+    require_memory("labels", 80 * array.size)
     if ((array != 0) & (array != 1)).any():
         row, column = np.argwhere((array != 0) & (array != 1))[0]
         raise DataError(f"labels: entry [{row}, {column}] is {array[row, column]}, neither 0 nor 1")
-    _check_rate_and_seed(rate, seed)
-    if cardinality not in ("kept", "free"):
-        raise ConfigError(f"unknown cardinality {cardinality!r}: valid: free, kept")
+    rate = real("rate", rate)
+    if not 0 <= rate <= 1:
+        raise ConfigError(f"the rate must be in [0, 1], got {rate!r}")
+    seed = integer("the noise seed", seed, 0, 2**64 - 1)
+    if not isinstance(cardinality, str) or cardinality not in ("kept", "free"):
+        raise ConfigError(f"unknown cardinality {str(cardinality)!r}: valid: free, kept")
     num_samples, num_classes = array.shape
-    ranges = class_ranges(group)
+    ranges = class_ranges(str(group))
     if ranges[-1][1] >= num_classes:
         raise ConfigError(f"group={group}: label {ranges[-1][1]} is outside [0, {num_classes})")
     members = np.concatenate([np.arange(first, last + 1) for first, last in ranges])
@@ -87,25 +92,24 @@ def corrupt_regression(values: ArrayLike, sigma: float, *, seed: int, low: float
     """
     from scipy.special import ndtr, ndtri
 
-    array = np.asarray(values)
+    array = as_array("values", values)
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not array.size:
         raise DataError(f"values: must be real numbers [N], got {array.dtype} {list(array.shape)}")
+    require_memory("values", 100 * array.size)
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise DataError(f"values: position {int((~np.isfinite(array)).argmax())} is not finite")
+    sigma, low, high = real("sigma", sigma), real("low", low), real("high", high)
     if not (np.isfinite([sigma, low, high]).all() and sigma > 0 and low < high):
         raise ConfigError(f"sigma must be above 0 and low below high, got sigma={sigma}, low={low}, high={high}")
-    _check_rate_and_seed(0.0, seed)
+    seed = integer("the noise seed", seed, 0, 2**64 - 1)
     inside = (array >= low) & (array <= high)
     v, u = array[inside], uniforms(seed, Purpose.REGRESSION, len(array))[inside]
+    if high - low < 1e-6 * sigma:  # the density is even to within 1e-12, and its tails have no digits left
+        array[inside] = np.clip(low + u * (high - low), low, high)
+        return array
     # v lies inside, so that the range never lies in one tail, where the distribution function would lose its digits.
-    below, above = ndtr((low - v) / sigma), ndtr((high - v) / sigma)
-    array[inside] = np.clip(v + sigma * ndtri(below + u * (above - below)), low, high)
+    with np.errstate(over="ignore"):  # infinitely many sigma away, which is right
+        below, above = ndtr((low - v) / sigma), ndtr((high - v) / sigma)
+        array[inside] = np.clip(v + sigma * ndtri(below + u * (above - below)), low, high)
     return array
-
-
-def _check_rate_and_seed(rate: float, seed: int) -> None:
-    if not 0 <= rate <= 1:  # false for NaN too
-        raise ConfigError(f"the rate must be in [0, 1], got {rate!r}")
-    if not 0 <= seed < 2**64:
-        raise ConfigError(f"the noise seed must be in [0, 2**64), got {seed!r}")

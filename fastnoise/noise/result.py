@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import require_memory
 from ..errors import ConfigError, DataError
 from ..files import write_atomically
 from .maps import class_map
@@ -16,6 +18,7 @@ from .spec import NoiseSpec, class_ranges, parse
 
 _FORMAT = 1
 _METADATA = ("spec", "seed", "num_classes", "requested_rate")
+_OPTIONAL = ("pmd_factor",)  # written where they are known
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +30,7 @@ class NoisyLabels:
     spec            the noise spec in full (an asymmetric one names its map), or where else the labels come from
     seed            of the noise; None for labels that weren't drawn here
     requested_rate  the spec's rate; None for labels that nobody requested a rate of, such as human ones
+    pmd_factor      pmd: the factor that gives the requested rate (`fastnoise.noise.pmd_factor`); None otherwise
     """
 
     labels: NDArray[np.int64]
@@ -35,6 +39,7 @@ class NoisyLabels:
     seed: int | None
     num_classes: int
     requested_rate: float | None
+    pmd_factor: float | None = None
 
     def __post_init__(self) -> None:
         for what, array in (("labels", self.labels), ("clean labels", self.clean_labels)):
@@ -60,13 +65,21 @@ class NoisyLabels:
 
     @property
     def transition(self) -> NDArray[np.int64]:
-        """int64 [C, C]: how many samples of true class (row) carry which label (column). DataError as `flipped`."""
+        """int64 [C, C]: how many samples of true class (row) carry which label (column).
+
+        DataError as `flipped`, and where so many counts don't fit into memory.
+        """
+        require_memory(f"counts of {self.num_classes} x {self.num_classes} classes", 8 * self.num_classes**2)
         pairs = np.bincount(self._clean() * self.num_classes + self.labels, minlength=self.num_classes**2)
         return pairs.reshape(self.num_classes, self.num_classes)
 
     @property
     def class_rates(self) -> NDArray[np.float64]:
-        """float64 [C]: the share of wrong labels of each true class; NaN where it has none. DataError as `flipped`."""
+        """float64 [C]: the share of wrong labels of each true class; NaN where it has none.
+
+        DataError as `transition`.
+        """
+        require_memory(f"rates of {self.num_classes} classes", 40 * self.num_classes)
         counts = np.bincount(self._clean(), minlength=self.num_classes)
         wrong = np.bincount(self._clean()[self.flipped], minlength=self.num_classes)
         return np.where(counts > 0, wrong / np.maximum(counts, 1), np.nan)
@@ -94,8 +107,9 @@ class NoisyLabels:
         elif spec is not None and spec.clean is not None:
             clean = sum(last - first + 1 for first, last in class_ranges(spec.clean))
             note = f" ({self.num_classes - clean} of {self.num_classes} classes corrupted)"
-        elif spec is not None and spec.hybrid is not None:
-            note = " (requested before the hybrid)"
+        elif self.pmd_factor is not None:
+            before = ", requested before the hybrid" if spec is not None and spec.hybrid is not None else ""
+            note = f" (factor {self.pmd_factor:.6g}{before})"
         seed = "" if self.seed is None else f", seed {self.seed}"
         if self.realised_rate is None:
             realised = f"realised rate unknown ({self.labels.size} labels)"
@@ -112,7 +126,8 @@ class NoisyLabels:
 
     def _metadata(self) -> str:
         """All but the arrays, as JSON."""
-        fields = {key: getattr(self, key) for key in _METADATA}
+        known = (key for key in _OPTIONAL if getattr(self, key) is not None)
+        fields = {key: getattr(self, key) for key in (*_METADATA, *known)}
         return json.dumps({"format": _FORMAT, **fields}, sort_keys=True)
 
     def _digest(self) -> str:
@@ -164,7 +179,8 @@ class NoisyLabels:
                 raise DataError(f"it holds {sorted(file.files)} instead of labels, metadata and sha256")
             arrays = {key: file[key] for key in file.files}
         metadata: dict[str, Any] = json.loads(_text(arrays, "metadata"))
-        if not isinstance(metadata, dict) or metadata.pop("format", None) != _FORMAT or set(metadata) != set(_METADATA):
+        form = metadata.pop("format", None) if isinstance(metadata, dict) else None
+        if form != _FORMAT or set(metadata) - set(_OPTIONAL) != set(_METADATA):
             raise DataError(f"its metadata isn't of format {_FORMAT}")
         noisy = cls(labels=arrays["labels"], clean_labels=arrays.get("clean_labels"), **metadata)
         noisy._check_metadata()
@@ -183,10 +199,16 @@ class NoisyLabels:
             "seed": self.seed is None or (type(self.seed) is int and 0 <= self.seed < 2**64),
             "num_classes": type(self.num_classes) is int and self.num_classes >= 2,
             "requested_rate": self.requested_rate is None or self.requested_rate == rate,
+            "pmd_factor": self.pmd_factor is None
+            or (spec is not None and spec.kind == "pmd" and _is_positive(self.pmd_factor)),
         }
         for key, holds in wanted.items():
             if not holds:
                 raise DataError(f"{key} {getattr(self, key)!r} is impossible")
+
+
+def _is_positive(number: Any) -> bool:
+    return type(number) is float and 0 < number < math.inf
 
 
 def _percent(share: float) -> str:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ..checks import shown
 from ..errors import ConfigError, nearest
 from .maps import MAP_NAMES
 
@@ -21,8 +23,8 @@ _KINDS = {
     "human": _Kind("NAME"),
     "matrix": _Kind("FILE"),
     "heterogeneous": _Kind("RATE", ("clean", "strategy")),
-    "idn": _Kind("RATE", ("variant", "inputs")),
-    "pmd": _Kind("RATE", ("type", "hybrid", "map")),
+    "idn": _Kind("RATE", ("variant", "inputs", "posteriors")),
+    "pmd": _Kind("RATE", ("type", "hybrid", "map", "posteriors")),
 }
 
 # What an option may say, and what that means; options that aren't here have a reader of their own.
@@ -64,6 +66,7 @@ class NoiseSpec:
     inputs      idn, variants xia and shared: "raw" pixels, "normalised" per channel, "centred" on the mean image
     type        pmd: 1, 2 or 3
     hybrid      pmd: the noise that follows, symmetric, asymmetric or pair at a rate of its own: "symmetric:0.3"
+    posteriors  pmd, and idn with variant score: an npy file with the class probabilities of a trained network, [N, C]
 
     Raises ConfigError for an unknown kind, an option that the kind doesn't take, and a value outside its range.
     """
@@ -82,6 +85,7 @@ class NoiseSpec:
     inputs: str = "raw"
     type: int = 1
     hybrid: str | None = None
+    posteriors: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -90,15 +94,15 @@ class NoiseSpec:
         if argument == "RATE":
             object.__setattr__(self, "rate", self._checked_rate())
         elif self.rate is not None:
-            raise ConfigError(f"noise {self.kind!r} takes no rate, got {self.rate!r}")
+            raise ConfigError(f"noise {self.kind!r} takes no rate, got {shown(self.rate)}")
         if argument in ("NAME", "FILE"):
             if not self.name:
                 what = "a name of labels, such as 'human:worse'" if argument == "NAME" else "a file: 'matrix:T.npy'"
                 raise ConfigError(f"noise {self.kind!r} needs {what}")
-            if not self.name.isprintable() or "," in self.name or self.name != self.name.strip():
+            if not _is_writable(self.name):
                 raise ConfigError(f"noise {self.kind!r}: {self.name!r} can't be the name of {_NAMED[self.kind]}")
         elif self.name is not None:
-            raise ConfigError(f"noise {self.kind!r} takes no name, got {self.name!r}")
+            raise ConfigError(f"noise {self.kind!r} takes no name, got {shown(self.name)}")
         for key, default in _OPTIONS.items():
             value = getattr(self, key)
             if value == default:
@@ -112,6 +116,8 @@ class NoiseSpec:
             raise ConfigError("noise 'asymmetric': sequential=true has a quota per class of its own, drop quota=")
         if self.kind == "pmd" and self.map is not None and self.hybrid_kind != "asymmetric":
             raise ConfigError("noise 'pmd': map= is for hybrid=asymmetric:R alone")
+        if self.kind == "idn" and self.variant != "score" and self.posteriors is not None:
+            raise ConfigError("noise 'idn': posteriors= is for variant=score alone, the others take inputs")
         if self.variant == "score" and self.inputs != "raw":
             raise ConfigError("noise 'idn': variant=score takes posteriors, drop inputs=")
 
@@ -125,7 +131,7 @@ class NoiseSpec:
         if rate is None:
             raise ConfigError(f"noise {self.kind!r} needs a rate in [0, 1], such as '{self.kind}:0.4'")
         if not isinstance(rate, int | float) or math.isnan(rate):
-            raise ConfigError(f"noise {self.kind!r}: the rate must be a number in [0, 1], got {rate!r}")
+            raise ConfigError(f"noise {self.kind!r}: the rate must be a number in [0, 1], got {shown(rate)}")
         if not 0 <= rate <= 1:
             hint = f" (write {rate / 100:g} for {rate:g} %)" if 1 < rate <= 100 else ""
             raise ConfigError(f"noise {self.kind!r}: rate {rate!r} is outside [0, 1]{hint}")
@@ -134,6 +140,10 @@ class NoiseSpec:
     def _checked_option(self, key: str, value: Any) -> Any:
         if key in ("classes", "clean"):
             return _class_text(class_ranges(str(value)))
+        if key == "posteriors":
+            if not isinstance(value, str) or not value or not _is_writable(value):
+                raise ConfigError(f"noise {self.kind!r}: {value!r} can't be the name of a file here")
+            return value
         if key == "hybrid":
             following = parse(str(value))
             if following.kind not in _HYBRIDS or "," in str(following):
@@ -155,6 +165,14 @@ _NAMED = {"human": "labels", "matrix": "a file here"}
 _OPTIONS = {
     field.name: field.default for field in dataclasses.fields(NoiseSpec) if field.name not in ("kind", "rate", "name")
 }
+
+
+_EXAMPLES = {"hybrid": "symmetric:0.3", "posteriors": "FILE.npy"}  # of options without a list of values
+
+
+def _is_writable(name: str) -> bool:
+    """Whether a name comes back from the text of a spec."""
+    return name.isprintable() and "," not in name and name == name.strip()
 
 
 def _text(value: Any) -> str:
@@ -198,8 +216,8 @@ def _class_text(ranges: list[tuple[int, int]]) -> str:
 
 def parse(text: str) -> NoiseSpec:
     """Read a noise spec such as "symmetric:0.4", "symmetric:0.4,quota=class", "asymmetric:0.4,map=superclass",
-    "heterogeneous:0.8,clean=3,strategy=2", "matrix:T.npy", "idn:0.3,inputs=centred", "human:worse" or "none". Blanks
-    around the parts are dropped, defaults and number forms normalised.
+    "heterogeneous:0.8,clean=3,strategy=2", "matrix:T.npy", "idn:0.3,inputs=centred", "pmd:0.35,posteriors=P.npy",
+    "human:worse" or "none". Blanks around the parts are dropped, defaults and number forms normalised.
 
     Raises ConfigError (one line, with the nearest valid name) for whatever isn't a spec.
     """
@@ -215,7 +233,7 @@ def parse(text: str) -> NoiseSpec:
         if key not in _KINDS[kind].options:
             raise ConfigError(_unknown_option(kind, key))
         if not equals or not value:
-            examples = ", ".join(_VALUES[key]) if key in _VALUES else "symmetric:0.3" if key == "hybrid" else "3+5"
+            examples = ", ".join(_VALUES[key]) if key in _VALUES else _EXAMPLES.get(key, "3+5")
             raise ConfigError(f"noise {kind!r}: option {key!r} needs a value: {examples}")
         if key in fields:
             raise ConfigError(f"noise {kind!r}: option {key!r} is given twice")
@@ -236,3 +254,17 @@ def parse(text: str) -> NoiseSpec:
             case _:
                 fields["name"] = argument
     return NoiseSpec(kind, **fields)
+
+
+def with_absolute_paths(text: str) -> str:
+    """The canonical text of a spec, its files named from the root, for use in any folder. ConfigError as `parse`."""
+    spec = parse(text)
+    if spec.kind == "matrix":
+        spec = dataclasses.replace(spec, name=_absolute(str(spec.name)))
+    if spec.posteriors is not None:
+        spec = dataclasses.replace(spec, posteriors=_absolute(spec.posteriors))
+    return str(spec)
+
+
+def _absolute(file: str) -> str:
+    return str(Path(file).expanduser().absolute())

@@ -1,5 +1,6 @@
 """Noisy labels of one model for many rates and seeds at once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _C
+from ..checks import integer, require_memory, shown
 from ..errors import ConfigError, DataError
-from .corrupt import _MAX_CLASSES, _checked, _integer, _map_name
+from .corrupt import _MAX_CLASSES, _checked, _map_name
 from .maps import class_map
 from .spec import NoiseSpec, parse
 
@@ -43,15 +45,16 @@ def corrupt_sweep(
     Raises ConfigError for a bad spec, rate, seed, number of classes or threads, DataError for bad labels or `out`.
     """
     noise = _without_rate(spec)
-    num_classes = _integer("num_classes", num_classes, 2, _MAX_CLASSES)
-    threads = _integer("threads", threads, 0, 2**16)
+    num_classes = integer("num_classes", num_classes, 2, _MAX_CLASSES)
+    threads = integer("threads", threads, 0, 2**16)
     given = _checked("labels", labels, num_classes)
     if np.iinfo(given.dtype).max < num_classes - 1:
         raise DataError(f"labels: {given.dtype} has no room for {num_classes} classes, give a wider dtype")
     each_rate = [float(replace(noise, rate=rate).rate or 0.0) for rate in _listed("rates", rates)]
-    each_seed = [_integer("the noise seed", seed, 0, 2**64 - 1) for seed in _listed("seeds", seeds)]
+    each_seed = [integer("the noise seed", seed, 0, 2**64 - 1) for seed in _listed("seeds", seeds)]
     shape = len(each_rate), len(each_seed), len(given)
     if out is None:
+        require_memory(f"out: {list(shape)}", math.prod(shape) * given.itemsize)
         out = np.empty(shape, given.dtype)
     elif not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != given.dtype:
         form = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
@@ -101,5 +104,5 @@ def _listed(what: str, values: Any) -> list[Any]:
     except TypeError:
         raise ConfigError(f"{what} must be a sequence, got {type(values).__name__}") from None
     if not isinstance(listed, list) or not listed:
-        raise ConfigError(f"{what} must hold at least one number, got {values!r}")
+        raise ConfigError(f"{what} must hold at least one number, got {shown(values)}")
     return listed

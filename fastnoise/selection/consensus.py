@@ -7,13 +7,14 @@ lies below a threshold at all stages get the network's prediction as their label
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import index as as_index
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _C
+from ..checks import as_array, integer, real, require_memory
 from ..errors import ConfigError, DataError, nearest
 
 COMPARISONS = ("below", "at_most")
@@ -43,8 +44,8 @@ class ConsensusOptions:
 
     def __post_init__(self) -> None:
         for name, value, valid in (("compare", self.compare, COMPARISONS), ("judged", self.judged, JUDGED)):
-            if value not in valid:
-                raise ConfigError(f"unknown {name} {value!r}: {nearest(str(value), list(valid))}")
+            if not isinstance(value, str) or value not in valid:
+                raise ConfigError(f"unknown {name} {str(value)!r}: {nearest(str(value), list(valid))}")
         if not isinstance(self.agree, bool):
             raise ConfigError(f"agree must be True or False, got {self.agree!r}")
 
@@ -135,11 +136,15 @@ def consensus(
 
     Raises ConfigError for a threshold that is no number, and bad options; DataError for arrays of the wrong form.
     """
-    options = options or ConsensusOptions()
+    options = _options(options)
     loss, predicted = _stages(losses, predictions, 2)
     stage = _stage(options, loss.shape[0])
     mask, found = _C.consensus_members(
-        loss[None], predicted[None], threshold=_cut(threshold, options), agree=options.agree, threads=_threads(threads)
+        loss[None],
+        predicted[None],
+        threshold=_cut(threshold, options),
+        agree=options.agree,
+        threads=integer("threads", threads, 0, 2**16),
     )
     return Consensus(mask, found, predicted[stage], float(threshold), options)
 
@@ -166,10 +171,13 @@ def consensus_sweep(
 
     Raises as `consensus`.
     """
-    options = options or ConsensusOptions()
+    options = _options(options)
     loss, predicted = _stages(losses, predictions, 3)
     stage = _stage(options, loss.shape[1])
-    wanted = np.array([float(_number(threshold)) for threshold in thresholds])
+    try:
+        wanted = np.array([_number(threshold) for threshold in thresholds], np.float64)
+    except TypeError:
+        raise ConfigError(f"thresholds must be a sequence of numbers, got {type(thresholds).__name__}") from None
     cuts = np.array([_cut(threshold, options) for threshold in wanted], np.float32)
     order = np.argsort(cuts, kind="stable")
     if (options.judged == "given" and true_labels is not None) != (labels is not None):
@@ -186,7 +194,7 @@ def consensus_sweep(
         stage=stage,
         labels=given,
         true_labels=truth,
-        threads=_threads(threads),
+        threads=integer("threads", threads, 0, 2**16),
     )
     back = np.argsort(order, kind="stable")
     known = truth is not None
@@ -200,10 +208,7 @@ def _share(part: Counts, whole: Counts) -> Floats:
 
 
 def _number(threshold: Any) -> float:
-    try:
-        number = float(threshold)
-    except (TypeError, ValueError):
-        raise ConfigError(f"a threshold must be a number, got {threshold!r}") from None
+    number = real("a threshold", threshold)
     if np.isnan(number):
         raise ConfigError("a threshold must be a number, got nan")
     return number
@@ -220,14 +225,10 @@ def _cut(threshold: float, options: ConsensusOptions) -> float:
     return float(cut)
 
 
-def _threads(threads: Any) -> int:
-    try:
-        count = as_index(threads)
-    except TypeError:
-        raise ConfigError(f"threads must be an integer, got {threads!r}") from None
-    if not 0 <= count <= 2**16:
-        raise ConfigError(f"threads must be in [0, 65536], got {count}")
-    return count
+def _options(options: Any) -> ConsensusOptions:
+    if options is not None and not isinstance(options, ConsensusOptions):
+        raise ConfigError(f"options must be ConsensusOptions, got {type(options).__name__}")
+    return options or ConsensusOptions()
 
 
 def _stage(options: ConsensusOptions, stages: int) -> int:
@@ -237,10 +238,7 @@ def _stage(options: ConsensusOptions, stages: int) -> int:
 
 
 def _stages(losses: Any, predictions: Any, dimensions: int) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-    loss, predicted = (
-        value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-        for value in (losses, predictions)
-    )
+    loss, predicted = (_array(what, value) for what, value in (("losses", losses), ("predictions", predictions)))
     form = "[S, N]" if dimensions == 2 else "[S, N] or [R, S, N]"
     if loss.dtype.kind != "f" or loss.dtype.itemsize != 4:
         raise DataError(f"losses: must be float32, got {loss.dtype}")
@@ -252,6 +250,7 @@ def _stages(losses: Any, predictions: Any, dimensions: int) -> tuple[NDArray[np.
         loss, predicted = loss[None], predicted[None]
     if not loss.size:
         raise DataError(f"losses: empty, shape {loss.shape}")
+    require_memory("losses", loss.size * (4 * (not _is_plain(loss)) + 4 * (not _is_plain(predicted))))
     dtype = predicted.dtype.newbyteorder("=")
     if dtype.itemsize == 8:
         if predicted.max() > np.iinfo(np.int32).max or predicted.min() < np.iinfo(np.int32).min:
@@ -263,8 +262,16 @@ def _stages(losses: Any, predictions: Any, dimensions: int) -> tuple[NDArray[np.
     )
 
 
+def _array(what: str, values: Any) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else as_array(what, values)
+
+
+def _is_plain(array: NDArray[Any]) -> bool:
+    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+
+
 def _label_array(what: str, labels: Any, num_samples: int) -> NDArray[np.integer]:
-    array = labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)
+    array = _array(what, labels)
     if array.shape != (num_samples,) or array.dtype.kind not in "iu":
         raise DataError(f"{what}: must be integers [{num_samples}], got {array.dtype} {list(array.shape)}")
     return array

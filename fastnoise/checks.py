@@ -1,0 +1,70 @@
+"""What arguments have in common: arrays, integers, numbers and the memory they take, or a refusal that names them."""
+
+from operator import index
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError, DataError
+
+_UNASKED = 1 << 30  # bytes that any machine is taken to have
+
+
+def as_array(what: str, values: Any) -> NDArray[Any]:
+    """`values` as an array of any form; DataError where they are none."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, OverflowError):
+        raise DataError(f"{what}: not an array of numbers, got {type(values).__name__}") from None
+
+
+def integer(what: str, value: Any, low: int, high: int) -> int:
+    """An integer in [low, high], else ConfigError."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise ConfigError(f"{what} must be an integer, got {shown(value)}") from None
+    if not low <= number <= high:
+        raise ConfigError(f"{what} must be in [{low}, {high}], got {number}")
+    return number
+
+
+def real(what: str, value: Any) -> float:
+    """A float, which may be NaN or infinite, else ConfigError."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"{what} must be a number, got {shown(value)}") from None
+
+
+def shown(value: Any) -> str:
+    """A value of any kind on one line of a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def free_memory() -> int | None:
+    """Bytes that can be taken without ending some process, within the limit of a container; None where unknown."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    try:
+        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control group, or one without a limit ("max")
+        return free
+
+
+def require_memory(what: str, size: int) -> None:
+    """Raise DataError, which begins with `what`, where `size` more bytes don't fit.
+
+    A system may grant more than it has, and end the process that fills it.
+    """
+    if size <= _UNASKED:
+        return
+    free = free_memory()
+    if free is not None and size > free:
+        raise DataError(f"{what}: this takes {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .plan import Batch, Plan
+from .plan import Plan, PlannedEpoch
 from .table import ImageTable
 
 
@@ -24,7 +24,22 @@ class LoaderSpec:
     std: np.ndarray
     """float32 [C], likewise."""
     device: torch.device
+    dtype: torch.dtype
+    """Of the images given out."""
     threads: int
+
+
+def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Onto the device; to CUDA without a wait: torch keeps the pinned copy until it was read."""
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def aligned_part(index: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """A batch of an epoch's int64 positions. Kernels are compiled for the alignment of their tensors (16 bytes or
+    not), and an odd `first` would make them compile again: that part is copied."""
+    part = index[first:last]
+    return part.clone() if first % 2 else part
 
 
 class BaseLoader(ABC):
@@ -41,18 +56,24 @@ class BaseLoader(ABC):
         self._running: Generator[tuple[torch.Tensor, torch.Tensor], None, None] | None = None
 
     @abstractmethod
-    def _produce(self, batches: Iterator[Batch]) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
-        """Turn planned batches into (images, index). Frees what it holds when it ends or is closed."""
+    def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        """Turn planned batches into (images, index), images of any floating type. Frees what it holds when it ends or
+        is closed."""
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return self._run(self.spec.plan.batches(epoch, start_batch))
+    def count_batches(self, order: np.ndarray | None = None) -> int:
+        return self.spec.plan.count_batches(order)
 
-    def _run(self, batches: Iterator[Batch]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(
+        self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self._run(self.spec.plan.batches(epoch, start_batch, order))
+
+    def _run(self, planned: PlannedEpoch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         self._stop()
-        producer = self._running = self._produce(batches)
+        producer = self._running = self._produce(planned)
         try:
-            for batch in producer:
-                yield batch
+            for images, index in producer:
+                yield images.to(self.spec.dtype), index
                 if self._running is not producer:  # going on would end the caller's epoch early without a word
                     raise RuntimeError("this epoch was ended by a later epoch() or close() of the same loader")
         finally:

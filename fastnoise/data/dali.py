@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from nvidia.dali import Pipeline, fn, types
 
 from .base import BaseLoader, LoaderSpec
 from .images import unreadable
-from .plan import Batch
+from .plan import Batch, PlannedEpoch
 
 PREFETCH = 2
 """Batches that DALI works on ahead of the consumer."""
@@ -25,8 +25,8 @@ class Source:
         self.batches: Iterator[Batch] = iter(())
         self.in_flight: deque[np.ndarray] = deque()
 
-    def start(self, batches: Iterator[Batch]) -> None:
-        self.batches = batches
+    def start(self, batches: Iterable[Batch]) -> None:
+        self.batches = iter(batches)
         self.in_flight.clear()
 
     def __call__(self) -> list[Any]:
@@ -38,13 +38,20 @@ class Source:
             data = [np.frombuffer(os.fsencode(table.files[i]), dtype=np.uint8) for i in batch.index]
         else:
             data = table.images[batch.index]
-        return [data, batch.index, *(part for part in (batch.corner, batch.flip) if part is not None)]
+        views = self.spec.plan.views
+        drawn = [
+            part.reshape(views, -1, *part.shape[1:])
+            for part in (batch.corner, batch.flip, batch.hole)
+            if part is not None
+        ]
+        return [data, batch.index, *(part[view] for view in range(views) for part in drawn)]
 
 
 def build_pipeline(
     source: Callable[[], list[Any]], spec: LoaderSpec, *, batch_size: int, gpu: bool, device_id: int | None
 ) -> Pipeline:
-    """The graph from (images or paths, index, crop corner, flip) to (float32 [B, H, W, C], int64 [B]).
+    """The graph from (images or paths, index, crop corner, flip and hole of each view) to (float32 [B, H, W, C] for
+    each view, int64 [B]).
 
     Every random choice comes in through `source`. `gpu` puts the image operators on the GPU `device_id`: uint8 pixels
     or encoded files are what is copied there.
@@ -52,12 +59,9 @@ def build_pipeline(
     plan = spec.plan
     files = spec.table.images is None
     dtypes, ndims = [types.DALIDataType.UINT8, types.DALIDataType.INT64], [1 if files else 3, 0]
-    if plan.crop_padding:
-        dtypes.append(types.DALIDataType.INT32)
-        ndims.append(1)
-    if plan.flips:
-        dtypes.append(types.DALIDataType.INT32)
-        ndims.append(0)
+    drawn = [1] * bool(plan.crop_padding) + [0] * plan.flips + [1] * bool(plan.cutout)
+    dtypes += [types.DALIDataType.INT32] * len(drawn) * plan.views
+    ndims += drawn * plan.views
     pipeline = Pipeline(
         batch_size=batch_size,
         num_threads=spec.threads,
@@ -82,20 +86,27 @@ def build_pipeline(
             )
         else:
             images = data.gpu() if gpu else data
-        if plan.crop_padding:
-            # Not crop_pos_x and crop_pos_y: they round a fraction to a pixel, so that uniform fractions do not give
-            # uniform offsets, and on the CPU their cost per image grows with the batch.
-            corner = random.pop(0)
-            images = fn.slice(images, start=corner, shape=list(spec.size), axis_names="HW", out_of_bounds_policy="pad")
-        images = fn.crop_mirror_normalize(
-            images,
-            mirror=random.pop(0) if plan.flips else 0,
-            mean=spec.mean.tolist(),
-            std=spec.std.tolist(),
-            dtype=types.DALIDataType.FLOAT,
-            output_layout="HWC",
-        )
-        pipeline.set_outputs(images, index.gpu() if gpu else index)
+        views = []
+        for _ in range(plan.views):
+            view = images
+            if plan.crop_padding:
+                # Not crop_pos_x and crop_pos_y: they round a fraction to a pixel, so that uniform fractions do not give
+                # uniform offsets, and on the CPU their cost per image grows with the batch.
+                corner = random.pop(0)
+                view = fn.slice(view, start=corner, shape=list(spec.size), axis_names="HW", out_of_bounds_policy="pad")
+            view = fn.crop_mirror_normalize(
+                view,
+                mirror=random.pop(0) if plan.flips else 0,
+                mean=spec.mean.tolist(),
+                std=spec.std.tolist(),
+                dtype=types.DALIDataType.FLOAT,
+                output_layout="HWC",
+            )
+            if plan.cutout:
+                hole = fn.cast(random.pop(0), dtype=types.DALIDataType.FLOAT)
+                view = fn.erase(view, anchor=hole, shape=[plan.cutout] * 2, axis_names="HW", fill_value=0)
+            views.append(view)
+        pipeline.set_outputs(*views, index.gpu() if gpu else index)
     return pipeline
 
 
@@ -120,12 +131,12 @@ class DaliLoader(BaseLoader):
             source, self.spec, batch_size=batch_size, gpu=device.type == "cuda", device_id=device.index
         )
 
-    def _produce(self, batches: Iterator[Batch]) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+    def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
         pipeline = self._pipeline or self._build(self._source, self.batch_size)
         # Only a pipeline that has run to the end of its epoch is used again. After an error it is void, and after an
         # interrupt it may wait for a batch that was never started.
         self._pipeline = None
-        self._source.start(batches)
+        self._source.start(planned)
         try:
             pipeline.schedule_run()
             while (outputs := self._outputs(pipeline)) is not None:
@@ -145,7 +156,8 @@ class DaliLoader(BaseLoader):
             outputs = pipeline.outputs(torch.cuda.current_stream(self.spec.device) if on_cuda else None)
         except StopIteration:
             return None
-        images, index = (torch.from_dlpack(output.as_tensor()) for output in outputs)
+        *views, index = (torch.from_dlpack(output.as_tensor()) for output in outputs)
+        images = views[0] if len(views) == 1 else torch.cat(views)
         return images.permute(0, 3, 1, 2), index
 
     def _culprit(self) -> str | None:
@@ -160,12 +172,11 @@ class DaliLoader(BaseLoader):
     def _fails(self, positions: list[int]) -> bool:
         source = Source(self.spec)
         plan = self.spec.plan
-        count = len(positions)
-        corner = np.zeros((count, 2), dtype=np.int32) if plan.crop_padding else None
-        flip = np.zeros(count, dtype=np.int32) if plan.flips else None
-        source.start(iter([Batch(np.asarray(positions), corner, flip)]))
+        zeros = np.zeros((plan.views * len(positions), 2), dtype=np.int32)
+        corner, hole = zeros if plan.crop_padding else None, zeros if plan.cutout else None
+        source.start([Batch(np.asarray(positions), corner, zeros[:, 0].copy() if plan.flips else None, hole)])
         try:
-            self._build(source, count).run()
+            self._build(source, len(positions)).run()
         except RuntimeError:
             return True
         return False

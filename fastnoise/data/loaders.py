@@ -11,18 +11,27 @@ from ..errors import ConfigError, DataError, nearest
 from .base import LoaderSpec
 from .images import one_line
 from .plan import Augmentation, Plan
+from .resident import ResidentLoader, room, size_text
+from .synthetic import SyntheticLoader
 from .table import ImageTable
+from .torch_loader import TorchLoader
 
-LOADERS = ("auto", "dali", "torch")
+LOADERS = ("auto", "dali", "resident", "synthetic", "torch")
+
+RESIDENT_SHARE = 0.5
+"""Of the device's free memory: what "auto" lets the images take, since training needs the rest."""
 
 
 class Loader(Protocol):
     """Turns a table into batches on a device, `(images, index)`.
 
-    images: float32 [B, C, H, W] in channels_last memory format: cropped out of the zero-padded image, flipped, then
-    (pixel / 255 - mean) / std. index: int64 [B], each sample's position in the table. Both are the consumer's to keep.
+    images: [V * B, C, H, W] of the loader's dtype in channels_last memory format: cropped out of the zero-padded image,
+    flipped, (pixel / 255 - mean) / std, then cut out. View v of sample b is row v * B + b; each view is augmented for
+    itself, and the first as if it were the only one. index: int64 [B], each sample's position in the table. Both are
+    the consumer's to keep.
 
-    Batches are a pure function of (seed, epoch, position in the epoch), and every loader gives the same ones.
+    Batches are a pure function of (seed, epoch, position in the epoch), and every loader gives the same ones, but for
+    "synthetic", whose images are noise.
     """
 
     name: str
@@ -31,10 +40,18 @@ class Loader(Protocol):
     num_samples: int
     batch_size: int
     num_batches: int
-    """Of an epoch."""
+    """Of an epoch over all samples."""
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def count_batches(self, order: np.ndarray | None = None) -> int:
+        """Batches of an epoch over all samples, or in this order."""
+
+    def epoch(
+        self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of an epoch, from `start_batch` on.
+
+        order: int64 [M], positions in the table in the order to take them, each any number of times, in place of the
+        loader's own order; ConfigError for one outside the table. A repeated sample is augmented anew each time.
 
         May be abandoned at any point. One epoch runs at a time: the first batch of a new one ends an unfinished one,
         whose iterator then raises RuntimeError. DataError names an image that cannot be decoded.
@@ -58,15 +75,22 @@ def make_loader(
     drop_last: bool = False,
     image_size: int | None = None,
     threads: int = 2,
+    views: int = 1,
+    dtype: torch.dtype = torch.float32,
 ) -> Loader:
     """Build a loader over `table`.
 
-    kind: "dali", "torch", or "auto", which takes DALI where it can be imported and serves the device.
+    kind: "dali"; "torch"; "resident" for images in an array, which on CUDA are kept in device memory; "synthetic" for
+        benchmarks, whose images are noise; or "auto". That takes "resident" for an array, on CUDA if it takes up no
+        more than RESIDENT_SHARE of the free memory, else DALI where it can be imported and serves the device.
     mean, std: per channel, of pixels scaled to 0..1.
     augmentation: None gives the images as they are, for evaluation.
     drop_last: leave out the last batch where it is smaller than the others.
     image_size: files are resized to this many pixels squared, by default to the table's size.
-    threads: DALI's worker threads, or the torch loader's threads that decode files.
+    threads: DALI's worker threads, the torch loader's threads that decode files, or the most that the resident loader
+        gives a large batch on the CPU.
+    views: images given of each sample, each cropped, flipped and cut out for itself.
+    dtype: of the images: float32, float16 or bfloat16.
 
     ConfigError for what cannot be served; an explicit kind is never replaced by another.
     """
@@ -90,37 +114,81 @@ def make_loader(
         if table.images is not None and size != [image_size, image_size]:
             raise ConfigError(f"only image files are resized: these images are {size[0]} x {size[1]} already")
         size = [image_size, image_size]
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ConfigError(f"images are float32, float16 or bfloat16, not {str(dtype).removeprefix('torch.')}")
+    plan = Plan(
+        len(table),
+        batch_size,
+        seed=seed,
+        augmentation=augmentation,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        views=views,
+        size=(size[0], size[1]),
+    )
     spec = LoaderSpec(
         table=table,
-        plan=Plan(len(table), batch_size, seed=seed, augmentation=augmentation, shuffle=shuffle, drop_last=drop_last),
+        plan=plan,
         size=(size[0], size[1]),
         mean=(255 * np.asarray(mean)).astype(np.float32),
         std=(255 * np.asarray(std)).astype(np.float32),
         device=device,
+        dtype=dtype,
         threads=threads,
     )
-    kind, reason = _choose(kind, device)
+    kind, reason = _choose(kind, table, device)
     if kind == "dali":
         from .dali import DaliLoader
 
         return DaliLoader(spec, reason)
-    from .torch_loader import TorchLoader
-
+    if kind == "resident":
+        return ResidentLoader(spec, reason)
+    if kind == "synthetic":
+        return SyntheticLoader(spec, reason)
     return TorchLoader(spec, reason)
 
 
-def _choose(kind: str, device: torch.device) -> tuple[str, str]:
+def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, str]:
     """Resolve "auto", and say why."""
     if kind not in LOADERS:
         raise ConfigError(f"unknown loader {kind!r}: {nearest(kind, list(LOADERS))}")
+    if kind == "synthetic":
+        return kind, "synthetic was asked for: the images are noise, to measure training without loading"
     if kind == "torch":
         return kind, "torch was asked for"
-    obstacle = _dali_obstacle(device)
+    if kind == "resident":
+        if obstacle := _resident_obstacle(table, device):
+            raise ConfigError(f"the resident loader cannot be used: {obstacle}; choose the dali or torch loader")
+        return kind, "resident was asked for"
     if kind == "dali":
-        if obstacle:
+        if obstacle := _dali_obstacle(device):
             raise ConfigError(f"the dali loader cannot be used: {obstacle}; choose the torch loader")
         return kind, "dali was asked for"
-    return ("torch", obstacle) if obstacle else ("dali", "DALI is installed")
+    obstacle = _resident_obstacle(table, device)
+    if table.images is not None and not obstacle:
+        size = size_text(table.images.nbytes)
+        if device.type == "cpu":
+            return "resident", f"images in memory ({size}) are augmented fastest by the C++ core"
+        free = room(table, device)
+        if table.images.nbytes <= RESIDENT_SHARE * free:
+            return "resident", f"the images ({size}) fit into the device's free memory ({size_text(free)})"
+        obstacle = f"the images ({size}) take more than {RESIDENT_SHARE:.0%} of the device's free {size_text(free)}"
+    without = _dali_obstacle(device)
+    return ("torch", f"{obstacle}; {without}") if without else ("dali", f"{obstacle}; DALI is installed")
+
+
+def _resident_obstacle(table: ImageTable, device: torch.device) -> str:
+    """Why the resident loader cannot serve this table and device, or nothing. Whether there is room is not asked."""
+    if table.images is None:
+        return "images in files are not held in memory"
+    if device.type not in ("cpu", "cuda"):
+        return f"the resident loader serves the devices cpu and cuda, not {device.type}"
+    if device.type == "cuda":
+        try:
+            import_module("triton")
+        except (ImportError, OSError) as error:
+            return f"Triton cannot be imported ({one_line(error)})"
+    return ""
 
 
 def _dali_obstacle(device: torch.device) -> str:

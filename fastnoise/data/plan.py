@@ -1,4 +1,4 @@
-"""What every loader does in an epoch: which samples come in which batch, and how each is cropped and flipped.
+"""What every loader does in an epoch: which samples come in which batch, and how each is cropped, flipped and cut out.
 
 All of it is drawn here, by NumPy, as a pure function of (seed, epoch), so that every loader gives the same batches and
 an epoch can be entered at any batch. Loaders draw nothing themselves.
@@ -11,39 +11,69 @@ import numpy as np
 
 from ..errors import ConfigError
 
+DRAWS = 5
+"""Numbers that say how one image is augmented: crop row and column, flip, cutout row and column."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crop of the image padded with zeros, then random horizontal flip."""
+    """Random crop of the image padded with zeros, then random horizontal flip, then cutout."""
 
     crop_padding: int
     """Pixels of padding on each side; the crop has the image's own size, and each of the (2 * crop_padding + 1)^2
     offsets is equally likely. 0: no crop."""
     flip: bool
     """Mirror each image with probability one half."""
+    cutout: int = 0
+    """Side of a square that is set to 0 after normalisation, which makes it the mean colour. Its centre is uniform over
+    the pixels and what reaches over the border is clipped (DeVries and Taylor, "Improved Regularization of
+    Convolutional Neural Networks with Cutout", 2017, section 3.2): rows c - side // 2 to c - side // 2 + side - 1
+    around the centre's row c, and columns alike. 0: none."""
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
             raise ConfigError(f"the crop padding must be 0 or more pixels, not {self.crop_padding}")
+        if not 0 <= self.cutout < 2**16:
+            raise ConfigError(f"the side of the cutout must be 0 to 65535 pixels, not {self.cutout}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What to do for one batch of B samples."""
+    """What to do for B samples in V views: row v * B + b of the images is view v of sample b."""
 
     index: np.ndarray
     """int64 [B], positions in the table."""
     corner: np.ndarray | None
-    """int32 [B, 2], row and column in the unpadded image at which the crop begins, -P..P. None: no crop."""
+    """int32 [V * B, 2], row and column in the unpadded image at which the crop begins, -P..P. None: no crop."""
     flip: np.ndarray | None
-    """int32 [B], 1 where the image is mirrored. None: no flips."""
+    """int32 [V * B], 1 where the image is mirrored. None: no flips."""
+    hole: np.ndarray | None = None
+    """int32 [V * B, 2], row and column in the cropped and flipped image at which the cutout begins, perhaps outside.
+    None: no cutout."""
+
+    def packed(self) -> np.ndarray | None:
+        """corner, flip and hole as int32 [..., DRAWS], zeros for those that are None; None where all are."""
+        given = [part for part in (self.corner, self.flip, self.hole) if part is not None]
+        if not given:
+            return None
+        shape = given[0].shape if given[0] is self.flip else given[0].shape[:-1]
+        draws = np.zeros((*shape, DRAWS), dtype=np.int32)
+        if self.corner is not None:
+            draws[..., :2] = self.corner
+        if self.flip is not None:
+            draws[..., 2] = self.flip
+        if self.hole is not None:
+            draws[..., 3:] = self.hole
+        return draws
 
 
 class Plan:
     """The batches of every epoch over `num_samples` samples.
 
-    Each sample comes once per epoch. All batches are full but the last, which is smaller where `batch_size` does not
-    divide the number of samples, or left out with `drop_last`. ConfigError for a batch size that gives no batch.
+    Each sample comes once per epoch, or as often as an `order` given for the epoch names it. All batches are full but
+    the last, which is smaller where `batch_size` does not divide the number of samples, or left out with `drop_last`.
+    Each of `views` is drawn for itself. `size`, height and width, is needed for cutout only. ConfigError for a batch
+    size that gives no batch.
     """
 
     def __init__(
@@ -55,6 +85,8 @@ class Plan:
         augmentation: Augmentation | None = None,
         shuffle: bool = False,
         drop_last: bool = False,
+        views: int = 1,
+        size: tuple[int, int] = (1, 1),
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
@@ -62,32 +94,107 @@ class Plan:
             raise ConfigError(f"the seed must be between 0 and 2^64 - 1, not {seed}")
         if drop_last and num_samples < batch_size:
             raise ConfigError(f"dropping the last batch leaves none: {num_samples} samples, batch size {batch_size}")
+        if views < 1:
+            raise ConfigError(f"a sample is given in at least 1 view, not {views}")
         self.num_samples = num_samples
         self.batch_size = batch_size
-        self.num_batches = num_samples // batch_size if drop_last else -(-num_samples // batch_size)
+        self.drop_last = drop_last
         self.seed = seed
         self.shuffle = shuffle
+        self.views = views
+        self.size = size
         self.crop_padding = augmentation.crop_padding if augmentation else 0
         self.flips = augmentation.flip if augmentation else False
+        self.cutout = augmentation.cutout if augmentation else 0
+        self.num_batches = self.count_batches()
 
-    def batches(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `start_batch` on; ConfigError where the epoch has no such batch."""
-        if epoch < 0 or not 0 <= start_batch <= self.num_batches:
-            raise ConfigError(f"no batch {start_batch} in epoch {epoch}: an epoch has {self.num_batches} batches")
-        return self._batches(epoch, start_batch)
+    def count_batches(self, order: np.ndarray | None = None) -> int:
+        """Batches of an epoch, of all samples or in an order given for it."""
+        count = self.num_samples if order is None else len(order)
+        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
-    def _batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
-        count, padding = self.num_samples, self.crop_padding
-        # One stream per purpose, so that the crops of a seed do not depend on whether the order is shuffled.
-        orders, crops, flips = (
-            np.random.Generator(
-                np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64), counter=[0, 0, 0, purpose])
-            )
-            for purpose in range(3)
+    def batches(self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None) -> "PlannedEpoch":
+        """The batches of an epoch from `start_batch` on.
+
+        order: int64 [M], positions in the table to take in this order, in place of the plan's own.
+
+        ConfigError where the epoch has no such batch or the table no such position.
+        """
+        if order is not None:
+            order = np.array(order)  # a copy: the caller may write to its own while the epoch runs
+            if order.ndim != 1 or not (np.issubdtype(order.dtype, np.integer) or order.size == 0):
+                raise ConfigError(f"an order must be integers of shape [M], not {order.dtype} of {list(order.shape)}")
+            if order.size and not 0 <= order.min() <= order.max() < self.num_samples:
+                raise ConfigError(
+                    f"an order spans the positions {order.min()}..{order.max()}, outside 0..{self.num_samples - 1}"
+                )
+            order = order.astype(np.int64, copy=False)
+        count = self.count_batches(order)
+        if epoch < 0 or not 0 <= start_batch <= count:
+            raise ConfigError(f"no batch {start_batch} in epoch {epoch}: an epoch has {count} batches")
+        return PlannedEpoch(self, epoch, start_batch, order)
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedEpoch:
+    """An epoch's batches, as an iterator makes them or drawn all at once."""
+
+    plan: Plan
+    epoch: int
+    start_batch: int
+    order: np.ndarray | None
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """The first position of each batch in the epoch, and the one after its last."""
+        plan = self.plan
+        count = plan.num_samples if self.order is None else len(self.order)
+        for batch in range(self.start_batch, plan.count_batches(self.order)):
+            yield batch * plan.batch_size, min((batch + 1) * plan.batch_size, count)
+
+    def draw(self) -> Batch:
+        """The whole epoch as a batch of M samples, with the views in a dimension of their own: corner and hole
+        [V, M, 2], flip [V, M].
+
+        Of the plan's own order, what is drawn belongs to the sample, whatever its place; of an order given, which may
+        repeat samples, it belongs to the place.
+        """
+        plan, order = self.plan, self.order
+        padding = plan.crop_padding
+        count = plan.num_samples if order is None else len(order)
+        index = np.arange(count) if order is None else order
+        if order is None and plan.shuffle:
+            index = self._stream(0).permutation(count)
+
+        def draw(purpose: int, low: int | list[int], high: int | list[int], *shape: int) -> np.ndarray:
+            drawn = [
+                self._stream(purpose, view).integers(low, high, (count, *shape), dtype=np.int32, endpoint=True)
+                for view in range(plan.views)
+            ]
+            return np.stack([part[index] for part in drawn] if order is None else drawn)
+
+        hole = None
+        if plan.cutout:
+            low = -(plan.cutout // 2)
+            hole = draw(3, [low, low], [low + plan.size[0] - 1, low + plan.size[1] - 1], 2)
+        return Batch(
+            index=index,
+            corner=draw(1, -padding, padding, 2) if padding else None,
+            flip=draw(2, 0, 1) if plan.flips else None,
+            hole=hole,
         )
-        order = orders.permutation(count) if self.shuffle else np.arange(count)
-        corner = crops.integers(-padding, padding, (count, 2), dtype=np.int32, endpoint=True) if padding else None
-        flip = flips.integers(0, 2, count, dtype=np.int32) if self.flips else None
-        for first in range(start_batch * self.batch_size, self.num_batches * self.batch_size, self.batch_size):
-            index = order[first : first + self.batch_size]
-            yield Batch(index, None if corner is None else corner[index], None if flip is None else flip[index])
+
+    def _stream(self, purpose: int, view: int = 0) -> np.random.Generator:
+        """One per purpose, so that the crops of a seed do not depend on whether the order is shuffled, and per view."""
+        key = np.array([self.plan.seed, self.epoch], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, view, purpose]))
+
+    def __iter__(self) -> Iterator[Batch]:
+        whole = self.draw()
+
+        def part(array: np.ndarray | None, first: int, last: int) -> np.ndarray | None:
+            return None if array is None else array[:, first:last].reshape(-1, *array.shape[2:])
+
+        for first, last in self.spans():
+            yield Batch(
+                whole.index[first:last], *(part(array, first, last) for array in (whole.corner, whole.flip, whole.hole))
+            )

@@ -1,6 +1,6 @@
 """The loader that needs nothing but NumPy, Pillow and torch."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from queue import SimpleQueue
@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from .base import BaseLoader, LoaderSpec
 from .images import read_image
-from .plan import Batch
+from .plan import Batch, PlannedEpoch
 
 T = TypeVar("T")
 
@@ -77,8 +77,17 @@ def crop_and_flip(pixels: np.ndarray, corner: np.ndarray | None, flip: np.ndarra
     return pixels
 
 
+def in_hole(hole: np.ndarray, side: int, size: tuple[int, int]) -> np.ndarray:
+    """bool [B, H, W]: the pixels within the square of `side` that begins at `hole`."""
+    inside = [
+        (pixel >= first[:, None]) & (pixel < first[:, None] + side)
+        for pixel, first in zip(map(np.arange, size), hole.T, strict=True)
+    ]
+    return inside[0][:, :, None] & inside[1][:, None, :]
+
+
 class TorchLoader(BaseLoader):
-    """Gathers, crops and flips whole batches of uint8 in a thread of its own, and normalises them.
+    """Gathers, crops and flips whole batches of uint8 in a thread of its own, then normalises them and cuts out.
 
     On the CPU the thread also normalises, in NumPy: torch there would start a second set of OpenMP threads beside the
     training's. For other devices uint8 is what travels (pinned for CUDA), a quarter of the bytes, and torch normalises
@@ -92,37 +101,43 @@ class TorchLoader(BaseLoader):
         self._constants = [np.tile(row, spec.size[1]) for row in (spec.mean, 1 / spec.std)]
         self._device_constants = [torch.from_numpy(row).to(spec.device) for row in self._constants]
 
-    def _produce(self, batches: Iterator[Batch]) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
-        device = self.spec.device
+    def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        device, plan = self.spec.device, self.spec.plan
 
-        def on_host(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        def on_host(batch: Batch) -> list[torch.Tensor]:
             pixels = self._pixels(batch, pool)
+            cut = [] if batch.hole is None else [in_hole(batch.hole, plan.cutout, self.spec.size)]
             if device.type == "cpu":
-                images = torch.from_numpy(normalise(pixels.astype(np.float32), *self._constants))
-            else:
-                images = torch.from_numpy(pixels)
-            index = torch.from_numpy(batch.index)
-            return (images.pin_memory(), index.pin_memory()) if device.type == "cuda" else (images, index)
+                pixels = normalise(pixels.astype(np.float32), *self._constants)
+                for mask in cut:
+                    pixels[mask] = 0
+                cut = []
+            parts = [torch.from_numpy(part) for part in (pixels, batch.index, *cut)]
+            return [part.pin_memory() for part in parts] if device.type == "cuda" else parts
 
         with (
             ThreadPoolExecutor(self.spec.threads) as pool,
-            closing(prefetch(map(on_host, batches), depth=2)) as ready,
+            closing(prefetch(map(on_host, planned), depth=2)) as ready,
         ):
-            for images, index in ready:
+            for parts in ready:
+                images, index, *cut = (part.to(device, non_blocking=True) for part in parts)
                 if device.type != "cpu":
-                    index = index.to(device, non_blocking=True)
-                    images = normalise(images.to(device, non_blocking=True).float(), *self._device_constants)
+                    images = normalise(images.float(), *self._device_constants)
+                for mask in cut:
+                    images.masked_fill_(mask[..., None], 0)
                 yield images.permute(0, 3, 1, 2), index
 
     def _pixels(self, batch: Batch, pool: Executor) -> np.ndarray:
-        """uint8 [B, H, W, C], cropped and flipped."""
-        table = self.spec.table
+        """uint8 [V * B, H, W, C], cropped and flipped."""
+        table, plan = self.spec.table, self.spec.plan
         if table.images is None:
             files = [table.files[i] for i in batch.index]
             pixels = np.stack(list(pool.map(read_image, files, [self.spec.size] * len(files))))
         else:
             pixels = table.images[batch.index]
-        return crop_and_flip(pixels, batch.corner, batch.flip, self.spec.plan.crop_padding)
+        if plan.views > 1:
+            pixels = np.concatenate([pixels] * plan.views)
+        return crop_and_flip(pixels, batch.corner, batch.flip, plan.crop_padding)
 
 
 def normalise(pixels: Any, mean: Any, scale: Any) -> Any:

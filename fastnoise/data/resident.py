@@ -1,0 +1,129 @@
+"""The loader of tables that fit in memory: on CUDA in the device's, with one kernel per batch."""
+
+import weakref
+from collections.abc import Generator
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError
+from .base import BaseLoader, LoaderSpec, aligned_part, upload
+from .plan import Batch, PlannedEpoch
+from .table import ImageTable
+from .torch_loader import prefetch
+
+_uploaded: "weakref.WeakKeyDictionary[ImageTable, weakref.WeakValueDictionary[torch.device, torch.Tensor]]" = (
+    weakref.WeakKeyDictionary()
+)
+"""Tables in device memory while a loader holds them: several loaders of one table share it."""
+
+
+def size_text(size: float) -> str:
+    """Bytes as people say them."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that tensors can still take: the driver's free ones and those that torch holds in reserve."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def room(table: ImageTable, device: torch.device) -> int:
+    """Bytes of CUDA memory that the table can take, or has taken already."""
+    if device in _uploaded.get(table, ()):
+        assert table.images is not None
+        return free_memory(device) + table.images.nbytes
+    return free_memory(device)
+
+
+def on_device(table: ImageTable, device: torch.device) -> torch.Tensor:
+    """The table's images on the device, uploaded if they are not there; ConfigError where they don't fit."""
+    assert table.images is not None
+    tables = _uploaded.setdefault(table, weakref.WeakValueDictionary())
+    images = tables.get(device)
+    if images is None:
+        free = free_memory(device) if device.type == "cuda" else table.images.nbytes
+        if table.images.nbytes > free:
+            raise ConfigError(
+                f"the resident loader keeps all images on the device: {size_text(table.images.nbytes)}, of which "
+                f"{size_text(free)} are free; choose the dali or torch loader"
+            )
+        images = tables[device] = torch.from_numpy(table.images).to(device)
+    return images
+
+
+class ResidentLoader(BaseLoader):
+    """Makes each batch from the table in memory in one pass.
+
+    On CUDA the uint8 table lies on the device. An epoch's order, crops, flips and cutouts are drawn and uploaded when
+    it begins; from then on a batch is one kernel launched on torch's current stream, with no copy and no wait. Take an
+    epoch's batches on one stream. On the CPU the C++ core does the work, in a thread of its own that stays ahead of the
+    consumer.
+    """
+
+    name = "resident"
+
+    def __init__(self, spec: LoaderSpec, reason: str) -> None:
+        super().__init__(spec, reason)
+        self._mean, self._scale = spec.mean, np.reciprocal(spec.std)
+        self._images = on_device(spec.table, spec.device) if spec.device.type == "cuda" else None
+
+    def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        return self._on_device(planned) if self.spec.device.type == "cuda" else self._on_host(planned)
+
+    def _on_device(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        from ..kernels.augment import launch
+
+        spec = self.spec
+        if self._images is None:  # freed by close()
+            self._images = on_device(spec.table, spec.device)
+        whole = planned.draw()
+        packed = whole.packed()
+        images, index = self._images, upload(whole.index, spec.device)
+        draws = None if packed is None else upload(packed, spec.device)
+        mean, scale = upload(self._mean, spec.device), upload(self._scale, spec.device)
+        for first, last in planned.spans():
+            with torch.cuda.device_of(images):
+                batch = launch(
+                    images,
+                    index,
+                    draws,
+                    mean,
+                    scale,
+                    first=first,
+                    last=last,
+                    views=spec.plan.views,
+                    cutout=spec.plan.cutout,
+                    dtype=spec.dtype,
+                )
+            yield batch, aligned_part(index, first, last)
+
+    def _on_host(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        from .. import _C
+
+        spec = self.spec
+        table = spec.table.images
+        assert table is not None
+
+        def make(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+            images = torch.empty((spec.plan.views * len(batch.index), *table.shape[1:]))
+            _C.augment(
+                table,
+                batch.index,
+                batch.packed(),
+                self._mean,
+                self._scale,
+                images.numpy(),
+                cutout=spec.plan.cutout,
+                threads=spec.threads,
+            )
+            return images.permute(0, 3, 1, 2), torch.from_numpy(batch.index)
+
+        with closing(prefetch(map(make, planned), depth=2)) as ready:
+            yield from ready
+
+    def close(self) -> None:
+        super().close()
+        self._images = None

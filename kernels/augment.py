@@ -1,0 +1,125 @@
+"""A batch of training images from a table of uint8 in device memory, in one kernel: gather, crop, flip, normalise, cut
+out, cast, channels last.
+
+Nothing is drawn here: which sample stands where, and how it is augmented, is a table of the whole epoch, so that a
+batch takes one launch and nothing from the host. A program makes BLOCK consecutive numbers of one image. Its stores are
+vectors; its loads are single bytes, since crop and flip put them at any alignment, but those of a warp lie in a line or
+two of the cache. Sizes are constexpr, so that divisions by them are multiplications and the stores' mask and alignment
+are known.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MAX_BLOCK = 1024
+"""Numbers per program: 8 per thread of 4 warps. A batch of 128 images of 32 x 32 x 3 is 384 programs."""
+
+
+@triton.jit(do_not_specialize=["first", "batch", "length"])
+def augment_images(
+    images_NHWC,
+    index_M,
+    draws_VMD,
+    mean_C,
+    scale_C,
+    out_RHWC,
+    first,
+    batch,
+    length,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    CUTOUT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Row v * batch + b of the output is view v of the sample at position first + b of the epoch."""
+    row = tl.program_id(0)
+    position = first + row % batch
+    element = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    channel = element % C
+    x = element // C % W
+    y = element // (C * W)
+    source_x = x
+    source_y = y
+    draw = (row // batch).to(tl.int64) * length + position
+    if draws_VMD is not None:
+        source_y = y + tl.load(draws_VMD + draw * D)
+        mirrored = tl.load(draws_VMD + draw * D + 2) != 0
+        source_x = tl.where(mirrored, W - 1 - x, x) + tl.load(draws_VMD + draw * D + 1)
+    inside = (source_y >= 0) & (source_y < H) & (source_x >= 0) & (source_x < W) & (element < H * W * C)
+    sample = tl.load(index_M + position)
+    pixel = tl.load(
+        images_NHWC + sample * (H * W * C) + ((source_y * W + source_x) * C + channel), mask=inside, other=0
+    ).to(tl.float32)
+    # The torch loader's own order of operations, which leaves no product to be fused with a sum: the same bits.
+    value = (pixel - tl.load(mean_C + channel)) * tl.load(scale_C + channel)
+    if CUTOUT > 0:
+        down = y - tl.load(draws_VMD + draw * D + 3)
+        right = x - tl.load(draws_VMD + draw * D + 4)
+        value = tl.where((down >= 0) & (down < CUTOUT) & (right >= 0) & (right < CUTOUT), 0.0, value)
+    value = value.to(out_RHWC.dtype.element_ty)
+    tl.store(out_RHWC + row.to(tl.int64) * (H * W * C) + element, value, mask=element < H * W * C)
+
+
+def geometry(numbers: int) -> tuple[int, int]:
+    """Block and warps for images of H * W * C numbers."""
+    block = min(MAX_BLOCK, max(32, triton.next_power_of_2(numbers)))
+    return block, max(1, block // 256)
+
+
+def launch(
+    images: Tensor,
+    index: Tensor,
+    draws: Tensor | None,
+    mean: Tensor,
+    scale: Tensor,
+    *,
+    first: int,
+    last: int,
+    views: int = 1,
+    cutout: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Make the batch of the epoch's positions first..last - 1 on the current device and stream.
+
+    A plain launch: loaders run outside autograd and compiled code, so there is nothing for a dispatcher to do, and its
+    5 to 20 us would be several times what the kernel takes.
+
+    Args:
+        images: uint8 [N, H, W, C], contiguous.
+        index: [M] int64, each in [0, N), which is not checked here.
+        draws: [views, M, 5] int32, contiguous: row and column in the image where the crop begins (what lies outside is
+            0), 1 to mirror the crop, and row and column of the result where the cutout begins.
+        mean, scale: [C] float32, of pixels 0..255: an image is (pixel - mean) * scale.
+        cutout: side of the square set to 0; 0 for none.
+        dtype: float32, float16 or bfloat16.
+
+    Returns:
+        [views * (last - first), C, H, W] in channels_last memory format, a new tensor: view by view.
+    """
+    _, height, width, channels = images.shape
+    out = torch.empty((views * (last - first), height, width, channels), dtype=dtype, device=images.device)
+    if len(out):
+        block, num_warps = geometry(height * width * channels)
+        augment_images[(len(out), triton.cdiv(height * width * channels, block))](
+            images,
+            index,
+            draws,
+            mean,
+            scale,
+            out,
+            first,
+            last - first,
+            len(index),
+            H=height,
+            W=width,
+            C=channels,
+            D=0 if draws is None else draws.shape[2],
+            CUTOUT=cutout,
+            BLOCK=block,
+            num_warps=num_warps,
+        )
+    return out.permute(0, 3, 1, 2)

@@ -1,4 +1,5 @@
-"""Label noise in ns a label: the C++ core on one thread and on all, tuned NumPy, and the papers' Python loop.
+"""Label noise in ns a label: the C++ core on one thread and on all, tuned NumPy, cleanlab's generator
+(where it is installed: pip install cleanlab), and the papers' Python loops.
 
     python -m benchmarks.noise [--samples 1000000] [--rounds 15]
 
@@ -7,8 +8,10 @@ share of one thread's copy bandwidth that reading the labels and writing int64 o
 """
 
 import argparse
+import importlib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -16,8 +19,11 @@ from fastnoise import _C
 
 from . import record, timing
 
+RESULTS = record.RESULTS / "noise.csv"
+
 RATE = 0.4
 COLUMNS = ("model", "dtype", "classes", "samples", "implementation", "isa")
+GOALS = {"symmetric": (10, 2.0), "pair": (8, 2.0), "matrix": (25, 3.5)}  # times NumPy's speed, ns a label; one thread
 
 
 def numpy_symmetric(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -34,6 +40,27 @@ def numpy_pair(labels: np.ndarray, classes: int) -> np.ndarray:
     noisy += np.random.default_rng(1).random(len(labels), dtype=np.float32) < RATE
     noisy[noisy == classes] = 0
     return noisy
+
+
+def numpy_symmetric_at_once(labels: np.ndarray, classes: int) -> np.ndarray:
+    """One 24-bit number decides both whether a label flips and how far, and a table wraps the sum: the fastest we know,
+    but what a label flips to changes with the rate."""
+    step = np.random.default_rng(1).random(len(labels), dtype=np.float32)
+    step *= np.float32((classes - 1) / RATE)
+    np.minimum(step, classes - 1, out=step)
+    moved = step.astype(np.uint8)
+    moved += 1
+    moved += labels.astype(np.uint8)
+    return (np.arange(2 * classes) % classes).take(moved, mode="clip")
+
+
+def numpy_pair_narrow(labels: np.ndarray, classes: int) -> np.ndarray:
+    """In bytes until the end."""
+    flips = np.random.default_rng(1).random(len(labels), dtype=np.float32) < RATE
+    noisy = labels.astype(np.uint8)
+    noisy += flips.view(np.uint8)
+    noisy *= noisy != classes
+    return noisy.astype(np.int64)
 
 
 def numpy_matrix(labels: np.ndarray, transition: np.ndarray) -> np.ndarray:
@@ -54,9 +81,46 @@ def loop_symmetric(labels: np.ndarray, classes: int) -> np.ndarray:
     return noisy
 
 
-def cases(labels: np.ndarray, classes: int) -> dict[str, dict[str, Callable[[], object]]]:
+def loop_pair(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Class by class, each one's shuffled samples are gone through, as in ELR's loader of asymmetric noise."""
+    rng = np.random.RandomState(1)
+    noisy = labels.astype(np.int64)
+    for label in range(classes):
+        positions = np.where(labels == label)[0]
+        rng.shuffle(positions)
+        for rank, position in enumerate(positions):
+            if rank < RATE * len(positions):
+                noisy[position] = (label + 1) % classes
+    return noisy
+
+
+def loop_matrix(labels: np.ndarray, transition: np.ndarray) -> np.ndarray:
+    """A multinomial draw a sample, as in Co-teaching's loader."""
+    rng = np.random.RandomState(1)
+    noisy = labels.astype(np.int64)
+    for position in range(len(labels)):
+        noisy[position] = np.where(rng.multinomial(1, transition[labels[position]], 1)[0] == 1)[0][0]
+    return noisy
+
+
+def cleanlab_generator() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """cleanlab's `generate_noisy_labels`, which takes columns as true classes and meets its counts exactly."""
+    try:
+        module = importlib.import_module("cleanlab.benchmarking.noise_generation")
+    except ImportError:
+        return None
+    generate: Callable[[np.ndarray, np.ndarray], np.ndarray] = module.generate_noisy_labels
+    return generate
+
+
+def uniform_transition(classes: int) -> np.ndarray:
     transition = np.full((classes, classes), RATE / (classes - 1))
     np.fill_diagonal(transition, 1 - RATE)
+    return transition
+
+
+def cases(labels: np.ndarray, classes: int) -> dict[str, dict[str, Callable[[], object]]]:
+    transition = uniform_transition(classes)
 
     def fastnoise(threads: int) -> dict[str, Callable[[], object]]:
         common = {"seed": 1, "threads": threads}
@@ -74,16 +138,24 @@ def cases(labels: np.ndarray, classes: int) -> dict[str, dict[str, Callable[[], 
         "pair": lambda: numpy_pair(labels, classes),
         "matrix": lambda: numpy_matrix(labels, transition),
     }
-    return {
+    narrow: dict[str, Callable[[], object]] = {
+        "symmetric": lambda: numpy_symmetric_at_once(labels, classes),
+        "pair": lambda: numpy_pair_narrow(labels, classes),
+    }
+    calls = {
         model: {"C++, 1 thread": one[model], "C++, all threads": every[model], "NumPy": numpy[model]} for model in one
     }
+    for model, call in narrow.items():
+        calls[model]["NumPy, in bytes"] = call
+    return calls
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=10**6)
     parser.add_argument("--rounds", type=int, default=15)
-    options = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file; default: %(default)s")
+    options = parser.parse_args(words)
     count, stamp, bandwidth = options.samples, record.stamp(), timing.copy_bandwidth()
     print(f"{_C.active_isa()}, copy {bandwidth / 1e9:.1f} GB/s")
     rows: list[record.Row] = []
@@ -99,11 +171,29 @@ def main() -> None:
         for dtype in ("uint8", "uint16", "int32", "int64"):
             labels = np.random.default_rng(0).integers(0, classes, count).astype(dtype)
             for model, calls in cases(labels, classes).items():
-                for name, seconds in timing.in_turn(calls, options.rounds).items():
+                times = timing.in_turn(calls, options.rounds)
+                for name, seconds in times.items():
                     add(model, dtype, classes, name, count, seconds / count * 1e9, 8 + labels.itemsize)
+                ratio, most = GOALS[model]
+                fast = times["C++, 1 thread"]
+                against = ", ".join(f"{v / fast:.1f} times {k}" for k, v in times.items() if k.startswith("NumPy"))
+                print(f"{'':16} 1 thread: {against} (goal {ratio}), {fast / count * 1e9:.2f} ns (goal {most})")
+        transition = uniform_transition(classes)
+        generate = cleanlab_generator()
+        if generate is None:
+            print("cleanlab: not installed")
+        else:
+            labels = np.random.default_rng(0).integers(0, classes, count)
+            seconds = timing.in_turn({"": partial(generate, labels, transition.T)}, 3)[""]
+            add("matrix", "int64", classes, "cleanlab", count, seconds / count * 1e9, 0)
         short = np.random.default_rng(0).integers(0, classes, 50_000)
-        seconds = timing.in_turn({"loop": partial(loop_symmetric, short, classes)}, 3)["loop"]
-        add("symmetric", "int64", classes, "Python loop", 50_000, seconds / 50_000 * 1e9, 0)
+        loops: dict[str, Callable[[], object]] = {
+            "symmetric": partial(loop_symmetric, short, classes),
+            "pair": partial(loop_pair, short, classes),
+            "matrix": partial(loop_matrix, short, transition),
+        }
+        for model, seconds in timing.in_turn(loops, 3).items():
+            add(model, "int64", classes, "Python loop", 50_000, seconds / 50_000 * 1e9, 0)
 
     rates, seeds = [r / 10 for r in range(10)], list(range(10))
     for dtype in ("uint8", "int64"):
@@ -118,9 +208,12 @@ def main() -> None:
                 for seed in seeds:
                     _C.corrupt_symmetric(y, num_classes=10, rate=rate, include_true_class=False, seed=seed, threads=1)
 
-        for name, seconds in timing.in_turn({"corrupt_sweep": sweep, "100 calls": apart}, 3).items():
+        times = timing.in_turn({"corrupt_sweep": sweep, "100 calls": apart}, 3)
+        for name, seconds in times.items():
             add("symmetric 10x10", dtype, 10, f"{name}, 1 thread", count, seconds / count * 1e7, 0)
-    record.append(record.RESULTS / "noise.csv", rows, key=(*COLUMNS, "machine", "date"))
+        goal = " (goal 3)" if dtype == "uint8" else ""
+        print(f"{'':16} {times['100 calls'] / times['corrupt_sweep']:.1f} times the speed of single calls{goal}")
+    record.append(options.output, rows, key=(*COLUMNS, "machine", "date"))
 
 
 if __name__ == "__main__":

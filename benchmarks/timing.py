@@ -2,9 +2,22 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Spread(NamedTuple):
+    """A median between the 20th and the 80th percentile."""
+
+    low: float
+    median: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(*(float(value) for value in np.quantile(values, [0.2, 0.5, 0.8])))
 
 
 def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/alias.hpp"
+#include "core/augment.hpp"
 #include "core/consensus.hpp"
 #include "core/cpu.hpp"
 #include "core/noise.hpp"
@@ -43,6 +44,12 @@ void require_plain(const py::array& array, const std::string& name) {
     require(reinterpret_cast<std::uintptr_t>(array.data()) % array.itemsize() == 0, name + " must be aligned");
     const char order = array.dtype().byteorder();
     if (order != '=' && order != '|') throw py::type_error(name + " must be in native byte order");
+}
+
+void require_type(const py::array& array, char kind, py::ssize_t bytes, py::ssize_t dimensions, const std::string& form) {
+    if (array.dtype().kind() != kind || array.itemsize() != bytes) throw py::type_error(form);
+    require(array.ndim() == dimensions, form);
+    require_plain(array, form.substr(0, form.find(' ')));
 }
 
 fn::Labels labels_of(const py::array& labels) {
@@ -260,9 +267,7 @@ PYBIND11_MODULE(_C, m) {
             }
             py::array_t<std::uint8_t> mask((arrays.count + 7) / 8);
             std::uint8_t* const bytes = mask.mutable_data();
-            for (std::size_t i = 0; i < static_cast<std::size_t>(mask.size()); ++i) {
-                bytes[i] = static_cast<std::uint8_t>(masks[i / 8] >> (i % 8 * 8));
-            }
+            std::memcpy(bytes, masks.data(), static_cast<std::size_t>(mask.size()));
             return py::make_tuple(mask, found);
         },
         "losses"_a, "predictions"_a, py::kw_only(), "threshold"_a, "agree"_a, "threads"_a);
@@ -270,6 +275,7 @@ PYBIND11_MODULE(_C, m) {
     m.def(
         "mask_index",
         [](const py::array_t<std::uint8_t, py::array::c_style>& mask, std::size_t count) {
+            require(count / 8 <= static_cast<std::size_t>(mask.size()), "count is above the number of bits in mask");
             py::array_t<std::int64_t> index(count);
             std::int64_t* next = index.mutable_data();
             std::int64_t* const end = next + count;
@@ -333,4 +339,48 @@ PYBIND11_MODULE(_C, m) {
         },
         "losses"_a, "predictions"_a, py::kw_only(), "thresholds"_a, "agree"_a, "stage"_a, "labels"_a = py::none(),
         "true_labels"_a = py::none(), "threads"_a);
+
+    m.def(
+        "augment",
+        [](const py::array& images, const py::array& index, const std::optional<py::array>& draws, const py::array& mean,
+           const py::array& scale, py::array& out, std::int64_t cutout, unsigned threads) {
+            require_type(images, 'u', 1, 4, "images must be uint8 [N, H, W, C]");
+            require_type(index, 'i', 8, 1, "index must be int64 [B]");
+            require_type(out, 'f', 4, 4, "out must be float32 [R, H, W, C]");
+            require_type(mean, 'f', 4, 1, "mean must be float32 [C]");
+            require_type(scale, 'f', 4, 1, "scale must be float32 [C]");
+            require(mean.size() == images.shape(3) && scale.size() == images.shape(3), "mean and scale must be [C]");
+            require(std::equal(images.shape() + 1, images.shape() + 4, out.shape() + 1), "out must have the images' size");
+            const py::ssize_t rows = out.shape(0), batch = index.size();
+            require(batch ? rows % batch == 0 : rows == 0, "out must hold a whole number of images for each index");
+            if (draws) {
+                require_type(*draws, 'i', 4, 2, "draws must be int32 [R, 5]");
+                require(draws->shape(0) == rows && draws->shape(1) == fn::kDraws, "draws must be int32 [R, 5]");
+            }
+            require(cutout >= 0 && cutout < std::int64_t{1} << 31 && (draws || cutout == 0),
+                    "cutout must be in [0, 2^31), and 0 without draws");
+            const auto* const positions = static_cast<const std::int64_t*>(index.data());
+            for (py::ssize_t i = 0; i < batch; ++i) {
+                if (positions[i] < 0 || positions[i] >= images.shape(0)) {
+                    throw py::index_error("index holds " + std::to_string(positions[i]) + ", outside [0, " +
+                                          std::to_string(images.shape(0)) + ")");
+                }
+            }
+            const auto size = [](py::ssize_t extent) { return static_cast<std::size_t>(extent); };
+            const fn::Augmentation job{static_cast<const std::uint8_t*>(images.data()),
+                                       size(images.shape(1)),
+                                       size(images.shape(2)),
+                                       size(images.shape(3)),
+                                       positions,
+                                       size(batch),
+                                       size(rows),
+                                       draws ? static_cast<const std::int32_t*>(draws->data()) : nullptr,
+                                       static_cast<const float*>(mean.data()),
+                                       static_cast<const float*>(scale.data()),
+                                       cutout,
+                                       static_cast<float*>(out.mutable_data())};  // which refuses a read-only array
+            const py::gil_scoped_release release;
+            fn::augment(job, threads);
+        },
+        "images"_a, "index"_a, "draws"_a, "mean"_a, "scale"_a, "out"_a, py::kw_only(), "cutout"_a, "threads"_a);
 }

@@ -43,6 +43,17 @@ def corrupt_sweep(
     class_map: Sequence[int] | None = None,
     threads: int,
 ) -> None: ...
+def augment(
+    images: NDArray[np.uint8],
+    index: NDArray[np.int64],
+    draws: NDArray[np.int32] | None,
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    out: NDArray[np.float32],
+    *,
+    cutout: int,
+    threads: int,
+) -> None: ...
 def consensus_members(
     losses: NDArray[np.float32], predictions: NDArray[np.integer], *, threshold: float, agree: bool, threads: int
 ) -> tuple[NDArray[np.uint8], int]: ...

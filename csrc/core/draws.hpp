@@ -1,17 +1,17 @@
 // Which random number belongs to which sample.
 //
-// Sample i has one 32-bit word for every (seed, purpose, attempt), whatever the threads, chunks or other samples:
+// Sample i has one 16-bit number for every (seed, purpose, attempt), whatever the threads, chunks or other samples:
 //
-//     group = i / 64,  lane = i % 64
-//     block = 16 group + lane % 16
-//     word  = philox4x32(counter = (block low, block high, purpose, attempt), key = (seed low, seed high))[lane / 16]
+//     group  = i / 64,  j = i % 64
+//     block  = 8 group + j % 32 / 4
+//     words  = philox4x32(counter = (block low, block high, purpose, attempt), key = (seed low, seed high))
+//     number = words[2 (j / 32) + j % 4 / 2] >> 16 (j % 2), of which the lower 16 bits
 //
-// Four samples share a block, as a block costs the same whether one or four of its words are used; and word w of the
-// 16 blocks of a group serves 16 neighbouring samples, so that a vector of blocks is stored without a transposition
-// (draw_group in kernels_body.hpp). Attempt 0 nearly always decides; attempts 1, 2, ... continue where 32 bits can't do
-// so exactly.
+// Eight samples share a block, as a block costs the same whatever part of it is used; and two words of all 8 blocks of a
+// group serve 32 neighbouring samples, so that a vector of blocks is stored without a transposition (draw_batch in
+// kernels_body.hpp). Attempt 0 nearly always decides; attempts 1, 2, ... continue where 16 bits can't do so exactly.
 //
-// Every noise model takes the words of `flip` to decide whether a label changes, and those of `target` to decide what
+// Every noise model takes the numbers of `flip` to decide whether a label changes, and those of `target` to decide what
 // it becomes. Neither depends on the rate, so one pass over the draws can serve many rates, and the flipped sets nest:
 // with the same seed, what flips at rate r flips, to the same class, at every rate above r (common random numbers).
 #pragma once
@@ -26,41 +26,62 @@ namespace fastnoise {
 enum class Purpose : std::uint32_t { flip = 0, target = 1 };
 
 inline constexpr std::size_t kGroup = 64;
-inline constexpr std::size_t kLanes = kGroup / 4;
+inline constexpr std::size_t kBlocks = kGroup / 8;  // of a group
 
-// The word of one sample.
-inline std::uint32_t draw(std::uint64_t seed, Purpose purpose, std::uint64_t sample, std::uint32_t attempt) {
-    const std::uint64_t lane = sample % kGroup, block = sample / kGroup * kLanes + lane % kLanes;
-    return philox4x32({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
-                       static_cast<std::uint32_t>(purpose), attempt},
-                      {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)})[lane / kLanes];
+// The number of one sample.
+inline std::uint16_t draw(std::uint64_t seed, Purpose purpose, std::uint64_t sample, std::uint32_t attempt) {
+    const std::uint64_t j = sample % kGroup, block = sample / kGroup * kBlocks + j % 32 / 4;
+    const auto words = philox4x32({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
+                                   static_cast<std::uint32_t>(purpose), attempt},
+                                  {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+    return static_cast<std::uint16_t>(words[j / 32 * 2 + j % 4 / 2] >> (j % 2 * 16));
 }
 
-// u < rate for a uniform u of 64 bits, whose upper half is attempt 0 of the sample's draw. The lower half, attempt 1,
-// is drawn only where the upper one equals `high`, so that the probability is exact to 2^-64 at the price of 32 bits.
+// Its numbers of two attempts, that of `attempt` above.
+inline std::uint32_t draw_pair(std::uint64_t seed, Purpose purpose, std::uint64_t sample, std::uint32_t attempt) {
+    return std::uint32_t{draw(seed, purpose, sample, attempt)} << 16 | draw(seed, purpose, sample, attempt + 1);
+}
+
+// u < rate for a uniform u of 48 bits, whose uppermost 16 are attempt 0 of the sample's draw for `flip`. The others,
+// attempts 1 and 2, are drawn only where those equal `high`, so that the probability is exact to 2^-48 at the price of
+// 16 bits.
 struct Threshold {
-    std::uint32_t high;
+    std::uint16_t high;
     std::uint64_t low;  // up to 2^32
 
     // rate in [0, 1], which the caller has checked
     static Threshold of(double rate) {
-        if (rate >= 1) return {~0u, std::uint64_t{1} << 32};  // 2^64, for which `high` has no room
-        const auto bound = static_cast<std::uint64_t>(rate * 0x1p64);
-        return {static_cast<std::uint32_t>(bound >> 32), bound & 0xffffffffu};
+        if (rate >= 1) return {0xffff, std::uint64_t{1} << 32};  // 2^48, for which `high` has no room
+        const auto bound = static_cast<std::uint64_t>(rate * 0x1p48);
+        return {static_cast<std::uint16_t>(bound >> 32), bound & 0xffffffffu};
     }
 };
 
-// A uniform integer in [0, n), n >= 1, from the sample's word; exact, by rejection: Lemire, "Fast random integer
-// generation in an interval" (ACM TOMACS 2019, arXiv 1805.10941). The upper half of word * n is uniform once the words
-// whose lower half falls below 2^32 mod n are drawn anew.
-inline std::uint32_t bounded(std::uint32_t word, std::uint32_t n, std::uint64_t seed, Purpose purpose,
-                             std::uint64_t sample) {
-    std::uint64_t product = std::uint64_t{word} * n;
-    const std::uint32_t reject_below = (0u - n) % n;
-    for (std::uint32_t attempt = 1; static_cast<std::uint32_t>(product) < reject_below; ++attempt) {
-        product = std::uint64_t{draw(seed, purpose, sample, attempt)} * n;
+// The lower 32 bits of u.
+inline std::uint32_t further(std::uint64_t seed, std::uint64_t sample) {
+    return draw_pair(seed, Purpose::flip, sample, 1);
+}
+
+// Up to here uniform integers below n are drawn from 16 bits, of which a share of less than n / 2^16 is rejected; above
+// from 32.
+inline constexpr std::uint32_t kShortBound = 1024;
+
+// A uniform integer in [0, n), n >= 1, exact by rejection: Lemire, "Fast random integer generation in an interval"
+// (ACM TOMACS 2019, arXiv 1805.10941). For x of b bits the upper half of x n is uniform once those x whose lower half
+// falls below 2^b mod n are drawn anew.
+inline std::uint32_t bounded(std::uint32_t n, std::uint64_t seed, Purpose purpose, std::uint64_t sample) {
+    if (n <= kShortBound) {
+        const std::uint32_t reject_below = (0x10000u - n) % n;
+        for (std::uint32_t attempt = 0;; ++attempt) {
+            const std::uint32_t product = draw(seed, purpose, sample, attempt) * n;
+            if ((product & 0xffffu) >= reject_below) return product >> 16;
+        }
     }
-    return static_cast<std::uint32_t>(product >> 32);
+    const std::uint32_t reject_below = (0u - n) % n;
+    for (std::uint32_t attempt = 0;; attempt += 2) {
+        const std::uint64_t product = std::uint64_t{draw_pair(seed, purpose, sample, attempt)} * n;
+        if (static_cast<std::uint32_t>(product) >= reject_below) return static_cast<std::uint32_t>(product >> 32);
+    }
 }
 
 }  // namespace fastnoise

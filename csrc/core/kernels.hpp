@@ -7,6 +7,9 @@
 #include "core/cpu.hpp"
 #include "core/draws.hpp"
 
+// Vectors of numbers and masks are written to memory as they lie in registers.
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
+
 namespace fastnoise {
 
 struct Model {
@@ -44,8 +47,9 @@ struct StageJob {
 
 struct Kernels {
     Isa isa;
-    // Words of groups [begin, end): 64 each.
-    void (*draw_words)(std::uint64_t seed, Purpose, std::uint64_t begin, std::uint64_t end, std::uint32_t* words);
+    // The numbers of groups [begin, end): 64 each.
+    void (*draw_numbers)(std::uint64_t seed, Purpose, std::uint32_t attempt, std::uint64_t begin, std::uint64_t end,
+                         std::uint16_t* numbers);
     // Uniform integers below n, likewise.
     void (*draw_bounded)(std::uint32_t n, std::uint64_t seed, Purpose, std::uint64_t begin, std::uint64_t end,
                          std::uint32_t* values);

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstring>
+#include <utility>
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
@@ -12,12 +13,27 @@ namespace fastnoise::avx512 {
 
 constexpr Isa kIsa = Isa::avx512;
 typedef std::uint64_t Wide __attribute__((vector_size(64)));
+typedef std::uint16_t Shorts __attribute__((vector_size(64)));
+constexpr std::size_t kVectors = 4;  // of blocks at once: what 32 registers hold
 
 inline Wide multiply_low(Wide a, Wide b) {
     // All lanes; g++ 12 warns of the undefined ones that _mm512_mul_epu32 writes over.
     const __mmask8 all = 0xff;
     return reinterpret_cast<Wide>(
         _mm512_maskz_mul_epu32(all, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+
+// The upper halves of the 32-bit products of 16-bit lanes.
+inline Shorts multiply_high(Shorts a, Shorts b) {
+    const __mmask32 all = 0xffffffff;
+    return reinterpret_cast<Shorts>(
+        _mm512_maskz_mulhi_epu16(all, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+
+// Whether any bit is set.
+inline bool any(Shorts mask) {
+    const auto m = reinterpret_cast<__m512i>(mask);
+    return _mm512_test_epi16_mask(m, m) != 0;
 }
 
 #include "core/kernels_body.hpp"

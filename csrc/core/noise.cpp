@@ -81,7 +81,7 @@ void corrupt(const Labels& labels, const Model& model, const std::vector<double>
              const std::vector<std::uint64_t>& seeds, unsigned threads, const Noisy& noisy) {
     std::vector<Threshold> thresholds(rates.size());
     std::transform(rates.begin(), rates.end(), thresholds.begin(), Threshold::of);
-    // A matrix has decided by itself: its targets are taken for all, whose words are 0.
+    // A matrix has decided by itself: its targets are taken for all, whose numbers are 0.
     if (model.kind == Model::Kind::matrix) std::fill(thresholds.begin(), thresholds.end(), Threshold{1, 0});
     run_all(labels, seeds.size(), threads, [&](std::size_t seed) {
         Job job = make_job(labels, model.num_classes);
@@ -98,7 +98,7 @@ void corrupt(const Labels& labels, const Model& model, const std::vector<double>
 
 void corrupt_chosen(const Labels& labels, const Model& model, const std::vector<std::uint8_t>& chosen,
                     std::uint64_t seed, unsigned threads, const Noisy& noisy) {
-    const Threshold all_zeros{1, 0};  // the words are 0 where chosen, else the largest
+    const Threshold all_zeros{1, 0};  // the numbers are 0 where chosen, else the largest
     run_all(labels, 1, threads, [&](std::size_t) {
         Job job = make_job(labels, model.num_classes);
         job.model = model;
@@ -123,13 +123,13 @@ std::vector<std::uint8_t> choose_quota(const Labels& labels, std::uint32_t num_c
                                        std::uint64_t seed, unsigned threads) {
     check_labels(labels, num_classes);
     const std::size_t count = labels.count;
-    std::vector<std::uint32_t> words(groups_of(count) * kGroup);
-    const auto& kernel = kernels().draw_words;
+    std::vector<std::uint16_t> numbers(groups_of(count) * kGroup);
+    const auto& kernel = kernels().draw_numbers;
     parallel_for(groups_of(count), kGroupsPerThread, threads, [&](std::size_t begin, std::size_t end) {
-        kernel(seed, Purpose::flip, begin, end, words.data() + begin * kGroup);
+        kernel(seed, Purpose::flip, 0, begin, end, numbers.data() + begin * kGroup);
     });
 
-    // Keys by class: the word above, the position below.
+    // Keys by class: the number above, the position below.
     std::vector<std::uint64_t> keys(count);
     std::vector<std::size_t> ends;
     if (per_class) {
@@ -145,7 +145,7 @@ std::vector<std::uint8_t> choose_quota(const Labels& labels, std::uint32_t num_c
             ends.resize(std::size_t{top} + 2);
             for (const auto c : classes) ++ends[c + 1];
             for (std::size_t c = 1; c < ends.size(); ++c) ends[c] += ends[c - 1];
-            for (std::size_t i = 0; i < count; ++i) keys[ends[classes[i]]++] = std::uint64_t{words[i]} << 32 | i;
+            for (std::size_t i = 0; i < count; ++i) keys[ends[classes[i]]++] = std::uint64_t{numbers[i]} << 32 | i;
             ends.pop_back();  // filled, each class's beginning has become its end
         } else {
             std::vector<std::uint32_t> order(count);
@@ -154,12 +154,12 @@ std::vector<std::uint8_t> choose_quota(const Labels& labels, std::uint32_t num_c
                 return classes[a] != classes[b] ? classes[a] < classes[b] : a < b;
             });
             for (std::size_t i = 0; i < count; ++i) {
-                keys[i] = std::uint64_t{words[order[i]]} << 32 | order[i];
+                keys[i] = std::uint64_t{numbers[order[i]]} << 32 | order[i];
                 if (i + 1 == count || classes[order[i]] != classes[order[i + 1]]) ends.push_back(i + 1);
             }
         }
     } else {
-        for (std::size_t i = 0; i < count; ++i) keys[i] = std::uint64_t{words[i]} << 32 | i;
+        for (std::size_t i = 0; i < count; ++i) keys[i] = std::uint64_t{numbers[i]} << 32 | i;
         ends.push_back(count);
     }
 
@@ -171,17 +171,17 @@ std::vector<std::uint8_t> choose_quota(const Labels& labels, std::uint32_t num_c
         if (quota) {
             const auto first = keys.begin() + begin, last = keys.begin() + end;
             std::nth_element(first, first + (quota - 1), last);
-            const std::uint32_t bound = static_cast<std::uint32_t>(*(first + (quota - 1)) >> 32);
-            // Positions must not decide between equal words: those are drawn further.
+            const std::uint64_t bound = *(first + (quota - 1)) >> 32;
+            // Positions must not decide between equal numbers: those are drawn further.
             std::vector<std::pair<std::uint32_t, std::uint64_t>> ties;
             std::size_t left = quota;
             std::for_each(first, last, [&](std::uint64_t key) {
-                const auto word = static_cast<std::uint32_t>(key >> 32);
-                if (word < bound) {
+                const std::uint64_t number = key >> 32;
+                if (number < bound) {
                     choose(key);
                     --left;
-                } else if (word == bound) {
-                    ties.emplace_back(draw(seed, Purpose::flip, static_cast<std::uint32_t>(key), 1), key);
+                } else if (number == bound) {
+                    ties.emplace_back(further(seed, static_cast<std::uint32_t>(key)), key);
                 }
             });
             std::sort(ties.begin(), ties.end());

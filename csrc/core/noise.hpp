@@ -57,7 +57,7 @@ void corrupt(const Labels& labels, const Model& model, const std::vector<double>
              const std::vector<std::uint64_t>& seeds, unsigned threads, const Noisy& noisy);
 
 // Whose labels `quota` many are replaced: `rate` times the number of labels (of each class, if per_class), rounded down
-// as if the rate were the decimal number it is written as. The quota's samples are those of the smallest keys, 64-bit
+// as if the rate were the decimal number it is written as. The quota's samples are those of the smallest keys, 48-bit
 // draws by which `corrupt` decides as well; so they are a uniform choice, and the chosen sets nest as the rate grows.
 // At most 2^32 - 1 labels. Returns [count]: 1 where chosen.
 std::vector<std::uint8_t> choose_quota(const Labels& labels, std::uint32_t num_classes, double rate, bool per_class,

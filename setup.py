@@ -1,4 +1,4 @@
-"""Compiles csrc/ into fastnoise._C and maps kernels/ to fastnoise.kernels; all else is in pyproject.toml.
+"""Compiles csrc/ into fastnoise._C, maps kernels/ and benchmarks/ into fastnoise; all else is in pyproject.toml.
 
 Imports nothing but setuptools and pybind11, so that it builds in isolation with no torch at hand.
 """
@@ -19,8 +19,8 @@ extension = Pybind11Extension(
 )
 
 setup(
-    packages=[*find_packages(include=["fastnoise", "fastnoise.*"]), "fastnoise.kernels"],
-    package_dir={"fastnoise.kernels": "kernels"},
+    packages=[*find_packages(include=["fastnoise", "fastnoise.*"]), "fastnoise.kernels", "fastnoise.benchmarks"],
+    package_dir={"fastnoise.kernels": "kernels", "fastnoise.benchmarks": "benchmarks"},
     package_data={"fastnoise": ["py.typed", "*.pyi"]},
     ext_modules=[extension],
     cmdclass={"build_ext": build_ext},

@@ -1,0 +1,135 @@
+"""Loaders alone in images/s: each kind of fastnoise's, and PIL images in a DataLoader.
+
+    python -m benchmarks.loader [--dataset cifar10] [--batch-size 128] [--seconds 1] [--rounds 9]
+
+Every side makes training batches of the same images: shuffled, cropped out of the padded image and flipped for images
+in colour, normalised, float32. Nobody trains: a batch is taken and dropped, on a GPU once it is there. Sides take
+turns, and batches made while others had theirs are used up first.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnoise.data import LOADERS
+from fastnoise.errors import FastnoiseError
+
+from .ordinary import PREFETCH, batches
+from .report import Figure
+from .timing import spread
+from .train import AHEAD, Options, default_workers, fastnoise_batches
+from .workload import Workload, make_workload
+
+
+@dataclass
+class _Source:
+    batches: Iterator[tuple[Tensor, ...]]
+    ahead: int
+    details: dict[str, Any]
+
+
+def measure(
+    workload: Workload, options: Options, say: Callable[[str], None] = print, *, dtype: torch.dtype = torch.float32
+) -> list[Figure]:
+    """Images/s of every loader that serves the device, and how many times the fastest DataLoader's."""
+    device = options.device
+    key = f"{workload.name}-b{workload.batch_size}"
+    say(f"{key}: {workload.source}; device {device}, {options.threads} loader threads")
+    sources: dict[str, _Source] = {}
+    for kind in LOADERS:
+        if kind == "auto":
+            continue
+        try:
+            stream, words = fastnoise_batches(workload, kind, options, dtype)
+            next(stream)
+            sources[kind] = _Source(stream, AHEAD, {"loader": words})
+        except FastnoiseError as error:
+            say(f"  {kind}: not measured: {error}")
+    for workers in sorted({0, options.workers}):
+        loop = batches(workload, workers, device)
+        next(loop)
+        sources[f"pil{workers}"] = _Source(loop, PREFETCH * workers, {"workers": workers})
+
+    def take(source: _Source) -> None:
+        for tensor in next(source.batches):
+            tensor.to(device, non_blocking=True)
+
+    rates: dict[str, list[float]] = {name: [] for name in sources}
+    try:
+        for number in range(options.rounds + 1):
+            for name, source in sources.items():
+                start = time.perf_counter()
+                for _ in range(source.ahead + 1):
+                    take(source)
+                    if time.perf_counter() - start > options.seconds:
+                        break
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                count, start = 0, time.perf_counter()
+                while time.perf_counter() - start < options.seconds:
+                    take(source)
+                    count += 1
+                    if device.type == "cuda" and count % AHEAD == 0:  # the host must not run away from the device
+                        torch.cuda.synchronize()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                if number:  # the first round warms up
+                    rates[name].append(count * workload.batch_size / (time.perf_counter() - start))
+    finally:
+        for source in sources.values():
+            source.batches.close()  # type: ignore[attr-defined]
+    figures = [
+        Figure.of(
+            f"loader/{key}/{name}", spread(rates[name]), "images/s", "higher", options.rounds,
+            source=workload.source, threads=options.threads, torch_threads=torch.get_num_threads(), **source_.details,
+        )
+        for name, source_ in sources.items()
+    ]  # fmt: skip
+    rivals = [name for name in sources if name.startswith("pil")]
+    fastest = max(rivals, key=lambda name: spread(rates[name]).median)
+    for name in sources:
+        if name not in rivals:
+            ratios = [own / other for own, other in zip(rates[name], rates[fastest], strict=True)]
+            details = {"rival": fastest}
+            figures.append(
+                Figure.of(f"loader/{key}/{name}:pil", spread(ratios), "times", "higher", len(ratios), **details)
+            )
+    return figures
+
+
+def describe(figures: Sequence[Figure]) -> list[str]:
+    return [
+        figure.line() + (f"  of {figure.details['rival']}" if "rival" in figure.details else "") for figure in figures
+    ]
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--workers", type=int, help="of the DataLoader; default: 8, or the number of cores")
+    parser.add_argument("--threads", type=int, default=2, help="of fastnoise's loaders; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    arguments = parser.parse_args(words)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options = Options(
+        device,
+        workers=default_workers() if arguments.workers is None else arguments.workers,
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+    )
+    workload = make_workload(arguments.dataset, arguments.data_root, batch_size=arguments.batch_size)
+    print("\n".join(describe(measure(workload, options))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,12 @@
 """Accuracy of the methods on equal terms: the claim that robust methods beat cross-entropy on wrong labels.
 
-    python -m benchmarks.methods digits
-    python -m benchmarks.methods mnist --data-root data
+    python -m benchmarks.methods digits mnist mnist_pair --data-root data
+    python -m benchmarks.methods mnist --methods elr nal --data-root data
+    python -m benchmarks.methods mnist --recorded
 
-Each cell is the last-epoch test accuracy of `fastnoise train` over three seeds (training and noise seed alike), by
-the command printed with the table. Rows are appended to results/methods.csv, with machine, versions, commit and date.
+Each cell is the last-epoch test accuracy of `fastnoise train` over three seeds (training and noise seed alike), by the
+recipe of the method. A method's row is appended to results/methods.csv once its three runs have ended, with machine,
+versions, commit and date.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import tempfile
 import numpy as np
 from rich.console import Console
 
+from fastnoise import methods
 from fastnoise.cli import train_config
 from fastnoise.engine import train
 
@@ -21,14 +24,16 @@ from . import record
 
 RESULTS = record.RESULTS / "methods.csv"
 
-METHODS = ("ce", "elr", "nal", "swce")
+METHODS = tuple(name for name in methods.METHODS if name != "simclr")
+"""simclr trains an encoder and classifies nothing."""
 SEEDS = (0, 1, 2)
 
 STUDIES = {
-    "digits": "--dataset digits --noise symmetric:0.4 --epochs 60",
-    "mnist": "--dataset mnist --limit-train 10000 --noise symmetric:0.6 --epochs 20 --learning-rate 0.05",
+    "digits": "--dataset digits --noise symmetric:0.4",
+    "mnist": "--dataset mnist --limit-train 10000 --noise symmetric:0.6",
+    "mnist_pair": "--dataset mnist --limit-train 10000 --noise pair:0.45",
 }
-"""The digits study is the digits recipe itself; mnist takes the first 10,000 training images and LeNet-5."""
+"""Each by the methods' recipes: a small convolutional network on digits, LeNet-5 on 10,000 images of MNIST."""
 
 
 def run(words: str, seed: int, data_root: str | None) -> dict[str, float]:
@@ -63,41 +68,48 @@ def table(rows: list[dict[str, str]]) -> list[str]:
 
 
 def latest(study: str) -> list[dict[str, str]]:
-    """The newest recorded row of every method in a study."""
+    """The newest recorded row of every method that a study has been run for."""
     rows = {row["method"]: row for row in record.read(RESULTS) if row["study"] == study}
-    return [rows[method] for method in METHODS]
+    return [rows[method] for method in METHODS if method in rows]
+
+
+def measure(study: str, method: str, data_root: str | None) -> dict[str, str]:
+    """The row of one method in one study."""
+    words = f"--method {method} {STUDIES[study]}"
+    results = [run(words, seed, data_root) for seed in SEEDS]
+    means = {key: float(np.mean([result[key] for result in results])) for key in results[0]}
+    last = [result["last"] for result in results]
+    stamp = record.stamp()
+    row = {
+        "study": study,
+        "method": method,
+        "command": f"fastnoise train {words} --seed S --noise-seed S",
+        "seeds": " ".join(map(str, SEEDS)),
+        "last_mean": round(means["last"], 5),
+        "last_sd": round(float(np.std(last, ddof=1)), 5),
+        "last_each": " ".join(f"{accuracy:.4f}" for accuracy in last),
+        "best_mean": round(means["best"], 5),
+        "memorised_mean": round(means["memorised"], 5),
+        "auroc_mean": round(means["auroc"], 5) if "auroc" in means else "",
+        "images_per_second": round(means["images_per_second"]),
+        **{name: stamp[name] for name in ("machine", "gpu", "torch", "commit", "date")},
+    }
+    return {key: str(value) for key, value in row.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("studies", nargs="+", choices=STUDIES)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD")
+    parser.add_argument("--recorded", action="store_true", help="print the recorded tables and measure nothing")
     parser.add_argument("--data-root")
     arguments = parser.parse_args()
-    stamp = record.stamp()
-    rows = []
-    for method in METHODS:
-        words = f"--method {method} {STUDIES[arguments.study]}"
-        results = [run(words, seed, arguments.data_root) for seed in SEEDS]
-        means = {key: float(np.mean([result[key] for result in results])) for key in results[0]}
-        last = [result["last"] for result in results]
-        print(f"{method}: {' '.join(f'{accuracy:.4f}' for accuracy in last)}", flush=True)
-        row = {
-            "study": arguments.study,
-            "method": method,
-            "command": f"fastnoise train {words} --seed S --noise-seed S",
-            "seeds": " ".join(map(str, SEEDS)),
-            "last_mean": round(means["last"], 5),
-            "last_sd": round(float(np.std(last, ddof=1)), 5),
-            "last_each": " ".join(f"{accuracy:.4f}" for accuracy in last),
-            "best_mean": round(means["best"], 5),
-            "memorised_mean": round(means["memorised"], 5),
-            "auroc_mean": round(means["auroc"], 5) if "auroc" in means else "",
-            "images_per_second": round(means["images_per_second"]),
-            **{name: stamp[name] for name in ("machine", "gpu", "torch", "commit", "date")},
-        }
-        rows.append({key: str(value) for key, value in row.items()})
-    record.append(RESULTS, rows)
-    print("\n".join(table(rows)))
+    for study in arguments.studies:
+        for method in () if arguments.recorded else arguments.methods:
+            row = measure(study, method, arguments.data_root)
+            record.append(RESULTS, [row])
+            print(f"{study} {method}: {row['last_each']}", flush=True)
+        print("\n".join([f"{study}: fastnoise train --method METHOD {STUDIES[study]}", *table(latest(study))]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: fastnoise train | corrupt | inspect | env."""
+"""The command line: fastnoise train | pretrain | corrupt | inspect | bench | env."""
 
 import contextlib
 import io
@@ -25,8 +25,11 @@ Trains image classifiers on wrong labels at the speed of the hardware.
 commands:
   train     train a network with a noisy-label method; with no options: NAL on
             scikit-learn's digits with 40 % symmetric label noise
+  pretrain  train an encoder without labels (SimCLR) and write it to a file, for
+            train --encoder
   corrupt   make noisy labels by name: files, the realised rate, a heat map
   inspect   say what noise lies between two label files
+  bench     measure losses, noise, loaders and training steps on this machine
   env       print versions, devices, SIMD level, and the backend of every op
 
 options:
@@ -172,15 +175,22 @@ def _absolute(config: RunConfig) -> dict[str, str]:
     if config.data.dataset.startswith("folder:"):
         folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
         paths["dataset"] = f"folder:{folder.absolute()}"
-    if config.noise.noise.startswith("matrix:"):
-        file, comma, options = config.noise.noise.removeprefix("matrix:").partition(",")
-        paths["noise"] = f"matrix:{Path(file).expanduser().absolute()}{comma}{options}"
+    if "matrix" in config.noise.noise or "posteriors" in config.noise.noise:
+        from .noise.spec import with_absolute_paths
+
+        paths["noise"] = with_absolute_paths(config.noise.noise)
+    if ".py:" in config.method.method:
+        file, _, name = config.method.method.rpartition(":")
+        paths["method"] = f"{Path(file).expanduser().absolute()}:{name}"
+    if config.model.encoder is not None:
+        paths["encoder"] = str(Path(config.model.encoder).expanduser().absolute())
     if config.noise.labels is not None:
         paths["labels"] = str(Path(config.noise.labels).absolute())
     return paths
 
 
-def _train(arguments: Sequence[str]) -> int:
+def _train(arguments: Sequence[str], finish: Callable[[dict[str, Any]], None] | None = None) -> int:
+    """Train as the words say; `finish` gets the summary of a run that went to its end."""
     config, resume = train_config(arguments)
     import torch
 
@@ -189,13 +199,28 @@ def _train(arguments: Sequence[str]) -> int:
 
     check_names(config)
     try:
-        train(config, resume=resume)
+        summary = train(config, resume=resume)
     except Interrupted as stop:
         print(f"fastnoise: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
+    if finish is not None:
+        finish(summary)
     return 0
+
+
+def _pretrain(arguments: Sequence[str]) -> int:
+    from .commands import pretrain
+
+    if any(word in ("-h", "--help") for word in arguments):
+        print(pretrain.HELP, end="")
+        return 0
+    out, words = pretrain.split_out(arguments)
+    code = _train(words, lambda summary: pretrain.write_encoder(out, summary))
+    if code:
+        print("fastnoise: fastnoise pretrain --resume with the same --out also writes the encoder", file=sys.stderr)
+    return code
 
 
 def _parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
@@ -215,6 +240,12 @@ def _inspect(arguments: Sequence[str]) -> int:
     from .commands.inspect import InspectCommand, run
 
     return run(_parsed(InspectCommand, arguments, "fastnoise inspect"))
+
+
+def _bench(arguments: Sequence[str]) -> int:
+    from .commands.bench import BenchCommand, run
+
+    return run(_parsed(BenchCommand, arguments, "fastnoise bench"))
 
 
 def _env(arguments: Sequence[str]) -> int:
@@ -244,8 +275,10 @@ def _env(arguments: Sequence[str]) -> int:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
+    "pretrain": _pretrain,
     "corrupt": _corrupt,
     "inspect": _inspect,
+    "bench": _bench,
     "env": _env,
 }
 

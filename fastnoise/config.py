@@ -29,6 +29,30 @@ def parse_spec(text: str, flag: str, names: tuple[str, ...]) -> tuple[str, list[
     return name, [part for part in parts if "=" not in part], keyed
 
 
+def parse_stages(text: str) -> tuple[tuple[int, ...], ...]:
+    """Read `2,3,4;2,5,7`: for each iteration the epochs, counted from 1 within it, that are stages."""
+    try:
+        iterations = tuple(tuple(int(epoch) for epoch in part.split(",")) for part in text.split(";"))
+    except ValueError as error:
+        raise ConfigError(f"--stages {text}: {error}; write for example 2,3,4;2,5,7") from None
+    for stages in iterations:
+        _require(
+            stages[0] > 0 and all(a < b for a, b in pairwise(stages)),
+            f"--stages {text}: give rising epochs from 1 in each iteration, for example 2,3,4;2,5,7",
+        )
+    return iterations
+
+
+def parse_factors(text: str) -> tuple[float, ...]:
+    """Read `1,1,0.1`: positive numbers."""
+    try:
+        factors = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--rate-factors {text}: {error}; write for example 1,1,0.1") from None
+    _require(all(0 < factor < math.inf for factor in factors), f"--rate-factors {text}: every factor must be positive")
+    return factors
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The learning rate over epochs, as `--schedule` spells it."""
@@ -127,8 +151,9 @@ class DataConfig:
     """Images per training step."""
     drop_last: bool = False
     """Leave out the last, smaller batch of an epoch."""
-    loader: Literal["auto", "dali", "torch"] = "auto"
-    """Input pipeline; auto takes DALI where it is installed."""
+    loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
+    """Input pipeline; auto takes resident for images in memory (on CUDA if they fit there), else DALI where it is
+    installed, else torch. synthetic gives noise for images, to measure training without loading."""
     loader_threads: int = 2
     """CPU threads of the input pipeline."""
 
@@ -158,7 +183,8 @@ class NoiseConfig:
     noise_seed: int = 0
     """Seed of the label noise, apart from the training seed."""
     labels: str | None = None
-    """File with the given labels of the training set in its order (.npy, or .npz:KEY); use with --noise none."""
+    """File with the given labels of the training set in its order: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or
+    FILE.txt; use with --noise none."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.noise_seed < 2**63, f"--noise-seed must lie in [0, 2^63), not {self.noise_seed}")
@@ -174,6 +200,8 @@ class ModelConfig:
     """Network: small_cnn, lenet5, resnet18, resnet34, preact_resnet18, preact_resnet34 or resnet50."""
     width: float = 1.0
     """Factor on the channels of every layer."""
+    encoder: str | None = None
+    """File with a pretrained backbone that every network begins from (`fastnoise pretrain --out FILE`)."""
 
 
 @dataclass(frozen=True)
@@ -181,19 +209,130 @@ class MethodConfig:
     """A method's options; None stands for an option that the method does not have."""
 
     method: str = "nal"
-    """Method: ce, elr, nal or swce (the loss alone)."""
+    """Method: apl, bootstrap, ce, coteaching, dividemix, elr, elr_plus, focal, forward, gce, label_smoothing, mae,
+    mixup, nal, plc, sce, selc, selc_plus, swce or swce_loss (the loss alone)."""
     strength: float | None = None
     """Weight lambda of ELR's regulariser or of NAL's boost term."""
     momentum: float | None = None
-    """Momentum of the soft targets' moving average (beta of ELR, alpha of NAL)."""
+    """Momentum of the soft targets' moving average (beta of ELR, alpha of NAL and SELC)."""
     variant: Literal["paper", "code"] | None = None
-    """NAL as in the paper's Algorithm 1, or as in the authors' code (clamps, sparse target updates)."""
+    """NAL as in the paper's Algorithm 1, or as in the authors' code (clamps, sparse target updates); SCE with the
+    paper's log 0 of -4, or with the code's of log 1e-4."""
     update_from: int | None = None
-    """First epoch, counted from 1, that updates NAL's targets."""
+    """First epoch, counted from 1, that updates the targets of NAL or SELC (for SELC None: at the turning point, which
+    the losses show), or that leaves out the samples pruned by truncated GCE."""
     update_every: int | None = None
-    """NAL's targets are updated in epochs divisible by this number."""
+    """NAL's targets are updated in epochs divisible by this number; epochs between two prunings of truncated GCE."""
+    reverse: float | None = None
+    """Weight beta of RNAL, the reverse term; 0: NAL."""
+    gate: float | None = None
+    """NAL's delta: only samples with an attention weight above it have their targets updated."""
+    target_estimation: Literal["on", "off"] | None = None
+    """NAL's targets; off: the given labels throughout, as in the ablation of the paper's Table 6."""
+    attention: Literal["branch", "confidence"] | None = None
+    """NAL's attention weight: from its branch, or the largest probability, as in the ablation of Table 6."""
+    label_smoothing: float | None = None
+    """Share of the target that label smoothing spreads over all classes."""
+    q: float | None = None
+    """Exponent of GCE in (0, 1]: cross-entropy near 0, mean absolute error at 1."""
+    k: float | None = None
+    """Truncated GCE leaves out samples whose label has a probability of at most k; 0: none."""
+    active: Literal["ce", "focal", "nce", "nfl"] | None = None
+    """Active loss of APL."""
+    passive: Literal["mae", "rce"] | None = None
+    """Passive loss of APL."""
+    alpha: float | None = None
+    """Weight of SCE's cross-entropy or of APL's active loss."""
+    beta: float | None = None
+    """Weight of SCE's reverse term or of APL's passive loss; in bootstrapping the label's share (None: 0.95 soft, 0.8
+    hard)."""
+    gamma: float | None = None
+    """Exponent of the focal loss."""
+    mae: Literal["l1", "reduced"] | None = None
+    """Mean absolute error as the L1 distance 2 (1 - p_y), or as 1 - p_y: of mae, of APL and of the SWCE pipeline's
+    selection."""
+    kind: Literal["soft", "hard"] | None = None
+    """Bootstrapping towards the predicted probabilities, or towards the predicted class."""
+    percentile: float | None = None
+    """Forward correction reads row i of T off the sample most likely of class i below this percentile; 100: of all."""
+    window: int | None = None
+    """Epochs over which PLC averages predictions."""
+    threshold: float | None = None
+    """PLC takes the predicted class where the given label's probability is below this share of the largest."""
+    threshold_step: float | None = None
+    """What is added to PLC's threshold after an epoch that corrects less than 0.1 % of the labels, up to 0.9."""
     weight: Literal["detached", "literal"] | None = None
     """SWCE's weight p_y: a constant in the gradient, or differentiated as the formula is written."""
+    networks: int | None = None
+    """Networks of ELR+: 2, each with targets from the other's average, or 1 with targets from its own."""
+    mixup_alpha: float | None = None
+    """Mixup's share is drawn from Beta(alpha, alpha); 0 switches mixup off where a method goes without."""
+    average_momentum: float | None = None
+    """Momentum of ELR+'s averaged weights; 0: the weights themselves."""
+    average_ramp: int | None = None
+    """Steps until the averaged weights have their full momentum; 0: from the first."""
+    averaged: Literal["parameters", "everything"] | None = None
+    """What ELR+'s averages follow: the parameters (authors' code), or batch norm's running statistics too."""
+    strength_ramp: int | None = None
+    """Steps over which ELR+'s strength grows; 0: it is full from the first."""
+    target: Literal["labels", "weighted"] | None = None
+    """Target of ELR+'s cross-entropy: the mixed labels, or (authors' code, CIFAR-100) weighted by the soft targets."""
+    forget_rate: float | None = None
+    """Share of each batch that co-teaching leaves out in the end: the noise rate, as well as it is known."""
+    forget_epochs: int | None = None
+    """Epochs over which co-teaching's forget rate grows."""
+    warm_up: int | None = None
+    """Epochs of training on the given labels before a method sets in (DivideMix, forward, PLC, SWCE)."""
+    confidence_penalty: float | None = None
+    """Weight of the negative entropy in DivideMix's warm-up, which keeps asymmetric noise from overconfidence."""
+    clean_threshold: float | None = None
+    """DivideMix trusts labels with a larger probability of being right."""
+    loss_epochs: int | None = None
+    """Epochs over which DivideMix averages a sample's loss before it fits the mixture."""
+    sharpening: float | None = None
+    """Temperature T of DivideMix's sharpening: targets are raised to the power 1 / T."""
+    unlabelled_strength: float | None = None
+    """Weight lambda_u of DivideMix's loss on the samples whose labels it doesn't trust."""
+    unlabelled_ramp: int | None = None
+    """Epochs after the warm-up over which that weight grows."""
+
+    stages: str | None = None
+    """The SWCE pipeline's stages, as in 2,3,4;2,5,7: iterations parted by semicolons, of each the epochs after which
+    all training samples are evaluated; the last stage ends its iteration."""
+    rate_factors: str | None = None
+    """Factors on --learning-rate in the SWCE pipeline: that of the warm-up, then one per iteration."""
+    decay_in: Literal["warm_up", "all"] | None = None
+    """Where the SWCE pipeline has --weight-decay: in its warm-up, or in the iterations too."""
+    optimizer_state: Literal["fresh", "kept"] | None = None
+    """Whether each iteration of the SWCE pipeline begins with a fresh optimiser."""
+    train_loss: Literal["swce", "focal"] | None = None
+    """Loss that the SWCE pipeline trains with."""
+    selection_loss: Literal["nce+mae", "focal", "ce"] | None = None
+    """Loss by which the SWCE pipeline selects samples."""
+    selection_label: Literal["predicted", "given"] | None = None
+    """Label whose loss selects samples in the SWCE pipeline."""
+    selection_threshold: float | None = None
+    """A sample is selected at a stage where its loss lies below this."""
+    stage_statistics: Literal["running", "batch"] | None = None
+    """Batch norm's statistics when the SWCE pipeline evaluates the training set: running ones, or each batch's."""
+    agreement: Literal["required", "ignored"] | None = None
+    """Whether a consensus needs the same prediction at all stages."""
+    label_stage: Literal["last", "first"] | None = None
+    """Stage whose prediction becomes the pseudo-label."""
+    pseudo_labels: Literal["recomputed", "kept"] | None = None
+    """Whether pseudo-labels hold for one iteration, or until a later consensus replaces them."""
+    copies: int | None = None
+    """Augmented copies of each pseudo-labelled sample that an epoch adds."""
+    copies_in: Literal["training_set", "batch"] | None = None
+    """Where copies come: anywhere in the epoch, or next to their sample in its batch."""
+    temperature: float | None = None
+    """Temperature of SimCLR's NT-Xent loss."""
+    projection: int | None = None
+    """Width of SimCLR's projections."""
+    jitter: float | None = None
+    """Strength of SimCLR's colour jitter; 0: none."""
+    min_area: float | None = None
+    """Least area of SimCLR's crops, as a share of the image."""
 
     def __post_init__(self) -> None:
         if self.strength is not None:
@@ -203,9 +342,48 @@ class MethodConfig:
             )
         if self.momentum is not None:
             _require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), not {self.momentum}")
-        for flag in ("update_from", "update_every"):
+        for flag in ("update_from", "update_every", "window", "forget_epochs", "loss_epochs"):
             value = getattr(self, flag)
             _require(value is None or value >= 1, f"--{flag.replace('_', '-')} must be at least 1, not {value}")
+        for flag in ("average_ramp", "strength_ramp", "warm_up", "unlabelled_ramp"):
+            value = getattr(self, flag)
+            _require(value is None or value >= 0, f"--{flag.replace('_', '-')} must be 0 or more, not {value}")
+        for flag in ("mixup_alpha", "confidence_penalty", "unlabelled_strength", "reverse", "alpha", "gamma", "beta"):
+            value = getattr(self, flag)
+            _require(
+                value is None or 0 <= value < math.inf, f"--{flag.replace('_', '-')} must be 0 or more, not {value}"
+            )
+        for flag in ("gate", "label_smoothing", "k", "threshold", "threshold_step"):
+            value = getattr(self, flag)
+            _require(value is None or 0 <= value <= 1, f"--{flag.replace('_', '-')} must lie in [0, 1], not {value}")
+        _require(self.q is None or 0 < self.q <= 1, f"--q must lie in (0, 1], not {self.q}")
+        _require(
+            self.percentile is None or 0 < self.percentile <= 100,
+            f"--percentile must lie in (0, 100], not {self.percentile}",
+        )
+        for flag in ("average_momentum", "forget_rate"):
+            value = getattr(self, flag)
+            _require(value is None or 0 <= value < 1, f"--{flag.replace('_', '-')} must lie in [0, 1), not {value}")
+        _require(self.networks in (None, 1, 2), f"--networks must be 1 or 2, not {self.networks}")
+        for flag in ("clean_threshold", "sharpening"):
+            value = getattr(self, flag)
+            _require(value is None or 0 < value <= 1, f"--{flag.replace('_', '-')} must lie in (0, 1], not {value}")
+
+        if self.stages is not None:
+            parse_stages(self.stages)
+        if self.rate_factors is not None:
+            parse_factors(self.rate_factors)
+        _require(self.jitter is None or 0 <= self.jitter < math.inf, f"--jitter must be 0 or more, not {self.jitter}")
+        threshold, temperature = self.selection_threshold, self.temperature
+        _require(threshold is None or threshold > 0, f"--selection-threshold must be positive, not {threshold}")
+        _require(
+            temperature is None or 0 < temperature < math.inf, f"--temperature must be positive, not {temperature}"
+        )
+        _require(self.copies is None or self.copies >= 0, f"--copies must be 0 or more, not {self.copies}")
+        _require(
+            self.projection is None or self.projection > 0, f"--projection must be positive, not {self.projection}"
+        )
+        _require(self.min_area is None or 0 < self.min_area <= 1, f"--min-area must lie in (0, 1], not {self.min_area}")
 
     def read(self, *names: str) -> dict[str, Any]:
         """The named options as keyword arguments; ConfigError for one that is not set."""
@@ -251,8 +429,14 @@ class EngineConfig:
     """Device: auto (CUDA where there is a GPU), cpu, cuda or cuda:N."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Mixed precision; auto takes bf16 on GPUs that have it, fp16 on older ones, and none on CPUs."""
+    gear: Literal["auto", "eager", "compiled", "graphed"] = "auto"
+    """How a step runs: op by op, with forward and loss compiled, or as one CUDA graph; auto takes the highest that
+    device and precision allow, and an explicit choice is never replaced by another."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of forward and loss; auto compiles on CUDA and not on CPUs."""
+    """torch.compile of forward and loss; auto compiles on CUDA where the run is long enough to gain, not on CPUs."""
+    profile: bool = False
+    """Record ten training steps after ten others: a trace in the run folder, and at the end the ops that take the time,
+    layout copies, synchronisations and gaps."""
     log_every: int = 50
     """Steps between two readings of the running loss for the progress display."""
     save_every: int = 1
@@ -260,6 +444,10 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, f"--seed must lie in [0, 2^63), not {self.seed}")
+        _require(
+            (self.gear, self.compile) not in (("eager", "on"), ("compiled", "off")),
+            f"--gear {self.gear} and --compile {self.compile} contradict each other; drop one",
+        )
         _require(self.log_every > 0, f"--log-every must be positive, not {self.log_every}")
         _require(self.save_every > 0, f"--save-every must be positive, not {self.save_every}")
 
@@ -320,4 +508,4 @@ def check_field(name: str) -> str:
 
 # Fields that change how fast a run goes or where things lie, but not what it computes: a resumed run may
 # change them.
-FREE_ON_RESUME = frozenset({"data_root", "download", "loader_threads", "log_every", "save_every", "run_dir"})
+FREE_ON_RESUME = frozenset({"data_root", "download", "loader_threads", "log_every", "save_every", "profile", "run_dir"})

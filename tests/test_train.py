@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _train_cases import assert_same_end, history, refusal, state
 
 from fastnoise.cli import main
+from fastnoise.data import load_dataset
 from fastnoise.engine import RunFolder
 from fastnoise.noise import NoisyLabels
 
 QUICK = ("--dataset", "digits", "--limit-train", "200", "--epochs", "4", "--width", "0.25", "--loader", "torch")
-TIMES = {"images_per_second", "data_wait", "seconds"}
 
 
 @pytest.fixture(autouse=True)
@@ -29,38 +30,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def history(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what a clock decides."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
-
-
-def state(run: Path) -> dict[str, Any]:
-    return torch.load(run / "checkpoint.pt", weights_only=True)
-
-
-def assert_same_end(run: Path, other: Path) -> None:
-    """Metrics, weights, optimiser and target table are bit-identical."""
-    assert history(run) == history(other)
-    first, second = state(run), state(other)
-    for part in ("network", "criterion"):
-        assert first[part].keys() == second[part].keys()
-        for name, tensor in first[part].items():
-            assert torch.equal(tensor, second[part][name]), name
-    momenta = [part["optimizer"]["state"][0]["momentum_buffer"] for part in (first, second)]
-    assert torch.equal(*momenta)
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Run the command line, which must refuse with exit code 2 and one line; return the line."""
-    assert main(["train", *words]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("fastnoise: error: ")
-    return lines[0]
-
-
-@pytest.mark.parametrize("method", ["ce", "elr", "nal", "swce"])
+@pytest.mark.parametrize("method", ["ce", "elr", "nal", "swce_loss"])
 @pytest.mark.parametrize("loader", ["dali", "torch"])
 def test_every_method_trains_and_reports(
     method: str, loader: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -71,9 +41,9 @@ def test_every_method_trains_and_reports(
     output = capsys.readouterr().out
     run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
-    assert {path.name for path in run.iterdir()} == {
-        "config.toml", "environment.json", "labels.npz", "metrics.jsonl", "checkpoint.pt", "summary.json",
-    }  # fmt: skip
+    files = {"config.toml", "environment.json", "labels.npz", "metrics.jsonl", "checkpoint.pt", "summary.json"}
+    corrects = method in ("nal", "elr")
+    assert {path.name for path in run.iterdir()} == files | ({"corrected.csv", "corrected.npz"} if corrects else set())
     lines = history(run)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert summary["test_accuracy"]["last"] == lines[-1]["test_accuracy"]
@@ -83,10 +53,35 @@ def test_every_method_trains_and_reports(
     assert shares["clean_true"] + shares["clean_other"] == pytest.approx(1)
     assert sum(shares[f"mislabelled_{name}"] for name in ("true", "memorised", "other")) == pytest.approx(1)
     assert ("attention" in summary) == (method == "nal")
-    assert ("correction_accuracy" in summary) == (method in ("nal", "elr"))
+    assert ("correction_accuracy" in summary) == ("label_errors" in summary) == corrects
     for phrase in ("test accuracy, last epoch", "selected on test data", "mislabelled samples, memorised", "realised"):
         assert phrase in output
     assert ("AUROC" in output) == (method == "nal")
+
+
+def test_what_the_method_makes_of_each_label_is_written(tmp_path: Path) -> None:
+    words = [*QUICK, "--method", "elr", "--epochs", "20", "--val-fraction", "0.1", "--run-dir", "run"]
+    assert main(["train", *words]) == 0
+    run = tmp_path / "run"
+    stored, summary = NoisyLabels.load(run / "labels.npz"), json.loads((run / "summary.json").read_text())
+    header, *rows = [line.split(",") for line in (run / "corrected.csv").read_text().splitlines()]
+    assert header == ["position", "given", "corrected", "confidence", "suspected", "true"]
+    table = np.array(rows, dtype=float)
+    position = table[:, 0].astype(int)
+    assert len(set(position)) == len(rows) == 180
+    assert np.array_equal(table[:, 1], stored.labels[position])
+    assert stored.clean_labels is not None
+    assert np.array_equal(table[:, 5], stored.clean_labels[position])
+    assert np.array_equal(table[:, 4], table[:, 1] != table[:, 2])
+    assert ((table[:, 3] >= 0) & (table[:, 3] <= 1)).all()
+    suspected, wrong = table[:, 4] == 1, table[:, 1] != table[:, 5]
+    errors = summary["label_errors"]
+    assert errors["suspected"] == pytest.approx(suspected.mean())
+    assert errors["precision"] == pytest.approx(wrong[suspected].mean())
+    assert errors["recall"] == pytest.approx(suspected[wrong].mean())
+    with np.load(run / "corrected.npz") as arrays:
+        assert list(arrays) == header
+        assert np.array_equal(arrays["corrected"], table[:, 2])
 
 
 def test_the_noise_is_stored_and_depends_on_its_own_seed_alone(tmp_path: Path) -> None:
@@ -120,7 +115,9 @@ def test_last_batch_and_drop_last(tmp_path: Path) -> None:
     """200 samples in batches of 64: every sample is visited with the remainder, 192 of them without."""
     for name, words in {"all": [], "full": ["--drop-last"]}.items():
         assert main(["train", *QUICK, "--method", "elr", "--epochs", "1", "--run-dir", name, *words]) == 0
-    visited = {name: int(state(tmp_path / name)["criterion"]["targets"].any(1).sum()) for name in ("all", "full")}
+    visited = {
+        name: int(state(tmp_path / name)["method"]["criterion.targets"].any(1).sum()) for name in ("all", "full")
+    }
     assert visited == {"all": 200, "full": 192}
 
 
@@ -130,16 +127,16 @@ def test_validation_split_selects_without_test_data(tmp_path: Path, capsys: pyte
     lines = history(tmp_path / "run")
     best = max(lines, key=lambda line: line["validation_accuracy"])
     assert summary["validation_accuracy"]["best"] == best["validation_accuracy"]
-    assert len(state(tmp_path / "run")["criterion"]["targets"]) == 160
+    assert len(state(tmp_path / "run")["method"]["criterion.targets"]) == 160
     assert "test accuracy at the best validation epoch" in capsys.readouterr().out
 
 
 def test_nal_code_variant_leaves_targets_alone_before_es(tmp_path: Path) -> None:
     words = ("--variant", "code", "--update-from", "3", "--update-every", "2")
     assert main(["train", *QUICK, "--epochs", "3", "--run-dir", "before", *words]) == 0
-    assert not state(tmp_path / "before")["criterion"]["targets"].any()
+    assert not state(tmp_path / "before")["method"]["criterion.targets"].any()
     assert main(["train", *QUICK, "--epochs", "4", "--run-dir", "after", *words]) == 0
-    targets = state(tmp_path / "after")["criterion"]["targets"]
+    targets = state(tmp_path / "after")["method"]["criterion.targets"]
     assert targets.any(1).all()
     assert targets.min() >= 1e-4
 
@@ -151,7 +148,7 @@ def test_compiled_training_matches_eager(tmp_path: Path) -> None:
     eager, compiled = history(tmp_path / "off"), history(tmp_path / "on")
     for first, second in zip(eager, compiled, strict=True):
         assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-3)
-    table, other = (state(tmp_path / name)["criterion"]["targets"] for name in ("off", "on"))
+    table, other = (state(tmp_path / name)["method"]["criterion.targets"] for name in ("off", "on"))
     assert torch.linalg.vector_norm(table - other) < 1e-2 * torch.linalg.vector_norm(table)
 
 
@@ -265,12 +262,12 @@ def test_bad_options(words: tuple[str, ...], message: str, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.full(1438, 10), "label 10 at position 0 is outside [0, 10) (1438 such labels)"),
-        (np.full(1438, -1), "label -1 at position 0"),
+        (np.full(1438, 10), "labels.npy: position 0 holds 10, outside [0, 10)"),
+        (np.full(1438, -1), "position 0 holds -1"),
         (np.zeros(1436, np.int64), "1436 labels for a training set of 1438 images"),
-        (np.zeros(1438), "array of integers, found float64 [1438]"),
+        (np.zeros(1438), "need integers [N], found float64 [1438]"),
         (np.zeros((1438, 1), np.int64), "found int64 [1438, 1]"),
-        (None, "not a readable"),
+        (None, "labels.npy: not a file of labels"),
     ],
 )
 def test_bad_label_files(labels: Any, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -281,13 +278,29 @@ def test_bad_label_files(labels: Any, message: str, capsys: pytest.CaptureFixtur
     assert message in refusal(capsys, "--dataset", "digits", "--labels", "labels.npy")
 
 
-def test_label_files_are_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["labels.npz:mine", "labels.csv:label", "labels.txt"])
+def test_label_files_are_trained_on(source: str, tmp_path: Path) -> None:
     given = np.random.default_rng(0).integers(0, 10, 1438)
-    np.savez("labels.npz", mine=given)
-    assert main(["train", *QUICK, "--epochs", "1", "--labels", "labels.npz:mine", "--run-dir", "run"]) == 0
+    np.savez("labels.npz", mine=given, other=given + 1)
+    Path("labels.txt").write_text("\n".join(map(str, given)))
+    Path("labels.csv").write_text("image,label\n" + "".join(f"{i}.png,{label}\n" for i, label in enumerate(given)))
+    assert main(["train", *QUICK, "--epochs", "1", "--labels", source, "--run-dir", "run"]) == 0
     stored = NoisyLabels.load(tmp_path / "run" / "labels.npz")
     assert np.array_equal(stored.labels, given[:200])
     assert stored.realised_rate > 0.8
+
+
+@pytest.mark.parametrize("noise", ["pmd:0.4,type=2", "idn:0.3,variant=score"])
+def test_noise_from_posteriors(noise: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    labels = load_dataset("digits", tmp_path).train.labels[:200]
+    np.save("P.npy", 0.5 * np.eye(10)[labels] + 0.5 * np.random.default_rng(0).dirichlet(np.ones(10), 200))
+    words = [*QUICK, "--epochs", "1", "--run-dir", "run", "--noise"]
+    message = "needs the posteriors of a trained network: give posteriors=FILE.npy in the spec"
+    assert message in refusal(capsys, *words, noise)
+    assert main(["train", *words, f"{noise},posteriors=P.npy"]) == 0
+    stored = NoisyLabels.load(tmp_path / "run" / "labels.npz")
+    assert stored.spec == f"{noise},posteriors={Path('P.npy').absolute()}"  # a run is resumed from any folder
+    assert stored.realised_rate == pytest.approx(stored.requested_rate, abs=0.1)
 
 
 class _Bomb:
@@ -385,7 +398,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_checkpo
     folder = RunFolder(tmp_path / "good")
     kept = folder.checkpoint.read_bytes()
     stored = torch.load(folder.checkpoint, weights_only=True)
-    stored["network"]["classifier.weight"].fill_(torch.inf)
+    stored["networks"]["0.classifier.weight"].fill_(torch.inf)
     stored["epoch"] = 2
     stored["history"] = stored["history"][:1]
     folder.write_checkpoint(stored)

@@ -79,6 +79,9 @@ class Display:
         left = (time.monotonic() - self._began) / (number - self._first) * (self.epochs - number)
         words = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}", f"loss {figures['train_loss']:.4f}"]
         words += [f"{name} {form.format(figures[key])}" for key, name, form in _FIGURES if key in figures]
+        for name, chosen in figures.get("selections", {}).items():
+            right = f", {chosen['precision']:.2%} right" if "precision" in chosen else ""
+            words.append(f"{name} {chosen['samples']}{right}")
         words += [f"{figures['images_per_second']:,.0f} images/s", f"{left:.0f} s left"]
         self.console.print("  ".join(words), highlight=False, soft_wrap=True)
 
@@ -93,6 +96,9 @@ def result_table(summary: dict[str, Any]) -> Table:
     table.add_row("test accuracy, last epoch", percent(test["last"]), "")
     table.add_row("test accuracy, mean of the last ten", percent(test["mean_last_10"]), "")
     table.add_row("test accuracy, best", percent(test["best"]), f"epoch {test['best_epoch']}, selected on test data")
+    f1 = summary["test_macro_f1"]
+    top5 = f"top-5 accuracy {percent(summary['test_top5']['last'])}" if "test_top5" in summary else ""
+    table.add_row("macro F1, last epoch", percent(f1["last"]), top5)
     if "validation_accuracy" in summary:
         chosen = summary["validation_accuracy"]
         table.add_row(
@@ -116,6 +122,12 @@ def result_table(summary: dict[str, Any]) -> Table:
             table.add_row("AUROC of the weight, clean against mislabelled", f"{attention['attention_auroc']:.4f}", "")
     if "correction_accuracy" in summary:
         table.add_row("correction accuracy of the targets", percent(summary["correction_accuracy"]), "")
+    if "label_errors" in summary:
+        errors = summary["label_errors"]
+        table.add_row("labels suspected", percent(errors["suspected"]), "in corrected.csv")
+        for name in ("precision", "recall"):
+            if name in errors:
+                table.add_row(f"{name} of the suspicion", percent(errors[name]), "")
     table.add_section()
     speed = summary["throughput"]
     table.add_row("images per second", f"{speed['images_per_second']:,.0f}", "training, first step left out")

@@ -6,16 +6,24 @@ labels.npz         the given labels with their true ones, noise, seed and hash
 metrics.jsonl      one line per epoch
 checkpoint.pt      the state after the last saved epoch (or inside one, after an interruption)
 summary.json       the final table, once training has ended
+corrected.csv      per training sample what the method made of its label, once training has ended: position in the
+                   data set, given and corrected class, confidence in the given one, suspected (0 or 1), NAL's
+                   attention weight, and the true class where it is known
+corrected.npz      the same as arrays
+profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """
 
 import json
 import tomllib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 import torch
+from numpy.typing import NDArray
 
 from ..config import RunConfig, check_field
 from ..errors import CheckpointError, ConfigError
@@ -34,6 +42,8 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoint = path / "checkpoint.pt"
         self.summary = path / "summary.json"
+        self.corrected = path / "corrected.csv"
+        self.profile = path / "profile.json"
 
     @classmethod
     def create(cls, config: RunConfig) -> "RunFolder":
@@ -109,6 +119,16 @@ class RunFolder:
                 f"cannot write {self.metrics}: {error.strerror}; free space, then --resume {self.path}"
             ) from error
 
+    def write_corrected(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Write corrected.csv and corrected.npz; columns of one length, in this order."""
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        lines = [",".join(columns), *(",".join(_cell(value) for value in row) for row in rows)]
+        write_text(self.corrected, "\n".join(lines) + "\n")
+        write_atomically(
+            self.corrected.with_suffix(".npz"),
+            lambda stream: np.savez(stream, **columns),  # type: ignore[arg-type]  # its stub sees other keywords
+        )
+
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a failure leaves the old one as it is (CheckpointError)."""
         write_atomically(self.checkpoint, lambda stream: torch.save(state, stream))
@@ -137,7 +157,11 @@ class RunFolder:
         return state
 
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
+
+
+def _cell(value: float | bool) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(int(value))
 
 
 def _make(path: Path, exist_ok: bool) -> None:

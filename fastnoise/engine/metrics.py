@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
 
-from .step import Forward
+from ..methods import Forward
 
 
 class EpochStatistics:
@@ -22,6 +22,7 @@ class EpochStatistics:
 
     def __init__(self, num_samples: int, attention: bool, device: torch.device):
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.samples = torch.zeros((), dtype=torch.int64, device=device)
         self.steps = torch.zeros((), dtype=torch.int64, device=device)
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self.predictions = torch.full((num_samples,), -1, dtype=torch.int64, device=device)
@@ -30,6 +31,7 @@ class EpochStatistics:
     def reset(self) -> None:
         """Start an epoch."""
         self.loss_sum.zero_()
+        self.samples.zero_()
         self.steps.zero_()
         self.bad_step.fill_(-1)
         self.predictions.fill_(-1)
@@ -44,6 +46,7 @@ class EpochStatistics:
         bad = (self.bad_step < 0) & ~torch.isfinite(loss)
         self.bad_step.copy_(torch.where(bad, self.steps, self.bad_step))
         self.loss_sum += loss * len(index)
+        self.samples += len(index)
         self.predictions.index_copy_(0, index, result.predictions)
         if self.attention is not None and result.attention is not None:
             self.attention.index_copy_(0, index, result.attention)
@@ -67,12 +70,18 @@ class Evaluation:
     """[N]."""
     attention: NDArray[np.float32] | None
     """[N], NAL's weights."""
+    top5: float
+    """Share of samples whose label is among the five largest logits; NaN for fewer than six classes."""
     loss: float
     """Mean cross-entropy against the labels given to the evaluation."""
 
     def accuracy(self, labels: NDArray[np.int64]) -> float:
         """Share of predictions equal to `labels`."""
         return float((self.predictions == labels).mean())
+
+    def macro_f1(self, labels: NDArray[np.int64]) -> float:
+        """Mean over the classes, predicted or in `labels`, of 2 TP / (2 TP + FP + FN)."""
+        return float(f1_score(labels, self.predictions, average="macro", zero_division=0))
 
 
 def split_shares(
@@ -116,6 +125,42 @@ def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) 
         figures["attention_mislabelled"] = float(attention[wrong].mean())
     if len(figures) == 2:
         figures["attention_auroc"] = float(roc_auc_score(~wrong, attention))
+    return figures
+
+
+def detection_figures(suspected: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, float]:
+    """Precision and recall of the suspicion that a label is wrong; bool [N] each.
+
+    Precision where anything is suspected, recall where any label is wrong.
+    """
+    found = float((suspected & wrong).sum())
+    figures = {}
+    if suspected.any():
+        figures["precision"] = found / float(suspected.sum())
+    if wrong.any():
+        figures["recall"] = found / float(wrong.sum())
+    return figures
+
+
+def selection_figures(
+    members: NDArray[np.bool_], labels: NDArray[np.int64], given: NDArray[np.int64], clean: NDArray[np.int64] | None
+) -> dict[str, float]:
+    """How many samples a method selected, and how right it is about them; [N] each.
+
+    samples: how many. Where true labels are known: precision, the share of the members whose class in `labels` is the
+    true one; given_precision, the same of their given labels; recall, the members with the true class as a share of
+    all N samples; recovered, that share of the mislabelled samples. A share of nothing is left out.
+    """
+    figures: dict[str, float] = {"samples": int(members.sum())}
+    if clean is None:
+        return figures
+    right, wrong = members & (labels == clean), given != clean
+    if members.any():
+        figures["precision"] = float(right.sum() / members.sum())
+        figures["given_precision"] = float((~wrong)[members].mean())
+    figures["recall"] = float(right.mean())
+    if wrong.any():
+        figures["recovered"] = float(right[wrong].mean())
     return figures
 
 

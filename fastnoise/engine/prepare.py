@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_spl
 from ..errors import ConfigError, DataError, nearest
 from ..methods import check_options
 from ..models import MODELS
+from ..noise.corrupt import checked_labels
+from ..noise.files import read_labels as read_label_file
 
 Labels = NDArray[np.int64]
 
@@ -32,6 +33,8 @@ class Task:
     image_size: tuple[int, int]
     noisy: noise.NoisyLabels
     """Labels of training and validation samples together, before the split."""
+    positions: Labels
+    """Of the training samples in the data set's own order: what is left when validation samples are held out."""
     train: ImageTable
     given: Labels
     clean: Labels | None
@@ -54,45 +57,24 @@ def check_names(config: RunConfig) -> None:
     noise.parse(config.noise.noise)
 
 
-def read_labels(source: str, num_samples: int, num_classes: int) -> Labels:
-    """The labels in FILE.npy or FILE.npz:KEY: integers [num_samples] in [0, num_classes); else DataError."""
-    path, _, key = source.partition(".npz:")
-    path = f"{path}.npz" if key else path
-    try:
-        content = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"--labels {path}: no such file") from None
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"--labels {path}: not a readable .npy or .npz file ({error})".replace("\n", " ")) from None
-    if isinstance(content, np.lib.npyio.NpzFile):
-        with content:
-            if not key or key not in content.files:
-                raise DataError(
-                    f"--labels {path}: name one of its arrays, as {path}:KEY; {nearest(key, list(content.files))}"
-                )
-            try:
-                content = content[key]
-            except (ValueError, OSError, EOFError, BadZipFile) as error:
-                raise DataError(f"--labels {path}: array {key!r} cannot be read ({error})") from None
-    if content.ndim != 1 or not np.issubdtype(content.dtype, np.integer):
-        raise DataError(
-            f"--labels {source}: need a one-dimensional array of integers, found {content.dtype} {list(content.shape)}"
-        )
-    if len(content) != num_samples:
-        raise DataError(f"--labels {source}: {len(content)} labels for a training set of {num_samples} images")
-    bad = np.flatnonzero((content < 0) | (content >= num_classes))
-    if len(bad):
-        raise DataError(
-            f"--labels {source}: label {content[bad[0]]} at position {bad[0]} is outside [0, {num_classes}) "
-            f"({len(bad)} such labels)"
-        )
-    return content.astype(np.int64)
+def read_labels(source: str, num_samples: int, num_classes: int, first: int | None = None) -> Labels:
+    """The labels in a file of any kind that `noise.files.read_labels` takes: [num_samples], in [0, num_classes).
+
+    With `first`, [first] will do as well: labels of so many samples at the beginning, such as a run on them wrote.
+
+    Raises DataError for a file that can't be read, another number of labels, and labels out of range.
+    """
+    content = read_label_file(source)
+    labels = content.labels if isinstance(content, noise.NoisyLabels) else content
+    if len(labels) not in (num_samples, first):
+        raise DataError(f"--labels {source}: {len(labels)} labels for a training set of {num_samples} images")
+    return checked_labels(f"--labels {source}", labels, num_classes)
 
 
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int) -> noise.NoisyLabels:
     labels, num_classes = dataset.train.labels, dataset.num_classes
     if config.noise.labels is not None:
-        given = read_labels(config.noise.labels, len(labels), num_classes)
+        given = read_labels(config.noise.labels, len(labels), num_classes, count)
         return noise.NoisyLabels(
             labels=given[:count],
             clean_labels=labels[:count],
@@ -147,6 +129,7 @@ def load_task(config: RunConfig) -> Task:
         channels=channels,
         image_size=(height, width),
         noisy=noisy,
+        positions=kept,
         train=dataset.train.take(kept),
         given=noisy.labels[kept],
         clean=None if noisy.clean_labels is None else noisy.clean_labels[kept],
@@ -174,8 +157,8 @@ class Loaders:
                 loader.close()
 
 
-def make_loaders(config: RunConfig, task: Task, device: torch.device) -> Loaders:
-    """The loaders of a run, all of the kind that `--loader` chooses."""
+def make_loaders(config: RunConfig, task: Task, device: torch.device, views: int = 1) -> Loaders:
+    """The loaders of a run, all of the kind that `--loader` chooses; training batches hold `views` of each sample."""
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(task.image_size) <= SMALL_IMAGE else batch
 
@@ -204,6 +187,7 @@ def make_loaders(config: RunConfig, task: Task, device: torch.device) -> Loaders
         drop_last=settings.drop_last,
         image_size=settings.image_size,
         threads=settings.loader_threads,
+        views=views,
     )
     validation = None if task.validation is None else evaluation(task.validation)
     return Loaders(train, evaluation(task.train), validation, evaluation(task.test))

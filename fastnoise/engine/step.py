@@ -1,29 +1,24 @@
-"""One training step and one evaluation step: forward, loss, backward, update; compiled and under AMP."""
+"""One training step and one evaluation step in three gears: eager, compiled, graphed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..config import EngineConfig, OptimConfig, Optimizer, Schedule
 from ..errors import ConfigError
-from ..methods import Method
-from ..models import Network
+from ..methods import Forward, Method
+from ..models import Network, Outputs
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
+SHORT_RUN = 2000
+"""Steps below which compiling is not worth its time, about a minute for a ResNet on a GPU against some 20 ms a step."""
 
-class Forward(NamedTuple):
-    """What the forward half of a step gives; everything stays on the device."""
-
-    loss: Tensor
-    """Scalar, with gradient."""
-    predictions: Tensor
-    """[B] int64, the class of the largest logit."""
-    attention: Tensor | None
-    """[B] float32, NAL's attention weight tau in (0, 1)."""
+WARM_UP = 3
+"""Training steps made before a step is captured: they fill caches, choose kernels and make the optimiser's state."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -57,25 +52,68 @@ def choose_amp(setting: str, device: torch.device) -> tuple[torch.dtype | None, 
     return (torch.bfloat16 if setting == "bf16" else torch.float16), f"{setting} as asked"
 
 
-def choose_compile(setting: str, device: torch.device) -> tuple[bool, str]:
-    """Whether the step is compiled, and the reason."""
-    if setting == "auto":
-        if device.type == "cuda":
-            return True, "compiled: the device is a GPU"
-        return False, "eager: compiling seldom pays on a CPU"
-    return setting == "on", ("compiled" if setting == "on" else "eager") + " as asked"
+class Gear(NamedTuple):
+    """How steps run, and why."""
+
+    name: Literal["eager", "compiled", "graphed"]
+    compiled: bool
+    """Whether forward and loss go through torch.compile; in a graphed step, the kernels that are captured."""
+    reason: str
 
 
-def create_optimizer(config: OptimConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser in PyTorch's fused form, which exists for CPUs and GPUs alike."""
+def choose_gear(config: EngineConfig, device: torch.device, amp: torch.dtype | None, steps: int | None = None) -> Gear:
+    """The gear that `config` asks for, or the highest that there is.
+
+    Args:
+        amp: the autocast dtype.
+        steps: of the whole run, to tell whether compiling pays; None: many.
+
+    Raises:
+        ConfigError: the gear asked for cannot be had here.
+    """
+    obstacle = ""
+    if device.type != "cuda":
+        obstacle = "CUDA graphs need a GPU"
+    elif amp == torch.float16:
+        obstacle = "fp16 loss scaling decides on the host; take --amp bf16 or off"
+    if config.gear == "graphed" and obstacle:
+        raise ConfigError(f"--gear graphed: {obstacle}")
+    if config.gear == "compiled" or config.compile == "on":
+        compiled, why = True, "compiled as asked"
+    elif config.gear == "eager" or config.compile == "off":
+        compiled, why = False, "not compiled as asked"
+    elif device.type != "cuda":
+        compiled, why = False, "compiling seldom pays on a CPU"
+    elif steps is not None and steps < SHORT_RUN:
+        compiled, why = False, f"not compiled: {steps} steps are too few to win back the time"
+    else:
+        compiled, why = True, "compiled: the device is a GPU"
+    if config.gear == "graphed" or (config.gear == "auto" and not obstacle):
+        asked = "as asked" if config.gear == "graphed" else "the highest gear on a GPU"
+        return Gear("graphed", compiled, f"gear: graphed, {asked}; {why}")
+    name: Literal["eager", "compiled"] = "compiled" if compiled else "eager"
+    limit = f" ({obstacle})" if device.type == "cuda" and obstacle else ""
+    return Gear(name, compiled, f"gear: {name}, {'as asked' if config.gear != 'auto' else why}{limit}")
+
+
+def create_optimizer(
+    config: OptimConfig, networks: torch.nn.Module, *, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """One optimiser over all networks, in PyTorch's fused form, which exists for CPUs and GPUs alike.
+
+    With `capturable` the learning rate is a tensor on the device, so that a captured graph follows its schedule.
+    """
     choice = Optimizer.parse(config.optimizer)
-    parameters, rate, decay = network.parameters(), config.learning_rate, config.weight_decay
+    parameters, decay = list(networks.parameters()), config.weight_decay
+    rate: float | Tensor = config.learning_rate
+    if capturable:
+        rate = torch.tensor(config.learning_rate, device=parameters[0].device)
     if choice.name == "sgd":
         return torch.optim.SGD(
             parameters, rate, momentum=choice.momentum, weight_decay=decay, nesterov=choice.nesterov, fused=True
         )
     kind = torch.optim.Adam if choice.name == "adam" else torch.optim.AdamW
-    return kind(parameters, rate, weight_decay=decay, fused=True)
+    return kind(parameters, rate, weight_decay=decay, fused=True, capturable=capturable)
 
 
 def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LRScheduler:
@@ -91,22 +129,66 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
     return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 
-class Step:
-    """Training and evaluation of one batch, eager or compiled.
+def reset_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Zero the optimiser's state in place: a fresh optimiser at the same addresses, as a captured graph needs it."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
 
-    Nothing here waits for the device. Only batches of exactly `batch_size` images reach the compiled graph;
-    an epoch's smaller last batch runs eagerly, so that it never makes the compiler specialise again.
+
+class _Graph:
+    """A function of tensors captured in a CUDA graph, with the buffers that its arguments are copied into."""
+
+    def __init__(self, function: Callable[..., object], arguments: Sequence[Tensor]):
+        self.arguments = [torch.empty_like(argument) for argument in arguments]
+        self.graph = torch.cuda.CUDAGraph()
+        self.replays = 0
+        for buffer, argument in zip(self.arguments, arguments, strict=True):
+            buffer.copy_(argument)
+        with torch.cuda.graph(self.graph):
+            self.result = function(*self.arguments)
+
+    def fits(self, arguments: Sequence[Tensor]) -> bool:
+        """Whether arguments have the shapes, dtypes and layouts of the capture."""
+        return all(
+            (mine.shape, mine.dtype, mine.stride()) == (other.shape, other.dtype, other.stride())
+            for mine, other in zip(self.arguments, arguments, strict=True)
+        )
+
+    def __call__(self, *arguments: Tensor) -> object:
+        for buffer, argument in zip(self.arguments, arguments, strict=True):
+            buffer.copy_(argument, non_blocking=True)
+        self.graph.replay()
+        self.replays += 1
+        return self.result
+
+
+class Step:
+    """Training and evaluation of one batch.
+
+    Nothing here waits for the device. Only batches of exactly `batch_size` samples reach the compiled or captured
+    step; an epoch's smaller last batch runs eagerly, so that it never makes the compiler specialise again.
+
+    Gears: eager runs op by op. compiled sends forward and loss through torch.compile as one graph without breaks, and
+    its backward pass with it. graphed makes the first WARM_UP steps so, then captures the whole step - forward, loss,
+    backward, optimiser, target table, averages and `observe` - in one CUDA graph, and replays it; what a replay
+    returns is overwritten by the next. What changes while training lives in tensors on the device: the learning rate,
+    the methods' buffers.
 
     Args:
-        network: on `device`, channels_last.
-        method: its criterion is on `device`.
-        labels: int64 [N], the given labels of the training set, on `device`; read anew at every step.
-        batch_size: images in a full training batch.
+        networks: on `device`, channels_last; as many as the method trains.
+        method: on `device`.
+        optimizer: over the parameters of all networks (`create_optimizer`).
+        labels: int64 [N], the label table of the training set, on `device`; read anew at every step.
+        batch_size: samples in a full training batch.
+        steps: of the whole run, by which `auto` tells whether compiling pays; None: many.
+        observe: called with a step's result and index as part of the step; may only use the device.
     """
 
     def __init__(
         self,
-        network: Network,
+        networks: Sequence[Network],
         method: Method,
         optimizer: torch.optim.Optimizer,
         labels: Tensor,
@@ -114,48 +196,120 @@ class Step:
         batch_size: int,
         config: EngineConfig,
         device: torch.device,
+        steps: int | None = None,
+        observe: Callable[[Forward, Tensor], None] | None = None,
     ):
-        self.network, self.method, self.optimizer, self.labels = network, method, optimizer, labels
+        self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
         self.batch_size = batch_size
         self.device_type = device.type
+        self.observe = observe
         self.amp, self.amp_reason = choose_amp(config.amp, device)
-        self.compiled, self.compile_reason = choose_compile(config.compile, device)
+        self.gear = choose_gear(config, device, self.amp, steps)
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
         self._forward: Callable[[Tensor, Tensor], Forward] = self._eager_forward
-        self._evaluate: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self._eager_evaluate
-        if self.compiled:
+        self._evaluate: Callable[[Tensor], Outputs] = self._eager_evaluate
+        if self.gear.compiled:
             self._forward = torch.compile(self._eager_forward, fullgraph=True, dynamic=False)
             self._evaluate = torch.compile(self._eager_evaluate, fullgraph=True, dynamic=False)
+        self._train_graph: _Graph | None = None
+        self._evaluate_graph: _Graph | None = None
+        self._warm = {"train": 0, "evaluate": 0}
+        self._program = method.program
+
+    @property
+    def replays(self) -> int:
+        """Training steps that were replays of a captured graph."""
+        return 0 if self._train_graph is None else self._train_graph.replays
+
+    def recapture(self) -> None:
+        """Drop captured graphs, for a change that they cannot see (a weight decay); the next steps capture anew."""
+        self._train_graph = self._evaluate_graph = None
 
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.amp is None else torch.autocast(self.device_type, self.amp)
 
     def _eager_forward(self, images: Tensor, index: Tensor) -> Forward:
         with self._autocast():
-            outputs = self.network(images)
-            loss = self.method.loss(outputs, self.labels[index], index)
-        attention = None if outputs.attention is None else outputs.attention.detach().float().sigmoid()
-        return Forward(loss, outputs.logits.detach().argmax(1), attention)
+            return self.method.training_step(self.networks, images, self.labels[index], index)
 
-    def _eager_evaluate(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _eager_evaluate(self, images: Tensor) -> Outputs:
         with self._autocast():
-            outputs = self.network(images)
-        return outputs.logits.float(), None if outputs.attention is None else outputs.attention.float().sigmoid()
+            outputs = self.method.predict(self.networks, images)
+        return _in_full_precision(outputs)
 
-    def train(self, images: Tensor, index: Tensor) -> Forward:
-        """One update of the network. images [B, channels, H, W] channels_last; index int64 [B]."""
-        forward = self._forward if len(index) == self.batch_size else self._eager_forward
-        result = forward(images, index)
+    def _update(self, forward: Callable[[Tensor, Tensor], Forward], images: Tensor, index: Tensor) -> Forward:
         self.optimizer.zero_grad(set_to_none=True)
+        result = forward(images, index)
         self.scaler.scale(result.loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.method.after_update(self.networks)
+        result = result._replace(loss=result.loss.detach())
+        if self.observe is not None:
+            self.observe(result, index)
+        return result
+
+    def train(self, images: Tensor, index: Tensor) -> Forward:
+        """One update of the networks. images [views * B, channels, H, W] channels_last; index int64 [B]."""
+        if self._program != self.method.program:
+            self._program, self._train_graph, self._warm["train"] = self.method.program, None, 0
+        if len(index) != self.batch_size:
+            return self._update(self._eager_forward, images, index)
+        if self.gear.name != "graphed":
+            return self._update(self._forward, images, index)
+        if self._warm["train"] < WARM_UP:  # on a side stream, as what is captured later must not wait for the default
+            self._warm["train"] += 1
+            with _side_stream():
+                return self._update(self._forward, images, index)
+        if self._train_graph is None or not self._train_graph.fits((images, index)):
+            self.optimizer.zero_grad(set_to_none=True)
+            self._train_graph = _Graph(lambda *batch: self._update(self._forward, *batch), (images, index))
+        result = self._train_graph(images, index)
+        assert isinstance(result, Forward)
         return result
 
     @torch.no_grad()
-    def evaluate(self, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor | None]:
-        """Logits float32 [B, C] and attention weights [B] (or None) of one batch, in evaluation mode.
+    def evaluate(self, images: Tensor, batch_size: int) -> Outputs:
+        """What the method answers for one batch in evaluation mode: logits float32 [B, C], attention weights [B].
 
-        `batch_size` is that of a full batch of the loader that `images` comes from.
+        The attention is NAL's weight, after the sigmoid, or None. `batch_size` is that of a full batch of the loader
+        that `images` comes from.
         """
-        return (self._evaluate if len(images) == batch_size else self._eager_evaluate)(images)
+        if len(images) != batch_size:
+            return self._eager_evaluate(images)
+        if self.gear.name != "graphed":
+            return self._evaluate(images)
+        if self._warm["evaluate"] < WARM_UP:
+            self._warm["evaluate"] += 1
+            with _side_stream():
+                return self._evaluate(images)
+        if self._evaluate_graph is None or not self._evaluate_graph.fits((images,)):
+            self._evaluate_graph = _Graph(self._evaluate, (images,))
+        result = self._evaluate_graph(images)
+        assert isinstance(result, Outputs)
+        return result
+
+    @torch.no_grad()
+    def evaluate_each(self, images: Tensor) -> list[Outputs]:
+        """The outputs of every network by itself for one batch, as `evaluate` gives them."""
+        with self._autocast():
+            return [_in_full_precision(network(images)) for network in self.networks]
+
+
+def _in_full_precision(outputs: Outputs) -> Outputs:
+    attention = None if outputs.attention is None else outputs.attention.float().sigmoid()
+    return Outputs(outputs.logits.float(), attention)
+
+
+class _side_stream:
+    """Run on another stream, in order with the current one before and after."""
+
+    def __enter__(self) -> None:
+        self.stream = torch.cuda.Stream()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        self.context = torch.cuda.stream(self.stream)
+        self.context.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.context.__exit__(*error)
+        torch.cuda.current_stream().wait_stream(self.stream)

@@ -3,7 +3,8 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,8 +18,9 @@ from ..config import RunConfig
 from ..data import Loader
 from ..errors import CheckpointError, TrainingError
 from ..files import write_json
-from ..methods import Method, create_method
-from ..models import Network, create_model
+from ..methods import Method, Run, Setting, create_method
+from ..models import Outputs, create_model
+from ..models.encoder import load_encoder
 from ..noise import NoisyLabels
 from .display import Display, make_console, result_table
 from .environment import describe_environment
@@ -28,10 +30,19 @@ from .metrics import (
     Evaluation,
     attention_figures,
     best_last_mean,
+    detection_figures,
+    selection_figures,
     split_shares,
 )
 from .prepare import Loaders, Task, load_task, make_loaders
-from .step import Step, choose_device, create_optimizer, create_schedule
+from .profile import StepProfiler
+from .step import Step, choose_amp, choose_device, choose_gear, create_optimizer, create_schedule, reset_optimizer
+
+
+def encoder_shape(config: RunConfig, task: Task) -> dict[str, Any]:
+    """What a backbone was built from, as encoder files name it."""
+    size = {"model": config.model.model, "width": config.model.width}
+    return size | {"channels": task.channels, "image_size": list(task.image_size)}
 
 
 class Interrupted(Exception):
@@ -94,7 +105,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     else:
         task = load_task(config)
         checkpoint = None
-    run = _Run(config, task, device, console)
+    run = _Run(config, task, device, console, fresh=checkpoint is None)
     try:
         if not resume:
             folder = RunFolder.create(config)
@@ -109,37 +120,54 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
 class _Run:
     """The parts of one run and its loop."""
 
-    network: Network
     method: Method
     loaders: Loaders
 
-    def __init__(self, config: RunConfig, task: Task, device: torch.device, console: Console):
+    def __init__(self, config: RunConfig, task: Task, device: torch.device, console: Console, *, fresh: bool):
         self.config, self.task, self.device, self.console = config, task, device, console
         torch.manual_seed(config.engine.seed)
         self.method = create_method(config.method, num_samples=len(task.given), num_classes=task.num_classes)
-        self.method.criterion.to(device)
-        self.network = create_model(
-            config.model.model,
-            num_classes=task.num_classes,
-            channels=task.channels,
-            image_size=task.image_size,
-            width=config.model.width,
-            attention=self.method.attention,
+        self.method.configure(Setting(config.optim, task.mean, task.std, config.data.batch_size))
+        self.networks = torch.nn.ModuleList(
+            create_model(
+                config.model.model,
+                num_classes=task.num_classes,
+                channels=task.channels,
+                image_size=task.image_size,
+                width=config.model.width,
+                attention=self.method.attention,
+            )
+            for _ in range(self.method.networks)
         ).to(device)
-        self.optimizer = create_optimizer(config.optim, self.network)
-        self.schedule = create_schedule(config.optim, self.optimizer)
-        self.labels = torch.from_numpy(task.given).to(device)
+        if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
+            shape = encoder_shape(config, task)
+            for network in self.networks:
+                load_encoder(Path(config.model.encoder), network, **shape)  # type: ignore[arg-type]
+        self.method.to(device)
+        self.method.attach(list(self.networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        self.loaders = make_loaders(config, task, device, self.method.views)
+        steps = config.optim.epochs * self.loaders.train.num_batches
+        gear = choose_gear(config.engine, device, choose_amp(config.engine.amp, device)[0], steps)
+        self.optimizer = create_optimizer(config.optim, self.networks, capturable=gear.name == "graphed")
+        lengths = self.method.rounds(config.optim.epochs)
+        self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
+        """First epoch of each round -> its length."""
+        self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
+        self.given = torch.from_numpy(task.given).to(device)
+        self.labels = self.given.clone()
         self.statistics = EpochStatistics(len(task.given), self.method.attention, device)
         self.step = Step(
-            self.network,
+            list(self.networks),  # type: ignore[arg-type]
             self.method,
             self.optimizer,
             self.labels,
             batch_size=min(config.data.batch_size, len(task.given)),
             config=config.engine,
             device=device,
+            steps=steps,
+            observe=self.statistics.update,
         )
-        self.loaders = make_loaders(config, task, device)
+        self.profiler: StepProfiler | None = None
         self.history: list[dict[str, Any]] = []
         self.first_step_seconds = 0.0
         self.warm = False  # whether this process has made a step: the first compiles and fills caches
@@ -157,8 +185,9 @@ class _Run:
             "format": CHECKPOINT_FORMAT,
             "epoch": epoch,
             "batch": batch,
-            "network": self.network.state_dict(),
-            "criterion": self.method.criterion.state_dict(),
+            "networks": self.networks.state_dict(),
+            "method": self.method.state_dict(),
+            "labels": self.labels,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.step.scaler.state_dict(),
@@ -172,8 +201,9 @@ class _Run:
     def load_state(self, state: dict[str, Any], folder: RunFolder) -> tuple[int, int]:
         """Take up a state; returns its epoch and batch. CheckpointError if it belongs to another run."""
         try:
-            self.network.load_state_dict(state["network"])
-            self.method.criterion.load_state_dict(state["criterion"])
+            self.networks.load_state_dict(state["networks"])
+            self.method.load_state_dict(state["method"])
+            self.labels.copy_(state["labels"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
             self.step.scaler.load_state_dict(state["scaler"])
@@ -192,11 +222,19 @@ class _Run:
     def train(self, folder: RunFolder, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
         epoch, batch = (1, 0) if checkpoint is None else self.load_state(checkpoint, folder)
         folder.write_metrics(self.history)
+        if self.config.engine.profile:
+            targets = getattr(getattr(self.method, "criterion", None), "targets", None)
+            self.profiler = StepProfiler(
+                folder.profile, table_shape=None if targets is None else (targets.shape[0], targets.shape[1])
+            )
         self._announce(folder, epoch, batch, checkpoint is not None)
+        if checkpoint is None:
+            self.method.end_epoch(self._view(0))
         epochs = self.config.optim.epochs
         batches = self.loaders.train.num_batches
         with (
             _deferred_signals() as signals,
+            self.profiler or nullcontext(),
             Display(self.console, epochs, batches, self.config.engine.log_every) as display,
         ):
             while epoch <= epochs:
@@ -209,6 +247,8 @@ class _Run:
                 display.epoch(figures)
                 if signals and epoch <= epochs:
                     raise self._interrupted(folder, epoch, 0, signals)
+        if self.profiler is not None:
+            self.console.print(self.profiler.report(), highlight=False, soft_wrap=True, markup=False)
         summary = self._summarise(folder)
         write_json(folder.summary, summary)
         self.console.print(result_table(summary))
@@ -222,8 +262,9 @@ class _Run:
             f"{config.method.method} on {config.data.dataset}: {len(task.train)} training images {size}, "
             f"{len(task.test)} test images, {task.num_classes} classes",
             f"labels: {task.noisy.describe()}",
-            f"network: {config.model.model}, {sum(p.numel() for p in self.network.parameters()):,} parameters; "
-            f"device: {self.device}; {self.step.compile_reason}; {self.step.amp_reason}",
+            f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
+            f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
+            f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
             f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
             f"run folder: {folder.path}",
         ]
@@ -248,15 +289,24 @@ class _Run:
         if start == 0:
             self.statistics.reset()
         self.method.start_epoch(epoch)
-        self.network.train()
-        rate = self.schedule.get_last_lr()[0]
+        self.networks.train()
+        self.method.train()
+        rate = self._optimise_as(epoch, start)
+        seed = self.config.engine.seed
+        loader, order = self.loaders.train, self.method.order(epoch, seed)
+        batches = loader.count_batches(order)
+        source = loader.epoch(epoch, start, order)
+        if self.profiler is not None:
+            source = self.profiler.batches(source)
         images_seen, timed_images, waiting, first = 0, 0, 0.0, 0.0
         began = tick = time.perf_counter()
-        for number, (images, index) in enumerate(self.loaders.train.epoch(epoch, start), start + 1):
+        for number, (images, index) in enumerate(source, start + 1):
             arrived = time.perf_counter()
             waiting += arrived - tick
-            result = self.step.train(images, index)
-            self.statistics.update(result, index)
+            self.method.before_step(epoch, number - 1, seed)
+            self.step.train(images, index)
+            if self.profiler is not None:
+                self.profiler.step()
             images_seen += len(index)
             if not self.warm:  # left out of the epoch's rate, which it would spoil
                 self._synchronize()
@@ -267,18 +317,23 @@ class _Run:
                 timed_images += len(index)
             tick = time.perf_counter()
             display.batch(epoch, number, images_seen, tick - began, self._mean_loss)
-            if signals and number < self.loaders.train.num_batches:
+            if signals and number < batches:
                 self._check_finite(folder, epoch)
                 folder.write_checkpoint(self.state(epoch, number))
                 raise self._interrupted(folder, epoch, number, signals)
         self._check_finite(folder, epoch)  # reads the device, so that the clock below stops after the last step
         seconds = time.perf_counter() - began
-        self.schedule.step()
+        if self.method.phase(epoch) is None:
+            self.schedule.step()
+        training_figures = self._training_figures()
+        self.method.end_epoch(self._view(epoch))
         timed = max(seconds - first, 1e-9)
         figures: dict[str, Any] = {
             "epoch": epoch,
             "learning_rate": rate,
-            **self._training_figures(),
+            **training_figures,
+            **self.method.report(),
+            **self._selections(),
             **self._test_figures(folder, epoch),
             "images_per_second": (timed_images or images_seen) / (timed if timed_images else seconds),
             "data_wait": min(1.0, waiting / timed),
@@ -286,13 +341,74 @@ class _Run:
         }
         return figures
 
+    def _optimise_as(self, epoch: int, start: int) -> float:
+        """Set the optimiser for an epoch entered at batch `start`; returns the learning rate."""
+        phase = self.method.phase(epoch)
+        if phase is None:
+            if start == 0 and epoch > 1 and epoch in self.rounds:
+                reset_optimizer(self.optimizer)
+                self._set_learning_rate(self.config.optim.learning_rate)
+                self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
+            return float(self.schedule.get_last_lr()[0])
+        self._set_learning_rate(phase.learning_rate)
+        for group in self.optimizer.param_groups:
+            if group["weight_decay"] != phase.weight_decay:
+                group["weight_decay"] = phase.weight_decay
+                self.step.recapture()
+        if phase.fresh and start == 0:
+            reset_optimizer(self.optimizer)
+        return phase.learning_rate
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)  # in place: a captured graph reads it there
+            else:
+                group["lr"] = rate
+
+    def _view(self, epoch: int) -> Run:
+        """The run as its method sees it after `epoch`."""
+        return Run(
+            epoch=epoch,
+            epochs=self.config.optim.epochs,
+            seed=self.config.engine.seed,
+            networks=list(self.networks),  # type: ignore[arg-type]
+            given=self.given,
+            labels=self.labels,
+            evaluate=self._evaluate_training_set,
+            warn=lambda message: self.console.print(f"warning: {message}", highlight=False, soft_wrap=True),
+        )
+
+    @torch.no_grad()
+    def _evaluate_training_set(self, batch_statistics: bool = False) -> list[Outputs]:
+        """For each network its outputs for every training sample, as Run.evaluate says."""
+        self.networks.train(batch_statistics)
+        self.method.eval()
+        running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
+        count, loader = len(self.given), self.loaders.train_in_order
+        found: list[Outputs] = []
+        for images, index in loader.epoch(0):
+            for position, outputs in enumerate(self.step.evaluate_each(images)):
+                if position == len(found):
+                    found.append(
+                        Outputs(*(None if part is None else part.new_empty(count, *part.shape[1:]) for part in outputs))  # type: ignore[arg-type]
+                    )
+                for table, part in zip(found[position], outputs, strict=True):
+                    if table is not None and part is not None:
+                        table[index] = part
+        if batch_statistics:
+            for buffer, before in zip(self.networks.buffers(), running, strict=True):
+                buffer.copy_(before)
+        self.networks.train()
+        self.method.train()
+        return found
+
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def _mean_loss(self) -> float:
-        seen = int((self.statistics.predictions >= 0).sum())
-        return float(self.statistics.loss_sum) / max(1, seen)
+        return float(self.statistics.loss_sum) / max(1, int(self.statistics.samples))
 
     def _check_finite(self, folder: RunFolder, epoch: int, test_loss: float = 0.0) -> None:
         bad = int(self.statistics.bad_step)
@@ -314,7 +430,7 @@ class _Run:
         predictions = statistics.predictions.cpu().numpy()
         seen = predictions >= 0
         figures: dict[str, Any] = {
-            "train_loss": float(statistics.loss_sum) / int(seen.sum()),
+            "train_loss": float(statistics.loss_sum) / int(statistics.samples),
             "train_accuracy_given": float((predictions == task.given)[seen].mean()),
         }
         if task.clean is not None:
@@ -324,18 +440,57 @@ class _Run:
             figures |= self._correction()
         return figures
 
+    def _selections(self) -> dict[str, Any]:
+        """What the method selected after this epoch, with its precision and recall where true labels are known."""
+        figures = {
+            name: selection_figures(members.cpu().numpy(), labels.cpu().numpy(), self.task.given, self.task.clean)
+            for name, (members, labels) in self.method.selections().items()
+        }
+        return {"selections": figures} if figures else {}
+
     @torch.no_grad()
     def _correction(self) -> dict[str, float]:
         """Share of samples that the method takes for their true class (NAL, section 5.2)."""
-        corrected = self.method.corrected(self.labels)
+        corrected = self.method.corrected(self.given)
         if corrected is None or self.task.clean is None:
             return {}
         return {"correction_accuracy": float((corrected.cpu().numpy() == self.task.clean).mean())}
 
+    @torch.no_grad()
+    def _estimates(self, folder: RunFolder) -> dict[str, Any]:
+        """Write what the method makes of each label, and say how well it tells the wrong ones where they are known."""
+        estimates = self.method.estimates(self._view(self.config.optim.epochs))
+        if estimates is None:
+            return {}
+        task = self.task
+        suspected = estimates.suspected.cpu().numpy()
+        columns = {
+            "position": task.positions,
+            "given": task.given,
+            "corrected": estimates.labels.cpu().numpy(),
+            "confidence": estimates.confidence.float().cpu().numpy(),
+            "suspected": suspected,
+        }
+        if estimates.attention is not None:
+            columns["attention"] = estimates.attention.float().cpu().numpy()
+        figures = {"suspected": float(suspected.mean())}
+        if task.clean is not None:
+            columns["true"] = task.clean
+            figures |= detection_figures(suspected, task.given != task.clean)
+        folder.write_corrected(columns)
+        return {"label_errors": figures}
+
     def _test_figures(self, folder: RunFolder, epoch: int) -> dict[str, float]:
         test = self.evaluate(self.loaders.test, self.task.test.labels)
         self._check_finite(folder, epoch, test.loss)
-        figures = {"test_loss": test.loss, "test_accuracy": test.accuracy(self.task.test.labels)}
+        truth = self.task.test.labels
+        figures = {
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy(truth),
+            "test_macro_f1": test.macro_f1(truth),
+        }
+        if self.task.num_classes > 5:
+            figures["test_top5"] = test.top5
         if self.loaders.validation is not None and self.task.validation_given is not None:
             validation = self.evaluate(self.loaders.validation, self.task.validation_given)
             figures["validation_accuracy"] = validation.accuracy(self.task.validation_given)
@@ -343,21 +498,28 @@ class _Run:
 
     @torch.no_grad()
     def evaluate(self, loader: Loader, labels: NDArray[np.int64]) -> Evaluation:
-        """The network's answers for every sample of `loader`; `labels` [N] are those of its table."""
-        self.network.eval()
+        """The method's answers for every sample of `loader`; `labels` [N] are those of its table."""
+        self.networks.eval()
+        self.method.eval()
         count = loader.num_samples
         truth = torch.from_numpy(labels).to(self.device)
         predictions = torch.empty(count, dtype=torch.int64, device=self.device)
         attention = torch.empty(count, device=self.device) if self.method.attention else None
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        among = torch.zeros((), dtype=torch.int64, device=self.device)
         for images, index in loader.epoch(0):
             logits, weights = self.step.evaluate(images, loader.batch_size)
             predictions[index] = logits.argmax(1)
             loss += torch.nn.functional.cross_entropy(logits, truth[index], reduction="sum")
+            if self.task.num_classes > 5:
+                among += (logits.topk(5).indices == truth[index, None]).sum()
             if attention is not None and weights is not None:
                 attention[index] = weights
         return Evaluation(
-            predictions.cpu().numpy(), None if attention is None else attention.cpu().numpy(), float(loss) / count
+            predictions.cpu().numpy(),
+            None if attention is None else attention.cpu().numpy(),
+            int(among) / count if self.task.num_classes > 5 else np.nan,
+            float(loss) / count,
         )
 
     def _summarise(self, folder: RunFolder) -> dict[str, Any]:
@@ -368,6 +530,7 @@ class _Run:
             "title": f"{config.method.method} on {config.data.dataset}, {task.noisy.spec}, seed {config.engine.seed}",
             "run_dir": str(folder.path),
             "epochs": len(history),
+            "network": encoder_shape(config, task),
             "noise": {
                 "spec": task.noisy.spec,
                 "seed": task.noisy.seed,
@@ -376,6 +539,8 @@ class _Run:
                 "sha256": task.noisy.sha256,
             },
             "test_accuracy": best_last_mean(history, "test_accuracy"),
+            "test_macro_f1": best_last_mean(history, "test_macro_f1"),
+            **({"test_top5": best_last_mean(history, "test_top5")} if task.num_classes > 5 else {}),
             "training_samples": {},
         }
         if task.validation is not None:
@@ -387,6 +552,10 @@ class _Run:
             if final.attention is not None:
                 summary["attention"] = attention_figures(final.attention, task.given != task.clean)
             summary |= self._correction()
+        selections = [{"epoch": epoch["epoch"], **epoch["selections"]} for epoch in history if "selections" in epoch]
+        if selections:
+            summary["selections"] = selections
+        summary |= self._estimates(folder)
         seconds = sum(epoch["seconds"] for epoch in history)
         summary["throughput"] = {
             "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),

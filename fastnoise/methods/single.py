@@ -1,33 +1,35 @@
-"""Methods that train one network with one loss: ce, elr, nal, swce."""
+"""Methods that train one network on soft targets that the loss keeps: elr, nal."""
 
+import dataclasses
+
+import torch
 from torch import Tensor
 
 from ..config import MethodConfig
-from ..losses import CrossEntropyLoss, ELRLoss, NALLoss, SWCELoss
+from ..losses import ELRLoss, NALLoss
+from ..losses.modules import TargetLoss
 from ..models import Outputs
-from .base import Method
+from .base import Estimates, Method, Run
 
 
-class CrossEntropy(Method):
-    """Plain cross-entropy on the given labels: the baseline of every table."""
+class TargetMethod(Method):
+    """A method whose loss keeps a soft target per sample, which is also its estimate of the true label."""
 
-    name = "ce"
+    criterion: TargetLoss
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
-        self.criterion = CrossEntropyLoss()
+    def corrected(self, labels: Tensor) -> Tensor:
+        return self.criterion.hard_targets(labels)
 
-
-class SoftmaxWeightedCrossEntropy(Method):
-    """Cross-entropy weighted by the probability of the given label (SWCE, the loss alone)."""
-
-    name = "swce"
-    options = ("weight",)
-
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
-        self.criterion = SWCELoss(**options.read("weight"))
+    def estimates(self, run: Run) -> Estimates:
+        """Confidence: the target's share of the given label, 1 where the target was never updated."""
+        targets = self.criterion.targets.float()
+        total = targets.sum(1)
+        share = targets.gather(1, run.given[:, None]).squeeze(1) / total
+        corrected = self.corrected(run.given)
+        return Estimates(corrected, share.where(total > 0, 1.0).clamp(0, 1), corrected != run.given)
 
 
-class EarlyLearningRegularization(Method):
+class EarlyLearningRegularization(TargetMethod):
     """ELR (Liu et al. 2020): cross-entropy + strength * log(1 - <p, t>), Eq. 6, targets by Eq. 9."""
 
     name = "elr"
@@ -35,33 +37,87 @@ class EarlyLearningRegularization(Method):
     criterion: ELRLoss
 
     def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
         self.criterion = ELRLoss(num_samples, num_classes, **options.read("strength", "momentum"))
 
-    def corrected(self, labels: Tensor) -> Tensor:
-        return self.criterion.hard_targets(labels)
+
+NEGLIGIBLE_ATTENTION = 0.01
+"""Mean attention weight of an epoch at which NAL is taken to have stopped learning."""
 
 
-class NoiseAttention(Method):
+class NoiseAttention(TargetMethod):
     """NAL (Lu et al. 2022): the attention loss of Eq. 3 on the targets of Eq. 4.
 
     Targets are updated at every visit in the epochs e >= update_from with e divisible by update_every:
     1 and 1 is the paper's Algorithm 1; the authors' code waits for epoch `es` and then updates every tenth.
+    `reverse` adds RNAL (Sec. 5.3), `gate` updates only the targets of samples with an attention weight above it.
+
+    Ablations of Table 6: target_estimation="off" keeps the given labels as targets; attention="confidence" takes the
+    largest probability for the attention weight, with gradient, and the network gets no attention branch.
+
+    Where the mean attention weight of an epoch falls to NEGLIGIBLE_ATTENTION (the paper's "lazy" learning, Sec. 3.2:
+    no sample has a gradient any more), the strength of the boost term is raised tenfold, to at least 0.5, and again
+    after each further such epoch.
     """
 
     name = "nal"
-    options = ("strength", "momentum", "variant", "update_from", "update_every")
-    attention = True
+    options = (
+        "strength", "momentum", "variant", "update_from", "update_every", "reverse", "gate", "target_estimation",
+        "attention",
+    )  # fmt: skip
     criterion: NALLoss
+    strength: Tensor
+    weights: Tensor
 
     def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
-        self.criterion = NALLoss(num_samples, num_classes, **options.read("strength", "momentum", "variant"))
-        self.schedule = options.read("update_from", "update_every")
+        super().__init__(options, num_samples, num_classes)
+        settings = options.read(*self.options)
+        self.attention = settings.pop("attention") == "branch"
+        self.estimating = settings.pop("target_estimation") == "on"
+        self.schedule = {name: settings.pop(name) for name in ("update_from", "update_every")}
+        self.criterion = NALLoss(num_samples, num_classes, **settings)
+        self.register_buffer("strength", torch.tensor(settings["strength"], dtype=torch.float32))
+        self.register_buffer("weights", torch.zeros(2))  # sum and number of the epoch's attention weights
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
-        return self.criterion(outputs.logits, labels, index, outputs.attention)
+        attention = confidence_logit(outputs.logits) if outputs.attention is None else outputs.attention
+        weights = attention.detach().float().sigmoid()
+        self.weights += torch.stack((weights.sum(), torch.ones_like(weights).sum()))
+        return self.criterion(outputs.logits, labels, index, attention)
 
     def start_epoch(self, epoch: int) -> None:
-        self.criterion.set_update(epoch >= self.schedule["update_from"] and epoch % self.schedule["update_every"] == 0)
+        due = epoch >= self.schedule["update_from"] and epoch % self.schedule["update_every"] == 0
+        self.criterion.set_update(self.estimating and due)
+        self.criterion.set_strength(float(self.strength))
 
-    def corrected(self, labels: Tensor) -> Tensor:
-        return self.criterion.hard_targets(labels)
+    def end_epoch(self, run: Run) -> None:
+        total, count = self.weights.tolist()
+        self.weights.zero_()
+        if count and total / count <= NEGLIGIBLE_ATTENTION:
+            before = float(self.strength)
+            self.strength.fill_(max(10 * before, 0.5))
+            run.warn(
+                f"nal: the attention weights of epoch {run.epoch} are near 0 (mean {total / count:.2g}), so that "
+                f"nothing is learnt; the strength goes from {before:g} to {float(self.strength):g}, try a larger "
+                "--strength"
+            )
+
+    def estimates(self, run: Run) -> Estimates:
+        """As for every method with targets, and the attention weights of one pass over the training set.
+
+        The confidence is the target's share of the given label and not the attention weight, which tells mislabelled
+        samples less well: AUROC 0.998 and 0.85 on digits (40 % symmetric, 60 epochs), 0.997 and 0.60 on MNIST (10,000
+        images, 60 % symmetric, 20 epochs).
+        """
+        found = super().estimates(run)
+        return dataclasses.replace(found, attention=run.evaluate()[0].attention) if self.attention else found
+
+
+def confidence_logit(logits: Tensor) -> Tensor:
+    """The logit of the largest probability, [B] float32 of logits [B, C]: its sigmoid is max_k p_k.
+
+    As the largest logit less the logsumexp of the others it stays finite where that probability rounds to 1.
+    """
+    logits = logits.float()
+    largest, position = logits.max(1)
+    return largest - logits.scatter(1, position[:, None], float("-inf")).logsumexp(1)

@@ -3,15 +3,46 @@
 from collections.abc import Callable
 from typing import Literal
 
-from ..config import RunConfig
+from ..config import MethodConfig, RunConfig
 from ..errors import ConfigError, nearest
-from .base import default_noise
+from .base import base, default_noise
+from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
+from .correction import forward, plc, selc, selc_plus
+from .coteaching import coteaching
+from .dividemix import dividemix
 from .elr import elr
+from .elr_plus import elr_plus
 from .nal import nal
+from .simclr import simclr
 from .swce import swce
+from .swce_loss import swce_loss
 
-_RECIPES: dict[str, Callable[[str, str], RunConfig]] = {"ce": ce, "elr": elr, "nal": nal, "swce": swce}
+_RECIPES: dict[str, Callable[[str, str], RunConfig]] = {
+    "apl": apl,
+    "bootstrap": bootstrap,
+    "ce": ce,
+    "coteaching": coteaching,
+    "dividemix": dividemix,
+    "elr": elr,
+    "elr_plus": elr_plus,
+    "focal": focal,
+    "forward": forward,
+    "gce": gce,
+    "label_smoothing": label_smoothing,
+    "mae": mae,
+    "mixup": mixup,
+    "nal": nal,
+    "plc": plc,
+    "sce": sce,
+    "selc": selc,
+    "selc_plus": selc_plus,
+    "simclr": simclr,
+    "swce": swce,
+    "swce_loss": swce_loss,
+}
+
+_VARIANTS: dict[str, Callable[[str, str, Literal["paper", "code"]], RunConfig]] = {"nal": nal, "sce": sce}
 
 
 def recipe(
@@ -22,17 +53,43 @@ def recipe(
 ) -> RunConfig:
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
-    `variant` chooses between a method's paper and code settings where it has both (nal).
+    `variant` chooses between a method's paper and code settings where it has both (nal, sce).
     ConfigError for a method without a recipe, or a variant of a method that has none.
     """
+    if ".py:" in method and variant is None:  # a user's own, on the settings that all methods share
+        return base(dataset, default_noise(dataset) if noise is None else noise, MethodConfig(method))
     if method not in _RECIPES:
         raise ConfigError(f"unknown method {method!r}; {nearest(method, list(_RECIPES))}")
     noise = default_noise(dataset) if noise is None else noise
     if variant is None:
         return _RECIPES[method](dataset, noise)
-    if method != "nal":
-        raise ConfigError(f"--variant has no meaning for method {method}; only nal has paper and code variants")
-    return nal(dataset, noise, variant)
+    if method not in _VARIANTS:
+        known = " and ".join(_VARIANTS)
+        raise ConfigError(f"--variant has no meaning for method {method}; {known} have paper and code variants")
+    return _VARIANTS[method](dataset, noise, variant)
 
 
-__all__ = ["ce", "elr", "nal", "recipe", "swce"]
+__all__ = [
+    "apl",
+    "bootstrap",
+    "ce",
+    "coteaching",
+    "dividemix",
+    "elr",
+    "elr_plus",
+    "focal",
+    "forward",
+    "gce",
+    "label_smoothing",
+    "mae",
+    "mixup",
+    "nal",
+    "plc",
+    "recipe",
+    "sce",
+    "selc",
+    "selc_plus",
+    "simclr",
+    "swce",
+    "swce_loss",
+]

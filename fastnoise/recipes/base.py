@@ -1,6 +1,7 @@
 """What the recipes of all methods share: network, augmentation and schedule by data set."""
 
 from ..config import DataConfig, EngineConfig, MethodConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
+from ..noise import parse
 
 
 def default_noise(dataset: str) -> str:
@@ -46,6 +47,23 @@ def base(dataset: str, noise: str, method: MethodConfig) -> RunConfig:
         OptimConfig(epochs=60, learning_rate=0.02, weight_decay=5e-4, schedule="multistep:30,50,gamma=0.1"),
         engine,
     )
+
+
+HUMAN_RATES = {"worse": 0.402, "aggre": 0.090, "random1": 0.172, "random2": 0.181, "random3": 0.176, "noisy": 0.402}
+"""Share of wrong labels in CIFAR-N's label sets, counted in its files."""
+
+UNKNOWN_RATE = 0.2
+"""What a noise without a rate in its spec (a transition matrix) counts as."""
+
+
+def noise_rate(noise: str) -> float:
+    """The rate that a noise spec asks for, for methods whose settings depend on it; that of CIFAR-N's labels."""
+    spec = parse(noise)
+    if spec.kind == "none":
+        return 0.0
+    if spec.rate is not None:
+        return spec.rate
+    return HUMAN_RATES.get(spec.name or "", UNKNOWN_RATE)
 
 
 def is_cifar10(dataset: str) -> bool:

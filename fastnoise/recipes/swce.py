@@ -1,26 +1,45 @@
-"""Recipes of the SWCE loss."""
+"""Recipes of the SWCE pipeline."""
 
 from ..config import MethodConfig, RunConfig
 from .base import base, is_cifar10, is_cifar100
 
 
 def swce(dataset: str, noise: str) -> RunConfig:
-    """Softmax-weighted cross-entropy alone, without the pipeline around it.
+    """The SWCE pipeline (Gupta, "Improving Training For Noisy Labels").
 
-    CIFAR: the pipeline's optimiser and epochs with the loss alone: ResNet-18, decoupled weight decay 0.03,
-    learning rate 1e-4 for the 5 epochs of warm-up and the 4 of the first iteration, 1e-5 for the two
-    iterations of 7, 1e-6 for the last of 7. The published figures belong to the whole pipeline.
+    CIFAR, as published: ResNet-18, 5 epochs of warm-up with weight decay 0.03 and learning rate 1e-4, then iterations
+    of 4, 7, 7 and 7 epochs with stages 2, 3, 4 and three times 2, 5, 7, learning rates 1e-4, 1e-5 and, in the last,
+    1e-6; NCE + MAE below 1. Unpublished and ours: the third iteration's rate 1e-5, batch 128, crop and flip as the
+    copies' augmentation, decoupled weight decay, and every option's default. Published under instance-dependent noise
+    of 20, 30 and 50 %, as accuracy or F1: 94.40, 93.60, 82.11 % on CIFAR-10 and 76.61, 73.11, 61.33 % on CIFAR-100,
+    "on top of DivideMix" and after 30 epochs of SimCLR (`fastnoise pretrain`, then --encoder).
+
+    Others are ours. They keep the epochs, stages and factors, with learning rates ten times the published: small
+    networks without a pretrained encoder learn nothing in 5 epochs at 1e-4.
     """
-    config = base(dataset, noise, MethodConfig("swce", weight="detached"))
+    options = MethodConfig(
+        "swce",
+        weight="detached",
+        warm_up=5,
+        stages="2,3,4;2,5,7;2,5,7;2,5,7",
+        rate_factors="1,1,0.1,0.1,0.01",
+        decay_in="warm_up",
+        optimizer_state="fresh",
+        train_loss="swce",
+        selection_loss="nce+mae",
+        mae="l1",
+        selection_label="predicted",
+        selection_threshold=1.0,
+        stage_statistics="running",
+        agreement="required",
+        label_stage="last",
+        pseudo_labels="recomputed",
+        copies=2,
+        copies_in="training_set",
+        gamma=2.0,
+    )
+    course = {"epochs": 30, "optimizer": "adamw", "weight_decay": 0.03, "schedule": "constant"}
+    config = base(dataset, noise, options).replace(course)
     if is_cifar10(dataset) or is_cifar100(dataset):
-        return config.replace(
-            {
-                "model": "resnet18",
-                "optimizer": "adamw",
-                "epochs": 30,
-                "learning_rate": 1e-4,
-                "weight_decay": 0.03,
-                "schedule": "multistep:9,23,gamma=0.1",
-            }
-        )
-    return config
+        return config.replace({"model": "resnet18", "learning_rate": 1e-4})
+    return config.replace({"learning_rate": 1e-3})

@@ -1,0 +1,58 @@
+"""Exponential moving averages of weights, inside the captured step."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..models import Network
+
+
+class AveragedNetworks(nn.Module):
+    """Copies of networks whose weights follow theirs: average <- m * average + (1 - m) * weight after each update.
+
+    The momentum of update s, counted from 1, is m = momentum * exp(-5 (1 - min(1, s / ramp))^2), as in the code of ELR+
+    (ramp 40,000), or `momentum` throughout where ramp is 0. Parameters only: the copies keep running statistics of
+    their own, of the batches they see in training mode, unless `with_buffers` has them follow too.
+
+    Args:
+        networks: on their device.
+        momentum: in [0, 1).
+        ramp: updates until the full momentum.
+        with_buffers: average the floating-point buffers like the parameters, and copy the others.
+    """
+
+    updates: Tensor
+
+    def __init__(self, networks: Sequence[Network], momentum: float, *, ramp: int = 0, with_buffers: bool = False):
+        super().__init__()
+        self.copies = nn.ModuleList(deepcopy(network) for network in networks).requires_grad_(False)
+        self.momentum, self.ramp, self.with_buffers = momentum, ramp, with_buffers
+        device = next(self.copies.parameters()).device
+        self.register_buffer("updates", torch.zeros((), device=device))
+
+    def __getitem__(self, number: int) -> Network:
+        return cast(Network, self.copies[number])
+
+    @torch.no_grad()
+    def follow(self, networks: Sequence[Network]) -> None:
+        """Move every average one step towards its network. Uses the device alone."""
+        self.updates += 1
+        momentum = torch.full_like(self.updates, self.momentum)
+        if self.ramp:
+            momentum *= torch.exp(-5 * (1 - (self.updates / self.ramp).clamp(max=1)) ** 2)
+        for average, network in zip(self.copies, networks, strict=True):
+            ours: list[Tensor] = list(average.parameters())
+            theirs: list[Tensor] = list(network.parameters())
+            if self.with_buffers:
+                for mine, other in zip(average.buffers(), network.buffers(), strict=True):
+                    if mine.is_floating_point():
+                        ours.append(mine)
+                        theirs.append(other)
+                    else:
+                        mine.copy_(other)
+            torch._foreach_sub_(ours, theirs)  # average <- weight + m * (average - weight), in three launches
+            torch._foreach_mul_(ours, momentum)
+            torch._foreach_add_(ours, theirs)

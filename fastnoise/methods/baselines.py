@@ -1,0 +1,172 @@
+"""Methods that change the loss alone, and mixup: the baselines of the papers' tables."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..config import MethodConfig
+from ..losses import (
+    APLLoss,
+    BootstrapLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    GCELoss,
+    MAELoss,
+    SCELoss,
+    SWCELoss,
+)
+from ..models import Network, Outputs
+from .base import Forward, Method, Run
+from .mixup import Mixup
+
+
+class CrossEntropy(Method):
+    """Plain cross-entropy on the given labels: the baseline of every table."""
+
+    name = "ce"
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = CrossEntropyLoss(**options.read(*self.options))
+
+
+class LabelSmoothing(CrossEntropy):
+    """Cross-entropy on labels smoothed towards the uniform distribution (Szegedy et al. 2016, Sec. 7)."""
+
+    name = "label_smoothing"
+    options = ("label_smoothing",)
+
+
+class SoftmaxWeightedCrossEntropy(Method):
+    """Cross-entropy weighted by the probability of the given label (SWCE, the loss alone)."""
+
+    name = "swce_loss"
+    options = ("weight",)
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = SWCELoss(**options.read(*self.options))
+
+
+class SymmetricCrossEntropy(Method):
+    """SCE (Wang et al. 2019): alpha * cross-entropy + beta * reverse cross-entropy, Eq. 7."""
+
+    name = "sce"
+    options = ("alpha", "beta", "variant")
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = SCELoss(**options.read(*self.options))
+
+
+class MeanAbsoluteError(Method):
+    """MAE between probabilities and the one-hot label (Ghosh et al. 2017)."""
+
+    name = "mae"
+    options = ("mae",)
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = MAELoss(form=options.read(*self.options)["mae"])
+
+
+class Focal(Method):
+    """Focal loss (Lin et al. 2017, Eq. 4)."""
+
+    name = "focal"
+    options = ("gamma",)
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = FocalLoss(**options.read(*self.options))
+
+
+class ActivePassive(Method):
+    """APL (Ma et al. 2020): alpha * active + beta * passive, such as NCE + MAE, NCE + RCE or NFL + MAE."""
+
+    name = "apl"
+    options = ("active", "passive", "alpha", "beta", "gamma", "mae")
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = APLLoss(**options.read(*self.options))
+
+
+class Bootstrap(Method):
+    """Bootstrapping (Reed et al. 2015): the label mixed with the network's own prediction, soft or hard."""
+
+    name = "bootstrap"
+    options = ("kind",)
+    optional = ("beta",)
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = BootstrapLoss(**options.read("kind"), beta=options.beta)
+
+
+class GeneralisedCrossEntropy(Method):
+    """GCE (Zhang & Sabuncu 2018), truncated by pruning as in its Algorithm 1.
+
+    From epoch `update_from` on, samples whose label has a probability of at most k are left out: their loss is the
+    constant (1 - k^q) / q, which has no gradient and is counted as 0. Which those are is read off one pass over the
+    training set before that epoch, and again every `update_every` epochs. The paper takes the model that was best so
+    far on a validation set, and public code the best on the test set; here it is the model as it stands, which needs
+    neither. k = 0 prunes nothing.
+
+    Where no sample is left, none is pruned until the next pass.
+    """
+
+    name = "gce"
+    options = ("q", "k", "update_from", "update_every")
+    kept: Tensor
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        settings = options.read(*self.options)
+        self.k: float = settings["k"]
+        self.first: int = settings["update_from"]
+        self.every: int = settings["update_every"]
+        self.criterion = GCELoss(q=settings["q"])
+        self.register_buffer("kept", torch.ones(num_samples))
+
+    def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
+        loss: Tensor = self.criterion(outputs.logits, labels, weight=self.kept[index])
+        return loss
+
+    def end_epoch(self, run: Run) -> None:
+        passed = run.epoch + 1 - self.first
+        if self.k == 0 or run.epoch == 0 or run.epoch == run.epochs or passed < 0 or passed % self.every:
+            return
+        probs = run.evaluate()[0].logits.softmax(1)
+        self.kept.copy_(probs.gather(1, run.labels[:, None]).squeeze(1) > self.k)
+        if not self.kept.any():
+            run.warn(f"gce: no label has a probability above k = {self.k}; none is pruned, try a smaller --k")
+            self.kept.fill_(1)
+
+    def report(self) -> dict[str, float]:
+        return {"kept": float(self.kept.mean())}
+
+
+class MixupTraining(Method):
+    """Mixup (Zhang et al. 2018): cross-entropy on mixtures of images and of their labels.
+
+    The figures of the training passes are those of the mixed images, each counted as its first image.
+    """
+
+    name = "mixup"
+    options = ("mixup_alpha",)
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.num_classes = num_classes
+        self.mixup = Mixup(options.read(*self.options)["mixup_alpha"])
+        self.criterion = CrossEntropyLoss()
+
+    def before_step(self, epoch: int, batch: int, seed: int) -> None:
+        self.mixup.draw(epoch, batch, seed)
+
+    def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        logits = networks[0](self.mixup.mix(images)).logits
+        one_hot = torch.zeros(len(labels), self.num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
+        return Forward(self.criterion(logits, self.mixup.mix(one_hot)), logits.detach().argmax(1))

@@ -1,0 +1,64 @@
+"""Co-teaching (Han et al. 2018, "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels")."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ..config import MethodConfig
+from ..losses import CrossEntropyLoss
+from ..models import Network
+from .base import Estimates, Forward, Method, Run
+
+
+class CoTeaching(Method):
+    """Two networks, each trained on the samples of the batch that the other finds easiest (Algorithm 1).
+
+    In epoch t each network picks the floor(R(t) B) samples of smallest loss, at least one, and the other takes its mean
+    cross-entropy over them; R(t) = 1 - forget_rate * min(t / forget_epochs, 1). The authors' code reaches the full
+    forget rate an epoch earlier and divides the mean by the number of samples a second time, which their optimiser,
+    Adam, hides. One step trains both networks on the sum of their losses, whose gradient in either is that of its own.
+    """
+
+    name = "coteaching"
+    options = ("forget_rate", "forget_epochs")
+    networks = 2
+    remember_rate: Tensor
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = CrossEntropyLoss(reduction="none")
+        self.forget_rate, self.forget_epochs = options.read(*self.options).values()
+        self.register_buffer("remember_rate", torch.ones(()))
+
+    def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        logits = [network(images).logits for network in networks]
+        losses = [self.criterion(answers, labels) for answers in logits]
+        # The thousandth keeps rounding from costing a sample: (1 - 0.07) * 1000 is 929.99... in double precision.
+        kept = (self.remember_rate * len(labels) + 1e-3).floor().clamp(min=1)
+        easy = torch.arange(len(labels), device=labels.device) < kept
+        chosen = []
+        for loss in losses:
+            by_loss = loss.detach().argsort(stable=True)
+            chosen.append(torch.zeros_like(loss).scatter(0, by_loss, easy.to(loss.dtype)))
+        exchanged = torch.stack(losses) * torch.stack(chosen[::-1])
+        return Forward(exchanged.sum() / kept, torch.stack(logits).detach().sum(0).argmax(1))
+
+    def start_epoch(self, epoch: int) -> None:
+        self.remember_rate.fill_(1 - self.forget_rate * min(epoch / self.forget_epochs, 1))
+
+    def estimates(self, run: Run) -> Estimates:
+        """Suspected: the `forget_rate` of all samples with the largest mean loss of the networks at the end.
+
+        Confidence: the networks' mean probability of the given label. Suspected samples are taken for what the
+        networks predict together.
+        """
+        logits = torch.stack([outputs.logits for outputs in run.evaluate()])
+        probabilities = logits.softmax(2).mean(0)
+        given = one_hot(run.given, logits.shape[2]).bool()
+        loss = -logits.log_softmax(2).mean(0)[given]
+        suspected = torch.zeros_like(run.given, dtype=torch.bool)
+        suspected[loss.argsort(descending=True, stable=True)[: int(self.forget_rate * len(loss))]] = True
+        labels = torch.where(suspected, probabilities.argmax(1), run.given)
+        return Estimates(labels, probabilities[given], suspected)

@@ -1,0 +1,292 @@
+"""DivideMix (Li et al. 2020, "DivideMix: Learning with Noisy Labels as Semi-supervised Learning")."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ..config import MethodConfig
+from ..errors import ConfigError
+from ..losses import CrossEntropyLoss
+from ..models import Network
+from ..selection.mixture import NO_SPREAD, fit_losses
+from .base import Estimates, Forward, Method, Run, Setting, random_numbers
+from .mixup import Mixup
+
+ORDER, PAIRING, MIXUPS = 22, 23, (24, 25)
+"""Purposes of random numbers: an epoch's order, a step's pairing, the share of each network's mixup."""
+
+WARM_UP, MIX = 0, 1
+"""The method's programs."""
+
+
+class DivideMix(Method):
+    """Two networks, each trained by MixMatch on the division of the samples that the other's losses suggest.
+
+    After `warm_up` epochs of cross-entropy (with `confidence_penalty` * sum_k p_k log p_k), every epoch begins with a
+    mixture of two Gaussians fitted to each network's losses (`fit_losses`). The samples that one network's mixture
+    takes to be right with a probability w above `clean_threshold` keep their label in the other network's training,
+    which takes the rest as unlabelled (Algorithm 1). For each network, with p the mean over two views,
+
+        labelled:   target = sharpen(w y + (1 - w) p)            co-refinement, p by the network itself
+        unlabelled: target = sharpen((p + p') / 2)               co-guessing, p' by the other network
+        sharpen(q)_k = q_k^(1/T) / sum_j q_j^(1/T)
+
+    Both views of all samples are mixed with those of a random partner, by a share max(l, 1 - l), l from Beta(alpha,
+    alpha), and with the mixed targets q the loss is
+
+        mean(-sum_k q_k log p_k) + lambda_u * mean((p - q)^2) + KL(uniform || mean p)
+
+    over labelled ones, over unlabelled ones and classes, and over all. lambda_u grows linearly over `unlabelled_ramp`
+    epochs after the warm-up. A network guesses in training mode and, unlike in the authors' code, where the other
+    network guesses in evaluation mode and every part of the batch is sent by itself, for all parts at once.
+
+    A batch has four parts, each a quarter: place i belongs to network i % 2, unlabelled where i % 4 >= 2. So one step
+    trains both networks on samples of their own, and 64 of each part, as published, are a batch of 256. The epoch ends
+    when each network has seen all its labelled samples; the shorter pool begins anew and the longer one is cut. In the
+    warm-up, places i % 2 are an order of all samples for each network. Pairs are i and (a i + b) mod B with a and b
+    drawn at each step, a prime to B: a permutation that a captured step can make from two numbers.
+
+    Recoveries, each with a warning: Where the mixture of a network collapses, its earlier one is kept; where there is
+    none, or where all samples are predicted to be of one class, the next epoch is one of warm-up. A mixture that does
+    not converge is used as it stands. With fewer labelled samples than classes, the more probable half of all samples
+    is labelled; with as few unlabelled ones, all samples serve as unlabelled too.
+    """
+
+    name = "dividemix"
+    options = (
+        "warm_up",
+        "confidence_penalty",
+        "clean_threshold",
+        "loss_epochs",
+        "sharpening",
+        "mixup_alpha",
+        "unlabelled_strength",
+        "unlabelled_ramp",
+    )
+    networks = 2
+    views = 2
+    mixup: Any  # a ModuleList of Mixup, which forgets what it holds
+
+    clean: Tensor
+    fitted: Tensor
+    labelled: Tensor
+    divided: Tensor
+    prediction: Tensor
+    losses: Tensor
+    recorded: Tensor
+    strength: Tensor
+    pairing: Tensor
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.settings = options.read(*self.options)
+        if not self.settings["mixup_alpha"]:
+            raise ConfigError("dividemix mixes all samples: --mixup-alpha must be positive")
+        self.num_samples, self.num_classes = num_samples, num_classes
+        self.criterion = CrossEntropyLoss()
+        self.mixup = nn.ModuleList(
+            Mixup(self.settings["mixup_alpha"], first_dominates=True, purpose=purpose) for purpose in MIXUPS
+        )
+        # [k]: by the losses of network k; labelled [k]: those that network k is trained with.
+        self.register_buffer("clean", torch.ones(2, num_samples))
+        self.register_buffer("fitted", torch.zeros(2, dtype=torch.bool))
+        self.register_buffer("labelled", torch.ones(2, num_samples, dtype=torch.bool))
+        self.register_buffer("divided", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("prediction", torch.zeros(num_samples, dtype=torch.int64))
+        self.register_buffer("losses", torch.zeros(self.settings["loss_epochs"], 2, num_samples))
+        self.register_buffer("recorded", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("strength", torch.zeros(()))
+        self.register_buffer("pairing", torch.tensor([1, 0]))
+        self.configure_batches(Setting.batch_size)
+
+    def configure(self, setting: Setting) -> None:
+        self.configure_batches(setting.batch_size)
+
+    def configure_batches(self, batch_size: int) -> None:
+        """Take the number of samples in a batch; ConfigError unless it has four equal parts."""
+        if batch_size % 4:
+            raise ConfigError(f"dividemix cuts batches into four parts: --batch-size {batch_size} is no multiple of 4")
+        self.part = batch_size // 4
+        self.strides = np.flatnonzero(np.gcd(np.arange(batch_size), batch_size) == 1)
+        self.steps = 1
+
+    # -- inside the step -------------------------------------------------------------------------------------
+
+    def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        step = self._mix_step if self.program == MIX else self._warm_up_step
+        return step(networks, images, labels, index)
+
+    def _warm_up_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        view = images[: len(index)]
+        losses, predictions = [], []
+        for number, network in enumerate(networks):
+            logits = network(view[number::2]).logits
+            loss = self.criterion(logits, labels[number::2])
+            if self.settings["confidence_penalty"]:
+                log_p = logits.float().log_softmax(1)
+                loss = loss + self.settings["confidence_penalty"] * (log_p.exp() * log_p).sum(1).mean()
+            losses.append(loss)
+            predictions.append(logits.detach().argmax(1))
+        return Forward(torch.stack(losses).sum(), torch.stack(predictions, 1).flatten())
+
+    def _mix_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        views = images.chunk(2)
+        own = [torch.cat([view[number::4] for view in views]) for number in (0, 1)]
+        unlabelled = [torch.cat([view[number + 2 :: 4] for view in views]) for number in (0, 1)]
+        with torch.no_grad():
+            # [number]: of its labelled, its unlabelled and the other's unlabelled samples, [B / 4, C] each.
+            guesses = [
+                self._guess(network, torch.cat([own[number], unlabelled[number], unlabelled[1 - number]]))
+                for number, network in enumerate(networks)
+            ]
+        losses, seen = [], []
+        size = len(index)
+        classes = torch.arange(self.num_classes, device=index.device)
+        mates = (self.pairing[0] * torch.arange(size, device=index.device) + self.pairing[1]) % size
+        for number, network in enumerate(networks):
+            refined, mine, _ = guesses[number]
+            clean = self.clean[1 - number][index[number::4]][:, None]
+            guessed = (mine + guesses[1 - number][2]) / 2
+            given = (labels[number::4, None] == classes).float()  # one_hot would read the device
+            target = self._sharpen(clean * given + (1 - clean) * refined)
+            guess = self._sharpen(guessed)
+            inputs, targets = torch.cat([own[number], unlabelled[number]]), torch.cat([target, target, guess, guess])
+            share = self.mixup[number].share
+            mixed = share.to(inputs.dtype) * inputs + (1 - share.to(inputs.dtype)) * inputs[mates]
+            targets = share * targets + (1 - share) * targets[mates]
+            losses.append(self._loss(network(mixed).logits, targets))
+            seen += [refined, guessed]
+        # seen: labelled and unlabelled of the first network, then of the second.
+        predictions = torch.stack([seen[part].argmax(1) for part in (0, 2, 1, 3)], 1).flatten()
+        return Forward(torch.stack(losses).sum(), predictions)
+
+    def _guess(self, network: Network, images: Tensor) -> Tensor:
+        """Mean probabilities over two views: [3, B / 4, C] float32 for images [3 * 2 * B / 4, ...]."""
+        probabilities: Tensor = network(images).logits.float().softmax(1)
+        return probabilities.unflatten(0, (3, 2, -1)).mean(1)
+
+    def _sharpen(self, targets: Tensor) -> Tensor:
+        powers = targets ** (1 / self.settings["sharpening"])
+        return powers / powers.sum(1, keepdim=True)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of logits [B, C], the first half of them labelled."""
+        log_p = logits.float().log_softmax(1)
+        half = len(logits) // 2
+        supervised: Tensor = self.criterion(logits[:half], targets[:half])
+        guessed = (log_p[half:].exp() - targets[half:]).square().mean()
+        mean_log_p = log_p.logsumexp(0) - math.log(len(logits))
+        return supervised + self.strength * guessed - mean_log_p.mean() - math.log(self.num_classes)
+
+    # -- between steps and epochs ----------------------------------------------------------------------------
+
+    def start_epoch(self, epoch: int) -> None:
+        self.program = MIX if epoch > self.settings["warm_up"] and bool(self.divided) else WARM_UP
+
+    def before_step(self, epoch: int, batch: int, seed: int) -> None:
+        if self.program == WARM_UP:
+            return
+        for mixup in self.mixup:
+            mixup.draw(epoch, batch, seed)
+        random = random_numbers(seed, (epoch << 32) + batch, PAIRING)
+        self.pairing[0].fill_(int(random.choice(self.strides)))
+        self.pairing[1].fill_(int(random.integers(4 * self.part)))
+        after = epoch - 1 - self.settings["warm_up"] + batch / self.steps
+        ramp = self.settings["unlabelled_ramp"]
+        self.strength.fill_(self.settings["unlabelled_strength"] * (min(after / ramp, 1.0) if ramp else 1.0))
+
+    def order(self, epoch: int, seed: int) -> np.ndarray:
+        random = random_numbers(seed, epoch, ORDER)
+        if self.program == WARM_UP:
+            return np.stack([random.permutation(self.num_samples) for _ in range(2)], 1).ravel()
+        labelled = self.labelled.cpu().numpy()
+        pools = [np.flatnonzero(mask) for mask in labelled]
+        for mask in labelled:
+            rest = np.flatnonzero(~mask)
+            pools.append(rest if len(rest) >= self.num_classes else np.arange(self.num_samples))
+        self.steps = -(-max(len(pool) for pool in pools[:2]) // self.part)
+        return np.stack([_draws(pool, self.steps * self.part, random) for pool in pools], 1).ravel()
+
+    def end_epoch(self, run: Run) -> None:
+        warm_up = self.settings["warm_up"]
+        if not run.epoch and warm_up >= run.epochs:
+            run.warn(f"dividemix: all {run.epochs} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
+        if run.epoch >= warm_up or run.epoch == run.epochs:
+            self._divide(run)
+
+    def _divide(self, run: Run) -> None:
+        logits = torch.stack([outputs.logits for outputs in run.evaluate()])
+        losses = torch.stack([cross_entropy(answers, run.labels, reduction="none") for answers in logits])
+        low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
+        scaled = torch.where(high - low <= NO_SPREAD * high.abs(), 0.0, (losses - low) / (high - low))
+        self.losses[int(self.recorded) % len(self.losses)] = scaled
+        self.recorded += 1
+        mean = self.losses[: int(self.recorded)].mean(0).cpu().numpy()
+        when = f"dividemix, epoch {run.epoch}"
+        for number in (0, 1):
+            mixture = fit_losses(mean[number])
+            if mixture.clean is not None:
+                self.clean[number] = torch.from_numpy(mixture.clean).to(self.clean)
+                self.fitted[number] = True
+                recovery = "it is used as it stands"
+            else:
+                recovery = "the earlier division stays" if self.fitted[number] else "the next epoch is one of warm-up"
+            if mixture.trouble is not None:
+                run.warn(f"{when}, network {number + 1}: {mixture.trouble}; {recovery}")
+        self.prediction.copy_(logits.softmax(2).mean(0).argmax(1))
+        predicted = int(self.prediction[0])
+        one_class = bool((self.prediction == predicted).all())
+        if one_class:
+            run.warn(f"{when}: class {predicted} is predicted for all samples; the next epoch is one of warm-up")
+        self.divided.fill_(bool(self.fitted.all()) and not one_class)
+        if not self.divided:
+            return
+        for number in (0, 1):
+            clean = self.clean[1 - number]
+            labelled = clean > self.settings["clean_threshold"]
+            count = int(labelled.sum())
+            if count < self.num_classes:
+                run.warn(
+                    f"{when}: network {number + 1} is left with {count} labelled samples, too few for "
+                    f"{self.num_classes} classes; the more probable half of all samples is labelled"
+                )
+                labelled.fill_(False)
+                labelled[clean.argsort(descending=True, stable=True)[: -(-self.num_samples // 2)]] = True
+            elif self.num_samples - count < self.num_classes:
+                run.warn(
+                    f"{when}: network {number + 1} is left with {self.num_samples - count} unlabelled samples; all "
+                    "samples serve as unlabelled too"
+                )
+            self.labelled[number] = labelled
+
+    def report(self) -> dict[str, float]:
+        return {"labelled": float(self.labelled.float().mean())} if self.divided else {}
+
+    # -- what the run has found out --------------------------------------------------------------------------
+
+    def _confidence(self) -> Tensor:
+        return self.clean.mean(0)
+
+    def corrected(self, labels: Tensor) -> Tensor:
+        """The networks' mean prediction where both mixtures together don't trust the label; the label before a fit."""
+        if not self.fitted.all():
+            return labels
+        return torch.where(self._confidence() > self.settings["clean_threshold"], labels, self.prediction)
+
+    def estimates(self, run: Run) -> Estimates | None:
+        """Confidence: the mean of the two mixtures' probabilities. None where no mixture could be fitted."""
+        if not self.fitted.all():
+            return None
+        confidence = self._confidence()
+        return Estimates(self.corrected(run.given), confidence, confidence <= self.settings["clean_threshold"])
+
+
+def _draws(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """`count` of the pool in random order; one that is too small is gone through as often as needed, each time anew."""
+    rounds = -(-count // len(pool))
+    return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]

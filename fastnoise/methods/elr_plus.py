@@ -1,0 +1,114 @@
+"""ELR+ (Liu et al. 2020, "Early-Learning Regularization Prevents Memorization", supplement F)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import MethodConfig
+from ..losses import ELRPlusLoss
+from ..models import Network
+from .averages import AveragedNetworks
+from .base import Estimates, Forward, Method, Run
+from .mixup import Mixup, partners
+
+PURPOSES = (20, 21)
+"""Of the random numbers of either network's mixup."""
+
+
+class EarlyLearningRegularizationPlus(Method):
+    """ELR on mixup pairs, with soft targets from the other network's averaged weights.
+
+    Each network has its own view of the batch, its own mixup and its own table of targets. Before its loss, the copy
+    with the other network's averaged weights sees the view unmixed, in training mode as in the authors' code, and moves
+    the targets (Eq. 9); the loss then takes them in the mixture of the images (`ELRPlusLoss`). One step trains both
+    networks on the sum of their losses, whose gradient in either network is that of its own loss. The authors draw a
+    split and noisy labels for each network by themselves, so that one trains on validation samples of the other; here
+    both train on the same labels.
+
+    The parts that the paper's Table 5 takes away one by one: `networks` 1 gives each target from the network's own
+    average, `average_momentum` 0 from the weights as they are, `mixup_alpha` 0 trains on the images unmixed.
+    """
+
+    name = "elr_plus"
+    options = (
+        "strength",
+        "momentum",
+        "networks",
+        "mixup_alpha",
+        "average_momentum",
+        "average_ramp",
+        "averaged",
+        "strength_ramp",
+        "target",
+    )
+    averages: AveragedNetworks
+    criterion: Any  # a ModuleList of ELRPlusLoss and one of Mixup, which forget what they hold
+    mixup: Any
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        settings = options.read(*self.options)
+        self.networks = self.views = settings["networks"]
+        self.strength, self.strength_ramp = settings["strength"], settings["strength_ramp"]
+        self._average = settings["average_momentum"], settings["average_ramp"], settings["averaged"] == "everything"
+        table = options.read("strength", "momentum", "target")
+        self.criterion = nn.ModuleList(ELRPlusLoss(num_samples, num_classes, **table) for _ in range(self.networks))
+        alpha = settings["mixup_alpha"]
+        self.mixup = nn.ModuleList(
+            Mixup(alpha, first_dominates=True, purpose=purpose) for purpose in PURPOSES[: self.networks]
+        )
+        self.mixes = alpha > 0
+
+    def attach(self, networks: Sequence[Network]) -> None:
+        momentum, ramp, buffers = self._average
+        self.averages = AveragedNetworks(networks, momentum, ramp=ramp, with_buffers=buffers)
+
+    def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        losses, logits = [], []
+        for number, (network, view) in enumerate(zip(networks, images.chunk(self.views), strict=True)):
+            criterion, mixup = self.criterion[number], self.mixup[number]
+            with torch.no_grad():
+                teacher = self.averages[(number + 1) % self.networks]
+                criterion.update_targets(teacher(view).logits, index)
+            outputs = network(mixup.mix(view) if self.mixes else view).logits
+            losses.append(criterion(outputs, labels, index, partners(labels), partners(index), mixup.share))
+            logits.append(outputs.detach())
+        return Forward(torch.stack(losses).sum(), torch.stack(logits).sum(0).argmax(1))
+
+    def after_update(self, networks: Sequence[Network]) -> None:
+        self.averages.follow(networks)
+        self._set_strength()
+
+    def _set_strength(self) -> None:
+        """Write the strength of the next update, s = updates + 1: strength * exp(-5 (1 - min(1, s / ramp))^2)."""
+        if self.strength_ramp:
+            progress = ((self.averages.updates + 1) / self.strength_ramp).clamp(max=1)
+            for criterion in self.criterion:
+                criterion.knobs[2].copy_(self.strength * torch.exp(-5 * (1 - progress) ** 2))
+
+    def before_step(self, epoch: int, batch: int, seed: int) -> None:
+        if self.mixes:
+            for mixup in self.mixup:
+                mixup.draw(epoch, batch, seed)
+
+    def start_epoch(self, epoch: int) -> None:
+        self._set_strength()
+
+    def _targets(self) -> Tensor:
+        """The mean of the networks' targets, [N, C] float32."""
+        return torch.stack([criterion.targets.float() for criterion in self.criterion]).mean(0)
+
+    def corrected(self, labels: Tensor) -> Tensor:
+        """The class that the mean of the networks' targets favours; where none was updated, the given label."""
+        targets = self._targets()
+        return torch.where(targets.any(1), targets.argmax(1), labels)
+
+    def estimates(self, run: Run) -> Estimates:
+        """Confidence: the mean target's share of the given label, 1 where no target was updated."""
+        targets = self._targets()
+        total = targets.sum(1)
+        share = targets.gather(1, run.given[:, None]).squeeze(1) / total
+        corrected = self.corrected(run.given)
+        return Estimates(corrected, share.where(total > 0, 1.0).clamp(0, 1), corrected != run.given)

@@ -1,0 +1,46 @@
+"""Mixup (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"): convex mixtures of pairs of samples."""
+
+import torch
+from torch import Tensor, nn
+
+from .base import random_numbers
+
+PURPOSE = 0
+"""Of the random numbers, among those that methods draw."""
+
+
+class Mixup(nn.Module):
+    """One share per batch, drawn from Beta(alpha, alpha) on the host; `share` float32 [] holds it on the device.
+
+    Each sample's partner is the one before it in the batch, the first one's the last. Batches are drawn at random, so
+    that this is a pairing at random, without a permutation that would have to be drawn inside a captured step.
+
+    Args:
+        alpha: both parameters of the Beta distribution; 0 mixes nothing.
+        first_dominates: take max(share, 1 - share), so that a mixture keeps the identity of its first sample.
+        purpose: of the random numbers; two networks with shares of their own take two.
+    """
+
+    share: Tensor
+
+    def __init__(self, alpha: float, *, first_dominates: bool = False, purpose: int = PURPOSE):
+        super().__init__()
+        self.alpha, self.first_dominates, self.purpose = alpha, first_dominates, purpose
+        self.register_buffer("share", torch.ones(()))
+
+    def draw(self, epoch: int, batch: int, seed: int) -> None:
+        """Draw the share of a step, a function of (seed, epoch, batch)."""
+        if not self.alpha:
+            return
+        share = float(random_numbers(seed, (epoch << 32) + batch, self.purpose).beta(self.alpha, self.alpha))
+        self.share.fill_(max(share, 1 - share) if self.first_dominates else share)
+
+    def mix(self, values: Tensor) -> Tensor:
+        """share * values + (1 - share) * the partners' values; [B, ...], in the memory format of `values`."""
+        share = self.share.to(values.dtype)
+        return share * values + (1 - share) * partners(values)
+
+
+def partners(values: Tensor) -> Tensor:
+    """What belongs to each sample's partner; [B, ...], in the memory format of `values`, which roll would lose."""
+    return torch.cat([values[-1:], values[:-1]])

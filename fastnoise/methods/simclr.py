@@ -1,0 +1,65 @@
+"""SimCLR (Chen et al. 2020): contrastive pretraining of the backbone, without labels."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..config import MethodConfig
+from ..data.views import SimCLRViews
+from ..losses import CrossEntropyLoss
+from ..losses.contrastive import NTXentLoss
+from ..models import Network
+from .base import Forward, Method, Setting, random_numbers
+
+PURPOSE = 61
+"""Of the random numbers that key the augmentations of a step."""
+
+
+class SimCLR(Method):
+    """NT-Xent on projections of two augmented views of each sample.
+
+    The loader crops and flips each view as its options say; the rest of the augmentation runs on the device
+    (`SimCLRViews`). The projector, two layers with a ReLU between them, is a module of the network. So that a run shows
+    what its encoder is worth, the classifier learns from the first view's features and the given labels, by
+    cross-entropy whose gradient ends at the features: the encoder never sees a label. The loss shown is NT-Xent's.
+    """
+
+    name = "simclr"
+    options = ("temperature", "projection", "jitter", "min_area")
+    views = 2
+    criterion: NTXentLoss
+
+    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = NTXentLoss(**options.read("temperature"))
+        self.probe = CrossEntropyLoss()
+        self.width = options.read("projection")["projection"]
+        self.augmentation = options.read("jitter", "min_area")
+        self.augment = SimCLRViews((0.5,), (0.25,), **self.augmentation)
+
+    def configure(self, setting: Setting) -> None:
+        self.augment = SimCLRViews(setting.mean, setting.std, **self.augmentation)
+
+    def attach(self, networks: Sequence[Network]) -> None:
+        features = networks[0].backbone.num_features
+        projector = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, self.width))
+        networks[0].projector = projector.to(networks[0].classifier.weight.device)
+
+    def before_step(self, epoch: int, batch: int, seed: int) -> None:
+        self.augment.draw(int(random_numbers(seed, (epoch << 32) + batch, PURPOSE).integers(2**63)))
+
+    def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        network = networks[0]
+        features = network.backbone(self.augment(images))
+        loss: Tensor = self.criterion(network.projector(features))  # type: ignore[operator]
+        logits = network.classifier(features[: len(labels)].detach())
+        probe: Tensor = self.probe(logits, labels)
+        return Forward(loss + (probe - probe.detach()), logits.detach().argmax(1))
+
+
+def backbone_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's weights among those of a run's networks, as a checkpoint names them."""
+    prefix = "0.backbone."
+    return {
+        torch_name.removeprefix(prefix): value for torch_name, value in state.items() if torch_name.startswith(prefix)
+    }

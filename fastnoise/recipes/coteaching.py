@@ -1,0 +1,28 @@
+"""Recipes of co-teaching."""
+
+from ..config import MethodConfig, RunConfig
+from .base import base, is_cifar10, is_cifar100, noise_rate
+
+
+def coteaching(dataset: str, noise: str) -> RunConfig:
+    """Co-teaching (Han et al. 2018): the forget rate is the rate that the noise spec asks for, reached in 10 epochs.
+
+    Labels of unknown noise (--labels, --noise none) need --forget-rate, which is 0 there; a transition matrix counts as
+    20 %. CIFAR: Adam, learning rate 1e-3, batch 128, 200 epochs as in the authors' code, with ResNet-34 and a cosine
+    schedule where that has a network of nine layers and a linear decay from epoch 80. Published there (pair 45 %,
+    symmetric 50 and 20 %): CIFAR-10 72.85, 74.49 and 82.18, CIFAR-100 34.40, 41.23 and 54.36 %. digits, mnist and
+    folders are ours; mnist reaches its forget rate in 5 of 20 epochs.
+    """
+    method = MethodConfig("coteaching", forget_rate=noise_rate(noise), forget_epochs=5 if dataset == "mnist" else 10)
+    config = base(dataset, noise, method)
+    if is_cifar10(dataset) or is_cifar100(dataset):
+        return config.replace(
+            {
+                "optimizer": "adam",
+                "learning_rate": 1e-3,
+                "weight_decay": 0.0,
+                "epochs": 200,
+                "schedule": "cosine",
+            }
+        )
+    return config

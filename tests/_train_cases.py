@@ -1,0 +1,45 @@
+"""What tests of training share: run folders read, compared, and refusals of the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastnoise.cli import main
+
+TIMES = {"images_per_second", "data_wait", "seconds"}
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what a clock decides."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def state(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoint.pt", weights_only=True)
+
+
+def assert_same_end(run: Path, other: Path) -> None:
+    """Metrics, weights, optimiser and target table are bit-identical."""
+    assert history(run) == history(other)
+    first, second = state(run), state(other)
+    for part in ("networks", "method"):
+        assert first[part].keys() == second[part].keys()
+        for name, tensor in first[part].items():
+            assert torch.equal(tensor, second[part][name]), name
+    assert torch.equal(first["labels"], second["labels"])
+    for position, moments in first["optimizer"]["state"].items():
+        for name, tensor in moments.items():
+            assert torch.equal(tensor, second["optimizer"]["state"][position][name]), name
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run the command line, which must refuse with exit code 2 and one line; return the line."""
+    assert main(["train", *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("fastnoise: error: ")
+    return lines[0]

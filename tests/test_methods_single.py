@@ -1,0 +1,654 @@
+"""Methods with one network: each against its update written out in plain PyTorch, collapses, and runs end to end."""
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from fastnoise.cli import main
+from fastnoise.config import MethodConfig
+from fastnoise.methods import METHODS, Method, Run, correction, create_method
+from fastnoise.methods.correction import TurningPoint, estimate_transition
+from fastnoise.methods.mixup import partners
+from fastnoise.methods.single import confidence_logit
+from fastnoise.models import Network, Outputs, create_model
+from fastnoise.recipes import recipe
+
+N, C, B = 48, 5, 16
+NAL: dict[str, Any] = {
+    "strength": 0.5, "momentum": 0.9, "variant": "paper", "update_from": 1, "update_every": 1, "reverse": 0.0,
+    "gate": 0.0, "target_estimation": "on", "attention": "branch",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class Trial:
+    """A method and its network in a bare loop: a pattern per class, 30 % noise, an order per epoch, SGD."""
+
+    def __init__(self, name: str, **options: Any):
+        torch.manual_seed(0)
+        self.method: Any = create_method(MethodConfig(name, **options), num_samples=N, num_classes=C)
+        self.network = create_model(
+            "small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25, attention=self.method.attention
+        )
+        self.method.attach([self.network])
+        true = torch.randint(C, (N,))
+        self.images = torch.randn(C, 1, 8, 8)[true] + 0.5 * torch.randn(N, 1, 8, 8)
+        self.given = torch.where(torch.rand(N) < 0.3, torch.randint(C, (N,)), true)
+        self.labels = self.given.clone()
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1)
+        self.warnings: list[str] = []
+
+    def run(self, epoch: int, epochs: int) -> Run:
+        return Run(epoch, epochs, 0, [self.network], self.given, self.labels, self.evaluate, self.warnings.append)
+
+    @torch.no_grad()
+    def evaluate(self) -> list[Outputs]:
+        self.network.eval()
+        outputs = self.network(self.images)
+        self.network.train()
+        return [outputs if outputs.attention is None else Outputs(outputs.logits, outputs.attention.sigmoid())]
+
+    def batches(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
+        order = torch.randperm(N, generator=torch.Generator().manual_seed(epoch))
+        yield from enumerate(order.split(B))
+
+    def train(self, epochs: int, start: int = 1, of: int | None = None) -> list[float]:
+        """Train epochs start..epochs of a run of `of`; the losses of all steps."""
+        of = of or epochs
+        if start == 1:
+            self.method.end_epoch(self.run(0, of))
+        losses = []
+        for epoch in range(start, epochs + 1):
+            self.method.start_epoch(epoch)
+            for number, index in self.batches(epoch):
+                self.method.before_step(epoch, number, 7)
+                step = self.method.training_step([self.network], self.images[index], self.labels[index], index)
+                self.optimizer.zero_grad()
+                step.loss.backward()
+                self.optimizer.step()
+                losses.append(step.loss.item())
+            self.method.end_epoch(self.run(epoch, of))
+        return losses
+
+
+def follows(trial: Trial, loss_of: Callable[[Network, int, int, Tensor], Tensor], epochs: int = 2) -> None:
+    """The method's losses and weights over `epochs` equal those of `loss_of(network, epoch, batch, index)`."""
+    network = deepcopy(trial.network)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    actual = trial.train(epochs)
+    expected = []
+    for epoch in range(1, epochs + 1):
+        for number, index in trial.batches(epoch):
+            loss = loss_of(network, epoch, number, index)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            expected.append(loss.item())
+    assert actual == pytest.approx(expected, rel=2e-5, abs=1e-6)
+    for mine, theirs in zip(trial.network.state_dict().values(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+# -- losses alone -------------------------------------------------------------------------------------------------
+
+
+def _focal(probs: Tensor) -> Tensor:
+    return -((1 - probs) ** 0.5) * probs.log()
+
+
+# Each formula takes probabilities p [B, C] and the one-hot label y and gives the losses [B].
+FORMULAS: dict[str, tuple[str, dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] = {
+    "ce": ("ce", {}, lambda p, y: -(y * p.log()).sum(1)),
+    "label_smoothing": (
+        "label_smoothing",
+        {"label_smoothing": 0.1},
+        lambda p, y: -((0.9 * y + 0.1 / C) * p.log()).sum(1),
+    ),
+    "gce": (
+        "gce",
+        {"q": 0.7, "k": 0.0, "update_from": 1, "update_every": 1},
+        lambda p, y: (1 - (y * p).sum(1) ** 0.7) / 0.7,
+    ),
+    "sce": (
+        "sce",
+        {"alpha": 0.1, "beta": 1.0, "variant": "code"},
+        lambda p, y: -0.1 * (y * p.log()).sum(1) - (p * y.clamp(min=1e-4).log()).sum(1),
+    ),
+    "sce-paper": (
+        "sce",
+        {"alpha": 6.0, "beta": 0.1, "variant": "paper"},
+        lambda p, y: -6 * (y * p.log()).sum(1) + 0.1 * 4 * (p * (1 - y)).sum(1),
+    ),
+    "mae": ("mae", {"mae": "l1"}, lambda p, y: (p - y).abs().sum(1)),
+    "focal": ("focal", {"gamma": 0.5}, lambda p, y: (y * _focal(p)).sum(1)),
+    "nce+mae": (
+        "apl",
+        {"active": "nce", "passive": "mae", "alpha": 1.0, "beta": 10.0, "gamma": 0.5, "mae": "reduced"},
+        lambda p, y: (y * p.log()).sum(1) / p.log().sum(1) + 10 * (1 - (y * p).sum(1)),
+    ),
+    "nce+rce": (
+        "apl",
+        {"active": "nce", "passive": "rce", "alpha": 10.0, "beta": 0.1, "gamma": 0.5, "mae": "reduced"},
+        lambda p, y: 10 * (y * p.log()).sum(1) / p.log().sum(1) - 0.1 * (p * y.clamp(min=1e-4).log()).sum(1),
+    ),
+    "nfl+mae": (
+        "apl",
+        {"active": "nfl", "passive": "mae", "alpha": 1.0, "beta": 1.0, "gamma": 0.5, "mae": "l1"},
+        lambda p, y: (y * _focal(p)).sum(1) / _focal(p).sum(1) + (p - y).abs().sum(1),
+    ),
+    "bootstrap-soft": (
+        "bootstrap",
+        {"kind": "soft"},
+        lambda p, y: -((0.95 * y + 0.05 * p) * p.log()).sum(1),
+    ),
+    "bootstrap-hard": (
+        "bootstrap",
+        {"kind": "hard"},
+        lambda p, y: -((0.8 * y + 0.2 * F.one_hot(p.argmax(1), C)) * p.log()).sum(1),
+    ),
+    "swce_loss": ("swce_loss", {"weight": "literal"}, lambda p, y: -((y * p) * p.log()).sum(1)),
+}
+
+
+@pytest.mark.parametrize("case", FORMULAS)
+def test_loss_alone_follows_its_formula(case: str) -> None:
+    name, options, formula = FORMULAS[case]
+    trial = Trial(name, **options)
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        return formula(network(trial.images[index]).logits.softmax(1), F.one_hot(trial.given[index], C).float()).mean()
+
+    follows(trial, loss_of)
+
+
+def test_truncated_gce_prunes_before_its_first_epoch_and_every_so_many() -> None:
+    trial = Trial("gce", q=0.7, k=0.2, update_from=2, update_every=2)
+    kept: dict[int, Tensor] = {}
+    found = trial.method.end_epoch
+
+    def end_epoch(run: Run) -> None:
+        found(run)
+        kept[run.epoch] = trial.method.kept.clone()
+        if run.epoch in (1, 3):  # before epochs 2 and 4
+            probs = trial.evaluate()[0].logits.softmax(1)
+            assert torch.equal(kept[run.epoch].bool(), probs[range(N), trial.given] > 0.2)
+
+    trial.method.end_epoch = end_epoch
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        probs = network(trial.images[index]).logits.softmax(1)[range(len(index)), trial.given[index]]
+        weight = torch.ones(N) if epoch == 1 else kept[1] if epoch < 4 else kept[3]
+        return (weight[index] * (1 - probs**0.7) / 0.7).mean()
+
+    follows(trial, loss_of, 4)
+    assert torch.equal(kept[0], torch.ones(N))
+    assert torch.equal(kept[2], kept[1])
+    assert 0 < trial.method.report()["kept"] < 1
+
+
+def test_gce_with_no_sample_left_prunes_none() -> None:
+    trial = Trial("gce", q=0.7, k=1.0, update_from=2, update_every=1)
+    assert np.isfinite(trial.train(2)).all()
+    assert trial.warnings == ["gce: no label has a probability above k = 1.0; none is pruned, try a smaller --k"]
+    assert trial.method.report() == {"kept": 1.0}
+
+
+# -- mixup --------------------------------------------------------------------------------------------------------
+
+
+def mixed_loss(network: Network, images: Tensor, labels: Tensor, share: float) -> Tensor:
+    other = [len(images) - 1, *range(len(images) - 1)]
+    log_probs = network(share * images + (1 - share) * images[other]).logits.log_softmax(1)
+    rows = range(len(images))
+    return -(share * log_probs[rows, labels] + (1 - share) * log_probs[rows, labels[other]]).mean()
+
+
+def test_mixup_follows_its_formula() -> None:
+    trial = Trial("mixup", mixup_alpha=1.0)
+    shares: list[float] = []
+    draw = trial.method.before_step
+
+    def before_step(epoch: int, batch: int, seed: int) -> None:
+        draw(epoch, batch, seed)
+        shares.append(float(trial.method.mixup.share))
+
+    trial.method.before_step = before_step
+    left = iter(shares)  # filled by the method's own run, which `follows` makes first
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        return mixed_loss(network, trial.images[index], trial.given[index], next(left))
+
+    follows(trial, loss_of)
+    assert len(set(shares)) == len(shares) == 6
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_mixup_without_mixing_is_cross_entropy() -> None:
+    assert Trial("mixup", mixup_alpha=0.0).train(1) == pytest.approx(Trial("ce").train(1), rel=1e-5)
+
+
+def test_partners_keep_channels_last() -> None:
+    images = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    assert partners(images).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(partners(images), images[[3, 0, 1, 2]])
+
+
+# -- NAL ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"reverse": 0.1, "gate": 0.45},
+        {"target_estimation": "off"},
+        {"attention": "confidence"},
+        {"update_from": 2, "update_every": 2},
+    ],
+    ids=["plain", "reverse-gate", "no-targets", "no-branch", "es"],
+)
+def test_nal_follows_its_equations(changed: dict[str, Any]) -> None:
+    options = NAL | changed
+    trial = Trial("nal", **options)
+    targets = F.one_hot(trial.given, C).float()
+    updated = 0
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        nonlocal updated
+        logits, head = network(trial.images[index])
+        probs = logits.softmax(1)
+        tau = probs.max(1).values if options["attention"] == "confidence" else head.sigmoid()
+        due = epoch >= options["update_from"] and epoch % options["update_every"] == 0
+        if due and options["target_estimation"] == "on":
+            passed = index[tau.detach() > options["gate"]]
+            updated += len(passed)
+            targets[passed] = 0.9 * targets[passed] + 0.1 * probs.detach()[tau.detach() > options["gate"]]
+        t = targets[index]
+        mixture = tau[:, None] * (probs - t) + t
+        loss = -(t * mixture.log().nan_to_num(neginf=0)).sum(1) - options["strength"] * tau.log()
+        if options["reverse"]:
+            loss = loss - options["reverse"] * (mixture * t.clamp(min=1e-4).log()).sum(1)
+        return loss.mean()
+
+    follows(trial, loss_of)
+    if updated:
+        table = trial.method.criterion.targets
+        seen = table.any(1)
+        torch.testing.assert_close(table[seen], targets[seen], rtol=1e-4, atol=1e-6)
+    else:
+        assert options["target_estimation"] == "off"
+        assert not trial.method.criterion.targets.any()
+    assert (0 < updated < 2 * N) == (changed.get("gate", 0) > 0 or changed.get("update_from") == 2)
+
+
+def test_the_confidence_has_a_finite_logit() -> None:
+    logits = torch.tensor([[1.0, 2.0, 0.5], [200.0, 0.0, 0.0]], requires_grad=True)
+    found = confidence_logit(logits)
+    assert found.detach().sigmoid().tolist() == pytest.approx(logits.detach().softmax(1).max(1).values.tolist())
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_nal_with_attention_near_0_raises_its_strength() -> None:
+    trial = Trial("nal", **NAL | {"strength": 0.01})
+    assert trial.network.attention is not None
+    with torch.no_grad():
+        trial.network.attention.bias.fill_(-20.0)
+    trial.train(1)
+    assert len(trial.warnings) == 1
+    assert "attention weights of epoch 1 are near 0" in trial.warnings[0]
+    assert float(trial.method.strength) == 0.5
+    trial.train(2, start=2)
+    assert float(trial.method.criterion.knobs[2]) in (0.5, 5.0)
+
+
+# -- forward correction -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("percentile", [97.0, 50.0, 100.0])
+def test_transition_is_read_off_the_surest_sample_below_the_percentile(percentile: float) -> None:
+    probs = np.random.default_rng(0).dirichlet(np.ones(4), 300).astype(np.float32)
+    found = estimate_transition(probs, percentile)
+    for row in range(4):
+        ranked = sorted(range(300), key=lambda sample: probs[sample, row])
+        cut = 299 if percentile == 100 else int(np.ceil(percentile / 100 * 299)) - 1
+        assert found[row] == pytest.approx(probs[ranked[cut]] / probs[ranked[cut]].sum(), rel=1e-5)
+    assert found.sum(1) == pytest.approx(1)
+
+
+def test_forward_is_plain_then_corrects_from_the_first_weights() -> None:
+    trial = Trial("forward", percentile=97.0, warm_up=3)
+    first = deepcopy(trial.network.state_dict())
+    follows(
+        trial,
+        lambda network, epoch, number, index: F.cross_entropy(network(trial.images[index]).logits, trial.given[index]),
+        3,
+    )
+    trial = Trial("forward", percentile=97.0, warm_up=3)
+    assert trial.method.rounds(8) == (3, 5)
+    trial.train(3, of=8)
+    assert not trial.warnings
+    for name, tensor in trial.network.state_dict().items():
+        assert torch.equal(tensor, first[name])
+    columns = trial.method.criterion.columns.clone()
+    assert not torch.equal(columns, torch.eye(C))
+    network = deepcopy(trial.network)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    actual, expected = trial.train(4, start=4, of=8), []
+    for _, index in trial.batches(4):
+        probs = network(trial.images[index]).logits.softmax(1)
+        loss = -(probs @ columns.T)[range(len(index)), trial.given[index]].log().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert actual == pytest.approx(expected, rel=1e-4)
+
+
+def test_forward_without_two_classes_or_time_to_correct_stays_plain() -> None:
+    trial = Trial("forward", percentile=97.0, warm_up=1)
+    with torch.no_grad():
+        trial.network.classifier.bias[3] = 1000.0
+    trial.optimizer.param_groups[0]["lr"] = 0.0
+    trial.train(1, of=2)
+    assert len(trial.warnings) == 1
+    assert "class 3 is predicted for every sample" in trial.warnings[0]
+    assert torch.equal(trial.method.criterion.columns, torch.eye(C))
+    trial = Trial("forward", percentile=97.0, warm_up=2)
+    trial.train(2)
+    assert trial.warnings == ["forward: no loss was corrected in 2 epochs; raise --epochs above --warm-up"]
+
+
+# -- PLC ----------------------------------------------------------------------------------------------------------
+
+
+def test_plc_corrects_as_its_algorithm_says() -> None:
+    """Warm-up 1, window 2, five epochs: labels, threshold and losses."""
+    trial = Trial("plc", warm_up=1, window=2, threshold=0.6, threshold_step=0.1)
+    records: list[Tensor] = []
+    labels, threshold = trial.given.clone(), 0.6
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        nonlocal threshold
+        if number == 0:
+            if epoch > 2:
+                threshold = correct(threshold)
+            records.append(torch.zeros(N, C))
+        logits = network(trial.images[index]).logits
+        records[-1][index] = logits.detach().softmax(1)
+        return F.cross_entropy(logits, labels[index])
+
+    def correct(threshold: float) -> float:
+        mean, changed = torch.stack(records[-2:]).mean(0), 0
+        for sample, row in enumerate(mean.tolist()):
+            if row[labels[sample]] / max(row) < threshold:
+                labels[sample] = row.index(max(row))
+                changed += 1
+        return threshold if changed >= 0.001 * N else max(threshold, min(threshold + 0.1, 0.9))
+
+    follows(trial, loss_of, 5)
+    threshold = correct(threshold)
+    assert 0 < int((labels != trial.given).sum()) < N
+    assert torch.equal(trial.labels, labels)
+    assert trial.method.report()["threshold"] == pytest.approx(threshold)
+    estimates = trial.method.estimates(trial.run(5, 5))
+    assert estimates is not None
+    assert torch.equal(estimates.labels, labels)
+    assert torch.equal(estimates.suspected, labels != trial.given)
+    assert ((estimates.confidence >= 0) & (estimates.confidence <= 1)).all()
+
+
+def test_plc_raises_its_threshold_to_0_9_where_nothing_is_corrected() -> None:
+    trial = Trial("plc", warm_up=0, window=1, threshold=0.3, threshold_step=0.25)
+    trial.method.probs.copy_(F.one_hot(trial.given, C))
+    found = []
+    for epoch in range(1, 5):
+        trial.method.end_epoch(trial.run(epoch, 4))
+        found.append(trial.method.report()["threshold"])
+    assert found == pytest.approx([0.55, 0.8, 0.9, 0.9])
+    assert torch.equal(trial.labels, trial.given)
+
+
+def test_plc_corrects_nothing_where_one_class_is_predicted() -> None:
+    trial = Trial("plc", warm_up=0, window=1, threshold=0.3, threshold_step=0.1)
+    trial.method.probs[..., 2] = 1.0
+    trial.method.end_epoch(trial.run(1, 2))
+    assert "class 2 is the most probable one for every sample" in trial.warnings[0]
+    assert torch.equal(trial.labels, trial.given)
+
+
+# -- SELC ---------------------------------------------------------------------------------------------------------
+
+
+def test_selc_follows_its_equations() -> None:
+    trial = Trial("selc", momentum=0.9, update_from=2)
+    targets = F.one_hot(trial.given, C).float()
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        log_probs = network(trial.images[index]).logits.log_softmax(1)
+        if epoch >= 2:
+            targets[index] = 0.9 * targets[index] + 0.1 * log_probs.detach().exp()
+        return -(targets[index] * log_probs).sum(1).mean()
+
+    follows(trial, loss_of, 4)
+    torch.testing.assert_close(trial.method.criterion.targets, targets, rtol=1e-4, atol=1e-6)
+    assert torch.equal(trial.method.corrected(trial.given), targets.argmax(1))
+
+
+def losses_apart(distance: float, epoch: int) -> Tensor:
+    """The losses of 600 clean and 400 mislabelled samples, two normal distributions."""
+    random = torch.Generator().manual_seed(epoch)
+    return 5 + torch.cat((torch.randn(600, generator=random), torch.randn(400, generator=random) + distance))
+
+
+def test_the_turning_point_is_where_losses_stop_moving_apart() -> None:
+    """Rises by more than a tenth until epoch 4; a training of 60 epochs waits for one more, one of 150 for three."""
+    for epochs, found_at in ((60, 5), (150, 7)):
+        trial = Trial("ce")
+        turning_point = TurningPoint(1000)
+        for epoch, distance in enumerate((3.0, 5.0, 7.0, 9.0, 9.3, 8.5, 7.0, 6.0), 1):
+            turning_point.record(losses_apart(distance, epoch), torch.arange(1000))
+            if reached := turning_point.reached(trial.run(epoch, epochs), epochs):
+                break
+        assert reached
+        assert (epoch, int(turning_point.at)) == (found_at, 4)
+        assert not trial.warnings
+
+
+def test_a_mixture_that_does_not_converge_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correction, "GaussianMixture", lambda *a, **k: GaussianMixture(*a, **k, max_iter=1, tol=0.0))
+    trial = Trial("selc", momentum=0.9)
+    assert np.isfinite(trial.train(3)).all()
+    assert len(trial.warnings) == 4
+    assert "doesn't converge on the losses of epoch 1" in trial.warnings[0]
+    assert "no turning point was found in 3 epochs" in trial.warnings[3]
+    assert torch.equal(trial.method.corrected(trial.given), trial.given)
+
+
+def test_selc_begins_after_the_turning_point_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TurningPoint, "reached", lambda self, run, epochs: run.epoch == 2)
+    trial = Trial("selc", momentum=0.9)
+    trial.train(2, of=4)
+    assert not trial.method.criterion.targets.any()
+    assert trial.method.report() == {"update_from": 3}
+    assert (trial.method.turning_point.losses > 0).all()
+    trial.train(3, start=3, of=4)
+    assert trial.method.criterion.targets.any(1).all()
+
+
+def test_selc_plus_retrains_with_mixup_on_the_corrected_labels() -> None:
+    trial = Trial("selc_plus", momentum=0.2, mixup_alpha=0.9, update_from=1)
+    first = deepcopy(trial.network.state_dict())
+    plain = Trial("selc", momentum=0.2, update_from=1)
+    assert trial.train(3, of=6) == pytest.approx(plain.train(3), rel=1e-5)  # the first half is SELC
+    corrected = plain.method.corrected(plain.given)
+    assert corrected is not None
+    assert not torch.equal(corrected, trial.given)
+    assert torch.equal(trial.labels, corrected)
+    for name, tensor in trial.network.state_dict().items():
+        assert torch.equal(tensor, first[name])
+    targets = trial.method.criterion.targets.clone()
+    shares: list[float] = []
+    draw = trial.method.before_step
+
+    def before_step(epoch: int, batch: int, seed: int) -> None:
+        draw(epoch, batch, seed)
+        shares.append(float(trial.method.mixup.share))
+
+    trial.method.before_step = before_step
+    network = deepcopy(trial.network)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    actual = trial.train(5, start=4, of=6)
+    expected: list[float] = []
+    for epoch in (4, 5):
+        for _, index in trial.batches(epoch):
+            loss = mixed_loss(network, trial.images[index], corrected[index], shares[len(expected)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            expected.append(loss.item())
+    assert actual == pytest.approx(expected, rel=1e-4)
+    assert len(set(shares)) == 6
+    assert torch.equal(trial.method.criterion.targets, targets)
+
+
+# -- compiled -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "changed"), [("nal", {"attention": "confidence"}), ("selc_plus", {})])
+def test_a_step_is_one_graph(name: str, changed: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    options = {
+        key: value
+        for key, value in vars(recipe(name, "digits").method).items()
+        if value is not None and key != "method"
+    }
+    results = []
+    for compiled in (False, True):
+        trial = Trial(name, **options | changed)
+        if compiled:
+            step = torch.compile(trial.method.training_step, fullgraph=True, backend="eager")
+            trial.method.training_step = step
+        results.append((trial.train(2), trial.method.state_dict()))
+    (eager, state), (graph, other) = results
+    assert graph == pytest.approx(eager, rel=1e-4)
+    for key, tensor in state.items():
+        torch.testing.assert_close(other[key], tensor, rtol=1e-3, atol=1e-4)
+
+
+# -- recipes ------------------------------------------------------------------------------------------------------
+
+
+def test_published_settings() -> None:
+    def update_from(dataset: str, noise: str) -> int | None:
+        return recipe("selc", dataset, noise).method.update_from
+
+    assert [update_from("cifar10", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [41, 31, 31, 41]
+    assert [update_from("cifar100", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [31, 21, 31, 41]
+    assert (update_from("cifar10", "asymmetric:0.4"), update_from("cifar100", "asymmetric:0.4")) == (41, 21)
+    for other in ("symmetric:0.5", "asymmetric:0.2", "pair:0.4"):
+        assert update_from("cifar10", other) is None
+    assert update_from("digits", "symmetric:0.4") is None
+    assert recipe("selc_plus", "cifar10", "symmetric:0.4").optim.epochs == 400
+    assert (recipe("apl", "cifar10").method.alpha, recipe("apl", "cifar100").method.alpha) == (1.0, 10.0)
+    assert (recipe("sce", "cifar100").method.alpha, recipe("sce", "cifar100").method.beta) == (6.0, 0.1)
+    assert recipe("sce", "cifar10", variant="paper").method.variant == "paper"
+    assert (recipe("gce", "cifar10").method.update_from, recipe("gce", "cifar100").method.update_from) == (41, 81)
+    plc = recipe("plc", "cifar10").flat()
+    assert (plc["optimizer"], plc["learning_rate"], plc["warm_up"]) == ("sgd:momentum=0.9,nesterov", 0.01, 8)
+    assert (recipe("forward", "cifar10").method.percentile, recipe("forward", "cifar100").method.percentile) == (
+        97,
+        100,
+    )
+
+
+# -- end to end ---------------------------------------------------------------------------------------------------
+
+QUICK = ("--dataset", "digits", "--limit-train", "200", "--width", "0.25", "--loader", "torch")
+RUNS: dict[str, tuple[str, ...]] = {
+    "label_smoothing": (), "gce": ("--update-from", "2", "--k", "0.1"), "sce": ("--variant", "paper"), "mae": (),
+    "focal": (), "apl": ("--active", "nfl", "--passive", "rce"), "bootstrap": ("--kind", "hard"), "mixup": (),
+    "forward": ("--warm-up", "1"), "plc": ("--warm-up", "0"), "selc": ("--update-from", "1"),
+    "selc_plus": ("--update-from", "1"), "nal": ("--reverse", "0.1", "--gate", "0.1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_trains_from_the_command_line(method: str, tmp_path: Path) -> None:
+    words = ["train", *QUICK, "--epochs", "2", "--method", method, *RUNS[method], "--run-dir", "run"]
+    assert main(words) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert 0 < summary["test_accuracy"]["last"] <= 1
+    corrects = method in ("plc", "selc", "selc_plus", "nal")
+    assert ("correction_accuracy" in summary) == corrects
+    assert (tmp_path / "run" / "corrected.csv").exists() == corrects
+    if corrects:
+        with (tmp_path / "run" / "corrected.csv").open() as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(rows) == 200
+        assert ("attention" in rows[0]) == (method == "nal")
+        assert all(0 <= float(row["confidence"]) <= 1 for row in rows)
+        if method == "nal":
+            assert all(0 < float(row["attention"]) < 1 for row in rows)
+
+
+@pytest.mark.parametrize("method", ["mixup", "forward", "plc", "selc_plus"])
+def test_interrupted_inside_both_halves_and_resumed_is_bit_identical(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "train", *QUICK, "--epochs", "4", "--method", method, *RUNS[method], "--schedule", "multistep:1,gamma=0.5",
+        "--learning-rate", "0.1",
+    ]  # fmt: skip
+    assert main([*words, "--run-dir", "whole"]) == 0
+    stops = [(2, 1), (4, 2)]
+
+    def interrupting(draw: Callable[..., None]) -> Callable[..., None]:
+        def step(self: Method, epoch: int, batch: int, seed: int) -> None:
+            draw(self, epoch, batch, seed)
+            if stops and (epoch, batch) == stops[0]:
+                stops.pop(0)
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return step
+
+    kind = METHODS[method]
+    monkeypatch.setattr(kind, "before_step", interrupting(kind.before_step))
+    assert main([*words, "--run-dir", "cut"]) == 128 + signal.SIGINT
+    assert main(["train", "--resume", "cut"]) == 128 + signal.SIGINT
+    assert main(["train", "--resume", "cut"]) == 0
+    assert not stops
+    whole, cut = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    )
+    for first, second in zip(whole, cut, strict=True):
+        for key in first.keys() - {"images_per_second", "data_wait", "seconds"}:
+            assert first[key] == second[key], key
+    one, two = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "cut"))
+    for part in ("networks", "method"):
+        assert one[part].keys() == two[part].keys()
+        for name, tensor in one[part].items():
+            assert torch.equal(tensor, two[part][name]), name
+    assert torch.equal(one["labels"], two["labels"])
+    restarts = {"forward": [0.1, 0.1, 0.05, 0.05], "selc_plus": [0.1, 0.05, 0.1, 0.05]}
+    expected = restarts.get(method, [0.1, 0.05, 0.05, 0.05])
+    assert [line["learning_rate"] for line in whole] == pytest.approx(expected)

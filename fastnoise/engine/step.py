@@ -146,7 +146,8 @@ class _Graph:
         self.replays = 0
         for buffer, argument in zip(self.arguments, arguments, strict=True):
             buffer.copy_(argument)
-        with torch.cuda.graph(self.graph):
+        # thread_local: a loader's threads may allocate meanwhile, which would break a global capture.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.result = function(*self.arguments)
 
     def fits(self, arguments: Sequence[Tensor]) -> bool:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import ClassVar
 
 import numpy as np
@@ -19,23 +20,18 @@ from .mixup import Mixup, partners
 from .single import TargetMethod
 
 
-class FirstWeights:
-    """The networks as they were before their first step, to train them anew.
-
-    A run draws them from its seed, also when it resumes, so that they are no part of its state.
-    """
+class FirstWeights(nn.Module):
+    """The networks as they were before their first step, to train them anew."""
 
     def __init__(self, networks: Sequence[Network]):
-        self.states = [
-            {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
-            for network in networks
-        ]
+        super().__init__()
+        self.copies = nn.ModuleList(deepcopy(network) for network in networks).requires_grad_(False)
 
     @torch.no_grad()
     def restore(self, networks: Sequence[Network]) -> None:
         """Give the networks their first weights and statistics back, in place."""
-        for network, state in zip(networks, self.states, strict=True):
-            network.load_state_dict(state)
+        for network, first in zip(networks, self.copies, strict=True):
+            network.load_state_dict(first.state_dict())
 
 
 # -- forward correction -------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def base(dataset: str, noise: str, method: MethodConfig) -> RunConfig:
             DataConfig(dataset=dataset, crop_padding=0, flip=False, batch_size=64),
             noise_config,
             ModelConfig("lenet5"),
-            OptimConfig(epochs=20, learning_rate=0.05, weight_decay=0.0),
+            OptimConfig(epochs=20, learning_rate=0.05, weight_decay=0.0, schedule="cosine"),
             engine,
         )
     if dataset.startswith("cifar"):

@@ -22,6 +22,7 @@ _GRID = tuple(percent / 100 for percent in range(1, 101))  # nominal rates are w
 _MOST_CLASSES = 1000  # beyond these a transition matrix says nothing about a data set
 CLOSE = 3.0
 """Nats, 20 to 1: conventions whose evidence differs by less are not told apart."""
+_ODDS = 10.0  # that a rate is a whole per cent rather than any number, before the labels are seen
 _DECISIVE = 10.0  # nats, 22,000 to 1: what it takes to contradict a nominal spec
 _COMPONENTS = 16  # of the inputs, in the test of instance dependence
 _TESTED_SAMPLES = 20_000  # at most, evenly spaced
@@ -167,7 +168,7 @@ def _best(spec: str, likelihood: Callable[[float], float], fitted: float, total:
     more."""
     evidence, rate = max((likelihood(rate) - math.log(len(_GRID)), rate) for rate in _GRID)
     if 0 < fitted <= 1:
-        free = likelihood(fitted) - 0.5 * math.log(total)
+        free = likelihood(fitted) - 0.5 * math.log(total) - math.log(_ODDS)
         if free > evidence:
             evidence, rate = free, round(fitted, 4)
     return Fit(spec.format(rate), evidence)

@@ -192,7 +192,7 @@ def test_equal_labels_are_no_noise():
 @pytest.mark.parametrize(
     ("made", "nominal", "parts"),
     [
-        ("asymmetric:0.4,map=cifar10", "asymmetric:0.4,map=cifar10", ["40.00 %, but 19.98 %", "5 of 10 classes change"]),
+        ("asymmetric:0.4,map=cifar10", "asymmetric:0.4,map=cifar10", ["40.00 %, but 19.98 %", "5 of 10 classes"]),
         (
             "asymmetric:0.4,map=cifar10,sequential=true",
             "asymmetric:0.4,map=cifar10,sequential=true",

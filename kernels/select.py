@@ -4,11 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import row as rows_in_blocks
-from .row import MAX_BLOCK, load_logits
-
-LOOP_BLOCK = 2048
-"""Columns per stretch of a row that is not held whole. 4096 make ptxas spill 8 bytes for some dtypes on sm_100."""
+from .row import MAX_BLOCK, geometry, load_logits
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_samples"])
@@ -83,14 +79,6 @@ def select_rows(
     tl.store(loss_N + sample, loss, mask=held)
     tl.store(prediction_N + sample, tl.where(confidence == confidence, prediction, -1), mask=held)
     tl.store(confidence_N + sample, confidence, mask=held)
-
-
-def geometry(num_classes: int, max_block: int = MAX_BLOCK) -> tuple[int, int, int]:
-    """Rows per program, columns per stretch and warps, as for the losses but for the length of a stretch."""
-    rows, block, num_warps = rows_in_blocks.geometry(num_classes, max_block)
-    if block < num_classes:
-        block, num_warps = min(block, LOOP_BLOCK), 8
-    return rows, block, num_warps
 
 
 def launch(

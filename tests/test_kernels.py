@@ -19,7 +19,7 @@ from fastnoise.ops.registry import OPS, FusedOp  # noqa: E402
 Case = tuple[str, int, str, int]
 
 # 2 to 100: several rows per program, the last one partly filled by 9 rows; 1000: one row. Rows of 100 held in blocks of
-# 32 are looped over with a ragged end; 4097 is looped over as it is, one column more than MAX_BLOCK.
+# 32 are looped over with a ragged end; 4097 is looped over as it is.
 USUAL: list[Case] = [
     *product(RULES, (10,), ("float32",), (row.MAX_BLOCK,)),
     *product(ONE_PER_OP, (2,), ("float32",), (row.MAX_BLOCK,)),
@@ -139,7 +139,7 @@ def check(rule: str, num_classes: int, dtype: str, arch: int, folder: Path) -> N
     assert spilled(kernel, folder) == {"STACK": 0, "LOCAL": 0}
 
 
-AHEAD = list(product((*ONE_PER_OP, "nal-code-reverse", "ema"), (10, 100, 1000, 4096, 9000)))
+AHEAD = list(product((*ONE_PER_OP, "nal-code-reverse", "ema"), (10, 100, 1000, 2048, 9000)))
 # sm_80: A100, sm_90: H100, sm_100: B200. By default each pair meets one dtype and one architecture, in turn.
 TARGETS = list(product(DTYPES, ARCHITECTURES))
 

@@ -72,7 +72,7 @@ def append(path: Path, rows: Sequence[Row], key: Sequence[str] = ()) -> None:
         new = {tuple(row[name] for name in key) for row in rows}
         kept = [row for row in kept if tuple(row[name] for name in key) not in new]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows([*kept, *rows])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,17 @@
 """What arguments have in common: arrays, integers, numbers and the memory they take, or a refusal that names them."""
 
+import os
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
 
 _UNASKED = 1 << 30  # bytes that any machine is taken to have
 
@@ -45,13 +49,27 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def free_memory() -> int | None:
-    """Bytes that can be taken without ending some process, within the limit of a container; None where unknown."""
+def free_memory(device: "torch.device | None" = None) -> int | None:
+    """Bytes that can be allocated on a device, by default the host; None where there is no telling.
+
+    On the host, without ending some process, within the limit of a container. On CUDA the driver's free ones and those
+    that torch holds in reserve.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device is not None and device.type != "cpu":
+        return None
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return None
+        names = getattr(os, "sysconf_names", {})
+        if not {"SC_AVPHYS_PAGES", "SC_PAGE_SIZE"} <= names.keys():
+            return None
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):  # no control group, or one without a limit ("max")

@@ -319,7 +319,7 @@ def test_free_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     """From /proc and from sysconf alike: something between 1 MB and 1 PB."""
     cpu = torch.device("cpu")
     told = memory.free_memory(cpu)
-    monkeypatch.setattr(memory.Path, "read_text", lambda path: "")
+    monkeypatch.setattr(Path, "read_text", lambda path: "")
     for found in (told, memory.free_memory(cpu)):
         assert found is None or 10**6 < found < 10**15
 

@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import torch
 
+from ..checks import free_memory
 from ..errors import ConfigError
 from .base import BaseLoader, LoaderSpec, aligned_part, upload
 from .plan import Batch, PlannedEpoch
@@ -24,18 +25,12 @@ def size_text(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that tensors can still take: the driver's free ones and those that torch holds in reserve."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
 def room(table: ImageTable, device: torch.device) -> int:
     """Bytes of CUDA memory that the table can take, or has taken already."""
     if device in _uploaded.get(table, ()):
         assert table.images is not None
-        return free_memory(device) + table.images.nbytes
-    return free_memory(device)
+        return (free_memory(device) or 0) + table.images.nbytes
+    return free_memory(device) or 0
 
 
 def on_device(table: ImageTable, device: torch.device) -> torch.Tensor:
@@ -44,7 +39,7 @@ def on_device(table: ImageTable, device: torch.device) -> torch.Tensor:
     tables = _uploaded.setdefault(table, weakref.WeakValueDictionary())
     images = tables.get(device)
     if images is None:
-        free = free_memory(device) if device.type == "cuda" else table.images.nbytes
+        free = (free_memory(device) or 0) if device.type == "cuda" else table.images.nbytes
         if table.images.nbytes > free:
             raise ConfigError(
                 f"the resident loader keeps all images on the device: {size_text(table.images.nbytes)}, of which "

@@ -1,13 +1,12 @@
 """The memory of target tables: how much one takes, whether it is there, and how shards become a whole table again."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
+from ..checks import free_memory
 from ..errors import CheckpointError, ConfigError
 
 TARGET_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -40,23 +39,6 @@ def table_bytes(
     """
     counter = 0 if dtype == torch.float32 else 4
     return shard_rows(num_samples, shard) * (num_classes * dtype.itemsize + counter)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be allocated on a device; None where there is no telling."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
-    if device.type != "cpu":
-        return None
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        names = getattr(os, "sysconf_names", {})
-        if not {"SC_AVPHYS_PAGES", "SC_PAGE_SIZE"} <= names.keys():
-            return None
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def readable(size: int) -> str:

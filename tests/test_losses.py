@@ -243,9 +243,9 @@ def test_targets_start_as_the_papers_say() -> None:
     probs, one_hot = data.logits.softmax(1), nn.functional.one_hot(data.labels, 10)
     clamped = probs.clamp(1e-4, 1 - 1e-4)
     expected = {
-        "elr": 0.3 * clamped / clamped.sum(1, keepdim=True),
-        "nal": 0.7 * one_hot + 0.3 * probs,
-        "nal-code": (0.7 * one_hot.clamp(1e-4, 1) + 0.3 * probs).clamp(1e-4, 1),
+        "elr": 0.25 * clamped / clamped.sum(1, keepdim=True),
+        "nal": 0.75 * one_hot + 0.25 * probs,
+        "nal-code": (0.75 * one_hot.clamp(1e-4, 1) + 0.25 * probs).clamp(1e-4, 1),
     }
     for rule, rows in expected.items():
         loss = build(rule, 20, 10)
@@ -521,7 +521,7 @@ def test_functions_equal_modules(rule: str) -> None:
 
 def test_functions_with_tables_equal_modules() -> None:
     data = batches(10, torch.float32, 8, 20, 1)[0]
-    knobs = torch.tensor([1.0, 0.7, 3.0])
+    knobs = torch.tensor([1.0, 0.75, 3.0])
     pair = data.labels.flip(0), data.index.flip(0), torch.rand(8)
     for rule in ("elr", "selc", "nal-code-reverse", "elr_plus-weighted"):
         module, table = build(rule, 20, 10, "mean"), torch.zeros(20, 10)
@@ -624,7 +624,7 @@ from fastnoise import losses, ops
 loss = losses.NALLoss(8, 3, strength=1.0, momentum=0.9)
 loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), torch.arange(4), torch.zeros(4))
 assert loss.targets[:4].all() and not loss.targets[4:].any()
-assert {tuple(op.values()) for op in ops.backends().values()} == {("torch", "unavailable (triton is not installed)")}
+assert {op["cuda"] for op in ops.backends().values()} == {"unavailable (triton is not installed)"}
 from fastnoise.ops.registry import load_kernels
 from fastnoise.errors import FastnoiseError
 try:

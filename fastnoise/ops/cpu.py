@@ -106,8 +106,8 @@ class Row(NamedTuple):
         return dlogits.scatter_(1, self.top, top_probs * others - self.rest * top_falls).to(dtype)
 
 
-def of_row(logits: Tensor, labels: Tensor | None = None) -> Row:
-    log_probs = torch.log_softmax(logits, 1, dtype=torch.float32).clamp_(min=-1e30)
+def of_row(logits: Tensor, labels: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Row:
+    log_probs = torch.log_softmax(logits, 1, dtype=dtype).clamp_(min=-1e30)
     probs = log_probs.exp()
     top = logits.argmax(1, keepdim=True)
     top_probs, top_log_probs = probs.gather(1, top), log_probs.gather(1, top)
@@ -232,7 +232,7 @@ def ema(logits: Tensor, index: Tensor, targets: Tensor, knobs: Tensor) -> Result
 
 def one_hot_if_zero(rows: Tensor, column: Tensor) -> Tensor:
     """A row that was never updated stands for the one-hot of its label. In place."""
-    return rows.scatter_add_(1, column, (rows.sum(1, keepdim=True) == 0).float())
+    return rows.scatter_add_(1, column, (rows.sum(1, keepdim=True) == 0).to(rows.dtype))
 
 
 def selc(logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: Tensor) -> Result:
@@ -257,12 +257,13 @@ def nal(
     gate: float,
 ) -> Result:
     update, momentum, strength = knobs.tolist()
-    row = of_row(logits, labels)
-    given = attention.float()[:, None]
+    exact = torch.float64 if logits.shape[1] <= 4 else torch.float32  # see fastnoise.kernels.row
+    row = of_row(logits, labels, exact)
+    given = attention.to(exact)[:, None]
     limit = -math.log(1e-12)
     logit = given.clamp(-limit, limit) if code else given
     tau = logit.sigmoid()
-    stored = targets.index_select(0, index)
+    stored = targets.index_select(0, index).to(exact)
     rows = one_hot_if_zero(stored.clone(), row.column)
     if code:
         rows.clamp_(min=1e-4)
@@ -275,7 +276,7 @@ def nal(
         if code:
             kept = torch.where(opened & (rows < 1e-4), 1e-4 - row.probs * share, kept)
             rows.clamp_(1e-4, 1)
-        targets.index_copy_(0, index, torch.where(opened, rows, stored))
+        targets.index_copy_(0, index, torch.where(opened, rows, stored).to(targets.dtype))
 
     # The falls less the top class's multiple of the probabilities, from the kept part of the target: see the rule.
     top_probs, top_rows = row.probs.gather(1, row.top), rows.gather(1, row.top)
@@ -314,4 +315,4 @@ def nal(
     loss = -losses.sum(1, keepdim=True) - strength * F.logsigmoid(logit)
     dattention = -ratio.sub_(tau).mul_(weights).sum(1, keepdim=True) - strength * (-logit).sigmoid()
     dattention *= logit == given
-    return loss[:, 0], row.gradient(falls, logits.dtype), dattention[:, 0].to(attention.dtype)
+    return loss[:, 0].float(), row.gradient(falls, logits.dtype), dattention[:, 0].to(attention.dtype)

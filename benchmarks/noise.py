@@ -3,8 +3,10 @@
 
     python -m benchmarks.noise [--samples 1000000] [--rounds 15]
 
-Writes benchmarks/results/noise.csv, one row per model, dtype, number of classes and implementation. `copy_share` is the
-share of one thread's copy bandwidth that reading the labels and writing int64 ones amounts to.
+Writes benchmarks/results/noise.csv, one row per model, dtype, number of classes and implementation. Sides "in place"
+write labels of the given dtype into an array that is there already, as a sweep does, and NumPy's have all its
+intermediate arrays ready too; the others make a new int64 array. `copy_share` is the share of one thread's copy
+bandwidth that reading and writing the labels amounts to.
 """
 
 import argparse
@@ -61,6 +63,48 @@ def numpy_pair_narrow(labels: np.ndarray, classes: int) -> np.ndarray:
     noisy += flips.view(np.uint8)
     noisy *= noisy != classes
     return noisy.astype(np.int64)
+
+
+def in_place(labels: np.ndarray, classes: int) -> dict[str, dict[str, Callable[[], object]]]:
+    """The sides that make no new array: one rate and one seed of the sweep, and NumPy."""
+    rng, count, dtype = np.random.default_rng(1), len(labels), labels.dtype
+    given, noisy = np.zeros((1, 1, count), dtype), np.zeros(count, dtype)
+    number, step, flips = np.zeros(count, np.float32), np.zeros(count, np.uint8), np.zeros(count, bool)
+    wrapped = (np.arange(2 * classes) % classes).astype(dtype)
+
+    def sweep(kind: str) -> None:
+        _C.corrupt_sweep(labels, given, num_classes=classes, rates=[RATE], seeds=[1], kind=kind, threads=1)
+
+    def symmetric() -> None:
+        rng.random(dtype=np.float32, out=number)
+        index = np.flatnonzero(np.less(number, RATE, out=flips))
+        np.copyto(noisy, labels)
+        noisy[index] = wrapped[noisy[index] + rng.integers(1, classes, len(index), dtype=dtype)]
+
+    def symmetric_at_once() -> None:
+        rng.random(dtype=np.float32, out=number)
+        np.multiply(number, np.float32((classes - 1) / RATE), out=number)
+        np.minimum(number, classes - 1, out=number)
+        np.copyto(step, number, casting="unsafe")
+        np.add(step, 1, out=step)
+        np.add(step, labels, out=step, casting="unsafe")
+        wrapped.take(step, mode="clip", out=noisy)
+
+    def pair() -> None:
+        rng.random(dtype=np.float32, out=number)
+        np.less(number, RATE, out=flips)
+        np.add(labels, flips.view(np.uint8), out=noisy, casting="unsafe")
+        np.not_equal(noisy, classes, out=flips)
+        np.multiply(noisy, flips.view(np.uint8), out=noisy, casting="unsafe")
+
+    return {
+        "symmetric": {
+            "C++ in place, 1 thread": partial(sweep, "excluded"),
+            "NumPy in place": symmetric,
+            "NumPy in place, in bytes": symmetric_at_once,
+        },
+        "pair": {"C++ in place, 1 thread": partial(sweep, "pair"), "NumPy in place": pair},
+    }
 
 
 def numpy_matrix(labels: np.ndarray, transition: np.ndarray) -> np.ndarray:
@@ -147,6 +191,8 @@ def cases(labels: np.ndarray, classes: int) -> dict[str, dict[str, Callable[[], 
     }
     for model, call in narrow.items():
         calls[model]["NumPy, in bytes"] = call
+    for model, sides in in_place(labels, classes).items():
+        calls[model] |= sides
     return calls
 
 
@@ -173,11 +219,19 @@ def main(words: list[str] | None = None) -> None:
             for model, calls in cases(labels, classes).items():
                 times = timing.in_turn(calls, options.rounds)
                 for name, seconds in times.items():
-                    add(model, dtype, classes, name, count, seconds / count * 1e9, 8 + labels.itemsize)
+                    written = labels.itemsize if "in place" in name else 8
+                    add(model, dtype, classes, name, count, seconds / count * 1e9, labels.itemsize + written)
                 ratio, most = GOALS[model]
-                fast = times["C++, 1 thread"]
-                against = ", ".join(f"{v / fast:.1f} times {k}" for k, v in times.items() if k.startswith("NumPy"))
-                print(f"{'':16} 1 thread: {against} (goal {ratio}), {fast / count * 1e9:.2f} ns (goal {most})")
+                for own, others in (("C++, 1 thread", "NumPy"), ("C++ in place, 1 thread", "NumPy in place")):
+                    if own not in times:
+                        continue
+                    fast = times[own]
+                    against = ", ".join(
+                        f"{seconds / fast:.1f} times {name}"
+                        for name, seconds in times.items()
+                        if name.startswith(others) and ("in place" in name) == ("in place" in own)
+                    )
+                    print(f"{'':16} {own}: {against} (goal {ratio}), {fast / count * 1e9:.2f} ns (goal {most})")
         transition = uniform_transition(classes)
         generate = cleanlab_generator()
         if generate is None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from fastnoise.config import EngineConfig, OptimConfig
 from fastnoise.data import LOADERS, make_loader
 from fastnoise.engine.metrics import EpochStatistics
-from fastnoise.engine.step import Step, choose_amp, create_optimizer
+from fastnoise.engine.step import Step, choose_amp, create_optimizer, native_bf16
 from fastnoise.errors import ConfigError, FastnoiseError, nearest
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
@@ -83,12 +83,6 @@ class Turn:
     images_per_second: float
     waiting: float
     """Share of the time between the end of one step and the arrival of the next batch."""
-
-
-def native_bf16() -> bool:
-    """Whether the CPU multiplies in bf16; where it does not, autocast is several times slower than fp32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def fastnoise_step(

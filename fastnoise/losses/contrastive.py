@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError
+from ..ops.contrastive import nt_xent_rows
 
 
 def nt_xent(projections: Tensor, *, temperature: float = 0.5) -> Tensor:
@@ -11,8 +12,9 @@ def nt_xent(projections: Tensor, *, temperature: float = 0.5) -> Tensor:
     Visual Representations", Eq. 1), the mean over all 2B views.
 
     With z the rows scaled to length 1 and s = z z^T / temperature, view i's loss is log sum_{k != i} exp(s_ik) - s_ij,
-    j the other view of its sample. One [2B, 2B] matrix is made, in float32 under autocast too: in bfloat16 similarities
-    near 1 / temperature would be told apart to one part in 256 only.
+    j the other view of its sample. One op: on CUDA a kernel that never holds the [2B, 2B] matrix, on the CPU PyTorch's
+    products. All is float32 under autocast too: in bfloat16 similarities near 1 / temperature would be told apart to
+    one part in 256 only.
 
     Args:
         projections: [2B, D] float, view after view: rows i and B + i belong together.
@@ -29,10 +31,7 @@ def nt_xent(projections: Tensor, *, temperature: float = 0.5) -> Tensor:
     with torch.autocast(projections.device.type, enabled=False):
         wide = projections if projections.dtype == torch.float64 else projections.float()
         directions = nn.functional.normalize(wide, dim=1)
-        similarity = directions @ directions.T / temperature
-        positive = (directions * directions.roll(len(directions) // 2, 0)).sum(1) / temperature
-        itself = torch.eye(len(directions), dtype=torch.bool, device=directions.device)
-        return (similarity.masked_fill(itself, -torch.inf).logsumexp(1) - positive).mean()
+        return nt_xent_rows(directions, temperature).mean()
 
 
 class NTXentLoss(nn.Module):

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "core/augment.hpp"
 #include "core/consensus.hpp"
 #include "core/cpu.hpp"
+#include "core/losses.hpp"
 #include "core/noise.hpp"
 
 namespace py = pybind11;
@@ -145,6 +147,11 @@ PYBIND11_MODULE(_C, m) {
 
     m.def("simd_level", [] { return fn::name_of(fn::simd_level()); });
     m.def("active_isa", [] { return fn::name_of(fn::kernels().isa); });
+    m.attr("LOSS_RULES") = [] {
+        py::tuple names(std::size(fn::kLossRules));
+        for (std::size_t rule = 0; rule < names.size(); ++rule) names[rule] = fn::kLossRules[rule];
+        return names;
+    }();
 
     m.def(
         "check_labels",
@@ -383,4 +390,45 @@ PYBIND11_MODULE(_C, m) {
             fn::augment(job, threads);
         },
         "images"_a, "index"_a, "draws"_a, "mean"_a, "scale"_a, "out"_a, py::kw_only(), "cutout"_a, "threads"_a);
+
+    // Tensors come as addresses, 0 for those that the rule has no use for: PyTorch isn't linked. Their forms have been
+    // checked by the caller, fastnoise/ops/registry.py.
+    m.def(
+        "fused_loss",
+        [](unsigned rule, std::size_t rows, std::size_t classes, std::ptrdiff_t stride, std::uintptr_t logits,
+           std::uintptr_t attention, std::uintptr_t labels, std::uintptr_t index, std::uintptr_t pair_labels,
+           std::uintptr_t pair_index, std::uintptr_t share, std::uintptr_t targets, std::size_t samples,
+           std::uintptr_t given, bool update, float momentum, float strength, const py::tuple& options,
+           std::optional<std::int64_t> ignore, std::uintptr_t loss, std::uintptr_t gradient,
+           std::uintptr_t attention_gradient, unsigned threads) {
+            require(rule < std::size(fn::kLossRules) && options.size() <= 4, "no such rule, or too many options");
+            double values[4] = {};
+            for (std::size_t i = 0; i < options.size(); ++i) values[i] = options[i].cast<double>();
+            const auto floats = [](std::uintptr_t address) { return reinterpret_cast<float*>(address); };
+            const auto integers = [](std::uintptr_t address) { return reinterpret_cast<const std::int64_t*>(address); };
+            const fn::LossJob job{static_cast<fn::LossRule>(rule),
+                                  rows,
+                                  classes,
+                                  floats(logits),
+                                  stride,
+                                  floats(attention),
+                                  integers(labels),
+                                  integers(index),
+                                  integers(pair_labels),
+                                  integers(pair_index),
+                                  floats(share),
+                                  floats(targets),
+                                  samples,
+                                  floats(given),
+                                  update,
+                                  momentum,
+                                  strength,
+                                  values,
+                                  labels ? ignore : std::nullopt,
+                                  floats(loss),
+                                  floats(gradient),
+                                  floats(attention_gradient)};
+            const py::gil_scoped_release release;
+            return fn::run_loss(job, threads);
+        });
 }

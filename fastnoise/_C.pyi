@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 class LabelError(ValueError): ...
 class TransitionError(ValueError): ...
 
+LOSS_RULES: tuple[str, ...]
+
 def simd_level() -> str: ...
 def active_isa() -> str: ...
 def check_labels(labels: NDArray[np.integer], num_classes: int) -> None: ...
@@ -69,3 +71,29 @@ def consensus_counts(
     true_labels: NDArray[np.integer] | None = None,
     threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+def fused_loss(
+    rule: int,
+    rows: int,
+    classes: int,
+    stride: int,
+    logits: int,
+    attention: int,
+    labels: int,
+    index: int,
+    pair_labels: int,
+    pair_index: int,
+    share: int,
+    targets: int,
+    samples: int,
+    given: int,
+    update: bool,
+    momentum: float,
+    strength: float,
+    options: tuple[float, ...],
+    ignore: int | None,
+    loss: int,
+    gradient: int,
+    attention_gradient: int,
+    threads: int,
+    /,
+) -> bool: ...

@@ -5,7 +5,7 @@ import torch
 from _loss_cases import CASES, RULES, batches, build, call, leaf, pair_of, soft_labels_of, transition_of
 from torch.library import opcheck
 
-from fastnoise import ops
+from fastnoise import _C, ops
 from fastnoise.errors import DataError
 from fastnoise.ops.registry import OPS, FusedOp
 
@@ -103,6 +103,7 @@ def test_refused_table(targets: torch.Tensor) -> None:
 
 def test_backends() -> None:
     found = ops.backends()
-    assert set(found) == {*OPS, "select"}
-    assert all(devices["cpu"] == "torch" for devices in found.values())
+    assert set(found) == {*OPS, "select", "nt_xent"}
+    assert {name for name, devices in found.items() if devices["cpu"] == "torch"} == {"select", "nt_xent"}
+    assert {name for name, devices in found.items() if devices["cpu"] == "c++"} == set(_C.LOSS_RULES) == set(OPS)
     assert all(devices["cuda"] in ("triton", "unavailable (triton is not installed)") for devices in found.values())

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -17,6 +18,7 @@
 #include "core/cpu.hpp"
 #include "core/draws.hpp"
 #include "core/kernels.hpp"
+#include "core/losses.hpp"
 #include "core/noise.hpp"
 #include "core/parallel.hpp"
 
@@ -673,6 +675,175 @@ void test_augmented_images() {
     CHECK(one == several);
 }
 
+// A batch with all that any rule takes, and what comes of it.
+struct Batch {
+    std::size_t rows, classes, samples;
+    std::vector<float> logits, attention, share, targets, soft, columns, loss, gradient, dattention;
+    std::vector<std::int64_t> labels, index, pair_labels, pair_index;
+
+    Batch(std::size_t rows, std::size_t classes) : rows(rows), classes(classes), samples(rows + 3) {
+        std::uint64_t next = 0;
+        const auto uniform = [&] { return draw(3, Purpose::flip, next++, 0) / 65536.0f; };
+        const auto fill = [&](std::vector<float>& values, std::size_t count, float from, float to) {
+            values.resize(count);
+            for (auto& value : values) value = from + (to - from) * uniform();
+        };
+        fill(logits, rows * classes, -8, 8);
+        fill(attention, rows, -4, 4);
+        fill(share, rows, 0, 1);
+        for (auto* const table : {&targets, &soft, &columns}) {
+            const std::size_t count = table == &targets ? samples : table == &soft ? rows : classes;
+            fill(*table, count * classes, 0, 1);
+            for (std::size_t row = 0; row < count; ++row) {  // rows that sum to 1, and of the targets some that are 0
+                float* const values = table->data() + row * classes;
+                const float sum = std::accumulate(values, values + classes, 0.0f);
+                for (std::size_t c = 0; c < classes; ++c) {
+                    values[c] = table == &targets && row % 3 == 0 ? 0 : values[c] / sum;
+                }
+            }
+        }
+        logits[0] = 300;  // whose other probabilities underflow
+        for (std::size_t row = 0; row < rows; ++row) {
+            labels.push_back(static_cast<std::int64_t>(row * row % classes));
+            index.push_back(static_cast<std::int64_t>((row * 5 + 2) % rows));
+            pair_labels.push_back(static_cast<std::int64_t>(row * 7 % classes));
+            pair_index.push_back(static_cast<std::int64_t>(row));
+        }
+        loss.assign(rows, -1);
+        dattention = loss;
+        gradient.assign(rows * classes, -1);
+    }
+
+    LossJob job(LossRule rule, const double* options) {
+        const bool moving = rule == LossRule::ema || rule == LossRule::selc;
+        const bool updates = moving || rule == LossRule::elr || rule == LossRule::nal;
+        const bool pairs = rule == LossRule::elr_plus, soft_labels = rule == LossRule::soft_ce;
+        return {rule,
+                rows,
+                classes,
+                logits.data(),
+                static_cast<std::ptrdiff_t>(classes),
+                rule == LossRule::nal ? attention.data() : nullptr,
+                soft_labels || rule == LossRule::ema ? nullptr : labels.data(),
+                updates || pairs ? index.data() : nullptr,
+                pairs ? pair_labels.data() : nullptr,
+                pairs ? pair_index.data() : nullptr,
+                pairs ? share.data() : nullptr,
+                updates || pairs ? targets.data() : nullptr,
+                samples,
+                soft_labels ? soft.data() : rule == LossRule::forward ? columns.data() : nullptr,
+                updates,
+                0.7f,
+                3.0f,
+                options,
+                std::nullopt,
+                loss.data(),
+                gradient.data(),
+                dattention.data()};
+    }
+
+    bool same(const Batch& other) const {
+        const auto equal = [](const std::vector<float>& a, const std::vector<float>& b) {
+            return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+        };
+        return equal(loss, other.loss) && equal(gradient, other.gradient) && equal(dattention, other.dattention) &&
+               equal(targets, other.targets);
+    }
+};
+
+constexpr double kNoOptions[4] = {}, kSwitchedOn[4] = {1, 0.1, 0.5, -16};
+
+// Every rule gives the same bytes with every instruction set and with threads, and a gradient that sums to 0.
+void test_losses() {
+    for (std::size_t number = 0; number < std::size(kLossRules); ++number) {
+        const auto rule = static_cast<LossRule>(number);
+        for (const double* const options : {kNoOptions, kSwitchedOn}) {
+            if (rule == LossRule::gce && options == kNoOptions) continue;  // q = 0
+            for (const std::size_t classes : {2u, 3u, 5u, 10u, 16u, 17u, 40u}) {
+                Batch expected(37, classes);
+                CHECK(run_loss(expected.job(rule, options), 1));
+                for (const Isa isa : kIsas) {
+                    const LossFunction function = kernels_of(isa) ? loss_function(isa) : nullptr;
+                    if (!function) continue;
+                    Batch batch(37, classes);
+                    const LossJob job = batch.job(rule, options);
+                    std::vector<unsigned char> scratch(loss_scratch(classes));
+                    const bool by_label = rule == LossRule::forward;
+                    const float* const read = job.given ? job.given : job.targets;
+                    function(job, {read, job.given ? (by_label ? job.labels : nullptr) : job.index, nullptr}, 0, 37,
+                             scratch.data());
+                    CHECK(batch.same(expected));
+                }
+                if (rule == LossRule::ema) continue;
+                for (std::size_t row = 0; row < 37; ++row) {
+                    const float* const gradient = &expected.gradient[row * classes];
+                    CHECK(std::isfinite(expected.loss[row]));
+                    CHECK(std::abs(std::accumulate(gradient, gradient + classes, 0.0)) < 1e-5);
+                }
+            }
+        }
+        Batch one(700, 300), several(700, 300);  // enough for three threads
+        CHECK(run_loss(one.job(rule, kSwitchedOn), 1) && run_loss(several.job(rule, kSwitchedOn), 3));
+        CHECK(one.same(several));
+    }
+}
+
+void test_cross_entropy_is_its_formula() {
+    Batch batch(50, 21);
+    LossJob job = batch.job(LossRule::ce, kNoOptions);
+    job.ignore = batch.labels[7];
+    CHECK(run_loss(job, 1));
+    for (std::size_t row = 0; row < 50; ++row) {
+        const float* const logits = &batch.logits[row * 21];
+        double sum = 0;
+        for (std::size_t c = 0; c < 21; ++c) sum += std::exp(static_cast<double>(logits[c]));
+        const auto label = static_cast<std::size_t>(batch.labels[row]);
+        const bool ignored = batch.labels[row] == batch.labels[7];
+        const double loss = std::log(sum) - logits[label];
+        CHECK(std::abs(batch.loss[row] - (ignored ? 0 : loss)) <= 1e-6 * std::max(1.0, loss));
+        for (std::size_t c = 0; c < 21; ++c) {
+            const double exact = std::exp(static_cast<double>(logits[c])) / sum - (c == label);
+            CHECK(std::abs(batch.gradient[row * 21 + c] - (ignored ? 0 : exact)) < 1e-6);
+        }
+    }
+}
+
+void test_losses_refuse_what_lies_out_of_range() {
+    for (const std::int64_t wrong : {std::int64_t{-1}, std::int64_t{100}, std::numeric_limits<std::int64_t>::min()}) {
+        for (const bool label : {true, false}) {
+            Batch batch(9, 5), before = batch;
+            (label ? batch.labels : batch.index)[8] = wrong;
+            CHECK(!run_loss(batch.job(LossRule::elr, kNoOptions), 1));
+            CHECK(batch.same(before));
+            LossJob job = batch.job(LossRule::elr, kNoOptions);
+            batch.labels[8] = wrong;
+            job.ignore = wrong;
+            CHECK(run_loss(job, 1) && batch.loss[8] == 0);
+        }
+    }
+}
+
+// Each of the repeated rows is what it is alone, and the last one's update stays.
+void test_repeated_indices() {
+    Batch batch(40, 11);
+    for (std::size_t row = 0; row < 40; ++row) batch.index[row] = static_cast<std::int64_t>(row % 13);
+    const Batch before = batch;
+    CHECK(run_loss(batch.job(LossRule::elr, kNoOptions), 1));
+    for (std::size_t row = 0; row < 40; ++row) {
+        Batch alone = before;
+        LossJob job = alone.job(LossRule::elr, kNoOptions);
+        job.rows = 1;
+        job.logits += row * 11;
+        job.labels += row;
+        job.index += row;
+        CHECK(run_loss(job, 1));
+        CHECK(alone.loss[0] == batch.loss[row]);
+        CHECK(std::equal(&alone.gradient[0], &alone.gradient[11], &batch.gradient[row * 11]));
+        const std::size_t at = row % 13 * 11;
+        if (row >= 27) CHECK(std::equal(&alone.targets[at], &alone.targets[at] + 11, &batch.targets[at]));
+    }
+}
+
 void test_chosen_instruction_set() {
     CHECK(kernels_of(Isa::generic) != nullptr);
     const char* const forced = std::getenv("FASTNOISE_FORCE_ISA");
@@ -703,6 +874,10 @@ int main() {
     test_alias_tables();
     test_consensus();
     test_augmented_images();
+    test_losses();
+    test_cross_entropy_is_its_formula();
+    test_losses_refuse_what_lies_out_of_range();
+    test_repeated_indices();
     test_chosen_instruction_set();
     std::printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);
     return failures != 0;

@@ -123,7 +123,7 @@ def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLo
         return parts
 
     tensors = "logits labels index targets! knobs" if has_targets else "logits labels"
-    op = FusedOp(op_name, twin_kernel(name, twin), tensors, namespace=namespace, find_rule=find_parts)
+    op = FusedOp(op_name, tensors, twin=twin_kernel(name, twin), namespace=namespace, find_rule=find_parts)
     base = TargetRuleLoss if has_targets else RuleLoss
     title = "".join(word.capitalize() for word in op_name.split("_")) + "Loss"
     return type(title, (base,), {"op": op, "__doc__": twin.__doc__ or base.__doc__, "__module__": twin.__module__})

@@ -1,4 +1,4 @@
-"""Registration: turns a rule and its CPU kernel into a differentiable op that runs eagerly, compiled and captured.
+"""Registration: turns a rule into a differentiable op that runs eagerly, compiled and captured.
 
 An op is opaque to the compiler (`torch.library.custom_op`), declares the target table as mutated, and returns loss and
 gradient as fresh tensors. It carries no autograd formula, which PyTorch refuses for an op that mutates its arguments:
@@ -13,10 +13,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import DataError, FastnoiseError
+from . import cpu
 from .checks import LOGIT_DTYPES, check_distinct, check_index, check_range, debug, refuse
 from .tables import Placement, on_kept_rows, without_ignored
 
@@ -62,16 +63,16 @@ class FusedOp:
     """A fused loss as a function: `op(logits, labels, ..., *options) -> loss [B]`.
 
     Differentiable once, in logits and attention; `targets` is updated in place. Registers `torch.ops.fastnoise.<name>`
-    with the Triton rule of that name for CUDA, `cpu` for the CPU, and a fake kernel for tracing. An op whose rule has
+    with the rules of that name for CUDA (Triton) and the CPU (C++), and a fake kernel for tracing. An op whose rule has
     no loss returns nothing and only updates.
 
     Args:
-        name: of the op; its rule is `fastnoise.kernels.rules.<NAME>`.
-        cpu: the CPU kernel, with the op's tensors and options as parameters.
+        name: of the op; its rules are `fastnoise.kernels.rules.<NAME>` and that of csrc/core/losses_body.hpp.
         tensors: names of tensors that `fastnoise.kernels.row.launch` takes, in the op's order: "logits" first, then
             "attention" if the rule reads it. "targets!" is updated, "targets" only read.
         options: the parameters that follow, as in a schema ("bool code, float reverse"): constants, the rule's OPTIONS.
         loss: whether the rule has a loss.
+        twin: for a rule that C++ doesn't know, the CPU kernel, with the op's tensors and options as parameters.
         namespace: the op is `torch.ops.<namespace>.<name>`; `OPS` lists those of fastnoise alone.
         find_rule: returns the rule at a call on a CUDA device, given the module of the built-in ones.
     """
@@ -79,16 +80,17 @@ class FusedOp:
     def __init__(
         self,
         name: str,
-        cpu: Callable[..., tuple[Tensor, ...]],
         tensors: str,
         options: str = "",
         *,
         loss: bool = True,
+        twin: Callable[..., tuple[Tensor, ...]] | None = None,
         namespace: str = "fastnoise",
         find_rule: Callable[[Any], Any] | None = None,
     ):
         self.name = name
         self.loss = loss
+        self.twin = twin
         self.find_rule = find_rule or (lambda rules: getattr(rules, name.upper()))
         self.tensors = tensors.replace("!", "").split()
         self.options = [option.split()[1] for option in options.split(", ") if option]
@@ -115,12 +117,8 @@ class FusedOp:
                 return self.launch(launch, self.find_rule(rules), inputs)
 
         def checked_cpu(*inputs: Any) -> tuple[Tensor, ...] | None:
-            given = self.bind(inputs)
-            try:
-                return on_kept_rows(cpu, self.names, given) or None
-            except (IndexError, RuntimeError):  # how PyTorch reports a label or index out of range, before any update
-                self.check_ranges(given)
-                raise
+            self.check_inputs(dict(zip((*self.names, *self.settings), inputs, strict=True)))
+            return self.on_cpu(*inputs)
 
         def fake(*inputs: Any) -> tuple[Tensor, ...] | None:
             if not loss:
@@ -153,14 +151,34 @@ class FusedOp:
             update: False leaves all targets alone, whatever the knobs say.
             placement: how a table is stored that is not a whole one of float32.
         """
-        given = dict(zip(self.names, inputs, strict=True))
-        self.check({name: given[name] for name in self.tensors})
         inputs += (ignore_index,)
         if self.has_table:
-            placement = placement or Placement()
-            self.check_table(given["logits"], given["targets"], placement.visits)
-            inputs += (update, *placement)
-        return Fused.apply(self.overload, *inputs) if self.loss else self.overload(*inputs)
+            inputs += (update, *(placement or Placement()))
+        given = dict(zip((*self.names, *self.settings), inputs, strict=True))
+        self.check_inputs(given)
+        op = self.direct if self.can_be_direct(given) else self.overload
+        return Fused.apply(op, *inputs) if self.loss else op(*inputs)
+
+    def can_be_direct(self, given: dict[str, Any]) -> bool:
+        """Whether nothing but this call takes part: no compiler, mode, profiler or subclass that is to see the op."""
+        return not (
+            torch.compiler.is_compiling()
+            or self.twin
+            or given["logits"].device.type != "cpu"
+            or any(type(given[name]) not in (Tensor, nn.Parameter) for name in self.tensors)
+            or torch._C._len_torch_dispatch_stack()
+            or torch.autograd._profiler_enabled()
+        )
+
+    def direct(self, *inputs: Any) -> tuple[Tensor, ...] | None:
+        """The CPU kernel without PyTorch's dispatcher, which takes as long again as the kernel for a small batch."""
+        results = self.on_cpu(*inputs)
+        if self.updates_table:
+            given = dict(zip((*self.names, *self.settings), inputs, strict=True))
+            for tensor in (given["targets"], given["visits"]):
+                if tensor is not None and not tensor.is_inference():
+                    torch.autograd.graph.increment_version(tensor)
+        return results
 
     def bind(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         """The op's arguments by name, as this run is to take them."""
@@ -174,11 +192,34 @@ class FusedOp:
                 check_distinct(self.name, without_ignored(given)["index"])
         return given
 
+    def on_cpu(self, *inputs: Any) -> tuple[Tensor, ...] | None:
+        """Run the CPU kernel: C++ takes all but a table that is a shard or of half precision, of which it gets rows."""
+        given = self.bind(inputs)
+        try:
+            if self.twin is None and (not self.has_table or (given["visits"] is None and given["world"] == 1)):
+                return self.run_rule(**given) or None
+            kernel = self.twin or (lambda *named: self.run_rule(**dict(zip(self.names, named, strict=True))))
+            return on_kept_rows(kernel, self.names, given) or None
+        except (IndexError, RuntimeError):  # a label or index is out of range: nothing was updated
+            self.check_ranges(given)
+            raise
+
+    def run_rule(self, ignore_index: int | None = None, update: bool = True, **given: Any) -> tuple[Tensor, ...]:
+        """Run the C++ rule on the op's arguments."""
+        options = tuple(given[name] for name in self.options)
+        return cpu.run(self.name, given, options, ignore_index, update and self.updates_table, self.loss)
+
     def launch(self, launch: Callable[..., Any], rule: Any, inputs: tuple[Any, ...], **geometry: int) -> Any:
         """Run the Triton launcher on the op's arguments."""
         given = self.bind(inputs)
         options = tuple(given.pop(name) for name in self.options)
         return launch(rule, **given, options=options, **geometry) or None
+
+    def check_inputs(self, given: dict[str, Any]) -> None:
+        """Refuse arguments of the wrong form."""
+        self.check({name: given[name] for name in self.tensors})
+        if self.has_table:
+            self.check_table(given["logits"], given["targets"], given["visits"])
 
     def check(self, tensors: dict[str, Any]) -> None:
         """Refuse tensors of the wrong form, from shape, dtype and device alone: nothing waits for the device."""
@@ -241,6 +282,6 @@ class FusedOp:
 
 
 def backends() -> dict[str, dict[str, str]]:
-    """What computes each op on each device: `{"elr": {"cpu": "torch", "cuda": "triton"}, ...}`."""
+    """What computes each op on each device: `{"elr": {"cpu": "c++", "cuda": "triton"}, ...}`."""
     cuda = "triton" if find_spec("triton") else "unavailable (triton is not installed)"
-    return {name: {"cpu": "torch", "cuda": cuda} for name in (*OPS, "select")}
+    return {name: {"cpu": "c++" if name in OPS else "torch", "cuda": cuda} for name in (*OPS, "select", "nt_xent")}

@@ -1,0 +1,92 @@
+// The fused losses on the CPU: from rows of logits to losses, gradients and updated targets in one pass per row.
+//
+// The twin of kernels/row.py and kernels/rules.py, which derive the formulas: the skeleton and the rules are written
+// once, in losses_body.hpp, and compiled for every instruction set. All give the same bytes, whatever the threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "core/cpu.hpp"
+
+namespace fastnoise {
+
+enum class LossRule {
+    ce,
+    label_smoothing,
+    soft_ce,
+    swce,
+    gce,
+    apl,
+    apl_normalised,
+    bootstrap_soft,
+    bootstrap_hard,
+    forward,
+    elr,
+    elr_plus,
+    ema,
+    selc,
+    nal
+};
+
+inline constexpr const char* kLossRules[] = {"ce",        "label_smoothing", "soft_ce",        "swce",    "gce",
+                                             "apl",       "apl_normalised",  "bootstrap_soft", "bootstrap_hard",
+                                             "forward",   "elr",             "elr_plus",       "ema",     "selc",
+                                             "nal"};
+
+// A batch of `rows` samples of `classes` classes each. What a rule has no use for is null.
+struct LossJob {
+    LossRule rule;
+    std::size_t rows, classes;
+    const float* logits;  // [rows, classes], rows `stride` numbers apart
+    std::ptrdiff_t stride;
+    const float* attention;           // [rows]
+    const std::int64_t* labels;       // [rows]
+    const std::int64_t* index;        // [rows], rows of `targets`
+    const std::int64_t* pair_labels;  // [rows]
+    const std::int64_t* pair_index;   // [rows]
+    const float* share;               // [rows], of the first label in a pair
+    float* targets;                   // [samples, classes]
+    std::size_t samples;
+    const float* given;  // in place of targets, only read: soft_ce [rows, classes], forward [classes, classes] by label
+    bool update;         // of the targets
+    float momentum, strength;
+    const double* options;  // the rule's OPTIONS
+    std::optional<std::int64_t> ignore;  // a label, whose rows have loss and gradient 0 and leave their targets alone
+    float* loss;                // [rows]
+    float* gradient;            // [rows, classes]
+    float* attention_gradient;  // [rows]
+};
+
+// Returns false, before anything is written, where a label or index lies out of range. An index that occurs again finds
+// the targets as they were before the batch, and of its updates the last one stays.
+bool run_loss(const LossJob&, unsigned threads);
+
+// What run_loss has looked up: where each row's targets are read, and whether they are written back.
+struct LossPlan {
+    const float* read;               // [.., classes]
+    const std::int64_t* read_index;  // [rows]; null where row r of the batch reads row r
+    const unsigned char* superseded; // [rows]: 1 where a later row of the batch writes the same targets; null for none
+};
+
+// Bytes of scratch memory for one of the functions below.
+constexpr std::size_t loss_scratch(std::size_t classes) {
+    const std::size_t row = 4 * ((classes + 15) / 16 * 16) * sizeof(double);
+    return row > 65536 ? row : 65536;
+}
+
+// Rows [begin, end), all within range. One function per instruction set: null where that isn't compiled.
+using LossFunction = void (*)(const LossJob&, const LossPlan&, std::size_t begin, std::size_t end, void* scratch);
+namespace generic {
+void loss_rows(const LossJob&, const LossPlan&, std::size_t, std::size_t, void*);
+}
+namespace avx2 {
+void loss_rows(const LossJob&, const LossPlan&, std::size_t, std::size_t, void*);
+}
+namespace avx512 {
+void loss_rows(const LossJob&, const LossPlan&, std::size_t, std::size_t, void*);
+}
+LossFunction loss_function(Isa isa);
+
+}  // namespace fastnoise

@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
-from .errors import ConfigError, nearest
+from .errors import ConfigError, DataError, nearest
 
 
 def _require(holds: bool, message: str) -> None:
@@ -63,11 +64,12 @@ class Schedule:
     period: int = 0
     minimum: float = 0.0
 
-    NAMES = ("constant", "multistep", "cosine", "cosine_restarts")
+    NAMES = ("constant", "multistep", "cosine", "cosine_restarts", "linear")
 
     @classmethod
     def parse(cls, text: str) -> "Schedule":
-        """Read `constant`, `multistep:40,80,gamma=0.01`, `cosine:min=0.001` or `cosine_restarts:10,min=0.001`."""
+        """Read `constant`, `multistep:40,80,gamma=0.01`, `cosine:min=0.001`, `cosine_restarts:10,min=0.001` or
+        `linear:80`, which falls to 0 from epoch 80 on."""
         flag = "--schedule"
         name, plain, keyed = parse_spec(text, flag, cls.NAMES)
         allowed = {"multistep": ("gamma",), "cosine": ("min",), "cosine_restarts": ("min",)}.get(name, ())
@@ -86,6 +88,9 @@ class Schedule:
             gamma = values.get("gamma", 0.1)
             _require(0 < gamma <= 1, f"{flag} {text}: gamma must lie in (0, 1]")
             return cls(name, milestones=numbers, gamma=gamma)
+        if name == "linear":
+            _require(len(numbers) == 1 and numbers[0] >= 0, f"{flag} {text}: give one epoch, for example linear:80")
+            return cls(name, milestones=numbers)
         if name == "cosine_restarts":
             _require(
                 len(numbers) == 1 and numbers[0] > 0,
@@ -197,11 +202,17 @@ class NoiseConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     model: str = "small_cnn"
-    """Network: small_cnn, lenet5, resnet18, resnet34, preact_resnet18, preact_resnet34 or resnet50."""
+    """Network: small_cnn, lenet5, cnn9, resnet18, resnet34, preact_resnet18, preact_resnet34 or resnet50."""
     width: float = 1.0
     """Factor on the channels of every layer."""
+    dropout: float = 0.0
+    """Probability with which training zeroes each hidden unit of lenet5's fully connected layers, or each unit after
+    cnn9's pooling."""
     encoder: str | None = None
     """File with a pretrained backbone that every network begins from (`fastnoise pretrain --out FILE`)."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), not {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -404,8 +415,8 @@ class OptimConfig:
     weight_decay: float = 1e-3
     """Weight decay; decoupled with adamw."""
     schedule: str = "constant"
-    """Learning rate over epochs: constant, multistep:40,80,gamma=0.1, cosine:min=0.001, or
-    cosine_restarts:10,min=0.001."""
+    """Learning rate over epochs: constant, multistep:40,80,gamma=0.1, cosine:min=0.001,
+    cosine_restarts:10,min=0.001, or linear:80, which falls to 0 from epoch 80 to the end."""
 
     def __post_init__(self) -> None:
         _require(self.epochs > 0, f"--epochs must be positive, not {self.epochs}")
@@ -509,3 +520,31 @@ def check_field(name: str) -> str:
 # Fields that change how fast a run goes or where things lie, but not what it computes: a resumed run may
 # change them.
 FREE_ON_RESUME = frozenset({"data_root", "download", "loader_threads", "log_every", "save_every", "profile", "run_dir"})
+
+
+def located(config: RunConfig) -> RunConfig:
+    """The configuration with its paths made absolute, so that its run can be resumed from any folder.
+
+    DataError where `data_root` is not the default and no such folder exists.
+    """
+    root = Path(config.data.data_root)
+    named = config.data.data_root != DataConfig.data_root
+    needed = config.data.dataset != "digits" and not config.data.dataset.startswith("folder:")
+    if named and needed and not root.is_dir():
+        raise DataError(f"--data-root {root}: no such folder; create it, or drop the option to use ./data")
+    paths = {"data_root": str(root.absolute())}
+    if config.data.dataset.startswith("folder:"):
+        folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
+        paths["dataset"] = f"folder:{folder.absolute()}"
+    if "matrix" in config.noise.noise or "posteriors" in config.noise.noise:
+        from .noise.spec import with_absolute_paths
+
+        paths["noise"] = with_absolute_paths(config.noise.noise)
+    if ".py:" in config.method.method:
+        file, _, name = config.method.method.rpartition(":")
+        paths["method"] = f"{Path(file).expanduser().absolute()}:{name}"
+    if config.model.encoder is not None:
+        paths["encoder"] = str(Path(config.model.encoder).expanduser().absolute())
+    if config.noise.labels is not None:
+        paths["labels"] = str(Path(config.noise.labels).absolute())
+    return config.replace(paths)

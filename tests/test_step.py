@@ -196,6 +196,7 @@ def test_schedules_follow_their_formulas() -> None:
 
     assert rates("constant") == [1.0] * 20
     assert rates("multistep:5,10,gamma=0.1") == pytest.approx([1.0] * 5 + [0.1] * 5 + [0.01] * 10)
+    assert rates("linear:10") == pytest.approx([1.0] * 10 + [1 - step / 10 for step in range(10)])
     restarts = rates("cosine_restarts:10,min=0.1")
     assert restarts[:10] == pytest.approx(restarts[10:])
     assert restarts[5] == pytest.approx(0.1 + 0.9 / 2)

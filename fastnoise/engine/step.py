@@ -134,6 +134,9 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
         return schedulers.CosineAnnealingLR(optimizer, config.epochs, eta_min=choice.minimum)
     if choice.name == "cosine_restarts":
         return schedulers.CosineAnnealingWarmRestarts(optimizer, choice.period, eta_min=choice.minimum)
+    if choice.name == "linear":
+        start, length = choice.milestones[0], max(1, config.epochs - choice.milestones[0])
+        return schedulers.LambdaLR(optimizer, lambda epoch: min(1.0, max(0.0, 1 - (epoch - start) / length)))
     return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 

@@ -1,5 +1,6 @@
-"""What sits on a network's penultimate features: the classifier, and the heads that methods add."""
+"""What sits on a network's penultimate features: the classifier, the heads that methods add, and those of tasks."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,3 +44,23 @@ class Network(nn.Module):
         if self.attention is None:
             return Outputs(logits)
         return Outputs(logits, torch.squeeze(self.attention(features), 1))
+
+
+class MultiTaskNetwork(nn.Module):
+    """A backbone that several tasks share, and a linear classifier for each: hard parameter sharing, as in Figure 2 of
+    Khanal and Kanan, "How Does Heterogeneous Label Noise Impact Generalization in Neural Nets?" (ISVC 2021).
+
+    Args:
+        backbone: everything before the classifiers.
+        num_classes: of each task.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: Sequence[int]):
+        super().__init__()
+        self.backbone = backbone
+        self.classifiers = nn.ModuleList(nn.Linear(backbone.num_features, count) for count in num_classes)
+
+    def forward(self, images: Tensor, task: int) -> Tensor:
+        """Logits [B, C of the task] for images [B, channels, H, W] of one task."""
+        logits: Tensor = self.classifiers[task](self.backbone(images))
+        return logits

@@ -1,5 +1,8 @@
 """ResNet and pre-activation ResNet with basic blocks, and torchvision's ResNet-50, as backbones."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -9,6 +12,13 @@ from .heads import Backbone
 
 SMALL_IMAGE = 64
 """Images up to this side get the CIFAR stem (3x3, stride 1, no pooling), larger ones ImageNet's."""
+
+Activation = Literal["relu", "mish"]
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], type[nn.ReLU] | type[nn.Mish]]] = {
+    "relu": (torch.relu, nn.ReLU),
+    "mish": (nn.functional.mish, nn.Mish),
+}
+"""As blocks call it on what they still need, and as the module that may write over its input."""
 
 
 def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -22,8 +32,9 @@ def _projection(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
 class BasicBlock(nn.Module):
     """conv-bn-relu-conv-bn, added to the shortcut, relu (He et al. 2016, arXiv:1512.03385)."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
+    def __init__(self, channels_in: int, channels_out: int, stride: int, activation: Activation = "relu"):
         super().__init__()
+        self.activation = _ACTIVATIONS[activation][0]
         self.conv1, self.bn1 = _conv3x3(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out)
         self.conv2, self.bn2 = _conv3x3(channels_out, channels_out), nn.BatchNorm2d(channels_out)
         self.shortcut: nn.Module = nn.Identity()
@@ -31,8 +42,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(_projection(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = self.activation(self.bn1(self.conv1(x)))
+        return self.activation(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class PreActBlock(nn.Module):
@@ -41,8 +52,9 @@ class PreActBlock(nn.Module):
     A projection shortcut branches off after the first bn-relu, as in the networks of ELR+ and DivideMix.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
+    def __init__(self, channels_in: int, channels_out: int, stride: int, activation: Activation = "relu"):
         super().__init__()
+        self.activation = _ACTIVATIONS[activation][0]
         self.bn1, self.conv1 = nn.BatchNorm2d(channels_in), _conv3x3(channels_in, channels_out, stride)
         self.bn2, self.conv2 = nn.BatchNorm2d(channels_out), _conv3x3(channels_out, channels_out)
         self.projection: nn.Module | None = None
@@ -50,10 +62,10 @@ class PreActBlock(nn.Module):
             self.projection = _projection(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = torch.relu(self.bn1(x))
+        activated = self.activation(self.bn1(x))
         shortcut = x if self.projection is None else self.projection(activated)
         out = self.conv1(activated)
-        return self.conv2(torch.relu(self.bn2(out))) + shortcut
+        return self.conv2(self.activation(self.bn2(out))) + shortcut
 
 
 class ResNet(Backbone):
@@ -65,6 +77,7 @@ class ResNet(Backbone):
         channels: of the images.
         image_size: (H, W); decides the stem (see SMALL_IMAGE).
         width: factor on every layer's channels.
+        activation: in place of every ReLU; "mish" is x tanh(log(1 + e^x)) (Misra 2020, arXiv:1908.08681).
     """
 
     def __init__(
@@ -74,8 +87,10 @@ class ResNet(Backbone):
         channels: int,
         image_size: tuple[int, int],
         width: float = 1.0,
+        activation: Activation = "relu",
     ):
         super().__init__()
+        module = _ACTIVATIONS[activation][1]
         planes = [round(64 * width * factor) for factor in (1, 2, 4, 8)]
         preact = block is PreActBlock
         small = max(image_size) <= SMALL_IMAGE
@@ -85,21 +100,21 @@ class ResNet(Backbone):
             else nn.Conv2d(channels, planes[0], 7, stride=2, padding=3, bias=False)
         ]
         if not preact:
-            stem += [nn.BatchNorm2d(planes[0]), nn.ReLU(inplace=True)]
+            stem += [nn.BatchNorm2d(planes[0]), module(inplace=True)]
         if not small:
             stem.append(nn.MaxPool2d(3, stride=2, padding=1))
         blocks: list[nn.Module] = []
         width_in = planes[0]
         for stage, (width_out, depth) in enumerate(zip(planes, depths, strict=True)):
             for position in range(depth):
-                blocks.append(block(width_in, width_out, stride=2 if stage and position == 0 else 1))
+                blocks.append(block(width_in, width_out, 2 if stage and position == 0 else 1, activation))
                 width_in = width_out
-        last: list[nn.Module] = [nn.BatchNorm2d(width_in), nn.ReLU(inplace=True)] if preact else []
+        last: list[nn.Module] = [nn.BatchNorm2d(width_in), module(inplace=True)] if preact else []
         self.num_features = width_in
         self.layers = nn.Sequential(*stem, *blocks, *last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)

@@ -41,26 +41,32 @@ class LeNet5(Backbone):
     """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, as the noisy-label papers use it on MNIST.
 
     Features: [B, 84 * width]. Convolutions of 6 and 16 maps, 5x5, the first padded by 2 so that 28x28 images
-    give the original's 5x5 maps; then fully connected layers of 120 and 84 units. Images from 12x12 up.
+    give the original's 5x5 maps; then fully connected layers of 120 and 84 units. Images from 12x12 up. With
+    `dropout` each of those units is zeroed with that probability in training, and the others scaled up by 1 / (1 - it).
     """
 
-    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0):
+    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0, dropout: float = 0.0):
         super().__init__()
+
+        def hidden_activation() -> nn.Module:  # one module either way, so that weights are called the same in files
+            relu = nn.ReLU(inplace=True)
+            return nn.Sequential(relu, nn.Dropout(dropout)) if dropout else relu
+
         maps1, maps2, hidden, features = (round(n * width) for n in (6, 16, 120, 84))
         height, breadth = ((side // 2 - 4) // 2 for side in image_size)
         self.num_features = features
         self.layers = nn.Sequential(
             nn.Conv2d(channels, maps1, 5, padding=2),
+            nn.MaxPool2d(2),  # before the ReLU, which it commutes with: a quarter of the work, the same numbers
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
             nn.Conv2d(maps1, maps2, 5),
-            nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
+            nn.ReLU(inplace=True),
             nn.Flatten(),
             nn.Linear(maps2 * height * breadth, hidden),
-            nn.ReLU(inplace=True),
+            hidden_activation(),
             nn.Linear(hidden, features),
-            nn.ReLU(inplace=True),
+            hidden_activation(),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,46 @@
+"""The network of nine layers that co-teaching and its successors train on small images."""
+
+from torch import Tensor, nn
+
+from .heads import Backbone
+
+
+def _conv(channels_in: int, channels_out: int, padding: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, padding=padding),
+        nn.BatchNorm2d(channels_out),
+        nn.LeakyReLU(0.01, inplace=True),
+    )
+
+
+class CNN9(Backbone):
+    """Nine 3x3 convolutions with batch norm and leaky ReLU (Han et al. 2018, Table 2).
+
+    Three of 128 maps, three of 256, each followed by max pooling and dropout of whole units; then 512, 256 and 128
+    maps without padding, and global average pooling. Features: [B, 128 * width]. Images from 28x28 up.
+    """
+
+    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0, dropout: float = 0.0):
+        super().__init__()
+        narrow, middle, wide = (round(maps * width) for maps in (128, 256, 512))
+        self.num_features = narrow
+        self.layers = nn.Sequential(
+            _conv(channels, narrow, 1),
+            _conv(narrow, narrow, 1),
+            _conv(narrow, narrow, 1),
+            nn.MaxPool2d(2),
+            nn.Dropout(dropout),
+            _conv(narrow, middle, 1),
+            _conv(middle, middle, 1),
+            _conv(middle, middle, 1),
+            nn.MaxPool2d(2),
+            nn.Dropout(dropout),
+            _conv(middle, wide, 0),
+            _conv(wide, middle, 0),
+            _conv(middle, narrow, 0),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

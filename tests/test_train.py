@@ -20,7 +20,7 @@ from _train_cases import assert_same_end, history, refusal, state
 from fastnoise.cli import main
 from fastnoise.data import load_dataset
 from fastnoise.engine import RunFolder
-from fastnoise.noise import NoisyLabels
+from fastnoise.noise import NoisyLabels, corrupt
 
 QUICK = ("--dataset", "digits", "--limit-train", "200", "--epochs", "4", "--width", "0.25", "--loader", "torch")
 
@@ -288,6 +288,18 @@ def test_label_files_are_trained_on(source: str, tmp_path: Path) -> None:
     stored = NoisyLabels.load(tmp_path / "run" / "labels.npz")
     assert np.array_equal(stored.labels, given[:200])
     assert stored.realised_rate > 0.8
+
+
+def test_noisy_labels_of_another_order_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    labels = load_dataset("digits", tmp_path).train.labels
+    corrupt(labels, "symmetric:0.4", seed=0, num_classes=10).save(tmp_path / "right.npz")
+    assert main(["train", *QUICK, "--epochs", "1", "--labels", "right.npz", "--run-dir", "run"]) == 0
+    corrupt(labels[::-1], "symmetric:0.4", seed=0, num_classes=10).save(tmp_path / "backwards.npz")
+    first = np.flatnonzero(labels != labels[::-1])[0]
+    message = f"made from other true labels than the data set's, {(labels != labels[::-1]).sum()} of {len(labels)}"
+    refused = refusal(capsys, "--dataset", "digits", "--labels", "backwards.npz")
+    assert message in refused
+    assert f"the first at sample {first};" in refused
 
 
 @pytest.mark.parametrize("noise", ["pmd:0.4,type=2", "idn:0.3,variant=score"])

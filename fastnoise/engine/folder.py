@@ -92,8 +92,10 @@ class RunFolder:
             stored = tomllib.loads(self.config.read_text())
             for name in stored:
                 check_field(name)
+            # What isn't set isn't written; a field that is never unset came later than the run.
+            defaults = RunConfig().flat()
             base = recipe(stored["method"], stored["dataset"], stored["noise"])
-            return base.replace({name: stored.get(name) for name in base.flat()})
+            return base.replace({name: stored.get(name, defaults[name]) for name in base.flat()})
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 

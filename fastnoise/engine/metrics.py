@@ -79,6 +79,12 @@ class Evaluation:
         """Share of predictions equal to `labels`."""
         return float((self.predictions == labels).mean())
 
+    def class_accuracy(self, labels: NDArray[np.int64], num_classes: int) -> list[float | None]:
+        """`accuracy` of each class's samples; None for a class that `labels` lacks."""
+        sizes = np.bincount(labels, minlength=num_classes)
+        right = np.bincount(labels[self.predictions == labels], minlength=num_classes)
+        return [int(found) / int(size) if size else None for found, size in zip(right, sizes, strict=True)]
+
     def macro_f1(self, labels: NDArray[np.int64]) -> float:
         """Mean over the classes, predicted or in `labels`, of 2 TP / (2 TP + FP + FN)."""
         return float(f1_score(labels, self.predictions, average="macro", zero_division=0))

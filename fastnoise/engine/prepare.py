@@ -57,24 +57,33 @@ def check_names(config: RunConfig) -> None:
     noise.parse(config.noise.noise)
 
 
-def read_labels(source: str, num_samples: int, num_classes: int, first: int | None = None) -> Labels:
-    """The labels in a file of any kind that `noise.files.read_labels` takes: [num_samples], in [0, num_classes).
+def read_labels(source: str, true: Labels, num_classes: int, first: int | None = None) -> Labels:
+    """The labels in a file of any kind that `noise.files.read_labels` takes, for a data set with the labels `true` [N].
 
-    With `first`, [first] will do as well: labels of so many samples at the beginning, such as a run on them wrote.
+    Returns int64 [N], in [0, num_classes). With `first`, [first] will do as well: labels of so many samples at the
+    beginning, such as a run on them wrote.
 
-    Raises DataError for a file that can't be read, another number of labels, and labels out of range.
+    Raises DataError for a file that can't be read, another number of labels, labels out of range, and for noisy labels
+    that were made from other true ones: of another data set, or in another order.
     """
     content = read_label_file(source)
     labels = content.labels if isinstance(content, noise.NoisyLabels) else content
-    if len(labels) not in (num_samples, first):
-        raise DataError(f"--labels {source}: {len(labels)} labels for a training set of {num_samples} images")
+    if len(labels) not in (len(true), first):
+        raise DataError(f"--labels {source}: {len(labels)} labels for a training set of {len(true)} images")
+    if isinstance(content, noise.NoisyLabels) and content.clean_labels is not None:
+        different = np.flatnonzero(content.clean_labels != true[: len(labels)])
+        if len(different):
+            raise DataError(
+                f"--labels {source}: made from other true labels than the data set's, {len(different)} of "
+                f"{len(labels)} differ, the first at sample {different[0]}; give labels of this data set in its order"
+            )
     return checked_labels(f"--labels {source}", labels, num_classes)
 
 
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int) -> noise.NoisyLabels:
     labels, num_classes = dataset.train.labels, dataset.num_classes
     if config.noise.labels is not None:
-        given = read_labels(config.noise.labels, len(labels), num_classes, count)
+        given = read_labels(config.noise.labels, labels, num_classes, count)
         return noise.NoisyLabels(
             labels=given[:count],
             clean_labels=labels[:count],
@@ -104,14 +113,20 @@ def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int)
     )
 
 
-def load_task(config: RunConfig) -> Task:
-    """Load the data set, corrupt its labels, hold out the validation samples.
+def load_images(config: RunConfig) -> datasets.ImageDataset:
+    """The data set that `config` names."""
+    return datasets.load_dataset(config.data.dataset, Path(config.data.data_root), download=config.data.download)
+
+
+def load_task(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> Task:
+    """Load the data set, or take the one that `config` names, corrupt its labels, hold out the validation samples.
 
     The order is: the first `limit_train` samples, noise on all of them, then a split per class of the given
     labels with the noise seed, so that runs that differ in the training seed share their data.
     """
     check_names(config)
-    dataset = datasets.load_dataset(config.data.dataset, Path(config.data.data_root), download=config.data.download)
+    if dataset is None:
+        dataset = load_images(config)
     total = len(dataset.train)
     count = min(total, config.data.limit_train or total)
     if config.data.limit_train is not None and config.data.limit_train > total:
@@ -130,7 +145,7 @@ def load_task(config: RunConfig) -> Task:
         image_size=(height, width),
         noisy=noisy,
         positions=kept,
-        train=dataset.train.take(kept),
+        train=dataset.train if len(kept) == total else dataset.train.take(kept),
         given=noisy.labels[kept],
         clean=None if noisy.clean_labels is None else noisy.clean_labels[kept],
         validation=dataset.train.take(held) if len(held) else None,

@@ -1,0 +1,179 @@
+"""One run's data, method and measurements, and the figures made from them."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config import RunConfig
+from ..methods import Method, Run
+from .folder import RunFolder
+from .metrics import (
+    EpochStatistics,
+    Evaluation,
+    attention_figures,
+    best_last_mean,
+    detection_figures,
+    selection_figures,
+    split_shares,
+)
+from .prepare import Task
+
+Part = Literal["test", "validation", "train_in_order"]
+"""A set of images to evaluate, by its loader's name in `Loaders`."""
+
+
+def encoder_shape(config: RunConfig, task: Task) -> dict[str, Any]:
+    """What a backbone was built from, as encoder files name it."""
+    size = {"model": config.model.model, "width": config.model.width}
+    return size | {"channels": task.channels, "image_size": list(task.image_size)}
+
+
+class Record:
+    """A run without its network: what it learns from, what it has measured so far, and where that is written.
+
+    Args:
+        config: of the run.
+        task: its data, N training samples.
+        method: its own, on `device`.
+        statistics: sums over the epoch, of this run.
+        labels: int64 [N], the label table that its steps read, on `device`.
+    """
+
+    folder: RunFolder
+
+    def __init__(self, config: RunConfig, task: Task, method: Method, statistics: EpochStatistics, labels: Tensor):
+        self.config, self.task, self.method = config, task, method
+        self.statistics, self.labels = statistics, labels
+        self.given = labels.clone()
+        self.history: list[dict[str, Any]] = []
+        self.first_step_seconds = 0.0
+
+    def truth(self, part: Part) -> NDArray[np.int64]:
+        """The labels that answers are compared with: int64, one per image. Given ones but for the test set."""
+        if part == "test":
+            return self.task.test.labels
+        labels = self.task.validation_given if part == "validation" else self.task.given
+        assert labels is not None
+        return labels
+
+    def training_figures(self) -> dict[str, Any]:
+        """Figures of the training passes themselves: augmented images, weights changing underway."""
+        statistics, task = self.statistics, self.task
+        predictions = statistics.predictions.cpu().numpy()
+        seen = predictions >= 0
+        figures: dict[str, Any] = {
+            "train_loss": float(statistics.loss_sum) / int(statistics.samples),
+            "train_accuracy_given": float((predictions == task.given)[seen].mean()),
+        }
+        if task.clean is not None:
+            figures |= split_shares(predictions, task.given, task.clean)
+            if statistics.attention is not None:
+                figures |= attention_figures(statistics.attention.cpu().numpy(), task.given != task.clean)
+            figures |= self._correction()
+        return figures
+
+    def selections(self) -> dict[str, Any]:
+        """What the method selected after this epoch, with its precision and recall where true labels are known."""
+        figures = {
+            name: selection_figures(members.cpu().numpy(), labels.cpu().numpy(), self.task.given, self.task.clean)
+            for name, (members, labels) in self.method.selections().items()
+        }
+        return {"selections": figures} if figures else {}
+
+    @torch.no_grad()
+    def _correction(self) -> dict[str, float]:
+        """Share of samples that the method takes for their true class (NAL, section 5.2)."""
+        corrected = self.method.corrected(self.given)
+        if corrected is None or self.task.clean is None:
+            return {}
+        return {"correction_accuracy": float((corrected.cpu().numpy() == self.task.clean).mean())}
+
+    @torch.no_grad()
+    def _estimates(self, run: Run) -> dict[str, Any]:
+        """Write what the method makes of each label, and say how well it tells the wrong ones where they are known."""
+        estimates = self.method.estimates(run)
+        if estimates is None:
+            return {}
+        task = self.task
+        suspected = estimates.suspected.cpu().numpy()
+        columns = {
+            "position": task.positions,
+            "given": task.given,
+            "corrected": estimates.labels.cpu().numpy(),
+            "confidence": estimates.confidence.float().cpu().numpy(),
+            "suspected": suspected,
+        }
+        if estimates.attention is not None:
+            columns["attention"] = estimates.attention.float().cpu().numpy()
+        figures = {"suspected": float(suspected.mean())}
+        if task.clean is not None:
+            columns["true"] = task.clean
+            figures |= detection_figures(suspected, task.given != task.clean)
+        self.folder.write_corrected(columns)
+        return {"label_errors": figures}
+
+    def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:
+        """Figures of the test set, and of the validation set where there is one."""
+        truth = self.truth("test")
+        figures: dict[str, Any] = {
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy(truth),
+            "test_macro_f1": test.macro_f1(truth),
+            "test_class_accuracy": test.class_accuracy(truth, self.task.num_classes),
+        }
+        if self.task.num_classes > 5:
+            figures["test_top5"] = test.top5
+        if validation is not None:
+            figures["validation_accuracy"] = validation.accuracy(self.truth("validation"))
+        return figures
+
+    def summary(self, final: Evaluation, run: Run) -> dict[str, Any]:
+        """What summary.json holds; writes corrected.csv where the method estimates labels.
+
+        Args:
+            final: one evaluation pass over the training set as it stands at the end.
+            run: as the method sees it after the last epoch.
+        """
+        config, task, history = self.config, self.task, self.history
+        summary: dict[str, Any] = {
+            "title": f"{config.method.method} on {config.data.dataset}, {task.noisy.spec}, seed {config.engine.seed}",
+            "run_dir": str(self.folder.path),
+            "epochs": len(history),
+            "network": encoder_shape(config, task),
+            "noise": {
+                "spec": task.noisy.spec,
+                "seed": task.noisy.seed,
+                "requested_rate": task.noisy.requested_rate,
+                "realised_rate": None if task.noisy.clean_labels is None else task.noisy.realised_rate,
+                "sha256": task.noisy.sha256,
+            },
+            "test_accuracy": best_last_mean(history, "test_accuracy"),
+            "test_macro_f1": best_last_mean(history, "test_macro_f1"),
+            "test_class_accuracy": history[-1].get("test_class_accuracy"),  # none in epochs of earlier versions
+            **({"test_top5": best_last_mean(history, "test_top5")} if task.num_classes > 5 else {}),
+            "training_samples": {},
+        }
+        if task.validation is not None:
+            chosen = best_last_mean(history, "validation_accuracy")
+            at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
+            summary["validation_accuracy"] = {**chosen, "test_at_best": at_best["test_accuracy"]}
+        if task.clean is not None:
+            summary["training_samples"] = split_shares(final.predictions, task.given, task.clean)
+            if final.attention is not None:
+                summary["attention"] = attention_figures(final.attention, task.given != task.clean)
+            summary |= self._correction()
+        selections = [{"epoch": epoch["epoch"], **epoch["selections"]} for epoch in history if "selections" in epoch]
+        if selections:
+            summary["selections"] = selections
+        summary |= self._estimates(run)
+        seconds = sum(epoch["seconds"] for epoch in history)
+        summary["throughput"] = {
+            "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
+            "data_wait": sum(epoch["data_wait"] * epoch["seconds"] for epoch in history) / seconds,
+            "first_step_seconds": self.first_step_seconds,
+            "training_seconds": seconds,
+        }
+        return summary

@@ -1,4 +1,4 @@
-"""The command line: fastnoise train | pretrain | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | sweep | study | report | corrupt | inspect | bench | env."""
 
 import contextlib
 import io
@@ -14,8 +14,8 @@ from typing import Any
 import tyro
 
 from . import __version__
-from .config import FIELD_GROUPS, FREE_ON_RESUME, RunConfig
-from .errors import ConfigError, DataError, FastnoiseError, TrainingError, nearest
+from .config import FIELD_GROUPS, FREE_ON_RESUME, RunConfig, located
+from .errors import ConfigError, FastnoiseError, TrainingError, nearest
 from .recipes import recipe
 
 _USAGE = """usage: fastnoise COMMAND [OPTIONS]
@@ -27,6 +27,10 @@ commands:
             scikit-learn's digits with 40 % symmetric label noise
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
+  sweep     train every job of a file with lists and grids, several at once
+  study     what wrong labels of some classes, tasks, labels or values do to the
+            others: multiclass, multitask, multilabel, regression
+  report    one HTML page of a run, a sweep or a study
   corrupt   make noisy labels by name: files, the realised rate, a heat map
   inspect   say what noise lies between two label files
   bench     measure losses, noise, loaders and training steps on this machine
@@ -161,32 +165,7 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
     config: RunConfig = command.run
     if choice.resume is not None:
         return _resumed(command, default, choice.resume), True
-    root = Path(config.data.data_root)
-    named = config.data.data_root != RunConfig().data.data_root
-    needed = config.data.dataset != "digits" and not config.data.dataset.startswith("folder:")
-    if named and needed and not root.is_dir():
-        raise DataError(f"--data-root {root}: no such folder; create it, or drop the option to use ./data")
-    return config.replace(_absolute(config)), False
-
-
-def _absolute(config: RunConfig) -> dict[str, str]:
-    """The paths of a configuration made absolute, so that a run can be resumed from any folder."""
-    paths = {"data_root": str(Path(config.data.data_root).absolute())}
-    if config.data.dataset.startswith("folder:"):
-        folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
-        paths["dataset"] = f"folder:{folder.absolute()}"
-    if "matrix" in config.noise.noise or "posteriors" in config.noise.noise:
-        from .noise.spec import with_absolute_paths
-
-        paths["noise"] = with_absolute_paths(config.noise.noise)
-    if ".py:" in config.method.method:
-        file, _, name = config.method.method.rpartition(":")
-        paths["method"] = f"{Path(file).expanduser().absolute()}:{name}"
-    if config.model.encoder is not None:
-        paths["encoder"] = str(Path(config.model.encoder).expanduser().absolute())
-    if config.noise.labels is not None:
-        paths["labels"] = str(Path(config.noise.labels).absolute())
-    return paths
+    return located(config), False
 
 
 def _train(arguments: Sequence[str], finish: Callable[[dict[str, Any]], None] | None = None) -> int:
@@ -228,6 +207,28 @@ def _parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
     parsed, unknown = _parse(command, arguments, prog)
     _refuse_unknown(unknown, [field.name for field in fields(command)])
     return parsed
+
+
+def _sweep(arguments: Sequence[str]) -> int:
+    from .commands.sweep import SweepCommand, run
+
+    return run(_parsed(SweepCommand, arguments, "fastnoise sweep"))
+
+
+def _study(arguments: Sequence[str]) -> int:
+    from .commands import study
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(study.HELP, end="")
+        return 0
+    name = arguments[0]
+    return study.run(name, _parsed(study.options_type(name), arguments[1:], f"fastnoise study {name}"))
+
+
+def _report(arguments: Sequence[str]) -> int:
+    from .commands.report import ReportCommand, run
+
+    return run(_parsed(ReportCommand, arguments, "fastnoise report"))
 
 
 def _corrupt(arguments: Sequence[str]) -> int:
@@ -276,6 +277,9 @@ def _env(arguments: Sequence[str]) -> int:
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "pretrain": _pretrain,
+    "sweep": _sweep,
+    "study": _study,
+    "report": _report,
     "corrupt": _corrupt,
     "inspect": _inspect,
     "bench": _bench,

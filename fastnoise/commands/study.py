@@ -1,0 +1,41 @@
+"""fastnoise study: the studies of heterogeneous label noise, a command each."""
+
+import sys
+from typing import Any
+
+from ..studies import STUDIES, load_study
+
+HELP = f"""usage: fastnoise study NAME [OPTIONS]
+
+Asks what wrong labels of some classes, tasks, labels or values do to the others: trains
+what the study needs, and writes a figure and its data. A study that was stopped goes on
+with the same command. `--quick` gives a small version.
+
+studies:
+{chr(10).join(f"  {name:<12}{what}" for name, what in STUDIES.items())}
+
+`fastnoise study NAME --help` lists a study's options. Examples:
+  fastnoise study multiclass --quick
+  fastnoise study regression --out angles --jobs 2
+"""
+
+
+def options_type(name: str) -> Any:
+    """The dataclass of a study's options; ConfigError for an unknown study."""
+    return load_study(name).Options
+
+
+def run(name: str, options: Any) -> int:
+    """Run a study; returns 0, or 130 or 143 when stopped by a signal.
+
+    ConfigError, DataError, CheckpointError and TrainingError in one line.
+    """
+    from ..engine import Interrupted
+    from ..engine.display import make_console
+
+    try:
+        load_study(name).run(options, make_console())
+    except Interrupted as stop:
+        print(f"fastnoise: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    return 0

@@ -1,0 +1,96 @@
+"""fastnoise sweep: many training runs from one file, and tables of what came out."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SweepCommand:
+    """Train every job of a sweep, several at once, and write one CSV and tables of mean and standard deviation.
+
+    SPEC.toml holds fields as --config takes them, [grid] with lists of values, [[list]] tables of fields that vary
+    together, and seeds = 3. The same command goes on where a sweep was stopped or killed. Examples:
+      fastnoise sweep SPEC.toml
+      fastnoise sweep SPEC.toml --out sweeps/elr --jobs 4
+      fastnoise sweep SPEC.toml --executor ray --address auto --gpus-per-job 0.25
+    """
+
+    spec: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")] = None
+    """The sweep's file."""
+    out: str | None = None
+    """Folder of the sweep; by default sweeps/ and the name of its file."""
+    jobs: int = 0
+    """Jobs at once on this machine; 0: one per GPU, and without GPUs one per core."""
+    threads: int = 1
+    """torch threads of each job on the CPU. Results depend on it in their last bits, but not on --jobs."""
+    stack: int = 1
+    """Train up to so many runs that differ in seeds and noise alone as one batched computation on the device."""
+    executor: Literal["local", "ray"] = "local"
+    """Where jobs run: processes of this machine, or a Ray cluster (pip install 'fastnoise[ray]'), whose nodes see the
+    folder, the data and fastnoise under the same paths."""
+    address: str | None = None
+    """Address of the Ray cluster, auto for this machine's; by default one is started here."""
+    gpus_per_job: float | None = None
+    """Share of a GPU that Ray reserves for each job, as 0.25; by default 1 where the cluster has GPUs."""
+    cpus_per_job: float | None = None
+    """CPU cores that Ray reserves for each job; by default --threads."""
+    list: bool = False
+    """Print the jobs and their names, run nothing."""
+
+
+def run(command: SweepCommand) -> int:
+    """Do what the command says; returns 0, 1 where jobs failed, 130 or 143 when stopped by a signal."""
+    from ..sweeps import Executor, LocalExecutor, RayExecutor, resolve, run_sweep
+
+    if command.spec is None:
+        raise ConfigError("give the sweep's file, as in fastnoise sweep SPEC.toml")
+    local = command.executor == "local"
+    for flag, value in (
+        ("--address", command.address),
+        ("--gpus-per-job", command.gpus_per_job),
+        ("--cpus-per-job", command.cpus_per_job),
+    ):
+        if local and value is not None:
+            raise ConfigError(f"{flag} is for --executor ray; drop it")
+    if not local and command.jobs:
+        raise ConfigError("--jobs is for this machine's processes; on Ray give --gpus-per-job or --cpus-per-job")
+    spec = Path(command.spec)
+    if command.list:
+        jobs = resolve(spec)
+        for job in jobs:
+            print(job.name, job.describe())
+        print(f"{len(jobs)} jobs")
+        return 0
+    folder = Path("sweeps") / spec.stem if command.out is None else Path(command.out)
+    executor: Executor
+    if local:
+        executor = LocalExecutor(command.jobs, command.threads)
+        executor.warm_up()
+    else:
+        cores = float(command.threads) if command.cpus_per_job is None else command.cpus_per_job
+        executor = RayExecutor(command.address, command.gpus_per_job, cores, command.threads)
+    try:
+        jobs = resolve(spec)
+        from ..engine import Interrupted
+
+        try:
+            result = run_sweep(
+                jobs,
+                folder.absolute(),
+                executor=executor,
+                stack=command.stack,
+                title=spec.stem,
+                spec=spec.read_text(encoding="utf-8"),
+            )
+        except Interrupted as stop:
+            print(f"fastnoise: {stop}", file=sys.stderr)
+            return 128 + stop.signal_number
+    finally:
+        executor.close()
+    return 1 if result.failed else 0

@@ -1,0 +1,257 @@
+"""The page: one HTML document that needs nothing beside it."""
+
+import base64
+import json
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import DataError
+from ..files import write_atomically
+from ..noise.plot import check_plot
+from . import runs, sweeps
+from .charts import Chart, Missing
+from .html import Html, attribute, element, join, plain, table
+from .records import read_json, read_run, read_sweep
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LARGEST_PICTURE = 1 << 24  # bytes
+
+_CSS = """
+:root{color-scheme:light dark;--font:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
+--back:#fff;--ink:#1b1f24;--soft:#59636e;--line:#d5dae0;--card:#f6f8fa;--note:#fff4d6;--link:#2467a8}
+@media(prefers-color-scheme:dark){:root{--back:#14171b;--ink:#e3e7eb;--soft:#9aa4af;--line:#333a42;--card:#1b2026;
+--note:#3a3116;--link:#79b3ea}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:75rem;padding:1.5rem 1.25rem 4rem;background:var(--back);color:var(--ink);
+font:15px/1.5 var(--font);overflow-wrap:anywhere}
+h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}
+h2{font-size:1.15rem;margin:2.25rem 0 .75rem;padding-bottom:.3rem;border-bottom:1px solid var(--line)}
+h3{font-size:1rem;margin:1.5rem 0 .5rem}
+.sub,figcaption,.missing{color:var(--soft)} .sub{margin:0} figcaption b{color:var(--ink)}
+nav{display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin:.75rem 0 0;font-size:.9rem} a{color:var(--link)}
+.columns,.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,32rem),1fr));gap:1.25rem 2rem}
+.figures{grid-auto-flow:row dense;align-items:start}
+.columns h2{margin-top:1.5rem}
+figure{margin:0;min-width:0} figure.wide{grid-column:1/-1} figcaption{font-size:.85rem;margin-bottom:.4rem}
+.plot{overflow-x:auto} .plot svg{display:block;width:100%;height:auto}
+.wide .plot svg{min-width:44rem}
+.plot svg *{stroke-linejoin:round;stroke-linecap:butt}
+.plot img{display:block;max-width:100%;height:auto;background:#fff;border-radius:6px;padding:.5rem}
+.table{overflow-x:auto;margin:0 0 1rem}
+table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
+th,td{text-align:left;vertical-align:top;padding:.22rem .9rem .22rem 0;border-bottom:1px solid var(--line);
+overflow-wrap:normal}
+td{overflow-wrap:anywhere;min-width:3.5rem} th{font-weight:600} td code{white-space:nowrap}
+tbody th{font-weight:400;color:var(--soft)}
+.n{text-align:right;white-space:nowrap}
+.note{background:var(--note);border-radius:6px;padding:.1rem .9rem;margin:1rem 0}
+code,pre{font:.86em/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--card);border-radius:4px}
+code{padding:.1em .3em} pre{padding:.75rem;overflow-x:auto;max-height:24rem}
+details{border-top:1px solid var(--line);padding:.5rem 0} summary{cursor:pointer;font-weight:600}
+details>*:not(summary){margin-top:.5rem}
+.missing{font-size:.875rem} ul.missing{padding-left:1.2rem} footer{margin-top:3rem;color:var(--soft);font-size:.8rem}
+@media print{body{max-width:none} figure{break-inside:avoid}}
+"""
+
+Sections = Sequence[tuple[str, Sequence[Chart | Missing]]]
+
+
+def write_report(folder: Path, out: Path | None = None, png: Path | None = None) -> Path:
+    """Write the report of a run, a sweep or a study, made from its folder alone.
+
+    Args:
+        folder: as `fastnoise train`, `fastnoise sweep` or `fastnoise study` writes it, whole or cut off anywhere.
+        out: the HTML file; by default report.html in `folder`.
+        png: folder for each figure as PNG with its numbers as CSV beside it; made where it is not there.
+
+    Returns:
+        The HTML file's path.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        DataError: `folder` is neither of these, or something cannot be written.
+    """
+    check_plot("a report")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder of a run, a sweep or a study")
+    out = folder / "report.html" if out is None else out
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"--out {out}: no such folder; create it")
+    if out.is_dir():
+        raise DataError(f"--out {out}: that is a folder; name a file, such as {out / 'report.html'}")
+    pictures = _Pictures(png)
+    if (folder / "study.json").is_file():
+        page = _study_page(folder, pictures)
+    elif (folder / "jobs").is_dir():
+        page = _sweep_page(folder, pictures)
+    elif (folder / "config.toml").is_file():
+        page = _run_page(folder, pictures)
+    else:
+        raise DataError(
+            f"{folder} is the folder of no run, sweep or study (no config.toml, jobs or study.json in it); "
+            "give the --run-dir of fastnoise train, or the --out of fastnoise sweep or study"
+        )
+    write_atomically(out, lambda stream: stream.write(page.encode()), DataError)
+    return out
+
+
+class _Pictures:
+    """Where figures go besides the page: each as PNG and CSV in a folder, or nowhere."""
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataError(f"--png {folder}: cannot make the folder: {error.strerror}") from error
+
+    def keep(self, name: str, png: bytes, numbers: bytes) -> None:
+        """Write one figure."""
+        if self.folder is not None:
+            for suffix, content in ((".png", png), (".csv", numbers)):
+                write_atomically(self.folder / f"{name}{suffix}", lambda stream, c=content: stream.write(c), DataError)  # type: ignore[misc]
+
+    def draw(self, sections: Sections) -> Html:
+        """The sections as HTML: charts in two columns, and what cannot be drawn below them with its reason."""
+        parts = []
+        for title, found in sections:
+            charts = [chart for chart in found if isinstance(chart, Chart)]
+            missing = [element("li", reason) for reason in found if not isinstance(reason, Chart)]
+            if self.folder is not None:
+                for chart in charts:
+                    self.keep(chart.name, chart.png(), chart.csv().encode())
+            if charts or missing:
+                parts.append(element("h2", title, id=_anchor(title)))
+            if charts:
+                parts.append(element("div", *(chart.html() for chart in charts), class_="figures"))
+            if missing:
+                parts.append(element("ul", *missing, class_="missing"))
+        return join(parts)
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _document(title: str, subtitle: str, sections: Sequence[str], *body: Html) -> str:
+    """The whole document. Its policy forbids every request and every script, whatever the folder holds."""
+    links = [Html(f"<a {attribute('href', '#' + _anchor(name))}>{join([name])}</a>") for name in sections]
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    made = f"Made by fastnoise {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    page = join(
+        [
+            Html('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'),
+            Html(f'<meta http-equiv="Content-Security-Policy" {attribute("content", policy)}>'),
+            Html('<meta name="viewport" content="width=device-width,initial-scale=1">'),
+            element("title", title),
+            element("style", Html(_CSS)),
+            Html("</head><body>"),
+            element("header", element("h1", title), element("p", subtitle, class_="sub"), element("nav", *links)),
+            element("main", *body),
+            element("footer", made),
+            Html("</body></html>\n"),
+        ]
+    )
+    return str(page)
+
+
+def _drawn(sections: Sections) -> list[str]:
+    return [title for title, found in sections if found]
+
+
+# -- the three kinds of page ---------------------------------------------------------------------------------------
+
+
+def _run_page(folder: Path, pictures: _Pictures) -> str:
+    run = read_run(folder)
+    title = f"{run.config.get('method', 'run')} on {run.config.get('dataset', '?')}, {run.config.get('noise', '?')}"
+    sections = runs.run_sections(run)
+    body = [runs.head(run), pictures.draw(sections), element("h2", "Settings"), runs.appendix(run)]
+    return _document(plain(title), f"Run folder {folder.resolve()}", _drawn(sections), *body)
+
+
+def _sweep_page(folder: Path, pictures: _Pictures) -> str:
+    sweep = read_sweep(folder)
+    spec = folder.resolve() / "sweep.toml"
+    command = f"fastnoise sweep {shlex.quote(str(spec))} --out {shlex.quote(str(folder.resolve()))}"
+    again = element("code", command) if spec.is_file() else join(["the program that began the sweep."])
+    sections = sweeps.sweep_sections(sweep)
+    body = [sweeps.head(sweep, again), sweeps.tables(sweep), pictures.draw(sections)]
+    return _document(f"Sweep {folder.resolve().name}", f"Folder {folder.resolve()}", _drawn(sections), *body)
+
+
+def _study_page(folder: Path, pictures: _Pictures) -> str:
+    """A study: what it found, the figures that it drew with their tables, its settings and its trainings."""
+    problems = []
+    try:
+        study = read_json(folder / "study.json")
+        if not isinstance(study, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError) as error:
+        study, problems = {}, [f"study.json cannot be used: {error}"]
+    body: list[Html] = []
+    if "finding" not in study:
+        problems.append("This study is not done: the same command as before goes on with what is there.")
+    if problems:
+        body.append(element("div", *(element("p", problem) for problem in problems), class_="note", role="status"))
+    if study.get("text"):
+        body.append(element("p", study["text"]))
+    body += [element("h2", "Figures", id="figures"), *_saved_figures(folder, pictures)]
+    if (folder / "jobs").is_dir():
+        sweep = read_sweep(folder)
+        body += [
+            element("h2", "Trainings"),
+            sweeps.head(sweep, join(["the command that began the study."])),
+            sweeps.tables(sweep),
+        ]
+    for name in ("finding", "settings"):
+        if isinstance(study.get(name), dict):
+            body += [
+                element("h2", name.capitalize()),
+                table([(key.replace("_", " "), _words(value)) for key, value in study[name].items()]),
+            ]
+    name = f"Study {study.get('study', folder.resolve().name)}"
+    return _document(plain(name), f"Folder {folder.resolve()}", ["Figures"], *body)
+
+
+def _saved_figures(folder: Path, pictures: _Pictures) -> list[Html]:
+    """The PNG files of a folder that have a CSV of the same name beside them, then the numbers in its CSV files."""
+    parts: list[Html] = []
+    for path in sorted(folder.glob("*.png")):
+        numbers = path.with_suffix(".csv")
+        if not numbers.is_file():
+            continue
+        if path.stat().st_size > _LARGEST_PICTURE or not (picture := path.read_bytes()).startswith(_PNG):
+            parts.append(element("p", f"{path.name} is no PNG file that can be shown."))
+            continue
+        text = numbers.read_bytes()
+        pictures.keep(path.stem, picture, text)
+        source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+        image = Html(f'<img {attribute("alt", path.stem)} src="{source}">')
+        caption = element("figcaption", element("b", f"{path.name}."), f" Its numbers are in {numbers.name}.")
+        parts.append(element("figure", caption, element("div", image, class_="plot"), class_="wide"))
+    parts = parts or [element("p", "No figure has been drawn yet.", class_="missing")]
+    for path in sorted(folder.glob("*.csv")):
+        if path.name != "results.csv" and (rows := _csv_rows(path.read_bytes())):
+            parts.append(sweeps.rows_table(f"Numbers in {path.name}", rows))
+    return parts
+
+
+def _csv_rows(content: bytes) -> list[list[str]]:
+    import csv
+
+    try:
+        return list(csv.reader(content.decode("utf-8", "replace").splitlines()))
+    except csv.Error:
+        return []
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

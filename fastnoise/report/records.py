@@ -1,0 +1,316 @@
+"""Reading run, sweep and study folders: whatever they hold is taken as data, and what cannot be read is noted."""
+
+import csv
+import json
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import FIELD_GROUPS, FREE_ON_RESUME
+from ..errors import ConfigError, DataError
+from ..noise import NoisyLabels
+from .html import plain
+
+_LARGEST = 1e100  # number that is drawn; a loss in float32 ends at 3e38
+_DEEPEST = 20  # levels of a JSON document
+_INTEGER_COLUMNS, _FLOAT_COLUMNS = ("position", "given", "corrected", "true"), ("confidence", "attention")
+
+
+@dataclass
+class RunRecord:
+    """What a run folder holds. A file that is missing or damaged leaves its field empty and a line in `problems`."""
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One dictionary per epoch, rising epochs."""
+    summary: dict[str, Any] | None = None
+    """None: the run hasn't ended."""
+    labels: NoisyLabels | None = None
+    corrected: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Columns of corrected.npz, [n] each."""
+    error: str = ""
+    """What a failed job of a sweep left in error.txt."""
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int | None:
+        """How many epochs the run was to have."""
+        value = self.config.get("epochs")
+        return value if type(value) is int else None
+
+    def series(self, key: str) -> tuple[list[int], list[float]]:
+        """Epochs and values of a figure of metrics.jsonl, where it has a finite one."""
+        found = [(epoch["epoch"], value) for epoch in self.history if (value := number(epoch.get(key))) is not None]
+        return [epoch for epoch, _ in found], [value for _, value in found]
+
+    def figure(self, *keys: str) -> float | None:
+        """A number of summary.json, by the keys that lead to it."""
+        value: Any = self.summary
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return number(value)
+
+    @property
+    def num_classes(self) -> int:
+        """C, as far as the folder tells."""
+        return _classes(self.corrected) if self.labels is None else self.labels.num_classes
+
+    def training_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None] | None:
+        """Given and, where known, true labels [n] of the training samples, without those held out for validation."""
+        if self.labels is None:
+            return None
+        kept = self.corrected.get("position")
+        if kept is None:
+            from ..data import stratified_split
+
+            fraction, seed = number(self.config.get("val_fraction")), self.config.get("noise_seed")
+            if fraction is None or not 0 <= fraction < 1 or type(seed) is not int or seed < 0:
+                return None
+            kept, _ = stratified_split(self.labels.labels, fraction, seed)
+        kept = kept.astype(np.int64)
+        clean = self.labels.clean_labels
+        return self.labels.labels[kept], None if clean is None else clean[kept]
+
+
+def number(value: Any) -> float | None:
+    """A number that an axis has room for, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        return None
+    return float(value)
+
+
+def read_run(path: Path, *, arrays: bool = True) -> RunRecord:
+    """Read a run folder; without `arrays` its labels stay unread, which curves do without."""
+    from ..engine import RunFolder
+
+    folder, run = RunFolder(path), RunRecord(path)
+    run.config = _read(run, folder.config, lambda file: tomllib.loads(file.read_text(encoding="utf-8")), {}, dict)
+    run.environment = _read(run, folder.environment, read_json, [], list)
+    run.environment = [start for start in run.environment if isinstance(start, dict)]
+    if folder.metrics.exists():
+        lines = _read(run, folder.metrics, lambda file: file.read_bytes().splitlines(), [], list)
+        run.history = _history(run, lines)
+    if folder.summary.exists():
+        run.summary = _read(run, folder.summary, read_json, None, dict)
+    if arrays:
+        run.labels = _read(run, folder.labels, NoisyLabels.load, None, NoisyLabels)
+        corrected = folder.corrected.with_suffix(".npz")
+        if corrected.exists():
+            run.corrected = _read(run, corrected, _read_columns, {}, dict)
+            if run.corrected and run.labels is not None and not _belong(run.corrected, run.labels):
+                run.problems.append(f"{corrected.name} is not of the labels in {folder.labels.name}: left out")
+                run.corrected = {}
+    return run
+
+
+def _read(run: RunRecord, path: Path, read: Callable[[Path], Any], default: Any, kind: type) -> Any:
+    """What `read` makes of a file; `default` and a problem where that is not of `kind`."""
+    try:
+        content = read(path)
+        if isinstance(content, kind):
+            return content
+        reason = f"it holds a {type(content).__name__}"
+    except FileNotFoundError:
+        reason = "it is not there"
+    except Exception as error:  # damaged and foreign files make readers raise whatever they meet
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+    run.problems.append(f"{path.name} cannot be used: {reason}")
+    return default
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document; ValueError for one that is none or nested beyond use, OSError."""
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+def _parsed(text: str | bytes) -> Any:
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [part for parts in inner for part in parts]
+    if level:
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _history(run: RunRecord, lines: list[bytes]) -> list[dict[str, Any]]:
+    """The epochs of metrics.jsonl. A kill may cut its last line off; the last line of an epoch counts."""
+    epochs: dict[int, dict[str, Any]] = {}
+    damaged = 0
+    for line in lines:
+        try:
+            epoch = _parsed(line)
+            if not isinstance(epoch, dict) or type(epoch.get("epoch")) is not int or not 0 < epoch["epoch"] <= 10**9:
+                raise ValueError("no epoch")
+        except ValueError:
+            damaged += 1
+            continue
+        epochs[epoch["epoch"]] = epoch
+    if damaged:
+        run.problems.append(f"metrics.jsonl: {damaged} of {len(lines)} lines cannot be read and are left out")
+    return [epochs[place] for place in sorted(epochs)]
+
+
+def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of corrected.npz, checked for form; nothing in it is executed."""
+    with np.load(path, allow_pickle=False) as file:
+        columns = {name: file[name] for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS, "suspected") if name in file.files}
+    length = len(columns["given"])
+    for name, column in columns.items():
+        kinds = "iu" if name in _INTEGER_COLUMNS else "f" if name in _FLOAT_COLUMNS else "b"
+        if column.shape != (length,) or column.dtype.kind not in kinds:
+            raise DataError(f"{name} is {column.dtype} {list(column.shape)}")
+        if kinds == "iu" and length and column.min() < 0:
+            raise DataError(f"{name} has negative entries")
+        if kinds == "f" and not ((column >= 0) & (column <= 1)).all():
+            raise DataError(f"{name} has entries outside 0 to 1")
+    if missing := {"position", "corrected", "confidence", "suspected"} - set(columns):
+        raise DataError(f"it lacks {', '.join(sorted(missing))}")
+    return columns
+
+
+def _belong(columns: dict[str, NDArray[Any]], labels: NoisyLabels) -> bool:
+    """Whether the columns of corrected.npz are of samples in `labels`, with these given and true labels."""
+    positions = columns["position"]
+    if len(positions) and positions.max() >= len(labels.labels):
+        return False
+    positions = positions.astype(np.int64)
+    true = labels.clean_labels
+    return (
+        _classes(columns) <= labels.num_classes
+        and np.array_equal(columns["given"], labels.labels[positions])
+        and ("true" not in columns or (true is not None and np.array_equal(columns["true"], true[positions])))
+    )
+
+
+def _classes(columns: dict[str, NDArray[Any]]) -> int:
+    """One more than the largest class in the columns of corrected.npz."""
+    names = [name for name in ("given", "corrected", "true") if name in columns and len(columns[name])]
+    return max((int(columns[name].max()) + 1 for name in names), default=0)
+
+
+# -- sweeps --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SweepRecord:
+    """What the folder of a sweep holds."""
+
+    path: Path
+    jobs: list[RunRecord]
+    varied: tuple[str, ...]
+    """Fields of the configuration in which jobs differ, without seeds."""
+    tables: str = ""
+    """tables.md."""
+    results: list[list[str]] = field(default_factory=list)
+    """results.csv, its header first."""
+    problems: list[str] = field(default_factory=list)
+
+    def groups(self, fields: tuple[str, ...] | None = None) -> dict[tuple[str, ...], list[RunRecord]]:
+        """Jobs by their values of `fields` (by default all that vary): numbers in their order, words as they came."""
+        fields = self.varied if fields is None else fields
+        found: dict[tuple[str, ...], list[RunRecord]] = {}
+        for job in self.jobs:
+            found.setdefault(tuple(_shown(job.config.get(name, "-")) for name in fields), []).append(job)
+        ranks = [ranking(sorted({key[place] for key in found})) for place in range(len(fields))]
+        return dict(
+            sorted(found.items(), key=lambda item: [rank[key] for rank, key in zip(ranks, item[0], strict=True)])
+        )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else plain(value)
+
+
+def ranking(values: list[str]) -> dict[str, float]:
+    """Places of a field's values: the numbers themselves where they are numbers, or rates of one kind of noise."""
+    try:
+        return {value: float(value) for value in values}
+    except ValueError:
+        pass
+    rates = _rates(values)
+    return rates or {value: place for place, value in enumerate(values)}
+
+
+def is_numeric(values: list[str]) -> bool:
+    """Whether `ranking` found numbers that stand for more than an order."""
+    try:
+        return all(math.isfinite(float(value)) for value in values)
+    except ValueError:
+        return _rates(values) is not None
+
+
+def _rates(values: list[str]) -> dict[str, float] | None:
+    """The rates of noise specs that differ in nothing else; "none" is a rate of 0."""
+    from dataclasses import replace
+
+    from ..noise import parse
+
+    try:
+        specs = {value: parse(value) for value in values}
+    except ConfigError:
+        return None
+    noisy = [spec for spec in specs.values() if spec.kind != "none"]
+    if any(spec.rate is None for spec in noisy) or len({replace(spec, rate=0.5) for spec in noisy}) != 1:
+        return None
+    return {value: spec.rate or 0.0 for value, spec in specs.items()}
+
+
+def read_sweep(path: Path) -> SweepRecord:
+    """Read the folder of a sweep: its jobs as runs without arrays, its tables and results."""
+    jobs = []
+    for folder in sorted((path / "jobs").iterdir()):
+        if not folder.is_dir():
+            continue
+        job = read_run(folder, arrays=False)
+        if not (folder / "config.toml").exists():  # a job of a study that is no training run of the trainer's
+            job.problems.clear()
+        if (folder / "error.txt").is_file():
+            job.error = _read(job, folder / "error.txt", lambda file: file.read_text(errors="replace"), "", str) or "?"
+        jobs.append(job)
+    sweep = SweepRecord(path, jobs, _varied(path, jobs))
+    if (path / "tables.md").is_file():
+        sweep.tables = (path / "tables.md").read_text(encoding="utf-8", errors="replace")
+    if (path / "results.csv").is_file():
+        text = (path / "results.csv").read_text(encoding="utf-8", errors="replace")
+        try:
+            sweep.results = list(csv.reader(text.splitlines()))
+        except csv.Error as error:
+            sweep.problems.append(f"results.csv cannot be used: {error}")
+    return sweep
+
+
+def _varied(path: Path, jobs: list[RunRecord]) -> tuple[str, ...]:
+    """The fields that a sweep varies: those its spec names, else the first of the configuration that tell jobs apart.
+
+    Fields that follow from others, as a recipe's numbers follow from the method, are none.
+    """
+    names = [name for name in FIELD_GROUPS if name not in FREE_ON_RESUME and name not in ("seed", "noise_seed")]
+    try:
+        spec = tomllib.loads((path / "sweep.toml").read_text(encoding="utf-8"))
+        tables = spec.get("list", [])
+        asked = {str(key).replace("-", "_") for part in [spec.get("grid", {}), *tables] for key in part}
+        names = [name for name in names if name in asked]
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    known = [job for job in jobs if job.config]
+    chosen: list[str] = []
+    groups = 1
+    for name in names:
+        refined = len({tuple(str(job.config.get(field, "-")) for field in (*chosen, name)) for job in known})
+        if refined > groups:
+            chosen.append(name)
+            groups = refined
+    return tuple(chosen)

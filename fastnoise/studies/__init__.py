@@ -1,0 +1,26 @@
+"""Studies of heterogeneous label noise (Khanal and Kanan 2021), one command each: what wrong labels of some classes,
+tasks, labels or values do to the others.
+
+A study is a module with `Options`, a dataclass of the command line's options, and `run(options, console)`, which trains
+what is missing and returns the study's folder with figure.png, figure.csv and study.json.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from ..errors import ConfigError, nearest
+
+STUDIES = {
+    "multiclass": "noise in all classes but one; MNIST or CIFAR-10 (Figure 4)",
+    "multitask": "noise in one of two tasks of a shared network; CIFAR-100 (Figure 5)",
+    "multilabel": "noise in a group of labels; COCO, or several MNIST digits on a canvas (Figure 6)",
+    "regression": "noise in a range of targets; the rotation angle of MNIST digits",
+}
+"""Name, which is that of the module too -> what it studies."""
+
+
+def load_study(name: str) -> ModuleType:
+    """The module of a study; ConfigError for an unknown one."""
+    if name not in STUDIES:
+        raise ConfigError(f"unknown study {name!r}; {nearest(name, list(STUDIES))}")
+    return import_module(f".{name}", __name__)

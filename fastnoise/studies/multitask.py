@@ -1,0 +1,264 @@
+"""What wrong labels of one task do to another that shares its network (Khanal and Kanan 2021, sections 3.2, 4.2 and
+5.2, Figure 5).
+
+The classes of CIFAR-100 are split at random into two tasks of 50, three times. A ResNet18 of double width with Mish and
+a head for each task gets a batch of each in turn, and the two cross-entropies are summed. Labels of task 2 are replaced
+within the task with probability p; those of task 1, and all that validate and test, stay right. The model is that of
+the epoch with the lowest validation loss of task 1, on a tenth of its training images. The single-task baseline is the
+same network with the first head alone, and what task 1 gains over it is the transfer.
+
+What the paper leaves open is ours: the 12 values of p, 200 epochs of batches of 128, SGD with Nesterov momentum 0.9 at
+0.05 down a cosine, weight decay 5e-4, crop and flip.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from ..errors import ConfigError
+from .base import (
+    StudyFolder,
+    StudyOptions,
+    announce,
+    draw_line,
+    mean_sd,
+    new_figure,
+    run_jobs,
+    save_figure,
+    workers,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    from ..sweeps import Job, SweepResult
+    from .multitask_training import MultiTask
+
+FUNCTION = "fastnoise.studies.multitask_training:train"
+
+FULL: dict[str, Any] = {
+    "rates": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+    "repeats": 3,
+    "epochs": 200,
+    "limit_train": None,
+    "width": 2.0,
+    "batch_size": 128,
+    "learning_rate": 0.05,
+}
+QUICK: dict[str, Any] = {
+    "rates": (0.0, 0.6, 1.0),
+    "repeats": 1,
+    "epochs": 8,
+    "limit_train": 3000,
+    "width": 0.125,
+    "batch_size": 32,
+    "learning_rate": 0.03,
+}
+PUBLISHED = {"baseline": 0.7563, "task1": 0.7950, "task2": 0.809}
+"""Test accuracies at p = 0 (section 5.2)."""
+
+
+@dataclass(frozen=True)
+class Options(StudyOptions):
+    """Wrong labels in one of two tasks of a shared network: does the other lose what it gains from it? (Khanal and
+    Kanan 2021, Figure 5)
+
+    --quick trains 4 networks in three minutes on two free CPU cores; they are too narrow for much transfer. The full
+    study trains 39 networks on CIFAR-100, which takes 4.6e18 floating-point operations: 13 hours at 100 TFLOP/s on a
+    GPU, 640 days of a CPU core at 0.16 s per image. How long it takes here is measured and said first. Examples:
+      fastnoise study multitask --quick
+      fastnoise study multitask
+      fastnoise study multitask --rates 0 0.5 1 --repeats 1 --width 1
+    """
+
+    dataset: str = "cifar100"
+    """Data set whose classes are split into two tasks: cifar100, cifar10, mnist, digits or folder:PATH."""
+    rates: tuple[float, ...] | None = None
+    """Probabilities p of a wrong label in task 2: 12 from 0 to 1 by default, with --quick three; 0 is always there."""
+    repeats: int | None = None
+    """Splits of the classes, each with weights and noise of its own: 3 by default, with --quick one."""
+    epochs: int | None = None
+    """Epochs of each training: 200 by default, with --quick 8."""
+    limit_train: int | None = None
+    """Training images of each task: all by default, with --quick 3000."""
+    width: float | None = None
+    """Factor on the channels of ResNet18: 2 by default, with --quick 0.125."""
+    batch_size: int | None = None
+    """Images of each task in a step: 128 by default, with --quick 32."""
+    learning_rate: float | None = None
+    """Learning rate at the start: 0.05 by default, with --quick 0.03."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, ("repeats", "epochs", "limit_train", "batch_size"), ("width", "learning_rate"))
+
+
+def check_ranges(options: Any, counts: tuple[str, ...], sizes: tuple[str, ...]) -> None:
+    """Refuse rates outside [0, 1], counts below 1 and sizes that aren't positive, where they are given."""
+    for rate in options.rates or ():
+        if not 0 <= rate <= 1:
+            raise ConfigError(f"--rates must lie in [0, 1], not {rate}")
+    for name in (*counts, *sizes):
+        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is not None and not (value >= 1 if name in counts else 0 < value < math.inf):
+            raise ConfigError(f"{flag} must be {'at least 1' if name in counts else 'positive'}, not {value}")
+
+
+def chosen(options: Any, full: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a full or quick study, with those that the options give in their place; rates rise from 0."""
+    settings = dict(quick if options.quick else full)
+    settings |= {name: value for name in settings if (value := getattr(options, name)) is not None}
+    return settings | {"rates": sorted({0.0, *settings["rates"]})}
+
+
+def run(options: Options, console: Console) -> Path:
+    """Train the study's networks and write its figure; returns its folder.
+
+    figure.csv has a row per probability, runs.csv one per network.
+    """
+    settings = {"dataset": options.dataset, "seed": options.seed, **chosen(options, FULL, QUICK)}
+    folder = StudyFolder.open("multitask", options, settings)
+    jobs = _jobs(settings, options)
+    _announce(folder, jobs, options, console)
+    runs = _runs(run_jobs(folder, jobs, options, console))
+    write_table(folder.path / "runs.csv", runs)
+    points = _points(runs)
+    write_table(folder.table, points)
+    _draw(folder.figure, settings, points)
+    finding, text = _finding(points, published=options.dataset == "cifar100" and not options.quick)
+    folder.finish(finding, text)
+    console.print(text, highlight=False, soft_wrap=True)
+    console.print(f"figure: {folder.figure}, its data beside it", highlight=False, soft_wrap=True)
+    return folder.path
+
+
+def _jobs(settings: dict[str, Any], options: Options) -> "list[Job]":
+    """One job per probability and split, and for each split the baseline; these are shorter, and so come last."""
+    from ..sweeps import make_jobs
+
+    configs = []
+    for tasks, rates in ((2, settings["rates"]), (1, [0.0])):
+        for seed in range(options.seed, options.seed + settings["repeats"]):
+            for rate in rates:
+                config = {
+                    **{name: value for name, value in settings.items() if name not in ("rates", "repeats")},
+                    "optimizer": "sgd:momentum=0.9,nesterov",
+                    "weight_decay": 5e-4,
+                    "schedule": "cosine",
+                    "data_root": str(Path(options.data_root).absolute()),
+                    "download": options.download,
+                    "device": options.device,
+                    "tasks": tasks,
+                    "rate": rate,
+                    "seed": seed,
+                }
+                configs.append(({"tasks": tasks, "rate": rate}, config))
+    return make_jobs(configs, function=FUNCTION)
+
+
+def _announce(folder: StudyFolder, jobs: "list[Job]", options: Options, console: Console) -> None:
+    """Say how long the study will take, by the steps of a network that is then thrown away."""
+    from .multitask_training import MultiTask
+
+    shared = MultiTask(dict(jobs[0].fields))
+    announce(
+        console,
+        folder,
+        jobs,
+        steps=lambda job: _steps(job, shared),
+        seconds_per_step=shared.training.seconds_per_step(*next(shared.batches(0))),
+        workers=workers(options),
+    )
+
+
+def _steps(job: "Job", shared: "MultiTask") -> float:
+    """Steps of two batches; an image that is only looked at counts as a third of one that is trained on."""
+    tasks, epochs = job.fields["tasks"], job.fields["epochs"]
+    trained = epochs * shared.loaders[0].num_batches * tasks
+    looked_at = epochs * len(shared.tasks[0].validation) + 2 * sum(len(task.test) for task in shared.tasks[:tasks])
+    return (trained + looked_at / 3 / job.fields["batch_size"]) / 2
+
+
+def _runs(result: "SweepResult") -> list[dict[str, Any]]:
+    """A row per network that is shared, with its split's baseline."""
+    alone = {job.fields["seed"]: result.summary(job.name)["task1"] for job in result.jobs if job.varied["tasks"] == 1}
+    rows = []
+    for job in result.jobs:
+        if job.varied["tasks"] == 2:
+            found, seed = result.summary(job.name), job.fields["seed"]
+            rows.append(
+                {
+                    "rate": job.varied["rate"],
+                    "seed": seed,
+                    "baseline": alone[seed],
+                    "task1": found["task1"],
+                    "task2": found["task2"],
+                    "gain": found["task1"] - alone[seed],
+                    "best_epoch": found["best_epoch"],
+                    "last_task1": found["last_task1"],
+                    "last_task2": found["last_task2"],
+                    "run": job.name,
+                }
+            )
+    return sorted(rows, key=lambda row: (row["rate"], row["seed"]))
+
+
+def _points(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means and standard deviations over the splits, per probability."""
+    points = []
+    for rate in sorted({row["rate"] for row in runs}):
+        rows = [row for row in runs if row["rate"] == rate]
+        point: dict[str, Any] = {"rate": rate, "splits": len(rows)}
+        for name in ("baseline", "task1", "task2", "gain"):
+            point[name], point[f"{name}_sd"] = mean_sd([row[name] for row in rows])
+        points.append(point)
+    return points
+
+
+def _draw(path: Path, settings: dict[str, Any], points: list[dict[str, Any]]) -> None:
+    splits = points[0]["splits"]
+    title = f"Two tasks of {settings['dataset']}, wrong labels in task 2 ({splits} split{'s' * (splits > 1)})"
+    figure, (left, right) = new_figure(columns=2, title=title, share_y=False)
+    x = [point["rate"] for point in points]
+
+    def line(axes: Any, name: str, label: str, role: Any) -> None:
+        mean, spread = ([100 * point[name + suffix] for point in points] for suffix in ("", "_sd"))
+        draw_line(axes, x, mean, spread, label=label, role=role)
+
+    line(left, "task1", "task 1, shared network", "clean")
+    line(left, "task2", "task 2, wrong labels", "corrupted")
+    line(left, "baseline", "task 1 alone", "baseline")
+    left.set(xlabel="probability p of a wrong label in task 2", ylabel="test accuracy (%)")
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    line(right, "gain", "task 1, shared minus alone", "clean")
+    right.axhline(0, color="#009E73", linestyle=":", linewidth=1.8)
+    right.set(xlabel="probability p of a wrong label in task 2", ylabel="transfer gain of task 1 (points)")
+    save_figure(figure, path)
+
+
+def _finding(points: list[dict[str, Any]], *, published: bool) -> tuple[dict[str, Any], str]:
+    first, last = points[0], points[-1]
+    text = (
+        f"task 1 alone {first['baseline']:.2%}; shared it gains {100 * first['gain']:+.2f} points at p = 0 and "
+        f"{100 * last['gain']:+.2f} at p = {last['rate']:g}, where task 2 falls from {first['task2']:.2%} "
+        f"to {last['task2']:.2%}"
+    )
+    finding = {
+        "baseline": first["baseline"],
+        "gain_at_0": first["gain"],
+        "gain_at_last": last["gain"],
+        "task2_at_0": first["task2"],
+        "task2_at_last": last["task2"],
+        "last_rate": last["rate"],
+    }
+    if published:
+        finding["published"] = PUBLISHED
+        text += (
+            f"\npublished at p = 0: {PUBLISHED['baseline']:.2%} alone, task 1 {PUBLISHED['task1']:.2%}, "
+            f"task 2 {PUBLISHED['task2']:.1%}; differences {100 * (first['baseline'] - PUBLISHED['baseline']):+.2f}, "
+            f"{100 * (first['task1'] - PUBLISHED['task1']):+.2f}, {100 * (first['task2'] - PUBLISHED['task2']):+.2f}"
+        )
+    return finding, text

@@ -1,0 +1,238 @@
+"""Where a sweep's tasks run: in processes of this machine, or on a Ray cluster."""
+
+import logging
+import os
+import select
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import ConfigError
+from .forkserver import ForkServer
+from .job import Task
+from .spec import Job
+
+
+class Ended(NamedTuple):
+    """How a task ended."""
+
+    number: int
+    code: int | None
+    """Exit code of its process, -N for signal N; None where even that is lost."""
+    message: str = ""
+    """What is known where the exit code is lost."""
+
+
+class Executor(Protocol):
+    """Runs tasks, each in a process of its own. The sweep gives each task a number."""
+
+    slots: int
+    """How many tasks to hand over before one has ended."""
+
+    def open(self, jobs: Sequence[Job]) -> str:
+        """Get ready for a sweep of `jobs`; returns a line on what it runs on."""
+
+    def start(self, number: int, task: Task) -> None:
+        """Take a task."""
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Tasks that ended since the last call; waits for one, so long at most."""
+
+    def stop(self) -> None:
+        """Ask running tasks to save their state and end (SIGTERM); those that have not begun never will."""
+
+    def close(self) -> None:
+        """Kill what still runs, free everything."""
+
+
+class LocalExecutor:
+    """Processes of this machine, several at once.
+
+    Args:
+        jobs: tasks at once; 0: one per GPU, and without GPUs one per core. With several GPUs they go round.
+        threads: torch threads of each task. How torch splits a sum depends on it, so a CPU's results can differ in
+            their last bits between numbers of threads, but not between numbers of jobs.
+    """
+
+    def __init__(self, jobs: int = 0, threads: int = 1):
+        if jobs < 0 or threads < 1:
+            raise ConfigError(f"--jobs must be 0 or more and --threads positive, not {jobs} and {threads}")
+        self.jobs, self.threads, self.slots = jobs, threads, jobs
+        self._server: ForkServer | None = None
+        self._slot_of: dict[int, int] = {}
+        self._gpus: list[str] = []
+
+    def warm_up(self) -> None:
+        """Begin with what takes seconds and needs nothing of a sweep, while the caller goes on; `close` ends it."""
+        if self._server is None:
+            self._server = ForkServer(self.threads)
+
+    def open(self, jobs: Sequence[Job]) -> str:
+        wanted = {str(job.fields.get("device", "auto")) for job in jobs}
+        if wanted != {"cpu"}:
+            import torch
+
+            if torch.cuda.is_available():
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+                movable = wanted <= {"auto", "cpu", "cuda"}
+                self._gpus = visible.split(",") if movable else [""] * torch.cuda.device_count()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.slots = self.jobs or len(self._gpus) or max(1, cores // self.threads)
+        where = f"{len(self._gpus)} GPU{'s' * (len(self._gpus) > 1)}" if self._gpus else f"{cores} CPU cores"
+        return f"{self.slots} at once on {where}, {self.threads} torch thread{'s' * (self.threads > 1)} each"
+
+    def start(self, number: int, task: Task) -> None:
+        slot = min(set(range(self.slots)) - set(self._slot_of.values()))
+        self._slot_of[number] = slot
+        if len(self._gpus) > 1 and self._gpus[0]:
+            task = replace(task, devices=self._gpus[slot % len(self._gpus)])
+        if self._server is not None and not self._server.alive and not self._server.running:
+            self._server.close()
+            self._server = None
+        self.warm_up()
+        assert self._server is not None
+        self._server.start(number, task)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        if self._server is None or not select.select([self._server], [], [], seconds)[0]:
+            return []
+        ended = [Ended(number, code) for number, code in self._server.ended()]
+        for end in ended:
+            del self._slot_of[end.number]
+        return ended
+
+    def stop(self) -> None:
+        if self._server is not None:
+            for number in self._server.running:
+                self._server.signal(number, signal.SIGTERM)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._slot_of.clear()
+
+
+class RayExecutor:
+    """A Ray cluster, by its own scheduler. All nodes see the sweep's folder, the data and fastnoise under equal paths.
+
+    Ray runs a task again whose node or worker was lost, twice at most; it goes on from its checkpoint.
+
+    Args:
+        address: of a running cluster, `auto` for the one of this machine; None starts one here.
+        gpus_per_job: share of a GPU for each task, as 0.25; None: 1 in a cluster with GPUs, else 0.
+        cpus_per_job: CPU cores reserved for each task.
+        threads: torch threads of each task, as in LocalExecutor.
+    """
+
+    slots = 256
+    """Tasks that Ray has in hand: more than it needs to plan, few enough that asking after them stays cheap."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        gpus_per_job: float | None = None,
+        cpus_per_job: float = 1.0,
+        threads: int = 1,
+    ):
+        if (gpus_per_job is not None and gpus_per_job < 0) or cpus_per_job < 0 or threads < 1:
+            raise ConfigError(
+                f"--gpus-per-job and --cpus-per-job must be 0 or more and --threads positive, "
+                f"not {gpus_per_job}, {cpus_per_job} and {threads}"
+            )
+        self.address, self.gpus_per_job, self.cpus_per_job = address, gpus_per_job, cpus_per_job
+        self.threads = threads
+        self._numbers: dict[Any, int] = {}
+        self._ours = False
+        self._stop: Path | None = None
+        """File whose being there asks tasks to stop: Ray's own cancelling does not reach a worker that waits."""
+
+    def open(self, jobs: Sequence[Job]) -> str:
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("--executor ray needs Ray: pip install 'fastnoise[ray]'") from None
+        if not ray.is_initialized():
+            try:
+                ray.init(
+                    address=self.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
+                )
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"--address {self.address}: no Ray cluster there: {_first_line(error)}") from error
+            self._ours = True
+        self._ray = ray
+        resources = ray.cluster_resources()
+        gpus = resources.get("GPU", 0)
+        share = self.gpus_per_job if self.gpus_per_job is not None else float(gpus > 0)
+        if share > gpus or self.cpus_per_job > resources.get("CPU", 0):
+            self.close()
+            raise ConfigError(
+                f"no Ray task fits: it asks for {share:g} GPUs and {self.cpus_per_job:g} cores, and the whole cluster "
+                f"has {gpus:g} and {resources.get('CPU', 0):g}; lower --gpus-per-job or --cpus-per-job"
+            )
+        self._remote = ray.remote(num_cpus=self.cpus_per_job, num_gpus=share, max_retries=2)(_run_on_ray)
+        return f"Ray cluster of {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} cores, {gpus:g} GPUs"
+
+    def start(self, number: int, task: Task) -> None:
+        if self._stop is None:
+            self._stop = task.folder / "stop"
+            self._stop.unlink(missing_ok=True)  # one that a killed sweep left
+        self._numbers[self._remote.remote(task.to_json(), self.threads, str(self._stop))] = number
+
+    def wait(self, seconds: float) -> list[Ended]:
+        if not self._numbers:
+            return []
+        ready, _ = self._ray.wait(list(self._numbers), num_returns=1, timeout=seconds)
+        ended = []
+        for reference in ready:
+            number = self._numbers.pop(reference)
+            try:
+                ended.append(Ended(number, self._ray.get(reference)))
+            except self._ray.exceptions.RayError as error:
+                ended.append(Ended(number, None, _first_line(error)))
+        return ended
+
+    def stop(self) -> None:
+        if self._stop is not None:
+            self._stop.touch()
+
+    def close(self) -> None:
+        for reference in self._numbers:
+            self._ray.cancel(reference, force=True)
+        self._numbers.clear()
+        if self._stop is not None:
+            self._stop.unlink(missing_ok=True)
+            self._stop = None
+        if self._ours:
+            self._ray.shutdown()
+            self._ours = False
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+_servers: dict[int, ForkServer] = {}
+
+
+def _run_on_ray(content: dict[str, Any], threads: int, stop: str) -> int:
+    """A task inside a Ray worker, which keeps a fork server for the tasks that follow; returns its exit code.
+
+    Once the file `stop` is there, a task that has not begun never does, and one that runs is asked to save its state.
+    """
+    task = replace(Task.from_json(content), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if os.path.exists(stop):
+        return -signal.SIGTERM
+    server = _servers.get(threads)
+    if server is None or not server.alive:
+        server = _servers[threads] = ForkServer(threads)
+    server.start(0, task)
+    asked = False
+    while True:
+        if select.select([server], [], [], 0.5)[0] and (ended := server.ended()):
+            return ended[0][1]
+        if not asked and os.path.exists(stop):
+            asked = True
+            server.signal(0, signal.SIGTERM)

@@ -1,0 +1,219 @@
+"""One task of a sweep inside the process that it has for itself: a run, or several stacked ones."""
+
+import contextlib
+import fcntl
+import importlib
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..errors import ConfigError, FastnoiseError
+from ..files import write_json, write_text
+from .spec import Config, Job
+
+LOCK_PATIENCE = 60.0
+"""Seconds that a job waits for a process of an earlier sweep, which is being ended, to let go of it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process does: one job, or with `stacked` several training runs at once."""
+
+    folder: Path
+    """The sweep's folder."""
+    jobs: tuple[Job, ...]
+    stacked: bool = False
+    devices: str | None = None
+    """Value of CUDA_VISIBLE_DEVICES, None: as it is."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For another process; varied fields, which only tables need, stay behind."""
+        return {
+            "folder": str(self.folder),
+            "stacked": self.stacked,
+            "devices": self.devices,
+            "jobs": [
+                {"name": job.name, "function": job.function, "run": isinstance(job.config, RunConfig)}
+                | {"config": dict(job.fields)}
+                for job in self.jobs
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Task":
+        """What `to_json` made."""
+        jobs = []
+        for entry in content["jobs"]:
+            config: Config = RunConfig().replace(entry["config"]) if entry["run"] else entry["config"]
+            jobs.append(Job(entry["name"], config, {}, entry["function"]))
+        return cls(Path(content["folder"]), tuple(jobs), content["stacked"], content["devices"])
+
+    @property
+    def log(self) -> Path:
+        """Where the task's output goes."""
+        return self.folder / "logs" / f"{self.jobs[0].name}.log"
+
+
+def run_folder(folder: Path, name: str) -> Path:
+    """The folder of a job within a sweep's folder."""
+    return folder / "jobs" / name
+
+
+def summary_file(folder: Path, name: str) -> Path:
+    """What exists once a job is done."""
+    return run_folder(folder, name) / "summary.json"
+
+
+def error_file(folder: Path, name: str) -> Path:
+    """Why a job failed; its last line is the error."""
+    return run_folder(folder, name) / "error.txt"
+
+
+class Locks:
+    """Locks of a sweep's folder that end with the process that holds them, whatever ends it.
+
+    They are record locks (fcntl) on bytes of one file, SWEEP's for the sweep and for each job the byte that its name
+    counts: no files to clean up, not inherited by forks, and they work over network file systems. A process must open
+    the file once only, since closing it anywhere lets go of all its locks.
+    """
+
+    SWEEP = 1 << 49  # beyond twelve hexadecimal digits
+
+    def __init__(self, folder: Path):
+        self.path = folder / "sweep.lock"
+        self._stream = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+
+    def take(self, offset: int, patience: float = 0.0) -> bool:
+        """Try for `patience` seconds to take the lock at `offset`; whether it is held now."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+                return True
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= deadline:
+                    return False
+            time.sleep(0.1)
+
+    def sign(self, text: str) -> None:
+        """Write who holds the sweep's lock."""
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._stream.write(text.encode())
+        self._stream.flush()
+
+    def signature(self) -> str:
+        """What `sign` wrote."""
+        self._stream.seek(0)
+        return self._stream.read().decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._stream.close()
+
+
+def run_task(task: Task) -> int:
+    """Do the task; returns the exit code of its process: 0 when all its jobs are done.
+
+    What fails is told in error.txt. A job that is done already, by a process that an earlier sweep left, is not run
+    again.
+    """
+    from rich.console import Console
+
+    console = Console(width=120)
+    locks = Locks(task.folder)
+    try:
+        for job in task.jobs:
+            if not locks.take(int(job.name, 16), LOCK_PATIENCE):
+                raise ConfigError(f"another process still runs {job.name}; end it, then run the sweep again")
+        jobs = [job for job in task.jobs if not summary_file(task.folder, job.name).exists()]
+        folders = [_prepare(task.folder, job) for job in jobs]
+        if task.stacked and len(jobs) > 1:
+            _train_stacked(jobs, folders, console)
+        else:
+            for job, folder in zip(jobs, folders, strict=True):
+                _run(job, folder, console)
+        return 0
+    except BaseException as error:
+        return _explain(task, error)
+    finally:
+        locks.close()
+
+
+def _prepare(sweep: Path, job: Job) -> Path:
+    """The job's folder, cleared of an earlier error, and of a training run that was cut off before it began."""
+    folder = run_folder(sweep, job.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    error_file(sweep, job.name).unlink(missing_ok=True)
+    if isinstance(job.config, RunConfig) and not (folder / "config.toml").exists():
+        shutil.rmtree(folder)
+        folder.mkdir()
+    return folder
+
+
+def _run(job: Job, folder: Path, console: Any) -> None:
+    if job.function is not None:
+        module, _, name = job.function.partition(":")
+        summary = getattr(importlib.import_module(module), name)(dict(job.fields), folder, console)
+        write_json(folder / "summary.json", summary)
+        return
+    from ..engine import train
+
+    assert isinstance(job.config, RunConfig)
+    train(job.config.replace({"run_dir": str(folder)}), resume=(folder / "config.toml").exists(), console=console)
+
+
+def _train_stacked(jobs: Sequence[Job], folders: Sequence[Path], console: Any) -> None:
+    from ..engine.stacked import train_stacked
+
+    configs = [
+        job.config.replace({"run_dir": str(folder)})
+        for job, folder in zip(jobs, folders, strict=True)
+        if isinstance(job.config, RunConfig)
+    ]
+    train_stacked(configs, console=console)
+
+
+def _explain(task: Task, error: BaseException) -> int:
+    """Write what went wrong for each job that is not done; returns the exit code."""
+    import torch
+
+    from ..engine import Interrupted
+
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        print(error)
+        return 128 + (error.signal_number if isinstance(error, Interrupted) else 2)
+    traceback.print_exc()
+    if isinstance(error, FastnoiseError):
+        text = " ".join(str(error).split())
+    elif isinstance(error, torch.OutOfMemoryError):
+        text = f"{str(error).splitlines()[0]} Lower batch_size or width, or run fewer jobs at once"
+    else:
+        said = " ".join(str(error).split()) or "no message"
+        text = f"{traceback.format_exc()}{type(error).__name__}: {said}"
+    for job in task.jobs:
+        if not summary_file(task.folder, job.name).exists():
+            write_error(task.folder, job.name, text)
+    return 1
+
+
+def write_error(folder: Path, name: str, text: str) -> None:
+    """Keep the error of a job; its last line is the error itself."""
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(run_folder(folder, name))
+    write_text(error_file(folder, name), text + "\n")
+
+
+def read_error(folder: Path, name: str) -> str | None:
+    """The last line of a job's error, None where it has none."""
+    try:
+        lines = error_file(folder, name).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    return lines[-1] if lines else "no message"

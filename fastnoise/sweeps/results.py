@@ -1,0 +1,270 @@
+"""What came out of a sweep: one row per job, tables over seeds beside the published values."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from ..config import RunConfig
+from ..errors import CheckpointError
+from ..files import write_text
+from ..recipes.published import Published, deviations, published
+from .job import run_folder, summary_file
+from .spec import SEEDS, Job
+
+_NOT_FIGURES = frozenset({"title", "run_dir", "network", "throughput", "selections"})
+"""What summary.json holds besides results; throughput is no result: it differs each time."""
+
+METRICS = {
+    "last": "test_accuracy_last",
+    "best": "test_accuracy_best",
+    "mean_last_10": "test_accuracy_mean_last_10",
+    "validation": "validation_accuracy_test_at_best",
+}
+"""Convention of a published accuracy -> the column of results.csv that follows it."""
+
+_TITLES = {
+    "last": "Test accuracy, last epoch",
+    "best": "Test accuracy, best epoch, selected on test data",
+    "mean_last_10": "Test accuracy, mean of the last ten epochs",
+    "validation": "Test accuracy at the best validation epoch",
+}
+
+_MOST_COLUMNS = 12
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, float | int]:
+    """The numbers in a summary; those of nested tables by joined names, as in test_accuracy_last."""
+    found: dict[str, float | int] = {}
+
+    def visit(prefix: str, table: Mapping[str, Any]) -> None:
+        for key, value in table.items():
+            name = prefix + key
+            if name in _NOT_FIGURES or name in SEEDS:
+                continue
+            if isinstance(value, Mapping):
+                visit(f"{name}_", value)
+            elif isinstance(value, bool | int | float):
+                found[name] = value
+
+    visit("", summary)
+    return found
+
+
+@dataclass
+class SweepResult:
+    """A sweep's outcome so far."""
+
+    jobs: list[Job]
+    folder: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Of finished jobs in the order of `jobs`: name, varied fields, seed, noise_seed, figures, as in results.csv."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Job name -> error in one line."""
+
+    def run_folder(self, name: str) -> Path:
+        """The folder of a job."""
+        return run_folder(self.folder, name)
+
+    def summary(self, name: str) -> dict[str, Any]:
+        """A finished job's summary.json; CheckpointError where there is none, or a damaged one."""
+        return read_summary(self.folder, name)
+
+
+def read_summary(folder: Path, name: str) -> dict[str, Any]:
+    """summary.json of a job; CheckpointError where there is none, or a damaged one."""
+    path = summary_file(folder, name)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable summary ({error}); remove it and run the sweep again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a summary; remove it and run the sweep again")
+    return content
+
+
+def make_row(job: Job, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A finished job's row."""
+    fields = job.fields
+    seeds = {key: fields[key] for key in SEEDS if key in fields}
+    return {"name": job.name, **job.varied, **seeds, **figures(summary)}
+
+
+class ResultsFile:
+    """results.csv. Rows are added as jobs end, so that a sweep of thousands writes each once; `rewrite` puts them in
+    the order of the jobs, in one step. A line that a kill cut off is mended by the next start, which rewrites."""
+
+    def __init__(self, folder: Path, jobs: Sequence[Job]):
+        self.path = folder / "results.csv"
+        varied = dict.fromkeys(key for job in jobs for key in job.varied)
+        seeds = [key for key in SEEDS if any(key in job.fields for job in jobs)]
+        self._columns = ["name", *varied, *seeds]
+        self._order = {job.name: number for number, job in enumerate(jobs)}
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows in the order of the jobs."""
+        return sorted(self._rows.values(), key=lambda row: self._order[row["name"]])
+
+    def keep(self, row: dict[str, Any]) -> bool:
+        """Take a row, without writing it; whether it brought no new column."""
+        self._rows[row["name"]] = row
+        known = len(self._columns)
+        self._columns += [key for key in row if key not in set(self._columns)]
+        return len(self._columns) == known
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take a row and write it: the whole file anew where it has a column that none had before."""
+        if not self.keep(row):
+            self.rewrite()
+            return
+        with open(self.path, "a", encoding="utf-8", newline="") as stream:
+            stream.write(self._text([row]))
+
+    def rewrite(self) -> None:
+        """Write all rows in order."""
+        write_text(self.path, self._text([dict(zip(self._columns, self._columns, strict=True)), *self.rows]))
+
+    def _text(self, rows: Iterable[Mapping[str, Any]]) -> str:
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, self._columns, restval="", lineterminator="\n")
+        writer.writerows(rows)
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table as text, for Markdown and for the terminal."""
+
+    title: str
+    columns: tuple[str, ...]
+    labels: int
+    """How many columns, from the left, are labels."""
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        marks = ["---" if number < self.labels else "---:" for number in range(len(self.columns))]
+        lines = [f"## {self.title}", ""]
+        lines += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in (self.columns, marks, *self.rows)]
+        return "\n".join([*lines, "", *(f"{note}  " for note in self.notes)]) + "\n"
+
+    def rich(self) -> Any:
+        """The table for a rich console."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=self.title, caption="\n".join(self.notes), caption_justify="left")
+        for number, column in enumerate(self.columns):
+            table.add_column(Text(column), justify="left" if number < self.labels else "right")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def make_tables(result: SweepResult) -> list[ResultTable]:
+    """Mean and standard deviation over seeds of each combination of the varied fields.
+
+    Training runs get a table of last-epoch accuracies, and one for each other convention that a published value of one
+    of them follows, so that only like is compared with like. Other jobs get a table of their first figure.
+    """
+    if not result.rows:
+        return []
+    by_name = {row["name"]: row for row in result.rows}
+    groups: dict[tuple[tuple[str, Any], ...], list[tuple[Job, dict[str, Any]]]] = {}
+    for job in result.jobs:
+        if job.name in by_name:
+            groups.setdefault(tuple(job.varied.items()), []).append((job, by_name[job.name]))
+    known = {
+        key: published(members[0][0].config)
+        for key, members in groups.items()
+        if isinstance(members[0][0].config, RunConfig)
+    }
+    if not known:
+        first = next((key for key in figures(result.summary(result.rows[0]["name"]))), None)
+        return [] if first is None else [_table(first, first, 1.0, groups, {})]
+    # Runs without held-out samples have no best validation epoch: their last one stands beside such a value.
+    metrics = {
+        key: entry.metric if METRICS[entry.metric] in groups[key][0][1] else "last"
+        for key, entry in known.items()
+        if entry is not None
+    }
+    return [
+        _table(_TITLES[name], column, 100.0, groups, {key: known[key] for key in metrics if metrics[key] == name})
+        for name, column in METRICS.items()
+        if name in {"last", *metrics.values()}
+    ]
+
+
+def _table(
+    title: str,
+    metric: str,
+    factor: float,
+    groups: Mapping[tuple[tuple[str, Any], ...], Sequence[tuple[Job, Mapping[str, Any]]]],
+    known: Mapping[tuple[tuple[str, Any], ...], Published | None],
+) -> ResultTable:
+    values: dict[str, dict[Any, None]] = {}
+    for key in groups:
+        for name, value in key:
+            values.setdefault(name, {})[value] = None
+    everywhere = [name for name in ("noise", *reversed(values)) if all(name in dict(key) for key in groups)]
+    fitting = [name for name in everywhere if 1 < len(values[name]) <= _MOST_COLUMNS]
+    across = fitting[0] if fitting and len(values) > 1 else None
+    down = [name for name in values if name != across]
+    most = max(len(members) for members in groups.values())
+    sources: dict[str, int] = {}
+    cells: dict[tuple[str, ...], dict[Any, str]] = {}
+    for key, members in groups.items():
+        varied = dict(key)
+        numbers = [factor * row[metric] for _, row in members if metric in row]
+        if not numbers:
+            continue
+        average = mean(numbers)
+        text = f"{average:.2f}" if factor == 100 else f"{average:.4g}"
+        if len(numbers) > 1:
+            text += f" ± {stdev(numbers):.2f}" if factor == 100 else f" ± {stdev(numbers):.2g}"
+        if len(numbers) < most:
+            text += f" (n={len(numbers)})"
+        entry = known.get(key)
+        if entry is not None:
+            config = members[0][0].config
+            note = entry.cite() + (deviations(config, entry) if isinstance(config, RunConfig) else "")
+            mark = sources.setdefault(note, len(sources) + 1)
+            text += f" [{entry.describe()}, {average - entry.mean:+.2f}] ({mark})"
+        cells.setdefault(tuple(_label(varied.get(name)) for name in down), {})[varied.get(across or "")] = text
+    heads = list(values[across]) if across else [None]
+    unit = f"{title}, %" if factor == 100 else title
+    columns = (*down, *(f"{across}={_label(head)}" if across else unit for head in heads))
+    rows = tuple((*labels, *(row.get(head, "-") for head in heads)) for labels, row in cells.items())
+    notes = [f"Mean{' ± standard deviation over ' + str(most) + ' seeds' if most > 1 else ' of one seed'}."]
+    if sources:
+        notes[0] += " In brackets the published value and the difference from it."
+    notes += [f"({mark}) {note}" for note, mark in sources.items()]
+    return ResultTable(unit, columns, len(down), rows, tuple(notes))
+
+
+def _label(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def write_tables(result: SweepResult, title: str) -> list[ResultTable]:
+    """Write tables.md: the tables, and the jobs that failed; returns the tables."""
+    tables = make_tables(result)
+    text = f"# {title}\n\n{len(result.rows)} of {len(result.jobs)} jobs done.\n\n"
+    text += "\n".join(table.markdown() for table in tables)
+    if result.failed:
+        names = {job.name: job for job in result.jobs}
+        text += "\n## Failed\n\n" if tables else "## Failed\n\n"
+        text += "".join(f"- {name} ({names[name].describe()}): {error}\n" for name, error in result.failed.items())
+    write_text(result.folder / "tables.md", text)
+    return tables

@@ -1,0 +1,211 @@
+"""Run a sweep's jobs, each in a process of its own, so that a sweep killed anywhere goes on where it stood."""
+
+import json
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import RunConfig
+from ..errors import CheckpointError, ConfigError
+from ..files import write_text
+from .executors import Ended, Executor
+from .job import Locks, Task, read_error, summary_file, write_error
+from .results import ResultsFile, SweepResult, make_row, read_summary, write_tables
+from .spec import Job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .display import SweepDisplay
+
+TICK = 0.5
+"""Seconds between two looks at the progress of running jobs."""
+
+
+def run_sweep(
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    executor: Executor,
+    stack: int = 1,
+    console: "Console | None" = None,
+    title: str = "sweep",
+    spec: str | None = None,
+    tables: bool = True,
+) -> SweepResult:
+    """Run what is not done yet; the same call again goes on where this one was stopped or killed.
+
+    `folder` holds for each job its run folder jobs/NAME, with error.txt in it where it failed (removed when it is run
+    again), and what it printed in logs/NAME.log; results.csv, one row per finished job; tables.md; sweep.toml, where
+    `spec` is given; sweep.lock. A job is done when its summary.json exists. One that failed, or whose process was
+    killed, does not stop the others and is run again by the next call, from its last checkpoint.
+
+    Args:
+        jobs: what to run, in this order.
+        folder: made where it is missing.
+        executor: where to run.
+        stack: train up to so many runs that differ in seeds, noise and labels alone as one batched computation.
+        console: where progress and tables go; standard output by default.
+        title: names the sweep.
+        spec: the text of the sweep's file, kept in `folder`.
+        tables: print the tables at the end.
+
+    Raises:
+        ConfigError: when another sweep works in `folder`, or the executor can't run.
+        CheckpointError: when `folder` can't be written, or a summary in it is damaged.
+        Interrupted: after Ctrl-C or SIGTERM, once running jobs have saved their state.
+    """
+    from ..engine import Interrupted
+    from ..engine.display import make_console
+    from ..engine.trainer import deferred_signals
+    from .display import SweepDisplay
+
+    console = console or make_console()
+    if stack < 1:
+        raise ConfigError(f"--stack must be positive, not {stack}")
+    try:
+        for path in (folder / "jobs", folder / "logs"):
+            path.mkdir(parents=True, exist_ok=True)
+        locks = Locks(folder)
+    except OSError as error:
+        raise CheckpointError(f"cannot work in the sweep's folder {folder}: {error.strerror}; choose another") from None
+    try:
+        if not locks.take(Locks.SWEEP):
+            raise ConfigError(
+                f"{folder}: another sweep works here ({locks.signature()}); end it, or choose another folder"
+            )
+        locks.sign(f"process {os.getpid()} on {socket.gethostname()}")
+        if spec is not None:
+            write_text(folder / "sweep.toml", spec)
+        results = ResultsFile(folder, jobs)
+        result = SweepResult(list(jobs), folder)
+        pending = []
+        for job in jobs:
+            if summary_file(folder, job.name).exists():
+                results.keep(make_row(job, read_summary(folder, job.name)))
+            else:
+                pending.append(job)
+        results.rewrite()
+        display = SweepDisplay(console, title, folder, len(jobs), pending)
+        others = len({path.name for path in (folder / "jobs").iterdir()} - {job.name for job in jobs})
+        if others:
+            display.say(
+                f"{title}: {others} earlier runs in {folder / 'jobs'} are no jobs of this sweep; they stay there"
+            )
+        if pending:
+            line = executor.open(pending)
+            try:
+                tasks = _make_tasks(folder, pending, stack, display)
+                with display, deferred_signals() as signals:
+                    display.announce(line)
+                    _Loop(executor, tasks, results, result, display, signals).run()
+            finally:
+                executor.close()
+        result.rows = results.rows
+        results.rewrite()
+        found = write_tables(result, title)
+        if pending and signals:
+            left = len(jobs) - len(result.rows) - len(result.failed)
+            raise Interrupted(
+                f"stopped with {left} of {len(jobs)} jobs left, all saved; the same command goes on", signals[0]
+            )
+        if tables:
+            for table in found:
+                console.print(table.rich())
+        display.conclude(result)
+        return result
+    finally:
+        locks.close()
+
+
+def _make_tasks(folder: Path, jobs: Sequence[Job], stack: int, display: "SweepDisplay") -> deque[Task]:
+    """The tasks of pending jobs in their order; with `stack` those alike together, where they can be."""
+    if stack == 1:
+        return deque(Task(folder, (job,)) for job in jobs)
+    from ..engine.stacked import PER_RUN, stackable
+
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        alike = {key: value for key, value in job.fields.items() if key not in PER_RUN}
+        groups.setdefault(json.dumps([job.function, alike], sort_keys=True), []).append(job)
+    tasks: deque[Task] = deque()
+    for members in groups.values():
+        for start in range(0, len(members), stack):
+            part = tuple(members[start : start + stack])
+            configs = [job.config for job in part if isinstance(job.config, RunConfig)]
+            reason = "jobs of a study's own" if len(configs) < len(part) else stackable(configs)
+            if reason is None and len(part) > 1:
+                tasks.append(Task(folder, part, stacked=True))
+            else:
+                tasks.extend(Task(folder, (job,)) for job in part)
+                if len(part) > 1:
+                    display.say(f"not stacked: {part[0].describe()} and {len(part) - 1} others: {reason}")
+    return tasks
+
+
+class _Loop:
+    """Hands tasks to the executor and books what becomes of them."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        tasks: deque[Task],
+        results: ResultsFile,
+        result: SweepResult,
+        display: "SweepDisplay",
+        signals: list[int],
+    ):
+        self.executor, self.tasks, self.results, self.result = executor, tasks, results, result
+        self.display, self.signals = display, signals
+        self.running: dict[int, Task] = {}
+        self.started = 0
+
+    def run(self) -> None:
+        stopping = False
+        while self.running or (self.tasks and not stopping):
+            if self.signals and not stopping:
+                stopping = True
+                self.executor.stop()
+                self.display.say("stopping: running jobs save their state; Ctrl-C again ends them at once")
+            while self.tasks and not stopping and len(self.running) < self.executor.slots:
+                task = self.tasks.popleft()
+                self.running[self.started] = task
+                self.display.start(task)
+                self.executor.start(self.started, task)
+                self.started += 1
+            for end in self.executor.wait(TICK):
+                self.end(self.running.pop(end.number), end, stopping)
+            self.display.update()
+
+    def end(self, task: Task, end: Ended, stopping: bool) -> None:
+        folder = task.folder
+        for job in task.jobs:
+            if summary_file(folder, job.name).exists():
+                row = make_row(job, read_summary(folder, job.name))
+                self.results.add(row)
+                self.display.done(job, row)
+                continue
+            error = read_error(folder, job.name)
+            if error is None and stopping:
+                self.display.left(job)
+                continue
+            if error is None:
+                error = f"{_death(end)}; see logs/{task.log.name}, and run the sweep again to go on"
+                write_error(folder, job.name, error)
+            self.result.failed[job.name] = error
+            self.display.failed(job, error)
+
+
+def _death(end: Ended) -> str:
+    """What ended a process that left no error."""
+    if end.code is None:
+        return f"its process was lost ({end.message})"
+    if end.code >= 0:
+        return f"its process ended with exit code {end.code}"
+    name = signal.Signals(-end.code).name
+    likely = ", as the system does when memory runs out" if -end.code == signal.SIGKILL else ""
+    return f"its process was killed by {name}{likely}"

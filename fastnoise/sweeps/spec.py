@@ -1,0 +1,287 @@
+"""What a sweep runs: jobs from a TOML file, or from configurations made in Python.
+
+A sweep's file has, by the names that `fastnoise train --config` takes:
+
+    dataset = "cifar10"                      # fields that all jobs share
+    seeds = 3                                # 0, 1, 2 as seed and noise_seed alike; or a list of seeds
+    noise_seeds = [7, 8, 9]                  # where the noise has seeds of its own: one for each of `seeds`
+
+    [grid]                                   # every combination of these
+    noise = ["symmetric:0.2", "symmetric:0.4"]
+
+    [[list]]                                 # fields that vary together, each table crossed with the grid
+    method = "elr"
+    strength = 3.0
+
+    [[list]]
+    method = "ce"
+
+Fields that a job does not set have the defaults of its method's recipe for its data set and noise, as on the command
+line. A noise_seed that is fixed or varied by name stays as it is, and `seeds` then sets the training seed alone.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..checks import shown
+from ..config import FIELD_GROUPS, FREE_ON_RESUME, RunConfig, check_field, located
+from ..errors import ConfigError, FastnoiseError, nearest
+from ..noise import parse
+from ..recipes import recipe
+
+Config = RunConfig | Mapping[str, Any]
+
+SEEDS = ("seed", "noise_seed")
+"""Fields over which results are averaged."""
+
+MOST_JOBS = 100_000
+"""More jobs than that in one file are taken for a mistake."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    name: str
+    """Twelve hexadecimal digits of the hash of what the job computes: the same in every sweep that has this job."""
+    config: Config
+    """A training run's configuration, or what `function` takes."""
+    varied: Mapping[str, Any]
+    """Fields in which the sweep's jobs differ, without seeds."""
+    function: str | None = None
+    """None: the job is a training run. MODULE:NAME: it is NAME(config, folder, console) of that module, which returns
+    the job's figures as a dict for summary.json, and goes on from what an earlier call left in `folder`."""
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The configuration by flat names."""
+        return self.config.flat() if isinstance(self.config, RunConfig) else self.config
+
+    def describe(self) -> str:
+        """The varied fields and the seeds, as in `method=elr noise=symmetric:0.4 seed=0`."""
+        fields = self.fields
+        words = {**self.varied, "seed": fields.get("seed")}
+        if fields.get("noise_seed") != fields.get("seed"):
+            words["noise_seed"] = fields.get("noise_seed")
+        return " ".join(f"{key}={value}" for key, value in words.items() if value is not None)
+
+
+def job_name(config: Config, function: str | None = None) -> str:
+    """The name of the job that computes `config`: equal for equal results, whatever paths and speeds are set."""
+    if isinstance(config, RunConfig):
+        fields = {key: value for key, value in config.flat().items() if key not in FREE_ON_RESUME and value is not None}
+        fields["noise"] = str(parse(fields["noise"]))
+    else:
+        fields = {key: value for key, value in config.items() if key not in FREE_ON_RESUME}
+    if function is not None:
+        fields = {"function": function, "config": fields}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def make_jobs(configs: Iterable[tuple[Mapping[str, Any], Config]], *, function: str | None = None) -> list[Job]:
+    """Jobs from pairs of varied fields and configurations, in this order.
+
+    Args:
+        configs: for each job the fields in which it differs from the others, by any names, and what it runs: a
+            RunConfig, or with `function` a flat mapping of JSON values.
+        function: as Job.function.
+
+    ConfigError where two configurations compute the same, and where a file or folder they name is missing.
+    """
+    jobs: list[Job] = []
+    known: dict[str, Job] = {}
+    for varied, config in configs:
+        place = located(config).replace({"run_dir": None}) if isinstance(config, RunConfig) else dict(config)
+        job = Job(job_name(place, function), place, dict(varied), function)
+        if job.name in known:
+            raise ConfigError(
+                f"two jobs are the same run {job.name}: ({known[job.name].describe()}) and ({job.describe()}); drop one"
+            )
+        known[job.name] = job
+        jobs.append(job)
+    return jobs
+
+
+def resolve(spec: Path) -> list[Job]:
+    """The jobs that a sweep's TOML file describes; list tables outermost, seeds innermost.
+
+    ConfigError in one line for a file that can't be read, unknown fields, values of the wrong type, empty grids, fields
+    given twice, jobs that are the same, and configurations that `fastnoise train` would refuse.
+    """
+    try:
+        content = tomllib.loads(spec.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{spec}: no such file; give a sweep's TOML file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{spec}: not a readable TOML file: {error}") from None
+    try:
+        return make_jobs(_configurations(content))
+    except FastnoiseError as error:
+        raise type(error)(f"{spec}: {error}") from None
+
+
+def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+    from ..engine.prepare import check_names  # imports torch, which reading a sweep's code should not
+
+    content = dict(content)
+    grid, tables, seeds, noise_seeds = (content.pop(key, None) for key in ("grid", "list", "seeds", "noise_seeds"))
+    fixed = _fields("", content)
+    axes = _axes(grid)
+    rows = _rows(tables)
+    listed = {name for row in rows for name in row}
+    for one, other, names in (
+        ("fixed", "in [grid]", fixed.keys() & axes.keys()),
+        ("fixed", "in [[list]]", fixed.keys() & listed),
+        ("in [grid]", "in [[list]]", axes.keys() & listed),
+    ):
+        if names:
+            raise ConfigError(f"{min(names)} is both {one} and {other}; drop one")
+    pairs = _seeds(seeds, noise_seeds, fixed.keys() | axes.keys() | listed)
+    count = max(1, len(rows)) * math.prod(len(values) for values in axes.values()) * len(pairs)
+    if count > MOST_JOBS:
+        raise ConfigError(f"{count} jobs; a sweep takes at most {MOST_JOBS}: split it")
+    for row, values, pair in product(rows or [{}], product(*axes.values()), pairs):
+        varied = row | dict(zip(axes, values, strict=True))
+        fields = fixed | varied | pair
+        noise = fields.get("noise", "none" if "labels" in fields else None)
+        try:
+            default = recipe(fields.get("method", "nal"), fields.get("dataset", "digits"), noise, fields.get("variant"))
+            config = default.replace(fields)
+            check_names(config)
+        except FastnoiseError as error:
+            words = " ".join(f"{key}={value}" for key, value in varied.items())
+            raise type(error)(f"{words}: {error}" if words else str(error)) from None
+        yield {key: value for key, value in varied.items() if key not in SEEDS}, config
+
+
+def _axes(grid: Any) -> dict[str, list[Any]]:
+    if grid is None:
+        return {}
+    if not isinstance(grid, dict):
+        raise ConfigError('grid must be a table, as in [grid] and noise = ["symmetric:0.2", "symmetric:0.4"]')
+    if not grid:
+        raise ConfigError(
+            '[grid] is empty; give it fields, as in noise = ["symmetric:0.2", "symmetric:0.4"], or drop it'
+        )
+    axes: dict[str, list[Any]] = {}
+    for key, values in grid.items():
+        name = _field(f"[grid] {key}", key)
+        if not isinstance(values, list):
+            raise ConfigError(
+                f"[grid] {key} must be a list of values, not {shown(values)}; fixed fields go above [grid]"
+            )
+        if not values:
+            raise ConfigError(f"[grid] {key} has no values; give at least one, or drop it")
+        if name in axes:
+            raise ConfigError(f"[grid] {key} is given twice; drop one")
+        axes[name] = [_value(f"[grid] {key}", name, value) for value in values]
+        seen: set[Any] = set()
+        for value in axes[name]:
+            if value in seen:
+                raise ConfigError(f"[grid] {key} has {shown(value)} twice: two jobs would be the same run; drop one")
+            seen.add(value)
+    return axes
+
+
+def _rows(tables: Any) -> list[dict[str, Any]]:
+    if tables is None:
+        return []
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError('list must be tables, as in [[list]] and method = "elr"')
+    if not tables or not all(tables):
+        raise ConfigError('[[list]] is empty; give it fields, as in method = "elr", or drop it')
+    return [_fields("[[list]] ", table) for table in tables]
+
+
+def _fields(where: str, table: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, value in table.items():
+        name = _field(where + key, key)
+        if name in fields:
+            raise ConfigError(f"{where}{key} is given twice; drop one")
+        fields[name] = _value(where + key, name, value)
+    return fields
+
+
+def _field(where: str, key: str) -> str:
+    name = key.replace("-", "_")
+    if name == "run_dir":
+        raise ConfigError(f"{where}: a sweep names the folders of its runs; drop it")
+    if name not in FIELD_GROUPS:
+        valid = [*FIELD_GROUPS, "grid", "list", "seeds", "noise_seeds"]
+        raise ConfigError(f"{where}: unknown field; {nearest(name, [word for word in valid if word != 'run_dir'])}")
+    if name in FREE_ON_RESUME and where != key:
+        raise ConfigError(f"{where}: changes nothing that a run computes; set it above [grid] for all jobs")
+    return check_field(name)
+
+
+def _types() -> dict[str, tuple[Any, ...]]:
+    """Flat field name -> the types and literal values that it takes."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for group in dataclasses.fields(RunConfig):
+        if not dataclasses.is_dataclass(group.default_factory):
+            continue
+        for name, hint in typing.get_type_hints(group.default_factory).items():
+            options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+            found[name] = tuple(
+                value
+                for option in options
+                for value in (typing.get_args(option) if typing.get_origin(option) is typing.Literal else (option,))
+            )
+    return found
+
+
+_TYPES = _types()
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+def _value(where: str, name: str, value: Any) -> Any:
+    """`value` as the field holds it; ConfigError for another type. Integers do for numbers."""
+    allowed = _TYPES[name]
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) in allowed or (isinstance(value, str) and value in allowed):
+        return value
+    literals = [option for option in allowed if isinstance(option, str)]
+    wanted = [_WORDS[option] for option in allowed if option in _WORDS] + (
+        [f"one of {', '.join(literals)}"] if literals else []
+    )
+    raise ConfigError(f"{where} must be {' or '.join(wanted)}, not {shown(value)}")
+
+
+def _seeds(seeds: Any, noise_seeds: Any, named: typing.AbstractSet[str]) -> Sequence[dict[str, int]]:
+    """For each repetition the seeds that it sets."""
+    if seeds is None:
+        if noise_seeds is not None:
+            raise ConfigError("noise_seeds needs seeds, one for each; or vary noise_seed in [grid]")
+        return [{}]
+    if "seed" in named:
+        raise ConfigError("seed and seeds are both given; drop one")
+    training = _seed_list("seeds", seeds)
+    if noise_seeds is None:
+        return [{"seed": seed} if "noise_seed" in named else {"seed": seed, "noise_seed": seed} for seed in training]
+    if "noise_seed" in named:
+        raise ConfigError("noise_seed and noise_seeds are both given; drop one")
+    noise = _seed_list("noise_seeds", noise_seeds)
+    if len(noise) != len(training):
+        raise ConfigError(f"{len(noise)} noise_seeds for {len(training)} seeds; give one for each")
+    return [{"seed": seed, "noise_seed": other} for seed, other in zip(training, noise, strict=True)]
+
+
+def _seed_list(key: str, seeds: Any) -> list[int]:
+    if type(seeds) is int and 0 < seeds <= MOST_JOBS:
+        return list(range(seeds))
+    if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
+        return seeds
+    raise ConfigError(f"{key} must be a positive number of seeds or a list of integers, not {shown(seeds)}")

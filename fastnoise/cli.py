@@ -70,6 +70,7 @@ class _Choice:
     dataset: str = "digits"
     noise: str | None = None
     variant: str | None = None
+    model: str | None = None
     labels: str | None = None
     config: str | None = None
     resume: str | None = None
@@ -159,7 +160,7 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         default = RunFolder.open(Path(choice.resume)).read_config()
     else:
         noise = "none" if choice.labels is not None and choice.noise is None else choice.noise
-        default = recipe(choice.method, choice.dataset, noise, choice.variant)
+        default = recipe(choice.method, choice.dataset, noise, choice.variant, choice.model)
     command, unknown = _parse(TrainCommand, words + ["--help"] * asked_for_help, prog, default=TrainCommand(default))
     _refuse_unknown(unknown)
     config: RunConfig = command.run

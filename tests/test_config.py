@@ -53,6 +53,17 @@ def test_flat_names_are_unique_and_replace_reaches_every_group() -> None:
         config.replace({"learning_rat": 1.0})
 
 
+def test_dropout_of_a_recipe_goes_with_its_network(tmp_path: Path) -> None:
+    words = ["--method", "coteaching", "--dataset", "cifar10"]
+    assert train_config(words)[0].model == train_config([*words, "--model", "cnn9"])[0].model
+    assert train_config(words)[0].model.dropout == 0.25
+    assert train_config([*words, "--model", "resnet18"])[0].model.dropout == 0
+    file = tmp_path / "run.toml"
+    file.write_text('model = "resnet18"\n')
+    assert train_config([*words, "--config", str(file)])[0].model.dropout == 0
+    assert train_config([*words, "--model", "lenet5", "--dropout", "0.5"])[0].model.dropout == 0.5
+
+
 def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('method = "elr"\ndataset = "mnist"\nlearning_rate = 0.5\nbatch-size = 7\nflip = true\n')

@@ -50,12 +50,21 @@ def recipe(
     dataset: str = "digits",
     noise: str | None = None,
     variant: Literal["paper", "code"] | None = None,
+    model: str | None = None,
 ) -> RunConfig:
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
-    `variant` chooses between a method's paper and code settings where it has both (nal, sce).
+    `variant` chooses between a method's paper and code settings where it has both (nal, sce). A `model` other than the
+    recipe's takes its place; dropout, which is part of the recipe's network, goes with that one.
     ConfigError for a method without a recipe, or a variant of a method that has none.
     """
+    config = _recipe(method, dataset, noise, variant)
+    if model is None or model == config.model.model:
+        return config
+    return config.replace({"model": model, "dropout": 0.0})
+
+
+def _recipe(method: str, dataset: str, noise: str | None, variant: Literal["paper", "code"] | None) -> RunConfig:
     if ".py:" in method and variant is None:  # a user's own, on the settings that all methods share
         return base(dataset, default_noise(dataset) if noise is None else noise, MethodConfig(method))
     if method not in _RECIPES:

@@ -156,7 +156,13 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
         fields = fixed | varied | pair
         noise = fields.get("noise", "none" if "labels" in fields else None)
         try:
-            default = recipe(fields.get("method", "nal"), fields.get("dataset", "digits"), noise, fields.get("variant"))
+            default = recipe(
+                fields.get("method", "nal"),
+                fields.get("dataset", "digits"),
+                noise,
+                fields.get("variant"),
+                fields.get("model"),
+            )
             config = default.replace(fields)
             check_names(config)
         except FastnoiseError as error:

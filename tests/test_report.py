@@ -198,6 +198,7 @@ def test_a_run_has_every_figure_with_its_numbers(trained: Path, tmp_path: Path) 
     folder, figures = trained / "nal", tmp_path / "figures"
     page, text = make_page(folder, png=figures)
     assert (folder / "report.html").exists()
+    assert json.loads((folder / "classes.json").read_text()) == list("0123456789")
     assert [name for name in page.ids if name in FIGURES] == FIGURES
     assert text.count("<figure") == text.count("<svg") == len(FIGURES)
     for name in FIGURES:
@@ -263,6 +264,19 @@ def test_a_page_suits_light_and_dark(trained: Path, tmp_path: Path) -> None:
     drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     for fixed in ("#1b1f24", "#d5dae0", "DejaVu"):
         assert fixed not in drawn
+
+
+def test_classes_have_their_names(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "classes.json").write_text(json.dumps(["cat", "dog & co", "$x$", "a class of many words"]))
+    page, _ = make_page(run)
+    assert page.text.count("dog & co") >= 4  # both axes of the transition and of the confusion
+    assert "$x$" in page.text
+    assert "a class of many … " in page.text
+    (run / "classes.json").write_text('["cat"]')  # of some other data
+    assert "cat" not in make_page(run)[0].text
+    (run / "classes.json").write_text("{")
+    assert "classes.json cannot be used" in make_page(run)[0].text
 
 
 def test_a_killed_run_shows_what_there_is_and_how_to_go_on(trained: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 config.toml        every field of the configuration; written last when a run starts, so that it marks one
 environment.json   versions, devices and backends, one entry per start
 labels.npz         the given labels with their true ones, noise, seed and hash
+classes.json       the names of the classes, in the order of their numbers
 metrics.jsonl      one line per epoch
 checkpoint.pt      the state after the last saved epoch (or inside one, after an interruption)
 summary.json       the final table, once training has ended
@@ -39,6 +40,7 @@ class RunFolder:
         self.config = path / "config.toml"
         self.environment = path / "environment.json"
         self.labels = path / "labels.npz"
+        self.classes = path / "classes.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoint = path / "checkpoint.pt"
         self.summary = path / "summary.json"

@@ -106,6 +106,7 @@ def begin(record: Record, folder: RunFolder | None, environment: dict[str, Any])
     if folder is None:
         folder = RunFolder.create(record.config)
         record.task.noisy.save(folder.labels)
+        write_json(folder.classes, list(record.task.class_names))
     folder.add_environment(environment)
     folder.write_config(record.config.replace({"run_dir": str(folder.path)}))
     record.folder = folder

@@ -272,7 +272,14 @@ class Matrix:
     """int64 [C, C]: how many samples each cell stands for."""
 
 
-def matrix_chart(name: str, title: str, caption: str, matrices: Sequence[Matrix], legend: str) -> Chart:
+def matrix_chart(
+    name: str,
+    title: str,
+    caption: str,
+    matrices: Sequence[Matrix],
+    legend: str,
+    class_names: tuple[str, ...] | None = None,
+) -> Chart:
     """Heat maps side by side that share a scale; `legend` says what the colour means."""
     first = matrices[0]
     header = [first.rows, first.columns if len(matrices) == 1 else "label"]
@@ -289,7 +296,9 @@ def matrix_chart(name: str, title: str, caption: str, matrices: Sequence[Matrix]
     def draw(figure: "Figure") -> None:
         grid = figure.subplots(1, len(matrices), squeeze=False).ravel()
         for axes, matrix in zip(grid, matrices, strict=True):
-            image = draw_matrix(axes, matrix.values, low=matrix.low, high=matrix.high, cell=matrix.cell)
+            image = draw_matrix(
+                axes, matrix.values, low=matrix.low, high=matrix.high, class_names=class_names, cell=matrix.cell
+            )
             axes.grid(False)
             axes.spines[:].set_visible(False)
             axes.set(title=matrix.title, xlabel=matrix.columns, ylabel=matrix.rows)

@@ -18,6 +18,7 @@ from ..noise import NoisyLabels
 from .html import plain
 
 _LARGEST = 1e100  # number that is drawn; a loss in float32 ends at 3e38
+_LONGEST_NAME = 16  # characters of a class's name
 _DEEPEST = 20  # levels of a JSON document
 _INTEGER_COLUMNS, _FLOAT_COLUMNS = ("position", "given", "corrected", "true"), ("confidence", "attention")
 
@@ -34,6 +35,8 @@ class RunRecord:
     summary: dict[str, Any] | None = None
     """None: the run hasn't ended."""
     labels: NoisyLabels | None = None
+    names: tuple[str, ...] | None = None
+    """Of the classes, where they are called something else than their numbers."""
     corrected: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Columns of corrected.npz, [n] each."""
     error: str = ""
@@ -62,6 +65,10 @@ class RunRecord:
     def num_classes(self) -> int:
         """C, as far as the folder tells."""
         return _classes(self.corrected) if self.labels is None else self.labels.num_classes
+
+    def class_names(self, count: int) -> tuple[str, ...] | None:
+        """The names, if there is one for each of `count` classes."""
+        return self.names if self.names is not None and len(self.names) == count else None
 
     def training_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None] | None:
         """Given and, where known, true labels [n] of the training samples, without those held out for validation."""
@@ -95,6 +102,8 @@ def read_run(path: Path, *, arrays: bool = True) -> RunRecord:
     run.config = _read(run, folder.config, lambda file: tomllib.loads(file.read_text(encoding="utf-8")), {}, dict)
     run.environment = _read(run, folder.environment, read_json, [], list)
     run.environment = [start for start in run.environment if isinstance(start, dict)]
+    if folder.classes.exists():  # older runs have none
+        run.names = _names(_read(run, folder.classes, read_json, [], list))
     if folder.metrics.exists():
         lines = _read(run, folder.metrics, lambda file: file.read_bytes().splitlines(), [], list)
         run.history = _history(run, lines)
@@ -109,6 +118,12 @@ def read_run(path: Path, *, arrays: bool = True) -> RunRecord:
                 run.problems.append(f"{corrected.name} is not of the labels in {folder.labels.name}: left out")
                 run.corrected = {}
     return run
+
+
+def _names(found: list[Any]) -> tuple[str, ...] | None:
+    """Names as short as an axis has room for; None where they say no more than the numbers do."""
+    names = tuple(plain(name, _LONGEST_NAME) for name in found)
+    return None if names == tuple(map(str, range(len(names)))) else names
 
 
 def _read(run: RunRecord, path: Path, read: Callable[[Path], Any], default: Any, kind: type) -> Any:

@@ -361,6 +361,7 @@ def weight_matrix(run: RunRecord) -> Chart | Missing:
         "The diagonal holds the clean samples; grey: no samples (NAL, Figure 4a).",
         [matrix],
         f"mean {words}",
+        run.class_names(run.num_classes),
     )
 
 
@@ -390,6 +391,7 @@ def transition(run: RunRecord) -> Chart | Missing:
         f"Shares of each true class in per cent. {run.labels.describe()}.",
         [matrix],
         "share of the true class",
+        run.class_names(run.num_classes),
     )
 
 
@@ -406,6 +408,7 @@ def confusion(run: RunRecord) -> Chart | Missing:
             "The true labels are unknown. Shares of each given label in per cent.",
             [matrix],
             "share of the given label",
+            run.class_names(run.num_classes),
         )
     matrices = []
     for key in ("given", "corrected"):
@@ -419,6 +422,7 @@ def confusion(run: RunRecord) -> Chart | Missing:
         "Training samples; shares of each true class in per cent (NAL, Figures 4b and 4c).",
         matrices,
         "share of the true class",
+        run.class_names(run.num_classes),
     )
 
 
@@ -429,6 +433,7 @@ def class_accuracy(run: RunRecord) -> Chart | Missing:
     if not rows:
         return "Test accuracy by class: it was not recorded"
     classes = len(rows[-1][1])
+    names = run.class_names(classes) or tuple(map(str, range(classes)))
     title = "Test accuracy by class"
     if classes <= len(COLOURS):
         series = []
@@ -437,7 +442,7 @@ def class_accuracy(run: RunRecord) -> Chart | Missing:
             known = [(epoch, value) for epoch, value in points if value is not None]
             if known:
                 places, values = [epoch for epoch, _ in known], [value for _, value in known]
-                series.append(Series(f"class_{label}", str(label), places, values, COLOURS[label]))
+                series.append(Series(f"class_{label}", names[label], places, values, COLOURS[label]))
         if not series:
             return f"{title}: the test set has no samples"
         caption = "One line for each true class."

@@ -235,7 +235,16 @@ def test_coteaching_exchanges_the_samples_of_small_loss() -> None:
             total.backward()
             optimizer.step()
             assert actual == pytest.approx(total.item(), rel=1e-4)
+            for marks, pick in zip(trial.method.picked[:, index], picks, strict=True):
+                assert marks.nonzero().ravel().tolist() == sorted(pick)
     assert_same_weights(networks, trial.networks, trial.start)
+    assert trial.method.selections() == {}
+    trial.method.end_epoch(trial.run(5))
+    selections = trial.method.selections()
+    assert list(selections) == ["picked_1", "picked_2"]
+    for (members, labels), marks in zip(selections.values(), trial.method.picked, strict=True):
+        assert torch.equal(members, marks)
+        assert torch.equal(labels, trial.given)
 
 
 def test_coteaching_keeps_a_sample_of_the_smallest_batch() -> None:
@@ -252,7 +261,9 @@ def test_coteaching_counts_as_exact_arithmetic_does(rate: float, size: int, kept
     trial.method.start_epoch(4)
     logits = [torch.randn(size, C, requires_grad=True) for _ in range(2)]
     answers = [lambda images, answer=answer: Outputs(answer) for answer in logits]
-    trial.method.training_step(answers, torch.empty(0), torch.randint(C, (size,)), torch.arange(size)).loss.backward()
+    trial.method.training_step(
+        answers, torch.empty(0), torch.randint(C, (size,)), torch.arange(size) % N
+    ).loss.backward()
     assert [int(answer.grad.any(1).sum()) for answer in logits] == [kept, kept]
 
 
@@ -367,6 +378,9 @@ def test_dividemix_follows_its_algorithm() -> None:
         assert len(batches) == -(-longest // Q)
         for k in (0, 1):
             trusted = set(torch.where(clean[1 - k] > 0.5)[0].tolist())
+            members, labels = trial.method.selections()[f"labelled_{k + 1}"]
+            assert set(members.nonzero().ravel().tolist()) == trusted
+            assert torch.equal(labels, given)
             assert set(order[k::4].tolist()) == trusted
             assert not set(order[k + 2 :: 4].tolist()) & trusted
         for batch, (images, index) in enumerate(batches):

@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 from ..config import MethodConfig
 from ..losses import CrossEntropyLoss
 from ..models import Network
-from .base import Estimates, Forward, Method, Run
+from .base import Estimates, Forward, Method, Run, Selection
 
 
 class CoTeaching(Method):
@@ -25,12 +25,16 @@ class CoTeaching(Method):
     options = ("forget_rate", "forget_epochs")
     networks = 2
     remember_rate: Tensor
+    picked: Tensor
 
     def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.criterion = CrossEntropyLoss(reduction="none")
         self.forget_rate, self.forget_epochs = options.read(*self.options).values()
         self.register_buffer("remember_rate", torch.ones(()))
+        # [k]: the samples that network k found easy when it saw them last, and the other one learned.
+        self.register_buffer("picked", torch.zeros(2, num_samples, dtype=torch.bool))
+        self.given: Tensor | None = None
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         logits = [network(images).logits for network in networks]
@@ -42,11 +46,21 @@ class CoTeaching(Method):
         for loss in losses:
             by_loss = loss.detach().argsort(stable=True)
             chosen.append(torch.zeros_like(loss).scatter(0, by_loss, easy.to(loss.dtype)))
+        self.picked.index_copy_(1, index, torch.stack(chosen) > 0)
         exchanged = torch.stack(losses) * torch.stack(chosen[::-1])
         return Forward(exchanged.sum() / kept, torch.stack(logits).detach().sum(0).argmax(1))
 
     def start_epoch(self, epoch: int) -> None:
         self.remember_rate.fill_(1 - self.forget_rate * min(epoch / self.forget_epochs, 1))
+
+    def end_epoch(self, run: Run) -> None:
+        self.given = run.given
+
+    def selections(self) -> dict[str, Selection]:
+        """What each network picked for the other, taken for what it was given."""
+        if self.given is None:
+            return {}
+        return {f"picked_{number + 1}": Selection(self.picked[number], self.given) for number in (0, 1)}
 
     def estimates(self, run: Run) -> Estimates:
         """Suspected: the `forget_rate` of all samples with the largest mean loss of the networks at the end.

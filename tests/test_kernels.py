@@ -142,7 +142,7 @@ def check(rule: str, num_classes: int, dtype: str, arch: int, folder: Path) -> N
 
 AHEAD = [
     *product((*ONE_PER_OP, "nal-code-reverse", "ema"), (10, 100, 1000, 2048, 9000)),
-    *product(("nal-code-reverse",), (2, 3, 4)),  # in fp64
+    *product(("nal-code-reverse", "elr_plus"), (2, 3, 4)),  # in fp64
 ]
 # sm_80: A100, sm_90: H100, sm_100: B200. By default each pair meets one dtype and one architecture, in turn.
 TARGETS = list(product(DTYPES, ARCHITECTURES))

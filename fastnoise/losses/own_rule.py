@@ -81,7 +81,7 @@ def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLo
 
     `TaylorLoss()` is then called as CrossEntropyLoss, `EnsembleLoss(num_samples, num_classes, strength=1.0,
     momentum=0.6)` as ELRLoss, with all that those have. The ops are torch.ops.mylab.taylor and .ensemble. The functions
-    must be in a file, since Triton reads their source.
+    must be in a file, since Triton reads their source. They are given fp32, on up to four classes fp64: name no dtype.
 
     On the CPU the twin is differentiated by autograd at each call. See that the rule agrees with it before you trust a
     GPU: set TRITON_INTERPRET=1 before Triton is first imported and call `fastnoise.kernels.row.launch(parts, logits,

@@ -41,7 +41,15 @@ def test_every_method_trains_and_reports(
     output = capsys.readouterr().out
     run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
-    files = {"config.toml", "environment.json", "labels.npz", "metrics.jsonl", "checkpoint.pt", "summary.json"}
+    files = {
+        "config.toml",
+        "environment.json",
+        "labels.npz",
+        "classes.json",
+        "metrics.jsonl",
+        "checkpoint.pt",
+        "summary.json",
+    }
     corrects = method in ("nal", "elr")
     assert {path.name for path in run.iterdir()} == files | ({"corrected.csv", "corrected.npz"} if corrects else set())
     lines = history(run)

@@ -36,6 +36,26 @@ inline bool any(Shorts mask) {
     return _mm512_test_epi16_mask(m, m) != 0;
 }
 
+#define FASTNOISE_TABLES
+
+// 128 words, looked up 32 at a time.
+struct Table {
+    __m512i part[4];
+
+    Table() = default;
+    explicit Table(const std::uint16_t* words) {
+        for (unsigned p = 0; p < 4; ++p) part[p] = _mm512_loadu_si512(words + 32 * p);
+    }
+
+    Shorts operator()(Shorts places) const {
+        const auto at = reinterpret_cast<__m512i>(places);
+        const __m512i lower = _mm512_permutex2var_epi16(part[0], at, part[1]);
+        const __m512i upper = _mm512_permutex2var_epi16(part[2], at, part[3]);
+        return reinterpret_cast<Shorts>(
+            _mm512_mask_blend_epi16(_mm512_test_epi16_mask(at, _mm512_set1_epi16(64)), lower, upper));
+    }
+};
+
 #include "core/kernels_body.hpp"
 
 }  // namespace fastnoise::avx512

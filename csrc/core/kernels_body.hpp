@@ -255,6 +255,65 @@ inline void look_up(const Job& job, std::size_t group, const std::uint16_t* flip
     }
 }
 
+#if defined(FASTNOISE_TABLES)
+// A map of up to 128 classes, or a matrix's alias table of up to 11, in registers. Of 0.76 ns a label of a matrix of 10
+// classes, gathering took 0.43.
+struct Tables {
+    static constexpr std::size_t kMost = 128;
+    Table high, alias;
+    bool held;
+
+    explicit Tables(const Model& model) {
+        const bool matrix = model.kind == Model::Kind::matrix;
+        const std::uint64_t entries = std::uint64_t{model.num_classes} * (matrix ? model.num_classes : 1);
+        held = (matrix || model.kind == Model::Kind::mapped) && entries <= kMost;
+        if (!held) return;
+        std::uint16_t highs[kMost] = {}, aliases[kMost] = {};
+        for (std::size_t entry = 0; entry < entries; ++entry) {
+            highs[entry] = matrix ? static_cast<std::uint16_t>(model.alias[entry] >> 16) : 0;
+            aliases[entry] = static_cast<std::uint16_t>(matrix ? model.alias[entry] >> 32 : model.class_map[entry]);
+        }
+        high = Table(highs);
+        alias = Table(aliases);
+    }
+
+    // What `look_up` does, for slots in `to`.
+    template <std::size_t groups>
+    void look_up(const Job& job, std::size_t first, const std::uint16_t* flip, const Words<groups>& label,
+                 Words<groups>& to) const {
+        if (job.model.kind == Model::Kind::mapped) {
+            for (std::size_t p = 0; p < to.parts; ++p) to.part[p] = alias(label.part[p]);
+            return;
+        }
+        const Shorts classes = Shorts{} + static_cast<std::uint16_t>(job.model.num_classes);
+        Shorts tied[to.parts], all{};
+        const Words<groups> slot = to;
+        for (std::size_t p = 0; p < to.parts; ++p) {
+            const Shorts place = label.part[p] * classes + slot.part[p], number = loaded<Shorts>(flip + p * kShorts);
+            const Shorts bound = high(place);
+            to.part[p] = number < bound ? slot.part[p] : alias(place);
+            tied[p] = reinterpret_cast<Shorts>(number == bound);
+            all |= tied[p];
+        }
+        if (!any(all)) return;
+        for (std::size_t j = 0; j < to.count; ++j) {
+            if (!tied[j / kShorts][j % kShorts]) continue;
+            const std::uint64_t entry = job.model.alias[label[j] * job.model.num_classes + slot[j]];
+            const std::uint32_t next = draw(job.seed, Purpose::flip, first + j, 1);
+            to.part[j / kShorts][j % kShorts] =
+                next < (entry & 0xffff) ? slot[j] : static_cast<std::uint16_t>(entry >> 32);
+        }
+    }
+};
+#else
+struct Tables {
+    static constexpr bool held = false;
+    explicit Tables(const Model&) {}
+    template <class Given>
+    void look_up(const Job&, std::size_t, const std::uint16_t*, const Given&, Given&) const {}
+};
+#endif
+
 // Further bits of u decide for flips that tie: one group in a thousand.
 template <class Noisy, class Target>
 inline void break_ties(const Job& job, std::size_t first, std::size_t size, const std::uint16_t* flip,
@@ -323,8 +382,8 @@ inline void write(const Job& job, std::size_t first, std::size_t size, const std
 // Groups [group, group + groups) of a model of at most kShortBound classes, the first one's numbers at `offset`; false,
 // and nothing written, if they hold a bad label.
 template <std::size_t groups>
-inline bool corrupt_short(const Job& job, std::size_t group, const Numbers& numbers, const std::uint16_t* flip,
-                          std::size_t offset) {
+inline bool corrupt_short(const Job& job, const Tables& tables, std::size_t group, const Numbers& numbers,
+                          const std::uint16_t* flip, std::size_t offset) {
     const std::size_t first = group * kGroup, rest = job.count - first;
     const Model& model = job.model;
     const auto classes = static_cast<std::uint16_t>(model.num_classes);
@@ -354,6 +413,11 @@ inline bool corrupt_short(const Job& job, std::size_t group, const Numbers& numb
             break;
         }
         default: {
+            if (tables.held) {
+                if (model.kind == Model::Kind::matrix) uniform(classes);
+                tables.look_up(job, first, numbers.flip + offset, label, to);
+                break;
+            }
             std::uint32_t from[label.count], slot[label.count], target[label.count];
             store(label, from);
             if (model.kind == Model::Kind::matrix) {
@@ -405,6 +469,7 @@ static std::size_t corrupt(const Job& job, std::size_t begin, std::size_t end) {
     const Model::Kind kind = job.model.kind;
     const bool matrix = kind == Model::Kind::matrix, wide = job.model.num_classes > kShortBound;
     const bool uniform = matrix || kind == Model::Kind::excluded || kind == Model::Kind::included;
+    const Tables tables(job.model);
     Numbers numbers;
     std::uint16_t decided[kBatchSize] = {};
     for (std::size_t group = begin; group < end;) {
@@ -423,13 +488,15 @@ static std::size_t corrupt(const Job& job, std::size_t begin, std::size_t end) {
         const std::uint16_t* const flip = job.chosen || matrix ? decided : numbers.flip;
         // All groups of a batch at once where none is cut off: a third less time than one by one.
         const bool whole = !wide && group == base && end - base >= kBatch && job.count - base * kGroup >= kBatchSize;
-        if (whole && corrupt_short<kBatch>(job, base, numbers, flip, 0)) {
+        if (whole && corrupt_short<kBatch>(job, tables, base, numbers, flip, 0)) {
             group += kBatch;
             continue;
         }
         for (; group < end && group < base + kBatch; ++group) {
             const std::size_t offset = (group - base) * kGroup;
-            if (!(wide ? corrupt_wide : corrupt_short<1>)(job, group, numbers, flip, offset)) return group;
+            const bool done = wide ? corrupt_wide(job, group, numbers, flip, offset)
+                                   : corrupt_short<1>(job, tables, group, numbers, flip, offset);
+            if (!done) return group;
         }
     }
     return end;

@@ -77,8 +77,11 @@ class Record:
 
     def selections(self) -> dict[str, Any]:
         """What the method selected after this epoch, with its precision and recall where true labels are known."""
+        given, clean = self.task.given, self.task.clean
         figures = {
-            name: selection_figures(members.cpu().numpy(), labels.cpu().numpy(), self.task.given, self.task.clean)
+            name: selection_figures(
+                members.cpu().numpy(), given if labels is None else labels.cpu().numpy(), given, clean
+            )
             for name, (members, labels) in self.method.selections().items()
         }
         return {"selections": figures} if figures else {}

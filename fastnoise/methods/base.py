@@ -37,8 +37,8 @@ class Selection(NamedTuple):
 
     members: Tensor
     """[N] bool."""
-    labels: Tensor
-    """[N] int64, the members' classes; what it holds for others is not read."""
+    labels: Tensor | None = None
+    """[N] int64, the members' classes; what it holds for others is not read. None: the given labels."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ class CoTeaching(Method):
         self.register_buffer("remember_rate", torch.ones(()))
         # [k]: the samples that network k found easy when it saw them last, and the other one learned.
         self.register_buffer("picked", torch.zeros(2, num_samples, dtype=torch.bool))
-        self.given: Tensor | None = None
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         logits = [network(images).logits for network in networks]
@@ -53,14 +52,9 @@ class CoTeaching(Method):
     def start_epoch(self, epoch: int) -> None:
         self.remember_rate.fill_(1 - self.forget_rate * min(epoch / self.forget_epochs, 1))
 
-    def end_epoch(self, run: Run) -> None:
-        self.given = run.given
-
     def selections(self) -> dict[str, Selection]:
-        """What each network picked for the other, taken for what it was given."""
-        if self.given is None:
-            return {}
-        return {f"picked_{number + 1}": Selection(self.picked[number], self.given) for number in (0, 1)}
+        """What each network picked for the other."""
+        return {f"picked_{number + 1}": Selection(self.picked[number]) for number in (0, 1)}
 
     def estimates(self, run: Run) -> Estimates:
         """Suspected: the `forget_rate` of all samples with the largest mean loss of the networks at the end.

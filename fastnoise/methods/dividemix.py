@@ -102,7 +102,6 @@ class DivideMix(Method):
         self.register_buffer("recorded", torch.zeros((), dtype=torch.int64))
         self.register_buffer("strength", torch.zeros(()))
         self.register_buffer("pairing", torch.tensor([1, 0]))
-        self.given: Tensor | None = None
         self.configure_batches(Setting.batch_size)
 
     def configure(self, setting: Setting) -> None:
@@ -221,7 +220,6 @@ class DivideMix(Method):
             self._divide(run)
 
     def _divide(self, run: Run) -> None:
-        self.given = run.given
         logits = torch.stack([outputs.logits for outputs in run.evaluate()])
         losses = torch.stack([cross_entropy(answers, run.labels, reduction="none") for answers in logits])
         low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
@@ -270,10 +268,10 @@ class DivideMix(Method):
         return {"labelled": float(self.labelled.float().mean())} if self.divided else {}
 
     def selections(self) -> dict[str, Selection]:
-        """The labelled samples that each network goes on with, taken for what they were given."""
-        if self.given is None or not self.divided:
+        """The labelled samples that each network goes on with."""
+        if not self.divided:
             return {}
-        return {f"labelled_{number + 1}": Selection(self.labelled[number], self.given) for number in (0, 1)}
+        return {f"labelled_{number + 1}": Selection(self.labelled[number]) for number in (0, 1)}
 
     # -- what the run has found out --------------------------------------------------------------------------
 

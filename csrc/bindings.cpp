@@ -266,16 +266,15 @@ PYBIND11_MODULE(_C, m) {
         [](const py::array& losses, const py::array& predictions, float threshold, bool agree, unsigned threads) {
             const StageArrays arrays = stage_jobs(losses, predictions, agree);
             require(arrays.runs == 1, "members are those of one run");
-            std::vector<std::uint64_t> masks(arrays.count / 64 + 1);
+            py::array_t<std::uint64_t> masks(arrays.count / 64 + (arrays.count % 64 != 0));
+            std::uint64_t* const words = masks.mutable_data();
             std::size_t found = 0;
             {
                 const py::gil_scoped_release release;
-                found = fn::members(arrays.jobs[0], threshold, threads, masks.data());
+                found = fn::members(arrays.jobs[0], threshold, threads, words);
             }
-            py::array_t<std::uint8_t> mask((arrays.count + 7) / 8);
-            std::uint8_t* const bytes = mask.mutable_data();
-            std::memcpy(bytes, masks.data(), static_cast<std::size_t>(mask.size()));
-            return py::make_tuple(mask, found);
+            const auto* const bytes = reinterpret_cast<const std::uint8_t*>(words);
+            return py::make_tuple(py::array_t<std::uint8_t>((arrays.count + 7) / 8, bytes, masks), found);
         },
         "losses"_a, "predictions"_a, py::kw_only(), "threshold"_a, "agree"_a, "threads"_a);
 

@@ -10,6 +10,8 @@ namespace fastnoise {
 namespace {
 
 constexpr std::size_t kGroupsPerThread = 1024;
+// Histograms in turn: an increment of what the last one wrote has to wait for it.
+constexpr std::size_t kCopies = 4;
 constexpr std::size_t kMostCompared = 256;  // thresholds beyond which a binary search is faster
 
 std::size_t groups_of(std::size_t count) { return count / kGroup + (count % kGroup != 0); }
@@ -33,10 +35,7 @@ std::size_t members(const StageJob& job, float threshold, unsigned threads, std:
     const Kernels& kernel = kernels();
     std::atomic<std::size_t> found{0};
     parallel_for(groups_of(job.count), kGroupsPerThread, threads, [&](std::size_t begin, std::size_t end) {
-        kernel.members(job, threshold, begin, end, masks + begin);
-        std::size_t here = 0;
-        for (std::size_t g = begin; g < end; ++g) here += __builtin_popcountll(masks[g]);
-        found += here;
+        found += kernel.members(job, threshold, begin, end, masks + begin);
     });
     return found;
 }
@@ -51,7 +50,7 @@ Counts count_members(const std::vector<StageJob>& jobs, const std::vector<Judged
     if (!groups) return counts;
     std::mutex mutex;
     parallel_for(groups * jobs.size(), kGroupsPerThread, threads, [&](std::size_t begin, std::size_t end) {
-        std::vector<std::int64_t> histogram(2 * bins);  // wrong and right in turn
+        std::vector<std::int64_t> histogram(kCopies * 2 * bins);  // wrong and right in turn
         while (begin < end) {
             const std::size_t which = begin / groups, from = begin % groups;
             const std::size_t until = std::min(from + (end - begin), groups);
@@ -72,8 +71,17 @@ Counts count_members(const std::vector<StageJob>& jobs, const std::vector<Judged
                     }
                 }
                 if (judged[which].truth) judge(judged[which], job.prediction_bytes, first, size, right);
-                for (std::size_t j = 0; j < size; ++j) ++histogram[2 * bin[j] + right[j]];
+                for (std::size_t j = 0; j < kGroup; ++j) bin[j] = 2 * bin[j] + right[j];
+                if (size == kGroup) {
+                    std::int64_t* const from = histogram.data();
+                    for (std::size_t j = 0; j < kGroup; j += kCopies) {
+                        for (std::size_t copy = 0; copy < kCopies; ++copy) ++from[copy * 2 * bins + bin[j + copy]];
+                    }
+                } else {
+                    for (std::size_t j = 0; j < size; ++j) ++histogram[bin[j]];
+                }
             }
+            for (std::size_t b = 2 * bins; b < histogram.size(); ++b) histogram[b % (2 * bins)] += histogram[b];
             {
                 const std::lock_guard<std::mutex> lock(mutex);
                 std::int64_t member = 0, right_member = 0;

@@ -58,7 +58,8 @@ struct Kernels {
     // The first group of [begin, end) with a bad label, or end.
     std::size_t (*check)(const Job&, std::size_t begin, std::size_t end);
     // Bit j of masks[g - begin]: sample 64 g + j is a member, see consensus.hpp. For groups [begin, end).
-    void (*members)(const StageJob&, float threshold, std::size_t begin, std::size_t end, std::uint64_t* masks);
+    // Returns how many are.
+    std::size_t (*members)(const StageJob&, float threshold, std::size_t begin, std::size_t end, std::uint64_t* masks);
     // worst[64]: each sample's largest loss; NaN where any is NaN, or predictions must agree and don't.
     void (*worst_loss)(const StageJob&, std::size_t group, float* worst);
     // bins[64]: how many of the thresholds each of 64 values does not lie below. NaN lies below none.

@@ -31,6 +31,8 @@ inline bool any(Shorts mask) {
     return !_mm256_testz_si256(m, m);
 }
 
+#include "core/masks_avx2.hpp"
+
 #include "core/kernels_body.hpp"
 
 }  // namespace fastnoise::avx2

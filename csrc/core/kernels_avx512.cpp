@@ -36,6 +36,8 @@ inline bool any(Shorts mask) {
     return _mm512_test_epi16_mask(m, m) != 0;
 }
 
+#include "core/masks_avx2.hpp"
+
 #define FASTNOISE_TABLES
 
 // 128 words, looked up 32 at a time.

@@ -38,6 +38,58 @@ inline bool any(Shorts mask) {
     return (lanes[0] | lanes[1]) != 0;
 }
 
+// Bit j: losses[j] < threshold, for 64 of them.
+inline std::uint64_t below_mask(const float* losses, float threshold) {
+    std::uint64_t mask = 0;
+#if defined(__SSE2__)
+    const __m128 limit = _mm_set1_ps(threshold);
+    for (unsigned j = 0; j < 64; j += 4) {
+        const int below = _mm_movemask_ps(_mm_cmplt_ps(_mm_loadu_ps(losses + j), limit));
+        mask |= std::uint64_t{static_cast<std::uint32_t>(below)} << j;
+    }
+#else
+    for (unsigned j = 0; j < 64; ++j) mask |= std::uint64_t{losses[j] < threshold} << j;
+#endif
+    return mask;
+}
+
+#if defined(__SSE2__)
+template <class Integer>
+inline __m128i load(const Integer* from) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+}
+
+// 16 bytes: 255 where a equals b.
+inline __m128i equal_bytes(const std::uint8_t* a, const std::uint8_t* b) { return _mm_cmpeq_epi8(load(a), load(b)); }
+
+inline __m128i equal_bytes(const std::uint16_t* a, const std::uint16_t* b) {
+    return _mm_packs_epi16(_mm_cmpeq_epi16(load(a), load(b)), _mm_cmpeq_epi16(load(a + 8), load(b + 8)));
+}
+
+inline __m128i equal_bytes(const std::uint32_t* a, const std::uint32_t* b) {
+    const auto eight = [a, b](unsigned j) {
+        return _mm_packs_epi32(_mm_cmpeq_epi32(load(a + j), load(b + j)),
+                               _mm_cmpeq_epi32(load(a + j + 4), load(b + j + 4)));
+    };
+    return _mm_packs_epi16(eight(0), eight(8));
+}
+#endif
+
+// Bit j: a[j] == b[j], for 64 of them.
+template <class Integer>
+inline std::uint64_t equal_mask(const Integer* a, const Integer* b) {
+    std::uint64_t mask = 0;
+#if defined(__SSE2__)
+    for (unsigned j = 0; j < 64; j += 16) {
+        const int equal = _mm_movemask_epi8(equal_bytes(a + j, b + j));
+        mask |= std::uint64_t{static_cast<std::uint32_t>(equal)} << j;
+    }
+#else
+    for (unsigned j = 0; j < 64; ++j) mask |= std::uint64_t{a[j] == b[j]} << j;
+#endif
+    return mask;
+}
+
 #include "core/kernels_body.hpp"
 
 }  // namespace fastnoise::generic

@@ -20,6 +20,8 @@ from ..errors import ConfigError, DataError, nearest
 COMPARISONS = ("below", "at_most")
 JUDGED = ("pseudo", "given")
 
+_INFINITE, _LARGEST = np.float32(np.inf), float(np.finfo(np.float32).max)
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -48,6 +50,9 @@ class ConsensusOptions:
                 raise ConfigError(f"unknown {name} {str(value)!r}: {nearest(str(value), list(valid))}")
         if not isinstance(self.agree, bool):
             raise ConfigError(f"agree must be True or False, got {self.agree!r}")
+
+
+_DEFAULT = ConsensusOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,18 +222,19 @@ def _number(threshold: Any) -> float:
 def _cut(threshold: float, options: ConsensusOptions) -> float:
     """The float32 t for which "loss < t" says of every float32 loss what the comparison with `threshold` says."""
     number = _number(threshold)
-    with np.errstate(over="ignore"):
-        cut = np.float32(number)
+    # float32 would overflow, with a warning: those beyond its range act as its ends do.
+    cut = np.float32(number if abs(number) == np.inf else max(min(number, _LARGEST), -_LARGEST))
+    rounded = float(cut)
     # Rounded down to float32, it would shut out the losses between itself and the threshold.
-    if float(cut) < number or (options.compare == "at_most" and float(cut) == number):
-        cut = np.nextafter(cut, np.float32(np.inf))
-    return float(cut)
+    if rounded < number or (options.compare == "at_most" and rounded == number):
+        return float(np.nextafter(cut, _INFINITE))
+    return rounded
 
 
 def _options(options: Any) -> ConsensusOptions:
     if options is not None and not isinstance(options, ConsensusOptions):
         raise ConfigError(f"options must be ConsensusOptions, got {type(options).__name__}")
-    return options or ConsensusOptions()
+    return options or _DEFAULT
 
 
 def _stage(options: ConsensusOptions, stages: int) -> int:
@@ -250,7 +256,10 @@ def _stages(losses: Any, predictions: Any, dimensions: int) -> tuple[NDArray[np.
         loss, predicted = loss[None], predicted[None]
     if not loss.size:
         raise DataError(f"losses: empty, shape {loss.shape}")
-    require_memory("losses", loss.size * (4 * (not _is_plain(loss)) + 4 * (not _is_plain(predicted))))
+    plain = _is_plain(loss), _is_plain(predicted)
+    if all(plain) and predicted.dtype.itemsize < 8:
+        return loss, predicted
+    require_memory("losses", loss.size * 4 * (2 - sum(plain)))
     dtype = predicted.dtype.newbyteorder("=")
     if dtype.itemsize == 8:
         if predicted.max() > np.iinfo(np.int32).max or predicted.min() < np.iinfo(np.int32).min:
@@ -267,7 +276,8 @@ def _array(what: str, values: Any) -> NDArray[Any]:
 
 
 def _is_plain(array: NDArray[Any]) -> bool:
-    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+    flags = array.flags
+    return flags.c_contiguous and flags.aligned and array.dtype.isnative
 
 
 def _label_array(what: str, labels: Any, num_samples: int) -> NDArray[np.integer]:

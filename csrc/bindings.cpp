@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 #include <iterator>
+#include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@
 #include "core/cpu.hpp"
 #include "core/losses.hpp"
 #include "core/noise.hpp"
+#include "core/spare.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -85,11 +88,26 @@ fn::Model make_model(Kind kind, std::int64_t num_classes, const std::optional<st
     return {Kind::mapped, static_cast<std::uint32_t>(map.size()), map.data()};
 }
 
+// int64 [count], undefined. Large ones lie in memory that is used again once their last view is gone.
+py::array_t<std::int64_t> fresh_integers(std::size_t count) {
+    constexpr std::size_t large = std::size_t{1} << 17;  // where malloc begins to ask the system
+    if (count > PY_SSIZE_T_MAX / sizeof(std::int64_t)) throw std::bad_alloc();
+    const std::size_t bytes = count * sizeof(std::int64_t);
+    if (bytes < large) return py::array_t<std::int64_t>(count);
+    static auto* const spare = new fn::Spare;  // never destroyed: arrays may outlive the module
+    auto block = std::make_unique<fn::Spare::Block>(spare->take(bytes));
+    const py::capsule owner(block.get(), [](void* pointer) {
+        const std::unique_ptr<fn::Spare::Block> gone(static_cast<fn::Spare::Block*>(pointer));
+        spare->give(*gone);
+    });
+    return py::array_t<std::int64_t>(count, static_cast<std::int64_t*>(block.release()->data), owner);
+}
+
 py::array_t<std::int64_t> corrupted(const py::array& labels, const fn::Model& model, double rate, std::uint64_t seed,
                                     unsigned threads) {
     const fn::Labels given = labels_of(labels);
     require_rate(rate);
-    py::array_t<std::int64_t> noisy(labels.size());
+    py::array_t<std::int64_t> noisy = fresh_integers(given.count);
     std::int64_t* const out = noisy.mutable_data();
     {
         const py::gil_scoped_release release;
@@ -195,7 +213,7 @@ PYBIND11_MODULE(_C, m) {
             require(transition.ndim() == 2 && transition.shape(0) == transition.shape(1), "transition must be [C, C]");
             const std::uint32_t classes = checked_classes(transition.shape(0));
             const fn::Labels given = labels_of(labels);
-            py::array_t<std::int64_t> noisy(labels.size());
+            py::array_t<std::int64_t> noisy = fresh_integers(given.count);
             std::int64_t* const out = noisy.mutable_data();
             const double* const rows = transition.data();
             {
@@ -217,7 +235,7 @@ PYBIND11_MODULE(_C, m) {
             require_rate(rate);
             const fn::Labels given = labels_of(labels);
             require(given.count < std::uint64_t{1} << 32, "a quota is of at most 2^32 - 1 labels");
-            py::array_t<std::int64_t> noisy(labels.size());
+            py::array_t<std::int64_t> noisy = fresh_integers(given.count);
             std::int64_t* const out = noisy.mutable_data();
             {
                 const py::gil_scoped_release release;
@@ -282,7 +300,7 @@ PYBIND11_MODULE(_C, m) {
         "mask_index",
         [](const py::array_t<std::uint8_t, py::array::c_style>& mask, std::size_t count) {
             require(count / 8 <= static_cast<std::size_t>(mask.size()), "count is above the number of bits in mask");
-            py::array_t<std::int64_t> index(count);
+            py::array_t<std::int64_t> index = fresh_integers(count);
             std::int64_t* next = index.mutable_data();
             std::int64_t* const end = next + count;
             const std::uint8_t* const bytes = mask.data();

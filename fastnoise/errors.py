@@ -2,7 +2,11 @@
 
 
 class FastnoiseError(Exception):
-    """Something the user gave is wrong. The message says what, where, and what to do, in one line."""
+    """Something the user gave is wrong. The message says what, where, and what to do, in one line: line breaks, which
+    names out of damaged files can hold, become spaces."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(str(message).splitlines()))
 
 
 class ConfigError(FastnoiseError):

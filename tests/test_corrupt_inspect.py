@@ -83,9 +83,11 @@ def test_unreadable_label_files_are_refused(tmp_path: Path, name: str, content: 
 
 def test_arrays_that_are_no_labels_are_refused(tmp_path: Path):
     np.savez(tmp_path / "two.npz", x=np.arange(3), y=np.zeros((2, 2)))
+    np.savez(tmp_path / "broken.npz", **{"a\nb": np.arange(3), "y": np.arange(3)})
     for source, part in (
         ("two.npz", "name one of its arrays"),
         ("two.npz:z", "valid: x, y"),
+        ("broken.npz", "valid: a b, y"),
         ("two.npz:y", "float64 [2, 2]"),
         ("missing.npy", "can't read labels: No such file"),
     ):

@@ -569,6 +569,26 @@ def test_extension_refuses(error: type[Exception], call: Callable[[np.ndarray], 
         call(cyclic(10))
 
 
+def test_memory_is_used_again_once_no_view_is_left():
+    labels = np.zeros(100_000, np.int64)
+
+    def corrupted(seed: int) -> np.ndarray:
+        return _C.corrupt_pair(labels, num_classes=10, rate=0.5, seed=seed, threads=1)
+
+    first, expected = corrupted(1), corrupted(1).copy()
+    place, view = first.ctypes.data, first[3:]
+    del first
+    others = [corrupted(seed) for seed in range(2, 12)]
+    assert np.array_equal(view, expected[3:])
+    assert len({place, *(other.ctypes.data for other in others)}) == 11
+    del view
+    again = corrupted(1)
+    assert again.ctypes.data == place
+    again[:] = 7  # a result is the caller's own
+    assert np.array_equal(corrupted(1), expected)
+    assert np.array_equal(pickle.loads(pickle.dumps(others[0])), others[0])
+
+
 def test_other_python_threads_run_meanwhile():
     labels = np.zeros(10_000_000, np.uint8)
     for _ in range(5):  # a busy machine may not let the other thread run in time; the interpreter's lock never would

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "core/losses.hpp"
 #include "core/noise.hpp"
 #include "core/parallel.hpp"
+#include "core/spare.hpp"
 
 using namespace fastnoise;
 
@@ -853,6 +855,42 @@ void test_chosen_instruction_set() {
 
 }  // namespace
 
+void test_spare_memory() {
+    Spare spare;
+    const std::size_t megabyte = std::size_t{1} << 20;
+    const Spare::Block first = spare.take(megabyte);
+    CHECK(first.size >= megabyte && reinterpret_cast<std::uintptr_t>(first.data) % 64 == 0);
+    std::memset(first.data, 1, first.size);
+    spare.give(first);
+    CHECK(spare.kept() == first.size);
+    const Spare::Block small = spare.take(megabyte / 4);  // the one kept is more than twice as large
+    CHECK(small.data != first.data && spare.kept() == first.size);
+    const Spare::Block again = spare.take(megabyte - 5'000);
+    CHECK(again.data == first.data && spare.kept() == 0);
+    const Spare::Block large = spare.take(Spare::kMost + 1), half = spare.take(Spare::kMost / 2 + 5);
+    CHECK(large.size > Spare::kMost && half.size > Spare::kMost / 2);
+    std::memset(half.data, 1, half.size);
+    spare.give(again);
+    spare.give(small);
+    spare.give(half);
+    CHECK(spare.kept() == again.size + small.size + half.size);
+    const Spare::Block other = spare.take(half.size / 2);
+    CHECK(other.data == half.data);  // twice as large, which is allowed
+    const Spare::Block late = spare.take(Spare::kMost / 2 + 5);
+    spare.give(other);
+    spare.give(late);  // no room for all: the oldest go
+    CHECK(spare.kept() == late.size);
+    spare.give(large);  // never kept
+    CHECK(spare.kept() == late.size);
+    bool refused = false;
+    try {
+        spare.take(~std::size_t{});
+    } catch (const std::bad_alloc&) {
+        refused = true;
+    }
+    CHECK(refused);
+}
+
 int main() {
     test_philox_known_answers();
     test_group_and_single_draws_agree();
@@ -878,6 +916,7 @@ int main() {
     test_cross_entropy_is_its_formula();
     test_losses_refuse_what_lies_out_of_range();
     test_repeated_indices();
+    test_spare_memory();
     test_chosen_instruction_set();
     std::printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);
     return failures != 0;

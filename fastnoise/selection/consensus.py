@@ -222,8 +222,9 @@ def _number(threshold: Any) -> float:
 def _cut(threshold: float, options: ConsensusOptions) -> float:
     """The float32 t for which "loss < t" says of every float32 loss what the comparison with `threshold` says."""
     number = _number(threshold)
-    # float32 would overflow, with a warning: those beyond its range act as its ends do.
-    cut = np.float32(number if abs(number) == np.inf else max(min(number, _LARGEST), -_LARGEST))
+    if number > _LARGEST:
+        return np.inf
+    cut = np.float32(number if number == -np.inf else max(number, -_LARGEST))  # float32 would overflow with a warning
     rounded = float(cut)
     # Rounded down to float32, it would shut out the losses between itself and the threshold.
     if rounded < number or (options.compare == "at_most" and rounded == number):

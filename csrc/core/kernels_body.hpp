@@ -93,20 +93,17 @@ inline Vec loaded(const void* from) {
     return values;
 }
 
-// kShorts labels below 2^16; `bad` gets bits where one lies above `most`.
+// The lower 16 bits of kShorts labels; `bits` gets all of those of wider ones.
 template <class Label>
-inline Shorts load_part(const Label* labels, std::uint64_t most, Shorts& bad) {
+inline Shorts load_part(const Label* labels, Vector<Label>& bits) {
     constexpr std::size_t width = sizeof(Wide) / sizeof(Label);
     if constexpr (sizeof(Label) <= 2) {
-        const Shorts values = __builtin_convertvector(loaded<Vector<Label, sizeof(Label) * kShorts>>(labels), Shorts);
-        bad |= reinterpret_cast<Shorts>(values > Shorts{} + static_cast<std::uint16_t>(most));
-        return values;
+        return __builtin_convertvector(loaded<Vector<Label, sizeof(Label) * kShorts>>(labels), Shorts);
     } else {
         Vector<Label> part[sizeof(Label) / 2];
-        const Vector<Label> bound = Vector<Label>{} + static_cast<Label>(most);
         for (std::size_t p = 0; p < sizeof(Label) / 2; ++p) {
             part[p] = loaded<Vector<Label>>(labels + p * width);
-            bad |= reinterpret_cast<Shorts>(part[p] > bound);
+            bits |= part[p];
         }
         if constexpr (sizeof(Label) == 4) {
             return narrowed<std::uint16_t>(part[0], part[1]);
@@ -188,15 +185,23 @@ inline void bounded_words(std::uint32_t n, std::uint64_t seed, Purpose purpose, 
 template <class Label, std::size_t groups>
 inline bool load_as(const Job& job, std::size_t first, std::size_t size, Words<groups>& label) {
     const Label* const labels = static_cast<const Label*>(job.labels) + first;
-    const std::uint64_t most = job.limit - 1;
+    const Shorts most = Shorts{} + static_cast<std::uint16_t>(job.limit - 1);  // a limit of at most 2^16
+    Vector<Label> bits{};
     Shorts bad{};
+    const auto load_all = [&](const Label* from) {
+        for (std::size_t p = 0; p < label.parts; ++p) {
+            label.part[p] = load_part(from + p * kShorts, bits);
+            bad |= reinterpret_cast<Shorts>(label.part[p] > most);
+        }
+    };
     if (size == label.count) {
-        for (std::size_t p = 0; p < label.parts; ++p) label.part[p] = load_part(labels + p * kShorts, most, bad);
+        load_all(labels);
     } else {
         Label whole[label.count] = {};
         std::memcpy(whole, labels, size * sizeof(Label));
-        for (std::size_t p = 0; p < label.parts; ++p) label.part[p] = load_part(whole + p * kShorts, most, bad);
+        load_all(whole);
     }
+    if constexpr (sizeof(Label) > 2) bad |= reinterpret_cast<Shorts>(bits >> 16);
     return !any(bad);
 }
 
@@ -427,8 +432,8 @@ inline bool corrupt_short(const Job& job, const Tables& tables, std::size_t grou
             for (std::size_t j = 0; j < label.count; j += kGroup) {
                 look_up(job, group + j / kGroup, numbers.flip + offset + j, slot + j, from + j, target + j);
             }
-            Shorts unused{};
-            for (std::size_t p = 0; p < to.parts; ++p) to.part[p] = load_part(target + p * kShorts, 0xffff, unused);
+            Vector<std::uint32_t> unused{};
+            for (std::size_t p = 0; p < to.parts; ++p) to.part[p] = load_part(target + p * kShorts, unused);
         }
     }
     write(job, first, size, flip + offset, label, to);

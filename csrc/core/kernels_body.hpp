@@ -577,9 +577,9 @@ inline const float* stage_losses(const StageJob& job, std::size_t stage, std::si
 }
 
 // Groups read of one stage before the next. Six streams side by side are more than the processor follows by itself:
-// 10^6 samples of three stages took 0.36 ns each in single groups with hints, 0.2 in strips. 4 and 16 groups were no
-// faster, 64 slower.
-constexpr std::size_t kStrip = 8;
+// 10^6 samples of three stages took 0.36 ns each in single groups with hints, 0.2 to 0.3 in strips of 12 to 16 groups,
+// 0.4 to 0.5 in strips of 8, partly out of the cache; longer ones were no faster, and slower with wide predictions.
+constexpr std::size_t kStrip = 14;
 
 template <class Prediction>
 inline std::size_t members_as(const StageJob& job, float threshold, std::size_t begin, std::size_t end,

@@ -256,9 +256,17 @@ def _gpu_turn(side: Side, steps: int, batch_size: int) -> Turn:
 
 
 def measure(
-    workload: Workload, options: Options, sides: Sequence[str] = SIDES, say: Callable[[str], None] = print
+    workload: Workload,
+    options: Options,
+    sides: Sequence[str] = SIDES,
+    say: Callable[[str], None] = print,
+    after_round: Callable[[list[Figure]], None] = lambda figures: None,
 ) -> list[Figure]:
-    """Images/s of every side, and how many times each baseline's the first side of fastnoise reaches."""
+    """Images/s of every side, and how many times each baseline's the first side of fastnoise reaches.
+
+    `after_round` is called after every round with the figures of the rounds so far, which someone may want who has to
+    fear that time runs out.
+    """
     device = options.device
     torch.backends.cudnn.benchmark = True  # as in training: shapes are fixed, so the search for kernels pays once
     say(
@@ -277,6 +285,39 @@ def measure(
     )
     built: list[Side] = []
     turns: dict[str, list[Turn]] = {}
+    steps: dict[str, int] = {}
+    common = {
+        "source": workload.source,
+        "gflop_per_image": counted.flops_per_image / 1e9,
+        "mb_per_image": counted.bytes_per_image(dtype.itemsize) / 1e6,
+        "ceiling_images_per_s": ceiling,
+        "ceiling_from": machine.words,
+        "torch_threads": torch.get_num_threads(),
+    }
+
+    def so_far() -> list[Figure]:
+        rounds = len(turns[built[0].name]) if built else 0
+        figures = []
+        for side in built:
+            rates = spread([turn.images_per_second for turn in turns[side.name]])
+            waiting = spread([turn.waiting for turn in turns[side.name]]).median
+            own = {
+                **side.details,
+                "data_wait": waiting,
+                "ceiling_share": rates.median / ceiling,
+                "steps": steps[side.name],
+            }
+            figures.append(
+                Figure.of(f"train/{workload.key}/{side.name}", rates, "images/s", "higher", rounds, **own, **common)
+            )
+        for ours, other in _ratios([side.name for side in built]):
+            ratios = [
+                first.images_per_second / second.images_per_second
+                for first, second in zip(turns[ours], turns[other], strict=True)
+            ]
+            figures.append(Figure.of(f"train/{workload.key}/{ours}:{other}", spread(ratios), "times", "higher", rounds))
+        return figures
+
     try:
         for name in sides:
             try:
@@ -290,7 +331,6 @@ def measure(
             details = built[-1].details
             say(f"  {name}: {'; '.join(str(details[key]) for key in ('gear', 'amp', 'loader') if key in details)}; "
                 f"first step {details['first_step_s']:.2f} s")  # fmt: skip
-        steps = {}
         for side in built:
             once = take_turn(side, 2, workload.batch_size, device)
             per_step = workload.batch_size / once.images_per_second
@@ -299,34 +339,11 @@ def measure(
             for side in built:
                 drain(side, device)
                 turns[side.name].append(take_turn(side, steps[side.name], workload.batch_size, device))
+            after_round(so_far())
     finally:
         for side in built:
             side.batches.close()  # type: ignore[attr-defined]
-    common = {
-        "source": workload.source,
-        "gflop_per_image": counted.flops_per_image / 1e9,
-        "mb_per_image": counted.bytes_per_image(dtype.itemsize) / 1e6,
-        "ceiling_images_per_s": ceiling,
-        "ceiling_from": machine.words,
-        "torch_threads": torch.get_num_threads(),
-    }
-    figures = []
-    for side in built:
-        rates = spread([turn.images_per_second for turn in turns[side.name]])
-        waiting = spread([turn.waiting for turn in turns[side.name]]).median
-        own = {**side.details, "data_wait": waiting, "ceiling_share": rates.median / ceiling, "steps": steps[side.name]}
-        figures.append(
-            Figure.of(f"train/{workload.key}/{side.name}", rates, "images/s", "higher", options.rounds, **own, **common)
-        )
-    for ours, other in _ratios([side.name for side in built]):
-        ratios = [
-            first.images_per_second / second.images_per_second
-            for first, second in zip(turns[ours], turns[other], strict=True)
-        ]
-        figures.append(
-            Figure.of(f"train/{workload.key}/{ours}:{other}", spread(ratios), "times", "higher", options.rounds)
-        )
-    return figures
+    return so_far()
 
 
 def _ratios(names: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -112,7 +112,11 @@ def test_sides_and_ratios(digits: workload.Workload) -> None:
     said: list[str] = []
     options = train.Options(CPU, workers=0, rounds=2, seconds=0.01)
     sides = ("ordinary", "amp", "fastnoise", "cross_entropy", "fastnoise@synthetic", "ordinary@torch")
-    figures = train.measure(digits, options, sides, said.append)
+    partly: list[list[report.Figure]] = []
+    figures = train.measure(digits, options, sides, said.append, partly.append)
+    assert [len(each) for each in partly] == [len(figures)] * options.rounds
+    assert [figure.samples for each in partly for figure in each[:1]] == [1, 2]
+    assert partly[-1] == figures
     by_key = {figure.key: figure for figure in figures}
     for side in sides:
         figure = by_key[f"train/digits-small_cnnx0.25-b32/{side}"]

@@ -644,7 +644,8 @@ class TestCuda:
     @pytest.mark.parametrize("num_classes", [*CLASSES, pytest.param(9000, id="looped")])
     @pytest.mark.parametrize("rule", RULES)
     def test_matches_reference(self, rule: str, num_classes: int, dtype: str) -> None:
-        assert_close(measure(rule, num_classes, dtype, device="cuda", batch=130), dtype)
+        errors = measure(rule, num_classes, dtype, device="cuda", batch=130)
+        assert_close(errors, dtype, near_zero=rule == "swce-literal")  # a GPU's exp is off by 2^-22.5
 
     def test_never_waits_for_the_device(self) -> None:
         data = batches(10, torch.float32, 64, 200, 1)[0]
@@ -711,6 +712,7 @@ class TestCuda:
     def test_compiled_equals_eager(self) -> None:
         data = batches(10, torch.float32, 64, 200, 1)[0]
         for rule in RULES:
+            torch._dynamo.reset()  # the modules share a few forward methods, and one is compiled 8 times at most
             results = []
             for wrap in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, mode="reduce-overhead")):
                 loss_of = build(rule, 200, 10).cuda()
@@ -725,6 +727,8 @@ class TestCuda:
 
     def test_out_of_range_yields_nan_and_writes_nothing(self) -> None:
         for rule in RULES:
+            if CASES[rule][0] == "soft_ce":  # whose labels are no classes
+                continue
             loss_of = build(rule, 200, 10).cuda()
             data = batches(10, torch.float32, 8, 200, 1)[0]
             labels, index = data.labels.cuda(), data.index.cuda()
@@ -733,4 +737,5 @@ class TestCuda:
             loss = call(loss_of, rule, data.logits.cuda(), data.attention.cuda(), labels, index)
             assert loss.isnan().nonzero().flatten().tolist() == ([2, 5] if rule in STATEFUL else [2])
             if rule in STATEFUL:
-                assert loss_of.targets.any(1).sum() == 6
+                # ELR+'s targets are made of logits alone: a sample with a bad label has one.
+                assert loss_of.targets.any(1).sum() == (7 if CASES[rule][0] == "elr_plus" else 6)

@@ -1,11 +1,15 @@
 """The training step: compiled equals eager, nothing is copied or read back, on CPU and GPU."""
 
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from fastnoise.config import EngineConfig, RunConfig
+import fastnoise.engine.step as step_module
+from fastnoise.config import EngineConfig, OptimConfig, RunConfig
 from fastnoise.engine.metrics import EpochStatistics
 from fastnoise.engine.step import (
     SHORT_RUN,
@@ -16,6 +20,7 @@ from fastnoise.engine.step import (
     choose_gear,
     create_optimizer,
     create_schedule,
+    load_optimizer,
     reset_optimizer,
 )
 from fastnoise.errors import ConfigError
@@ -240,10 +245,132 @@ def test_choices_state_their_reason() -> None:
         choose_device("gpu")
 
 
+def test_every_step_of_a_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo compiles one code object 8 times at most, and what all steps share would reach that."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    ((images, index),) = batches(1)
+    for _ in range(torch._dynamo.config.recompile_limit + 2):
+        step = make_step("ce", "compiled")
+        assert step.train(images, index).loss.isfinite()
+        assert step.evaluate(images, len(images)).logits.shape == (BATCH, NUM_CLASSES)
+
+
+class CountedGraph:
+    """In place of a captured graph: it counts what is captured, and computes."""
+
+    captured: list[tuple[int, ...]]
+
+    def __init__(self, function: Callable[..., object], arguments: Sequence[torch.Tensor]):
+        self.function, self.shape = function, arguments[0].shape
+        self.captured.append(tuple(self.shape))
+        self.replays = 0
+
+    def fits(self, arguments: Sequence[torch.Tensor]) -> bool:
+        return arguments[0].shape == self.shape
+
+    def __call__(self, *arguments: torch.Tensor) -> object:
+        self.replays += 1
+        return self.function(*arguments)
+
+
+def test_each_shape_is_evaluated_some_times_before_it_is_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, captured = make_step("ce"), []
+    CountedGraph.captured = captured
+    monkeypatch.setattr(step_module, "_Graph", CountedGraph)
+    monkeypatch.setattr(step_module, "_side_stream", lambda device: nullcontext())
+    step.gear = step.gear._replace(name="graphed")
+    large, small = torch.randn(16, 1, 8, 8), torch.randn(6, 1, 8, 8)
+    for images, seen in [*[(large, 0)] * WARM_UP, *[(small, 0)] * WARM_UP, (small, 1), (large, 2), (small, 2)]:
+        step.evaluate(images, len(images))
+        assert len(captured) == seen
+    assert captured == [(6, 1, 8, 8), (16, 1, 8, 8)]
+    for number in range(WARM_UP + 3):
+        step.train(large, torch.arange(16))
+        assert step.replays == max(0, number + 1 - WARM_UP)
+    step.train(torch.randn(16, 1, 8, 10), torch.arange(16))  # another shape begins anew
+    assert step.replays == 0
+    step.recapture()
+    step.evaluate(small, 6)
+    assert len(captured) == 4
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@pytest.mark.parametrize("schedule", ["cosine", "multistep:1,3"])
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_loaded_learning_rate_stays_of_its_own_kind(kind: str, schedule: str, capturable: bool) -> None:
+    """A number where it was one, the same tensor where a captured graph reads it, whatever the checkpoint held."""
+    config = OptimConfig(optimizer=kind, schedule=schedule, epochs=5, learning_rate=0.1)
+
+    def made(capturable: bool) -> tuple[torch.optim.Optimizer, Any]:
+        network = torch.nn.Linear(2, 2)
+        optimizer = create_optimizer(config, network)
+        if capturable:  # PyTorch refuses it on a CPU at the first step, so none is made with it
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(0.1)
+                if "capturable" in group:
+                    group["capturable"] = True
+        else:
+            network(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+        return optimizer, create_schedule(config, optimizer)
+
+    saved, course = made(not capturable)
+    optimizer, schedule_ = made(capturable)
+    rate = optimizer.param_groups[0]["lr"]
+    for _ in range(2):
+        course.step()
+    load_optimizer(optimizer, schedule_, saved.state_dict(), course.state_dict())
+    group = optimizer.param_groups[0]
+    expected = float(saved.param_groups[0]["lr"])
+    assert expected != 0.1
+    assert float(group["lr"]) == pytest.approx(expected)
+    assert float(schedule_.get_last_lr()[0]) == pytest.approx(expected)
+    if capturable:
+        assert group["lr"] is rate
+    else:
+        assert isinstance(group["lr"], float)
+    assert group.get("capturable", capturable) == capturable
+    for _ in range(2):
+        course.step()
+        schedule_.step()
+        assert float(group["lr"]) == pytest.approx(float(saved.param_groups[0]["lr"]))
+        assert (group["lr"] is rate) == capturable
+
+
+def test_a_named_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cpu") == torch.device("cpu")
+    assert chosen == [torch.device("cuda", 1)]
+    with pytest.raises(ConfigError, match="sees 2 CUDA"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile_", ["off", "on"])
+def test_evaluation_of_several_shapes_is_graphed(compile_: str) -> None:
+    torch._dynamo.reset()
+    step, eager = make_step("nal", "graphed", device="cuda", compile_=compile_), make_step("nal", device="cuda")
+    restart_from(step, eager)
+    random = torch.Generator().manual_seed(2)
+    for size in (16, 16, 6, 16, 16, 6, 6, 6, 16, 6):
+        images = torch.randn(size, 1, 8, 8, generator=random).cuda().to(memory_format=torch.channels_last)
+        actual, expected = step.evaluate(images, size), eager.evaluate(images, size)
+        torch.testing.assert_close(actual.logits, expected.logits, rtol=1e-2, atol=1e-2)
+    assert len(step._evaluate_graphs) == 2
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile_", ["off", "on"])
 @pytest.mark.parametrize("method", METHODS)
 def test_no_synchronisation_on_a_gpu(method: str, compile_: str) -> None:
+    torch._dynamo.reset()
     for gear in ("compiled" if compile_ == "on" else "eager", "graphed"):
         step = make_step(method, gear, "auto", "cuda", compile_)
         *first, last = batches(WARM_UP + 3, "cuda", step.method.views)

@@ -40,7 +40,7 @@ from .folder import CHECKPOINT_FORMAT, RunFolder
 from .metrics import EpochStatistics, Evaluation
 from .prepare import Loaders, Task, check_names, load_images, load_task
 from .record import Part, Record
-from .step import choose_amp, choose_device
+from .step import choose_amp, choose_device, load_optimizer
 from .trainer import Training, begin, create_parts, open_folder
 
 METHODS = (
@@ -803,11 +803,10 @@ class Stack(Training):
                     if isinstance(value, Tensor) and value.dim():
                         value = torch.cat([state["optimizer"]["state"][position][name] for state in states])
                     moments[position][name] = value
-            self.optimizer.load_state_dict({**first["optimizer"], "state": moments})
-            self.schedule.load_state_dict(first["schedule"])
+            load_optimizer(self.optimizer, self.schedule, {**first["optimizer"], "state": moments}, first["schedule"])
             torch.set_rng_state(first["rng_cpu"])
             if self.device.type == "cuda" and first["rng_cuda"]:
-                torch.cuda.set_rng_state_all(first["rng_cuda"])
+                torch.cuda.set_rng_state_all(first["rng_cuda"][: torch.cuda.device_count()])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(

@@ -1,8 +1,10 @@
 """One training step and one evaluation step in three gears: eager, compiled, graphed."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple
+from types import FunctionType, MethodType
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ WARM_UP = 3
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `--device` names; ConfigError where it isn't there."""
+    """The device that `--device` names, which becomes PyTorch's current one; ConfigError where it isn't there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,6 +36,8 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise ConfigError(f"--device {name}: PyTorch sees {count} CUDA device(s); use --device cpu or mend the driver")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # streams, events and Triton's launches go to the current device
     return device
 
 
@@ -140,12 +144,53 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
     return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, schedule: LRScheduler, state: dict[str, Any], course: dict[str, Any]
+) -> None:
+    """Take up the states of an optimiser and its schedule, which may come from another device or gear.
+
+    Both `load_state_dict` put what was saved in place of the learning rate: a number, or a tensor on the CPU, either
+    of which a captured graph would keep for good. It stays of the optimiser's own kind, and in place.
+    """
+    own = [(group["lr"], group.get("capturable")) for group in optimizer.param_groups]
+    first = own[0][0]
+    optimizer.load_state_dict(state)
+    for group, (rate, capturable) in zip(optimizer.param_groups, own, strict=True):
+        saved = group["lr"]
+        group["lr"] = rate.copy_(_like(rate, saved)) if isinstance(rate, Tensor) else _like(rate, saved)
+        if "initial_lr" in group:
+            group["initial_lr"] = _like(first, group["initial_lr"])
+        if capturable is not None:
+            group["capturable"] = capturable
+    schedule.load_state_dict(course)
+    schedule.base_lrs = [_like(first, rate) for rate in schedule.base_lrs]
+    schedule._last_lr = [_like(first, rate) for rate in schedule._last_lr]
+
+
+def _like(own: float | Tensor, value: float | Tensor) -> Any:
+    """A number, or a tensor of its own, as `own` is."""
+    if isinstance(own, Tensor):
+        return torch.as_tensor(value, dtype=own.dtype).to(own.device, copy=True)
+    return float(value)
+
+
 def reset_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Zero the optimiser's state in place: a fresh optimiser at the same addresses, as a captured graph needs it."""
     for state in optimizer.state.values():
         for value in state.values():
             if isinstance(value, Tensor):
                 value.zero_()
+
+
+def _own(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method with a code object of its own.
+
+    Dynamo keeps what it compiles with the code object, and refuses to compile one more than `recompile_limit` (8)
+    times: without this the ninth compiled step of a process would fail.
+    """
+    function = method.__func__  # type: ignore[attr-defined]
+    copied = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return MethodType(copied, method.__self__)  # type: ignore[attr-defined]
 
 
 class _Graph:
@@ -158,7 +203,8 @@ class _Graph:
         for buffer, argument in zip(self.arguments, arguments, strict=True):
             buffer.copy_(argument)
         # thread_local: a loader's threads may allocate meanwhile, which would break a global capture.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        stream = torch.cuda.Stream(arguments[0].device)
+        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
             self.result = function(*self.arguments)
 
     def fits(self, arguments: Sequence[Tensor]) -> bool:
@@ -221,11 +267,15 @@ class Step:
         self._forward: Callable[[Tensor, Tensor], Forward] = self._eager_forward
         self._evaluate: Callable[[Tensor], Outputs] = self._eager_evaluate
         if self.gear.compiled:
-            self._forward = torch.compile(self._eager_forward, fullgraph=True, dynamic=False)
-            self._evaluate = torch.compile(self._eager_evaluate, fullgraph=True, dynamic=False)
+            self._forward = torch.compile(_own(self._eager_forward), fullgraph=True, dynamic=False)
+            self._evaluate = torch.compile(_own(self._eager_evaluate), fullgraph=True, dynamic=False)
         self._train_graph: _Graph | None = None
-        self._evaluate_graph: _Graph | None = None
-        self._warm = {"train": 0, "evaluate": 0}
+        self._warm = 0
+        """Training steps made since a graph was last begun with."""
+        self._evaluate_graphs: dict[torch.Size, _Graph] = {}
+        self._evaluated: Counter[torch.Size] = Counter()
+        """Batches evaluated without a graph, of each shape: loaders of several tables have full batches of their own
+        sizes, and a shape's first batch compiles and searches for kernels, which a capture forbids."""
         self._program = method.program
 
     @property
@@ -235,7 +285,8 @@ class Step:
 
     def recapture(self) -> None:
         """Drop captured graphs, for a change that they cannot see (a weight decay); the next steps capture anew."""
-        self._train_graph = self._evaluate_graph = None
+        self._train_graph = None
+        self._evaluate_graphs.clear()
 
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.amp is None else torch.autocast(self.device_type, self.amp)
@@ -264,16 +315,18 @@ class Step:
     def train(self, images: Tensor, index: Tensor) -> Forward:
         """One update of the networks. images [views * B, channels, H, W] channels_last; index int64 [B]."""
         if self._program != self.method.program:
-            self._program, self._train_graph, self._warm["train"] = self.method.program, None, 0
+            self._program, self._train_graph, self._warm = self.method.program, None, 0
         if len(index) != self.batch_size:
             return self._update(self._eager_forward, images, index)
         if self.gear.name != "graphed":
             return self._update(self._forward, images, index)
-        if self._warm["train"] < WARM_UP:  # on a side stream, as what is captured later must not wait for the default
-            self._warm["train"] += 1
-            with _side_stream():
+        if self._train_graph is not None and not self._train_graph.fits((images, index)):
+            self._train_graph, self._warm = None, 0
+        if self._warm < WARM_UP:  # on a side stream, as what is captured later must not wait for the default
+            self._warm += 1
+            with _side_stream(images.device):
                 return self._update(self._forward, images, index)
-        if self._train_graph is None or not self._train_graph.fits((images, index)):
+        if self._train_graph is None:
             self.optimizer.zero_grad(set_to_none=True)
             self._train_graph = _Graph(lambda *batch: self._update(self._forward, *batch), (images, index))
         result = self._train_graph(images, index)
@@ -291,13 +344,16 @@ class Step:
             return self._eager_evaluate(images)
         if self.gear.name != "graphed":
             return self._evaluate(images)
-        if self._warm["evaluate"] < WARM_UP:
-            self._warm["evaluate"] += 1
-            with _side_stream():
+        graph = self._evaluate_graphs.get(images.shape)
+        if graph is not None and not graph.fits((images,)):
+            graph, self._evaluated[images.shape] = None, 0
+        if self._evaluated[images.shape] < WARM_UP:
+            self._evaluated[images.shape] += 1
+            with _side_stream(images.device):
                 return self._evaluate(images)
-        if self._evaluate_graph is None or not self._evaluate_graph.fits((images,)):
-            self._evaluate_graph = _Graph(self._evaluate, (images,))
-        result = self._evaluate_graph(images)
+        if graph is None:
+            graph = self._evaluate_graphs[images.shape] = _Graph(self._evaluate, (images,))
+        result = graph(images)
         assert isinstance(result, Outputs)
         return result
 
@@ -314,14 +370,17 @@ def _in_full_precision(outputs: Outputs) -> Outputs:
 
 
 class _side_stream:
-    """Run on another stream, in order with the current one before and after."""
+    """Run on another stream of a device, in order with the current one before and after."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
 
     def __enter__(self) -> None:
-        self.stream = torch.cuda.Stream()
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream = torch.cuda.Stream(self.device)
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         self.context = torch.cuda.stream(self.stream)
         self.context.__enter__()
 
     def __exit__(self, *error: object) -> None:
         self.context.__exit__(*error)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)

@@ -29,7 +29,16 @@ from .metrics import EpochStatistics, Evaluation
 from .prepare import Loaders, Task, load_task, make_loaders
 from .profile import StepProfiler
 from .record import Part, Record, encoder_shape
-from .step import Step, choose_amp, choose_device, choose_gear, create_optimizer, create_schedule, reset_optimizer
+from .step import (
+    Step,
+    choose_amp,
+    choose_device,
+    choose_gear,
+    create_optimizer,
+    create_schedule,
+    load_optimizer,
+    reset_optimizer,
+)
 
 
 class Interrupted(Exception):
@@ -474,13 +483,13 @@ class _Run(Training):
             self.networks.load_state_dict(state["networks"])
             self.method.load_state_dict(state["method"])
             self.record.labels.copy_(state["labels"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
+            load_optimizer(self.optimizer, self.schedule, state["optimizer"], state["schedule"])
             self.step.scaler.load_state_dict(state["scaler"])
             self.statistics.load_state_dict(state["statistics"])
             torch.set_rng_state(state["rng_cpu"].cpu())
             if self.device.type == "cuda" and state["rng_cuda"]:
-                torch.cuda.set_rng_state_all([rng.cpu() for rng in state["rng_cuda"]])
+                present = state["rng_cuda"][: torch.cuda.device_count()]  # there may be fewer than when it was saved
+                torch.cuda.set_rng_state_all([rng.cpu() for rng in present])
             self.record.history, self.record.first_step_seconds = state["history"], state["first_step_seconds"]
             return state["epoch"], state["batch"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -20,6 +20,7 @@
 #include "core/cpu.hpp"
 #include "core/losses.hpp"
 #include "core/noise.hpp"
+#include "core/pool.hpp"
 #include "core/spare.hpp"
 
 namespace py = pybind11;
@@ -410,6 +411,27 @@ PYBIND11_MODULE(_C, m) {
 
     // Tensors come as addresses, 0 for those that the rule has no use for: PyTorch isn't linked. Their forms have been
     // checked by the caller, fastnoise/ops/registry.py.
+    m.def(
+        "max_pool",
+        [](std::uintptr_t images, std::size_t count, std::size_t height, std::size_t width, std::size_t channels,
+           std::uintptr_t pooled, std::uintptr_t places) {
+            const py::gil_scoped_release release;
+            fn::max_pool(reinterpret_cast<const float*>(images), count, height, width, channels,
+                         reinterpret_cast<float*>(pooled), reinterpret_cast<std::uint8_t*>(places));
+        },
+        "images"_a, "count"_a, "height"_a, "width"_a, "channels"_a, "pooled"_a, "places"_a);
+
+    m.def(
+        "max_pool_gradient",
+        [](std::uintptr_t gradient, std::uintptr_t places, std::size_t count, std::size_t height, std::size_t width,
+           std::size_t channels, std::uintptr_t images) {
+            const py::gil_scoped_release release;
+            fn::max_pool_gradient(reinterpret_cast<const float*>(gradient),
+                                  reinterpret_cast<const std::uint8_t*>(places), count, height, width, channels,
+                                  reinterpret_cast<float*>(images));
+        },
+        "gradient"_a, "places"_a, "count"_a, "height"_a, "width"_a, "channels"_a, "images"_a);
+
     m.def(
         "fused_loss",
         [](unsigned rule, std::size_t rows, std::size_t classes, std::ptrdiff_t stride, std::uintptr_t logits,

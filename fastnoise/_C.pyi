@@ -71,6 +71,10 @@ def consensus_counts(
     true_labels: NDArray[np.integer] | None = None,
     threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+def max_pool(images: int, count: int, height: int, width: int, channels: int, pooled: int, places: int) -> None: ...
+def max_pool_gradient(
+    gradient: int, places: int, count: int, height: int, width: int, channels: int, images: int
+) -> None: ...
 def fused_loss(
     rule: int,
     rows: int,

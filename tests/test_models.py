@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from fastnoise import _C
 from fastnoise.errors import ConfigError
 from fastnoise.models import MODELS, create_model
+from fastnoise.models import pool as pool_module
+from fastnoise.models.pool import FEW, MaxPool2x2
 
 
 def images(channels: int, side: int) -> torch.Tensor:
@@ -76,3 +79,42 @@ def test_channels_last_from_first_to_last_convolution(name: str) -> None:
 def test_refusals(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         create_model(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6, 8, 13, 16])
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (10, 10), (7, 9), (2, 3), (3, 2)])
+def test_max_pooling_is_pytorchs_bit_by_bit(channels: int, height: int, width: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(-2, 3, (5, channels, height, width), generator=random).float()  # with many ties
+    images[torch.rand(images.shape, generator=random) < 0.05] = torch.nan
+    images = images.to(memory_format=torch.channels_last)
+    upstream = torch.randn(5, channels, height // 2, width // 2, generator=random)
+    results = []
+    for pool in (MaxPool2x2(), torch.nn.MaxPool2d(2)):
+        given = images.clone().requires_grad_()
+        pooled = pool(given)
+        pooled.backward(upstream)
+        assert given.grad is not None
+        assert pooled.is_contiguous(memory_format=torch.channels_last)
+        assert given.grad.is_contiguous(memory_format=torch.channels_last)
+        results.append((pooled, given.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours.view(torch.int32), theirs.view(torch.int32))
+
+
+def test_max_pooling_is_left_to_pytorch_where_it_is_no_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours: list[torch.Size] = []
+    apply = pool_module._Pool.apply
+    monkeypatch.setattr(pool_module._Pool, "apply", lambda images: ours.append(images.shape) or apply(images))
+    pool, images = MaxPool2x2(), torch.randn(2, 6, 8, 8)
+    last = images.to(memory_format=torch.channels_last)
+    assert torch.equal(pool(last), torch.nn.functional.max_pool2d(images, 2))
+    assert len(ours) == (_C.active_isa() != "generic")
+    ours.clear()
+    pool(images)
+    pool(last.bfloat16())
+    pool(torch.randn(2, FEW + 1, 8, 8).to(memory_format=torch.channels_last))
+    torch.func.vmap(pool)(last[:, None])
+    torch.jit.trace(pool, last, check_trace=False)
+    torch.compile(pool, backend="eager", fullgraph=True)(last)
+    assert not ours

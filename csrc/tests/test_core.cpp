@@ -22,6 +22,7 @@
 #include "core/losses.hpp"
 #include "core/noise.hpp"
 #include "core/parallel.hpp"
+#include "core/pool.hpp"
 #include "core/spare.hpp"
 
 using namespace fastnoise;
@@ -855,6 +856,44 @@ void test_chosen_instruction_set() {
 
 }  // namespace
 
+// Every shape in memory of its very size, so that AddressSanitizer sees what is read or written beside it.
+void test_max_pooling() {
+    for (const std::size_t count : {0, 1, 3}) {
+        for (std::size_t height = 1; height < 8; ++height) {
+            for (std::size_t width = 1; width < 8; ++width) {
+                for (const std::size_t channels : {1, 3, 6, 8, 9, 17}) {
+                    const std::size_t size = count * height * width * channels;
+                    const std::size_t rows = height / 2, pixels = width / 2, small = count * rows * pixels * channels;
+                    std::vector<float> images(size), pooled(small, -1), given(small), gradient(size, -1), expected(size);
+                    std::vector<std::uint8_t> places(small, 9);
+                    for (std::size_t i = 0; i < size; ++i) {
+                        images[i] = i % 61 == 5 ? std::nanf("") : static_cast<float>(draw(1, Purpose::flip, i, 0) % 5);
+                    }
+                    for (std::size_t i = 0; i < small; ++i) given[i] = static_cast<float>(i + 1);
+                    max_pool(images.data(), count, height, width, channels, pooled.data(), places.data());
+                    max_pool_gradient(given.data(), places.data(), count, height, width, channels, gradient.data());
+                    for (std::size_t i = 0; i < small; ++i) {
+                        const std::size_t c = i % channels, x = i / channels % pixels;
+                        const std::size_t y = i / channels / pixels % rows, image = i / channels / pixels / rows;
+                        std::size_t best = 0;
+                        float most = -1;
+                        for (std::size_t k = 0; k < 4; ++k) {
+                            const std::size_t row = image * height + 2 * y + k / 2, at = (row * width + 2 * x + k % 2);
+                            const float value = images[at * channels + c];
+                            if (!(value > most) && value == value) continue;
+                            most = value;
+                            best = at * channels + c;
+                        }
+                        CHECK(std::memcmp(&most, &pooled[i], sizeof most) == 0);
+                        expected[best] = given[i];
+                    }
+                    CHECK(gradient == expected);
+                }
+            }
+        }
+    }
+}
+
 void test_spare_memory() {
     Spare spare;
     const std::size_t megabyte = std::size_t{1} << 20;
@@ -916,6 +955,7 @@ int main() {
     test_cross_entropy_is_its_formula();
     test_losses_refuse_what_lies_out_of_range();
     test_repeated_indices();
+    test_max_pooling();
     test_spare_memory();
     test_chosen_instruction_set();
     std::printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);

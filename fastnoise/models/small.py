@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from .heads import Backbone
+from .pool import MaxPool2x2
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -26,7 +27,7 @@ class SmallCNN(Backbone):
         self.layers = nn.Sequential(
             _conv(channels, narrow),
             _conv(narrow, narrow),
-            nn.MaxPool2d(2),
+            MaxPool2x2(),
             _conv(narrow, wide),
             _conv(wide, wide),
             nn.AdaptiveAvgPool2d(1),
@@ -57,10 +58,10 @@ class LeNet5(Backbone):
         self.num_features = features
         self.layers = nn.Sequential(
             nn.Conv2d(channels, maps1, 5, padding=2),
-            nn.MaxPool2d(2),  # before the ReLU, which it commutes with: a quarter of the work, the same numbers
+            MaxPool2x2(),  # before the ReLU, which it commutes with: a quarter of the work, the same numbers
             nn.ReLU(inplace=True),
             nn.Conv2d(maps1, maps2, 5),
-            nn.MaxPool2d(2),
+            MaxPool2x2(),
             nn.ReLU(inplace=True),
             nn.Flatten(),
             nn.Linear(maps2 * height * breadth, hidden),

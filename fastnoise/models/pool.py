@@ -1,0 +1,68 @@
+"""Max pooling of 2 x 2 windows that is fast on a CPU where images have few channels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .. import _C
+
+FEW = 16
+"""Channels up to which PyTorch's pooling leaves lanes of its vectors empty. LeNet-5's first pooling takes it 660 us
+forward and 130 back for a batch of 128, on two threads of an EPYC; ours 55 and 73, on one."""
+
+
+class MaxPool2x2(nn.MaxPool2d):
+    """`nn.MaxPool2d(2)`: [B, channels, H, W] -> [B, channels, H // 2, W // 2], bit by bit the same, gradients included.
+
+    What lies on the CPU in float32 and channels_last, with at most 16 channels, is pooled by csrc/core/pool.cpp; all
+    else, and what is compiled or traced, by PyTorch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if _suits(images):
+            result: Tensor = _Pool.apply(images)
+            return result
+        return super().forward(images)
+
+
+def _suits(images: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and type(images) is Tensor
+        and images.device.type == "cpu"
+        and images.dtype == torch.float32
+        and images.dim() == 4
+        and images.shape[1] <= FEW
+        and min(images.shape[2:]) >= 2
+        and images.is_contiguous(memory_format=torch.channels_last)
+        and _C.active_isa() != "generic"
+    )
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        count, channels, height, width = ctx.shape = images.shape
+        form = count, channels, height // 2, width // 2
+        pooled = torch.empty(form, memory_format=torch.channels_last)
+        places = torch.empty(form, dtype=torch.uint8, memory_format=torch.channels_last)
+        _C.max_pool(images.data_ptr(), count, height, width, channels, pooled.data_ptr(), places.data_ptr())
+        ctx.save_for_backward(places)
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (places,) = ctx.saved_tensors
+        count, channels, height, width = ctx.shape
+        given = gradient.contiguous(memory_format=torch.channels_last)
+        images = torch.empty(ctx.shape, memory_format=torch.channels_last)
+        _C.max_pool_gradient(given.data_ptr(), places.data_ptr(), count, height, width, channels, images.data_ptr())
+        return images

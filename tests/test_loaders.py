@@ -827,3 +827,43 @@ def test_cuda_batches_wait_for_nothing_on_the_host(kind):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert sum(counts) == 200
+
+
+@needs_dali
+def test_copies_out_of_dali_are_what_its_views_are(monkeypatch):
+    """What CUDA takes, tried on the CPU."""
+    from fastnoise.data import dali
+
+    settings = {"augmentation": Augmentation(4, True, 8), "shuffle": True, "views": 2}
+    expected = list(loader("dali", table(20), **settings).epoch(1))
+
+    def copied(self, pipeline):
+        try:
+            *views, index = (output.as_tensor() for output in pipeline.outputs())
+        except StopIteration:
+            return None
+        images = self._copied(views).permute(0, 3, 1, 2)
+        return images, dali._copy(index, self._empty(index.shape(), torch.int64))
+
+    monkeypatch.setattr(dali.DaliLoader, "_outputs", copied)
+    found = list(loader("dali", table(20), **settings).epoch(1))
+    assert len(found) == len(expected) > 1
+    for ours, views in zip(found, expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(ours, views, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_graphs_are_captured_while_a_loader_runs(kind):
+    """No thread of a loader may synchronise the device, or free what it handed out by doing so."""
+    batches = loader(kind, table(200), device="cuda", augmentation=Augmentation(4, True, 8), shuffle=True)
+    for epoch in range(5):
+        for images, _ in batches.epoch(epoch):
+            still = images.clone()
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                twice = still * 2
+            graph.replay()
+            assert torch.equal(twice, 2 * images)

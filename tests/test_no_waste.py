@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnoise.config import EngineConfig
-from fastnoise.engine.profile import find_waste
+from fastnoise.engine.profile import _Trace, _waste, find_waste
 from fastnoise.engine.step import Step, create_optimizer
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
@@ -204,3 +204,13 @@ def test_waste_in_generated_code_is_found() -> None:
     copy = "assert_size_stride(buf1, (12, 4, 10, 10), (400, 100, 10, 1))"
     assert faults(copy) == ["assert_size_stride of (12, 4, 10, 10) with strides (400, 100, 10, 1)"]
     assert not faults(copy.replace("(400, 100, 10, 1)", "(400, 1, 40, 4)"))
+
+
+def test_the_wait_that_ends_a_profile_is_not_the_steps() -> None:
+    def found(*names: str) -> tuple[str, ...]:
+        events = [{"ph": "X", "cat": "cuda_runtime", "name": name, "ts": ts, "dur": 1} for ts, name in enumerate(names)]
+        return _waste(_Trace(list(reversed(events))), None).host_reads
+
+    assert found("cudaLaunchKernel", "cudaDeviceSynchronize") == ()
+    assert found("cudaDeviceSynchronize", "cudaDeviceSynchronize") == ("cudaDeviceSynchronize",)
+    assert found("cudaStreamSynchronize", "cudaLaunchKernel") == ("cudaStreamSynchronize",)

@@ -84,10 +84,8 @@ def find_waste(call: Callable[[], object], table_shape: tuple[int, int] | None =
         path = Path(folder) / "trace.json"
         with _profiler() as profiler:
             call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
         profiler.export_chrome_trace(str(path))
-        return _waste(_Trace.read(path), table_shape, closing_waits=torch.cuda.is_available())
+        return _waste(_Trace.read(path), table_shape)
 
 
 class StepProfiler:
@@ -166,7 +164,7 @@ class StepProfiler:
         trace = _Trace.read(self.path)
         lines = [f"profile of {trace.count_steps()} steps: {self.path} (open in chrome://tracing or ui.perfetto.dev)"]
         lines += _top(profiler, trace)
-        waste = _waste(trace, self.table_shape, closing_waits=False)
+        waste = _waste(trace, self.table_shape)
         for title, found in (
             ("layout copies", waste.layout_copies),
             ("copies of the target table", waste.table_copies),
@@ -226,7 +224,7 @@ def _order(dims: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted((axis for axis, size in enumerate(dims) if size > 1), key=lambda axis: -strides[axis]))
 
 
-def _waste(trace: _Trace, table_shape: tuple[int, int] | None, *, closing_waits: bool) -> Waste:
+def _waste(trace: _Trace, table_shape: tuple[int, int] | None) -> Waste:
     layouts: list[str] = []
     inside: list[str] = []
     tables: list[str] = []
@@ -250,9 +248,9 @@ def _waste(trace: _Trace, table_shape: tuple[int, int] | None, *, closing_waits:
     layouts += [
         kernel["name"] for kernel in trace.kernels if any(word in kernel["name"].lower() for word in _TRANSPOSITIONS)
     ]
-    waits = [event["name"] for event in trace.runtime if event["name"] in _WAITS]
-    if closing_waits:  # the call was followed by one of ours
-        waits = waits[:-1]
+    waits = [event["name"] for event in sorted(trace.runtime, key=lambda event: event["ts"]) if event["name"] in _WAITS]
+    if waits and waits[-1] == "cudaDeviceSynchronize":  # the profiler's own, which ends its recording
+        waits.pop()
     reads += waits
     reads += [kernel["name"] for kernel in trace.kernels if "DtoH" in kernel["name"]]
     return Waste(tuple(layouts), tuple(tables), tuple(reads), tuple(inside))

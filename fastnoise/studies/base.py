@@ -191,6 +191,10 @@ def time_steps(step: Callable[[], object]) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times: list[float] = []
+    if torch.cuda.is_initialized():
+        for _ in range(3):  # which compile, load libraries and choose kernels, for up to a minute
+            step()
+        torch.cuda.synchronize()
     for number in range(33):
         began = time.perf_counter()
         step()

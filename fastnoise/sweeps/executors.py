@@ -77,7 +77,8 @@ class LocalExecutor:
             if torch.cuda.is_available():
                 visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
                 movable = wanted <= {"auto", "cpu", "cuda"}
-                self._gpus = visible.split(",") if movable else [""] * torch.cuda.device_count()
+                count = torch.cuda.device_count()  # CUDA stops at the first name that it does not know
+                self._gpus = visible.split(",")[:count] if movable else [""] * count
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.slots = self.jobs or len(self._gpus) or max(1, cores // self.threads)
         where = f"{len(self._gpus)} GPU{'s' * (len(self._gpus) > 1)}" if self._gpus else f"{cores} CPU cores"

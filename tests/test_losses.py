@@ -726,7 +726,7 @@ class TestCuda:
                 torch.testing.assert_close(one, other)
 
     def test_out_of_range_yields_nan_and_writes_nothing(self) -> None:
-        for rule in RULES:
+        for rule in ONE_PER_OP:  # NAL's gate would leave out more rows
             if CASES[rule][0] == "soft_ce":  # whose labels are no classes
                 continue
             loss_of = build(rule, 200, 10).cuda()

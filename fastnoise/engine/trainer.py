@@ -342,7 +342,8 @@ class Training:
                 reset_optimizer(self.optimizer)
                 self._set_learning_rate(self.config.optim.learning_rate)
                 self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
-            return float(self.schedule.get_last_lr()[0])
+            rate = self.schedule.get_last_lr()[0]
+            return float(f"{float(rate):.8g}") if isinstance(rate, Tensor) else float(rate)  # of float32: 0.1, as asked
         self._set_learning_rate(phase.learning_rate)
         for group in self.optimizer.param_groups:
             if group["weight_decay"] != phase.weight_decay:

@@ -49,13 +49,17 @@ void spread_row(const Windows& windows, const float* gradient, const std::uint8_
     }
 }
 
+}  // namespace
+
 #if FASTNOISE_X86_TARGETS
 #pragma GCC push_options
 #pragma GCC target("avx2")
 
+namespace avx2 {
+
 // Eight values of a pixel at a time. Where there are fewer, what is read and written behind them belongs to the next
 // pixel or row, whose turn comes later; so something has to lie behind.
-void pool_row_avx2(const Windows& windows, const float* upper, float* pooled, std::uint8_t* places) {
+static void pool_row(const Windows& windows, const float* upper, float* pooled, std::uint8_t* places) {
     const std::size_t channels = windows.channels;
     const std::size_t offsets[3] = {channels, windows.wide(), windows.wide() + channels};
     const __m256i low_bytes = _mm256_set1_epi32(0x0c080400);
@@ -82,7 +86,7 @@ void pool_row_avx2(const Windows& windows, const float* upper, float* pooled, st
     }
 }
 
-void spread_row_avx2(const Windows& windows, const float* gradient, const std::uint8_t* places, float* upper) {
+static void spread_row(const Windows& windows, const float* gradient, const std::uint8_t* places, float* upper) {
     const std::size_t channels = windows.channels;
     for (int k = 0; k < 4; k += 2, upper += windows.wide()) {  // the upper row, then the lower one, from left to right
         float* to = upper;
@@ -101,8 +105,12 @@ void spread_row_avx2(const Windows& windows, const float* gradient, const std::u
     }
 }
 
+}  // namespace avx2
+
 #pragma GCC pop_options
 #endif
+
+namespace {
 
 // Whether eight values may be read and written at once: not in the last rows, behind which too little lies.
 bool in_eights(const Windows& windows, std::size_t row) {
@@ -119,7 +127,7 @@ void max_pool(const float* images, std::size_t count, std::size_t height, std::s
     for (std::size_t row = 0; row < windows.rows(); ++row) {
         const std::size_t to = row * windows.row_values();
 #if FASTNOISE_X86_TARGETS
-        const auto pool = in_eights(windows, row) ? pool_row_avx2 : pool_row;
+        const auto pool = in_eights(windows, row) ? avx2::pool_row : pool_row;
 #else
         const auto pool = pool_row;
 #endif
@@ -139,7 +147,7 @@ void max_pool_gradient(const float* gradient, const std::uint8_t* places, std::s
         const std::size_t from = row * windows.row_values();
         float* const upper = images + windows.image_row(row);
 #if FASTNOISE_X86_TARGETS
-        const auto spread = in_eights(windows, row) ? spread_row_avx2 : spread_row;
+        const auto spread = in_eights(windows, row) ? avx2::spread_row : spread_row;
 #else
         const auto spread = spread_row;
 #endif

@@ -233,15 +233,12 @@ def measure(
     return Errors(**{name: max(values) for name, values in found.items()})
 
 
-def assert_close(errors: Errors, dtype: str, *, interpreted: bool = False, near_zero: bool = False) -> None:
+def assert_close(errors: Errors, dtype: str, *, interpreted: bool = False) -> None:
     """fp32 within 1e-5 of each row's norm, half precision within 4 times autograd's own error.
 
     Attention gradients are rounded to the logits' dtype twice, as stored and as scaled by the upstream gradient: by up
     to its eps in all, while autograd rounds once and may be lucky in the few rows that make up the norm. Triton's
     interpreter cuts bits off where a compiled kernel rounds to the nearest bfloat16: by up to 2 eps in all.
-
-    With `near_zero` an fp32 gradient may be off by 4 times autograd's own error too: SWCE's, with its weight not
-    detached, has a factor 1 + log p_y, which magnifies the last bits of log p_y where p_y is about 1/e.
     """
     assert errors.loss < 1e-5, errors
     assert errors.targets < 1e-6, errors
@@ -249,8 +246,7 @@ def assert_close(errors: Errors, dtype: str, *, interpreted: bool = False, near_
     rounding = torch.finfo(DTYPES[dtype]).eps
     cut = interpreted and dtype == "bfloat16"
     rounding *= 2 if cut else 1
-    close = max(1e-5, 4 * errors.gradient_torch) if near_zero else 1e-5
-    assert errors.gradient <= (close if exact else max(rounding if cut else 1e-5, 4 * errors.gradient_torch)), errors
+    assert errors.gradient <= (1e-5 if exact else max(rounding if cut else 1e-5, 4 * errors.gradient_torch)), errors
     assert errors.attention <= (1e-5 if exact else max(rounding, 4 * errors.attention_torch)), errors
 
 

@@ -644,8 +644,7 @@ class TestCuda:
     @pytest.mark.parametrize("num_classes", [*CLASSES, pytest.param(9000, id="looped")])
     @pytest.mark.parametrize("rule", RULES)
     def test_matches_reference(self, rule: str, num_classes: int, dtype: str) -> None:
-        errors = measure(rule, num_classes, dtype, device="cuda", batch=130)
-        assert_close(errors, dtype, near_zero=rule == "swce-literal")  # a GPU's exp is off by 2^-22.5
+        assert_close(measure(rule, num_classes, dtype, device="cuda", batch=130), dtype)
 
     def test_never_waits_for_the_device(self) -> None:
         data = batches(10, torch.float32, 64, 200, 1)[0]
@@ -726,7 +725,7 @@ class TestCuda:
                 torch.testing.assert_close(one, other)
 
     def test_out_of_range_yields_nan_and_writes_nothing(self) -> None:
-        for rule in ONE_PER_OP:  # NAL's gate would leave out more rows
+        for rule in RULES:
             if CASES[rule][0] == "soft_ce":  # whose labels are no classes
                 continue
             loss_of = build(rule, 200, 10).cuda()
@@ -737,5 +736,8 @@ class TestCuda:
             loss = call(loss_of, rule, data.logits.cuda(), data.attention.cuda(), labels, index)
             assert loss.isnan().nonzero().flatten().tolist() == ([2, 5] if rule in STATEFUL else [2])
             if rule in STATEFUL:
-                # ELR+'s targets are made of logits alone: a sample with a bad label has one.
-                assert loss_of.targets.any(1).sum() == (7 if CASES[rule][0] == "elr_plus" else 6)
+                written = data.attention.sigmoid() > CASES[rule][3].get("gate", 0.0)
+                written[5] = False
+                if CASES[rule][0] != "elr_plus":  # whose targets are made of logits alone
+                    written[2] = False
+                assert torch.equal(loss_of.targets.any(1).sum().cpu(), written.sum())

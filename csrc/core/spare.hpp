@@ -45,13 +45,13 @@ public:
         }
         const std::size_t unit = size < 2 * kHuge ? kPage : kHuge;
         if (size > ~std::size_t{} - unit) throw std::bad_alloc();
-        const std::size_t whole = (size + unit - 1) / unit * unit;
-        void* const data = std::aligned_alloc(unit, std::max(whole, unit));
+        const std::size_t whole = std::max((size + unit - 1) / unit, std::size_t{1}) * unit;
+        void* const data = std::aligned_alloc(unit, whole);
         if (!data) throw std::bad_alloc();
 #if defined(__linux__)
         if (unit == kHuge) madvise(data, whole, MADV_HUGEPAGE);  // a hint; a refusal is no error
 #endif
-        return {data, std::max(whole, unit)};
+        return {data, whole};
     }
 
     void give(Block block) {

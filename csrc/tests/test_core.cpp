@@ -854,8 +854,6 @@ void test_chosen_instruction_set() {
     std::printf("%s\n", name_of(kernels().isa));
 }
 
-}  // namespace
-
 // Every shape in memory of its very size, so that AddressSanitizer sees what is read or written beside it.
 void test_max_pooling() {
     for (const std::size_t count : {0, 1, 3}) {
@@ -929,6 +927,8 @@ void test_spare_memory() {
     }
     CHECK(refused);
 }
+
+}  // namespace
 
 int main() {
     test_philox_known_answers();

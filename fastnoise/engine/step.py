@@ -188,9 +188,11 @@ def _own(method: Callable[..., Any]) -> Callable[..., Any]:
     Dynamo keeps what it compiles with the code object, and refuses to compile one more than `recompile_limit` (8)
     times: without this the ninth compiled step of a process would fail.
     """
-    function = method.__func__  # type: ignore[attr-defined]
+    assert isinstance(method, MethodType)
+    function = method.__func__
+    assert isinstance(function, FunctionType)
     copied = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    return MethodType(copied, method.__self__)  # type: ignore[attr-defined]
+    return MethodType(copied, method.__self__)
 
 
 class _Graph:

@@ -409,8 +409,8 @@ PYBIND11_MODULE(_C, m) {
         },
         "images"_a, "index"_a, "draws"_a, "mean"_a, "scale"_a, "out"_a, py::kw_only(), "cutout"_a, "threads"_a);
 
-    // Tensors come as addresses, 0 for those that the rule has no use for: PyTorch isn't linked. Their forms have been
-    // checked by the caller, fastnoise/ops/registry.py.
+    // Tensors come as addresses, as PyTorch isn't linked. Their forms have been checked by the callers, fastnoise/models/
+    // pool.py and fastnoise/ops/registry.py.
     m.def(
         "max_pool",
         [](std::uintptr_t images, std::size_t count, std::size_t height, std::size_t width, std::size_t channels,
@@ -432,6 +432,7 @@ PYBIND11_MODULE(_C, m) {
         },
         "gradient"_a, "places"_a, "count"_a, "height"_a, "width"_a, "channels"_a, "images"_a);
 
+    // An address is 0 for what the rule has no use for.
     m.def(
         "fused_loss",
         [](unsigned rule, std::size_t rows, std::size_t classes, std::ptrdiff_t stride, std::uintptr_t logits,

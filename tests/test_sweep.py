@@ -54,6 +54,19 @@ def test_threads_and_given_array(threads: int):
     assert np.array_equal(out, corrupt_sweep(labels, "pair", np.array([0.2, 0.6]), SEEDS, num_classes=10, threads=1))
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_results_beyond_the_caches(dtype: str):
+    """Above 32 MiB they are written past the caches: rows that begin within lines, by several threads."""
+    labels = cyclic(1_500_001, dtype)
+    noisy = corrupt_sweep(labels, "symmetric", (0.2, 0.6), SEEDS, num_classes=10, threads=2)
+    assert noisy.nbytes > 2**25
+    for row, rate in zip(noisy, (0.2, 0.6), strict=True):
+        for swept, seed in zip(row, SEEDS, strict=True):
+            assert np.array_equal(
+                swept, corrupt(cyclic(1_500_001), f"symmetric:{rate}", seed=seed, num_classes=10).labels
+            )
+
+
 @pytest.mark.parametrize(
     ("kind", "part", "change"),
     [

@@ -34,6 +34,7 @@ struct Job {
     void* noisy;                 // [rates, count], rows `stride` bytes apart
     unsigned noisy_bytes;        // label_bytes or 8
     std::size_t stride;
+    bool stream;  // write past the caches
 };
 
 // Stages [S, N] of losses and predictions: see consensus.hpp.

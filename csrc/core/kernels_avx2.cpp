@@ -31,6 +31,13 @@ inline bool any(Shorts mask) {
     return !_mm256_testz_si256(m, m);
 }
 
+// Writes 32 aligned bytes past the caches; others see them after `publish`.
+inline void stream(void* to, Wide value) {
+    _mm256_stream_si256(static_cast<__m256i*>(to), reinterpret_cast<__m256i>(value));
+}
+
+inline void publish() { _mm_sfence(); }
+
 #include "core/masks_avx2.hpp"
 
 #include "core/kernels_body.hpp"

@@ -36,6 +36,13 @@ inline bool any(Shorts mask) {
     return _mm512_test_epi16_mask(m, m) != 0;
 }
 
+// Writes 64 aligned bytes past the caches; others see them after `publish`.
+inline void stream(void* to, Wide value) {
+    _mm512_stream_si512(static_cast<__m512i*>(to), reinterpret_cast<__m512i>(value));
+}
+
+inline void publish() { _mm_sfence(); }
+
 #include "core/masks_avx2.hpp"
 
 #define FASTNOISE_TABLES

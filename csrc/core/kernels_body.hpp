@@ -1,7 +1,7 @@
 // Included by kernels_*.cpp inside a namespace of the target's own, with Wide (a vector of 64-bit lanes), Shorts (one of
-// 16-bit lanes), multiply_low, multiply_high, any, below_mask, equal_mask, kVectors and kIsa. Nothing here may be shared with code for other
-// targets: no function of the standard library that could be emitted as a common copy, only loops that the compiler
-// vectorises, over groups of 64 samples.
+// 16-bit lanes), multiply_low, multiply_high, any, stream, publish, below_mask, equal_mask, kVectors and kIsa. Nothing
+// here may be shared with code for other targets: no function of the standard library that could be emitted as a common
+// copy, only loops that the compiler vectorises, over groups of 64 samples.
 
 constexpr std::size_t kShorts = sizeof(Shorts) / 2;
 
@@ -11,9 +11,10 @@ constexpr std::size_t kBatchesAhead = 2;  // whose memory is asked for: 1 and 4 
 
 // One attempt's numbers of groups [group, group + kBatch), for a multiple of kBatch. Its blocks differ in the counter's
 // first word alone, so that the first two rounds are partly the same for all. The multiplications ignore the upper
-// halves of 64-bit lanes, so no round has to clear them.
-inline void draw_batch(std::uint64_t seed, Purpose purpose, std::uint32_t attempt, std::uint64_t group,
-                       std::uint16_t* numbers) {
+// halves of 64-bit lanes, so no round has to clear them. A call of its own, so that the rest of a batch, of which it is
+// half, can be inlined.
+__attribute__((noinline)) static void draw_batch(std::uint64_t seed, Purpose purpose, std::uint32_t attempt,
+                                                 std::uint64_t group, std::uint16_t* numbers) {
     constexpr std::size_t width = sizeof(Wide) / 8;  // blocks per vector
     const Wide zero{};
     Wide iota{};
@@ -138,6 +139,15 @@ inline void prefetch(const void* at, std::size_t bytes) {
     for (std::size_t line = 0; line < bytes; line += 64) {
         __builtin_prefetch(reinterpret_cast<const void*>(from + line), to_write);
     }
+}
+
+// Copies a batch past the caches. Lines that lie only partly within `to` are written through them.
+template <std::size_t bytes>
+inline void stream_batch(const char* from, char* to) {
+    const std::size_t head = (0 - reinterpret_cast<std::uintptr_t>(to)) % 64, lines = (bytes - head) / 64;
+    std::memcpy(to, from, head);
+    for (std::size_t at = head; at < head + lines * 64; at += sizeof(Wide)) stream(to + at, loaded<Wide>(from + at));
+    std::memcpy(to + head + lines * 64, from + head + lines * 64, bytes - head - lines * 64);
 }
 
 // A batch's numbers: of `flip`, and of `target` at attempts 0 and 1.
@@ -329,15 +339,14 @@ inline void break_ties(const Job& job, std::size_t first, std::size_t size, cons
     }
 }
 
-template <class Noisy, std::size_t groups>
+template <bool streams, class Noisy, std::size_t groups>
 inline void write_as(const Job& job, std::size_t first, std::size_t size, const std::uint16_t* flip,
                      const Words<groups>& label, const Words<groups>& to) {
-    Noisy tail[label.count];
+    alignas(64) Noisy apart[label.count];
     for (std::size_t rate = 0; rate < job.rates; ++rate) {
         const Threshold threshold = job.thresholds[rate];
         Noisy* const out = reinterpret_cast<Noisy*>(static_cast<char*>(job.noisy) + rate * job.stride) + first;
-        Noisy* const noisy = size == label.count ? out : tail;
-        if constexpr (groups == kBatch) prefetch<true>(out, sizeof tail);
+        Noisy* const noisy = size == label.count && !streams ? out : apart;
         const Shorts high = Shorts{} + threshold.high;
         Shorts ties{};
         Words<groups> chosen;
@@ -346,13 +355,18 @@ inline void write_as(const Job& job, std::size_t first, std::size_t size, const 
             chosen.part[p] = number < high ? to.part[p] : label.part[p];
             ties |= reinterpret_cast<Shorts>(number == high);
         }
+        if constexpr (groups == kBatch && !streams) prefetch<true>(out, sizeof apart);
         store(chosen, noisy);
         if (any(ties)) break_ties(job, first, size, flip, threshold, to, noisy);
-        if (noisy == tail) std::memcpy(out, tail, size * sizeof(Noisy));
+        if constexpr (streams) {
+            stream_batch<sizeof apart>(reinterpret_cast<const char*>(apart), reinterpret_cast<char*>(out));
+        } else if (noisy == apart) {
+            std::memcpy(out, apart, size * sizeof(Noisy));
+        }
     }
 }
 
-template <class Noisy>
+template <bool, class Noisy>
 inline void write_as(const Job& job, std::size_t first, std::size_t size, const std::uint16_t* flip,
                      const std::uint32_t* label, const std::uint32_t* to) {
     for (std::size_t rate = 0; rate < job.rates; ++rate) {
@@ -369,26 +383,27 @@ inline void write_as(const Job& job, std::size_t first, std::size_t size, const 
     }
 }
 
-template <class Given>
+template <bool streams, class Given>
 inline void write(const Job& job, std::size_t first, std::size_t size, const std::uint16_t* flip, const Given& label,
                   const Given& to) {
     switch (job.noisy_bytes) {
         case 1:
-            return write_as<std::uint8_t>(job, first, size, flip, label, to);
+            return write_as<false, std::uint8_t>(job, first, size, flip, label, to);
         case 2:
-            return write_as<std::uint16_t>(job, first, size, flip, label, to);
+            return write_as<false, std::uint16_t>(job, first, size, flip, label, to);
         case 4:
-            return write_as<std::uint32_t>(job, first, size, flip, label, to);
+            return write_as<streams, std::uint32_t>(job, first, size, flip, label, to);
         default:
-            return write_as<std::uint64_t>(job, first, size, flip, label, to);
+            return write_as<streams, std::uint64_t>(job, first, size, flip, label, to);
     }
 }
 
 // Groups [group, group + groups) of a model of at most kShortBound classes, the first one's numbers at `offset`; false,
-// and nothing written, if they hold a bad label.
-template <std::size_t groups>
-inline bool corrupt_short(const Job& job, const Tables& tables, std::size_t group, const Numbers& numbers,
-                          const std::uint16_t* flip, std::size_t offset) {
+// and nothing written, if they hold a bad label. Inlined, since a batch of 8-byte labels takes a fifth longer if called.
+template <std::size_t groups, bool streams>
+__attribute__((always_inline)) inline bool corrupt_short(const Job& job, const Tables& tables, std::size_t group,
+                                                         const Numbers& numbers, const std::uint16_t* flip,
+                                                         std::size_t offset) {
     const std::size_t first = group * kGroup, rest = job.count - first;
     const Model& model = job.model;
     const auto classes = static_cast<std::uint16_t>(model.num_classes);
@@ -436,7 +451,7 @@ inline bool corrupt_short(const Job& job, const Tables& tables, std::size_t grou
             for (std::size_t p = 0; p < to.parts; ++p) to.part[p] = load_part(target + p * kShorts, unused);
         }
     }
-    write(job, first, size, flip + offset, label, to);
+    write<streams && groups == kBatch>(job, first, size, flip + offset, label, to);
     return true;
 }
 
@@ -466,11 +481,12 @@ inline bool corrupt_wide(const Job& job, std::size_t group, const Numbers& numbe
             if (model.kind == Model::Kind::matrix) uniform(classes, slot);
             look_up(job, group, numbers.flip + offset, slot, label, to);
     }
-    write(job, first, size, flip + offset, label, to);
+    write<false>(job, first, size, flip + offset, label, to);
     return true;
 }
 
-static std::size_t corrupt(const Job& job, std::size_t begin, std::size_t end) {
+template <bool streams>
+inline std::size_t corrupt_all(const Job& job, std::size_t begin, std::size_t end) {
     const Model::Kind kind = job.model.kind;
     const bool matrix = kind == Model::Kind::matrix, wide = job.model.num_classes > kShortBound;
     const bool uniform = matrix || kind == Model::Kind::excluded || kind == Model::Kind::included;
@@ -479,9 +495,10 @@ static std::size_t corrupt(const Job& job, std::size_t begin, std::size_t end) {
     std::uint16_t decided[kBatchSize] = {};
     for (std::size_t group = begin; group < end;) {
         const std::size_t base = group / kBatch * kBatch;
+        if (!job.chosen) draw_batch(job.seed, Purpose::flip, 0, base, numbers.flip);
+        // After the first draw, as 8-byte labels take up to a tenth longer with this right behind the last stores.
         prefetch<false>(static_cast<const char*>(job.labels) + base * kGroup * job.label_bytes,
                         kBatchSize * job.label_bytes);
-        if (!job.chosen) draw_batch(job.seed, Purpose::flip, 0, base, numbers.flip);
         if (uniform) draw_batch(job.seed, Purpose::target, 0, base, numbers.target);
         if (uniform && wide) draw_batch(job.seed, Purpose::target, 1, base, numbers.next);
         if (job.chosen) {
@@ -493,18 +510,25 @@ static std::size_t corrupt(const Job& job, std::size_t begin, std::size_t end) {
         const std::uint16_t* const flip = job.chosen || matrix ? decided : numbers.flip;
         // All groups of a batch at once where none is cut off: a third less time than one by one.
         const bool whole = !wide && group == base && end - base >= kBatch && job.count - base * kGroup >= kBatchSize;
-        if (whole && corrupt_short<kBatch>(job, tables, base, numbers, flip, 0)) {
+        if (whole && corrupt_short<kBatch, streams>(job, tables, base, numbers, flip, 0)) {
             group += kBatch;
             continue;
         }
         for (; group < end && group < base + kBatch; ++group) {
             const std::size_t offset = (group - base) * kGroup;
             const bool done = wide ? corrupt_wide(job, group, numbers, flip, offset)
-                                   : corrupt_short<1>(job, tables, group, numbers, flip, offset);
+                                   : corrupt_short<1, streams>(job, tables, group, numbers, flip, offset);
             if (!done) return group;
         }
     }
     return end;
+}
+
+static std::size_t corrupt(const Job& job, std::size_t begin, std::size_t end) {
+    if (!job.stream) return corrupt_all<false>(job, begin, end);
+    const std::size_t reached = corrupt_all<true>(job, begin, end);
+    publish();
+    return reached;
 }
 
 static std::size_t check(const Job& job, std::size_t begin, std::size_t end) {

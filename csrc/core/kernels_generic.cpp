@@ -38,6 +38,21 @@ inline bool any(Shorts mask) {
     return (lanes[0] | lanes[1]) != 0;
 }
 
+// Writes 16 aligned bytes, past the caches where there is an instruction for it; others see them after `publish`.
+inline void stream(void* to, Wide value) {
+#if defined(__SSE2__)
+    _mm_stream_si128(static_cast<__m128i*>(to), reinterpret_cast<__m128i>(value));
+#else
+    std::memcpy(to, &value, sizeof value);
+#endif
+}
+
+inline void publish() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 // Bit j: losses[j] < threshold, for 64 of them.
 inline std::uint64_t below_mask(const float* losses, float threshold) {
     std::uint64_t mask = 0;

@@ -430,6 +430,19 @@ void test_every_instruction_set_gives_the_same_bytes() {
                         job.limit = 9;  // label 9 is first held by sample 3
                         CHECK(k.check(job, 1, 701) == 1 && k.corrupt(job, 0, 701) == 0);
                         CHECK(k.corrupt(job, 3, 701) == 3);
+
+                        job.limit = kClasses;
+                        job.stream = true;
+                        for (const std::size_t shift : {0u, 1u, 3u}) {  // of lines, and of rows against each other
+                            const std::size_t size = noisy.size(), before = shift * bytes;
+                            std::vector<std::uint8_t> streamed(before + size + 64, 0xaa);
+                            job.noisy = streamed.data() + before;
+                            CHECK(k.corrupt(job, 0, 701) == 701);
+                            const auto at = streamed.begin() + static_cast<std::ptrdiff_t>(before);
+                            CHECK(std::equal(noisy.begin(), noisy.end(), at));
+                            CHECK(std::count(streamed.begin(), at, 0xaa) == static_cast<std::ptrdiff_t>(before));
+                            CHECK(std::count(streamed.end() - 64, streamed.end(), 0xaa) == 64);
+                        }
                         return noisy;
                     }));
                 }

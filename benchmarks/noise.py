@@ -5,10 +5,9 @@
 
 Writes benchmarks/results/noise.csv, one row per model, dtype, number of classes and implementation. Sides "in place"
 write labels of the given dtype into an array that is there already, as a sweep does, and NumPy's have all its
-intermediate arrays ready too; the others make a new int64 array. "Labels copied" is what memory
-alone costs with the same things in the caches: a side of NumPy's comes before it and after it, so that no side of C++
-finds the caches as it leaves them. `copy_share` is the share of one thread's copy bandwidth that reading and writing
-the labels amounts to.
+intermediate arrays ready too; the others make a new int64 array. "Labels copied" is what memory alone costs with the
+same things in the caches: a side of NumPy's comes before it and after it, so that no side of C++ finds the caches as it
+leaves them. `copy_share` is the share of one thread's copy bandwidth that reading and writing the labels amounts to.
 """
 
 import argparse

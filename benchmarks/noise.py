@@ -253,7 +253,7 @@ def main(words: list[str] | None = None) -> None:
             add(model, "int64", classes, "Python loop", 50_000, seconds / 50_000 * 1e9, 0)
 
     rates, seeds = [r / 10 for r in range(10)], list(range(10))
-    for dtype in ("uint8", "int64"):
+    for dtype in ("uint8", "int32", "int64"):
         labels = np.random.default_rng(0).integers(0, 10, count).astype(dtype)
         out = np.zeros((10, 10, count), dtype)
 

@@ -141,9 +141,11 @@ inline void prefetch(const void* at, std::size_t bytes) {
     }
 }
 
-// Copies a batch past the caches. Lines that lie only partly within `to` are written through them.
+// Copies a batch past the caches. Lines that lie only partly within `to` are written through them, and asked for some
+// batches ahead: waiting for two of 33 lines took longer than all else.
 template <std::size_t bytes>
 inline void stream_batch(const char* from, char* to) {
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(to) + kBatchesAhead * bytes), 1);
     const std::size_t head = (0 - reinterpret_cast<std::uintptr_t>(to)) % 64, lines = (bytes - head) / 64;
     std::memcpy(to, from, head);
     for (std::size_t at = head; at < head + lines * 64; at += sizeof(Wide)) stream(to + at, loaded<Wide>(from + at));

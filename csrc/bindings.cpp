@@ -409,8 +409,8 @@ PYBIND11_MODULE(_C, m) {
         },
         "images"_a, "index"_a, "draws"_a, "mean"_a, "scale"_a, "out"_a, py::kw_only(), "cutout"_a, "threads"_a);
 
-    // Tensors come as addresses, as PyTorch isn't linked. Their forms have been checked by the callers, fastnoise/models/
-    // pool.py and fastnoise/ops/registry.py.
+    // Tensors come as addresses, as PyTorch isn't linked. Their forms have been checked by the callers,
+    // fastnoise/models/pool.py and fastnoise/ops/registry.py.
     m.def(
         "max_pool",
         [](std::uintptr_t images, std::size_t count, std::size_t height, std::size_t width, std::size_t channels,

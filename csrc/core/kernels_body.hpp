@@ -453,7 +453,7 @@ __attribute__((always_inline)) inline bool corrupt_short(const Job& job, const T
             for (std::size_t p = 0; p < to.parts; ++p) to.part[p] = load_part(target + p * kShorts, unused);
         }
     }
-    write<streams && groups == kBatch>(job, first, size, flip + offset, label, to);
+    write<streams>(job, first, size, flip + offset, label, to);
     return true;
 }
 
@@ -519,7 +519,7 @@ inline std::size_t corrupt_all(const Job& job, std::size_t begin, std::size_t en
         for (; group < end && group < base + kBatch; ++group) {
             const std::size_t offset = (group - base) * kGroup;
             const bool done = wide ? corrupt_wide(job, group, numbers, flip, offset)
-                                   : corrupt_short<1, streams>(job, tables, group, numbers, flip, offset);
+                                   : corrupt_short<1, false>(job, tables, group, numbers, flip, offset);
             if (!done) return group;
         }
     }

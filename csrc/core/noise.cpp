@@ -73,7 +73,8 @@ void run_all(const Labels& labels, std::size_t seeds, unsigned threads, const Pr
     parallel_for(groups * seeds, kGroupsPerThread, threads, [&](std::size_t begin, std::size_t end) {
         while (begin < end) {
             const std::size_t seed = begin / groups, first = begin % groups, size = std::min(end - begin, groups - first);
-            const Job job = prepare(seed);
+            Job job = prepare(seed);
+            job.stream = streams(job.rates * seeds * labels.count, job.noisy_bytes);
             run(kernel, job, labels, first, first + size);
             begin += size;
         }
@@ -90,7 +91,6 @@ void corrupt(const Labels& labels, const Model& model, const std::vector<double>
              const std::vector<std::uint64_t>& seeds, unsigned threads, const Noisy& noisy) {
     std::vector<Threshold> thresholds(rates.size());
     std::transform(rates.begin(), rates.end(), thresholds.begin(), Threshold::of);
-    const bool stream = streams(rates.size() * seeds.size() * labels.count, noisy.bytes);
     // A matrix has decided by itself: its targets are taken for all, whose numbers are 0.
     if (model.kind == Model::Kind::matrix) std::fill(thresholds.begin(), thresholds.end(), Threshold{1, 0});
     run_all(labels, seeds.size(), threads, [&](std::size_t seed) {
@@ -102,7 +102,6 @@ void corrupt(const Labels& labels, const Model& model, const std::vector<double>
         job.noisy = static_cast<char*>(noisy.data) + seed * labels.count * noisy.bytes;
         job.noisy_bytes = noisy.bytes;
         job.stride = seeds.size() * labels.count * noisy.bytes;
-        job.stream = stream;
         return job;
     });
 }

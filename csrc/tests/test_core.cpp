@@ -434,8 +434,8 @@ void test_every_instruction_set_gives_the_same_bytes() {
                         job.limit = kClasses;
                         job.stream = true;
                         for (const std::size_t shift : {0u, 1u, 3u}) {  // of lines, and of rows against each other
-                            const std::size_t size = noisy.size(), before = shift * bytes;
-                            std::vector<std::uint8_t> streamed(before + size + 64, 0xaa);
+                            const std::size_t before = shift * bytes;
+                            std::vector<std::uint8_t> streamed(before + noisy.size() + 64, 0xaa);
                             job.noisy = streamed.data() + before;
                             CHECK(k.corrupt(job, 0, 701) == 701);
                             const auto at = streamed.begin() + static_cast<std::ptrdiff_t>(before);

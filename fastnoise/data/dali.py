@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -166,22 +166,21 @@ class DaliLoader(BaseLoader):
         except StopIteration:
             return None
         *views, index = (output.as_tensor() for output in outputs)
-        if on_cuda:
-            return self._copied(views).permute(0, 3, 1, 2), _copy(index, self._empty(index.shape(), torch.int64))
+        images, index = self._copied(views, index) if on_cuda else self._viewed(views, index)
+        return images.permute(0, 3, 1, 2), index
+
+    @staticmethod
+    def _viewed(views: list[Any], index: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images [views * B, H, W, C], the views one behind the other, and their samples [B]."""
         tensors = [torch.from_dlpack(view) for view in views]
-        images = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        return images.permute(0, 3, 1, 2), torch.from_dlpack(index)
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors), torch.from_dlpack(index)
 
-    def _empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(tuple(shape), dtype=dtype, device=self.spec.device)
-
-    def _copied(self, views: list[Any]) -> torch.Tensor:
-        """The views [B, H, W, C] as one tensor, one behind the other."""
+    def _copied(self, views: list[Any], index: Any) -> tuple[torch.Tensor, torch.Tensor]:
         batch, *image = views[0].shape()
-        images = self._empty((len(views) * batch, *image), torch.float32)
+        images = torch.empty((len(views) * batch, *image), dtype=torch.float32, device=self.spec.device)
         for view, part in zip(views, images.split(batch), strict=True):
             _copy(view, part)
-        return images
+        return images, _copy(index, torch.empty(batch, dtype=torch.int64, device=self.spec.device))
 
     def _culprit(self) -> str | None:
         """The file under way that DALI fails on. DALI does not say which, so halve them until one fails by itself."""

@@ -621,36 +621,36 @@ class StackedStatistics(EpochStatistics):
     """EpochStatistics of K runs: each sum is [K], each table has the samples of one run after the other."""
 
     def __init__(self, method: StackedMethod, device: torch.device):
-        super().__init__(method.starts[-1], method.attention, device)
+        super().__init__(method.starts[-1], method.attention, device, (method.count,))
         self.method = method
-        for name in ("loss_sum", "samples", "steps", "bad_step"):
-            setattr(self, name, getattr(self, name).repeat(method.count))
+        self._shares: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
+        """Samples of each run in a step -> the same as weights float64 [K], what the step adds to `counts`, and
+        float64 [K] that is 0 for the runs that take part in it and 1 for the others."""
 
     def part(self, number: int) -> EpochStatistics:
         """Run `number`'s own, which follow these."""
         own = copy.copy(self)
         own.__class__ = EpochStatistics  # type: ignore[assignment]
-        del own.method
+        del own.method, own._shares
         rows = slice(*self.method.starts[number : number + 2])
-        for name, tensor in vars(self).items():
-            if isinstance(tensor, Tensor):
-                setattr(own, name, tensor[rows] if name in ("predictions", "attention") else tensor[number])
+        own.loss_sum, own.counts = self.loss_sum[number], self.counts[:, number]
+        own.predictions = self.predictions[rows]
+        own.attention = None if self.attention is None else self.attention[rows]
         return own
 
     @torch.no_grad()
     def update(self, result: Forward, index: Tensor) -> None:
-        losses, count = self.method.losses, self.method.count
-        counts = losses.new_full((count,), len(index) // count)
-        if len(set(self.method.sizes)) > 1:
-            counts = losses.new_tensor(self.method.sizes)
-        self.steps += counts > 0
-        bad = (self.bad_step < 0) & ~torch.isfinite(losses)
-        self.bad_step.copy_(torch.where(bad, self.steps, self.bad_step))
-        self.loss_sum += losses * counts
-        self.samples += counts.long()
-        self.predictions.index_copy_(0, index, result.predictions)
-        if self.attention is not None and result.attention is not None:
-            self.attention.index_copy_(0, index, result.attention)
+        count = self.method.count
+        uneven = len(set(self.method.sizes)) > 1
+        sizes = self.method.sizes if uneven else (len(index) // count,) * count
+        if sizes not in self._shares:
+            taking = np.sign(sizes)
+            parts = (np.array(sizes, np.float64), np.stack([sizes, taking, taking]), 1.0 - taking)
+            self._shares[sizes] = tuple(upload(part, self.loss_sum.device) for part in parts)  # type: ignore[assignment]
+        weights, added, standing = self._shares[sizes]
+        self.loss_sum.addcmul_(self.method.losses, weights)
+        self._count(added, standing)
+        self._keep(result, index)
 
 
 def fastest_form(network: StackedNetwork, images: Tensor, amp: torch.dtype | None) -> Form:

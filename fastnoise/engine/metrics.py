@@ -95,7 +95,7 @@ class EpochStatistics:
                 getattr(self, name).copy_(value)
         bad = state["bad_step"]
         assert bad is not None
-        self.counts[2] = torch.where(bad < 0, state["steps"], bad - 1)
+        self.counts[2] = torch.where(bad < 0, self.steps, bad - 1)
 
 
 @dataclass(frozen=True)

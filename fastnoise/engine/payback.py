@@ -108,8 +108,9 @@ def written_numbers(networks: Sequence[nn.Module], shape: Sequence[int]) -> int:
     for network in networks:
         tensors = dict([*network.named_parameters(), *network.named_buffers()])
         meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+        images = torch.empty(*shape, device="meta")
         with count:
-            torch.func.functional_call(network, meta, (torch.empty(*shape, device="meta"),))
+            torch.func.functional_call(network, meta, (images,))
     return count.numbers
 
 

@@ -254,7 +254,7 @@ def _env(arguments: Sequence[str]) -> int:
     """Print what fastnoise would run on."""
     if any(word in ("-h", "--help") for word in arguments):
         print(
-            "usage: fastnoise env\n\nPrints versions, devices, SIMD level, where times of training steps are kept, and the backend of every op."
+            "usage: fastnoise env\n\nPrints versions, devices, SIMD level, where times of steps are kept, and each op's backend."
         )
         return 0
     if arguments:

@@ -1,5 +1,6 @@
 """Whether compiling pays: what is assumed, what is measured and kept, and what becomes of a damaged file."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from fastnoise.engine import train
 from fastnoise.engine.payback import (
     MOST_ENTRIES,
     UNKNOWN_NETWORK,
@@ -100,8 +102,7 @@ def test_times_are_kept_and_added_to(tmp_path: Path) -> None:
     assert times.read("a") == (Times(7.5, 0.003, None), "")
     assert times.read("b") == (Times(None, None, 0.5), "")
     assert times.count() == 2
-    for number in range(MOST_ENTRIES):
-        times.path.write_text(json.dumps(json.loads(times.path.read_text()) | {str(number): {}}))
+    times.path.write_text(json.dumps(json.loads(times.path.read_text()) | {str(n): {} for n in range(MOST_ENTRIES)}))
     times.write("c", plain_step=1.0)
     content = json.loads(times.path.read_text())
     assert len(content) == MOST_ENTRIES
@@ -213,10 +214,19 @@ def test_a_resumed_run_counts_the_steps_to_go(
     assert counted == [left]
 
 
-def test_what_was_measured_is_in_the_summary(tmp_path: Path) -> None:
-    from fastnoise.engine import train
-
-    config = recipe("ce", "digits").replace({"limit_train": 200, "epochs": 3, "width": 0.25})
-    found = train(config.replace({"run_dir": str(tmp_path / "run")}), console=Console(quiet=True))["throughput"]
-    assert found["gear"] == "eager"
+@pytest.mark.parametrize("gear", ["eager", "compiled"])
+def test_a_run_measures_its_steps(gear: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, float] = {}
+    monkeypatch.setattr(_Run, "_keep_times", lambda self, **seconds: kept.update(seconds))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    config = recipe("ce", "digits").replace({"limit_train": 200, "epochs": 3, "width": 0.25, "gear": gear})
+    said = io.StringIO()
+    summary = train(config.replace({"run_dir": str(tmp_path / "run")}), console=Console(file=said, width=200))
+    found = summary["throughput"]
+    assert found["gear"] == gear
     assert 0 < found["step_seconds"] < found["training_seconds"]
+    if gear == "eager":
+        assert kept == {"plain_step": found["step_seconds"]}
+    else:
+        assert kept["compiled_step"] == found["step_seconds"]
+        assert f"first step, with compilation: {kept['compiling']:.1f} s" in said.getvalue()

@@ -253,9 +253,8 @@ def _bench(arguments: Sequence[str]) -> int:
 def _env(arguments: Sequence[str]) -> int:
     """Print what fastnoise would run on."""
     if any(word in ("-h", "--help") for word in arguments):
-        print(
-            "usage: fastnoise env\n\nPrints versions, devices, SIMD level, where times of steps are kept, and each op's backend."
-        )
+        print("usage: fastnoise env\n\nPrints versions, devices, SIMD level, where times of steps are kept, and the")
+        print("backend of every op.")
         return 0
     if arguments:
         raise ConfigError(f"fastnoise env takes no options, found {arguments[0]!r}")

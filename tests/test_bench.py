@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,7 @@ def test_loaders(digits: workload.Workload) -> None:
     figures = loader.measure(digits, train.Options(CPU, workers=0, rounds=2, seconds=0.02), lambda line: None)
     keys = {figure.key for figure in figures}
     assert {"loader/digits-b32/torch", "loader/digits-b32/pil0", "loader/digits-b32/torch:pil"} <= keys
+    assert ("loader/digits-b32/resident.host" in keys) == (find_spec("triton") is not None)
     assert all(figure.value > 0 for figure in figures)
 
 

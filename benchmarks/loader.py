@@ -90,7 +90,9 @@ def measure(
             for name in sources:
                 if name not in rivals:
                     count = min(len(rates[name]), len(rates[fastest]))
-                    ratios = [own / other for own, other in zip(rates[name][-count:], rates[fastest][-count:], strict=True)]
+                    ratios = [
+                        own / other for own, other in zip(rates[name][-count:], rates[fastest][-count:], strict=True)
+                    ]
                     ratio_key = f"loader/{key}/{name}:pil"
                     found.append(Figure.of(ratio_key, spread(ratios), "times", "higher", count, rival=fastest))
         return found

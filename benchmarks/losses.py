@@ -217,8 +217,8 @@ def kernel_side(
     given["options"] = {"elr": (), "swce": (False,), "nal": (True, 0.0, 0.0)}[loss]
 
     def side(logits: Tensor, labels: Tensor, index: Tensor, attention: Tensor) -> Tensor:
-        table = {"index": index} if "targets" in given else {}
-        heads = {"attention": attention.detach()} if loss == "nal" else {}
+        table: dict[str, Any] = {"index": index} if "targets" in given else {}
+        heads: dict[str, Any] = {"attention": attention.detach()} if loss == "nal" else {}
         result = row.launch(rule, logits.detach(), labels, gradient_scale=1 / len(logits), **given, **table, **heads)
         return result[0]
 

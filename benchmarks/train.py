@@ -11,10 +11,10 @@ Sides, which train the same network on the same images with SGD, each on batches
     cross_entropy   the same with plain cross-entropy: what robustness costs
 
 SIDE@LOADER feeds a side from one of fastnoise's loaders (as in amp@resident, fastnoise@synthetic), which compares the
-steps alone. Four sides more are the step of `fastnoise` with a fixed choice: uncompiled, compiled, combo_kernels and pdl
-(compiled with that one of Inductor's options). Every side has its first turn as soon as it is built; then they take
-turns, of about `--seconds` each. Batches that a loader prepared while others had their turn are used up before the clock
-starts, for as long as that takes less than a second. GPU times are taken between CUDA events.
+steps alone. Four sides more are the step of `fastnoise` with a fixed choice: uncompiled, compiled, combo_kernels and
+pdl (compiled with that one of Inductor's options). Every side has its first turn as soon as it is built; then they take
+turns, of about `--seconds` each. Batches that a loader prepared while others had their turn are used up before the
+clock starts, for as long as that takes less than a second. GPU times are taken between CUDA events.
 """
 
 import argparse
@@ -349,9 +349,7 @@ class Contest:
                 "ceiling_share": rates.median / self.ceiling,
                 "steps": self.steps[name],
             }
-            figures.append(
-                Figure.of(f"{key}/{name}", rates, "images/s", "higher", len(turns), **own, **self.common)
-            )
+            figures.append(Figure.of(f"{key}/{name}", rates, "images/s", "higher", len(turns), **own, **self.common))
         for ours, other in _ratios(list(self.sides)):
             count = min(len(self.turns[ours]), len(self.turns[other]))
             ratios = [

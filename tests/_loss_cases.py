@@ -211,9 +211,7 @@ def measure(
         exact.backward(upstream.double())
 
         torch_logits, torch_attention = (leaf(x, exact_device) for x in (data.logits, data.attention))
-        plain = call_reference(
-            rule, torch_logits.float(), torch_attention.float(), labels, index, torch_table, update
-        )
+        plain = call_reference(rule, torch_logits.float(), torch_attention.float(), labels, index, torch_table, update)
         plain.backward(upstream)
 
         assert loss.dtype == torch.float32

@@ -177,7 +177,11 @@ def _goals(figures: dict[str, Figure], reasons: dict[str, str]) -> list[str]:
         note = "met" if goal.met(value) else "MISSED"
         if len(goal.keys) > 1:
             note += f", {key.rpartition('/')[2].partition(':')[0]}"
-        if key in figures and "of" in figures[key].details and figures[key].details["epochs"] < figures[key].details["of"]:
+        if (
+            key in figures
+            and "of" in figures[key].details
+            and figures[key].details["epochs"] < figures[key].details["of"]
+        ):
             note = f"not finished: {figures[key].details['epochs']} of {figures[key].details['of']} epochs"
         lines.append(f"| {goal.name} | {goal.words} | {short(value)} | {goal.wanted} | {note} |")
     return lines
@@ -260,4 +264,6 @@ def readme_rows(found: Found) -> list[str]:
 Status = Literal["done", "failed", "stopped", "skipped", "not measured"]
 """How a step ends."""
 
-assert {step.name for halves in PROGRAMMES.values() for half in halves for step in half} >= {goal.step for goal in GOALS}
+assert {step.name for halves in PROGRAMMES.values() for half in halves for step in half} >= {
+    goal.step for goal in GOALS
+}

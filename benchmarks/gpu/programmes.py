@@ -18,7 +18,7 @@ class Step:
     words: str
     """What it measures."""
     limit: float
-    """Seconds after which it is stopped."""
+    """Seconds after which it is stopped; the last of a half may have what the others have left, too."""
     needs: float
     """Seconds without which it is not begun: enough for its first figure."""
     tests: str | None = None
@@ -47,12 +47,20 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
             Step("losses", "losses replayed at four sizes, and the kernel in other geometries", 90, 10),
             Step("resnet34", "ResNet-34 graphed without compile; a profile of one replay", 45, 15),
             Step("resnet34_compiled", "the same compiled; the seconds that compiling takes; a profile", 100, 40),
-            Step("tests", "tests marked gpu that do not compile, a process per file", 110, 30, _NOT_COMPILED,
-                 miniature="test_step.py::test_schedules_follow_their_formulas"),
+            Step(
+                "tests",
+                "tests marked gpu that do not compile, a process per file",
+                110,
+                30,
+                _NOT_COMPILED,
+                miniature="test_step.py::test_schedules_follow_their_formulas",
+            ),
         ),
         (
             STACK,
-            Step("ratios", "ResNet-34 against amp@resident, compile@resident, the ordinary loop, cross-entropy", 75, 15),
+            Step(
+                "ratios", "ResNet-34 against amp@resident, compile@resident, the ordinary loop, cross-entropy", 75, 15
+            ),
             Step("options", "ResNet-34 compiled with combo kernels, with PDL, with neither", 85, 40),
             Step("train", "three epochs of fastnoise train: ELR, ResNet-34, images in CIFAR-10's form", 25, 12),
             Step("tests_compiled", "tests marked gpu that compile, a process per file", 35, 20, _COMPILED),
@@ -61,10 +69,22 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
     "second": (
         (
             STACK,
-            Step("tests_dali", "the loaders' tests marked gpu that use DALI", 60, 20, _NOT_COMPILED, keyword="dali",
-                 module="nvidia.dali"),
-            Step("resnet50", "ResNet-50 at 224 from JPEG files through DALI, against synthetic batches", 120, 40,
-                 module="nvidia.dali"),
+            Step(
+                "tests_dali",
+                "the loaders' tests marked gpu that use DALI",
+                60,
+                20,
+                _NOT_COMPILED,
+                keyword="dali",
+                module="nvidia.dali",
+            ),
+            Step(
+                "resnet50",
+                "ResNet-50 at 224 from JPEG files through DALI, against synthetic batches",
+                120,
+                40,
+                module="nvidia.dali",
+            ),
             Step("resnet34_sizes", "ResNet-34 at batch 64, 128, 512, with and without compile", 150, 15),
             Step("resnet18_sizes", "ResNet-18 at batch 64, 128, 512, with and without compile", 100, 15),
         ),

@@ -1,5 +1,4 @@
-"""Whole runs by the command line's own entry, on CIFAR-10 where it is laid and on generated images in its form elsewhere.
-"""
+"""Whole runs by the command line's own entry: on CIFAR-10 where it is laid, else on generated images in its form."""
 
 import hashlib
 import json
@@ -20,11 +19,11 @@ import numpy as np
 
 from fastnoise.cli import main as fastnoise
 
-from .worker import Bench
+from .bench import Bench
 
 FOLDER = "cifar-10-batches-py"
 MARGIN = 15.0
-"""Seconds before a step's limit in which a run is told to end, saves its state and is measured."""
+"""Seconds before a step's limit, or a fifth of a short one, in which a run is told to end and saves its state."""
 
 
 @contextmanager
@@ -83,85 +82,83 @@ def _history(run: Path) -> list[dict[str, Any]]:
     return [epoch for epoch in found if epoch.get("epoch", 0) > 0]
 
 
-def _run(bench: Bench, key: str, words: Sequence[str], epochs: int) -> None:
-    """Train by the command line and keep what each epoch brings; a run that the limit ends counts so far."""
-    with cifar10(bench) as (root, source), tempfile.TemporaryDirectory() as parent:
+def _run(bench: Bench, key: str, words: Sequence[str], epochs: int) -> str:
+    """Train by the command line and keep what each epoch brings. A run that comes too near to the step's limit is told
+    to end; returns a word on that."""
+    details: dict[str, Any] = {"command": "fastnoise train " + " ".join(words), "of": epochs}
+    with cifar10(bench) as (root, details["source"]), tempfile.TemporaryDirectory() as parent:
         run = Path(parent) / "run"
         command = ["train", *words, "--data-root", str(root), "--run-dir", str(run)]
-        bench.say(f"fastnoise {' '.join(command)}")
-        bench.say(f"  {source}")
-        ended = threading.Event()
-        start = time.perf_counter()
+        bench.say(f"fastnoise {' '.join(command)}\n  {details['source']}")
+        start, over = time.perf_counter(), threading.Event()
 
-        def note() -> None:
-            history = _history(run)
-            if not history:
-                return
-            epoch, seconds = history[-1], time.perf_counter() - start
-            inside = [each["seconds"] for each in history]
-            details = {"command": "fastnoise " + " ".join(words), "source": source, "of": epochs}
-            bench.value(f"{key}/epochs", epoch["epoch"], "epochs", "higher", **details)
-            bench.value(f"{key}/minutes", seconds / 60, "min", epochs=epoch["epoch"], **details)
-            bench.value(f"{key}/epoch", statistics.median(inside[1:] or inside), "s", **details)
-            bench.value(f"{key}/outside-epochs", max(0.0, 1 - sum(inside) / seconds), "share", **details)
-            bench.value(f"{key}/images", statistics.median(each["images_per_second"] for each in history[1:] or history),
-                        "images/s", "higher", **details)  # fmt: skip
-            bench.value(f"{key}/accuracy", epoch["test_accuracy"], "share", "higher", epochs=epoch["epoch"], **details)
+        def note(history: list[dict[str, Any]]) -> None:
+            seconds, inside = time.perf_counter() - start, [each["seconds"] for each in history]
+            later = history[1:] or history  # the first epoch compiles and fills caches
+            done: dict[str, Any] = {"epochs": len(history), **details}
+            bench.value(f"{key}/minutes", seconds / 60, "min", **done)
+            bench.value(f"{key}/epoch", statistics.median(each["seconds"] for each in later), "s", **done)
+            bench.value(f"{key}/outside-steps", max(0.0, 1 - sum(inside) / seconds), "share", **done)
+            images = statistics.median(each["images_per_second"] for each in later)
+            bench.value(f"{key}/images", images, "images/s", "higher", **done)
+            bench.value(f"{key}/accuracy", history[-1]["test_accuracy"], "share", "higher", **done)
             shutil.copy(run / "metrics.jsonl", bench.folder / f"{key.replace('/', '-')}.jsonl.txt")
 
         def watch() -> None:
-            stopping = False
-            while not ended.wait(5):
-                note()
-                if bench.left() < MARGIN and not stopping:
-                    stopping = True
+            known, told = 0, False
+            while not over.wait(1):
+                history = _history(run)
+                if len(history) > known:
+                    known = len(history)
+                    note(history)
+                if bench.left() < min(MARGIN, bench.limit / 5) and not told:
+                    told = True
                     os.kill(os.getpid(), signal.SIGTERM)  # the run saves its state and comes back
 
         watcher = threading.Thread(target=watch, daemon=True)
-        # Outside of training a SIGTERM would end this process.
-        before = signal.signal(signal.SIGTERM, lambda *_: bench.say("  told to end outside of training"))
+        # While it prepares, the run takes no notice of SIGTERM, which would end this process.
+        before = signal.signal(signal.SIGTERM, lambda *_: bench.say("  there is no time left for this run"))
         watcher.start()
         try:
             code = fastnoise(command)
         finally:
-            ended.set()
+            over.set()
             watcher.join()
             signal.signal(signal.SIGTERM, before)
-        note()
-        done = len(_history(run))
-        if code not in (0, 128 + signal.SIGTERM) or not done:
-            raise RuntimeError(f"fastnoise train ended with exit code {code} after {done} epochs")
+        history = _history(run)
+        if code not in (0, 128 + signal.SIGTERM) or not history:
+            raise RuntimeError(f"fastnoise train ended with exit code {code} after {len(history)} epochs")
+        if code == 0:
+            note(history)
+            return ""
+        return f"{len(history)} of {epochs} epochs, then the limit was near"
 
 
-def three_epochs(bench: Bench) -> None:
+def three_epochs(bench: Bench) -> str | None:
     """The product as its users start it: three epochs."""
     words = ["--method", "elr", "--dataset", "cifar10", "--noise", "symmetric:0.4", "--epochs", "3"]
     if not bench.on_gpu:
         words += ["--model", "small_cnn", "--width", "0.25", "--batch-size", "32"]
     key = "run/three-epochs"
-    bench.attempt(key, lambda: _run(bench, key, words, 3))
+    return bench.attempt(key, lambda: _run(bench, key, words, 3))
 
+
+_NOISE = ("--noise", "symmetric:0.4,true_class=included")
+_FAST = (
+    *("--model", "resnet18", "--batch-size", "512", "--optimizer", "sgd:momentum=0.9,nesterov"),
+    *("--learning-rate", "0.1", "--weight-decay", "5e-4", "--schedule", "cosine"),
+)
 
 WHOLE_RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "elr_resnet34": (150, ("--method", "elr", "--noise", "symmetric:0.4,true_class=included")),
-    "elr_resnet18_fast": (
-        50,
-        ("--method", "elr", "--noise", "symmetric:0.4,true_class=included", "--model", "resnet18", "--batch-size", "512",
-         "--learning-rate", "0.1", "--weight-decay", "5e-4", "--schedule", "cosine",
-         "--optimizer", "sgd:momentum=0.9,nesterov"),
-    ),
-    "ce_resnet18_fast": (
-        50,
-        ("--method", "ce", "--noise", "symmetric:0.4,true_class=included", "--model", "resnet18", "--batch-size", "512",
-         "--learning-rate", "0.1", "--weight-decay", "5e-4", "--schedule", "cosine",
-         "--optimizer", "sgd:momentum=0.9,nesterov"),
-    ),
-}  # fmt: skip
+    "elr_resnet34": (150, ("--method", "elr", *_NOISE)),
+    "elr_resnet18_fast": (50, ("--method", "elr", *_NOISE, *_FAST)),
+    "ce_resnet18_fast": (50, ("--method", "ce", *_NOISE, *_FAST)),
+}
 """Step -> epochs and flags of a whole run on CIFAR-10. A step in programmes.py names it."""
 
 
-def _whole(name: str, epochs: int, words: Sequence[str]) -> Callable[[Bench], None]:
-    def measure(bench: Bench) -> None:
+def _whole(name: str, epochs: int, words: Sequence[str]) -> Callable[[Bench], str | None]:
+    def measure(bench: Bench) -> str | None:
         given = ["--dataset", "cifar10", *words, "--epochs", str(epochs if bench.on_gpu else 2)]
         if not bench.on_gpu:
             for flag in ("--model", "--batch-size"):
@@ -169,7 +166,7 @@ def _whole(name: str, epochs: int, words: Sequence[str]) -> Callable[[Bench], No
                     del given[given.index(flag) : given.index(flag) + 2]
             given += ["--model", "small_cnn", "--width", "0.25", "--batch-size", "32"]
         key = f"run/{name}"
-        bench.attempt(key, lambda: _run(bench, key, given, epochs if bench.on_gpu else 2))
+        return bench.attempt(key, lambda: _run(bench, key, given, epochs if bench.on_gpu else 2))
 
     return measure
 

@@ -12,19 +12,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fastnoise.config import EngineConfig
+from fastnoise.ops.registry import OPS, FusedOp
 
 from .. import counting, loader, losses, record, stacked, timing, train
 from ..report import Figure
 from ..workload import Workload, generated, images_workload, jpeg_folder, make_workload
 from . import runs
-from .worker import Bench, NotMeasured
+from .bench import Bench, NotMeasured
 
 ROUNDS = 3
 """Turns of a side of training: its first as soon as it is built, the others in turn with the other sides."""
@@ -100,18 +101,19 @@ def kernels_of_triton(bench: Bench) -> Iterator[None]:
     if bench.on_gpu:
         yield
         return
-    from fastnoise.kernels import row
+    from fastnoise.kernels import row, rules
 
-    from fastnoise.ops.registry import OPS
-
-    with from_tests():
-        from _interpreter_cases import use_triton  # type: ignore[import-not-found]
     try:
-        use_triton(row.MAX_BLOCK)
+        for op in OPS.values():
+            op.on_cpu = partial(_interpreted, op, row.launch, getattr(rules, op.name.upper()))  # type: ignore[method-assign]
         yield
     finally:
         for op in OPS.values():
             vars(op).pop("on_cpu", None)
+
+
+def _interpreted(op: FusedOp, launch: Any, rule: Any, *inputs: Any) -> Any:
+    return op.launch(launch, rule, inputs)
 
 
 @contextmanager
@@ -158,10 +160,10 @@ def rules(bench: Bench) -> None:
 LOSS_SIZES = ((64, 10), (128, 100), (4096, 1000), (8192, 21841))
 GEOMETRIES: dict[int, tuple[tuple[int, int, int], ...]] = {
     3: ((2, 4, 1),),
-    10: ((2, 16, 1), (4, 16, 1), (16, 16, 1), (8, 16, 2), (64, 16, 4)),
-    100: ((1, 128, 1), (2, 128, 1), (2, 128, 2), (8, 128, 4)),
-    1000: ((1, 1024, 1), (1, 1024, 2), (1, 1024, 4), (1, 1024, 8)),
-    21841: ((1, 1024, 4), (1, 2048, 4), (1, 2048, 8), (1, 2048, 16), (1, 4096, 8)),
+    10: ((2, 16, 1), (8, 16, 1), (16, 16, 1), (64, 16, 4)),
+    100: ((2, 128, 1), (1, 128, 2), (4, 128, 2), (8, 128, 4)),
+    1000: ((1, 1024, 1), (1, 1024, 4), (1, 1024, 8)),
+    21841: ((1, 1024, 4), (1, 2048, 4), (1, 2048, 16), (1, 4096, 8)),
 }
 """By the number of classes: rows per program, columns per stretch and warps, around the kernel's own choice."""
 
@@ -350,7 +352,9 @@ def _sizes(model: str, cases: dict[int, tuple[str, ...]]) -> Callable[[Bench], N
 
 def resnet50(bench: Bench) -> None:
     """From JPEG files through DALI, and on synthetic batches of the same form."""
-    side, count, batch, model, classes = (224, 2048, 128, "resnet50", 1000) if bench.on_gpu else (32, 32, 8, "small_cnn", 10)
+    side, count, batch, model, classes = (
+        (224, 2048, 128, "resnet50", 1000) if bench.on_gpu else (32, 32, 8, "small_cnn", 10)
+    )
     with tempfile.TemporaryDirectory() as folder:
         table = jpeg_folder(Path(folder), count, side, classes)
         workload = images_workload(table, f"{count} JPEG files written here", "jpeg", model, batch, classes)
@@ -389,12 +393,16 @@ def stacks(bench: Bench) -> None:
         bench.free()
 
 
-_R34_SIDES = {
+_R34_SIDES: dict[int, tuple[str, ...]] = {
     128: ("uncompiled", "amp@resident"),
     64: ("uncompiled", "amp@resident", "compiled", "compile@resident"),
     512: ("uncompiled", "amp@resident"),
 }
-_R18_SIDES = {128: ("uncompiled", "amp@resident", "compiled")} | dict.fromkeys((64, 512), ("uncompiled", "amp@resident"))
+_R18_SIDES: dict[int, tuple[str, ...]] = {
+    128: ("uncompiled", "amp@resident", "compiled"),
+    64: ("uncompiled", "amp@resident"),
+    512: ("uncompiled", "amp@resident"),
+}
 
 STEPS: dict[str, Callable[[Bench], str | None]] = {
     "bandwidth": bandwidth,

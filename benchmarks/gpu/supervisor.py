@@ -195,9 +195,11 @@ class Supervisor:
             self._ended(step, "not measured", f"{step.module} is not installed", 0.0)
             return
         start = time.monotonic()
-        self.output.say(f"-- {step.name}: {step.words} (at {start - self.began:.0f} s, limit {step.limit:.0f} s)")
+        # The last one may have what the others have left.
+        limit = self._left() if step is self.steps[-1] else min(step.limit, self._left())
+        self.output.say(f"-- {step.name}: {step.words} (at {start - self.began:.0f} s, limit {limit:.0f} s)")
         run = self._tests if step.tests is not None else self._measure
-        status, reason = run(step, min(start + step.limit, self.deadline))
+        status, reason = run(step, start + limit)
         self._ended(step, status, reason, time.monotonic() - start)
 
     def _ended(self, step: Step, status: str, reason: str, seconds: float) -> None:
@@ -282,7 +284,10 @@ class Supervisor:
         if not tests.is_dir():
             return "not measured", "the tests are in a checkout only"
         if self.on_gpu:
-            paths, selection = files_of_tests(tests), ["-m", step.tests or "", *(["-k", step.keyword] * bool(step.keyword))]
+            paths, selection = (
+                files_of_tests(tests),
+                ["-m", step.tests or "", *(["-k", step.keyword] * bool(step.keyword))],
+            )
         elif step.miniature:
             path, _, name = step.miniature.partition("::")
             paths, selection = [tests / path], ["-k", name]
@@ -349,7 +354,17 @@ class FileOfTests:
         self.cut_off = 0
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--no-summary", "-p", "no:cacheprovider", str(self.path)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "--no-summary",
+            "-p",
+            "no:cacheprovider",
+            str(self.path),
+        ]
         command += [*self.selection, "--limit", str(TEST_LIMIT), "--journal", str(self.journal)]
         done = self.outcomes()
         if done:

@@ -37,7 +37,7 @@ def free_run(method: str, gear: str, device: torch.device) -> list[tuple[float, 
     step = Step(
         [network],
         made,
-        create_optimizer(config.optim, network, capturable=gear == "graphed"),
+        create_optimizer(config.optim, network, capturable=gear.endswith("graphed")),
         labels,
         batch_size=BATCH,
         config=EngineConfig(gear=gear, amp="off"),  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def free_run(method: str, gear: str, device: torch.device) -> list[tuple[float, 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    gears = ("compiled", "graphed") if device.type == "cuda" else ("compiled",)
+    gears = ("compiled", "graphed", "compiled_graphed") if device.type == "cuda" else ("compiled",)
     if device.type == "cpu":
         print("no GPU: graphed not measured")
     print("| method | gear | step | loss, relative | weights, relative | weights have moved |")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .errors import ConfigError, DataError, nearest
 
@@ -213,6 +213,54 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), not {self.dropout}")
+
+
+COMPILE_OPTIONS = ("combo_kernels", "pdl")
+"""What --compile-options can name: independent kernels of small tensors launched as one, and programmatic dependent
+launch, by which a kernel begins while the one before it ends."""
+
+AUTO_COMPILE_OPTIONS: tuple[str, ...] = ()
+"""Those of COMPILE_OPTIONS that `auto` takes: what a figure in benchmarks/results/gpu has shown to make steps faster.
+Today there is none."""
+
+
+def parse_compile_options(text: str) -> tuple[str, ...]:
+    """Read `auto`, `none` or `combo_kernels,pdl`: names of COMPILE_OPTIONS in their order."""
+    if text in ("auto", "none"):
+        return AUTO_COMPILE_OPTIONS if text == "auto" else ()
+    names = {part.strip() for part in text.split(",")}
+    for name in sorted(names):
+        _require(
+            name in COMPILE_OPTIONS,
+            f"--compile-options {text}: unknown option {name!r}; {nearest(name, ['auto', 'none', *COMPILE_OPTIONS])}",
+        )
+    return tuple(name for name in COMPILE_OPTIONS if name in names)
+
+
+@dataclass(frozen=True)
+class SaveEvery:
+    """How far checkpoints are apart, as `--save-every` spells it: in epochs, in seconds, or, with neither, by what they
+    take."""
+
+    epochs: int | None = None
+    seconds: float | None = None
+
+    UNITS: ClassVar[dict[str, float]] = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+    @classmethod
+    def parse(cls, value: int | str) -> "SaveEvery":
+        """Read an integer or its digits, a time as `60s`, `1.5m` or `1h`, or `auto`."""
+        if value == "auto":
+            return cls()
+        hint = f"--save-every {value}: give a number of epochs from 1, a time as 60s, 5m or 1h, or auto"
+        text = str(value)
+        unit = cls.UNITS.get(text[-1:])
+        try:
+            number = int(text) if unit is None else float(text[:-1])
+        except ValueError:
+            raise ConfigError(hint) from None
+        _require(0 < number < math.inf and not isinstance(value, bool), hint)
+        return cls(epochs=int(number)) if unit is None else cls(seconds=unit * number)
 
 
 @dataclass(frozen=True)
@@ -440,27 +488,43 @@ class EngineConfig:
     """Device: auto (CUDA where there is a GPU), cpu, cuda or cuda:N."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Mixed precision; auto takes bf16 on GPUs that have it, fp16 on older ones, and none on CPUs."""
-    gear: Literal["auto", "eager", "compiled", "graphed"] = "auto"
-    """How a step runs: op by op, with forward and loss compiled, or as one CUDA graph; auto takes the highest that
-    device and precision allow, and an explicit choice is never replaced by another."""
+    gear: Literal["auto", "eager", "compiled", "graphed", "compiled_graphed"] = "auto"
+    """How a step runs: op by op (eager), with forward and loss compiled, as one CUDA graph of the ops (graphed), or as
+    one of compiled kernels (compiled_graphed). auto captures a graph where device and precision allow, and compiles as
+    --compile says; an explicit choice is never replaced by another."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of forward and loss; auto compiles on CUDA where the run is long enough to gain, not on CPUs."""
+    """torch.compile of a training step's forward pass and loss, for the gears auto and graphed. auto compiles on CUDA
+    where the steps to go win back the seconds that it takes: measured ones where earlier runs left them, else assumed
+    ones; the run says which. It does not compile on CPUs."""
+    compile_options: str = "auto"
+    """What the compiler may do beyond its defaults: none, or combo_kernels (small kernels launched together) and pdl (a
+    kernel begins while the one before it ends), joined by a comma. auto takes what was measured to pay: today none.
+    They act on CUDA; on a CPU the compiler ignores them."""
     profile: bool = False
     """Record ten training steps after ten others: a trace in the run folder, and at the end the ops that take the time,
     layout copies, synchronisations and gaps."""
     log_every: int = 50
     """Steps between two readings of the running loss for the progress display."""
-    save_every: int = 1
-    """Epochs between checkpoints; the last epoch and an interruption are always saved."""
+    save_every: int | str = "auto"
+    """Between checkpoints: a number of epochs, or a time since the last one was written, as 60s, 5m or 1h, which is
+    looked at after each step. auto saves after the first epoch, and then so seldom that checkpoints take a fiftieth of
+    the time: seconds of work are all that a kill can cost a small network, and a large one is not held up after every
+    epoch. The last epoch and an interruption are always saved."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, f"--seed must lie in [0, 2^63), not {self.seed}")
         _require(
-            (self.gear, self.compile) not in (("eager", "on"), ("compiled", "off")),
+            (self.gear, self.compile) not in (("eager", "on"), ("compiled", "off"), ("compiled_graphed", "off")),
             f"--gear {self.gear} and --compile {self.compile} contradict each other; drop one",
         )
+        parse_compile_options(self.compile_options)
+        never = self.compile == "off" or self.gear == "eager" or (self.gear == "graphed" and self.compile == "auto")
+        _require(
+            self.compile_options in ("auto", "none") or not never,
+            f"--compile-options {self.compile_options} is for compiled steps, and these are not; add --compile on",
+        )
         _require(self.log_every > 0, f"--log-every must be positive, not {self.log_every}")
-        _require(self.save_every > 0, f"--save-every must be positive, not {self.save_every}")
+        SaveEvery.parse(self.save_every)
 
 
 @dataclass(frozen=True)
@@ -518,8 +582,13 @@ def check_field(name: str) -> str:
 
 
 # Fields that change how fast a run goes or where things lie, but not what it computes: a resumed run may
-# change them.
-FREE_ON_RESUME = frozenset({"data_root", "download", "loader_threads", "log_every", "save_every", "profile", "run_dir"})
+# change them, and they are no part of the name of a sweep's job.
+FREE_ON_RESUME = frozenset(
+    {
+        *("data_root", "download", "loader_threads", "log_every", "save_every", "profile", "run_dir"),
+        "compile_options",
+    }
+)
 
 
 def located(config: RunConfig) -> RunConfig:

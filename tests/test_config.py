@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from fastnoise.cli import train_config
-from fastnoise.config import FIELD_GROUPS, MethodConfig, Optimizer, RunConfig, Schedule
+from fastnoise.config import FIELD_GROUPS, MethodConfig, Optimizer, RunConfig, SaveEvery, Schedule
 from fastnoise.engine.prepare import check_names
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import METHODS, check_options
 from fastnoise.recipes import recipe
+from fastnoise.sweeps.spec import job_name, resolve
 
 DATASETS = ("digits", "mnist", "cifar10", "cifar100", "cifar10n", "cifar100n", "folder:somewhere")
 
@@ -81,6 +82,15 @@ def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
         (["stray"], "unexpected argument 'stray'"),
         (["--seed", "x"], "--seed"),
         (["--compile", "of"], "'of'"),
+        (["--compile-options", "turbo"], "--compile-options turbo: unknown option 'turbo'; valid: auto, combo_kernels"),
+        (["--compile-options", "pdl,"], "--compile-options pdl,: unknown option ''"),
+        (["--compile-options", "pdl", "--gear", "eager"], "is for compiled steps, and these are not"),
+        (["--compile-options", "combo_kernels", "--compile", "off"], "is for compiled steps, and these are not"),
+        (["--gear", "compiled_graphed", "--compile", "off"], "contradict each other"),
+        *(
+            (["--save-every", value], f"--save-every {value}: give a number of epochs from 1, a time as 60s, 5m or 1h")
+            for value in ("0", "-1", "0s", "-5s", "60x", "s", "nans", "infs", "1.5", "", "1e999h")
+        ),
         (["--strength", "-1"], "--strength must be 0 or more"),
         (["--learning-rate", "nan"], "--learning-rate must be positive"),
         (["--method", "ce", "--momentum", "0.5"], "--momentum has no meaning for method ce; "),
@@ -117,6 +127,41 @@ def test_toml_refusals_name_the_file(tmp_path: Path, text: str, message: str) ->
     with pytest.raises(ConfigError, match=message) as caught:
         train_config(["--config", str(file)])
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, SaveEvery(epochs=1)),
+        ("12", SaveEvery(epochs=12)),
+        ("60s", SaveEvery(seconds=60.0)),
+        ("0.5s", SaveEvery(seconds=0.5)),
+        ("5m", SaveEvery(seconds=300.0)),
+        ("1h", SaveEvery(seconds=3600.0)),
+        ("auto", SaveEvery()),
+    ],
+)
+def test_checkpoints_by_epochs_and_by_time(value: int | str, expected: SaveEvery, tmp_path: Path) -> None:
+    """As a flag, in a TOML file, in a sweep's file and in Python alike."""
+    assert SaveEvery.parse(value) == expected
+    file = tmp_path / "run.toml"
+    file.write_text(f"save_every = {value if isinstance(value, int) else repr(value)}\n")
+    for words in (["--save-every", str(value)], ["--config", str(file)]):
+        assert SaveEvery.parse(train_config(words)[0].engine.save_every) == expected
+    (job,) = resolve(file)
+    assert isinstance(job.config, RunConfig)
+    assert job.config.engine.save_every == value
+    assert job.name == "0c34c6414b58"
+
+
+def test_jobs_keep_their_names_of_old() -> None:
+    """They were taken before checkpoints had times and the compiler options; finished jobs must be found again."""
+    for method, dataset, changes, name in (
+        ("nal", "digits", {}, "0c34c6414b58"),
+        ("elr", "cifar10", {"seed": 1}, "5311c385433b"),
+        ("ce", "mnist", {"gear": "eager", "save_every": 5}, "8f3afac30b1a"),
+    ):
+        assert job_name(recipe(method, dataset).replace(changes)) == name
 
 
 def test_specs() -> None:

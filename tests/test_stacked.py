@@ -97,7 +97,7 @@ def steps_apart(
     """How far a stack is from separate runs after the first steps: the largest difference of a loss, and the largest
     distance of a run's weights, relative to their norm."""
     stack = make_stack(configs)
-    runs = [_Run(config, load_task(config), CPU, QUIET, fresh=True) for config in configs]
+    runs = [_Run(config, load_task(config), CPU, QUIET) for config in configs]
     for number, (record, run) in enumerate(zip(stack.members, runs, strict=True)):
         change(number, record.method)
         change(number, run.method)

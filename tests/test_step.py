@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import fastnoise.engine.step as step_module
-from fastnoise.config import EngineConfig, OptimConfig, RunConfig
+from fastnoise.config import COMPILE_OPTIONS, EngineConfig, OptimConfig, RunConfig, parse_compile_options
 from fastnoise.engine.metrics import EpochStatistics
+from fastnoise.engine.payback import Cost
 from fastnoise.engine.step import (
-    SHORT_RUN,
     WARM_UP,
     Step,
     choose_amp,
@@ -24,7 +24,7 @@ from fastnoise.engine.step import (
     reset_optimizer,
 )
 from fastnoise.errors import ConfigError
-from fastnoise.methods import METHODS, create_method
+from fastnoise.methods import METHODS, Forward, create_method
 from fastnoise.models import create_model
 from fastnoise.recipes import recipe
 
@@ -35,7 +35,14 @@ COMPILE = ["off", pytest.param("on", marks=pytest.mark.compiles)]
 NUM_SAMPLES, NUM_CLASSES, BATCH = 96, 10, 16
 
 
-def make_step(method: str, gear: str = "eager", amp: str = "off", device: str = "cpu", compile_: str = "auto") -> Step:
+def make_step(
+    method: str,
+    gear: str = "eager",
+    amp: str = "off",
+    device: str = "cpu",
+    compile_: str = "auto",
+    compile_options: str = "auto",
+) -> Step:
     """A step on narrow networks with weights and labels from a fixed seed; it observes into `statistics_of(step)`."""
     torch.manual_seed(0)
     config = recipe(method, "digits")
@@ -50,8 +57,8 @@ def make_step(method: str, gear: str = "eager", amp: str = "off", device: str = 
     made.to(device)
     made.attach(list(networks))  # type: ignore[arg-type]
     labels = torch.randint(NUM_CLASSES, (NUM_SAMPLES,)).to(device)
-    engine = EngineConfig(gear=gear, compile=compile_, amp=amp)  # type: ignore[arg-type]
-    optimizer = create_optimizer(config.optim, networks, capturable=gear == "graphed")
+    engine = EngineConfig(gear=gear, compile=compile_, amp=amp, compile_options=compile_options)  # type: ignore[arg-type]
+    optimizer = create_optimizer(config.optim, networks, capturable=gear.endswith("graphed"))
     statistics = EpochStatistics(NUM_SAMPLES, made.attention, torch.device(device))
     step = Step(
         list(networks),  # type: ignore[arg-type]
@@ -134,14 +141,71 @@ def test_fifty_compiled_steps_equal_eager_ones(method: str) -> None:
     same_from_the_same_state(make_step(method, "compiled"), make_step(method), 50, 1e-4)
 
 
-def test_a_smaller_batch_runs_eagerly() -> None:
+def test_a_smaller_batch_and_evaluation_run_eagerly() -> None:
+    """Compiled with the options that a CPU has no use for, which must change nothing."""
     torch._dynamo.reset()
-    step = make_step("nal", "compiled")
-    ((images, index),) = batches(1)
-    step.train(images, index)
+    step = make_step("nal", "compiled", compile_options="pdl,combo_kernels")
+    same_from_the_same_state(step, make_step("nal"), 1, 1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
     torch._dynamo.utils.counters.clear()
+    ((images, index),) = batches(1)
     step.train(images[:5], index[:5])
+    step.evaluate(images, len(images))
     assert not torch._dynamo.utils.counters["stats"]
+
+
+def test_compile_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def compile_(function: Any, **options: Any) -> Any:
+        given.append(options.pop("options"))
+        assert options == {"fullgraph": True, "dynamic": False}
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    for words in ("auto", "none", "combo_kernels", "pdl", "pdl,combo_kernels"):
+        make_step("ce", "compiled", compile_options=words)
+    both = {"combo_kernels": True, "triton.enable_pdl": True}
+    assert given == [None, None, {"combo_kernels": True}, {"triton.enable_pdl": True}, both]
+    assert set(step_module.INDUCTOR_OPTIONS) == set(COMPILE_OPTIONS)
+    assert parse_compile_options("auto") == ()  # no figure of a GPU is recorded that would speak for one
+
+
+class _Counted(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts ops that are no views: kernels on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_observing_a_step_takes_five_kernels() -> None:
+    statistics = EpochStatistics(NUM_SAMPLES, attention=False, device=torch.device("cpu"))
+    result = Forward(torch.tensor(1.5), torch.arange(BATCH))
+    statistics.update(result, torch.arange(BATCH))
+    with _Counted() as counted:
+        statistics.update(result, torch.arange(BATCH))
+    assert len([name for name in counted.names if name != "aten::arange"]) <= 5, counted.names
+    assert (float(statistics.loss_sum), int(statistics.samples), int(statistics.steps)) == (48.0, 2 * BATCH, 2)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_the_first_bad_step_is_remembered(bad: float) -> None:
+    statistics = EpochStatistics(8, attention=False, device=torch.device("cpu"))
+    index = torch.arange(8)
+    for number, loss in enumerate((1.0, 2.0, bad, 1.0, -bad), 1):
+        statistics.update(Forward(torch.tensor(loss), index), index)
+        assert int(statistics.bad_step) == (3 if number >= 3 else -1)
+    other = EpochStatistics(8, attention=False, device=torch.device("cpu"))
+    other.load_state_dict(statistics.state_dict())
+    assert (int(other.bad_step), int(other.steps), int(other.samples)) == (3, 5, 40)
+    statistics.reset()
+    assert (int(statistics.bad_step), int(statistics.steps), float(statistics.loss_sum)) == (-1, 0, 0.0)
 
 
 class _NoHostReads(torch.utils._python_dispatch.TorchDispatchMode):
@@ -213,31 +277,44 @@ def test_choices_state_their_reason() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
 
     def gear(device: torch.device, amp: torch.dtype | None = None, steps: int | None = None, **asked: str) -> Any:
-        return choose_gear(EngineConfig(**asked), device, amp, steps)  # type: ignore[arg-type]
+        return choose_gear(EngineConfig(**asked), device, amp, steps, Cost(60.0, 1e-3))  # type: ignore[arg-type]
 
-    assert gear(cpu) == ("eager", False, "gear: eager, compiling seldom pays on a CPU")
-    assert gear(cpu, compile="on") == ("compiled", True, "gear: compiled, compiled as asked")
-    assert gear(cpu, gear="compiled") == ("compiled", True, "gear: compiled, as asked")
+    assert gear(cpu, steps=10**9) == ("eager", "gear: eager, compiling seldom pays on a CPU")
+    assert gear(cpu, compile="on") == ("compiled", "gear: compiled, compiled as asked")
+    assert gear(cpu, gear="compiled") == ("compiled", "gear: compiled, as asked")
     assert gear(gpu) == (
-        "graphed",
-        True,
-        "gear: graphed, the highest gear on a GPU; compiled: the device is a GPU",
+        "compiled_graphed",
+        "gear: compiled_graphed, captured: the device is a GPU; compiled: the device is a GPU, and no end of the steps "
+        "is known",
     )
-    short = gear(gpu, steps=SHORT_RUN - 1)
-    assert short[:2] == ("graphed", False)
-    assert "too few to win back the time" in short.reason
-    assert gear(gpu, steps=SHORT_RUN).compiled
-    assert gear(gpu, compile="off")[:2] == ("graphed", False)
-    assert gear(gpu, gear="eager")[:2] == ("eager", False)
-    half = gear(gpu, torch.float16)
-    assert half[:2] == ("compiled", True)
-    assert "fp16 loss scaling" in half.reason
+    assert gear(gpu, steps=58_600) == (
+        "graphed",
+        "gear: graphed, captured: the device is a GPU; not compiled: compiling would take about 60 s (assumed) and save "
+        "about 1 ms (assumed) in each of 58,600 steps, 59 s in all",
+    )
+    long = gear(gpu, steps=60_001)
+    assert (long.name, long.compiled, long.graphed) == ("compiled_graphed", True, True)
+    assert "compiled: compiling takes about 60 s (assumed) and saves about 1 ms" in long.reason
+    assert gear(gpu, steps=10**9, gear="graphed") == ("graphed", "gear: graphed, as asked")
+    assert gear(gpu, steps=10, gear="compiled_graphed") == ("compiled_graphed", "gear: compiled_graphed, as asked")
+    for asked in ({"compile": "on"}, {"gear": "graphed", "compile": "on"}):
+        assert gear(gpu, steps=10, **asked).name == "compiled_graphed"
+    assert gear(gpu, compile="off").name == "graphed"
+    assert gear(gpu, gear="eager") == ("eager", "gear: eager, as asked")
+    assert gear(gpu, gear="compiled") == ("compiled", "gear: compiled, as asked")
+    for steps, name in ((60_001, "compiled"), (59_999, "eager")):
+        half = gear(gpu, torch.float16, steps)
+        assert half.name == name
+        assert "fp16 loss scaling" in half.reason
     for device, amp in ((cpu, None), (gpu, torch.float16)):
-        with pytest.raises(ConfigError, match="--gear graphed: "):
-            gear(device, amp, gear="graphed")
-    for asked in ({"gear": "eager", "compile": "on"}, {"gear": "compiled", "compile": "off"}):
+        for name in ("graphed", "compiled_graphed"):
+            with pytest.raises(ConfigError, match=f"--gear {name}: "):
+                gear(device, amp, gear=name)
+    for one, other in (("eager", "on"), ("compiled", "off"), ("compiled_graphed", "off")):
         with pytest.raises(ConfigError, match="contradict"):
-            gear(cpu, **asked)
+            gear(cpu, gear=one, compile=other)
+    assert gear(cpu, compile="on", compile_options="pdl").reason.endswith("; with pdl")
+    assert gear(cpu, compile_options="pdl").reason.endswith("; pdl: nothing is compiled")
     assert choose_amp("auto", cpu)[0] is None
     assert choose_amp("bf16", cpu)[0] == torch.bfloat16
     with pytest.raises(ConfigError, match="needs a GPU"):
@@ -262,7 +339,7 @@ class CountedGraph:
 
     captured: list[tuple[int, ...]]
 
-    def __init__(self, function: Callable[..., object], arguments: Sequence[torch.Tensor]):
+    def __init__(self, function: Callable[..., object], arguments: Sequence[torch.Tensor], side: Any):
         self.function, self.shape = function, arguments[0].shape
         self.captured.append(tuple(self.shape))
         self.replays = 0
@@ -279,7 +356,7 @@ def test_each_shape_is_evaluated_some_times_before_it_is_captured_once(monkeypat
     step, captured = make_step("ce"), []
     CountedGraph.captured = captured
     monkeypatch.setattr(step_module, "_Graph", CountedGraph)
-    monkeypatch.setattr(step_module, "_side_stream", lambda device: nullcontext())
+    step._side = nullcontext()  # type: ignore[assignment]
     step.gear = step.gear._replace(name="graphed")
     large, small = torch.randn(16, 1, 8, 8), torch.randn(6, 1, 8, 8)
     for images, seen in [*[(large, 0)] * WARM_UP, *[(small, 0)] * WARM_UP, (small, 1), (large, 2), (small, 2)]:
@@ -294,6 +371,57 @@ def test_each_shape_is_evaluated_some_times_before_it_is_captured_once(monkeypat
     step.recapture()
     step.evaluate(small, 6)
     assert len(captured) == 4
+
+
+class FakeStream:
+    """In place of a CUDA stream, which keeps what waited for it."""
+
+    def __init__(self, device: Any = None):
+        self.waits: list[Any] = []
+
+    def wait_stream(self, other: Any) -> None:
+        self.waits.append(other)
+
+
+def test_warm_ups_and_captures_share_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new one would keep the memory of a step for itself."""
+    current, made = FakeStream(), list[FakeStream]()
+    used: list[tuple[str, Any]] = []
+
+    class Context:
+        def __init__(self, what: str, stream: Any):
+            used.append((what, stream))
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *error: object) -> None: ...
+
+    class Graph:
+        def replay(self) -> None: ...
+
+    def stream(device: Any) -> FakeStream:
+        made.append(FakeStream())
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: Context("warm-up", stream))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, *, stream, **options: Context("capture", stream))
+    step = make_step("ce")
+    assert not made
+    step.gear = step.gear._replace(name="graphed")
+    for images, index in batches(WARM_UP + 2):
+        step.train(images, index)
+        step.evaluate(images, len(images))
+        step.evaluate(images[:6], 6)
+    step.recapture()
+    step.train(*batches(1)[0])
+    assert len(made) == 1
+    assert all(stream is made[0] for _, stream in used)
+    assert [what for what, _ in used].count("capture") == 4
+    assert made[0].waits == [current] * 3 * WARM_UP
+    assert current.waits == made * 3 * WARM_UP
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of")
@@ -372,7 +500,7 @@ def test_evaluation_of_several_shapes_is_graphed(compile_: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_no_synchronisation_on_a_gpu(method: str, compile_: str) -> None:
     torch._dynamo.reset()
-    for gear in ("compiled" if compile_ == "on" else "eager", "graphed"):
+    for gear in ("compiled" if compile_ == "on" else "eager", "graphed"):  # with compile_ "on", compiled and graphed
         step = make_step(method, gear, "auto", "cuda", compile_)
         *first, last = batches(WARM_UP + 3, "cuda", step.method.views)
         for images, index in first:

@@ -48,7 +48,7 @@ class BenchCommand:
     loader: str = "auto"
     """Loader of the fastnoise sides."""
     gear: str = "auto"
-    """Gear of the fastnoise sides: auto, eager, compiled or graphed."""
+    """Gear of the fastnoise sides: auto, eager, compiled, graphed or compiled_graphed."""
     rounds: int = 9
     """Turns of every side of loader and train."""
     seconds: float = 2.0
@@ -81,8 +81,9 @@ def run(command: BenchCommand) -> int:
         value = getattr(command, flag)
         if value is not None and value < (0 if flag == "workers" else 1):
             raise ConfigError(f"--{flag.replace('_', '-')} must be {'0' if flag == 'workers' else '1'} or more")
-    if command.gear not in ("auto", "eager", "compiled", "graphed"):
-        raise ConfigError(f"--gear {command.gear}: valid: auto, eager, compiled, graphed")
+    gears = ("auto", "eager", "compiled", "graphed", "compiled_graphed")
+    if command.gear not in gears:
+        raise ConfigError(f"--gear {command.gear}: valid: {', '.join(gears)}")
     old = None if command.compare is None else report.read(Path(command.compare))
     output = None if command.json is None else Path(command.json)
     if output is not None and not output.absolute().parent.is_dir():

@@ -5,7 +5,8 @@ environment.json   versions, devices and backends, one entry per start
 labels.npz         the given labels with their true ones, noise, seed and hash
 classes.json       the names of the classes, in the order of their numbers
 metrics.jsonl      one line per epoch
-checkpoint.pt      the state after the last saved epoch (or inside one, after an interruption)
+checkpoint.pt      the state after the last saved epoch, or inside one where a time between checkpoints had gone by, or
+                   after an interruption
 summary.json       the final table, once training has ended
 corrected.csv      per training sample what the method made of its label, once training has ended: position in the
                    data set, given and corrected class, confidence in the given one, suspected (0 or 1), NAL's

@@ -15,25 +15,45 @@ from ..methods import Forward
 class EpochStatistics:
     """Sums over one epoch of training, kept on the device so that no step waits for it.
 
+    A small network's step is hardly longer than the kernels that take note of it, so there are few: the loss has its
+    sum, what is counted is one tensor that a constant is added to, and a loss that is no finite number shows in the
+    sum, which stays so.
+
     Args:
         num_samples: N of the training set.
         attention: whether the network has an attention branch.
+        shape: of the sums; several runs that share their steps have one each.
     """
 
-    def __init__(self, num_samples: int, attention: bool, device: torch.device):
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.samples = torch.zeros((), dtype=torch.int64, device=device)
-        self.steps = torch.zeros((), dtype=torch.int64, device=device)
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+    def __init__(self, num_samples: int, attention: bool, device: torch.device, shape: tuple[int, ...] = ()):
+        self.loss_sum = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.counts = torch.zeros((3, *shape), dtype=torch.int64, device=device)
+        """Samples, steps, and steps until the first loss that was no finite number."""
         self.predictions = torch.full((num_samples,), -1, dtype=torch.int64, device=device)
         self.attention = torch.full((num_samples,), torch.nan, device=device) if attention else None
+        self._added: dict[int, Tensor] = {}
+        """Batch size -> what its steps add to `counts`; the last is set anew in every step."""
+
+    @property
+    def samples(self) -> Tensor:
+        """int64, seen in this epoch."""
+        return self.counts[0]
+
+    @property
+    def steps(self) -> Tensor:
+        """int64, made in this epoch."""
+        return self.counts[1]
+
+    @property
+    def bad_step(self) -> Tensor:
+        """int64, the first step, from 1, whose loss was no finite number; -1 where there was none."""
+        _, steps, good = self.counts
+        return torch.where(good < steps, good + 1, -1)
 
     def reset(self) -> None:
         """Start an epoch."""
         self.loss_sum.zero_()
-        self.samples.zero_()
-        self.steps.zero_()
-        self.bad_step.fill_(-1)
+        self.counts.zero_()
         self.predictions.fill_(-1)
         if self.attention is not None:
             self.attention.fill_(torch.nan)
@@ -41,25 +61,41 @@ class EpochStatistics:
     @torch.no_grad()
     def update(self, result: Forward, index: Tensor) -> None:
         """Add one batch: its loss weighted by its size, and what the network said of each of its samples."""
-        loss = result.loss.detach()
-        self.steps += 1
-        bad = (self.bad_step < 0) & ~torch.isfinite(loss)
-        self.bad_step.copy_(torch.where(bad, self.steps, self.bad_step))
-        self.loss_sum += loss * len(index)
-        self.samples += len(index)
+        size = len(index)
+        added = self._added.get(size)
+        if added is None:  # by fills: what is copied from the host waits for the device
+            added = self._added[size] = torch.ones_like(self.counts)
+            added[0] = size
+        self.loss_sum.add_(result.loss.detach(), alpha=size)
+        self._count(added, 0)
+        self._keep(result, index)
+
+    def _count(self, added: Tensor, zero: Tensor | float) -> None:
+        """Add to `counts`; the third of `added` becomes 1 where 0 times the sum of the losses is `zero`."""
+        torch.eq(self.loss_sum * 0, zero, out=added[2])
+        self.counts += added
+
+    def _keep(self, result: Forward, index: Tensor) -> None:
         self.predictions.index_copy_(0, index, result.predictions)
         if self.attention is not None and result.attention is not None:
             self.attention.index_copy_(0, index, result.attention)
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The sums, for a checkpoint inside an epoch."""
-        return dict(vars(self))
+        return {
+            name: getattr(self, name)
+            for name in ("loss_sum", "samples", "steps", "bad_step", "predictions", "attention")
+        }
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         """Take up the sums of `state_dict`."""
-        for name, value in state.items():
+        for name in ("loss_sum", "samples", "steps", "predictions", "attention"):
+            value = state[name]
             if value is not None:
                 getattr(self, name).copy_(value)
+        bad = state["bad_step"]
+        assert bad is not None
+        self.counts[2] = torch.where(bad < 0, self.steps, bad - 1)
 
 
 @dataclass(frozen=True)

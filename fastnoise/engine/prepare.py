@@ -12,7 +12,7 @@ from .. import noise
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..errors import ConfigError, DataError, nearest
-from ..methods import check_options
+from ..methods import Method, check_options
 from ..models import MODELS
 from ..noise.corrupt import checked_labels
 from ..noise.files import read_labels as read_label_file
@@ -172,8 +172,17 @@ class Loaders:
                 loader.close()
 
 
-def make_loaders(config: RunConfig, task: Task, device: torch.device, views: int = 1) -> Loaders:
-    """The loaders of a run, all of the kind that `--loader` chooses; training batches hold `views` of each sample."""
+def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:
+    """The dtype of a run's images: that of its steps, in which a network takes them anyhow, so that no step casts them;
+    float32 where the method asks for it."""
+    return torch.float32 if amp is None or method.full_precision_images else amp
+
+
+def make_loaders(
+    config: RunConfig, task: Task, device: torch.device, views: int = 1, dtype: torch.dtype = torch.float32
+) -> Loaders:
+    """The loaders of a run, all of the kind that `--loader` chooses, with images of `dtype`; training batches hold
+    `views` of each sample."""
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(task.image_size) <= SMALL_IMAGE else batch
 
@@ -187,6 +196,7 @@ def make_loaders(config: RunConfig, task: Task, device: torch.device, views: int
             device=device,
             image_size=settings.image_size,
             threads=settings.loader_threads,
+            dtype=dtype,
         )
 
     train = make_loader(
@@ -203,6 +213,7 @@ def make_loaders(config: RunConfig, task: Task, device: torch.device, views: int
         image_size=settings.image_size,
         threads=settings.loader_threads,
         views=views,
+        dtype=dtype,
     )
     validation = None if task.validation is None else evaluation(task.validation)
     return Loaders(train, evaluation(task.train), validation, evaluation(task.test))

@@ -38,10 +38,10 @@ from .display import make_console, percent
 from .environment import describe_environment
 from .folder import CHECKPOINT_FORMAT, RunFolder
 from .metrics import EpochStatistics, Evaluation
-from .prepare import Loaders, Task, check_names, load_images, load_task
+from .prepare import Loaders, Task, check_names, image_dtype, load_images, load_task
 from .record import Part, Record
 from .step import choose_amp, choose_device, load_optimizer
-from .trainer import Training, begin, create_parts, open_folder
+from .trainer import Training, begin, create_parts, open_folder, place_of
 
 METHODS = (
     "apl", "bootstrap", "ce", "elr", "focal", "gce", "label_smoothing", "mae", "nal", "sce", "swce_loss",
@@ -130,16 +130,17 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
         if folder is not None and folder.summary.exists():
             summaries[number] = json.loads(folder.summary.read_text())
         else:
-            places.setdefault(_place(_checkpoint(config)), {})[number] = config
+            places.setdefault(place_of(_checkpoint(config)), {})[number] = config
     while places:
         here = min(places)
         members = places.pop(here)
         # Runs that a kill left behind others, which had been saved already, catch up with them.
         ahead = min((place for place in places if place[1] == 0), default=None)
-        stack = Stack(list(members.values()), dataset, device, console)
+        last = None if ahead is None else ahead[0] - 1
+        stack = Stack(list(members.values()), dataset, device, console, last)
         try:
             stack.begin()
-            found = stack.train(*here, None if ahead is None else ahead[0] - 1)
+            found = stack.train(*here, last)
         except TrainingError:
             if stack.records:
                 raise
@@ -178,11 +179,6 @@ def _checkpoint(config: RunConfig) -> dict[str, Any] | None:
     """The run's checkpoint on the CPU, None where there is none."""
     folder = _own_folder(config)
     return None if folder is None else folder.read_checkpoint(torch.device("cpu"))
-
-
-def _place(state: dict[str, Any] | None) -> tuple[int, int]:
-    """Epoch and batch that a checkpoint stands before."""
-    return (1, 0) if state is None else (state["epoch"], state["batch"])
 
 
 # -- joined layers -------------------------------------------------------------------------------------------
@@ -466,7 +462,9 @@ class StackedLoader:
         self.loader.close()
 
 
-def _stacked_loaders(configs: Sequence[RunConfig], tasks: Sequence[Task], device: torch.device) -> Loaders:
+def _stacked_loaders(
+    configs: Sequence[RunConfig], tasks: Sequence[Task], device: torch.device, dtype: torch.dtype
+) -> Loaders:
     """The loaders of a stack, whose tasks share their tables. What every run reads alike has an ordinary loader."""
     config, task = configs[0], tasks[0]
     settings = config.data
@@ -484,6 +482,7 @@ def _stacked_loaders(configs: Sequence[RunConfig], tasks: Sequence[Task], device
             augmentation=augmentation,
             image_size=settings.image_size,
             threads=settings.loader_threads,
+            dtype=dtype,
         )
 
     def plan(number: int, seed: int, augmentation: Augmentation | None = None, **options: Any) -> Plan:
@@ -621,36 +620,36 @@ class StackedStatistics(EpochStatistics):
     """EpochStatistics of K runs: each sum is [K], each table has the samples of one run after the other."""
 
     def __init__(self, method: StackedMethod, device: torch.device):
-        super().__init__(method.starts[-1], method.attention, device)
+        super().__init__(method.starts[-1], method.attention, device, (method.count,))
         self.method = method
-        for name in ("loss_sum", "samples", "steps", "bad_step"):
-            setattr(self, name, getattr(self, name).repeat(method.count))
+        self._shares: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
+        """Samples of each run in a step -> the same as weights float64 [K], what the step adds to `counts`, and
+        float64 [K] that is 0 for the runs that take part in it and 1 for the others."""
 
     def part(self, number: int) -> EpochStatistics:
         """Run `number`'s own, which follow these."""
         own = copy.copy(self)
         own.__class__ = EpochStatistics  # type: ignore[assignment]
-        del own.method
+        del own.method, own._shares
         rows = slice(*self.method.starts[number : number + 2])
-        for name, tensor in vars(self).items():
-            if isinstance(tensor, Tensor):
-                setattr(own, name, tensor[rows] if name in ("predictions", "attention") else tensor[number])
+        own.loss_sum, own.counts = self.loss_sum[number], self.counts[:, number]
+        own.predictions = self.predictions[rows]
+        own.attention = None if self.attention is None else self.attention[rows]
         return own
 
     @torch.no_grad()
     def update(self, result: Forward, index: Tensor) -> None:
-        losses, count = self.method.losses, self.method.count
-        counts = losses.new_full((count,), len(index) // count)
-        if len(set(self.method.sizes)) > 1:
-            counts = losses.new_tensor(self.method.sizes)
-        self.steps += counts > 0
-        bad = (self.bad_step < 0) & ~torch.isfinite(losses)
-        self.bad_step.copy_(torch.where(bad, self.steps, self.bad_step))
-        self.loss_sum += losses * counts
-        self.samples += counts.long()
-        self.predictions.index_copy_(0, index, result.predictions)
-        if self.attention is not None and result.attention is not None:
-            self.attention.index_copy_(0, index, result.attention)
+        count = self.method.count
+        uneven = len(set(self.method.sizes)) > 1
+        sizes = self.method.sizes if uneven else (len(index) // count,) * count
+        if sizes not in self._shares:
+            taking = np.sign(sizes)
+            parts = (np.array(sizes, np.float64), np.stack([sizes, taking, taking]), 1.0 - taking)
+            self._shares[sizes] = tuple(upload(part, self.loss_sum.device) for part in parts)  # type: ignore[assignment]
+        weights, added, standing = self._shares[sizes]
+        self.loss_sum.addcmul_(self.method.losses, weights)
+        self._count(added, standing)
+        self._keep(result, index)
 
 
 def fastest_form(network: StackedNetwork, images: Tensor, amp: torch.dtype | None) -> Form:
@@ -688,6 +687,7 @@ class Stack(Training):
     Args:
         configs: as `stackable` takes them, of runs that stand at one place in training.
         dataset: the images that the configurations name.
+        last: epoch that training is to end after; None: the runs' last.
     """
 
     def __init__(
@@ -696,6 +696,7 @@ class Stack(Training):
         dataset: ImageDataset,
         device: torch.device,
         console: Console,
+        last: int | None = None,
     ):
         self.count = len(configs)
         self._states = [_checkpoint(config) for config in configs]
@@ -710,7 +711,9 @@ class Stack(Training):
         _require_room(configs[0], tasks, networks[0], device)  # type: ignore[arg-type]
         torch.manual_seed(configs[0].engine.seed)
         network = StackedNetwork(networks).to(device)  # type: ignore[arg-type]
-        loaders = _stacked_loaders(configs, tasks, device)
+        amp, _ = choose_amp(configs[0].engine.amp, device)
+        dtype = image_dtype(members[0], amp)
+        loaders = _stacked_loaders(configs, tasks, device, dtype)
         plan: StackedPlan = loaders.train.plan  # type: ignore[attr-defined]
         batches = {own.num_batches for own in plan.plans}
         if len(batches) > 1 and Optimizer.parse(configs[0].optim.optimizer).name != "sgd":
@@ -736,12 +739,15 @@ class Stack(Training):
             device,
             console,
             plan.batch_size,
+            shape := (plan.batch_size // self.count, self.count, tasks[0].channels, *tasks[0].image_size),
+            amp,
+            place_of(self._states[0]),
+            last,
         )
         method.optimizer = self.optimizer
         self.network, self.stacked = network, method
         if device.type == "cuda":
-            shape = (plan.batch_size // self.count, self.count, tasks[0].channels, *tasks[0].image_size)
-            network.use(fastest_form(network, torch.zeros(shape, device=device), self.step.amp))
+            network.use(fastest_form(network, torch.zeros(shape, dtype=dtype, device=device), amp))
 
     def begin(self) -> None:
         """Make the runs' folders, or take those that they have, and take up their checkpoints."""

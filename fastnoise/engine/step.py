@@ -3,21 +3,27 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from types import FunctionType, MethodType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..config import EngineConfig, OptimConfig, Optimizer, Schedule
+from ..config import EngineConfig, OptimConfig, Optimizer, Schedule, parse_compile_options
 from ..errors import ConfigError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
+from .payback import UNKNOWN_NETWORK, Cost
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
-SHORT_RUN = 2000
-"""Steps below which compiling is not worth its time, about a minute for a ResNet on a GPU against some 20 ms a step."""
+INDUCTOR_OPTIONS: dict[str, dict[str, bool]] = {
+    "combo_kernels": {"combo_kernels": True},
+    "pdl": {"triton.enable_pdl": True},
+}
+"""What --compile-options names, as torch.compile takes it. Not among them: triton.cooperative_reductions, which in
+PyTorch 2.11 keeps long reductions from being split and leaves most of a GPU idle."""
 
 WARM_UP = 3
 """Training steps made before a step is captured: they fill caches, choose kernels and make the optimiser's state."""
@@ -64,21 +70,39 @@ def choose_amp(setting: str, device: torch.device) -> tuple[torch.dtype | None, 
     return (torch.bfloat16 if setting == "bf16" else torch.float16), f"{setting} as asked"
 
 
+Name = Literal["eager", "compiled", "graphed", "compiled_graphed"]
+
+
 class Gear(NamedTuple):
     """How steps run, and why."""
 
-    name: Literal["eager", "compiled", "graphed"]
-    compiled: bool
-    """Whether forward and loss go through torch.compile; in a graphed step, the kernels that are captured."""
+    name: Name
     reason: str
 
+    @property
+    def compiled(self) -> bool:
+        """Whether forward and loss go through torch.compile; in a graphed step, the kernels that are captured."""
+        return self.name in ("compiled", "compiled_graphed")
 
-def choose_gear(config: EngineConfig, device: torch.device, amp: torch.dtype | None, steps: int | None = None) -> Gear:
-    """The gear that `config` asks for, or the highest that there is.
+    @property
+    def graphed(self) -> bool:
+        """Whether a step is captured in a CUDA graph."""
+        return self.name in ("graphed", "compiled_graphed")
+
+
+def choose_gear(
+    config: EngineConfig,
+    device: torch.device,
+    amp: torch.dtype | None,
+    steps: int | None = None,
+    cost: Cost = UNKNOWN_NETWORK,
+) -> Gear:
+    """The gear that `config` asks for, or the one in which the run ends first.
 
     Args:
         amp: the autocast dtype.
-        steps: of the whole run, to tell whether compiling pays; None: many.
+        steps: that are still to be made, to tell whether compiling pays; None: many.
+        cost: what compiling costs and gains.
 
     Raises:
         ConfigError: the gear asked for cannot be had here.
@@ -88,24 +112,34 @@ def choose_gear(config: EngineConfig, device: torch.device, amp: torch.dtype | N
         obstacle = "CUDA graphs need a GPU"
     elif amp == torch.float16:
         obstacle = "fp16 loss scaling decides on the host; take --amp bf16 or off"
-    if config.gear == "graphed" and obstacle:
-        raise ConfigError(f"--gear graphed: {obstacle}")
-    if config.gear == "compiled" or config.compile == "on":
+    if config.gear in ("graphed", "compiled_graphed") and obstacle:
+        raise ConfigError(f"--gear {config.gear}: {obstacle}")
+    if config.gear in ("compiled", "compiled_graphed") or config.compile == "on":
         compiled, why = True, "compiled as asked"
-    elif config.gear == "eager" or config.compile == "off":
+    elif config.gear in ("eager", "graphed") or config.compile == "off":
         compiled, why = False, "not compiled as asked"
     elif device.type != "cuda":
         compiled, why = False, "compiling seldom pays on a CPU"
-    elif steps is not None and steps < SHORT_RUN:
-        compiled, why = False, f"not compiled: {steps} steps are too few to win back the time"
+    elif steps is None:
+        compiled, why = True, "compiled: the device is a GPU, and no end of the steps is known"
     else:
-        compiled, why = True, "compiled: the device is a GPU"
-    if config.gear == "graphed" or (config.gear == "auto" and not obstacle):
-        asked = "as asked" if config.gear == "graphed" else "the highest gear on a GPU"
-        return Gear("graphed", compiled, f"gear: graphed, {asked}; {why}")
-    name: Literal["eager", "compiled"] = "compiled" if compiled else "eager"
-    limit = f" ({obstacle})" if device.type == "cuda" and obstacle else ""
-    return Gear(name, compiled, f"gear: {name}, {'as asked' if config.gear != 'auto' else why}{limit}")
+        compiled, why = cost.pays(steps)
+    graphed = config.gear in ("graphed", "compiled_graphed") or (config.gear == "auto" and not obstacle)
+    name: Name = ("compiled_graphed" if compiled else "graphed") if graphed else "compiled" if compiled else "eager"
+    reason = f"gear: {name}, "
+    if config.gear == name:
+        reason += "as asked"
+    elif graphed:
+        reason += f"{'captured as asked' if config.gear != 'auto' else 'captured: the device is a GPU'}; {why}"
+    else:
+        reason += why
+    if device.type == "cuda" and obstacle:
+        reason += f" ({obstacle})"
+    options = parse_compile_options(config.compile_options)
+    if options:
+        with_them = ", ".join(options)
+        reason += f"; with {with_them}" if compiled else f"; {with_them}: nothing is compiled"
+    return Gear(name, reason)
 
 
 def create_optimizer(
@@ -198,15 +232,14 @@ def _own(method: Callable[..., Any]) -> Callable[..., Any]:
 class _Graph:
     """A function of tensors captured in a CUDA graph, with the buffers that its arguments are copied into."""
 
-    def __init__(self, function: Callable[..., object], arguments: Sequence[Tensor]):
+    def __init__(self, function: Callable[..., object], arguments: Sequence[Tensor], side: "_SideStream"):
         self.arguments = [torch.empty_like(argument) for argument in arguments]
         self.graph = torch.cuda.CUDAGraph()
         self.replays = 0
         for buffer, argument in zip(self.arguments, arguments, strict=True):
             buffer.copy_(argument)
         # thread_local: a loader's threads may allocate meanwhile, which would break a global capture.
-        stream = torch.cuda.Stream(arguments[0].device)
-        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, stream=side.stream, capture_error_mode="thread_local"):
             self.result = function(*self.arguments)
 
     def fits(self, arguments: Sequence[Tensor]) -> bool:
@@ -231,10 +264,11 @@ class Step:
     step; an epoch's smaller last batch runs eagerly, so that it never makes the compiler specialise again.
 
     Gears: eager runs op by op. compiled sends forward and loss through torch.compile as one graph without breaks, and
-    its backward pass with it. graphed makes the first WARM_UP steps so, then captures the whole step - forward, loss,
-    backward, optimiser, target table, averages and `observe` - in one CUDA graph, and replays it; what a replay
-    returns is overwritten by the next. What changes while training lives in tensors on the device: the learning rate,
-    the methods' buffers.
+    its backward pass with it. graphed and compiled_graphed make the first WARM_UP steps in the one way or the other,
+    then capture the whole step - forward, loss, backward, optimiser, target table, averages and `observe` - in one CUDA
+    graph, and replay it; what a replay returns is overwritten by the next. What changes while training lives in tensors
+    on the device: the learning rate, the methods' buffers. Evaluation is captured likewise but never compiled: a
+    forward pass alone gains milliseconds an epoch by it, and would take as long to compile as it gains in hours.
 
     Args:
         networks: on `device`, channels_last; as many as the method trains.
@@ -242,7 +276,7 @@ class Step:
         optimizer: over the parameters of all networks (`create_optimizer`).
         labels: int64 [N], the label table of the training set, on `device`; read anew at every step.
         batch_size: samples in a full training batch.
-        steps: of the whole run, by which `auto` tells whether compiling pays; None: many.
+        gear: as `choose_gear` gave it; by default what it makes of `config` for many steps.
         observe: called with a step's result and index as part of the step; may only use the device.
     """
 
@@ -256,7 +290,7 @@ class Step:
         batch_size: int,
         config: EngineConfig,
         device: torch.device,
-        steps: int | None = None,
+        gear: Gear | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
@@ -264,20 +298,24 @@ class Step:
         self.device_type = device.type
         self.observe = observe
         self.amp, self.amp_reason = choose_amp(config.amp, device)
-        self.gear = choose_gear(config, device, self.amp, steps)
+        self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
         self._forward: Callable[[Tensor, Tensor], Forward] = self._eager_forward
-        self._evaluate: Callable[[Tensor], Outputs] = self._eager_evaluate
         if self.gear.compiled:
-            self._forward = torch.compile(_own(self._eager_forward), fullgraph=True, dynamic=False)
-            self._evaluate = torch.compile(_own(self._eager_evaluate), fullgraph=True, dynamic=False)
+            options: dict[str, Any] = {}
+            for name in parse_compile_options(config.compile_options):
+                options |= INDUCTOR_OPTIONS[name]
+            self._forward = torch.compile(
+                _own(self._eager_forward), fullgraph=True, dynamic=False, options=options or None
+            )
+        self._side = _SideStream(device)
         self._train_graph: _Graph | None = None
         self._warm = 0
         """Training steps made since a graph was last begun with."""
         self._evaluate_graphs: dict[torch.Size, _Graph] = {}
         self._evaluated: Counter[torch.Size] = Counter()
         """Batches evaluated without a graph, of each shape: loaders of several tables have full batches of their own
-        sizes, and a shape's first batch compiles and searches for kernels, which a capture forbids."""
+        sizes, and a shape's first batch searches for kernels, which a capture forbids."""
         self._program = method.program
 
     @property
@@ -320,17 +358,17 @@ class Step:
             self._program, self._train_graph, self._warm = self.method.program, None, 0
         if len(index) != self.batch_size:
             return self._update(self._eager_forward, images, index)
-        if self.gear.name != "graphed":
+        if not self.gear.graphed:
             return self._update(self._forward, images, index)
         if self._train_graph is not None and not self._train_graph.fits((images, index)):
             self._train_graph, self._warm = None, 0
         if self._warm < WARM_UP:  # on a side stream, as what is captured later must not wait for the default
             self._warm += 1
-            with _side_stream(images.device):
+            with self._side:
                 return self._update(self._forward, images, index)
         if self._train_graph is None:
             self.optimizer.zero_grad(set_to_none=True)
-            self._train_graph = _Graph(lambda *batch: self._update(self._forward, *batch), (images, index))
+            self._train_graph = _Graph(lambda *batch: self._update(self._forward, *batch), (images, index), self._side)
         result = self._train_graph(images, index)
         assert isinstance(result, Forward)
         return result
@@ -342,19 +380,17 @@ class Step:
         The attention is NAL's weight, after the sigmoid, or None. `batch_size` is that of a full batch of the loader
         that `images` comes from.
         """
-        if len(images) != batch_size:
+        if len(images) != batch_size or not self.gear.graphed:
             return self._eager_evaluate(images)
-        if self.gear.name != "graphed":
-            return self._evaluate(images)
         graph = self._evaluate_graphs.get(images.shape)
         if graph is not None and not graph.fits((images,)):
             graph, self._evaluated[images.shape] = None, 0
         if self._evaluated[images.shape] < WARM_UP:
             self._evaluated[images.shape] += 1
-            with _side_stream(images.device):
-                return self._evaluate(images)
+            with self._side:
+                return self._eager_evaluate(images)
         if graph is None:
-            graph = self._evaluate_graphs[images.shape] = _Graph(self._evaluate, (images,))
+            graph = self._evaluate_graphs[images.shape] = _Graph(self._eager_evaluate, (images,), self._side)
         result = graph(images)
         assert isinstance(result, Outputs)
         return result
@@ -371,14 +407,23 @@ def _in_full_precision(outputs: Outputs) -> Outputs:
     return Outputs(outputs.logits.float(), attention)
 
 
-class _side_stream:
-    """Run on another stream of a device, in order with the current one before and after."""
+class _SideStream:
+    """Another stream of a device: `with` it, work runs there, in order with the current stream before and after.
+
+    A step has one for all that it does before captures and for the captures themselves. The allocator keeps memory for
+    the stream that it was freed on, and cuBLAS a workspace for each: a new stream every time would hold the activations
+    of several steps.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
 
+    @cached_property
+    def stream(self) -> torch.cuda.Stream:
+        """Made when it is first asked for: a step that is never captured has none."""
+        return torch.cuda.Stream(self.device)
+
     def __enter__(self) -> None:
-        self.stream = torch.cuda.Stream(self.device)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         self.context = torch.cuda.stream(self.stream)
         self.context.__enter__()

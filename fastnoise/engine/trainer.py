@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..config import RunConfig
+from ..config import RunConfig, SaveEvery, parse_compile_options
 from ..errors import CheckpointError, TrainingError
 from ..files import write_json
 from ..methods import Method, Run, Setting, create_method
@@ -26,9 +26,11 @@ from .display import Display, make_console, result_table
 from .environment import describe_environment
 from .folder import CHECKPOINT_FORMAT, RunFolder
 from .metrics import EpochStatistics, Evaluation
-from .prepare import Loaders, Task, load_task, make_loaders
+from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost
+from .prepare import Loaders, Task, image_dtype, load_task, make_loaders
 from .profile import StepProfiler
 from .record import Part, Record, encoder_shape
+from .saves import SaveClock
 from .step import (
     Step,
     choose_amp,
@@ -91,7 +93,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     task = load_task(config)
     folder = open_folder(config, task) if resume else None
     checkpoint = None if folder is None else folder.read_checkpoint(device)
-    run = _Run(config, task, device, console, fresh=checkpoint is None)
+    run = _Run(config, task, device, console, checkpoint)
     try:
         begin(run.records[0], folder, describe_environment())
         return run.train(*(1, 0) if checkpoint is None else run.load_state(checkpoint))[0]
@@ -150,6 +152,16 @@ def create_parts(
     return method.to(device), networks
 
 
+def place_of(checkpoint: dict[str, Any] | None) -> tuple[int, int]:
+    """Epoch and batch that training goes on before; (1, 0) without a checkpoint."""
+    if checkpoint is None:
+        return (1, 0)
+    try:
+        return int(checkpoint["epoch"]), int(checkpoint["batch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint does not say where it stands ({error}); start the run anew") from error
+
+
 class Training:
     """The loop over epochs, for one run or for several that are trained as one.
 
@@ -162,6 +174,11 @@ class Training:
         loaders: `train` gives the batches of the steps.
         labels: int64, the label table that the steps read.
         statistics: what the steps add to; the records' are parts of it.
+        batch_size: samples in a full batch.
+        shape: of the images of a full batch of one view, as the networks take them.
+        amp: the autocast dtype.
+        start: epoch and batch that training begins before, in a resumed run others than (1, 0).
+        last: epoch that training ends after; None: the run's last.
     """
 
     def __init__(
@@ -175,13 +192,20 @@ class Training:
         device: torch.device,
         console: Console,
         batch_size: int,
+        shape: Sequence[int],
+        amp: torch.dtype | None,
+        start: tuple[int, int] = (1, 0),
+        last: int | None = None,
     ):
         config = records[0].config
         self.records, self.config, self.device, self.console = records, config, device, console
         self.method, self.networks, self.loaders, self.statistics = method, networks, loaders, statistics
-        steps = config.optim.epochs * loaders.train.num_batches
-        gear = choose_gear(config.engine, device, choose_amp(config.engine.amp, device)[0], steps)
-        self.optimizer = create_optimizer(config.optim, networks, capturable=gear.name == "graphed")
+        self.times = StepTimes()
+        self.shape, self.amp = shape, amp
+        cost = self._compile_cost()
+        steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * loaders.train.num_batches - start[1])
+        gear = choose_gear(config.engine, device, amp, steps, cost)
+        self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed)
         lengths = method.rounds(config.optim.epochs)
         self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
         """First epoch of each round -> its length."""
@@ -194,13 +218,50 @@ class Training:
             batch_size=batch_size,
             config=config.engine,
             device=device,
-            steps=steps,
+            gear=gear,
             observe=statistics.update,
         )
+        self.saves = SaveClock(SaveEvery.parse(config.engine.save_every))
+        self.step_seconds: list[float] = []
+        """What a step took on the mean of each epoch of this process but the first, which compiles and captures."""
         self.profiler: StepProfiler | None = None
         self.warm = False  # whether this process has made a step: the first compiles and fills caches
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed, so the search for kernels pays once
+
+    def _times_key(self, graphed: bool) -> str:
+        """The words under which times of such steps on this device are kept."""
+        config = self.config
+        words = {
+            "gpu": torch.cuda.get_device_name(self.device),
+            "torch": torch.__version__,
+            "method": config.method.method,
+            "networks": self.method.networks,
+            "model": config.model.model,
+            "width": config.model.width,
+            "images": "x".join(str(size) for size in self.shape),
+            "views": self.method.views,
+            "amp": "off" if self.amp is None else str(self.amp).removeprefix("torch."),
+            "loader": self.loaders.train.name,
+            "graphed": "yes" if graphed else "no",
+            "options": ",".join(parse_compile_options(config.engine.compile_options)) or "none",
+        }
+        return ", ".join(f"{name} {value}" for name, value in words.items())
+
+    def _compile_cost(self) -> Cost:
+        engine = self.config.engine
+        if self.device.type != "cuda" or engine.gear != "auto" or engine.compile != "auto":
+            return UNKNOWN_NETWORK  # nobody asks for it
+        times, note = self.times.read(self._times_key(self.amp != torch.float16))  # whose steps are not captured
+        return compile_cost(list(self.networks), self.shape, self.amp, times, note)
+
+    def _keep_times(self, **seconds: float) -> None:
+        """Let later runs know what was measured; not on a CPU, where `auto` never compiles, and not of a profile, which
+        takes time of its own."""
+        if self.device.type == "cuda" and self.profiler is None:
+            note = self.times.write(self._times_key(self.step.gear.graphed), **seconds)
+            if note:
+                self._say(f"warning: {note}")
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -240,8 +301,8 @@ class Training:
                 for record, found in figures.items():
                     record.history.append(found)
                 epoch, batch = epoch + 1, 0
-                if (epoch - 1) % config.engine.save_every == 0 or epoch > (last or epochs) or signals:
-                    self.save(epoch, 0)
+                if self.saves.due_after(epoch - 1) or epoch > (last or epochs) or signals:
+                    self._save(epoch, 0)
                 for record, found in figures.items():
                     record.folder.append_metrics(found)
                 display.epoch(self.shown(list(figures.values())))
@@ -249,12 +310,18 @@ class Training:
                     raise self._interrupted(epoch, 0, signals)
         if self.profiler is not None:
             self.console.print(self.profiler.report(), highlight=False, soft_wrap=True, markup=False)
+        if self.step_seconds:
+            name = "compiled_step" if self.step.gear.compiled else "plain_step"
+            self._keep_times(**{name: float(np.median(self.step_seconds))})
         if last is not None:
             return []
         final = self.evaluate("train_in_order")
         summaries = []
         for record in self.records:
             summary = record.summary(final[record], self._view(record, epochs))
+            summary["throughput"]["gear"] = self.step.gear.name
+            if self.step_seconds:
+                summary["throughput"]["step_seconds"] = float(np.median(self.step_seconds))
             if self.count > 1:
                 summary["throughput"]["stacked_runs"] = self.count
             if self.device.type == "cuda":
@@ -266,6 +333,10 @@ class Training:
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _save(self, epoch: int, batch: int) -> None:
+        with self.saves.writing():
+            self.save(epoch, batch)
 
     def _interrupted(self, epoch: int, batch: int, signals: list[int]) -> Interrupted:
         return Interrupted(f"stopped in epoch {epoch} after {batch} batches, saved; {self.how_to_go_on()}", signals[0])
@@ -284,7 +355,8 @@ class Training:
         source = loader.epoch(epoch, start, order)
         if self.profiler is not None:
             source = self.profiler.batches(source)
-        images_seen, timed_images, waiting, first = 0, 0, 0.0, 0.0
+        images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
+        cold = not self.warm
         began = tick = time.perf_counter()
         for number, (images, index) in enumerate(source, start + 1):
             arrived = time.perf_counter()
@@ -300,14 +372,22 @@ class Training:
                 for record in self.records:
                     record.first_step_seconds = record.first_step_seconds or time.perf_counter() - arrived
                 first, waiting = time.perf_counter() - began, 0.0
+                if self.step.gear.compiled:
+                    compiling = time.perf_counter() - arrived
+                    self._say(f"first step, with compilation: {compiling:.1f} s")
+                    self._keep_times(compiling=compiling)
             else:
                 timed_images += len(index)
+                timed_steps += 1
             tick = time.perf_counter()
             display.batch(epoch, number, images_seen, tick - began, self._mean_loss)
-            if signals and number < batches:
+            if number < batches and (signals or self.saves.due()):
                 self._check_finite(epoch)
-                self.save(epoch, number)
-                raise self._interrupted(epoch, number, signals)
+                self._save(epoch, number)
+                if signals:
+                    raise self._interrupted(epoch, number, signals)
+                saving += time.perf_counter() - tick
+                tick = time.perf_counter()
         self._check_finite(epoch)  # reads the device, so that the clock below stops after the last step
         seconds = time.perf_counter() - began
         if self.method.phase(epoch) is None:
@@ -317,7 +397,9 @@ class Training:
         test = self.evaluate("test")
         self._check_finite(epoch, test)
         validation = self.evaluate("validation") if self.loaders.validation is not None else {}
-        timed = max(seconds - first, 1e-9)
+        timed = max(seconds - first - saving, 1e-9)
+        if not cold and timed_steps:
+            self.step_seconds.append(timed / timed_steps)
         rate_of_images = (timed_images or images_seen) / (timed if timed_images else seconds)
         return {
             record: {
@@ -446,15 +528,36 @@ class _Run(Training):
 
     count = 1
 
-    def __init__(self, config: RunConfig, task: Task, device: torch.device, console: Console, *, fresh: bool):
-        method, networks = create_parts(config, task, device, fresh=fresh)
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        device: torch.device,
+        console: Console,
+        checkpoint: dict[str, Any] | None = None,
+    ):
+        method, networks = create_parts(config, task, device, fresh=checkpoint is None)
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        loaders = make_loaders(config, task, device, method.views)
+        amp, _ = choose_amp(config.engine.amp, device)
+        loaders = make_loaders(config, task, device, method.views, image_dtype(method, amp))
         labels = torch.from_numpy(task.given).to(device, copy=True)  # which methods may change, unlike what is given
         statistics = EpochStatistics(len(task.given), method.attention, device)
         self.record = Record(config, task, method, statistics, labels)
         batch_size = min(config.data.batch_size, len(task.given))
-        super().__init__([self.record], method, networks, loaders, labels, statistics, device, console, batch_size)
+        super().__init__(
+            [self.record],
+            method,
+            networks,
+            loaders,
+            labels,
+            statistics,
+            device,
+            console,
+            batch_size,
+            (batch_size, task.channels, *task.image_size),
+            amp,
+            place_of(checkpoint),
+        )
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
         """Everything that the rest of the run depends on, before batch `batch` (from 0) of `epoch`.

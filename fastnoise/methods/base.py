@@ -123,6 +123,9 @@ class Method(nn.Module):
     """How many networks are trained side by side, from different initial weights; may depend on the options."""
     views: int = 1
     """Augmented views of each sample in a batch: images come as [views * B, ...], view after view."""
+    full_precision_images: bool = False
+    """Whether images come in float32 whatever the step's precision, for a method that computes with pixels in ways that
+    half precision would show in; others get them as the network takes them, in the dtype of mixed precision."""
     program: int = 0
     """Which of the method's steps runs, set in `start_epoch`: where it changes, the step is compiled and captured
     anew, so that different ones may follow each other (a warm-up, then the method)."""
@@ -144,7 +147,8 @@ class Method(nn.Module):
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         """Forward pass and loss of a batch.
 
-        images: [views * B, channels, H, W] channels_last; labels: int64 [B], from the label table; index: int64 [B].
+        images: [views * B, channels, H, W] channels_last, in the dtype of mixed precision where that is on; labels:
+        int64 [B], from the label table; index: int64 [B].
         The default sends the batch through the one network and takes `loss`.
         """
         outputs: Outputs = networks[0](images)

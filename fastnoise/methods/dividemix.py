@@ -15,7 +15,7 @@ from ..losses import CrossEntropyLoss
 from ..models import Network
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
-from .mixup import Mixup
+from .mixup import Mixup, blend
 
 ORDER, PAIRING, MIXUPS = 22, 23, (24, 25)
 """Purposes of random numbers: an epoch's order, a step's pairing, the share of each network's mixup."""
@@ -157,7 +157,7 @@ class DivideMix(Method):
             guess = self._sharpen(guessed)
             inputs, targets = torch.cat([own[number], unlabelled[number]]), torch.cat([target, target, guess, guess])
             share = self.mixup[number].share
-            mixed = share.to(inputs.dtype) * inputs + (1 - share.to(inputs.dtype)) * inputs[mates]
+            mixed = blend(share, inputs, inputs[mates])
             targets = share * targets + (1 - share) * targets[mates]
             losses.append(self._loss(network(mixed).logits, targets))
             seen += [refined, guessed]

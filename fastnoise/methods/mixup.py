@@ -37,8 +37,18 @@ class Mixup(nn.Module):
 
     def mix(self, values: Tensor) -> Tensor:
         """share * values + (1 - share) * the partners' values; [B, ...], in the memory format of `values`."""
-        share = self.share.to(values.dtype)
-        return share * values + (1 - share) * partners(values)
+        return blend(self.share, values, partners(values))
+
+
+def blend(share: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """share * first + (1 - share) * second, in their dtype and memory format.
+
+    Half precision would round the share itself, and with it the mixtures of all images of a batch the same way, so the
+    arithmetic is float32's, rounded once.
+    """
+    wide = torch.promote_types(first.dtype, torch.float32)
+    share = share.to(wide)
+    return (share * first.to(wide) + (1 - share) * second.to(wide)).to(first.dtype)
 
 
 def partners(values: Tensor) -> Tensor:

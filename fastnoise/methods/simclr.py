@@ -27,6 +27,7 @@ class SimCLR(Method):
     name = "simclr"
     options = ("temperature", "projection", "jitter", "min_area")
     views = 2
+    full_precision_images = True  # resampled, recoloured and blurred on the device before the network sees them
     criterion: NTXentLoss
 
     def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):

@@ -1,0 +1,159 @@
+"""When checkpoints are written: by epochs, by time, and by what they take; at the end of an epoch and inside one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from _train_cases import assert_same_end
+from rich.console import Console
+
+from fastnoise.config import RunConfig, SaveEvery
+from fastnoise.engine import RunFolder, saves, train
+from fastnoise.engine.saves import FIRST, SHARE, SaveClock
+from fastnoise.engine.stacked import train_stacked
+from fastnoise.recipes import recipe
+
+QUIET = Console(quiet=True)
+
+
+class Clock:
+    now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(saves, "time", made)
+    return made
+
+
+def write(clock: Clock, saved: SaveClock, seconds: float) -> None:
+    with saved.writing():
+        clock.now += seconds
+
+
+def test_by_epochs(clock: Clock) -> None:
+    saved = SaveClock(SaveEvery.parse(3))
+    assert [epoch for epoch in range(1, 10) if saved.due_after(epoch)] == [3, 6, 9]
+    clock.now += 1e6
+    assert not saved.due()
+
+
+def test_by_time(clock: Clock) -> None:
+    saved = SaveClock(SaveEvery.parse("1m"))
+    for _ in range(3):
+        clock.now += 59.9
+        assert not (saved.due() or saved.due_after(1))
+        clock.now += 0.1
+        assert saved.due()
+        assert saved.due_after(1)
+        write(clock, saved, 10.0)  # from the end of which the time counts
+
+
+def test_by_what_they_take(clock: Clock) -> None:
+    saved = SaveClock(SaveEvery.parse("auto"))
+    assert saved.due_after(1)  # the first epoch, whatever it took
+    assert not saved.due()
+    clock.now += FIRST
+    assert saved.due()
+    for seconds in (0.01, 0.5, 20.0):
+        write(clock, saved, seconds)
+        clock.now += 0.99 * seconds / SHARE
+        assert not (saved.due() or saved.due_after(7))
+        clock.now += 0.02 * seconds / SHARE
+        assert saved.due()
+        assert saved.due_after(7)
+
+
+def quick(**changes: Any) -> RunConfig:
+    return recipe("nal", "digits").replace({"limit_train": 200, "epochs": 4, "width": 0.25, **changes})
+
+
+class Killed(BaseException):
+    """Nothing of the engine's handles it: the run ends as by kill -9."""
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, kill_at: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+    """Where checkpoints are written; with `kill_at`, the end once one is there."""
+    places: list[tuple[int, int]] = []
+    original = RunFolder.write_checkpoint
+
+    def write(self: RunFolder, state: dict[str, Any]) -> None:
+        original(self, state)
+        places.append((state["epoch"], state["batch"]))
+        if places[-1] == kill_at:
+            raise Killed
+
+    monkeypatch.setattr(RunFolder, "write_checkpoint", write)
+    return places
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        (1, [(2, 0), (3, 0), (4, 0), (5, 0)]),
+        (3, [(4, 0), (5, 0)]),
+        ("1h", [(5, 0)]),  # the last epoch always
+        (
+            "0.000001s",
+            [(epoch, batch) for epoch in range(1, 5) for batch in range(1, 4)] + [(e, 0) for e in range(2, 6)],
+        ),
+    ],
+)
+def test_a_run_writes_them_when_they_are_due(
+    every: int | str, expected: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = noted(monkeypatch)
+    train(quick(save_every=every, run_dir=str(tmp_path / "run")), console=QUIET)
+    assert places == sorted(expected)
+
+
+def test_auto_saves_the_first_epoch_and_seldom_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = noted(monkeypatch)
+    monkeypatch.setattr(saves, "SHARE", 1e-9)
+    train(quick(run_dir=str(tmp_path / "run")), console=QUIET)
+    assert places == [(2, 0), (5, 0)]
+
+
+@pytest.mark.parametrize(("amp", "loader"), [("off", "resident"), ("bf16", "torch")])
+def test_killed_after_a_checkpoint_inside_an_epoch(
+    amp: str, loader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick(amp=amp, loader=loader)
+    train(config.replace({"run_dir": str(tmp_path / "whole")}), console=QUIET)
+    with monkeypatch.context() as patch:
+        noted(patch, kill_at=(3, 2))
+        with pytest.raises(Killed):
+            train(config.replace({"save_every": "0.000001s", "run_dir": str(tmp_path / "cut")}), console=QUIET)
+    state = RunFolder(tmp_path / "cut").read_checkpoint(torch.device("cpu"))
+    assert state is not None
+    assert (state["epoch"], state["batch"]) == (3, 2)
+    train(config.replace({"run_dir": str(tmp_path / "cut")}), resume=True, console=QUIET)
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_stack_writes_them_for_all_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = noted(monkeypatch)
+    configs = [
+        quick(epochs=2, save_every="0.000001s", seed=seed, run_dir=str(tmp_path / str(seed))) for seed in range(2)
+    ]
+    train_stacked(configs, console=QUIET)
+    once = [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0)]
+    assert sorted(places) == sorted(2 * once)
+
+
+def test_a_run_of_earlier_versions_goes_on_by_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its configuration has an integer, and knows nothing of the compiler's options."""
+    config = quick(epochs=2, save_every=1, run_dir=str(tmp_path / "run"))
+    train(config, console=QUIET)
+    file = tmp_path / "run" / "config.toml"
+    lines = file.read_text().splitlines()
+    assert "save_every = 1" in lines
+    file.write_text("\n".join(line for line in lines if not line.startswith("compile_options")))
+    stored = RunFolder.open(tmp_path / "run").read_config()
+    assert (stored.engine.save_every, stored.engine.compile_options) == (1, "auto")
+    train(stored, resume=True, console=QUIET)

@@ -5,6 +5,9 @@
 Every side makes training batches of the same images: shuffled, cropped out of the padded image and flipped for images
 in colour, normalised, float32. Nobody trains: a batch is taken and dropped, on a GPU once it is there. Sides take
 turns, and batches made while others had theirs are used up first.
+
+Without a GPU `resident.host` stands for the resident loader on one: the Python that a batch takes there, by the same
+lines with the kernel left out, in bfloat16. It bounds its images/s from above.
 """
 
 import argparse
@@ -12,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastnoise.data import LOADERS
+from fastnoise.data import LOADERS, make_loader
 from fastnoise.errors import FastnoiseError
 
 from .ordinary import PREFETCH, batches
@@ -121,7 +125,11 @@ def measure(
     finally:
         for source in sources.values():
             source.batches.close()  # type: ignore[attr-defined]
-    return figures()
+    found = figures()
+    if device.type == "cpu" and find_spec("triton") is not None:
+        found.append(host_time(workload, options.rounds))
+        keep(found)
+    return found
 
 
 def _of_fastnoise(kind: str, workload: Workload, options: Options, dtype: torch.dtype) -> _Source:
@@ -134,6 +142,54 @@ def _of_pil(workers: int, workload: Workload, device: torch.device) -> _Source:
     loop = batches(workload, workers, device)
     next(loop)
     return _Source(loop, PREFETCH * workers, {"workers": workers})
+
+
+def host_time(workload: Workload, rounds: int) -> Figure:
+    """Microseconds of Python for a batch of the resident loader on CUDA, over whole epochs; nothing is launched."""
+    from fastnoise.kernels import augment
+
+    loader: Any = make_loader(
+        "resident",
+        workload.table,
+        batch_size=workload.batch_size,
+        mean=workload.mean,
+        std=workload.std,
+        device="cpu",
+        augmentation=workload.augmentation,
+        shuffle=True,
+        drop_last=True,
+        dtype=torch.bfloat16,
+    )
+    loader._images = torch.from_numpy(workload.table.images)
+    loader._produce = loader._on_device
+    kernel = augment.augment_images
+    augment.augment_images = _Nothing()
+    whole, following = [], []
+    try:
+        for epoch in range(rounds + 1):
+            start = time.perf_counter()
+            batches = loader.epoch(epoch)
+            next(batches)
+            first = time.perf_counter()
+            for _ in batches:
+                pass
+            end = time.perf_counter()
+            if epoch:
+                whole.append(1e6 * (end - start) / loader.num_batches)
+                following.append(1e6 * (end - first) / max(1, loader.num_batches - 1))
+    finally:
+        augment.augment_images = kernel
+        loader.close()
+    key = f"loader/{workload.name}-b{workload.batch_size}/resident.host"
+    details = {"source": workload.source, "us_of_a_later_batch": round(spread(following).median, 3)}
+    return Figure.of(key, spread(whole), "us", "lower", rounds, **details)
+
+
+class _Nothing:
+    """A kernel that isn't launched."""
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return lambda *inputs, **words: None
 
 
 def describe(figures: Sequence[Figure]) -> list[str]:

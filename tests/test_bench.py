@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,7 @@ def test_loaders(digits: workload.Workload) -> None:
     assert partly[-1] == figures
     keys = {figure.key for figure in figures}
     assert {"loader/digits-b32/torch", "loader/digits-b32/pil0", "loader/digits-b32/torch:pil"} <= keys
+    assert ("loader/digits-b32/resident.host" in keys) == (find_spec("triton") is not None)
     assert all(figure.value > 0 for figure in figures)
 
 

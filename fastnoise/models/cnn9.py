@@ -3,12 +3,13 @@
 from torch import Tensor, nn
 
 from .heads import Backbone
+from .norm import BatchNorm2d
 
 
 def _conv(channels_in: int, channels_out: int, padding: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, padding=padding),
-        nn.BatchNorm2d(channels_out),
+        BatchNorm2d(channels_out),
         nn.LeakyReLU(0.01, inplace=True),
     )
 

@@ -16,6 +16,9 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real data beside the checkout, where a developer has it; nothing may depend on it."""
 
+BROKEN = 77
+"""Exit code of a process that a test has left without CUDA; what it has not run yet needs another one."""
+
 GRACE = 5
 """Seconds after a test's limit in which Python must have noticed; a test that hangs outside of it ends the process."""
 
@@ -33,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if limit:
         # A copy of stderr from before pytest captures it: what a hanging test shows must not be captured with it.
         config.pluginmanager.register(TimeLimit(limit, os.dup(sys.__stderr__.fileno())))  # type: ignore[union-attr]
+        config.pluginmanager.register(WorkingCuda())
     journal = config.getoption("--journal")
     if journal and not hasattr(config, "workerinput"):  # workers of pytest-xdist report to the process that has them
         config.pluginmanager.register(Journal(journal, config))
@@ -41,17 +45,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     import torch
 
-    left_out = config.getoption("--leave-out")
-    if left_out:
-        names = set(left_out.read_text(encoding="utf-8").splitlines())
-        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in names])
-        items[:] = [item for item in items if item.nodeid not in names]
+    leave_out(config, items)
     chosen = config.getoption("-m")
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("slow") and "slow" not in chosen and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="exhaustive; run with --slow"))
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests that --leave-out names."""
+    file = config.getoption("--leave-out")
+    if file:
+        names = set(file.read_text(encoding="utf-8").splitlines())
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in names])
+        items[:] = [item for item in items if item.nodeid not in names]
 
 
 class TimeLimit:
@@ -84,6 +93,29 @@ class TimeLimit:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+
+
+def cuda_works() -> bool:
+    """False after an illegal access: every later call of the process fails, whatever test makes it."""
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
+class WorkingCuda:
+    """Ends the process behind a test that has broken CUDA, or all tests after it would fail too."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        result = yield
+        if item.get_closest_marker("gpu") and not item.get_closest_marker("skip") and not cuda_works():
+            print(f"\n{item.nodeid} has left CUDA broken: this process ends", file=sys.__stderr__, flush=True)
+            os._exit(BROKEN)
+        return result
 
 
 class Journal:

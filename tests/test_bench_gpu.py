@@ -492,6 +492,55 @@ def test_a_test_that_hangs_is_ended_and_the_others_run(tmp_path: Path) -> None:
     assert outcomes["test_hangs"] == "running"
 
 
+BREAKING_TESTS = """
+from pathlib import Path
+import pytest
+
+@pytest.mark.gpu
+def test_works():
+    pass
+
+@pytest.mark.gpu
+def test_breaks():
+    Path("broken").touch()
+
+@pytest.mark.gpu
+def test_after():
+    assert not Path("broken").exists()
+"""
+
+
+def test_files_of_tests_go_on_behind_what_ends_their_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the supervisor runs them: CUDA is broken by a test, and works again in a new process."""
+    from benchmarks.gpu import supervisor
+
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    text = (ROOT / "tests" / "conftest.py").read_text()
+    (tests / "conftest.py").write_text(f"""{text}
+
+def pytest_collection_modifyitems(config, items):
+    leave_out(config, items)
+
+def pytest_sessionstart():
+    Path("broken").unlink(missing_ok=True)
+
+def cuda_works():
+    return not Path("broken").exists()
+""")
+    (tests / "test_x.py").write_text(BREAKING_TESTS)
+    monkeypatch.setattr(supervisor, "ROOT", tmp_path)
+    made = Supervisor("first", 1, [Step("tests", "", 60, 1, tests="gpu")], 60, tmp_path, [])
+    made.on_gpu = True
+    made.run()
+    (end,) = (line for line in records.lines_of(tmp_path / records.LINES) if line["kind"] == "step")
+    assert (end["status"], end["reason"]) == ("done", "3 passed")
+    assert "[test_x] tests/test_x.py::test_breaks has left CUDA broken" in capfd.readouterr().out
+    assert (tmp_path / "tests-tests-test_x.txt").read_text().count("\n") == 2
+
+
 def test_gpu_tests_are_found_by_file_and_those_that_compile_are_marked(request: pytest.FixtureRequest) -> None:
     """Of the tests that this session has collected."""
     files = {path.name for path in files_of_tests(ROOT / "tests")}

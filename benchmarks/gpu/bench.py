@@ -95,6 +95,7 @@ class Bench:
             self._note(side, in_a_line(error))
             if not self.alive():
                 raise Broken(f"{side} left CUDA broken: {in_a_line(error)}") from error
+        self._collect()  # what the side held, which an error of memory may be about
         return None
 
     def _note(self, side: str, error: str) -> None:
@@ -153,14 +154,16 @@ class Bench:
 
     def free(self) -> None:
         """Give back what a step has left: compiled code, graphs, memory."""
-        torch = sys.modules.get("torch")
-        if torch is None:
-            return
-        torch.compiler.reset()
+        if "torch" in sys.modules:
+            sys.modules["torch"].compiler.reset()
+        self._collect()
+
+    def _collect(self) -> None:
         gc.collect()
         if self.on_gpu:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
+            cuda = sys.modules["torch"].cuda
+            cuda.synchronize()
+            cuda.empty_cache()
 
 
 def in_a_line(error: BaseException) -> str:

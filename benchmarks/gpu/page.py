@@ -96,6 +96,8 @@ GOALS = (
          over=_loss("elr", "128x100", "authors")),
     Goal("G1", "ELR (128, 100), replayed, times theirs compiled", "losses", (_loss("elr", "128x100", "fused"),), 2.5,
          over=_loss("elr", "128x100", "authors_compiled")),
+    Goal("G2", "ELR (128, 100), called, times its authors'", "losses", (_loss("elr", "128x100", "fused", "both"),), 4,
+         over=_loss("elr", "128x100", "authors_list", "both")),
     Goal("G3", "ELR (4096, 1000), replayed, share of copying", "losses", (_loss("elr", "4096x1000", "fused"),), 0.85,
          detail="copy_share"),
     Goal("G3", "ELR (4096, 1000), replayed, times its authors'", "losses", (_loss("elr", "4096x1000", "fused"),), 8,
@@ -129,7 +131,7 @@ GOALS = (
 def page(found: Found) -> str:
     """The page in Markdown: a part per card, and all goals as not measured where there is no figure of a GPU."""
     lines = ["# What GPUs have measured", "",
-             "Made by `python -m benchmarks.gpu --summary FOLDER...`; `python -m benchmarks.gpu --list PROGRAMME` says "
+             "Made by `python -m benchmarks.gpu --summary FOLDER...`; `python -m benchmarks.gpu --list` says "
              "what each programme measures."]  # fmt: skip
     cards = [card for card in found.cards() if card != CPU]
     if not cards:

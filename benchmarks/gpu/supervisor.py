@@ -33,6 +33,9 @@ GRACE = 5.0
 TEST_LIMIT = 60
 """Seconds of a test."""
 
+BROKEN = 77
+"""Exit code of tests whose process has lost CUDA (tests/conftest.py)."""
+
 AT_ONCE = 8
 """Processes of test files that run side by side on a large machine."""
 
@@ -86,7 +89,6 @@ class Worker:
         try:
             self.process = subprocess.Popen(
                 [*command, "--events", str(write_end)],
-                cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -343,7 +345,8 @@ def files_of_tests(folder: Path) -> list[Path]:
 
 
 class FileOfTests:
-    """One file's tests in a process of pytest. One that is ended by a test's time limit is started again behind it."""
+    """One file's tests in a process of pytest. One that a test's time limit or broken CUDA has ended is started again
+    behind that test."""
 
     def __init__(self, path: Path, step: str, selection: Sequence[str], folder: Path, output: Output):
         self.path, self.selection, self.output = path, selection, output
@@ -351,7 +354,7 @@ class FileOfTests:
         self.journal.unlink(missing_ok=True)
         self.left_out = self.journal.with_suffix(".txt")
         self.process: subprocess.Popen[bytes] | None = None
-        self.cut_off = 0
+        self.cut_off = self.known = 0
 
     def start(self) -> None:
         command = [
@@ -398,9 +401,10 @@ class FileOfTests:
         if self.process.poll() is None:
             return False
         kill(self.process)
-        cut_off = list(self.outcomes().values()).count("running")
-        if cut_off > self.cut_off:
-            self.cut_off = cut_off
+        outcomes = self.outcomes()
+        cut_off = list(outcomes.values()).count("running")
+        if cut_off > self.cut_off or (self.process.returncode == BROKEN and len(outcomes) > self.known):
+            self.cut_off, self.known = cut_off, len(outcomes)
             self.start()
             return False
         return True

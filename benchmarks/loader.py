@@ -46,10 +46,13 @@ def measure(
     *,
     dtype: torch.dtype = torch.float32,
     keep: Callable[[list[Figure]], None] = lambda figures: None,
+    attempt: Callable[[str, Callable[[], None]], object] | None = None,
 ) -> list[Figure]:
     """Images/s of every loader that serves the device, and how many times the fastest DataLoader's.
 
     `keep` is called with the figures so far, whenever a loader has had its first turn and after every further round.
+    `attempt` is given the key of a loader and what builds it and gives it that turn; by default a loader that cannot be
+    had here is said.
     """
     device = options.device
     key = f"{workload.name}-b{workload.batch_size}"
@@ -101,6 +104,17 @@ def measure(
                     found.append(Figure.of(ratio_key, spread(ratios), "times", "higher", count, rival=fastest))
         return found
 
+    def enter(name: str, make: Callable[[], _Source]) -> None:
+        source = make()
+        try:
+            turn(source)  # warms up
+            rates[name] = [turn(source)]
+        except BaseException:
+            source.batches.close()  # type: ignore[attr-defined]
+            raise
+        sources[name] = source
+        keep(figures())
+
     makers: dict[str, Callable[[], _Source]] = {}
     for kind in LOADERS:
         if kind != "auto":
@@ -109,15 +123,7 @@ def measure(
         makers[f"pil{workers}"] = partial(_of_pil, workers, workload, device)
     try:
         for name, make in makers.items():
-            try:
-                source = make()
-            except FastnoiseError as error:
-                say(f"  {name}: not measured: {error}")
-                continue
-            sources[name] = source
-            turn(source)  # warms up
-            rates[name] = [turn(source)]
-            keep(figures())
+            (attempt or _said(say))(f"loader/{key}/{name}", partial(enter, name, make))
         for _ in range(options.rounds - 1):
             for name, source in sources.items():
                 rates[name].append(turn(source))
@@ -130,6 +136,16 @@ def measure(
         found.append(host_time(workload, options.rounds))
         keep(found)
     return found
+
+
+def _said(say: Callable[[str], None]) -> Callable[[str, Callable[[], None]], None]:
+    def attempt(key: str, enter: Callable[[], None]) -> None:
+        try:
+            enter()
+        except FastnoiseError as error:
+            say(f"  {key.rpartition('/')[2]}: not measured: {error}")
+
+    return attempt
 
 
 def _of_fastnoise(kind: str, workload: Workload, options: Options, dtype: torch.dtype) -> _Source:

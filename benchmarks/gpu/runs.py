@@ -22,6 +22,9 @@ from fastnoise.cli import main as fastnoise
 from .bench import Bench
 
 FOLDER = "cifar-10-batches-py"
+EVERY = 10.0
+"""Seconds at least between two looks at what a run has reached."""
+
 MARGIN = 15.0
 """Seconds before a step's limit, or a fifth of a short one, in which a run is told to end and saves its state."""
 
@@ -105,11 +108,11 @@ def _run(bench: Bench, key: str, words: Sequence[str], epochs: int) -> str:
             shutil.copy(run / "metrics.jsonl", bench.folder / f"{key.replace('/', '-')}.jsonl.txt")
 
         def watch() -> None:
-            known, told = 0, False
+            known, last, told = 0, 0.0, False
             while not over.wait(1):
                 history = _history(run)
-                if len(history) > known:
-                    known = len(history)
+                if len(history) > known and time.perf_counter() > last + EVERY:
+                    known, last = len(history), time.perf_counter()
                     note(history)
                 if bench.left() < min(MARGIN, bench.limit / 5) and not told:
                     told = True

@@ -171,6 +171,8 @@ GEOMETRIES: dict[int, tuple[tuple[int, int, int], ...]] = {
 def replayed_losses(bench: Bench) -> None:
     """The losses in graphs, most telling first: ELR at all sizes, its kernel in other geometries, the other losses, the
     authors' ELR, and that compiled, which takes longest to build."""
+    from fastnoise.kernels import row
+
     dtype = "bfloat16" if bench.on_gpu else "float32"
     seconds = 0.3 if bench.on_gpu else 0.02
     measured = losses.Bench(device_of(bench), dtype, seconds, bench.stamp, copy_gb_s(bench))
@@ -204,8 +206,11 @@ def replayed_losses(bench: Bench) -> None:
                     side = losses.sides_of(loss, rows, num_classes, device_of(bench))[name]
                 sampler = losses.graph_samples if graph else losses.cuda_samples if bench.on_gpu else losses.cpu_samples
                 samples = losses.in_turn({name: sampler(side, mode, inputs, loss == "nal")}, seconds)[name]
-                row = measured.row(loss, batch, num_classes, name, how, graph, samples, len(inputs))
-                bench.keep(losses.figure(row))
+                figure = losses.figure(measured.row(loss, batch, num_classes, name, how, graph, samples, len(inputs)))
+                if kernel == "kernel":
+                    shape = "x".join(map(str, given or row.geometry(num_classes)))
+                    figure = replace(figure, details={**figure.details, "geometry": shape})
+                bench.keep(figure)
 
             bench.attempt(key, one)
 
@@ -286,19 +291,22 @@ def _contest(bench: Bench, workload: Workload, sides: Sequence[str], profiled: S
         for name in profiled:
             if name in contest.sides:
                 key = f"profile/{workload.key}/{name}"
-                bench.attempt(key, lambda name=name, key=key: _profile(bench, key, contest.sides[name]))  # type: ignore[misc]
+                bench.attempt(key, lambda name=name, key=key: _profile(bench, key, contest, name))  # type: ignore[misc]
     finally:
         contest.close()
 
 
-def _profile(bench: Bench, key: str, side: train.Side) -> None:
-    """One step under the profiler: a table of what ran and the trace of it, in the folder."""
+def _profile(bench: Bench, key: str, contest: train.Contest, side_name: str) -> None:
+    """One step under the profiler: a table of what ran and the trace of it, in the folder. A turn afterwards shows
+    whether the profiler still holds up the process, and with it what is measured later."""
+    side = contest.sides[side_name]
+    before = timing.spread([turn.images_per_second for turn in contest.turns[side_name]]).median
     batch = next(side.batches)
     activities = [torch.profiler.ProfilerActivity.CPU]
     if bench.on_gpu:
         torch.cuda.synchronize()
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profiler:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
         side.step(*batch)
         if bench.on_gpu:
             torch.cuda.synchronize()
@@ -320,6 +328,8 @@ def _profile(bench: Bench, key: str, side: train.Side) -> None:
     bench.say("\n".join(line[:150] for line in lines[:12]))
     bench.value(f"{key}/events", len(events), "kernels" if bench.on_gpu else "ops")
     bench.value(f"{key}/busy", total, "us")
+    turn = train.take_turn(side, contest.steps[side_name], contest.workload.batch_size, contest.options.device)
+    bench.value(f"{key}/speed-afterwards", turn.images_per_second / before, "times", "higher")
 
 
 def resnet34(bench: Bench) -> None:
@@ -371,15 +381,15 @@ def resnet50(bench: Bench) -> None:
 
 
 def loaders(bench: Bench) -> None:
-    key = "loaders"
-    measured = options_of(bench, 0.5)
     dtype = torch.bfloat16 if bench.on_gpu else torch.float32
-    workload = cifar(bench, "resnet34", 128)
-
-    def measure() -> None:
-        loader.measure(workload, measured, bench.say, dtype=dtype, keep=lambda found: bench.keep(*found))
-
-    bench.attempt(key, measure)
+    loader.measure(
+        cifar(bench, "resnet34", 128),
+        options_of(bench, 0.5),
+        bench.say,
+        dtype=dtype,
+        keep=lambda found: bench.keep(*found),
+        attempt=bench.attempt,
+    )
 
 
 def stacks(bench: Bench) -> None:

@@ -217,6 +217,8 @@ class Supervisor:
         tried: set[str] = set()
         deaths: list[str] = []
         while True:
+            if self.worker is not None and self.worker.process.poll() is not None:  # it died between two steps
+                self.worker = None
             if self.worker is None:
                 self.worker = Worker(self.command, self.output)
             if step.name != STACK.name and not self.worker.stack_loaded:

@@ -50,6 +50,8 @@ def stack(bench: Bench) -> None:
     import shutil
 
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(16, os.cpu_count() or 1)))
+    # The profiler's library is neither taken down nor brought up again while CUDA graphs live: either may crash.
+    os.environ |= {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
     start = time.perf_counter()
     import torch
 

@@ -289,8 +289,8 @@ def test_choices_state_their_reason() -> None:
     )
     assert gear(gpu, steps=58_600) == (
         "graphed",
-        "gear: graphed, captured: the device is a GPU; not compiled: compiling would take about 60 s (assumed) and save "
-        "about 1 ms (assumed) in each of 58,600 steps, 59 s in all",
+        "gear: graphed, captured: the device is a GPU; not compiled: compiling would take about 60 s (assumed) and "
+        "save about 1 ms (assumed) in each of 58,600 steps, 59 s in all",
     )
     long = gear(gpu, steps=60_001)
     assert (long.name, long.compiled, long.graphed) == ("compiled_graphed", True, True)

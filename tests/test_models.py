@@ -13,7 +13,7 @@ from fastnoise.models import MODELS, create_model
 from fastnoise.models import pool as pool_module
 from fastnoise.models.encoder import load_encoder, save_encoder
 from fastnoise.models.norm import BatchNorm2d
-from fastnoise.models.pool import FEW, MaxPool2x2
+from fastnoise.models.pool import FEW, GlobalAveragePool2d, MaxPool2x2
 
 
 def images(channels: int, side: int) -> torch.Tensor:
@@ -210,3 +210,17 @@ def test_batch_norm_can_be_copied_reset_and_refuses_to_count() -> None:
     layer(batch)  # evaluation takes the statistics as they are
     with pytest.raises(ConfigError, match="counts no batches"):
         layer.train()(batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_global_averages_are_pytorchs_bit_by_bit(dtype: torch.dtype) -> None:
+    batch, upstream = images(5, 7).to(dtype), torch.randn(2, 5).to(dtype)
+    results = []
+    for pool in (GlobalAveragePool2d(), torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())):
+        given = batch.clone().requires_grad_()
+        pooled = pool(given)
+        pooled.backward(upstream)
+        assert given.grad is not None
+        results.append((pooled, given.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)

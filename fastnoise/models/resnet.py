@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .heads import Backbone
 from .norm import BatchNorm2d
+from .pool import GlobalAveragePool2d
 
 SMALL_IMAGE = 64
 """Images up to this side get the CIFAR stem (3x3, stride 1, no pooling), larger ones ImageNet's."""
@@ -112,7 +113,7 @@ class ResNet(Backbone):
                 width_in = width_out
         last: list[nn.Module] = [BatchNorm2d(width_in), module(inplace=True)] if preact else []
         self.num_features = width_in
-        self.layers = nn.Sequential(*stem, *blocks, *last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.layers = nn.Sequential(*stem, *blocks, *last, GlobalAveragePool2d())
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -136,7 +137,7 @@ class ResNet50(Backbone):
         if channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         self.num_features = network.fc.in_features
-        network.fc = nn.Identity()
+        network.avgpool, network.fc = GlobalAveragePool2d(), nn.Identity()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from .heads import Backbone
 from .norm import BatchNorm2d
-from .pool import MaxPool2x2
+from .pool import GlobalAveragePool2d, MaxPool2x2
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -31,8 +31,7 @@ class SmallCNN(Backbone):
             MaxPool2x2(),
             _conv(narrow, wide),
             _conv(wide, wide),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            GlobalAveragePool2d(),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from fastnoise.recipes import recipe
 CORE = ("ce", "elr", "nal", "swce_loss")
 """Compiled by Inductor in every run of the tests; the other methods with --slow."""
 COMPILED = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+COMPILE = ["off", pytest.param("on", marks=pytest.mark.compiles)]
 NUM_SAMPLES, NUM_CLASSES, BATCH = 96, 10, 16
 
 
@@ -481,7 +482,7 @@ def test_a_named_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("compile_", ["off", "on"])
+@pytest.mark.parametrize("compile_", COMPILE)
 def test_evaluation_of_several_shapes_is_graphed(compile_: str) -> None:
     torch._dynamo.reset()
     step, eager = make_step("nal", "graphed", device="cuda", compile_=compile_), make_step("nal", device="cuda")
@@ -495,7 +496,7 @@ def test_evaluation_of_several_shapes_is_graphed(compile_: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("compile_", ["off", "on"])
+@pytest.mark.parametrize("compile_", COMPILE)
 @pytest.mark.parametrize("method", METHODS)
 def test_no_synchronisation_on_a_gpu(method: str, compile_: str) -> None:
     torch._dynamo.reset()
@@ -514,7 +515,7 @@ def test_no_synchronisation_on_a_gpu(method: str, compile_: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("compile_", ["off", "on"])
+@pytest.mark.parametrize("compile_", COMPILE)
 @pytest.mark.parametrize("method", METHODS)
 def test_graphed_equals_eager_from_the_same_state(method: str, compile_: str) -> None:
     torch._dynamo.reset()

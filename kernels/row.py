@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .counters import counter
 from .rounding import round_stochastically, row_key
 from .rules import Rule, log1p
 
@@ -125,7 +126,28 @@ def of_columns(
     return probs, complement, is_top, shared, target, kept, term0, term1, slope
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_samples"])
+@triton.jit
+def fold(partial, partials_P, arrivals, loss, loss_scale, LANES: tl.constexpr):
+    """Write loss_scale times the sum of all programs' partial sums: done by the program that comes last, and nobody
+    waits for it.
+
+    It adds the partial sums in the order of the programs, whichever came last, so that equal batches yield equal bits.
+    One thread stores the partial sum and counts it: what it releases is visible to whoever counts later. The counter is
+    0 before each launch, since the last program leaves it so.
+    """
+    num_programs = tl.num_programs(0)
+    tl.store(partials_P + tl.program_id(0), partial)
+    if tl.atomic_add(arrivals, 1, sem="acq_rel") == num_programs - 1:
+        sums = tl.zeros([LANES], tl.float32)
+        for start in range(0, num_programs, LANES):
+            program = start + tl.arange(0, LANES)
+            # Past the first-level cache, which other multiprocessors' stores don't reach.
+            sums += tl.load(partials_P + program, mask=program < num_programs, other=0.0, cache_modifier=".cg")
+        tl.store(loss, tl.sum(sums, axis=0) * loss_scale)
+        tl.store(arrivals, 0)
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_samples", "loss_scale", "gradient_scale"])
 def fused_rows(
     logits_BC,
     labels_B,
@@ -137,11 +159,14 @@ def fused_rows(
     targets_NC,
     visits_N,
     knobs_3,
-    loss_B,
-    dlogits_BC,
-    dattention_B,
+    loss,
+    gradient,
+    partials_P,
+    arrivals,
     num_rows,
     num_samples,
+    loss_scale,
+    gradient_scale,
     C: tl.constexpr,
     PREPARE: tl.constexpr,
     PREPARE_MAX: tl.constexpr,
@@ -162,6 +187,9 @@ def fused_rows(
     BLOCK: tl.constexpr,
 ):
     """ROWS rows per program. A tensor that the rule has no use for is None.
+
+    `loss` is [B], or with `partials_P` the one sum of all rows, times loss_scale. `gradient` is [B, C], followed by [B]
+    of the attention's where that is given; all of it is multiplied by gradient_scale before it is rounded.
 
     A label or index out of range makes that row invalid: nothing is read or written through it, and its loss and
     gradient become NaN, which reports it without a device sync. A row whose label is IGNORE has loss and gradient 0.
@@ -344,7 +372,7 @@ def fused_rows(
                 sum1 = tl.sum(lane1, axis=1, keep_dims=True)
             slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
 
-        loss, dattention, label_scale, row_scale = FINISH(
+        row_loss, dattention, label_scale, row_scale = FINISH(
             label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS
         )
         fall_top = label_scale * label_top + row_scale * slope_top
@@ -381,31 +409,46 @@ def fused_rows(
             if TERMS is not None:
                 fall += row_scale * slope
             dlogits = tl.where(is_top, probs * fall_rest - complement * fall, probs * (fall_rest + fall_top) - fall)
-            dlogits = tl.where(valid, dlogits, fill).to(tl.float32)  # the interpreter makes no bfloat16 of float64
-            tl.store(dlogits_BC + row * C + column, dlogits, mask=in_batch & (column < C))
-    if FINISH is not None:
-        tl.store(loss_B + row, tl.where(valid, loss, fill), mask=in_batch)
-        if dattention_B is not None:
-            tl.store(dattention_B + row, tl.where(valid, dattention, fill).to(tl.float32), mask=in_batch)
+            # The interpreter makes no bfloat16 of float64.
+            dlogits = tl.where(valid, dlogits * gradient_scale, fill).to(tl.float32)
+            tl.store(gradient + row * C + column, dlogits, mask=in_batch & (column < C))
     if UPDATE is not None and visits_N is not None:
         tl.store(visits_N + target_row, visit + 1, mask=visiting)
+    if FINISH is not None:
+        if attention_B is not None:
+            dattention = tl.where(valid, dattention * gradient_scale, fill).to(tl.float32)
+            tl.store(gradient + num_rows.to(tl.int64) * C + row, dattention, mask=in_batch)
+        row_loss = tl.where(valid, row_loss, fill).to(tl.float32)
+        if partials_P is None:
+            tl.store(loss + row, row_loss, mask=in_batch)
+        else:
+            partial = tl.sum(tl.sum(tl.where(in_batch, row_loss, 0.0), axis=1), axis=0)
+            fold(partial, partials_P, arrivals, loss, loss_scale, 128)
 
 
-def geometry(num_classes: int, max_block: int = MAX_BLOCK) -> tuple[int, int, int]:
-    """Rows per program, columns per stretch and warps for rows of C columns: 8 elements per thread.
+def geometry(num_classes: int) -> tuple[int, int, int]:
+    """Rows per program, columns per stretch and warps for rows of C columns.
 
-    Small rows share a program (64 rows of up to 16 columns, 8 of up to 128); beyond 1024 columns warps are added. Rows
-    of up to 4 columns have blocks of 4, which is 2 elements per thread: 8 spill in fp64.
+    Up to 512 columns a program is one warp, which needs no barrier, with as many rows as give its threads some columns
+    each: many small programs are spread over all multiprocessors. Rows of up to 4 columns have blocks of 4, which is 2
+    elements per thread: 8 spill in fp64. Longer rows get two warps at up to 1024 columns, and so on.
     """
-    block = 4 if num_classes <= 4 else max(16, triton.next_power_of_2(num_classes))
-    if block > max_block:
-        block = max_block
-    return min(64, max(1, 1024 // block)), block, min(16, max(4, block // 256))
+    block = 4 if num_classes <= 4 else min(MAX_BLOCK, max(16, triton.next_power_of_2(num_classes)))
+    rows = {4: 16, 16: 4, 32: 4, 64: 2}.get(block, 1)
+    return rows, block, 8 if num_classes > MAX_BLOCK else max(1, block // 512)
 
 
-def max_registers(num_warps: int) -> int:
-    """Per thread, all there are. Without a bound ptxas may choose one and spill, to fit one more program."""
-    return min(255, 65536 // (32 * num_warps))
+def constants(num_classes: int, chosen: tuple[int, int, int] | None = None) -> dict[str, int | bool]:
+    """The kernel's constants and the compiler's options for a geometry, by default that of `geometry`.
+
+    Registers are bounded by what there is, since ptxas may otherwise choose a bound and spill, to fit one more program.
+    Rows that are looped over are bounded to 128, without spills, so that two programs fit.
+    """
+    rows, block, num_warps = chosen or geometry(num_classes)
+    registers = min(255, 65536 // (32 * num_warps))
+    if block < num_classes:
+        registers = min(128, registers)
+    return {"ROWS": rows, "BLOCK": block, "num_warps": num_warps, "maxnreg": registers, "enable_fp_fusion": True}
 
 
 def launch(
@@ -425,7 +468,9 @@ def launch(
     options: tuple[float, ...] = (),
     ignore_index: int | None = None,
     update: bool = True,
-    max_block: int = MAX_BLOCK,
+    reduction: str = "none",
+    gradient_scale: float = 1.0,
+    geometry: tuple[int, int, int] | None = None,
     visits: Tensor | None = None,
     rank: int = 0,
     world: int = 1,
@@ -448,14 +493,17 @@ def launch(
         options: the rule's OPTIONS.
         ignore_index: a label whose row has loss and gradient 0 and leaves its targets alone.
         update: False leaves the targets alone whatever the update flag.
-        max_block: the longest padded row held in registers.
+        reduction: "none", or "mean" or "sum" over the batch, formed by the same launch.
+        gradient_scale: what every entry of the gradient is multiplied by, in fp32, before it is rounded.
+        geometry: rows per program, columns per stretch and warps, powers of two, in place of `geometry(C)`.
         visits: [N] int32, the updates so far of each row of a half-precision table; raised in place.
         rank, world: `targets` holds the samples with index % world == rank, in row index // world.
         seed: of the stochastic rounding.
 
     Returns:
-        loss [B] float32, d loss / d logits [B, C] in the logits' dtype, and with `attention` d loss / d attention [B];
-        nothing where the rule has no loss.
+        The loss, float32: [B], or [] of a mean or sum; of no rows the mean is NaN. And its gradient in one tensor:
+        d loss / d logits [B, C] in the logits' dtype; with `attention` [B * C + B], d loss / d logits row by row and
+        then d loss / d attention, in the dtype that both promote to. Nothing where the rule has no loss.
     """
     logits = logits.contiguous()
     num_rows, num_classes = logits.shape
@@ -463,15 +511,24 @@ def launch(
         targets = soft_labels.contiguous()
     if columns is not None:
         targets, index = columns.contiguous(), labels
-    results: tuple[Tensor, ...] = ()
+    given = constants(num_classes, geometry)
+    num_programs = triton.cdiv(num_rows, given["ROWS"])
+    loss = gradient = partials = arrivals = None
     if rule.finish is not None:
-        results = (torch.empty(num_rows, dtype=torch.float32, device=logits.device), torch.empty_like(logits))
-        if attention is not None:
-            results += (torch.empty_like(attention.contiguous()),)
-    loss, dlogits, dattention, *_ = (*results, None, None, None)
-    rows, block, num_warps = geometry(num_classes, max_block)
+        if attention is None:
+            gradient = torch.empty_like(logits)
+        else:
+            dtype = torch.promote_types(logits.dtype, attention.dtype)
+            gradient = torch.empty(num_rows * num_classes + num_rows, dtype=dtype, device=logits.device)
+        shape = (num_rows,) if reduction == "none" else ()
+        loss = torch.empty(shape, dtype=torch.float32, device=logits.device)
+        if reduction != "none" and num_rows:
+            partials = torch.empty(num_programs, dtype=torch.float32, device=logits.device)
+            arrivals = counter(logits.device)
+        elif reduction != "none":
+            loss.fill_(float("nan") if reduction == "mean" else 0.0)
     if num_rows:
-        fused_rows[(triton.cdiv(num_rows, rows),)](
+        fused_rows[(num_programs,)](
             logits,
             *(None if x is None else x.contiguous() for x in (labels, index, attention, pair_labels, pair_index)),
             None if share is None else share.expand(num_rows).contiguous(),
@@ -479,10 +536,13 @@ def launch(
             visits,
             knobs,
             loss,
-            dlogits,
-            dattention,
+            gradient,
+            partials,
+            arrivals,
             num_rows,
             0 if targets is None else targets.shape[0],
+            1.0 / num_rows if reduction == "mean" else 1.0,
+            float(gradient_scale),
             C=num_classes,
             PREPARE=rule.prepare,
             PREPARE_MAX=rule.prepare_max,
@@ -499,10 +559,6 @@ def launch(
             RANK=rank,
             WORLD=world,
             SEED=seed,
-            ROWS=rows,
-            BLOCK=block,
-            num_warps=num_warps,
-            maxnreg=max_registers(num_warps),
-            enable_fp_fusion=True,
+            **given,
         )
-    return results
+    return () if loss is None or gradient is None else (loss, gradient)

@@ -72,7 +72,9 @@ def compile_op(
     known = {part.upper(): value for part, value in rule._asdict().items()}
     known |= {"C": num_classes, "OPTIONS": options, "STORE": True, "RANK": 0, "WORLD": 1, "SEED": 0}
     known |= constants
-    return compile_ahead(row.fused_rows, types, known, arch, **row.constants(num_classes, geometry))
+    given = row.constants(num_classes, geometry)
+    known["LANES"] = 128 * given["num_warps"]
+    return compile_ahead(row.fused_rows, types, known, arch, **given)
 
 
 def spilled(kernel: Any, folder: Path) -> dict[str, int]:

@@ -57,21 +57,22 @@ def load_target(targets_NC, target_row, pair_row, share, column, valid, C: tl.co
 
 @triton.jit
 def load_softmax(logits_BC, row, column, in_batch, softmax, C: tl.constexpr, MATH: tl.constexpr):
-    """Probabilities of some columns and their logarithms.
+    """Powers of some columns relative to the highest, probabilities and their logarithms.
 
     log p = (z - max) - log sum: the first difference is exact where it is small, unlike z - (max + log sum).
     """
     highest, inverse, log_total = softmax
     shifted = load_logits(logits_BC, row, column, in_batch, C, MATH) - highest
-    return exp(shifted) * inverse, shifted - log_total
+    powers = exp(shifted)
+    return powers, powers * inverse, shifted - log_total
 
 
 @triton.jit
-def label_share(column, label, pair_label, share):
-    """The label's one-hot, or that of a pair of labels."""
-    shared = tl.where(column == label, share, 0.0)
+def at_labels(column, label, pair_label, first, second):
+    """`first` in the label's column, plus `second` in the pair's."""
+    shared = tl.where(column == label, first, 0.0)
     if pair_label is not None:
-        shared += tl.where(column == pair_label, 1.0 - share, 0.0)
+        shared += tl.where(column == pair_label, second, 0.0)
     return shared
 
 
@@ -177,6 +178,9 @@ def fused_rows(
     C: tl.constexpr,
     PREPARE: tl.constexpr,
     PREPARE_MAX: tl.constexpr,
+    PREPARE_FIRST: tl.constexpr,
+    LINEAR: tl.constexpr,
+    UNITE: tl.constexpr,
     UPDATE: tl.constexpr,
     KEPT: tl.constexpr,
     GATE: tl.constexpr,
@@ -211,7 +215,7 @@ def fused_rows(
     in_batch = in_batch_R[:, None]
     valid_R = in_batch_R
     ignored = None
-    label = lane
+    label = -1  # in no column
     if labels_B is not None:
         label_R = tl.load(labels_B + row_R, mask=in_batch_R, other=-1)
         valid_R = valid_R & (label_R >= 0) & (label_R < C)
@@ -269,6 +273,7 @@ def fused_rows(
             updating = visiting & GATE(attention, OPTIONS)
         momentum = tl.where(updating, tl.load(knobs_3 + 1).to(MATH), 1.0)
 
+    lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
     if C <= BLOCK:
         logits = load_logits(logits_BC, row, lane, in_batch, C, MATH)
         highest = tl.max(logits, axis=1, keep_dims=True)
@@ -282,12 +287,20 @@ def fused_rows(
         lane_power = tl.zeros([ROWS, BLOCK], MATH)
         lane_top = tl.zeros([ROWS, BLOCK], tl.int32)
         for start in range(0, C, BLOCK):
-            logits = load_logits(logits_BC, row, start + lane, in_batch, C, MATH)
+            column = start + lane
+            logits = load_logits(logits_BC, row, column, in_batch, C, MATH)
             higher = logits > lane_highest
             change = exp(-tl.abs(logits - lane_highest))
             lane_power = tl.where(higher, (lane_power + 1.0) * change, lane_power + change)
-            lane_top = tl.where(higher, start + lane, lane_top)
+            lane_top = tl.where(higher, column, lane_top)
             lane_highest = tl.where(higher, logits, lane_highest)
+            if PREPARE_FIRST:
+                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                element = PREPARE(0.0, logits, target, OPTIONS)
+                if PREPARE_MAX:
+                    lane_total = tl.maximum(lane_total, tl.where(column < C, element, -3.4028234e38))
+                else:
+                    lane_total += tl.where(column < C, element, 0.0)
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
         top_R = tl.min(tl.where(lane_highest == highest, lane_top, C), axis=1)
         top = top_R[:, None]
@@ -303,19 +316,36 @@ def fused_rows(
     log_total = log1p(rest_power)
     softmax = highest, inverse, log_total
     total = 0.0
+    united: tl.constexpr = LINEAR is not None and C > BLOCK
     if PREPARE is not None:
-        lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
-        for start in range(0, C, BLOCK):
-            column = start + lane
-            probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
-            target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
-            element = PREPARE(probs, log_probs, target, OPTIONS)
-            if PREPARE_MAX:
-                lane_total = tl.maximum(lane_total, tl.where(column < C, element, -3.4028234e38))
-            else:
-                lane_total += tl.where(column < C, element, 0.0)
+        if C <= BLOCK or not PREPARE_FIRST:
+            lane_a = tl.zeros([ROWS, BLOCK], MATH)
+            lane_b = tl.zeros([ROWS, BLOCK], MATH)
+            lane_c = tl.zeros([ROWS, BLOCK], MATH)
+            lane_d = tl.zeros([ROWS, BLOCK], MATH)
+            for start in range(0, C, BLOCK):
+                column = start + lane
+                _powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
+                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                element = PREPARE(probs, log_probs, target, OPTIONS)
+                element = tl.where(column < C, element, -3.4028234e38 if PREPARE_MAX else 0.0)
+                if C <= BLOCK:
+                    lane_total = element
+                elif PREPARE_MAX:
+                    lane_total = tl.maximum(lane_total, element)
+                else:
+                    lane_total += element
+                if united:
+                    a, b, c, d = LINEAR(probs, target, OPTIONS)
+                    other = (column < C) & (column != top)
+                    lane_a += tl.where(other, a, 0.0)
+                    lane_b += tl.where(other, b, 0.0)
+                    lane_c += tl.where(other, c, 0.0)
+                    lane_d += tl.where(other, d, 0.0)
         if PREPARE_MAX:
             total = tl.max(lane_total, axis=1, keep_dims=True)
+            if PREPARE_FIRST and C > BLOCK:  # of logits until now
+                total = total - highest - log_total
         else:
             total = tl.sum(lane_total, axis=1, keep_dims=True)
 
@@ -349,6 +379,8 @@ def fused_rows(
 
         sum0 = 0.0
         sum1 = 0.0
+        slope_top = 0.0
+        slope_rest = 0.0
         if TERMS is not None:
             # The top class's terms are formed once per row: what the loops yield for its column is left out.
             top_target = 0.0
@@ -362,7 +394,7 @@ def fused_rows(
                 top_complement,
                 tl.full([ROWS, 1], True, tl.int1),
                 top_target,
-                label_share(top, label, pair_label, own_share),
+                at_labels(top, label, pair_label, own_share, 1.0 - own_share),
                 row_values,
                 anchor,
                 UPDATE,
@@ -371,61 +403,72 @@ def fused_rows(
                 OPTIONS,
             )
             anchor = inverse, top_target, top_kept * (1.0 + rest_power)
-            lane0 = tl.zeros([ROWS, BLOCK], MATH)
-            lane1 = tl.zeros([ROWS, BLOCK], MATH)
-            lane_slope = tl.zeros([ROWS, BLOCK], MATH)
-            for start in range(0, C, BLOCK):
-                column = start + lane
-                probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
-                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
-                _target, _kept, term0, term1, slope = of_classes(
-                    probs,
-                    log_probs,
-                    1.0 - probs,
-                    tl.full([ROWS, BLOCK], False, tl.int1),
-                    target,
-                    label_share(column, label, pair_label, own_share),
-                    row_values,
-                    anchor,
-                    UPDATE,
-                    KEPT,
-                    TERMS,
-                    OPTIONS,
-                )
-                other = (column < C) & (column != top)
-                if NUM_SUMS > 0:
-                    lane0 += tl.where(other, term0, 0.0)
-                if NUM_SUMS > 1:
-                    lane1 += tl.where(other, term1, 0.0)
-                lane_slope += tl.where(other, slope, 0.0)
-            if NUM_SUMS == 0:
-                slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
-            elif NUM_SUMS == 1:
-                sum0, slope_rest = tl.reduce((lane0, lane_slope), 1, add2, keep_dims=True)
+            if united:
+                sums_a, sums_b = tl.reduce((lane_a, lane_b), 1, add2, keep_dims=True)
+                sums_c, sums_d = tl.reduce((lane_c, lane_d), 1, add2, keep_dims=True)
+                sum0, sum1, slope_rest = UNITE(sums_a, sums_b, sums_c, sums_d, total, momentum, OPTIONS)
             else:
-                sum0, sum1, slope_rest = tl.reduce((lane0, lane1, lane_slope), 1, add3, keep_dims=True)
-                sum1 += top1
+                lane0 = tl.zeros([ROWS, BLOCK], MATH)
+                lane1 = tl.zeros([ROWS, BLOCK], MATH)
+                lane_slope = tl.zeros([ROWS, BLOCK], MATH)
+                for start in range(0, C, BLOCK):
+                    column = start + lane
+                    _powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
+                    target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                    _target, _kept, term0, term1, slope = of_classes(
+                        probs,
+                        log_probs,
+                        1.0 - probs,
+                        tl.full([ROWS, BLOCK], False, tl.int1),
+                        target,
+                        at_labels(column, label, pair_label, own_share, 1.0 - own_share),
+                        row_values,
+                        anchor,
+                        UPDATE,
+                        KEPT,
+                        TERMS,
+                        OPTIONS,
+                    )
+                    other = (column < C) & (column != top)
+                    if C <= BLOCK:
+                        lane0 = tl.where(other, term0, 0.0)
+                        lane1 = tl.where(other, term1, 0.0)
+                        lane_slope = tl.where(other, slope, 0.0)
+                    else:
+                        lane0 += tl.where(other, term0, 0.0)
+                        lane1 += tl.where(other, term1, 0.0)
+                        lane_slope += tl.where(other, slope, 0.0)
+                if NUM_SUMS == 0:
+                    slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
+                elif NUM_SUMS == 1:
+                    sum0, slope_rest = tl.reduce((lane0, lane_slope), 1, add2, keep_dims=True)
+                else:
+                    sum0, sum1, slope_rest = tl.reduce((lane0, lane1, lane_slope), 1, add3, keep_dims=True)
             sum0 += top0
+            sum1 += top1
 
         row_loss, dattention, label_scale, row_scale = FINISH(
             label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS
         )
-        fall_top = label_scale * label_top
-        fall_rest = label_scale * label_rest
-        if TERMS is not None:
-            fall_top += row_scale * slope_top
-            fall_rest += row_scale * slope_rest
-        fall_all = fall_top + fall_rest
-        top_gradient = inverse * fall_rest - top_complement * fall_top
         scale = tl.where(valid & finite, gradient_scale, float("nan"))
+        if TERMS is not None or pair_labels_B is not None:
+            fall_top = label_scale * label_top + row_scale * slope_top
+            fall_rest = label_scale * label_rest + row_scale * slope_rest
+            fall_all = fall_top + fall_rest
+            top_gradient = inverse * fall_rest - top_complement * fall_top
+            first_fall = label_scale * own_share
+            second_fall = label_scale - first_fall
+        else:
+            power_gradient = inverse * label_scale * scale
+            label_gradient = -1.0 * label_complement * label_scale * scale
 
     # All stores come last: a load is not merged with an equal one across a store, and targets that are recomputed until
     # they are stored are not read by one thread after another has written them.
     for start in range(0, C, BLOCK):
         column = start + lane
-        probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
+        powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
         target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
-        shared = label_share(column, label, pair_label, own_share)
+        shared = at_labels(column, label, pair_label, own_share, 1.0 - own_share)
         target, _kept, _term0, _term1, slope = of_classes(
             probs,
             log_probs,
@@ -446,10 +489,12 @@ def fused_rows(
                 stored = round_stochastically(target.to(tl.float32), key, column, targets_NC.dtype.element_ty)
             tl.store(targets_NC + target_row * C + column, stored, mask=updating & finite & (column < C))
         if FINISH is not None:
-            fall = label_scale * shared
-            if TERMS is not None:
-                fall += row_scale * slope
-            dlogits = tl.where(column == top, top_gradient, probs * fall_all - fall) * scale
+            if TERMS is not None or pair_labels_B is not None:
+                label_fall = at_labels(column, label, pair_label, first_fall, second_fall)
+                dlogits = probs * fall_all - (label_fall + row_scale * slope)
+                dlogits = tl.where(column == top, top_gradient, dlogits) * scale
+            else:
+                dlogits = tl.where(column == label, label_gradient, powers * power_gradient)
             if IGNORE is not None:
                 dlogits = tl.where(ignored, 0.0, dlogits)
             # The interpreter makes no bfloat16 of float64.
@@ -494,7 +539,7 @@ def constants(num_classes: int, chosen: tuple[int, int, int] | None = None) -> d
     Rows that are looped over are bounded to 128, without spills, so that two programs fit.
     """
     rows, block, num_warps = chosen or geometry(num_classes)
-    registers = min(255, 65536 // (32 * num_warps))
+    registers = min(168 if num_warps > 1 else 255, 65536 // (32 * num_warps))
     if block < num_classes:
         registers = min(128, registers)
     return {
@@ -601,6 +646,9 @@ def launch(
             C=num_classes,
             PREPARE=rule.prepare,
             PREPARE_MAX=rule.prepare_max,
+            PREPARE_FIRST=rule.prepare_first,
+            LINEAR=rule.linear,
+            UNITE=rule.unite,
             UPDATE=rule.update,
             KEPT=rule.kept,
             GATE=rule.gate,

@@ -486,9 +486,10 @@ SELC = Rule(
 #     So with w_k = t_k + reverse * s_k log t_k:
 #         g_k = w_k r_k    and    dL/dh = -sum_k w_k (r_k - tau) - strength * (1 - tau).
 #     Where s_k nears underflow, e^lift s_k takes its place, with lift = max(h - 20, 0): e^lift (1 - tau) is then about
-#     e^-20 and e^lift tau p_k is exp(l_k + log tau + lift), cut at e^60, where r_k is 1. Elsewhere s_k itself is more
-#     exact, as a difference of logarithms has their absolute error. Where that still underflows, t_k and p_k are below
-#     1e-20, and with them what class k adds to loss and gradient. The authors' code keeps s_k above 1e-16.
+#     e^-20. The other part of it is exp(l_k + log tau + lift); where that passes e^60, lift is as much less, and what
+#     t_k has in the sum is none of its digits. Elsewhere s_k itself is more exact, as a difference of logarithms has
+#     their absolute error. Where the lifted sum still underflows, t_k and p_k are below 1e-20, and with them what class
+#     k adds to loss and gradient. The authors' code keeps s_k above 1e-16.
 #     In RNAL log t_k is at least log 1e-4, the authors' clamp, since a one-hot's log 0 would make the loss infinite.
 #     The gradient p_j sum_k g_k - g_j is small where g is nearly a multiple of p, and then cancels: at a first visit
 #     t_k = (1 - momentum) p_k but for the label, which leaves something like p_y, however small; and for small tau
@@ -557,11 +558,12 @@ def nal_terms(probs, log_probs, target, excess, top_probs, top_target, attention
         log_mix = tl.where(unclamped, log_mix, -LOG_1E7)
     else:
         own = tau * probs
-        lift = tl.maximum(attention - 20.0, 0.0)
+        log_own = log_probs + log_sigmoid(attention)
+        most = tl.maximum(attention - 20.0, 0.0)
+        lift = tl.minimum(most, 60.0 - log_own)
         large = own + rest * target > 1e-30
-        lifted = exp(tl.minimum(log_probs + (log_sigmoid(attention) + lift), 60.0))
-        own = tl.where(large, own, lifted)
-        mix = own + tl.where(large, rest, exp(log_sigmoid(-attention) + lift)) * target
+        own = tl.where(large, own, exp(log_own + lift))
+        mix = own + tl.where(large, rest, exp(log_sigmoid(-attention) + most)) * target
         mix = tl.maximum(mix, 1e-37, propagate_nan=tl.PropagateNan.ALL)
         log_mix = log(mix) - tl.where(large, 0.0, lift)
     ratio = own * reciprocal(mix)

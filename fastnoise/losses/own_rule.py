@@ -162,7 +162,7 @@ def check_parts(name: str, parts: Any, has_targets: bool) -> None:
     for part, needs in uses.items():
         if getattr(parts, part) is not None and not needed.get(part):
             raise ConfigError(f"rule {name!r}: the part {part} has no use without {needs}; leave it out")
-    for part in ("finish", "terms", "prepare", "update"):
+    for part in ("finish", "terms", "prepare", "linear", "unite", "update"):
         function = getattr(parts, part)
         expected = ", ".join(getattr(rules.ELR, part).arg_names)
         names = getattr(function, "arg_names", None)

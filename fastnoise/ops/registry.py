@@ -209,11 +209,17 @@ class FusedOp:
         options = tuple(given[name] for name in self.options)
         return cpu.run(self.name, given, options, ignore_index, update and self.updates_table, self.loss)
 
-    def launch(self, launch: Callable[..., Any], rule: Any, inputs: tuple[Any, ...], **geometry: int) -> Any:
+    def launch(self, launch: Callable[..., Any], rule: Any, inputs: tuple[Any, ...], **geometry: Any) -> Any:
         """Run the Triton launcher on the op's arguments."""
         given = self.bind(inputs)
         options = tuple(given.pop(name) for name in self.options)
-        return launch(rule, **given, options=options, **geometry) or None
+        results = launch(rule, **given, options=options, **geometry)
+        if "attention" not in given:
+            return results or None
+        loss, gradient = results
+        logits, attention = given["logits"], given["attention"]
+        parts = gradient.split((logits.numel(), attention.numel()))
+        return loss, parts[0].to(logits.dtype, copy=True).view(logits.shape), parts[1].to(attention.dtype, copy=True)
 
     def check_inputs(self, given: dict[str, Any]) -> None:
         """Refuse arguments of the wrong form."""

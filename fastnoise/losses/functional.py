@@ -75,7 +75,7 @@ def reduced(
             form = f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
             raise DataError(f"weight is {form}; expected floating point {list(loss.shape)}, one per sample")
         loss = loss * weight
-    if one_of("reduction", reduction, REDUCTIONS) == "none":
+    if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
@@ -93,8 +93,14 @@ def run(
     reduction: str = "mean",
     **settings: Any,
 ) -> Tensor:
-    """Call an op, with `update` and `placement` if it has a table, and reduce its losses."""
+    """Call an op, with `update` and `placement` if it has a table. It reduces its losses itself unless they are weighted
+    or the mean's divisor must be counted."""
     op, options = form
+    if reduction not in REDUCTIONS:
+        one_of("reduction", reduction, REDUCTIONS)
+    if weight is None and (ignore_index is None or reduction != "mean"):
+        loss: Tensor = op(*tensors, *options, ignore_index=ignore_index, reduction=reduction, **settings)
+        return loss
     loss = op(*tensors, *options, ignore_index=ignore_index, **settings)
     return reduced(loss, labels, weight, ignore_index, reduction)
 

@@ -97,7 +97,8 @@ def foreign() -> dict[str, object]:
     targets = torch.zeros(10, 10)
     index = torch.tensor([1, 4, 5, 21, -1, -2, 3])
     knobs = torch.tensor([1.0, 0.7, 3.0])
-    inputs = torch.zeros(7, 10), torch.zeros(7, dtype=torch.int64), index, targets, knobs, None, "none", True, None, 1, 2, 0
+    labels = torch.zeros(7, dtype=torch.int64)
+    inputs = torch.zeros(7, 10), labels, index, targets, knobs, None, "none", True, None, 1, 2, 0
     loss, gradient = OPS["elr"].launch(row.launch, rules.ELR, inputs)
     return {
         "loss": loss.isnan().nonzero().flatten().tolist(),

@@ -13,6 +13,7 @@ from ..config import EngineConfig, OptimConfig, Optimizer, Schedule
 from ..errors import ConfigError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
+from ..ops.unit import inductor_options, with_unit_gradient
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -266,10 +267,13 @@ class Step:
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp, steps)
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
+        self._one = torch.ones((), device=device)
         self._forward: Callable[[Tensor, Tensor], Forward] = self._eager_forward
         self._evaluate: Callable[[Tensor], Outputs] = self._eager_evaluate
         if self.gear.compiled:
-            self._forward = torch.compile(_own(self._eager_forward), fullgraph=True, dynamic=False)
+            self._forward = torch.compile(
+                _own(self._eager_forward), fullgraph=True, dynamic=False, options=inductor_options()
+            )
             self._evaluate = torch.compile(_own(self._eager_evaluate), fullgraph=True, dynamic=False)
         self._train_graph: _Graph | None = None
         self._warm = 0
@@ -295,7 +299,8 @@ class Step:
 
     def _eager_forward(self, images: Tensor, index: Tensor) -> Forward:
         with self._autocast():
-            return self.method.training_step(self.networks, images, self.labels[index], index)
+            result = self.method.training_step(self.networks, images, self.labels[index], index)
+        return result if self.amp == torch.float16 else result._replace(loss=with_unit_gradient(result.loss))
 
     def _eager_evaluate(self, images: Tensor) -> Outputs:
         with self._autocast():
@@ -305,7 +310,7 @@ class Step:
     def _update(self, forward: Callable[[Tensor, Tensor], Forward], images: Tensor, index: Tensor) -> Forward:
         self.optimizer.zero_grad(set_to_none=True)
         result = forward(images, index)
-        self.scaler.scale(result.loss).backward()
+        self.scaler.scale(result.loss).backward(self._one)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_update(self.networks)

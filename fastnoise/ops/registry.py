@@ -48,7 +48,7 @@ class Fused(torch.autograd.Function):
     """The op computes the gradient with the loss and folds the reduction into both; backward only scales it.
 
     That is done in fp32 whatever the dtypes, and not at all where the upstream gradient is known to be one
-    (`promise_unit_gradient`). The gradient is kept in the logits' dtype until then. In float16 that drops entries below
+    (`fastnoise.ops.unit`). The gradient is kept in the logits' dtype until then. In float16 that drops entries below
     6e-8 before a loss scale can lift them, so that a mean's 1/B stays out of it until then; bfloat16 has the exponents
     of float32 and drops nothing.
 
@@ -94,15 +94,6 @@ def in_fp32(gradient: Tensor, factor: Tensor) -> Tensor:
     if gradient.dtype == torch.float32:
         return gradient * factor
     return torch.mul(gradient, factor if factor.dim() else factor.view(1), out=torch.empty_like(gradient))
-
-
-def promise_unit_gradient(loss: Tensor) -> None:
-    """Promise that `loss.backward` will be called with a gradient of one, which a fused loss then needn't multiply by.
-
-    Does nothing for a loss that is not a fused one's own, as a sum of two.
-    """
-    if isinstance(loss.grad_fn, Fused._backward_cls):
-        setattr(loss.grad_fn, "is_unit", True)  # noqa: B010  an autograd node has no such attribute for mypy
 
 
 @cache

@@ -117,15 +117,15 @@ USES: dict[str, tuple[Callable[[Callable[..., Tensor]], Tensor], Callable[[Tenso
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("rule", RULES)
-def test_gradients(rule: str, use: str, dtype: str) -> None:
-    loss_of, logits, attention, data = given(rule, dtype)
-    combine, of_rows = USES[use]
-    combine(loss_of).backward()
-    exact, exact_attention = exact_of(rule, data, of_rows)
-    assert_near(logits.grad, exact, dtype)
-    assert_near(attention.grad, exact_attention, dtype)
+def test_gradients(rule: str, dtype: str) -> None:
+    for use in USES if dtype == "float32" else ("mean", "three times", "weights"):
+        loss_of, logits, attention, data = given(rule, dtype)
+        combine, of_rows = USES[use]
+        combine(loss_of).backward()
+        exact, exact_attention = exact_of(rule, data, of_rows)
+        assert_near(logits.grad, exact, dtype)
+        assert_near(attention.grad, exact_attention, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,10 +142,10 @@ def test_the_same_loss_twice(rule: str, dtype: str) -> None:
 
 
 def test_the_upstream_gradient_is_not_rounded_to_the_logits_dtype() -> None:
-    """Half of 1 + 3/512 is nearest to 0.5 + 1/256 in bfloat16, where 1 + 3/512 itself becomes 1 + 1/128."""
-    logits = torch.zeros(1, 2, dtype=torch.bfloat16, requires_grad=True)
-    functional.cross_entropy(logits, torch.tensor([0]), reduction="sum").backward(torch.tensor(1 + 3 / 512))
-    assert logits.grad[0, 1] == 0.5 + 1 / 256
+    """1 + 1/256 is 1 in bfloat16, and 171/512, a third in bfloat16, times 1 + 1/256 is nearest to 172/512."""
+    logits = torch.zeros(1, 3, dtype=torch.bfloat16, requires_grad=True)
+    functional.cross_entropy(logits, torch.tensor([0]), reduction="sum").backward(torch.tensor(1 + 1 / 256))
+    assert logits.grad[0, 1] == 172 / 512
 
 
 @pytest.mark.parametrize(
@@ -298,8 +298,12 @@ def test_compiled_step_scales_nothing(autocast: bool) -> None:
     found = kernels_of(autocast, unit=True)
     assert "mul" not in found
     assert found.count("extern_kernels.mm") == len(COUNTED)
-    if autocast:
-        assert "mul" in kernels_of(autocast, unit=False), "the check sees a scaling where there is one"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")
+def test_the_check_sees_a_scaling_where_there_is_one() -> None:
+    assert "mul" in kernels_of(autocast=True, unit=False)
 
 
 # --- In the engine's step

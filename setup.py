@@ -19,7 +19,10 @@ extension = Pybind11Extension(
 )
 
 setup(
-    packages=[*find_packages(include=["fastnoise", "fastnoise.*"]), "fastnoise.kernels", "fastnoise.benchmarks"],
+    packages=[
+        *find_packages(include=["fastnoise", "fastnoise.*"]),
+        *("fastnoise.kernels", "fastnoise.benchmarks", "fastnoise.benchmarks.gpu"),
+    ],
     package_dir={"fastnoise.kernels": "kernels", "fastnoise.benchmarks": "benchmarks"},
     package_data={"fastnoise": ["py.typed", "*.pyi"]},
     ext_modules=[extension],

@@ -47,6 +47,8 @@ from fastnoise.losses import (
 )
 
 from . import record
+from .report import Figure
+from .timing import Spread
 
 RESULTS = record.RESULTS / "losses.csv"
 KEY = ("side", "loss", "mode", "B", "C", "dtype", "graph", "machine", "gpu", "torch", "commit")
@@ -196,6 +198,31 @@ def module_side(module: torch.nn.Module) -> Side:
     return lambda logits, labels, index, attention: module(
         logits, labels, index, *([attention] if needs_attention else [])
     )
+
+
+def kernel_side(
+    loss: str, num_samples: int, num_classes: int, device: torch.device, geometry: tuple[int, int, int] | None = None
+) -> Side:
+    """The kernel of "elr", "nal" or "swce" and nothing around it: loss, gradient and targets by one launch.
+
+    geometry: rows per program, columns per stretch and warps; None takes the kernel's own choice.
+    """
+    from fastnoise.kernels import row, rules
+
+    rule = getattr(rules, loss.upper())
+    given: dict[str, Any] = {"geometry": geometry, "reduction": "mean"}
+    if loss in ("elr", "nal"):
+        given["targets"] = torch.full((num_samples, num_classes), 1 / num_classes, device=device)
+        given["knobs"] = torch.tensor([1.0, MOMENTUM, STRENGTH], device=device)
+    given["options"] = {"elr": (), "swce": (False,), "nal": (True, 0.0, 0.0)}[loss]
+
+    def side(logits: Tensor, labels: Tensor, index: Tensor, attention: Tensor) -> Tensor:
+        table: dict[str, Any] = {"index": index} if "targets" in given else {}
+        heads: dict[str, Any] = {"attention": attention.detach()} if loss == "nal" else {}
+        result = row.launch(rule, logits.detach(), labels, gradient_scale=1 / len(logits), **given, **table, **heads)
+        return result[0]
+
+    return side
 
 
 def make_inputs(
@@ -354,17 +381,20 @@ class Bench:
     stamp: record.Row
     copy_gb_s: float
 
-    def measure(self, loss: str, batch: int, num_classes: int, modes: tuple[str, ...]) -> list[record.Row]:
-        """All sides of one loss at one size."""
-        torch._dynamo.reset()  # or the sides of earlier sizes count against the limit on recompilation
-        num_samples = table_rows(batch, num_classes)
-        dtype = DTYPES[self.dtype]
-        on_gpu = self.device.type == "cuda"
+    def inputs(self, batch: int, num_classes: int) -> list[Inputs]:
+        """As many batches as a series has calls."""
+        dtype, on_gpu = DTYPES[self.dtype], self.device.type == "cuda"
         if on_gpu:
             torch.cuda.empty_cache()  # graphs have pools of their own, which get nothing that an earlier size holds
         count = max(1, min(MAX_SERIES, COLD_BYTES // (batch * num_classes * dtype.itemsize))) if on_gpu else 4
-        inputs = make_inputs(count, batch, num_classes, num_samples, dtype, self.device)
-        sides = sides_of(loss, num_samples, num_classes, self.device)
+        return make_inputs(count, batch, num_classes, table_rows(batch, num_classes), dtype, self.device)
+
+    def measure(self, loss: str, batch: int, num_classes: int, modes: tuple[str, ...]) -> list[record.Row]:
+        """All sides of one loss at one size."""
+        torch._dynamo.reset()  # or the sides of earlier sizes count against the limit on recompilation
+        on_gpu = self.device.type == "cuda"
+        inputs = self.inputs(batch, num_classes)
+        sides = sides_of(loss, table_rows(batch, num_classes), num_classes, self.device)
         rows = []
         for mode, graph in itertools.product(modes, (False, True) if on_gpu else (False,)):
             sample = cpu_samples if not on_gpu else graph_samples if graph else cuda_samples
@@ -373,33 +403,64 @@ class Bench:
                 for name, side in sides.items()
                 if not (graph and name == "authors_list")  # a list is read on the host: it cannot be captured
             }
-            counted = counted_bytes(loss, mode, batch, num_classes, dtype.itemsize)
             for name, samples in in_turn(samplers, self.seconds).items():
-                low, middle, high = percentiles(samples)
-                gb_s = counted / middle / 1e3
-                row = {
-                    "side": name,
-                    "loss": loss,
-                    "mode": mode,
-                    "B": batch,
-                    "C": num_classes,
-                    "N": num_samples,
-                    "dtype": self.dtype,
-                    "graph": "yes" if graph else "no",
-                    "device": self.device.type,
-                    "us_p20": f"{low:.2f}",
-                    "us_p50": f"{middle:.2f}",
-                    "us_p80": f"{high:.2f}",
-                    "samples": len(samples),
-                    "calls_per_sample": count if on_gpu else 1,
-                    "counted_bytes": counted,
-                    "gb_s": f"{gb_s:.3f}",
-                    "copy_gb_s": f"{self.copy_gb_s:.1f}",
-                    "copy_share": f"{gb_s / self.copy_gb_s:.4f}",
-                    **self.stamp,
-                }
-                rows.append({column: str(value) for column, value in row.items()})
+                rows.append(self.row(loss, batch, num_classes, name, mode, graph, samples, len(inputs)))
         return rows
+
+    def row(
+        self,
+        loss: str,
+        batch: int,
+        num_classes: int,
+        side: str,
+        mode: str,
+        graph: bool,
+        samples: list[float],
+        series: int,
+    ) -> record.Row:
+        """The record of one side's samples, each of a series of so many calls on a GPU. A mode beside MODES counts the
+        bytes of "both"."""
+        low, middle, high = percentiles(samples)
+        counted = counted_bytes(
+            loss, mode if mode in MODES else "both", batch, num_classes, DTYPES[self.dtype].itemsize
+        )
+        gb_s = counted / middle / 1e3
+        row = {
+            "side": side,
+            "loss": loss,
+            "mode": mode,
+            "B": batch,
+            "C": num_classes,
+            "N": table_rows(batch, num_classes),
+            "dtype": self.dtype,
+            "graph": "yes" if graph else "no",
+            "device": self.device.type,
+            "us_p20": f"{low:.2f}",
+            "us_p50": f"{middle:.2f}",
+            "us_p80": f"{high:.2f}",
+            "samples": len(samples),
+            "calls_per_sample": series if self.device.type == "cuda" else 1,
+            "counted_bytes": counted,
+            "gb_s": f"{gb_s:.3f}",
+            "copy_gb_s": f"{self.copy_gb_s:.1f}",
+            "copy_share": f"{gb_s / self.copy_gb_s:.4f}",
+            **self.stamp,
+        }
+        return {column: str(value) for column, value in row.items()}
+
+
+def figure(row: record.Row) -> Figure:
+    """A row of the record as a figure."""
+    mode = row["mode"] + ("-graph" if row["graph"] == "yes" else "")
+    return Figure.of(
+        f"losses/{row['loss']}/{row['B']}x{row['C']}-{row['dtype']}/{mode}/{row['side']}",
+        Spread(*(float(row[f"us_{percentile}"]) for percentile in ("p20", "p50", "p80"))),
+        "us",
+        "lower",
+        int(row["samples"]),
+        copy_share=float(row["copy_share"]),
+        counted_bytes=int(row["counted_bytes"]),
+    )
 
 
 def summary(rows: list[record.Row]) -> Iterator[str]:

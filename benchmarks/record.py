@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastnoise.engine import describe_environment
 from fastnoise.errors import DataError
 from fastnoise.files import write_atomically
 
@@ -43,6 +42,8 @@ def commit(head: str | None) -> str:
 
 def stamp() -> Row:
     """Machine, GPU, versions, commit and date of the figures measured now."""
+    from fastnoise.engine import describe_environment  # imports torch, which readers of records do without
+
     environment = describe_environment()
     return {
         "machine": f"{processor()}, {environment['cpus']} cores, {environment['torch_threads']} threads",

@@ -37,7 +37,7 @@ GOAL = 8
 """Times at K = 32 on a GPU."""
 
 
-def make_stack(workload: Workload, count: int, method: str, device: torch.device) -> Stack:
+def make_stack(workload: Workload, count: int, method: str, device: torch.device, compile: str = "auto") -> Stack:
     """A stack of `count` runs that differ in their seeds and in their labels, 40 % of which are wrong."""
     dataset = ImageDataset(
         workload.name,
@@ -56,6 +56,7 @@ def make_stack(workload: Workload, count: int, method: str, device: torch.device
             "crop_padding": workload.augmentation.crop_padding,
             "flip": workload.augmentation.flip,
             "device": device.type,
+            "compile": compile,
         }
     )
     configs = [base.replace({"seed": seed, "noise_seed": seed}) for seed in range(count)]
@@ -84,7 +85,7 @@ def measure(workload: Workload, count: int, form: Form | None, options: Options)
     """A row of figures for K = `count`."""
     device, size = options.device, workload.batch_size
     separate = build("fastnoise", workload, options)
-    stack = make_stack(workload, count, options.method, device)
+    stack = make_stack(workload, count, options.method, device, options.engine.compile)
     if form is not None:
         stack.network.use(form)
     sides = (separate, size), (stacked_side(stack), count * size)

@@ -51,32 +51,9 @@ def _recorded(main: Callable[[list[str]], None], words: list[str]) -> list[recor
         torch.set_num_threads(threads)  # the losses' benchmark sets them to one on a CPU
 
 
-def from_losses(words: list[str]) -> list[Figure]:
-    """The figures of benchmarks.losses, called with `words`."""
-    return [
-        Figure.of(
-            "/".join(
-                (
-                    "losses",
-                    row["loss"],
-                    f"{row['B']}x{row['C']}-{row['dtype']}",
-                    row["mode"] + ("-graph" if row["graph"] == "yes" else ""),
-                    row["side"],
-                )
-            ),
-            Spread(*(float(row[f"us_{percentile}"]) for percentile in ("p20", "p50", "p80"))),
-            "us",
-            "lower",
-            int(row["samples"]),
-            copy_share=float(row["copy_share"]),
-            counted_bytes=int(row["counted_bytes"]),
-        )
-        for row in _recorded(losses.main, words)
-    ]
-
-
 def _losses(settings: Settings) -> list[Figure]:
-    return _said(settings, from_losses(["--quick", "--seconds", "1"] if settings.quick else []))
+    rows = _recorded(losses.main, ["--quick", "--seconds", "1"] if settings.quick else [])
+    return _said(settings, [losses.figure(row) for row in rows])
 
 
 def _said(settings: Settings, figures: list[Figure]) -> list[Figure]:

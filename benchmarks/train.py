@@ -11,8 +11,10 @@ Sides, which train the same network on the same images with SGD, each on batches
     cross_entropy   the same with plain cross-entropy: what robustness costs
 
 SIDE@LOADER feeds a side from one of fastnoise's loaders (as in amp@resident, fastnoise@synthetic), which compares the
-steps alone. Sides take turns, of about `--seconds` each; batches that a loader prepared while others had their turn are
-used up before the clock starts, for as long as that takes less than a second. GPU times are taken between CUDA events.
+steps alone. Four sides more are the step of `fastnoise` with a fixed choice: uncompiled, compiled, combo_kernels and
+pdl (compiled with that one of Inductor's options). Every side has its first turn as soon as it is built; then they take
+turns, of about `--seconds` each. Batches that a loader prepared while others had their turn are used up before the
+clock starts, for as long as that takes less than a second. GPU times are taken between CUDA events.
 """
 
 import argparse
@@ -43,8 +45,19 @@ from .timing import spread
 from .workload import Workload, make_workload
 
 BASELINES = ("ordinary", "amp", "compile")
-OWN = {"fastnoise": None, "cross_entropy": "ce"}
-SIDES = (*BASELINES, *OWN)
+OWN: dict[str, dict[str, Any]] = {
+    "fastnoise": {},
+    "cross_entropy": {"method": "ce"},
+    "uncompiled": {"compile": "off"},
+    "compiled": {"compile": "on"},
+    "combo_kernels": {"compile": "on", "compile_options": "combo_kernels"},
+    "pdl": {"compile": "on", "compile_options": "pdl"},
+}
+"""Sides that are fastnoise's own step, and what each changes in `Options`: the method, fields of `engine`."""
+
+ROADS = (*BASELINES, *OWN)
+SIDES = (*BASELINES, "fastnoise", "cross_entropy")
+"""Measured where nothing else is asked for."""
 
 WARM_UP = {"cpu": 2, "cuda": 12}
 """Steps before the clock: compilation and kernel choice in the first, capture after the third."""
@@ -153,8 +166,8 @@ def fastnoise_batches(
 def build(name: str, workload: Workload, options: Options) -> Side:
     """A side, warmed up. FastnoiseError where it cannot be had here."""
     road, _, kind = name.partition("@")
-    if road not in SIDES or (kind and kind not in LOADERS):
-        named = [*SIDES, *(f"{side}@{loader}" for side in SIDES for loader in LOADERS)]
+    if road not in ROADS or (kind and kind not in LOADERS):
+        named = [*ROADS, *(f"{side}@{loader}" for side in ROADS for loader in LOADERS)]
         raise ConfigError(f"unknown side {name!r}; {nearest(name, named)}")
     on_gpu = options.device.type == "cuda"
     if on_gpu:
@@ -163,7 +176,10 @@ def build(name: str, workload: Workload, options: Options) -> Side:
         before = torch.cuda.memory_reserved(options.device)
     details: dict[str, Any] = {}
     if road in OWN:
-        call, step = fastnoise_step(workload, OWN[road] or options.method, options)
+        changes = dict(OWN[road])
+        method = changes.pop("method", options.method)
+        options = replace(options, engine=replace(options.engine, **changes))
+        call, step = fastnoise_step(workload, method, options)
         stream, loader = fastnoise_batches(
             workload, kind or options.loader, options, step.amp or torch.float32, step.method.views
         )
@@ -255,105 +271,140 @@ def _gpu_turn(side: Side, steps: int, batch_size: int) -> Turn:
     return Turn(1e3 * steps * batch_size / total, waiting / total)
 
 
+class Contest:
+    """Sides that train one workload, each measured as soon as it is built, then in turn.
+
+    Args:
+        workload, options: what all sides share.
+        say: takes lines about what is built.
+    """
+
+    def __init__(self, workload: Workload, options: Options, say: Callable[[str], None] = print):
+        self.workload, self.options, self.say = workload, options, say
+        device = options.device
+        torch.backends.cudnn.benchmark = True  # as in training: shapes are fixed, so the search for kernels pays once
+        say(
+            f"{workload.key}: {workload.source}, {len(workload.table):,} images of "
+            f"{workload.shape[1]} x {workload.shape[2]}; device {device}, {torch.get_num_threads()} torch threads"
+        )
+        dtype = choose_amp(options.engine.amp, device)[0] or torch.float32
+        counted = counting.count(
+            workload.model, workload.batch_size, workload.shape, workload.num_classes, workload.width
+        )
+        machine = counting.this_machine(device, dtype)
+        self.ceiling = counted.ceiling(machine, dtype.itemsize)
+        say(
+            f"counted: {counting.human(counted.flops_per_image, 'FLOP')} and "
+            f"{counting.human(counted.bytes_per_image(dtype.itemsize), 'B')} an image; "
+            f"{counting.human(machine.flops, 'FLOP/s')}, {counting.human(machine.bandwidth, 'B/s')} ({machine.words}): "
+            f"ceiling {self.ceiling:,.0f} images/s"
+        )
+        self.sides: dict[str, Side] = {}
+        self.turns: dict[str, list[Turn]] = {}
+        self.steps: dict[str, int] = {}
+        self.common = {
+            "source": workload.source,
+            "gflop_per_image": counted.flops_per_image / 1e9,
+            "mb_per_image": counted.bytes_per_image(dtype.itemsize) / 1e6,
+            "ceiling_images_per_s": self.ceiling,
+            "ceiling_from": machine.words,
+            "torch_threads": torch.get_num_threads(),
+        }
+
+    def enter(self, name: str) -> None:
+        """Build a side and let it have its first turn. FastnoiseError where it cannot be had here."""
+        side = build(name, self.workload, self.options)
+        try:
+            details = side.details
+            words = "; ".join(str(details[key]) for key in ("gear", "amp", "loader") if key in details)
+            self.say(f"  {name}: {words}; first step {details['first_step_s']:.2f} s")
+            once = take_turn(side, 2, self.workload.batch_size, self.options.device)
+            per_step = self.workload.batch_size / once.images_per_second
+            self.steps[name] = max(1, min(2000, round(self.options.seconds / per_step)))
+            self.turns[name] = [self._turn(name, side)]
+        except BaseException:
+            side.batches.close()  # type: ignore[attr-defined]
+            raise
+        self.sides[name] = side
+
+    def round(self) -> None:
+        """A turn of every side."""
+        for name, side in self.sides.items():
+            self.turns[name].append(self._turn(name, side))
+
+    def _turn(self, name: str, side: Side) -> Turn:
+        drain(side, self.options.device)
+        return take_turn(side, self.steps[name], self.workload.batch_size, self.options.device)
+
+    def figures(self) -> list[Figure]:
+        """Images/s of every side so far, and how many times each baseline's the sides of fastnoise reach; a ratio is of
+        the turns that both have had since the later came in."""
+        key, figures = f"train/{self.workload.key}", []
+        for name, side in self.sides.items():
+            turns = self.turns[name]
+            rates = spread([turn.images_per_second for turn in turns])
+            own = {
+                **side.details,
+                "data_wait": spread([turn.waiting for turn in turns]).median,
+                "ceiling_share": rates.median / self.ceiling,
+                "steps": self.steps[name],
+            }
+            figures.append(Figure.of(f"{key}/{name}", rates, "images/s", "higher", len(turns), **own, **self.common))
+        for ours, other in _ratios(list(self.sides)):
+            count = min(len(self.turns[ours]), len(self.turns[other]))
+            ratios = [
+                first.images_per_second / second.images_per_second
+                for first, second in zip(self.turns[ours][-count:], self.turns[other][-count:], strict=True)
+            ]
+            figures.append(Figure.of(f"{key}/{ours}:{other}", spread(ratios), "times", "higher", count))
+        return figures
+
+    def close(self) -> None:
+        """Let go of the sides and what they hold."""
+        for side in self.sides.values():
+            side.batches.close()  # type: ignore[attr-defined]
+        self.sides.clear()
+
+
 def measure(
     workload: Workload,
     options: Options,
     sides: Sequence[str] = SIDES,
     say: Callable[[str], None] = print,
-    after_round: Callable[[list[Figure]], None] = lambda figures: None,
+    keep: Callable[[list[Figure]], None] = lambda figures: None,
 ) -> list[Figure]:
     """Images/s of every side, and how many times each baseline's the first side of fastnoise reaches.
 
-    `after_round` is called after every round with the figures of the rounds so far, which someone may want who has to
-    fear that time runs out.
+    `keep` is called with the figures so far, whenever a side has had its first turn and after every further round.
     """
-    device = options.device
-    torch.backends.cudnn.benchmark = True  # as in training: shapes are fixed, so the search for kernels pays once
-    say(
-        f"{workload.key}: {workload.source}, {len(workload.table):,} images of "
-        f"{workload.shape[1]} x {workload.shape[2]}; device {device}, {torch.get_num_threads()} torch threads"
-    )
-    dtype = choose_amp(options.engine.amp, device)[0] or torch.float32
-    counted = counting.count(workload.model, workload.batch_size, workload.shape, workload.num_classes, workload.width)
-    machine = counting.this_machine(device, dtype)
-    ceiling = counted.ceiling(machine, dtype.itemsize)
-    say(
-        f"counted: {counting.human(counted.flops_per_image, 'FLOP')} and "
-        f"{counting.human(counted.bytes_per_image(dtype.itemsize), 'B')} an image; "
-        f"{counting.human(machine.flops, 'FLOP/s')}, {counting.human(machine.bandwidth, 'B/s')} ({machine.words}): "
-        f"ceiling {ceiling:,.0f} images/s"
-    )
-    built: list[Side] = []
-    turns: dict[str, list[Turn]] = {}
-    steps: dict[str, int] = {}
-    common = {
-        "source": workload.source,
-        "gflop_per_image": counted.flops_per_image / 1e9,
-        "mb_per_image": counted.bytes_per_image(dtype.itemsize) / 1e6,
-        "ceiling_images_per_s": ceiling,
-        "ceiling_from": machine.words,
-        "torch_threads": torch.get_num_threads(),
-    }
-
-    def so_far() -> list[Figure]:
-        rounds = len(turns[built[0].name]) if built else 0
-        figures = []
-        for side in built:
-            rates = spread([turn.images_per_second for turn in turns[side.name]])
-            waiting = spread([turn.waiting for turn in turns[side.name]]).median
-            own = {
-                **side.details,
-                "data_wait": waiting,
-                "ceiling_share": rates.median / ceiling,
-                "steps": steps[side.name],
-            }
-            figures.append(
-                Figure.of(f"train/{workload.key}/{side.name}", rates, "images/s", "higher", rounds, **own, **common)
-            )
-        for ours, other in _ratios([side.name for side in built]):
-            ratios = [
-                first.images_per_second / second.images_per_second
-                for first, second in zip(turns[ours], turns[other], strict=True)
-            ]
-            figures.append(Figure.of(f"train/{workload.key}/{ours}:{other}", spread(ratios), "times", "higher", rounds))
-        return figures
-
+    contest = Contest(workload, options, say)
     try:
         for name in sides:
             try:
-                built.append(build(name, workload, options))
+                contest.enter(name)
             except FastnoiseError as error:
                 if name in SIDES:
                     raise
                 say(f"  {name}: not measured: {error}")
                 continue
-            turns[name] = []
-            details = built[-1].details
-            say(f"  {name}: {'; '.join(str(details[key]) for key in ('gear', 'amp', 'loader') if key in details)}; "
-                f"first step {details['first_step_s']:.2f} s")  # fmt: skip
-        for side in built:
-            once = take_turn(side, 2, workload.batch_size, device)
-            per_step = workload.batch_size / once.images_per_second
-            steps[side.name] = max(1, min(2000, round(options.seconds / per_step)))
-        for _ in range(options.rounds):
-            for side in built:
-                drain(side, device)
-                turns[side.name].append(take_turn(side, steps[side.name], workload.batch_size, device))
-            after_round(so_far())
+            keep(contest.figures())
+        for _ in range(options.rounds - 1):
+            contest.round()
+            keep(contest.figures())
+        return contest.figures()
     finally:
-        for side in built:
-            side.batches.close()  # type: ignore[attr-defined]
-    return so_far()
+        contest.close()
 
 
 def _ratios(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Which sides are set against each other: fastnoise against all, fastnoise@LOADER against those fed alike."""
+    """Which sides are set against each other: fastnoise against all, fastnoise@LOADER against those fed alike, from
+    DALI against synthetic batches. The sides with a fixed choice are set against all but each other's loaders."""
     for ours in names:
         road, _, kind = ours.partition("@")
-        if road == "fastnoise":
+        if road in OWN and road != "cross_entropy":
             yield from ((ours, other) for other in names if other != ours and kind in ("", other.partition("@")[2]))
-    if "fastnoise@dali" in names and "fastnoise@synthetic" in names:
-        yield "fastnoise@dali", "fastnoise@synthetic"
+        if kind == "dali" and f"{road}@synthetic" in names:
+            yield ours, f"{road}@synthetic"
 
 
 def describe(figures: Sequence[Figure]) -> list[str]:

@@ -432,16 +432,17 @@ PYBIND11_MODULE(_C, m) {
         },
         "gradient"_a, "places"_a, "count"_a, "height"_a, "width"_a, "channels"_a, "images"_a);
 
-    // An address is 0 for what the rule has no use for.
+    // An address is 0 for what the rule has no use for. `knobs` [3]: update flag, momentum, strength.
     m.def(
         "fused_loss",
         [](unsigned rule, std::size_t rows, std::size_t classes, std::ptrdiff_t stride, std::uintptr_t logits,
            std::uintptr_t attention, std::uintptr_t labels, std::uintptr_t index, std::uintptr_t pair_labels,
            std::uintptr_t pair_index, std::uintptr_t share, std::uintptr_t targets, std::size_t samples,
-           std::uintptr_t given, bool update, float momentum, float strength, const py::tuple& options,
+           std::uintptr_t given, bool update, std::uintptr_t knobs, const py::tuple& options,
            std::optional<std::int64_t> ignore, std::uintptr_t loss, std::uintptr_t gradient,
-           std::uintptr_t attention_gradient, unsigned threads) {
-            require(rule < std::size(fn::kLossRules) && options.size() <= 4, "no such rule, or too many options");
+           std::uintptr_t attention_gradient, unsigned reduction, float gradient_scale, unsigned threads) {
+            require(rule < std::size(fn::kLossRules) && options.size() <= 4 && reduction <= 2,
+                    "no such rule or reduction, or too many options");
             double values[4] = {};
             for (std::size_t i = 0; i < options.size(); ++i) values[i] = options[i].cast<double>();
             const auto floats = [](std::uintptr_t address) { return reinterpret_cast<float*>(address); };
@@ -460,14 +461,16 @@ PYBIND11_MODULE(_C, m) {
                                   floats(targets),
                                   samples,
                                   floats(given),
-                                  update,
-                                  momentum,
-                                  strength,
+                                  update && knobs && floats(knobs)[0] != 0,
+                                  knobs ? floats(knobs)[1] : 1,
+                                  knobs ? floats(knobs)[2] : 0,
                                   values,
                                   labels ? ignore : std::nullopt,
                                   floats(loss),
                                   floats(gradient),
-                                  floats(attention_gradient)};
+                                  floats(attention_gradient),
+                                  static_cast<fn::Reduction>(reduction),
+                                  gradient_scale};
             const py::gil_scoped_release release;
             return fn::run_loss(job, threads);
         });

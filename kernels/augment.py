@@ -1,11 +1,11 @@
-"""A batch of training images from a table of uint8 in device memory, in one kernel: gather, crop, flip, normalise, cut
+"""Batches of training images from a table of uint8 in device memory, in one kernel: gather, crop, flip, normalise, cut
 out, cast, channels last.
 
-Nothing is drawn here: which sample stands where, and how it is augmented, is a table of the whole epoch, so that a
-batch takes one launch and nothing from the host. A program makes BLOCK consecutive numbers of one image. Its stores are
-vectors; its loads are single bytes, since crop and flip put them at any alignment, but those of a warp lie in a line or
-two of the cache. Sizes are constexpr, so that divisions by them are multiplications and the stores' mask and alignment
-are known.
+Nothing is drawn here: which sample stands where, and how it is augmented, is a table of the whole epoch, so that any
+number of batches takes one launch and nothing from the host. A program makes BLOCK consecutive numbers of one image.
+Its stores are vectors; its loads are single bytes, since crop and flip put them at any alignment, but those of a warp
+lie in a line or two of the cache. Sizes are constexpr, so that divisions by them are multiplications and the stores'
+mask and alignment are known.
 """
 
 import torch
@@ -16,17 +16,23 @@ from torch import Tensor
 MAX_BLOCK = 1024
 """Numbers per program: 8 per thread of 4 warps. A batch of 128 images of 32 x 32 x 3 is 384 programs."""
 
+ALIGNMENT = 512
+"""Bytes: every batch begins at a multiple of it, as a tensor of its own would. Kernels are compiled for the alignment
+of their tensors, and cuDNN chooses by it."""
 
-@triton.jit(do_not_specialize=["first", "batch", "length"])
+
+@triton.jit(do_not_specialize=["first", "batch", "rows", "units", "length"])
 def augment_images(
     images_NHWC,
     index_M,
     draws_VMD,
     mean_C,
     scale_C,
-    out_RHWC,
+    out,
     first,
     batch,
+    rows,
+    units,
     length,
     H: tl.constexpr,
     W: tl.constexpr,
@@ -34,10 +40,15 @@ def augment_images(
     D: tl.constexpr,
     CUTOUT: tl.constexpr,
     BLOCK: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
-    """Row v * batch + b of the output is view v of the sample at position first + b of the epoch."""
-    row = tl.program_id(0)
-    position = first + row % batch
+    """Row v * batch + b of the output's batch k is view v of the sample at position first + k * batch + b of the epoch.
+
+    A batch has `rows` of them and begins `units` UNITs after the one before.
+    """
+    number = tl.program_id(0) // rows
+    row = tl.program_id(0) % rows
+    position = first + number * batch + row % batch
     element = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = element % C
     x = element // C % W
@@ -60,14 +71,20 @@ def augment_images(
         down = y - tl.load(draws_VMD + draw * D + 3)
         right = x - tl.load(draws_VMD + draw * D + 4)
         value = tl.where((down >= 0) & (down < CUTOUT) & (right >= 0) & (right < CUTOUT), 0.0, value)
-    value = value.to(out_RHWC.dtype.element_ty)
-    tl.store(out_RHWC + row.to(tl.int64) * (H * W * C) + element, value, mask=element < H * W * C)
+    value = value.to(out.dtype.element_ty)
+    place = number.to(tl.int64) * units * UNIT + row.to(tl.int64) * (H * W * C)
+    tl.store(out + place + element, value, mask=element < H * W * C)
 
 
 def geometry(numbers: int) -> tuple[int, int]:
     """Block and warps for images of H * W * C numbers."""
     block = min(MAX_BLOCK, max(32, triton.next_power_of_2(numbers)))
     return block, max(1, block // 256)
+
+
+def bytes_of(rows: int, numbers: int, dtype: torch.dtype) -> int:
+    """Memory that a batch of `rows` images of `numbers` values takes: up to where the next one may begin."""
+    return -(-rows * numbers * dtype.itemsize // ALIGNMENT) * ALIGNMENT
 
 
 def launch(
@@ -79,14 +96,14 @@ def launch(
     *,
     first: int,
     last: int,
+    batch: int,
     views: int = 1,
     cutout: int = 0,
     dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Make the batch of the epoch's positions first..last - 1 on the current device and stream.
+) -> tuple[Tensor, ...]:
+    """Make the batches of the epoch's positions first..last - 1 on the current device and stream.
 
-    A plain launch: loaders run outside autograd and compiled code, so there is nothing for a dispatcher to do, and its
-    5 to 20 us would be several times what the kernel takes.
+    A plain launch: loaders run outside autograd and compiled code, so there is nothing for a dispatcher to do.
 
     Args:
         images: uint8 [N, H, W, C], contiguous.
@@ -94,32 +111,40 @@ def launch(
         draws: [views, M, 5] int32, contiguous: row and column in the image where the crop begins (what lies outside is
             0), 1 to mirror the crop, and row and column of the result where the cutout begins.
         mean, scale: [C] float32, of pixels 0..255: an image is (pixel - mean) * scale.
+        batch: samples in each batch, of which first..last - 1 holds a whole number.
         cutout: side of the square set to 0; 0 for none.
         dtype: float32, float16 or bfloat16.
 
     Returns:
-        [views * (last - first), C, H, W] in channels_last memory format, a new tensor: view by view.
+        Each batch, [views * batch, C, H, W] in channels_last memory format: view by view. They share new memory, which
+        is free again when the last of them is.
     """
     _, height, width, channels = images.shape
-    out = torch.empty((views * (last - first), height, width, channels), dtype=dtype, device=images.device)
-    if len(out):
-        block, num_warps = geometry(height * width * channels)
-        augment_images[(len(out), triton.cdiv(height * width * channels, block))](
-            images,
-            index,
-            draws,
-            mean,
-            scale,
-            out,
-            first,
-            last - first,
-            len(index),
-            H=height,
-            W=width,
-            C=channels,
-            D=0 if draws is None else draws.shape[2],
-            CUTOUT=cutout,
-            BLOCK=block,
-            num_warps=num_warps,
-        )
-    return out.permute(0, 3, 1, 2)
+    numbers, rows, count = height * width * channels, views * batch, (last - first) // batch
+    unit = ALIGNMENT // dtype.itemsize
+    units = bytes_of(rows, numbers, dtype) // ALIGNMENT
+    out = torch.empty(count * units * unit, dtype=dtype, device=images.device)
+    block, num_warps = geometry(numbers)
+    augment_images[(count * rows, triton.cdiv(numbers, block))](
+        images,
+        index,
+        draws,
+        mean,
+        scale,
+        out,
+        first,
+        batch,
+        rows,
+        units,
+        len(index),
+        H=height,
+        W=width,
+        C=channels,
+        D=0 if draws is None else draws.shape[2],
+        CUTOUT=cutout,
+        BLOCK=block,
+        UNIT=unit,
+        num_warps=num_warps,
+    )
+    form = (count, rows, channels, height, width)
+    return out.as_strided(form, (units * unit, numbers, 1, width * channels, channels)).unbind()

@@ -25,8 +25,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .counters import counter
 from .rounding import round_stochastically, row_key
-from .rules import Rule, log1p
+from .rules import Rule, exp, log1p, reciprocal
 
 MAX_BLOCK = 2048
 """The longest row, padded to a power of two, that is held in registers, and the columns per stretch of a longer one.
@@ -36,9 +37,9 @@ stretches of 4096 ELR's loops spill."""
 
 @triton.jit
 def load_logits(logits_BC, row, column, mask, C: tl.constexpr, MATH: tl.constexpr):
-    """Logits of at least -1e30: as good as -inf, for padding and masked classes, and spares inf - inf."""
-    logits = tl.load(logits_BC + row * C + column, mask=mask & (column < C), other=0.0).to(MATH)
-    return tl.where((column < C) & ~(logits < -1e30), logits, -1e30)
+    """Logits of at least -1e30: as good as -inf, for padding and masked classes, and spares inf - inf. NaN stays."""
+    logits = tl.load(logits_BC + row * C + column, mask=mask & (column < C), other=float("-inf")).to(MATH)
+    return tl.maximum(logits, -1e30, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -55,58 +56,47 @@ def load_target(targets_NC, target_row, pair_row, share, column, valid, C: tl.co
 
 
 @triton.jit
-def load_softmax(logits_BC, row, column, in_batch, highest, top, rest_power, C: tl.constexpr, MATH: tl.constexpr):
-    """Of some columns: probabilities, their logarithms, one minus them, and which is the top class.
+def load_softmax(logits_BC, row, column, in_batch, softmax, C: tl.constexpr, MATH: tl.constexpr):
+    """Powers of some columns relative to the highest, probabilities and their logarithms.
 
     log p = (z - max) - log sum: the first difference is exact where it is small, unlike z - (max + log sum).
     """
+    highest, inverse, log_total = softmax
     shifted = load_logits(logits_BC, row, column, in_batch, C, MATH) - highest
-    inverse = 1.0 / (1.0 + rest_power)
-    probs = tl.exp(shifted) * inverse
-    is_top = column == top
-    return probs, shifted - log1p(rest_power), tl.where(is_top, rest_power * inverse, 1.0 - probs), is_top
+    powers = exp(shifted)
+    return powers, powers * inverse, shifted - log_total
 
 
 @triton.jit
-def label_share(column, label, pair_label, share):
-    """The label's one-hot, or that of a pair of labels."""
-    shared = tl.where(column == label, share, 0.0)
+def at_labels(column, label, pair_label, first, second):
+    """`first` in the label's column, plus `second` in the pair's."""
+    shared = tl.where(column == label, first, 0.0)
     if pair_label is not None:
-        shared += tl.where(column == pair_label, 1.0 - share, 0.0)
+        shared += tl.where(column == pair_label, second, 0.0)
     return shared
 
 
 @triton.jit
-def of_columns(
-    logits_BC,
-    targets_NC,
-    rows,
-    softmax,
-    pair_row,
-    pair_label,
-    part,
+def of_classes(
+    probs,
+    log_probs,
+    complement,
+    is_top,
+    target,
+    shared,
+    row_values,
     anchor,
-    column,
     UPDATE: tl.constexpr,
     KEPT: tl.constexpr,
     TERMS: tl.constexpr,
     OPTIONS: tl.constexpr,
-    C: tl.constexpr,
-    MATH: tl.constexpr,
 ):
-    """Of some columns: probabilities, one minus them, which is the top class, the labels' shares, the updated target,
-    what that has kept of the earlier one, and the rule's three terms.
+    """Of some classes: the updated target, what that has kept of the earlier one, and the rule's three terms.
 
-    `part` is the first label's share; `anchor`, for rules with KEPT, the top class's probability, target and kept part,
-    and None where these are asked for. Values per row come as tuples, which in Triton cannot hold None.
+    `anchor`, for rules with KEPT, is the top class's probability, target and kept part over probability; None is for
+    the top class itself.
     """
-    row, in_batch, valid, target_row, share, label, total, momentum, attention = rows
-    highest, top, rest_power = softmax
-    probs, log_probs, complement, is_top = load_softmax(
-        logits_BC, row, column, in_batch, highest, top, rest_power, C, MATH
-    )
-    target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
-    shared = label_share(column, label, pair_label, part)
+    total, momentum, attention = row_values
     kept = 0.0
     if KEPT is not None:
         kept = KEPT(target, probs, total, shared, momentum, OPTIONS)
@@ -118,14 +108,54 @@ def of_columns(
     if TERMS is not None:
         if KEPT is None:
             term0, term1, slope = TERMS(probs, log_probs, complement, target, shared, is_top, total, attention, OPTIONS)
-        elif anchor is not None:
-            top_probs, top_target, top_kept = anchor
-            excess = tl.where(is_top, 0.0, kept - (top_kept / top_probs) * probs)
+        elif anchor is None:
+            term0, term1, slope = TERMS(probs, log_probs, target, 0.0, probs, target, attention, OPTIONS)
+        else:
+            top_probs, top_target, top_ratio = anchor
+            excess = kept - top_ratio * probs
             term0, term1, slope = TERMS(probs, log_probs, target, excess, top_probs, top_target, attention, OPTIONS)
-    return probs, complement, is_top, shared, target, kept, term0, term1, slope
+    return target, kept, term0, term1, slope
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_samples"])
+@triton.jit
+def add2(a0, a1, b0, b1):
+    return a0 + b0, a1 + b1
+
+
+@triton.jit
+def add3(a0, a1, a2, b0, b1, b2):
+    return a0 + b0, a1 + b1, a2 + b2
+
+
+@triton.jit
+def fold(partial, partials_P, arrivals, loss, loss_scale, LANES: tl.constexpr):
+    """Write loss_scale times the sum of all programs' partial sums: done by the program that comes last, and nobody
+    waits for it.
+
+    It adds the partial sums in the order of the programs, whichever came last, so that equal batches yield equal bits.
+    One thread stores the partial sum and counts it: what it releases is visible to whoever counts later. The counter is
+    0 before each launch, since the last program leaves it so. Partial sums are read in fours, so that the last thread's
+    are filled up with zeros.
+    """
+    num_programs = tl.num_programs(0)
+    tl.store(partials_P + tl.program_id(0), partial)
+    if tl.program_id(0) == num_programs - 1:
+        for number in tl.static_range(3):
+            tl.store(partials_P + num_programs + number, 0.0)
+    if tl.atomic_add(arrivals, 1, sem="acq_rel") == num_programs - 1:
+        filled = (num_programs + 3) // 4 * 4
+        lane = tl.arange(0, LANES)
+        sums = tl.zeros([LANES], tl.float32)
+        for start in range(0, num_programs, 4 * LANES):
+            # Past the first-level cache, which other multiprocessors' stores don't reach.
+            for stretch in tl.static_range(4):
+                program = start + stretch * LANES + lane
+                sums += tl.load(partials_P + program, mask=program < filled, other=0.0, cache_modifier=".cg")
+        tl.store(loss, tl.sum(sums, axis=0) * loss_scale)
+        tl.store(arrivals, 0)
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_samples", "loss_scale", "gradient_scale"])
 def fused_rows(
     logits_BC,
     labels_B,
@@ -137,14 +167,20 @@ def fused_rows(
     targets_NC,
     visits_N,
     knobs_3,
-    loss_B,
-    dlogits_BC,
-    dattention_B,
+    loss,
+    gradient,
+    partials_P,
+    arrivals,
     num_rows,
     num_samples,
+    loss_scale,
+    gradient_scale,
     C: tl.constexpr,
     PREPARE: tl.constexpr,
     PREPARE_MAX: tl.constexpr,
+    PREPARE_FIRST: tl.constexpr,
+    LINEAR: tl.constexpr,
+    UNITE: tl.constexpr,
     UPDATE: tl.constexpr,
     KEPT: tl.constexpr,
     GATE: tl.constexpr,
@@ -160,70 +196,90 @@ def fused_rows(
     SEED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """ROWS rows per program. A tensor that the rule has no use for is None.
+
+    `loss` is [B], or with `partials_P` the one sum of all rows, times loss_scale. `gradient` is [B, C], followed by [B]
+    of the attention's where that is given; all of it is multiplied by gradient_scale before it is rounded.
 
     A label or index out of range makes that row invalid: nothing is read or written through it, and its loss and
     gradient become NaN, which reports it without a device sync. A row whose label is IGNORE has loss and gradient 0.
     """
     MATH: tl.constexpr = tl.float64 if C <= 4 else tl.float32
-    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    # What there is one of per row is loaded as [ROWS] (_R): as [ROWS, 1] a thread loads it once per column it holds.
+    row_R = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = row_R[:, None]
     lane = tl.arange(0, BLOCK)[None, :]
-    in_batch = row < num_rows
-    valid = in_batch
-    fill = float("nan")
-    label = row
+    in_batch_R = row_R < num_rows
+    in_batch = in_batch_R[:, None]
+    valid_R = in_batch_R
+    ignored = None
+    label = -1  # in no column
     if labels_B is not None:
-        label = tl.load(labels_B + row, mask=in_batch, other=-1)
-        valid = valid & (label >= 0) & (label < C)
+        label_R = tl.load(labels_B + row_R, mask=in_batch_R, other=-1)
+        valid_R = valid_R & (label_R >= 0) & (label_R < C)
         if IGNORE is not None:
-            valid = valid & (label != IGNORE)
-            fill = tl.where(label == IGNORE, 0.0, fill)
-    target_row = row
-    momentum = 1.0
-    strength = 0.0
+            ignored = (label_R == IGNORE)[:, None]
+            valid_R = valid_R & (label_R != IGNORE)
+        label_R = label_R.to(tl.int32)
+        label = label_R[:, None]
+    target_row_R = row_R
+    if index_B is not None:
+        sample_R = tl.load(index_B + row_R, mask=in_batch_R, other=-1)
+        target_row_R = sample_R
+        valid_R = valid_R & (sample_R >= 0)
+        if WORLD > 1:
+            target_row_R = sample_R // WORLD
+            valid_R = valid_R & (sample_R % WORLD == RANK)
+        valid_R = valid_R & (target_row_R < num_samples)
+        if visits_N is not None:
+            visit_R = tl.load(visits_N + target_row_R, mask=valid_R, other=0)
+            key = row_key(sample_R, visit_R, SEED)[:, None]
+    visiting_R = valid_R
+    pair_label = None
+    pair_row = None
+    pair_row_R = None
+    share_R = 1.0
+    share = 1.0
+    if pair_labels_B is not None:
+        pair_label_R = tl.load(pair_labels_B + row_R, mask=in_batch_R, other=-1)
+        pair_row_R = tl.load(pair_index_B + row_R, mask=in_batch_R, other=-1)
+        valid_R = valid_R & (pair_label_R >= 0) & (pair_label_R < C) & (pair_row_R >= 0)
+        if WORLD > 1:
+            valid_R = valid_R & (pair_row_R % WORLD == RANK)
+            pair_row_R = pair_row_R // WORLD
+        valid_R = valid_R & (pair_row_R < num_samples)
+        pair_label_R = pair_label_R.to(tl.int32)
+        pair_label = pair_label_R[:, None]
+        pair_row = pair_row_R[:, None]
+        share_R = tl.load(share_B + row_R, mask=in_batch_R, other=1.0).to(MATH)
+        share = share_R[:, None]
+    valid = valid_R[:, None]
+    target_row = target_row_R[:, None]
     attention = 0.0
     if attention_B is not None:
-        attention = tl.load(attention_B + row, mask=in_batch, other=0.0).to(MATH)
-    if index_B is not None:
-        sample = tl.load(index_B + row, mask=in_batch, other=-1)
-        target_row = sample
-        valid = valid & (sample >= 0)
-        if WORLD > 1:
-            target_row = sample // WORLD
-            valid = valid & (sample % WORLD == RANK)
-        valid = valid & (target_row < num_samples)
-        if visits_N is not None:
-            visit = tl.load(visits_N + target_row, mask=valid, other=0)
-            key = row_key(sample, visit, SEED)
+        attention = tl.load(attention_B + row_R, mask=in_batch_R, other=0.0).to(MATH)[:, None]
+    strength = 0.0
     if knobs_3 is not None:
         strength = tl.load(knobs_3 + 2).to(MATH)
+    momentum = 1.0
     if UPDATE is not None:
-        visiting = tl.where(valid, tl.load(knobs_3), 0.0) != 0
+        visiting = tl.where(visiting_R, tl.load(knobs_3), 0.0)[:, None] != 0
         if not STORE:
             visiting = valid & (row < 0)
         updating = visiting
         if GATE is not None:
             updating = visiting & GATE(attention, OPTIONS)
         momentum = tl.where(updating, tl.load(knobs_3 + 1).to(MATH), 1.0)
-    pair_label = None
-    pair_row = None
-    share = 1.0
-    if pair_labels_B is not None:
-        pair_label = tl.load(pair_labels_B + row, mask=in_batch, other=-1)
-        pair_row = tl.load(pair_index_B + row, mask=in_batch, other=-1)
-        valid = valid & (pair_label >= 0) & (pair_label < C) & (pair_row >= 0)
-        if WORLD > 1:
-            valid = valid & (pair_row % WORLD == RANK)
-            pair_row = pair_row // WORLD
-        valid = valid & (pair_row < num_samples)
-        share = tl.load(share_B + row, mask=in_batch, other=1.0).to(MATH)
 
+    lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
     if C <= BLOCK:
         logits = load_logits(logits_BC, row, lane, in_batch, C, MATH)
         highest = tl.max(logits, axis=1, keep_dims=True)
-        top = tl.min(tl.where(logits == highest, lane, C), axis=1, keep_dims=True)
-        rest_power = tl.sum(tl.where(lane == top, 0.0, tl.exp(logits - highest)), axis=1, keep_dims=True)
+        top_R = tl.min(tl.where(logits == highest, lane, C), axis=1)
+        top = top_R[:, None]
+        rest_power = tl.sum(tl.where(lane == top, 0.0, exp(logits - highest)), axis=1, keep_dims=True)
     else:
         # Each lane keeps its maximum, where that is, and the sum of its other powers relative to it; the lanes meet
         # once, after the loop. The first maximum is finite, so that the difference of two is never inf - inf.
@@ -231,59 +287,90 @@ def fused_rows(
         lane_power = tl.zeros([ROWS, BLOCK], MATH)
         lane_top = tl.zeros([ROWS, BLOCK], tl.int32)
         for start in range(0, C, BLOCK):
-            logits = load_logits(logits_BC, row, start + lane, in_batch, C, MATH)
-            higher = logits > lane_highest
-            change = tl.exp(-tl.abs(logits - lane_highest))
-            lane_power = tl.where(higher, (lane_power + 1.0) * change, lane_power + change)
-            lane_top = tl.where(higher, start + lane, lane_top)
-            lane_highest = tl.where(higher, logits, lane_highest)
-        highest = tl.max(lane_highest, axis=1, keep_dims=True)
-        top = tl.min(tl.where(lane_highest == highest, lane_top, C), axis=1, keep_dims=True)
-        others = lane_power + tl.where(lane_top == top, 0.0, 1.0)
-        rest_power = tl.sum(others * tl.exp(lane_highest - highest), axis=1, keep_dims=True)
-
-    softmax = highest, top, rest_power
-    total = 0.0
-    if PREPARE is not None:
-        lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
-        for start in range(0, C, BLOCK):
             column = start + lane
-            probs, log_probs, complement, is_top = load_softmax(
-                logits_BC, row, column, in_batch, highest, top, rest_power, C, MATH
-            )
-            target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
-            element = PREPARE(probs, log_probs, target, OPTIONS)
-            if PREPARE_MAX:
-                lane_total = tl.maximum(lane_total, tl.where(column < C, element, -3.4028234e38))
-            else:
-                lane_total += tl.where(column < C, element, 0.0)
+            logits = load_logits(logits_BC, row, column, in_batch, C, MATH)
+            higher = logits > lane_highest
+            change = exp(-tl.abs(logits - lane_highest))
+            lane_power = tl.where(higher, (lane_power + 1.0) * change, lane_power + change)
+            lane_top = tl.where(higher, column, lane_top)
+            lane_highest = tl.where(higher, logits, lane_highest)
+            if PREPARE_FIRST:
+                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                element = PREPARE(0.0, logits, target, OPTIONS)
+                if PREPARE_MAX:
+                    lane_total = tl.maximum(lane_total, tl.where(column < C, element, -3.4028234e38))
+                else:
+                    lane_total += tl.where(column < C, element, 0.0)
+        highest = tl.max(lane_highest, axis=1, keep_dims=True)
+        top_R = tl.min(tl.where(lane_highest == highest, lane_top, C), axis=1)
+        top = top_R[:, None]
+        others = lane_power + tl.where(lane_top == top, 0.0, 1.0)
+        rest_power = tl.sum(others * exp(lane_highest - highest), axis=1, keep_dims=True)
+
+    # A NaN among the logits is in the sum of powers, +inf is their maximum.
+    finite = highest + rest_power < float("inf")
+    if attention_B is not None:
+        finite = finite & (attention < float("inf"))
+    inverse = reciprocal(1.0 + rest_power)
+    top_complement = rest_power * inverse
+    log_total = log1p(rest_power)
+    softmax = highest, inverse, log_total
+    total = 0.0
+    united: tl.constexpr = LINEAR is not None and C > BLOCK
+    if PREPARE is not None:
+        if C <= BLOCK or not PREPARE_FIRST:
+            lane_a = tl.zeros([ROWS, BLOCK], MATH)
+            lane_b = tl.zeros([ROWS, BLOCK], MATH)
+            lane_c = tl.zeros([ROWS, BLOCK], MATH)
+            lane_d = tl.zeros([ROWS, BLOCK], MATH)
+            for start in range(0, C, BLOCK):
+                column = start + lane
+                _powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
+                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                element = PREPARE(probs, log_probs, target, OPTIONS)
+                element = tl.where(column < C, element, -3.4028234e38 if PREPARE_MAX else 0.0)
+                if C <= BLOCK:
+                    lane_total = element
+                elif PREPARE_MAX:
+                    lane_total = tl.maximum(lane_total, element)
+                else:
+                    lane_total += element
+                if united:
+                    a, b, c, d = LINEAR(probs, target, OPTIONS)
+                    other = (column < C) & (column != top)
+                    lane_a += tl.where(other, a, 0.0)
+                    lane_b += tl.where(other, b, 0.0)
+                    lane_c += tl.where(other, c, 0.0)
+                    lane_d += tl.where(other, d, 0.0)
         if PREPARE_MAX:
             total = tl.max(lane_total, axis=1, keep_dims=True)
+            if PREPARE_FIRST and C > BLOCK:  # of logits until now
+                total = total - highest - log_total
         else:
             total = tl.sum(lane_total, axis=1, keep_dims=True)
 
-    rows = row, in_batch, valid, target_row, share, label, total, momentum, attention
+    row_values = total, momentum, attention
     anchor = None
     own_share = share
     if FINISH is not None:
-        log_total = log1p(rest_power)
         label_log_prob = 0.0
         label_complement = 1.0
         label_top = 0.0  # the top class's share of the label, and what the other classes have of it
         label_rest = 1.0
         if labels_B is not None:
-            label_log_prob = load_logits(logits_BC, row, label, valid, C, MATH) - highest - log_total
-            rest = rest_power / (1.0 + rest_power)
-            label_complement = tl.where(label == top, rest, 1.0 - tl.exp(label_log_prob))
+            label_logit = load_logits(logits_BC, row_R, label_R, valid_R, C, MATH)[:, None]
+            label_log_prob = label_logit - highest - log_total
+            label_complement = tl.where(label == top, top_complement, 1.0 - exp(label_log_prob))
             label_top = tl.where(label == top, 1.0, 0.0)
             label_rest = 1.0 - label_top
         if pair_labels_B is not None:
             if BLEND is not None:
-                own = load_target(targets_NC, target_row, pair_row, share, label, valid, C, MATH)
-                other = load_target(targets_NC, target_row, pair_row, share, pair_label, valid, C, MATH)
-                own_share = BLEND(share, own, other, OPTIONS)
-            pair_log_prob = load_logits(logits_BC, row, pair_label, valid, C, MATH) - highest - log_total
-            pair_complement = tl.where(pair_label == top, rest, 1.0 - tl.exp(pair_log_prob))
+                own = load_target(targets_NC, target_row_R, pair_row_R, share_R, label_R, valid_R, C, MATH)
+                other = load_target(targets_NC, target_row_R, pair_row_R, share_R, pair_label_R, valid_R, C, MATH)
+                own_share = BLEND(share, own[:, None], other[:, None], OPTIONS)
+            pair_logit = load_logits(logits_BC, row_R, pair_label_R, valid_R, C, MATH)[:, None]
+            pair_log_prob = pair_logit - highest - log_total
+            pair_complement = tl.where(pair_label == top, top_complement, 1.0 - exp(pair_log_prob))
             label_log_prob = own_share * label_log_prob + (1.0 - own_share) * pair_log_prob
             label_complement = own_share * label_complement + (1.0 - own_share) * pair_complement
             pair_top = tl.where(pair_label == top, 1.0 - own_share, 0.0)
@@ -295,117 +382,173 @@ def fused_rows(
         slope_top = 0.0
         slope_rest = 0.0
         if TERMS is not None:
-            top_probs, _rest, _always, _label, top_target, top_kept, _top0, _top1, slope_top = of_columns(
-                logits_BC,
-                targets_NC,
-                rows,
-                softmax,
-                pair_row,
-                pair_label,
-                own_share,
+            # The top class's terms are formed once per row: what the loops yield for its column is left out.
+            top_target = 0.0
+            if targets_NC is not None:
+                top_target = load_target(targets_NC, target_row_R, pair_row_R, share_R, top_R, valid_R, C, MATH)[
+                    :, None
+                ]
+            top_target, top_kept, top0, top1, slope_top = of_classes(
+                inverse,
+                -log_total,
+                top_complement,
+                tl.full([ROWS, 1], True, tl.int1),
+                top_target,
+                at_labels(top, label, pair_label, own_share, 1.0 - own_share),
+                row_values,
                 anchor,
-                top,
                 UPDATE,
                 KEPT,
                 TERMS,
                 OPTIONS,
-                C,
-                MATH,
             )
-            anchor = top_probs, top_target, top_kept
-            lane0 = tl.zeros([ROWS, BLOCK], MATH)
-            lane1 = tl.zeros([ROWS, BLOCK], MATH)
-            lane_slope = tl.zeros([ROWS, BLOCK], MATH)
-            for start in range(0, C, BLOCK):
-                column = start + lane
-                _probs, _complement, is_top, _shared, _target, _kept, term0, term1, slope = of_columns(
-                    logits_BC,
-                    targets_NC,
-                    rows,
-                    softmax,
-                    pair_row,
-                    pair_label,
-                    own_share,
-                    anchor,
-                    column,
-                    UPDATE,
-                    KEPT,
-                    TERMS,
-                    OPTIONS,
-                    C,
-                    MATH,
-                )
-                lane0 += tl.where(column < C, term0, 0.0)
-                lane1 += tl.where(column < C, term1, 0.0)
-                lane_slope += tl.where((column < C) & ~is_top, slope, 0.0)
-            if NUM_SUMS > 0:
-                sum0 = tl.sum(lane0, axis=1, keep_dims=True)
-            if NUM_SUMS > 1:
-                sum1 = tl.sum(lane1, axis=1, keep_dims=True)
-            slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
+            anchor = inverse, top_target, top_kept * (1.0 + rest_power)
+            if united:
+                sums_a, sums_b = tl.reduce((lane_a, lane_b), 1, add2, keep_dims=True)
+                sums_c, sums_d = tl.reduce((lane_c, lane_d), 1, add2, keep_dims=True)
+                sum0, sum1, slope_rest = UNITE(sums_a, sums_b, sums_c, sums_d, total, momentum, OPTIONS)
+            else:
+                lane0 = tl.zeros([ROWS, BLOCK], MATH)
+                lane1 = tl.zeros([ROWS, BLOCK], MATH)
+                lane_slope = tl.zeros([ROWS, BLOCK], MATH)
+                for start in range(0, C, BLOCK):
+                    column = start + lane
+                    _powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
+                    target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                    _target, _kept, term0, term1, slope = of_classes(
+                        probs,
+                        log_probs,
+                        1.0 - probs,
+                        tl.full([ROWS, BLOCK], False, tl.int1),
+                        target,
+                        at_labels(column, label, pair_label, own_share, 1.0 - own_share),
+                        row_values,
+                        anchor,
+                        UPDATE,
+                        KEPT,
+                        TERMS,
+                        OPTIONS,
+                    )
+                    other = (column < C) & (column != top)
+                    if C <= BLOCK:
+                        lane0 = tl.where(other, term0, 0.0)
+                        lane1 = tl.where(other, term1, 0.0)
+                        lane_slope = tl.where(other, slope, 0.0)
+                    else:
+                        lane0 += tl.where(other, term0, 0.0)
+                        lane1 += tl.where(other, term1, 0.0)
+                        lane_slope += tl.where(other, slope, 0.0)
+                if NUM_SUMS == 0:
+                    slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
+                elif NUM_SUMS == 1:
+                    sum0, slope_rest = tl.reduce((lane0, lane_slope), 1, add2, keep_dims=True)
+                else:
+                    sum0, sum1, slope_rest = tl.reduce((lane0, lane1, lane_slope), 1, add3, keep_dims=True)
+            sum0 += top0
+            sum1 += top1
 
-        loss, dattention, label_scale, row_scale = FINISH(
+        row_loss, dattention, label_scale, row_scale = FINISH(
             label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS
         )
-        fall_top = label_scale * label_top + row_scale * slope_top
-        fall_rest = label_scale * label_rest + row_scale * slope_rest
+        scale = tl.where(valid & finite, gradient_scale, float("nan"))
+        if TERMS is not None or pair_labels_B is not None:
+            fall_top = label_scale * label_top + row_scale * slope_top
+            fall_rest = label_scale * label_rest + row_scale * slope_rest
+            fall_all = fall_top + fall_rest
+            top_gradient = inverse * fall_rest - top_complement * fall_top
+            first_fall = label_scale * own_share
+            second_fall = label_scale - first_fall
+        else:
+            power_gradient = inverse * label_scale * scale
+            label_gradient = -1.0 * label_complement * label_scale * scale
 
     # All stores come last: a load is not merged with an equal one across a store, and targets that are recomputed until
     # they are stored are not read by one thread after another has written them.
     for start in range(0, C, BLOCK):
         column = start + lane
-        probs, complement, is_top, shared, target, _kept, _term0, _term1, slope = of_columns(
-            logits_BC,
-            targets_NC,
-            rows,
-            softmax,
-            pair_row,
-            pair_label,
-            own_share,
+        powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
+        target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+        shared = at_labels(column, label, pair_label, own_share, 1.0 - own_share)
+        target, _kept, _term0, _term1, slope = of_classes(
+            probs,
+            log_probs,
+            1.0 - probs,
+            tl.full([ROWS, BLOCK], False, tl.int1),
+            target,
+            shared,
+            row_values,
             anchor,
-            column,
             UPDATE,
             KEPT,
             TERMS,
             OPTIONS,
-            C,
-            MATH,
         )
         if UPDATE is not None:
             stored = target
             if visits_N is not None:
                 stored = round_stochastically(target.to(tl.float32), key, column, targets_NC.dtype.element_ty)
-            tl.store(targets_NC + target_row * C + column, stored, mask=updating & (column < C))
+            tl.store(targets_NC + target_row * C + column, stored, mask=updating & finite & (column < C))
         if FINISH is not None:
-            fall = label_scale * shared
-            if TERMS is not None:
-                fall += row_scale * slope
-            dlogits = tl.where(is_top, probs * fall_rest - complement * fall, probs * (fall_rest + fall_top) - fall)
-            dlogits = tl.where(valid, dlogits, fill).to(tl.float32)  # the interpreter makes no bfloat16 of float64
-            tl.store(dlogits_BC + row * C + column, dlogits, mask=in_batch & (column < C))
-    if FINISH is not None:
-        tl.store(loss_B + row, tl.where(valid, loss, fill), mask=in_batch)
-        if dattention_B is not None:
-            tl.store(dattention_B + row, tl.where(valid, dattention, fill).to(tl.float32), mask=in_batch)
+            if TERMS is not None or pair_labels_B is not None:
+                label_fall = at_labels(column, label, pair_label, first_fall, second_fall)
+                dlogits = probs * fall_all - (label_fall + row_scale * slope)
+                dlogits = tl.where(column == top, top_gradient, dlogits) * scale
+            else:
+                dlogits = tl.where(column == label, label_gradient, powers * power_gradient)
+            if IGNORE is not None:
+                dlogits = tl.where(ignored, 0.0, dlogits)
+            # The interpreter makes no bfloat16 of float64.
+            tl.store(gradient + row * C + column, dlogits.to(tl.float32), mask=in_batch & (column < C))
     if UPDATE is not None and visits_N is not None:
-        tl.store(visits_N + target_row, visit + 1, mask=visiting)
+        visited = tl.where(visiting & finite, 1, 0)
+        tl.store(visits_N + target_row_R, visit_R + 1, mask=tl.sum(visited, axis=1) > 0)
+    if FINISH is not None:
+        row_loss = tl.where(valid & finite, row_loss, float("nan"))
+        if IGNORE is not None:
+            row_loss = tl.where(ignored, 0.0, row_loss)
+        if attention_B is not None:
+            dattention *= scale
+            if IGNORE is not None:
+                dattention = tl.where(ignored, 0.0, dattention)
+            dattention_R = tl.sum(dattention, axis=1).to(tl.float32)
+            tl.store(gradient + num_rows.to(tl.int64) * C + row_R, dattention_R, mask=in_batch_R)
+        row_loss_R = tl.sum(row_loss, axis=1).to(tl.float32)
+        if partials_P is None:
+            tl.store(loss + row_R, row_loss_R, mask=in_batch_R)
+        else:
+            partial = tl.sum(tl.where(in_batch_R, row_loss_R, 0.0), axis=0)
+            fold(partial, partials_P, arrivals, loss, loss_scale, LANES)
 
 
-def geometry(num_classes: int, max_block: int = MAX_BLOCK) -> tuple[int, int, int]:
-    """Rows per program, columns per stretch and warps for rows of C columns: 8 elements per thread.
+def geometry(num_classes: int) -> tuple[int, int, int]:
+    """Rows per program, columns per stretch and warps for rows of C columns.
 
-    Small rows share a program (64 rows of up to 16 columns, 8 of up to 128); beyond 1024 columns warps are added. Rows
-    of up to 4 columns have blocks of 4, which is 2 elements per thread: 8 spill in fp64.
+    Up to 512 columns a program is one warp, which needs no barrier, with as many rows as give its threads some columns
+    each: many small programs are spread over all multiprocessors. Rows of up to 4 columns have blocks of 4, which is 2
+    elements per thread: 8 spill in fp64. Longer rows get two warps at up to 1024 columns, and so on.
     """
-    block = 4 if num_classes <= 4 else max(16, triton.next_power_of_2(num_classes))
-    if block > max_block:
-        block = max_block
-    return min(64, max(1, 1024 // block)), block, min(16, max(4, block // 256))
+    block = 4 if num_classes <= 4 else min(MAX_BLOCK, max(16, triton.next_power_of_2(num_classes)))
+    rows = {4: 16, 16: 4, 32: 4, 64: 2}.get(block, 1)
+    return rows, block, 8 if num_classes > MAX_BLOCK else max(1, block // 512)
 
 
-def max_registers(num_warps: int) -> int:
-    """Per thread, all there are. Without a bound ptxas may choose one and spill, to fit one more program."""
-    return min(255, 65536 // (32 * num_warps))
+def constants(num_classes: int, chosen: tuple[int, int, int] | None = None) -> dict[str, int | bool]:
+    """The kernel's constants and the compiler's options for a geometry, by default that of `geometry`.
+
+    Registers are bounded by what there is, since ptxas may otherwise choose a bound and spill, to fit one more program.
+    Rows that are looped over are bounded to 128, without spills, so that two programs fit.
+    """
+    rows, block, num_warps = chosen or geometry(num_classes)
+    registers = min(168 if num_warps > 1 else 255, 65536 // (32 * num_warps))
+    if block < num_classes:
+        registers = min(128, registers)
+    return {
+        "ROWS": rows,
+        "BLOCK": block,
+        "num_warps": num_warps,
+        "maxnreg": registers,
+        "enable_fp_fusion": True,
+    }
 
 
 def launch(
@@ -425,7 +568,9 @@ def launch(
     options: tuple[float, ...] = (),
     ignore_index: int | None = None,
     update: bool = True,
-    max_block: int = MAX_BLOCK,
+    reduction: str = "none",
+    gradient_scale: float = 1.0,
+    geometry: tuple[int, int, int] | None = None,
     visits: Tensor | None = None,
     rank: int = 0,
     world: int = 1,
@@ -448,14 +593,17 @@ def launch(
         options: the rule's OPTIONS.
         ignore_index: a label whose row has loss and gradient 0 and leaves its targets alone.
         update: False leaves the targets alone whatever the update flag.
-        max_block: the longest padded row held in registers.
+        reduction: "none", or "mean" or "sum" over the batch, formed by the same launch.
+        gradient_scale: what every entry of the gradient is multiplied by, in fp32, before it is rounded.
+        geometry: rows per program, columns per stretch and warps, powers of two, in place of `geometry(C)`.
         visits: [N] int32, the updates so far of each row of a half-precision table; raised in place.
         rank, world: `targets` holds the samples with index % world == rank, in row index // world.
         seed: of the stochastic rounding.
 
     Returns:
-        loss [B] float32, d loss / d logits [B, C] in the logits' dtype, and with `attention` d loss / d attention [B];
-        nothing where the rule has no loss.
+        The loss, float32: [B], or [] of a mean or sum; of no rows the mean is NaN. And its gradient in one tensor:
+        d loss / d logits [B, C] in the logits' dtype; with `attention` [B * C + B], d loss / d logits row by row and
+        then d loss / d attention, in the dtype that both promote to. Nothing where the rule has no loss.
     """
     logits = logits.contiguous()
     num_rows, num_classes = logits.shape
@@ -463,15 +611,24 @@ def launch(
         targets = soft_labels.contiguous()
     if columns is not None:
         targets, index = columns.contiguous(), labels
-    results: tuple[Tensor, ...] = ()
+    given = constants(num_classes, geometry)
+    num_programs = triton.cdiv(num_rows, given["ROWS"])
+    loss = gradient = partials = arrivals = None
     if rule.finish is not None:
-        results = (torch.empty(num_rows, dtype=torch.float32, device=logits.device), torch.empty_like(logits))
-        if attention is not None:
-            results += (torch.empty_like(attention.contiguous()),)
-    loss, dlogits, dattention, *_ = (*results, None, None, None)
-    rows, block, num_warps = geometry(num_classes, max_block)
+        if attention is None:
+            gradient = torch.empty_like(logits)
+        else:
+            dtype = torch.promote_types(logits.dtype, attention.dtype)
+            gradient = torch.empty(num_rows * num_classes + num_rows, dtype=dtype, device=logits.device)
+        shape = (num_rows,) if reduction == "none" else ()
+        loss = torch.empty(shape, dtype=torch.float32, device=logits.device)
+        if reduction != "none" and num_rows:
+            partials = torch.empty(num_programs + 3, dtype=torch.float32, device=logits.device)
+            arrivals = counter(logits.device)
+        elif reduction != "none":
+            loss.fill_(float("nan") if reduction == "mean" else 0.0)
     if num_rows:
-        fused_rows[(triton.cdiv(num_rows, rows),)](
+        fused_rows[(num_programs,)](
             logits,
             *(None if x is None else x.contiguous() for x in (labels, index, attention, pair_labels, pair_index)),
             None if share is None else share.expand(num_rows).contiguous(),
@@ -479,13 +636,19 @@ def launch(
             visits,
             knobs,
             loss,
-            dlogits,
-            dattention,
+            gradient,
+            partials,
+            arrivals,
             num_rows,
             0 if targets is None else targets.shape[0],
+            1.0 / num_rows if reduction == "mean" else 1.0,
+            float(gradient_scale),
             C=num_classes,
             PREPARE=rule.prepare,
             PREPARE_MAX=rule.prepare_max,
+            PREPARE_FIRST=rule.prepare_first,
+            LINEAR=rule.linear,
+            UNITE=rule.unite,
             UPDATE=rule.update,
             KEPT=rule.kept,
             GATE=rule.gate,
@@ -499,10 +662,7 @@ def launch(
             RANK=rank,
             WORLD=world,
             SEED=seed,
-            ROWS=rows,
-            BLOCK=block,
-            num_warps=num_warps,
-            maxnreg=max_registers(num_warps),
-            enable_fp_fusion=True,
+            LANES=128 * given["num_warps"],
+            **given,
         )
-    return results
+    return () if loss is None or gradient is None else (loss, gradient)

@@ -11,6 +11,13 @@ skeleton sums the slopes and forms the gradient without cancellation. Its parts,
 
     prepare(probs, log_probs, target, OPTIONS)
         an element, whose sum (or maximum) over the row is the `total` that the parts below get
+        of a row too long to be held in registers, `prepare_first` has it formed with the softmax, in one pass less: for
+        elements of the target alone, or with a maximum, of log_probs plus something of the target, which then gets
+        logits in place of log_probs
+    linear(probs, target, OPTIONS) and unite(a, b, c, d, total, momentum, OPTIONS)
+        optional, for long rows: four elements, target being the one stored, summed over the classes but the top one
+        together with `prepare`; and sum0, sum1 and the sum of the slopes over those classes, from the four sums. Spares
+        the pass that `terms` needs for its sums once `total` is known
     update(target, probs, total, label, momentum, OPTIONS)
         the target used from here on, and stored; with momentum 1, a row that was visited before stays as it is
     kept(target, probs, total, label, momentum, OPTIONS)
@@ -49,6 +56,9 @@ class Rule(NamedTuple):
     num_sums: int = 0
     prepare: triton.JITFunction | None = None
     prepare_max: bool = False
+    prepare_first: bool = False
+    linear: triton.JITFunction | None = None
+    unite: triton.JITFunction | None = None
     update: triton.JITFunction | None = None
     kept: triton.JITFunction | None = None
     gate: triton.JITFunction | None = None
@@ -56,15 +66,76 @@ class Rule(NamedTuple):
 
 
 @triton.jit
+def exp(x):
+    """e^x. In fp32 results below the least normal number are 0; tl.exp takes three more instructions to keep them."""
+    if x.dtype == tl.float64:
+        return tl.exp(x)
+    else:
+        return tl.exp2(x * 1.4426950408889634)
+
+
+@triton.jit
+def reciprocal(x):
+    """1 / x for x from 1e-30 to 1e30, to 1 ulp or so; a division takes twice the instructions, for all the others.
+
+    One step of Newton's on the square of the approximate 1 / sqrt(x), which is off by some 2^-21.
+    """
+    if x.dtype == tl.float64:
+        return 1.0 / x
+    else:
+        root = tl.rsqrt(x)
+        guess = root * root
+        return guess + guess * (1.0 - x * guess)
+
+
+@triton.jit
+def log_near_1(x):
+    """log(1 + x) in fp32 for x in [-1/4, 1/2], within 1.4e-7 of itself."""
+    square = x * x
+    even = (-4.54559326e-2 * square - 1.32279143e-1) * square - 1.66416913e-1
+    odd = (1.05529785e-1 * square + 1.44911006e-1) * square + 1.99887201e-1
+    tail = odd * x + (even * square - 2.50002742e-1)
+    return ((tail * x + 3.33335280e-1) * x - 0.5) * square + x
+
+
+@triton.jit
+def exponent(x):
+    """The pattern of 2^k, less that of 1, where x is 2^k times a number in [3/4, 3/2); for normal fp32 x > 0."""
+    return (x.to(tl.int32, bitcast=True) - 0x3F400000) & -0x00800000
+
+
+@triton.jit
+def log(x):
+    """log x for normal x > 0, within 2e-7 of itself; finite at 0. tl.log takes 9 more instructions, for all the others.
+
+    NaN stays NaN.
+    """
+    if x.dtype == tl.float64:
+        return tl.log(x)
+    else:
+        shift = exponent(x)
+        scale = (0x3F800000 - shift).to(tl.float32, bitcast=True)
+        return shift.to(tl.float32) * 8.2629582e-8 + log_near_1(x * scale - 1.0)
+
+
+@triton.jit
 def log1p(x):
-    """log(1 + x): the logarithm of the rounded 1 + x, corrected by how far that is from 1 + x (Kahan)."""
-    above = 1.0 + x
-    return tl.where(above == 1.0, x, tl.log(above) * (x / tl.where(above == 1.0, 1.0, above - 1.0)))
+    """log(1 + x) for x >= 0, within 1.4e-7 of itself: with 2^k near 1 + x, k log 2 + log(1 + (x 2^-k + (2^-k - 1))).
+
+    In fp64 the logarithm of the rounded 1 + x, corrected by how far that is from 1 + x (Kahan).
+    """
+    if x.dtype == tl.float64:
+        above = 1.0 + x
+        return tl.where(above == 1.0, x, tl.log(above) * (x / tl.where(above == 1.0, 1.0, above - 1.0)))
+    else:
+        shift = exponent(1.0 + x)
+        scale = (0x3F800000 - shift).to(tl.float32, bitcast=True)
+        return shift.to(tl.float32) * 8.2629582e-8 + log_near_1(x * scale + (scale - 1.0))
 
 
 @triton.jit
 def log_sigmoid(x):
-    return tl.minimum(x, 0.0) - log1p(tl.exp(-tl.abs(x)))
+    return tl.minimum(x, 0.0) - log1p(exp(-tl.abs(x)))
 
 
 @triton.jit
@@ -249,8 +320,7 @@ BOOTSTRAP_SOFT = Rule(finish=bootstrap_finish, terms=bootstrap_soft_terms, num_s
 
 @triton.jit
 def bootstrap_hard_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
-    chosen = tl.where(is_top, 1.0, 0.0)
-    return chosen * log_probs, 0.0, chosen
+    return tl.where(is_top, log_probs, 0.0), 0.0, tl.where(is_top, 1.0, 0.0)
 
 
 BOOTSTRAP_HARD = Rule(finish=bootstrap_finish, terms=bootstrap_hard_terms, num_sums=1)
@@ -282,7 +352,14 @@ def forward_finish(label_log_prob, label_complement, sum0, sum1, total, attentio
     return -total - tl.log(sum0), 0.0, 0.0, 1.0 / sum0
 
 
-FORWARD = Rule(finish=forward_finish, terms=forward_terms, num_sums=1, prepare=forward_prepare, prepare_max=True)
+FORWARD = Rule(
+    finish=forward_finish,
+    terms=forward_terms,
+    num_sums=1,
+    prepare=forward_prepare,
+    prepare_max=True,
+    prepare_first=True,
+)
 
 
 # --- elr: L = -l_y + strength * log(1 - d), d = sum_k t_k clamp(p_k). Where the clamp is inactive dp_k/dl_k = p_k, so
@@ -309,8 +386,9 @@ def elr_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
 
 @triton.jit
 def elr_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
-    gap = tl.where(is_top, (1.0 - target) + target * elr_clamp(complement), -target * elr_clamp(probs))
-    return gap, 0.0, tl.where((probs >= 1e-4) & (complement >= 1e-4), target * probs, 0.0)
+    gap = tl.where(is_top, (1.0 - target) + target * elr_clamp(complement), -1.0 * target * tl.maximum(probs, 1e-4))
+    unclamped = (probs >= 1e-4) & (~is_top | (complement >= 1e-4))  # only the top class can come near 1
+    return gap, 0.0, tl.where(unclamped, target * probs, 0.0)
 
 
 @triton.jit
@@ -321,7 +399,31 @@ def elr_finish(label_log_prob, label_complement, sum0, sum1, total, attention, s
     return -label_log_prob + strength * tl.log(gap), 0.0, 1.0, strength / gap
 
 
-ELR = Rule(finish=elr_finish, terms=elr_terms, num_sums=1, prepare=elr_prepare, update=elr_update)
+# Off the top class, with c_k = clamp(p_k) and the updated target momentum * t_k + (1 - momentum) / total * c_k.
+
+
+@triton.jit
+def elr_linear(probs, target, OPTIONS: tl.constexpr):
+    clamped = tl.maximum(probs, 1e-4)
+    free = tl.where(probs >= 1e-4, probs, 0.0)
+    return target * clamped, clamped * clamped, target * free, free * free
+
+
+@triton.jit
+def elr_unite(a, b, c, d, total, momentum, OPTIONS: tl.constexpr):
+    own = (1.0 - momentum) / total
+    return -1.0 * (momentum * a + own * b), 0.0, momentum * c + own * d
+
+
+ELR = Rule(
+    finish=elr_finish,
+    terms=elr_terms,
+    num_sums=1,
+    prepare=elr_prepare,
+    linear=elr_linear,
+    unite=elr_unite,
+    update=elr_update,
+)
 
 
 # --- elr_plus: elr on a mixup pair, L = -s l_a - (1 - s) l_b + strength * log(1 - <clamp(p), q>) with
@@ -368,7 +470,14 @@ def selc_update(target, probs, total, label, momentum, OPTIONS: tl.constexpr):
     return momentum * target + (1.0 - momentum) * probs
 
 
-SELC = Rule(finish=soft_ce_finish, terms=soft_ce_terms, num_sums=1, prepare=target_sum, update=selc_update)
+SELC = Rule(
+    finish=soft_ce_finish,
+    terms=soft_ce_terms,
+    num_sums=1,
+    prepare=target_sum,
+    prepare_first=True,
+    update=selc_update,
+)
 
 
 # --- nal: L = -sum_k t_k log s_k - strength * log tau - reverse * sum_k s_k log t_k,
@@ -376,9 +485,11 @@ SELC = Rule(finish=soft_ce_finish, terms=soft_ce_terms, num_sums=1, prepare=targ
 #     With r_k = tau p_k / s_k: ds_k/dl_k = tau p_k = s_k r_k and ds_k/dh = tau (1 - tau) (p_k - t_k) = s_k (r_k - tau).
 #     So with w_k = t_k + reverse * s_k log t_k:
 #         g_k = w_k r_k    and    dL/dh = -sum_k w_k (r_k - tau) - strength * (1 - tau).
-#     Where s_k nears underflow, the logarithms a_k and c_k of tau p_k and (1 - tau) t_k take their place:
-#     log s_k = max(a_k, c_k) + log(1 + exp(-|a_k - c_k|)) and r_k = sigmoid(a_k - c_k). Elsewhere s_k itself is more
-#     exact, as a difference of logarithms has their absolute error.
+#     Where s_k nears underflow, e^lift s_k takes its place, with lift = max(h - 20, 0): e^lift (1 - tau) is then about
+#     e^-20. The other part of it is exp(l_k + log tau + lift); where that passes e^60, lift is as much less, and what
+#     t_k has in the sum is none of its digits. Elsewhere s_k itself is more exact, as a difference of logarithms has
+#     their absolute error. Where the lifted sum still underflows, t_k and p_k are below 1e-20, and with them what class
+#     k adds to loss and gradient. The authors' code keeps s_k above 1e-16.
 #     In RNAL log t_k is at least log 1e-4, the authors' clamp, since a one-hot's log 0 would make the loss infinite.
 #     The gradient p_j sum_k g_k - g_j is small where g is nearly a multiple of p, and then cancels: at a first visit
 #     t_k = (1 - momentum) p_k but for the label, which leaves something like p_y, however small; and for small tau
@@ -392,7 +503,7 @@ SELC = Rule(finish=soft_ce_finish, terms=soft_ce_terms, num_sums=1, prepare=targ
 #     |u_j - mean u| under p. Rounding f_k = p_k (u_k - u_m) costs some 2^-24 of the mean of |u_k - u_m|, at most
 #     D (1 + 1 / p_m); rounding the terms of d_k - d_m p_k / p_m costs what a rounding of the stored target would.
 #     OPTIONS[0] (the authors' code) clamps p and tau to [1e-12, 1 - 1e-12], targets to [1e-4, 1] and s to [1e-7, 1]; a
-#     clamped value passes no gradient. In these terms: l_k >= log 1e-12, |h| <= logit(1 - 1e-12), log s_k >= log 1e-7.
+#     clamped value passes no gradient. In these terms: p_k >= 1e-12, |h| <= logit(1 - 1e-12), s_k >= 1e-7.
 #     The upper bounds of p and s cannot act: in fp32 1 - 1e-12 is 1, and s_k mixes two numbers of at most 1.
 #     OPTIONS: code, reverse, gate: only rows with tau > gate have their targets updated.
 
@@ -436,40 +547,41 @@ def nal_terms(probs, log_probs, target, excess, top_probs, top_target, attention
     reverse: tl.constexpr = OPTIONS[1]
     attention = nal_logit(attention, OPTIONS)
     tau = tl.sigmoid(attention)
-    own = log_probs
-    own_part = probs
-    if code:
-        own = tl.maximum(log_probs, -LOG_1E12)
-        own_part = tl.maximum(probs, 1e-12)
-    own += log_sigmoid(attention)
-    own_part *= tau
-    kept = log_sigmoid(-attention) + tl.log(target)
-    mix = own_part + tl.sigmoid(-attention) * target
-    difference = own - kept
-    decay = tl.exp(-tl.abs(difference))
-    large = mix > 1e-30
-    ratio = tl.where(large, own_part, tl.where(difference >= 0, 1.0, decay)) / tl.where(large, mix, 1.0 + decay)
-    log_mix = tl.where(large, 0.0, tl.maximum(own, kept)) + tl.log(tl.where(large, mix, 1.0 + decay))
-    if code:
-        unclamped = log_mix >= -LOG_1E7
-        log_mix = tl.maximum(log_mix, -LOG_1E7)
-    top_mix = tau * top_probs + tl.sigmoid(-attention) * top_target
+    rest = tl.sigmoid(-attention)
+    top_mix = tau * top_probs + rest * top_target
     top_ratio = tl.where(top_mix > 0, tau * top_probs / tl.where(top_mix > 0, top_mix, 1.0), 1.0)
+    if code:
+        own = tau * tl.maximum(probs, 1e-12)
+        mix = own + rest * target
+        log_mix = log(mix)
+        unclamped = mix >= 1e-7
+        log_mix = tl.where(unclamped, log_mix, -LOG_1E7)
+    else:
+        own = tau * probs
+        log_own = log_probs + log_sigmoid(attention)
+        most = tl.maximum(attention - 20.0, 0.0)
+        lift = tl.minimum(most, 60.0 - log_own)
+        large = own + rest * target > 1e-30
+        own = tl.where(large, own, exp(log_own + lift))
+        mix = own + tl.where(large, rest, exp(log_sigmoid(-attention) + most)) * target
+        mix = tl.maximum(mix, 1e-37, propagate_nan=tl.PropagateNan.ALL)
+        log_mix = log(mix) - tl.where(large, 0.0, lift)
+    ratio = own * reciprocal(mix)
     loss = target * log_mix
     weight = target
     slope = excess * ratio * top_ratio
     clamped_slope = -top_ratio * top_target / top_probs
     if reverse != 0:
-        log_target = tl.log(tl.maximum(target, 1e-4))
-        top_log_target = tl.log(tl.maximum(top_target, 1e-4))
-        reversed_loss = reverse * tl.exp(log_mix) * log_target
+        log_target = log(tl.maximum(target, 1e-4, propagate_nan=tl.PropagateNan.ALL))
+        top_log_target = log(tl.maximum(top_target, 1e-4, propagate_nan=tl.PropagateNan.ALL))
+        reversed_loss = reverse * exp(log_mix) * log_target
         loss += reversed_loss
         weight += reversed_loss
         slope += reverse * tau * probs * (log_target - top_log_target)
         clamped_slope -= reverse * tau * top_log_target
     if code:
         weight = tl.where(unclamped, weight, 0.0)
-        slope = tl.where(unclamped & (log_probs >= -LOG_1E12), slope, clamped_slope * probs)
+        slope = tl.where(unclamped & (probs >= 1e-12), slope, clamped_slope * probs)
     return loss, weight * (ratio - tau), slope
 
 
@@ -481,5 +593,12 @@ def nal_finish(label_log_prob, label_complement, sum0, sum1, total, attention, s
 
 
 NAL = Rule(
-    finish=nal_finish, terms=nal_terms, num_sums=2, prepare=target_sum, update=nal_update, kept=nal_kept, gate=nal_gate
+    finish=nal_finish,
+    terms=nal_terms,
+    num_sums=2,
+    prepare=target_sum,
+    prepare_first=True,
+    update=nal_update,
+    kept=nal_kept,
+    gate=nal_gate,
 )

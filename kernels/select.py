@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .row import MAX_BLOCK, geometry, load_logits
+from .row import constants, load_logits
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_samples"])
@@ -92,7 +92,7 @@ def launch(
     confidence: Tensor,
     ce: bool,
     mae: float,
-    max_block: int = MAX_BLOCK,
+    geometry: tuple[int, int, int] | None = None,
 ) -> None:
     """Record a batch on the current device.
 
@@ -105,12 +105,12 @@ def launch(
         confidence: [N] float32.
         ce: cross-entropy, else NCE + mae * (1 - p_y).
         mae: the weight of 1 - p_y.
-        max_block: the longest padded row held in registers.
+        geometry: rows per program, columns per stretch and warps, in place of `row.geometry(C)`.
     """
     num_rows, num_classes = logits.shape
-    rows, block, num_warps = geometry(num_classes, max_block)
+    given = constants(num_classes, geometry)
     if num_rows:
-        select_rows[(triton.cdiv(num_rows, rows),)](
+        select_rows[(triton.cdiv(num_rows, given["ROWS"]),)](
             logits.contiguous(),
             None if labels is None else labels.contiguous(),
             index.contiguous(),
@@ -122,7 +122,5 @@ def launch(
             C=num_classes,
             CE=ce,
             MAE=mae,
-            ROWS=rows,
-            BLOCK=block,
-            num_warps=num_warps,
+            **given,
         )

@@ -19,7 +19,8 @@ ARCHITECTURES = (80, 90, 100)  # A100, H100, B200
 def compile_ahead(
     kernel: Any, types: dict[str, str], constants: dict[str, object], arch: int, num_warps: int, **options: object
 ) -> Any:
-    """The kernel for that architecture, from aligned tensors; a parameter in neither dictionary is None."""
+    """The kernel for that architecture, from aligned tensors; a parameter given nowhere is None."""
+    constants = constants | {name: options.pop(name) for name in kernel.arg_names if name in options}
     types = dict.fromkeys(kernel.arg_names, "constexpr") | types
     constants = {name: None for name, kind in types.items() if kind == "constexpr"} | constants
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
@@ -38,12 +39,17 @@ def compile_op(
     arch: int,
     *,
     targets: str = "float32",
+    reduction: str = "none",
+    geometry: tuple[int, int, int] | None = None,
     **constants: object,
 ) -> Any:
     """The kernel of an op as `launch` would run it on that architecture, for logits and targets of these dtypes."""
     pointers = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
     logits = pointers[dtype]
-    types = {"logits_BC": logits, "loss_B": "*fp32", "dlogits_BC": logits, "num_rows": "i32", "num_samples": "i32"}
+    types = {"logits_BC": logits, "loss": "*fp32", "gradient": logits, "num_rows": "i32", "num_samples": "i32"}
+    types |= {"loss_scale": "fp32", "gradient_scale": "fp32"}
+    if reduction != "none":
+        types |= {"partials_P": "*fp32", "arrivals": "*i32"}
     for name, parameter, kind in (
         ("labels", "labels_B", "*i64"),
         ("index", "index_B", "*i64"),
@@ -53,7 +59,6 @@ def compile_op(
         ("share", "share_B", "*fp32"),
         ("knobs", "knobs_3", "*fp32"),
         ("attention", "attention_B", logits),
-        ("attention", "dattention_B", logits),
         ("targets", "targets_NC", pointers[targets]),
         ("soft_labels", "targets_NC", "*fp32"),
         ("columns", "targets_NC", "*fp32"),
@@ -63,12 +68,13 @@ def compile_op(
     if targets != "float32":
         types["visits_N"] = "*i32"
     if not op.loss:
-        del types["loss_B"], types["dlogits_BC"]
-    rows, block, num_warps = row.geometry(num_classes)
+        del types["loss"], types["gradient"]
     known = {part.upper(): value for part, value in rule._asdict().items()}
     known |= {"C": num_classes, "OPTIONS": options, "STORE": True, "RANK": 0, "WORLD": 1, "SEED": 0}
-    known |= {"ROWS": rows, "BLOCK": block} | constants
-    return compile_ahead(row.fused_rows, types, known, arch, num_warps, maxnreg=row.max_registers(num_warps))
+    known |= constants
+    given = row.constants(num_classes, geometry)
+    known["LANES"] = 128 * given["num_warps"]
+    return compile_ahead(row.fused_rows, types, known, arch, **given)
 
 
 def spilled(kernel: Any, folder: Path) -> dict[str, int]:

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastnoise.kernels import augment as kernels
 
-from fastnoise.data import Augmentation, ImageTable, make_loader
+from fastnoise.data import Augmentation, ImageTable, make_loader, resident
 
 MEAN, STD = (0.4914, 0.4822, 0.4465, 0.45), (0.2023, 0.1994, 0.2010, 0.21)
 
 
-def differences(shape: list[int], augmentation: list | None, views: int, dtype: str, repeat: bool) -> dict[str, Any]:
+def differences(
+    shape: list[int], augmentation: list | None, views: int, dtype: str, repeat: bool, at_once: int
+) -> dict[str, Any]:
+    """What differs of an epoch from its second batch on, made `at_once` batches a launch."""
     rng = np.random.default_rng(1)
     channels = shape[2]
     table = ImageTable(np.zeros(21, int), images=rng.integers(0, 256, (21, *shape), dtype=np.uint8))
@@ -37,8 +41,18 @@ def differences(shape: list[int], augmentation: list | None, views: int, dtype: 
     )
     order = rng.integers(0, 21, 33) if repeat else None
     kernel._images = torch.from_numpy(table.images)
+    numbers = shape[0] * shape[1] * shape[2]
+    resident.PART_BYTES = at_once * kernels.bytes_of(views * 5, numbers, kernel.spec.dtype)
+    launches: list[int] = []
+    launch = kernels.launch
+    kernels.launch = lambda *inputs, **words: (
+        launches.append(words["last"] - words["first"]) or launch(*inputs, **words)
+    )
     given = list(kernel._on_device(kernel.spec.plan.batches(2, 1, order)))
+    kernels.launch = launch
     found: dict[str, Any] = {"batches": len(given), "form": 0, "index": 0, "values": 0, "reference": 0}
+    found["launches"] = launches
+    found["unaligned"] = sum(images.data_ptr() % 16 + index.data_ptr() % 16 for images, index in given)
     for (images, index), (expected, expected_index), (slow, _) in zip(
         given, core.epoch(2, 1, order), reference.epoch(2, 1, order), strict=True
     ):

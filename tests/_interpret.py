@@ -19,3 +19,9 @@ def interpret(script: str, request: Any) -> Any:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def stretches(columns: int | None) -> tuple[int, int, int] | None:
+    """A geometry of stretches of so many columns, a power of two, by which longer rows are looped over; None: the
+    usual one."""
+    return None if columns is None else (max(1, 128 // columns), columns, 1)

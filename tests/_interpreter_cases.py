@@ -10,17 +10,30 @@ import warnings
 from dataclasses import asdict
 
 import torch
-from _loss_cases import batches, build, call, measure, measure_saturated
-from fastnoise.kernels import row, rules
+from _interpret import stretches
+from _loss_cases import (
+    CASES,
+    MOMENTUM,
+    STRENGTH,
+    batches,
+    build,
+    call,
+    measure,
+    measure_saturated,
+    pair_of,
+    soft_labels_of,
+    transition_of,
+)
+from fastnoise.kernels import counters, row, rules
 
 from fastnoise.ops.registry import OPS
 
 
-def use_triton(max_block: int) -> None:
+def use_triton(stretch: int | None) -> None:
     for op in OPS.values():
 
         def interpreted(*inputs: object, op=op) -> tuple[torch.Tensor, ...] | None:
-            return op.launch(row.launch, getattr(rules, op.name.upper()), inputs, max_block=max_block)
+            return op.launch(row.launch, getattr(rules, op.name.upper()), inputs, geometry=stretches(stretch))
 
         op.on_cpu = interpreted
 
@@ -44,6 +57,52 @@ def invalid_rows(rule: str) -> dict[str, object]:
     }
 
 
+def folded(rule: str, num_classes: int, num_rows: int, last_label: int | None, ignore_index: int | None) -> dict:
+    """The same batch without reduction, as a mean whose gradient is halved, and as a sum."""
+    op = OPS[CASES[rule][0]]
+    data = batches(num_classes, torch.float32, num_rows, num_rows + 1, 1)[0]
+    if last_label is not None:
+        data.labels[-1] = last_label
+    pair_labels, pair_index, share = pair_of(data.labels, data.index)
+    given = {
+        "logits": data.logits,
+        "attention": data.attention.bfloat16(),
+        "labels": data.labels,
+        "index": data.index,
+        "pair_labels": pair_labels,
+        "pair_index": pair_index,
+        "share": share,
+        "soft_labels": soft_labels_of(data.labels.clamp(max=num_classes - 1), num_classes),
+        "columns": transition_of(num_classes),
+        "knobs": torch.tensor([1.0, MOMENTUM, STRENGTH]),
+    }
+    results = []
+    for reduction, scale in (("none", 1.0), ("mean", 0.5), ("sum", 1.0)):
+        given["targets"] = torch.zeros(num_rows + 1, num_classes)
+        loss, gradient = row.launch(
+            getattr(rules, op.name.upper()),
+            **{name: given[name] for name in op.tensors},
+            options=getattr(build(rule, 2, num_classes), "form", (op, ()))[1],
+            ignore_index=ignore_index,
+            reduction=reduction,
+            gradient_scale=scale,
+        )
+        results.append((loss, gradient))
+    (losses, gradient), (mean, halved), (total, same) = results
+    return {
+        "losses": losses.tolist(),
+        "mean": mean.item(),
+        "sum": total.item(),
+        "shapes": [list(losses.shape), list(mean.shape), list(total.shape), list(gradient.shape)],
+        "dtypes": sorted({str(result.dtype) for pair in results for result in pair}),
+        "gradients": [
+            torch.equal(other.nan_to_num(7.0), (scale * gradient).nan_to_num(7.0))
+            for other, scale in ((halved, 0.5), (same, 1.0))
+        ],
+        "arrived": max(int(counter.abs().max()) for counter in counters.of_streams.values()),
+    }
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on log 0, which the rules mean
     request = json.load(sys.stdin)
@@ -51,9 +110,10 @@ if __name__ == "__main__":
     for kind, function in (("measure", lambda **case: asdict(measure(**case))), ("saturated", measure_saturated)):
         found = []
         for case in request[kind]:
-            use_triton(case.pop("max_block"))
+            use_triton(case.pop("stretch"))
             found.append(function(**case))
         results[kind] = found
-    use_triton(row.MAX_BLOCK)
+    use_triton(None)
+    results["folded"] = [folded(*case) for case in request["folded"]]
     results["invalid"] = {rule: invalid_rows(rule) for rule in request["invalid"]}
     json.dump(results, sys.stdout)

@@ -104,7 +104,7 @@ def call_reference(
     """The reference's loss per sample; writes the batch's rows of `table`."""
     op, _, function, options = CASES[rule]
     if op == "forward":
-        return function(logits, labels, transition_of(logits.shape[1]))
+        return function(logits, labels, transition_of(logits.shape[1]).to(logits.device))
     if op == "soft_ce":
         return function(logits, soft_labels_of(labels, logits.shape[1]).to(logits.dtype))
     if op == "elr_plus":
@@ -184,16 +184,17 @@ def measure(
     batch: int = 9,
     device: str = "cpu",
     wrap: Callable[[nn.Module], Callable] = lambda loss: loss,
+    exact_device: str = "cpu",
 ) -> Errors:
     """Five steps of the loss module that `build` makes, called through `wrap(module)`.
 
-    After each step the reference goes on from the table as the module has stored it, so that all inputs of a step are
-    exact on both sides.
+    After each step the reference, which computes on `exact_device`, goes on from the table as the module has stored it,
+    so that all inputs of a step are exact on both sides.
     """
     num_samples = 2 * batch + 1
     module = build(rule, num_samples, num_classes).to(device)
     loss_of = wrap(module)
-    exact_table = torch.zeros(num_samples, num_classes, dtype=torch.float64)
+    exact_table = torch.zeros(num_samples, num_classes, dtype=torch.float64, device=exact_device)
     torch_table = exact_table.float()
     found: dict[str, list[float]] = {name: [0.0] for name in Errors.__annotations__}
     for step, data in enumerate(batches(num_classes, DTYPES[dtype], batch, num_samples, len(UPDATES))):
@@ -204,30 +205,29 @@ def measure(
         loss = call(loss_of, rule, logits, attention, data.labels.to(device), data.index.to(device))
         loss.backward(data.upstream.to(device))
 
-        exact_logits, exact_attention = leaf(data.logits.double()), leaf(data.attention.double())
-        exact = call_reference(rule, exact_logits, exact_attention, data.labels, data.index, exact_table, update)
-        exact.backward(data.upstream.double())
+        labels, index, upstream = (x.to(exact_device) for x in (data.labels, data.index, data.upstream))
+        exact_logits, exact_attention = (leaf(x.double(), exact_device) for x in (data.logits, data.attention))
+        exact = call_reference(rule, exact_logits, exact_attention, labels, index, exact_table, update)
+        exact.backward(upstream.double())
 
-        torch_logits, torch_attention = leaf(data.logits), leaf(data.attention)
-        plain = call_reference(
-            rule, torch_logits.float(), torch_attention.float(), data.labels, data.index, torch_table, update
-        )
-        plain.backward(data.upstream)
+        torch_logits, torch_attention = (leaf(x, exact_device) for x in (data.logits, data.attention))
+        plain = call_reference(rule, torch_logits.float(), torch_attention.float(), labels, index, torch_table, update)
+        plain.backward(upstream)
 
         assert loss.dtype == torch.float32
         assert logits.grad.dtype == data.logits.dtype
-        difference = (loss.detach().cpu().double() - exact.detach()).abs()
+        difference = (loss.detach().to(exact_device).double() - exact.detach()).abs()
         found["loss"].append(float((difference / exact.detach().abs().clamp(min=1)).max()))
         for name, given, by_torch, true in (
             ("gradient", logits, torch_logits, exact_logits),
             ("attention", attention, torch_attention, exact_attention),
         ):
             if true.grad is not None:
-                error = relative(given.grad.cpu() - true.grad, true.grad)
+                error = relative(given.grad.to(exact_device) - true.grad, true.grad)
                 found[name].append(float(error.max()))
                 found[f"{name}_torch"].append(float(relative(by_torch.grad - true.grad, true.grad).max()))
         if hasattr(module, "targets"):
-            found["targets"].append(float((module.targets.cpu().double() - exact_table).abs().max()))
+            found["targets"].append(float((module.targets.to(exact_device).double() - exact_table).abs().max()))
             exact_table.copy_(module.targets)
             torch_table.copy_(module.targets)
     return Errors(**{name: max(values) for name, values in found.items()})

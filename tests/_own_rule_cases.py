@@ -12,13 +12,14 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from _interpret import stretches
 from _loss_cases import batches, leaf
 from torch import Tensor, nn
 
 NAMES = ("taylor", "ensemble")
 STRENGTH, MOMENTUM = 1.5, 0.6
-# Columns and the longest row held in a block: several rows per program, one row, and a row that is looped over.
-CASES = ((2, 8192), (10, 8192), (100, 8192), (100, 32), (1000, 8192))
+# Columns, and the columns per stretch where not as usual: rows that share a program, one, and one looped over.
+CASES = ((2, None), (10, None), (100, None), (100, 32), (1000, None))
 
 
 def load(path: str | Path) -> ModuleType:
@@ -75,10 +76,10 @@ if __name__ == "__main__":
 
     rule_module = load(json.load(sys.stdin))
     results = []
-    for columns, max_block in CASES:
+    for columns, stretch in CASES:
         for rule_name in NAMES:
             op = build(rule_module, rule_name, 1, 2).op
-            run = partial(op.launch, row.launch, op.find_rule(rules), max_block=max_block)
+            run = partial(op.launch, row.launch, op.find_rule(rules), geometry=stretches(stretch))
             op.op.register_kernel("cpu", lambda *inputs, run=run: run(inputs))
             results.append(errors(rule_module, rule_name, columns))
     json.dump(results, sys.stdout)

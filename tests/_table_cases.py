@@ -11,6 +11,7 @@ from itertools import product
 import torch
 import triton
 import triton.language as tl
+from _interpret import stretches
 from fastnoise.kernels import row, rules, select
 from fastnoise.kernels.rounding import round_stochastically, row_key
 
@@ -49,7 +50,7 @@ def differing_roundings(dtype: str) -> int:
     return int((~torch.isclose(found.float(), expected.float(), rtol=0, atol=0, equal_nan=True)).sum())
 
 
-def placed(name: str, dtype: str, rank: int, world: int, num_classes: int, max_block: int) -> dict[str, object]:
+def placed(name: str, dtype: str, rank: int, world: int, num_classes: int, stretch: int | None) -> dict[str, object]:
     """Four batches through both kernels of an op: are visits equal, and how far apart are tables and losses?"""
     op, num_samples, batch = OPS[name], 41, 9
     held = len(range(rank, num_samples, world))
@@ -74,10 +75,10 @@ def placed(name: str, dtype: str, rank: int, world: int, num_classes: int, max_b
         for by_triton, (targets, visits) in ((True, one), (False, other)):
             arguments = given | {"targets": targets}
             place = (None if dtype == "float32" else visits, rank, world, 7)
-            inputs = (*(arguments[name] for name in op.names), None, True, *place)
+            inputs = (*(arguments[name] for name in op.names), None, "none", True, *place)
             if by_triton:
                 rule = getattr(rules, name.upper())
-                results.append(op.launch(row.launch, rule, inputs, max_block=max_block))
+                results.append(op.launch(row.launch, rule, inputs, geometry=stretches(stretch)))
             else:
                 results.append(op.overload(*inputs))
         if op.loss:
@@ -97,7 +98,8 @@ def foreign() -> dict[str, object]:
     targets = torch.zeros(10, 10)
     index = torch.tensor([1, 4, 5, 21, -1, -2, 3])
     knobs = torch.tensor([1.0, 0.7, 3.0])
-    inputs = torch.zeros(7, 10), torch.zeros(7, dtype=torch.int64), index, targets, knobs, None, True, None, 1, 2, 0
+    labels = torch.zeros(7, dtype=torch.int64)
+    inputs = torch.zeros(7, 10), labels, index, targets, knobs, None, "none", True, None, 1, 2, 0
     loss, gradient = OPS["elr"].launch(row.launch, rules.ELR, inputs)
     return {
         "loss": loss.isnan().nonzero().flatten().tolist(),
@@ -106,7 +108,7 @@ def foreign() -> dict[str, object]:
     }
 
 
-def selected(num_classes: int, dtype: str, max_block: int) -> dict[str, float]:
+def selected(num_classes: int, dtype: str, stretch: int | None) -> dict[str, float]:
     """StageTables filled by the Triton kernel against the CPU kernel's, over the losses, with labels and without."""
     random = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(9, num_classes, generator=random)
@@ -124,7 +126,7 @@ def selected(num_classes: int, dtype: str, max_block: int) -> dict[str, float]:
         expected.record(1, logits, index, given)
         weight = {"l1": 2.0, "reduced": 1.0}[mae]
         stage = found.loss[1], found.prediction[1], found.confidence[1]
-        select.launch(logits, given, index, *stage, loss == "ce", weight, max_block)
+        select.launch(logits, given, index, *stage, loss == "ce", weight, stretches(stretch))
         for name, buffer in expected.named_buffers():
             other = getattr(found, name)
             if not torch.equal(buffer.isnan(), other.isnan()):

@@ -1,8 +1,8 @@
-"""Benchmarks of training and loading in miniature, `fastnoise bench`, its files, and the GPU's command without one."""
+"""Benchmarks of training and loading in miniature, `fastnoise bench` and its files."""
 
 import json
-import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from fastnoise.models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import counting, gpu, loader, ordinary, report, train, workload  # noqa: E402
+from benchmarks import counting, loader, ordinary, report, train, workload  # noqa: E402
 from benchmarks.timing import Spread, spread  # noqa: E402
 
 sys.path.remove(str(ROOT))
@@ -114,8 +114,8 @@ def test_sides_and_ratios(digits: workload.Workload) -> None:
     sides = ("ordinary", "amp", "fastnoise", "cross_entropy", "fastnoise@synthetic", "ordinary@torch")
     partly: list[list[report.Figure]] = []
     figures = train.measure(digits, options, sides, said.append, partly.append)
-    assert [len(each) for each in partly] == [len(figures)] * options.rounds
-    assert [figure.samples for each in partly for figure in each[:1]] == [1, 2]
+    assert [sum(figure.unit == "images/s" for figure in each) for each in partly] == [1, 2, 3, 4, 5, 6, 6]
+    assert [each[0].samples for each in partly] == [1, 1, 1, 1, 1, 1, 2], "each side's first turn, then a round"
     assert partly[-1] == figures
     by_key = {figure.key: figure for figure in figures}
     for side in sides:
@@ -131,9 +131,14 @@ def test_sides_and_ratios(digits: workload.Workload) -> None:
 
 
 def test_loaders(digits: workload.Workload) -> None:
-    figures = loader.measure(digits, train.Options(CPU, workers=0, rounds=2, seconds=0.02), lambda line: None)
+    partly: list[list[report.Figure]] = []
+    options = train.Options(CPU, workers=0, rounds=2, seconds=0.02)
+    figures = loader.measure(digits, options, lambda line: None, keep=partly.append)
+    assert len({figure.key for figure in partly[0]}) == 1, "the first loader's, before another is built"
+    assert partly[-1] == figures
     keys = {figure.key for figure in figures}
     assert {"loader/digits-b32/torch", "loader/digits-b32/pil0", "loader/digits-b32/torch:pil"} <= keys
+    assert ("loader/digits-b32/resident.host" in keys) == (find_spec("triton") is not None)
     assert all(figure.value > 0 for figure in figures)
 
 
@@ -242,63 +247,6 @@ def test_bench_writes_and_compares(
     assert figures[0].details["torch_threads"] == 1
     compared = capsys.readouterr().out.rpartition("against one.json")[2]
     assert all(each.key in compared for each in figures)
-
-
-# -- the GPU's command, without one --------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if torch.cuda.is_available():
-        pytest.skip("this is what happens without a GPU")
-    out = tmp_path_factory.mktemp("gpu")
-    words = ["--out", str(out), "--minutes", "2", "--parts", "resnet50"]
-    subprocess.run([sys.executable, "-m", "benchmarks.gpu", *words], cwd=ROOT, check=True)
-    return out
-
-
-def test_the_page_says_why_a_goal_was_not_measured(page: Path) -> None:
-    text = (page / "summary.md").read_text()
-    for goal in gpu.GOALS:
-        assert f"| {goal.words} | not measured |" in text
-    assert "tests: not asked for." in text
-    assert (page / "resnet50.log").exists()
-    _, figures = report.read(page / "resnet50.json")
-    assert {each.key for each in figures} >= {"train/jpeg-small_cnn-b8/fastnoise@synthetic"}
-    assert all(f"| {each.key} |" in text for each in figures)
-    assert len(list((page / "resnet50.jpeg").glob("*.jpg"))) == 32
-
-
-def test_a_part_says_what_it_misses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this is what happens without a GPU")
-    assert gpu.run_part("graph", tmp_path / "graph.json") == 2
-    assert capsys.readouterr().out == "not measured: there is no GPU\n"
-    assert not (tmp_path / "graph.json").exists()
-
-
-def test_goals_are_judged() -> None:
-    share = {"ceiling_share": 0.6, "data_wait": 0.05}
-    fast = report.Figure.of(
-        "train/cifar10-resnet34-b128/fastnoise", Spread(1, 40_000, 1), "images/s", "higher", 1, **share
-    )
-    text = gpu.summary([fast], {"losses": "stopped after 80 s, its share of the time"}, on_gpu=True)
-    assert "| ResNet-34, batch 128, images/s | 40,000 | ≥ 32,000 | met |" in text
-    assert "| waiting for data, share | 0.05 | ≤ 0.02 | MISSED |" in text
-    assert "| ELR (64, 10), replayed, µs | not measured | ≤ 3.5 | stopped after 80 s, its share of the time |" in text
-    assert (
-        "| ResNet-18, batch 128, images/s | not measured | ≥ 60,000 | the part resnet18 gave no such figure |" in text
-    )
-    times = [
-        report.Figure.of(key, Spread(value, value, value), "us", "lower", 1)
-        for key, value in (("losses/elr/128x100-bfloat16/both-graph/fused", 2.0),
-                           ("losses/elr/128x100-bfloat16/both-graph/authors", 40.0))
-    ]  # fmt: skip
-    assert "| ELR (128, 100), replayed, times its authors' | 20 | ≥ 15 | met |" in gpu.summary(times, {}, on_gpu=True)
-
-
-def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    assert gpu.in_a_process("resnet34", tmp_path / "resnet34.json", 0.5) == "stopped after 0 s, its share of the time"
 
 
 # -- profiles ------------------------------------------------------------------------------------------------

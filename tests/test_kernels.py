@@ -1,5 +1,6 @@
 """The Triton kernels without a GPU: run by the interpreter, and compiled ahead of time for three architectures."""
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import product
@@ -16,43 +17,60 @@ from fastnoise.kernels import row, rules  # noqa: E402
 
 from fastnoise.ops.registry import OPS, FusedOp  # noqa: E402
 
-Case = tuple[str, int, str, int]
+Case = tuple[str, int, str, int | None]
 
 # 2 to 100: several rows per program, the last one partly filled by 9 rows; 1000: one row. Rows of 100 held in blocks of
 # 32 are looped over with a ragged end; 4097 is looped over as it is.
 USUAL: list[Case] = [
-    *product(RULES, (10,), ("float32",), (row.MAX_BLOCK,)),
-    *product(ONE_PER_OP, (2,), ("float32",), (row.MAX_BLOCK,)),
-    *product(("nal", "nal-reverse", "nal-code-reverse"), (3,), ("float32",), (row.MAX_BLOCK,)),
-    *product(ONE_PER_OP, (3, 14), ("bfloat16",), (row.MAX_BLOCK,)),
+    *product(RULES, (10,), ("float32",), (None,)),
+    *product(ONE_PER_OP, (2,), ("float32",), (None,)),
+    *product(("nal", "nal-reverse", "nal-code-reverse"), (3,), ("float32",), (None,)),
+    *product(ONE_PER_OP, (3, 14), ("bfloat16",), (None,)),
     *product(ONE_PER_OP, (100,), ("float32", "float16"), (32,)),
-    *product(("nce", "elr_plus", "nal-code"), (1000,), ("float32",), (row.MAX_BLOCK,)),
-    *product(("ce", "elr"), (4097,), ("float32",), (row.MAX_BLOCK,)),
+    *product(("nce", "elr_plus", "nal-code"), (1000,), ("float32",), (None,)),
+    *product(("ce", "elr"), (4097,), ("float32",), (None,)),
 ]
 WITH_LABELS = [rule for rule in ONE_PER_OP if rule != "ce-soft"]
-# Columns, by the longest row held whole. Of long rows two suffice: each is a program of its own.
-GRID = [*product((2, 3, 10, 14, 100, 1000, 4097, 21841), (row.MAX_BLOCK,)), *product((14, 100), (16, 32)), (1000, 32)]
+# Columns, by the columns per stretch. Of long rows two suffice: each is a program of its own.
+GRID = [*product((2, 3, 10, 14, 100, 1000, 4097, 21841), (None,)), *product((14, 100), (16, 32)), (1000, 32)]
 
 
 # Rows of 10, held whole and looped over in stretches of 4.
-SATURATED = [*product(RULES, ("float32",), (row.MAX_BLOCK,)), *product(ONE_PER_OP, ("float32",), (4,))]
+SATURATED = [*product(RULES, ("float32",), (None,)), *product(ONE_PER_OP, ("float32",), (4,))]
+
+
+# Columns, rows, the last row's label and the one that is ignored. 9 rows of 10 columns are 3 programs and 600 are 150,
+# more than the last one adds at once; labels of 3 may be ignored, and one of 10 is out of range.
+FOLDED = [
+    *product(ONE_PER_OP, (10,), (9,), (None,), (None,)),
+    *product(("ce", "nal"), (10,), (9,), (3,), (None, 3)),
+    *product(("elr", "swce"), (10,), (9,), (10,), (None,)),
+    *product(("ce", "nal"), (2,), (9,), (None,), (None,)),
+    *product(("nal",), (1000,), (3,), (None,), (None,)),
+    *product(("ce",), (10,), (0, 1, 600), (None,), (None,)),
+    ("elr", 4097, 2, None, None),
+]
 
 
 def run_cases(
-    cases: Sequence[Case], saturated: Sequence[tuple[str, str, int]] = (), invalid: Sequence[str] = ()
+    cases: Sequence[Case],
+    saturated: Sequence[tuple[str, str, int | None]] = (),
+    invalid: Sequence[str] = (),
+    folded: Sequence[tuple[str, int, int, int | None, int | None]] = (),
 ) -> dict:
-    names = ("rule", "num_classes", "dtype", "max_block")
+    names = ("rule", "num_classes", "dtype", "stretch")
     request = {
         "measure": [dict(zip(names, case, strict=True)) | {"batch": 9 if case[1] <= 1000 else 2} for case in cases],
-        "saturated": [dict(zip(("rule", "dtype", "max_block"), case, strict=True)) for case in saturated],
+        "saturated": [dict(zip(("rule", "dtype", "stretch"), case, strict=True)) for case in saturated],
         "invalid": invalid,
+        "folded": folded,
     }
     return interpret("_interpreter_cases.py", request)
 
 
 @pytest.fixture(scope="module")
 def interpreted() -> dict:
-    return run_cases(USUAL, SATURATED, WITH_LABELS)
+    return run_cases(USUAL, SATURATED, WITH_LABELS, FOLDED)
 
 
 @pytest.mark.parametrize("number", range(len(USUAL)), ids=["-".join(map(str, case)) for case in USUAL])
@@ -61,9 +79,9 @@ def test_matches_reference(interpreted: dict, number: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_classes", "max_block"), GRID)
-def test_matches_reference_everywhere(num_classes: int, max_block: int) -> None:
-    cases = list(product(RULES, (num_classes,), DTYPES, (max_block,)))
+@pytest.mark.parametrize(("num_classes", "stretch"), GRID)
+def test_matches_reference_everywhere(num_classes: int, stretch: int | None) -> None:
+    cases = list(product(RULES, (num_classes,), DTYPES, (stretch,)))
     for case, errors in zip(cases, run_cases(cases)["measure"], strict=True):
         assert_close(Errors(**errors), case[2], interpreted=True)
 
@@ -76,7 +94,7 @@ def test_saturated_rows(interpreted: dict, number: int) -> None:
 
 @pytest.mark.slow
 def test_saturated_rows_everywhere() -> None:
-    for found in run_cases([], list(product(RULES, DTYPES, (row.MAX_BLOCK, 4))))["saturated"]:
+    for found in run_cases([], list(product(RULES, DTYPES, (None, 4))))["saturated"]:
         assert_saturated(found)
 
 
@@ -90,6 +108,23 @@ def test_out_of_range_yields_nan_and_writes_nothing(interpreted: dict, rule: str
     assert found["written"] == (found["expected"] if stateful else [])
 
 
+@pytest.mark.parametrize("number", range(len(FOLDED)), ids=["-".join(map(str, case)) for case in FOLDED])
+def test_means_and_sums_are_folded(interpreted: dict, number: int) -> None:
+    rule, num_classes, num_rows, last_label, ignored = FOLDED[number]
+    found, losses = interpreted["folded"][number], interpreted["folded"][number]["losses"]
+    numbers = num_rows * num_classes
+    flat = [numbers + num_rows] if rule.startswith("nal") else [num_rows, num_classes]
+    assert found["shapes"] == [[num_rows], [], [], flat]
+    assert found["dtypes"] == ["torch.float32"]
+    assert found["gradients"] == [True, True]
+    assert found["arrived"] == 0
+    expected = math.fsum(losses)
+    assert found["sum"] == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    assert found["mean"] == pytest.approx(expected / num_rows if num_rows else math.nan, rel=1e-6, nan_ok=True)
+    assert math.isnan(expected) == (last_label == 10)
+    assert (0.0 in losses) == (ignored is not None)
+
+
 def test_every_op_has_a_rule() -> None:
     assert {name for name in vars(rules) if isinstance(getattr(rules, name), rules.Rule)} == {op.upper() for op in OPS}
 
@@ -99,7 +134,8 @@ def test_geometry(num_classes: int) -> None:
     rows, block, num_warps = row.geometry(num_classes)
     assert all(value & (value - 1) == 0 for value in (rows, block, num_warps))
     assert rows == 1 or block >= num_classes, "only whole rows share a program"
-    assert 8 <= rows <= 64 if num_classes <= 128 else rows <= 4
+    assert num_warps == 1 if num_classes <= 512 else rows == 1, "many small programs"
+    assert rows <= (16 if num_classes <= 4 else 4 if num_classes <= 100 else 1)
     assert rows * block / (32 * num_warps) <= 16, "elements per thread"
 
 

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from fastnoise.data import Augmentation, ImageTable, loaders, make_loader, resident
+from fastnoise.data.base import aligned_parts
 from fastnoise.data.plan import Plan
 from fastnoise.data.torch_loader import normalise
 from fastnoise.errors import ConfigError, DataError
@@ -252,6 +253,52 @@ def test_resident_refuses_what_it_cannot_hold(monkeypatch, tmp_path):
     monkeypatch.setattr(resident, "free_memory", lambda device: 10**6)
     with pytest.raises(ConfigError, match=r"3\.1 MB, of which 1\.0 MB are free; choose the dali or torch loader"):
         resident.on_device(table(1000), torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("part_bytes", "free", "parts"),
+    [
+        (2**29, 2**40, [(8, 128, 8), (128, 131, 3)]),
+        (2**29, 16 * 2 * 98304, [(8, 24, 8), (24, 40, 8)]),
+        (3 * 98304, 2**40, [(8, 32, 8), (32, 56, 8)]),
+        (2**29, 0, [(8, 16, 8), (16, 24, 8)]),
+    ],
+    ids=["an epoch", "free", "bytes", "one batch"],
+)
+def test_resident_on_cuda_makes_as_many_batches_at_once_as_memory_allows(monkeypatch, part_bytes, free, parts):
+    """A batch of 8 samples in two views takes 98,304 bytes."""
+    pytest.importorskip("triton", reason="needs triton")
+    monkeypatch.setattr(resident, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(resident, "free_memory", lambda device: free)
+    batches = loader("resident", table(131), views=2, dtype=torch.bfloat16)
+    found = list(batches._parts(batches.spec.plan.batches(0, 1)))
+    assert found[:2] == parts
+    assert found[-1] == (128, 131, 3)
+    assert [first for first, *_ in found[1:]] == [last for _, last, _ in found[:-1]]
+
+
+def test_resident_on_cuda_makes_batches_of_one_size_at_once():
+    """A stack's batches become smaller, and differ, as its runs end their epochs."""
+    pytest.importorskip("triton", reason="needs triton")
+
+    class Ragged:
+        def spans(self):
+            return iter([(0, 8), (8, 16), (16, 23), (23, 27), (27, 31), (31, 33)])
+
+    found = list(loader("resident", table(40))._parts(Ragged()))
+    assert found == [(0, 16, 8), (16, 23, 7), (23, 31, 4), (31, 33, 2)]
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_parts_of_an_index_are_aligned(size):
+    """Kernels of torch.compile and Triton are compiled anew for what doesn't begin at 16 bytes."""
+    index = torch.arange(14)
+    parts = list(aligned_parts(index, size, 14, size))
+    assert torch.equal(torch.cat(parts), index[size:])
+    assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    assert not any(part.data_ptr() % 16 for part in parts)
+    whole = [part for part in parts if part.untyped_storage().data_ptr() == index.data_ptr()]
+    assert len(whole) == (len(parts) if size == 4 else len(parts) // 2)
 
 
 def test_loaders_of_one_table_share_its_upload():

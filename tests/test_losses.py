@@ -708,6 +708,7 @@ class TestCuda:
             for one, other in zip(*results, strict=True):
                 assert torch.equal(one, other), rule
 
+    @pytest.mark.compiles
     def test_compiled_equals_eager(self) -> None:
         data = batches(10, torch.float32, 64, 200, 1)[0]
         for rule in RULES:

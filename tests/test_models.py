@@ -1,5 +1,9 @@
 """Networks: shapes, stems, width, the attention branch, memory format."""
 
+import copy
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +11,9 @@ from fastnoise import _C
 from fastnoise.errors import ConfigError
 from fastnoise.models import MODELS, create_model
 from fastnoise.models import pool as pool_module
-from fastnoise.models.pool import FEW, MaxPool2x2
+from fastnoise.models.encoder import load_encoder, save_encoder
+from fastnoise.models.norm import BatchNorm2d
+from fastnoise.models.pool import FEW, GlobalAveragePool2d, MaxPool2x2
 
 
 def images(channels: int, side: int) -> torch.Tensor:
@@ -118,3 +124,103 @@ def test_max_pooling_is_left_to_pytorch_where_it_is_no_slower(monkeypatch: pytes
     torch.jit.trace(pool, last, check_trace=False)
     torch.compile(pool, backend="eager", fullgraph=True)(last)
     assert not ours
+
+
+def plain(network: torch.nn.Module) -> torch.nn.Module:
+    """The network with PyTorch's own batch norm, which counts, as of `create_model` before it had one of its own."""
+    network = copy.deepcopy(network)
+    for module in [*network.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, BatchNorm2d):
+                counting = torch.nn.BatchNorm2d(child.num_features)
+                counting.load_state_dict(child.state_dict())
+                setattr(module, name, counting)
+    return network
+
+
+@pytest.fixture
+def trained() -> torch.nn.Module:
+    network = create_model("resnet18", num_classes=3, image_size=(8, 8), width=0.125)
+    network(images(3, 8))
+    return network
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_network_counts_batches(name: str) -> None:
+    network = create_model(name, num_classes=2, image_size=(32, 32), width=0.25)
+    assert not [key for key in network.state_dict() if key.endswith("num_batches_tracked")]
+    found = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert all(type(module) is BatchNorm2d for module in found)
+    assert bool(found) == (name != "lenet5")
+
+
+def test_batch_norm_gives_pytorchs_numbers(trained: torch.nn.Module) -> None:
+    counting = plain(trained)
+    batch = images(3, 8)
+    for mode in (True, False):
+        ours, theirs = trained.train(mode)(batch).logits, counting.train(mode)(batch).logits
+        assert torch.equal(ours, theirs)
+    state = counting.state_dict()
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, state[name])
+    assert {name.rpartition(".")[2] for name in state.keys() - trained.state_dict().keys()} == {"num_batches_tracked"}
+
+
+@pytest.mark.parametrize("versions", ["kept", "lost"])  # as by files that hold tensors alone
+def test_states_with_and_without_counters_load_in_either_batch_norm(trained: torch.nn.Module, versions: str) -> None:
+    counting = plain(trained)
+    counting(images(3, 8))
+    for source, target in ((counting, trained), (trained, counting), (trained, copy.deepcopy(trained))):
+        state = source.state_dict()
+        if versions == "lost":
+            state = dict(state)
+        given = dict(state)
+        assert not any(target.load_state_dict(state))
+        assert state.keys() == given.keys()
+        found, wanted = target.state_dict(), source.state_dict()
+        assert all(torch.equal(found[name], wanted[name]) for name in found.keys() & wanted.keys())
+    layer = BatchNorm2d(2)
+    with pytest.raises(RuntimeError, match=r"(?s)Missing.*bias.*Unexpected.*counts"):
+        layer.load_state_dict({"weight": layer.weight, "counts": torch.ones(2)})
+
+
+def test_an_encoder_with_counters_loads(trained: torch.nn.Module, tmp_path: Path) -> None:
+    """As `fastnoise pretrain` wrote them before the networks had batch norm without counters."""
+    counting = plain(trained)
+    save_encoder(tmp_path / "encoder.pt", counting.backbone.state_dict(), model="resnet18")
+    fresh = create_model("resnet18", num_classes=3, image_size=(8, 8), width=0.125)
+    load_encoder(tmp_path / "encoder.pt", fresh, model="resnet18")
+    for name, tensor in fresh.backbone.state_dict().items():
+        assert torch.equal(tensor, counting.backbone.state_dict()[name])
+
+
+def test_batch_norm_can_be_copied_reset_and_refuses_to_count() -> None:
+    layer = BatchNorm2d(3)
+    batch = images(3, 4)
+    layer(batch)
+    twin = copy.deepcopy(layer)
+    again = pickle.loads(pickle.dumps(layer))
+    for other in (twin, again):
+        assert other.num_batches_tracked is None
+        assert torch.equal(layer.eval()(batch), other.eval()(batch))
+    layer.reset_parameters()
+    assert torch.equal(layer.running_mean, torch.zeros(3))
+    assert torch.equal(layer.running_var, torch.ones(3))
+    layer.momentum = None
+    layer(batch)  # evaluation takes the statistics as they are
+    with pytest.raises(ConfigError, match="counts no batches"):
+        layer.train()(batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_global_averages_are_pytorchs_bit_by_bit(dtype: torch.dtype) -> None:
+    batch, upstream = images(5, 7).to(dtype), torch.randn(2, 5).to(dtype)
+    results = []
+    for pool in (GlobalAveragePool2d(), torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())):
+        given = batch.clone().requires_grad_()
+        pooled = pool(given)
+        pooled.backward(upstream)
+        assert given.grad is not None
+        results.append((pooled, given.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)

@@ -226,9 +226,9 @@ def test_debug_names_a_duplicate() -> None:
 
 # Rows that share a program, a block to themselves, and rows in stretches, the last of them partly filled.
 CASES = [
-    *product((2, 10, 14, 100, 1000), ("float32", "bfloat16"), (8192,)),
+    *product((2, 10, 14, 100, 1000), ("float32", "bfloat16"), (None,)),
     *product((100, 1000), DTYPES, (16, 64)),
-    (9000, "float32", 8192),
+    (9000, "float32", None),
 ]
 
 
@@ -261,14 +261,14 @@ def check_ahead(num_classes: int, dtype: str, arch: int, labels: bool, ce: bool,
     import re
 
     from _ahead import compile_ahead, spilled
-    from fastnoise.kernels import select
+    from fastnoise.kernels import row, select
 
-    rows, block, num_warps = select.geometry(num_classes)
+    given = row.constants(num_classes)
     types = {"logits_BC": {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}[dtype], "index_B": "*i64"}
     types |= {"loss_N": "*fp32", "prediction_N": "*i32", "confidence_N": "*fp32", "num_rows": "i32"}
     types |= {"num_samples": "i32"} | ({"labels_B": "*i64"} if labels else {})
-    constants = {"C": num_classes, "CE": ce, "MAE": 2.0, "ROWS": rows, "BLOCK": block}
-    kernel = compile_ahead(select.select_rows, types, constants, arch, num_warps)
+    constants = {"C": num_classes, "CE": ce, "MAE": 2.0}
+    kernel = compile_ahead(select.select_rows, types, constants, arch, **given)
     used = spilled(kernel, folder)
     assert used["STACK"] == used["LOCAL"] == 0
     if num_classes % 8 == 0:

@@ -45,6 +45,14 @@ bool find_superseded(const LossJob& job, std::vector<unsigned char>& superseded)
     return any;
 }
 
+// The sum or mean of the losses, added up in the rows' order whatever the threads. A mean of no rows is NaN.
+float reduced(const float* losses, std::size_t rows, Reduction reduction) {
+    double sums[4] = {};
+    for (std::size_t row = 0; row < rows; ++row) sums[row % 4] += losses[row];
+    const double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    return static_cast<float>(reduction == Reduction::mean ? sum / static_cast<double>(rows) : sum);
+}
+
 }  // namespace
 
 LossFunction loss_function(Isa isa) {
@@ -55,7 +63,13 @@ LossFunction loss_function(Isa isa) {
     return isa == Isa::generic ? generic::loss_rows : nullptr;
 }
 
-bool run_loss(const LossJob& job, unsigned threads) {
+bool run_loss(const LossJob& given, unsigned threads) {
+    LossJob job = given;
+    std::unique_ptr<float[]> losses;
+    if (job.reduction != Reduction::none && job.loss) {
+        losses.reset(new float[job.rows]);
+        job.loss = losses.get();
+    }
     if (!within(job, job.labels, job.classes) || !within(job, job.pair_labels, job.classes) ||
         !within(job, job.index, job.samples) || !within(job, job.pair_index, job.samples)) {
         return false;
@@ -80,6 +94,7 @@ bool run_loss(const LossJob& job, unsigned threads) {
         const std::unique_ptr<unsigned char[]> scratch(new unsigned char[size]);
         function(job, plan, begin, end, scratch.get());
     });
+    if (losses) *given.loss = reduced(losses.get(), job.rows, job.reduction);
     return true;
 }
 

@@ -35,6 +35,8 @@ inline constexpr const char* kLossRules[] = {"ce",        "label_smoothing", "so
                                              "forward",   "elr",             "elr_plus",       "ema",     "selc",
                                              "nal"};
 
+enum class Reduction { none, mean, sum };
+
 // A batch of `rows` samples of `classes` classes each. What a rule has no use for is null.
 struct LossJob {
     LossRule rule;
@@ -50,13 +52,15 @@ struct LossJob {
     float* targets;                   // [samples, classes]
     std::size_t samples;
     const float* given;  // in place of targets, only read: soft_ce [rows, classes], forward [classes, classes] by label
-    bool update;         // of the targets
+    bool update;         // of the targets; rows with a logit of NaN or +inf, or such an attention, keep theirs anyhow
     float momentum, strength;
     const double* options;  // the rule's OPTIONS
     std::optional<std::int64_t> ignore;  // a label, whose rows have loss and gradient 0 and leave their targets alone
-    float* loss;                // [rows]
+    float* loss;                // [rows], or one number where reduced
     float* gradient;            // [rows, classes]
     float* attention_gradient;  // [rows]
+    Reduction reduction = Reduction::none;  // of the losses; the mean divides by `rows`
+    float gradient_scale = 1;               // a factor of all gradients
 };
 
 // Returns false, before anything is written, where a label or index lies out of range. An index that occurs again finds

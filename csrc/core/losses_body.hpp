@@ -844,6 +844,12 @@ struct Rows {
         return bounded(load<T>(shifts + r * width + from) - all<T>(group.log_total[r]), -1e30, 1e30);
     }
 
+    // No logit is NaN or +inf, nor the attention: such a row would spoil its targets for good. -inf masks a class.
+    bool finite(std::size_t r) const {
+        if (traits.has_attention && !(job.attention[group.row[r]] < __builtin_inff())) return false;
+        return group.rest_power[r] == group.rest_power[r];
+    }
+
     template <class S>
     RowState<S> state_of(std::size_t r) const {
         return {all<S>(group.total[r]), all<S>(group.momentum[r]), all<S>(group.tau[r]), all<S>(group.off[r]),
@@ -883,7 +889,7 @@ template <class Real, class Rule>
 struct Skeleton : Rows<Real> {
     using Base = Rows<Real>;
     using Base::job, Base::plan, Base::group, Base::options, Base::scalar_options, Base::width;
-    using Base::columns, Base::left, Base::of, Base::log_probs, Base::powers, Base::targets, Base::slopes;
+    using Base::columns, Base::finite, Base::left, Base::of, Base::log_probs, Base::powers, Base::targets, Base::slopes;
     using T = Lanes<Real>;
 
     Skeleton(const LossJob& job, const LossPlan& plan, void* scratch)
@@ -967,8 +973,8 @@ struct Skeleton : Rows<Real> {
         }
         float* to = nullptr;
         if constexpr (Rule::has_update) {
-            const bool visited = job.update && !(Rule::has_attention && !(group.tau[r] > scalar_options.value[2]));
-            if (visited && !(plan.superseded && plan.superseded[row])) {
+            const bool opened = !Rule::has_attention || group.tau[r] > scalar_options.value[2];
+            if (job.update && opened && finite(r) && !(plan.superseded && plan.superseded[row])) {
                 to = job.targets + static_cast<std::size_t>(job.index[row]) * job.classes;
             }
         }
@@ -1050,13 +1056,15 @@ struct Skeleton : Rows<Real> {
         sums.log_tau = of(group.log_tau);
         sums.strength = all<T>(job.strength);
         const Finished<T> finished = Rule::finish(sums, options);
+        // The gradient is linear in these scales, which saves a product per column.
+        const T scale = all<T>(static_cast<Real>(job.gradient_scale));
         store(finished.loss, group.loss);
-        store(finished.label_scale, group.label_scale);
-        store(finished.row_scale, group.row_scale);
+        store(finished.label_scale * scale, group.label_scale);
+        store(finished.row_scale * scale, group.row_scale);
         if constexpr (Rule::has_attention) {
             const T logit = of(group.attention), limit = all<T>(static_cast<Real>(kLog1e12));
             const auto clamped = job.options[0] != 0 ? below_zero(logit) < zero<T>() - limit : zero<T>() > one<T>();
-            store(select(clamped, zero<T>(), finished.dattention), group.dattention);
+            store(select(clamped, zero<T>(), finished.dattention * scale), group.dattention);
         }
         for (std::size_t r = 0; r < count; ++r) {
             job.loss[group.row[r]] = static_cast<float>(group.loss[r]);

@@ -804,6 +804,72 @@ void test_losses() {
     }
 }
 
+// The reduced loss is that of the rows' losses whatever the threads, and the gradient is the scaled one.
+void test_folded_losses() {
+    for (std::size_t number = 0; number < std::size(kLossRules); ++number) {
+        const auto rule = static_cast<LossRule>(number);
+        if (rule == LossRule::ema) continue;
+        for (const Reduction reduction : {Reduction::mean, Reduction::sum}) {
+            Batch plain(700, 300), one = plain, several = plain;
+            CHECK(run_loss(plain.job(rule, kSwitchedOn), 1));
+            for (Batch* const batch : {&one, &several}) {
+                LossJob job = batch->job(rule, kSwitchedOn);
+                job.reduction = reduction;
+                job.gradient_scale = 0.25f;
+                CHECK(run_loss(job, batch == &one ? 1 : 3));
+            }
+            CHECK(one.same(several) && one.targets == plain.targets);
+            const double sum = std::accumulate(plain.loss.begin(), plain.loss.end(), 0.0);
+            const double expected = reduction == Reduction::mean ? sum / 700 : sum;
+            CHECK(std::abs(one.loss[0] - expected) <= 1e-6 * std::max(1.0, std::abs(expected)));
+            CHECK(std::all_of(one.loss.begin() + 1, one.loss.end(), [](float loss) { return loss == -1; }));
+            for (std::size_t i = 0; i < plain.gradient.size(); ++i) CHECK(one.gradient[i] == 0.25f * plain.gradient[i]);
+            if (rule != LossRule::nal) continue;
+            for (std::size_t i = 0; i < 700; ++i) CHECK(one.dattention[i] == 0.25f * plain.dattention[i]);
+        }
+    }
+    Batch none(1, 5);
+    for (const Reduction reduction : {Reduction::mean, Reduction::sum}) {
+        float loss = -1;
+        LossJob job = none.job(LossRule::ce, kNoOptions);
+        job.rows = 0;
+        job.loss = &loss;
+        job.reduction = reduction;
+        CHECK(run_loss(job, 1));
+        CHECK(reduction == Reduction::mean ? std::isnan(loss) : loss == 0);
+    }
+}
+
+// A row with a logit of NaN or +inf, or such an attention, keeps its targets. One with -inf updates them.
+void test_rows_that_are_not_finite() {
+    const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+    for (const LossRule rule : {LossRule::elr, LossRule::ema, LossRule::selc, LossRule::nal}) {
+        for (const double* const options : {kNoOptions, kSwitchedOn}) {
+            for (const std::size_t classes : {3u, 10u, 40u}) {
+                Batch batch(12, classes);
+                std::fill(batch.attention.begin(), batch.attention.end(), 1.0f);  // opens the gate
+                batch.logits[1 * classes + 2] = nan;
+                batch.logits[2 * classes] = infinity;
+                for (std::size_t c = 0; c < classes; ++c) batch.logits[3 * classes + c] = nan;
+                batch.logits[4 * classes] = infinity;
+                batch.logits[4 * classes + 1] = nan;
+                batch.logits[5 * classes + 1] = -infinity;
+                if (rule == LossRule::nal) batch.attention[6] = infinity, batch.attention[7] = nan;
+                const Batch before = batch;
+                CHECK(run_loss(batch.job(rule, options), 1));
+                for (std::size_t row = 0; row < 12; ++row) {
+                    const std::size_t at = static_cast<std::size_t>(batch.index[row]) * classes;
+                    const float *const now = &batch.targets[at], *const was = &before.targets[at];
+                    const bool spoilt = row >= 1 && row <= 4, closed = rule == LossRule::nal && (row == 6 || row == 7);
+                    CHECK(std::equal(now, now + classes, was) == (spoilt || closed));
+                    CHECK(std::all_of(now, now + classes, [](float target) { return std::isfinite(target); }));
+                    if (spoilt && rule != LossRule::ema) CHECK(std::isnan(batch.loss[row]));
+                }
+            }
+        }
+    }
+}
+
 void test_cross_entropy_is_its_formula() {
     Batch batch(50, 21);
     LossJob job = batch.job(LossRule::ce, kNoOptions);
@@ -965,6 +1031,8 @@ int main() {
     test_consensus();
     test_augmented_images();
     test_losses();
+    test_folded_losses();
+    test_rows_that_are_not_finite();
     test_cross_entropy_is_its_formula();
     test_losses_refuse_what_lies_out_of_range();
     test_repeated_indices();

@@ -35,11 +35,20 @@ def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
+def aligned(part: torch.Tensor) -> torch.Tensor:
+    """A batch of an epoch's int64 positions, or a copy. Kernels are compiled for the alignment of their tensors (16
+    bytes or not), and a part that begins at an odd place would make them compile again."""
+    return part.clone() if part.storage_offset() % 2 else part
+
+
 def aligned_part(index: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    """A batch of an epoch's int64 positions. Kernels are compiled for the alignment of their tensors (16 bytes or
-    not), and an odd `first` would make them compile again: that part is copied."""
-    part = index[first:last]
-    return part.clone() if first % 2 else part
+    """Positions first..last - 1 of an epoch's, `aligned`."""
+    return aligned(index[first:last])
+
+
+def aligned_parts(index: torch.Tensor, first: int, last: int, size: int) -> Iterator[torch.Tensor]:
+    """Positions first..last - 1 of an epoch's in batches of `size`, each `aligned` when its turn comes."""
+    return map(aligned, index[first:last].split(size))
 
 
 class BaseLoader(ABC):

@@ -1,15 +1,16 @@
-"""The loader of tables that fit in memory: on CUDA in the device's, with one kernel per batch."""
+"""The loader of tables that fit in memory: on CUDA in the device's, with one kernel for hundreds of batches."""
 
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import groupby
 
 import numpy as np
 import torch
 
 from ..checks import free_memory
 from ..errors import ConfigError
-from .base import BaseLoader, LoaderSpec, aligned_part, upload
+from .base import BaseLoader, LoaderSpec, aligned_parts, upload
 from .plan import Batch, PlannedEpoch
 from .table import ImageTable
 from .torch_loader import prefetch
@@ -18,6 +19,13 @@ _uploaded: "weakref.WeakKeyDictionary[ImageTable, weakref.WeakValueDictionary[to
     weakref.WeakKeyDictionary()
 )
 """Tables in device memory while a loader holds them: several loaders of one table share it."""
+
+PART_BYTES = 2**29
+"""The most that the batches of one launch take of a CUDA device's memory: a whole epoch of CIFAR in bfloat16."""
+
+PART_SHARE = 1 / 16
+"""Of the device's free memory: the most that they take where that is less. While a consumer holds the last batch of one
+launch and takes the first of the next, both are there."""
 
 
 def size_text(size: float) -> str:
@@ -53,9 +61,10 @@ class ResidentLoader(BaseLoader):
     """Makes each batch from the table in memory in one pass.
 
     On CUDA the uint8 table lies on the device. An epoch's order, crops, flips and cutouts are drawn and uploaded when
-    it begins; from then on a batch is one kernel launched on torch's current stream, with no copy and no wait. Take an
-    epoch's batches on one stream. On the CPU the C++ core does the work, in a thread of its own that stays ahead of the
-    consumer.
+    it begins; from then on one kernel, launched on torch's current stream with no copy and no wait, makes as many
+    batches as PART_BYTES and PART_SHARE allow, and a batch is a view of them: a few microseconds of Python, where a
+    launch takes 40. A batch that is kept keeps the others of its launch. Take an epoch's batches on one stream. On the
+    CPU the C++ core does the work, batch by batch, in a thread of its own that stays ahead of the consumer.
     """
 
     name = "resident"
@@ -79,9 +88,9 @@ class ResidentLoader(BaseLoader):
         images, index = self._images, upload(whole.index, spec.device)
         draws = None if packed is None else upload(packed, spec.device)
         mean, scale = upload(self._mean, spec.device), upload(self._scale, spec.device)
-        for first, last in planned.spans():
+        for first, last, size in self._parts(planned):
             with torch.cuda.device_of(images):
-                batch = launch(
+                made = launch(
                     images,
                     index,
                     draws,
@@ -89,11 +98,28 @@ class ResidentLoader(BaseLoader):
                     scale,
                     first=first,
                     last=last,
+                    batch=size,
                     views=spec.plan.views,
                     cutout=spec.plan.cutout,
                     dtype=spec.dtype,
                 )
-            yield batch, aligned_part(index, first, last)
+            yield from zip(made, aligned_parts(index, first, last, size), strict=True)
+            del made  # what nobody keeps is free for the next launch
+
+    def _parts(self, planned: PlannedEpoch) -> Iterator[tuple[int, int, int]]:
+        """What each launch makes: the positions first..last - 1 of the epoch, in batches of so many samples."""
+        from ..kernels.augment import bytes_of
+
+        spec = self.spec
+        free = free_memory(spec.device)
+        memory = PART_BYTES if free is None else min(PART_BYTES, PART_SHARE * free)
+        numbers = int(np.prod(spec.table.shape))
+        for size, group in groupby(planned.spans(), lambda span: span[1] - span[0]):
+            spans = list(group)
+            most = max(1, int(memory / bytes_of(spec.plan.views * size, numbers, spec.dtype)))
+            for start in range(0, len(spans), most):
+                part = spans[start : start + most]
+                yield part[0][0], part[-1][1], size
 
     def _on_host(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
         from .. import _C

@@ -279,7 +279,9 @@ def join(modules: Sequence[nn.Module]) -> nn.Module:
     joined.__dict__.update(_parameters={}, _buffers={}, _modules={})
     if isinstance(first, nn.BatchNorm2d):
         joined.__dict__.update(
-            num_features=len(modules) * first.num_features, _parameters=dict.fromkeys(first._parameters)
+            num_features=len(modules) * first.num_features,
+            _parameters=dict.fromkeys(first._parameters),
+            _buffers=dict.fromkeys(first._buffers),  # the models' own batch norm has no counter: it stays None
         )
         _join_tensors(joined, modules)
     elif first._parameters or first._buffers or isinstance(first, (nn.LayerNorm, nn.GroupNorm, nn.Softmax)):

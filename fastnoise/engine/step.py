@@ -14,6 +14,7 @@ from ..config import EngineConfig, OptimConfig, Optimizer, Schedule, parse_compi
 from ..errors import ConfigError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
+from ..ops.unit import inductor_options, with_unit_gradient
 from .payback import UNKNOWN_NETWORK, Cost
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
@@ -300,14 +301,13 @@ class Step:
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
+        self._one = torch.ones((), device=device)
         self._forward: Callable[[Tensor, Tensor], Forward] = self._eager_forward
         if self.gear.compiled:
-            options: dict[str, Any] = {}
+            options = dict(inductor_options())
             for name in parse_compile_options(config.compile_options):
                 options |= INDUCTOR_OPTIONS[name]
-            self._forward = torch.compile(
-                _own(self._eager_forward), fullgraph=True, dynamic=False, options=options or None
-            )
+            self._forward = torch.compile(_own(self._eager_forward), fullgraph=True, dynamic=False, options=options)
         self._side = _SideStream(device)
         self._train_graph: _Graph | None = None
         self._warm = 0
@@ -333,7 +333,8 @@ class Step:
 
     def _eager_forward(self, images: Tensor, index: Tensor) -> Forward:
         with self._autocast():
-            return self.method.training_step(self.networks, images, self.labels[index], index)
+            result = self.method.training_step(self.networks, images, self.labels[index], index)
+        return result if self.amp == torch.float16 else result._replace(loss=with_unit_gradient(result.loss))
 
     def _eager_evaluate(self, images: Tensor) -> Outputs:
         with self._autocast():
@@ -343,7 +344,7 @@ class Step:
     def _update(self, forward: Callable[[Tensor, Tensor], Forward], images: Tensor, index: Tensor) -> Forward:
         self.optimizer.zero_grad(set_to_none=True)
         result = forward(images, index)
-        self.scaler.scale(result.loss).backward()
+        self.scaler.scale(result.loss).backward(self._one)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_update(self.networks)

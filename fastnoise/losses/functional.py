@@ -16,7 +16,10 @@ and return float32. They are differentiable once. Those with targets also take
     targets: [N, C] float32, the table, updated in place; or in half precision or as a shard, as `placement` says
         (`fastnoise.ops.tables.Placement`).
     knobs: [3] float32 on the same device: update flag, momentum, strength.
-    update: False leaves the table alone, whatever the flag: for evaluation.
+    update: False leaves the table alone, whatever the flag: for evaluation. A module's evaluation mode does the same.
+
+A sample with a logit of NaN or +inf (in `nal` also with such an attention) leaves its row of the table and its visits
+alone; its loss and gradient show the NaN. A logit of -inf masks its class and updates as usual.
 
 Tensors of another form raise DataError, unknown options ConfigError. A label or index out of range raises DataError on
 the CPU; on a CUDA device it makes that sample's loss and gradient NaN.
@@ -75,7 +78,7 @@ def reduced(
             form = f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
             raise DataError(f"weight is {form}; expected floating point {list(loss.shape)}, one per sample")
         loss = loss * weight
-    if one_of("reduction", reduction, REDUCTIONS) == "none":
+    if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
@@ -93,8 +96,16 @@ def run(
     reduction: str = "mean",
     **settings: Any,
 ) -> Tensor:
-    """Call an op, with `update` and `placement` if it has a table, and reduce its losses."""
+    """Call an op, with `update` and `placement` if it has a table.
+
+    It reduces its losses itself unless they are weighted, or the samples that a mean is over must be counted.
+    """
     op, options = form
+    if reduction not in REDUCTIONS:
+        one_of("reduction", reduction, REDUCTIONS)
+    if weight is None and (ignore_index is None or reduction != "mean"):
+        loss: Tensor = op(*tensors, *options, ignore_index=ignore_index, reduction=reduction, **settings)
+        return loss
     loss = op(*tensors, *options, ignore_index=ignore_index, **settings)
     return reduced(loss, labels, weight, ignore_index, reduction)
 
@@ -282,7 +293,10 @@ def elr_plus(
 def update_targets(
     logits: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, *, placement: Placement | None = None
 ) -> None:
-    """targets[index] <- momentum * targets[index] + (1 - momentum) * softmax(logits), as ELRPlusLoss.update_targets."""
+    """targets[index] <- momentum * targets[index] + (1 - momentum) * softmax(logits), as ELRPlusLoss.update_targets.
+
+    Rows with a logit of NaN or +inf leave their targets alone.
+    """
     ops.ema(logits.detach(), index, targets, knobs, placement=placement)
 
 

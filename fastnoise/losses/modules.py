@@ -344,10 +344,15 @@ class TargetLoss(FixedDtype, FusedLoss):
     nothing is raised, since looking for them would make every step wait. `fastnoise.losses.debug` makes every call look
     and raise DataError, on every device.
 
-    Each call updates the targets. Activation checkpointing calls a loss again during the backward pass: such a call
-    reads the targets that the first has left, updates nothing, and so yields the same loss and gradient (in half
-    precision, up to the rounding of the targets). Calls before training (the warm-up of a CUDA graph) count as visits
-    unless `set_update(False)` was called. Evaluate with CrossEntropyLoss, since an evaluation set has no rows here.
+    Each call in training mode updates the targets; after `eval()` none does, as with update=False. Activation
+    checkpointing calls a loss again during the backward pass: such a call reads the targets that the first has left,
+    updates nothing, and so yields the same loss and gradient (in half precision, up to the rounding of the targets).
+    Calls before training (the warm-up of a CUDA graph) count as visits unless `set_update(False)` was called. Evaluate
+    with CrossEntropyLoss, since an evaluation set has no rows here.
+
+    A sample with a logit of NaN or +inf (in NALLoss also with such an attention), as after an overflow in half
+    precision, leaves its targets and `visits` alone. Its loss and gradient are not finite, so that a GradScaler skips
+    the step; of an attention of +inf they are those of tau = 1. A logit of -inf masks its class and updates as usual.
     """
 
     targets: Tensor
@@ -416,9 +421,20 @@ class TargetLoss(FixedDtype, FusedLoss):
         """The strength of calls from now on, for a ramp. Written on the device, without waiting for it."""
         self.knobs[2].fill_(within("strength", strength, 0))
 
-    def run_table(self, form: Form, *tensors: Tensor, labels: Tensor, **keywords: Any) -> Tensor:
-        """Call an op with tensors that end in targets and knobs, and reduce its losses."""
-        return self.run(form, *tensors, self.targets, self.knobs, labels=labels, placement=self.placement, **keywords)
+    def run_table(
+        self, form: Form, *tensors: Tensor, labels: Tensor, weight: Tensor | None, update: bool = True
+    ) -> Tensor:
+        """Call an op with tensors that end in targets and knobs. In evaluation mode it updates nothing."""
+        return self.run(
+            form,
+            *tensors,
+            self.targets,
+            self.knobs,
+            labels=labels,
+            weight=weight,
+            update=update and self.training,
+            placement=self.placement,
+        )
 
     def hard_targets(self, labels: Tensor) -> Tensor:
         """The class each sample's target favours; where none was updated, the given label.
@@ -463,8 +479,8 @@ class ELRLoss(TargetLoss):
 
     Called as `loss(logits, labels, index, *, weight=None, update=True)`: logits [B, C] float32, float16 or bfloat16;
     labels [B] int64 in 0..C-1; index [B] int64, positions in the training set, distinct within the batch; weight [B], a
-    factor of each sample's loss; update=False leaves the targets alone, for evaluation on training samples. Returns
-    float32. Tensors of another form raise DataError, as does a label or index out of range on the CPU; on a CUDA device
+    factor of each sample's loss; update=False leaves the targets alone, as evaluation mode does, for evaluation on
+    training samples. Returns float32. Tensors of another form raise DataError, as does a label or index out of range on the CPU; on a CUDA device
     it makes that sample's loss NaN.
     """
 
@@ -514,7 +530,11 @@ class ELRPlusLoss(TargetLoss):
         self.form = functional.elr_plus_form(target)
 
     def update_targets(self, logits: Tensor, index: Tensor) -> None:
-        """t <- momentum * t + (1 - momentum) * softmax(logits), for logits [B, C] of the samples index [B]."""
+        """t <- momentum * t + (1 - momentum) * softmax(logits), for logits [B, C] of the samples index [B].
+
+        Also in evaluation mode, since nothing else is asked for here; `set_update(False)` switches it off. Rows with a
+        logit of NaN or +inf leave their targets alone.
+        """
         functional.update_targets(logits, index, self.targets, self.knobs, placement=self.placement)
 
     def forward(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError, FastnoiseError
 from ..ops.registry import FusedOp
+from ..ops.tables import is_finite
 from .modules import LabelLoss, TargetLoss
 
 PLAIN = ("logits", "labels")
@@ -92,7 +93,8 @@ def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLo
         twin: the loss in differentiable PyTorch, with these parameters: (logits, labels) -> loss [B], or for a loss
             with targets (logits, labels, rows, momentum, strength) -> (loss [B], new rows). It gets logits [B, C]
             float32, labels [B] int64, the batch's rows of targets [B, C] float32, and two floats; momentum is 1 where
-            the targets are not to change. No gradient flows into rows.
+            the targets are not to change. No gradient flows into rows. New rows of samples with a logit of NaN or +inf
+            are not stored.
         parts: the rule, as `fastnoise.kernels.rules` defines its parts; None where there is no Triton: the loss then
             works on the CPU alone.
 
@@ -162,7 +164,7 @@ def check_parts(name: str, parts: Any, has_targets: bool) -> None:
     for part, needs in uses.items():
         if getattr(parts, part) is not None and not needed.get(part):
             raise ConfigError(f"rule {name!r}: the part {part} has no use without {needs}; leave it out")
-    for part in ("finish", "terms", "prepare", "update"):
+    for part in ("finish", "terms", "prepare", "linear", "unite", "update"):
         function = getattr(parts, part)
         expected = ", ".join(getattr(rules.ELR, part).arg_names)
         names = getattr(function, "arg_names", None)
@@ -182,7 +184,7 @@ def autograd_on() -> Iterator[None]:
 
 
 def twin_kernel(name: str, twin: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The op's CPU kernel: the twin, differentiated by autograd."""
+    """The op's CPU kernel: the twin, differentiated by autograd. Returns loss [B] and gradient [B, C] in float32."""
 
     def kernel(logits: Tensor, labels: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
         with autograd_on():
@@ -190,15 +192,16 @@ def twin_kernel(name: str, twin: Callable[..., Any]) -> Callable[..., tuple[Tens
             if state:
                 index, targets, knobs = state
                 update, momentum, strength = knobs.tolist()
-                rows = targets.index_select(0, index)
-                result = twin(leaf, labels.clone(), rows, momentum if update else 1.0, strength)
-                loss, rows = check_result(name, result, rows)
+                before = targets.index_select(0, index)
+                result = twin(leaf, labels.clone(), before.clone(), momentum if update else 1.0, strength)
+                loss, rows = check_result(name, result, before)
             else:
                 loss = check_loss(name, twin(leaf, labels.clone()), leaf)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         if state and update:
-            targets.index_copy_(0, index, rows.detach().float())
-        return loss.detach().float(), gradient.to(logits.dtype)
+            updated = torch.where(is_finite(logits).all(1, keepdim=True), rows.detach().float(), before)
+            targets.index_copy_(0, index, updated)
+        return loss.detach().float(), gradient
 
     return kernel
 

@@ -2,8 +2,8 @@
 
 Every function takes logits [B, C] of any floating dtype (float64 for a reference) and labels [B] int64, and returns
 the loss per sample [B]. Those with targets take the batch's rows of the target table [B, C] and return
-`(loss, new rows)`; the caller writes the rows back. No gradient flows into targets. Options are those of the modules in
-`fastnoise.losses`, which cite the papers.
+`(loss, new rows)`; the caller writes the rows back. No gradient flows into targets. A sample with a logit of NaN or +inf
+keeps its row. Options are those of the modules in `fastnoise.losses`, which cite the papers.
 """
 
 import math
@@ -110,6 +110,11 @@ def forward(logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
     return -(logits.softmax(1) @ transition.to(logits.dtype)).gather(1, labels[:, None])[:, 0].log()
 
 
+def updatable(logits: Tensor) -> Tensor:
+    """The samples [B, 1] whose logits are neither NaN nor +inf; -inf is a masked class."""
+    return (logits.detach() < math.inf).all(1, keepdim=True)
+
+
 def elr_regulariser(logits: Tensor, rows: Tensor) -> Tensor:
     """log(1 - <p, t>) with the authors' clamp of the probabilities."""
     return (1 - (rows * logits.softmax(1).clamp(1e-4, 1 - 1e-4)).sum(1)).log()
@@ -121,13 +126,14 @@ def elr(
     """Early-learning regularisation (Liu et al. 2020), Eq. 6 and 9, with the authors' clamp of the probabilities."""
     if update:
         probs = logits.detach().softmax(1).clamp(1e-4, 1 - 1e-4)
-        rows = momentum * rows + (1 - momentum) * (probs / probs.sum(1, keepdim=True))
+        updated = momentum * rows + (1 - momentum) * (probs / probs.sum(1, keepdim=True))
+        rows = torch.where(updatable(logits), updated, rows)
     return ce(logits, labels) + strength * elr_regulariser(logits, rows), rows
 
 
 def update_targets(logits: Tensor, rows: Tensor, *, momentum: float) -> Tensor:
     """The rows that ELRPlusLoss.update_targets leaves."""
-    return momentum * rows + (1 - momentum) * logits.detach().softmax(1)
+    return torch.where(updatable(logits), momentum * rows + (1 - momentum) * logits.detach().softmax(1), rows)
 
 
 def elr_plus(
@@ -163,7 +169,8 @@ def selc(
     """Self-ensemble label correction (Lu & He 2022); rows of zeros are returned as zeros where `update` is off."""
     targets = from_one_hot(labels, rows)
     if update:
-        rows = targets = momentum * targets + (1 - momentum) * logits.detach().softmax(1)
+        updated, kept = momentum * targets + (1 - momentum) * logits.detach().softmax(1), updatable(logits)
+        rows, targets = torch.where(kept, updated, rows), torch.where(kept, updated, targets)
     return -(targets * logits.log_softmax(1)).sum(1), rows
 
 
@@ -182,7 +189,8 @@ def nal(
 ) -> tuple[Tensor, Tensor]:
     """Noise attention learning (Lu et al. 2022), Eq. 3 and 4; `attention` [B] is the logit h of Eq. 2.
 
-    A row of zeros stands for the one-hot of the label and is returned as zeros where `update` is off.
+    A row of zeros stands for the one-hot of the label and is returned as zeros where `update` is off. A sample with an
+    attention of NaN or +inf keeps its row too.
     """
     code = variant == "code"
     tau = attention.sigmoid()[:, None]
@@ -194,7 +202,7 @@ def nal(
     if update:
         updated = momentum * targets + (1 - momentum) * probs.detach()
         updated = updated.clamp(1e-4, 1) if code else updated
-        opened = tau.detach() > gate
+        opened = (tau.detach() > gate) & updatable(logits) & updatable(attention[:, None])
         rows, targets = torch.where(opened, updated, rows), torch.where(opened, updated, targets)
     mixed = tau * probs + (1 - tau) * targets
     if code:

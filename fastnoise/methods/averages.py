@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import Network
+from ..ops.averages import MovingAverage
 
 
 class AveragedNetworks(nn.Module):
@@ -29,7 +30,8 @@ class AveragedNetworks(nn.Module):
     def __init__(self, networks: Sequence[Network], momentum: float, *, ramp: int = 0, with_buffers: bool = False):
         super().__init__()
         self.copies = nn.ModuleList(deepcopy(network) for network in networks).requires_grad_(False)
-        self.momentum, self.ramp, self.with_buffers = momentum, ramp, with_buffers
+        self.with_buffers = with_buffers
+        self._move = MovingAverage(momentum, ramp)
         device = next(self.copies.parameters()).device
         self.register_buffer("updates", torch.zeros((), device=device))
 
@@ -40,12 +42,11 @@ class AveragedNetworks(nn.Module):
     def follow(self, networks: Sequence[Network]) -> None:
         """Move every average one step towards its network. Uses the device alone."""
         self.updates += 1
-        momentum = torch.full_like(self.updates, self.momentum)
-        if self.ramp:
-            momentum *= torch.exp(-5 * (1 - (self.updates / self.ramp).clamp(max=1)) ** 2)
+        ours: list[Tensor] = []
+        theirs: list[Tensor] = []
         for average, network in zip(self.copies, networks, strict=True):
-            ours: list[Tensor] = list(average.parameters())
-            theirs: list[Tensor] = list(network.parameters())
+            ours += average.parameters()
+            theirs += network.parameters()
             if self.with_buffers:
                 for mine, other in zip(average.buffers(), network.buffers(), strict=True):
                     if mine.is_floating_point():
@@ -53,6 +54,4 @@ class AveragedNetworks(nn.Module):
                         theirs.append(other)
                     else:
                         mine.copy_(other)
-            torch._foreach_sub_(ours, theirs)  # average <- weight + m * (average - weight), in three launches
-            torch._foreach_mul_(ours, momentum)
-            torch._foreach_add_(ours, theirs)
+        self._move(ours, theirs, self.updates)

@@ -3,12 +3,14 @@
 from torch import Tensor, nn
 
 from .heads import Backbone
+from .norm import BatchNorm2d
+from .pool import GlobalAveragePool2d
 
 
 def _conv(channels_in: int, channels_out: int, padding: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, padding=padding),
-        nn.BatchNorm2d(channels_out),
+        BatchNorm2d(channels_out),
         nn.LeakyReLU(0.01, inplace=True),
     )
 
@@ -38,8 +40,7 @@ class CNN9(Backbone):
             _conv(middle, wide, 0),
             _conv(wide, middle, 0),
             _conv(middle, narrow, 0),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            GlobalAveragePool2d(),
         )
 
     def forward(self, images: Tensor) -> Tensor:

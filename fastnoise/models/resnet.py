@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .heads import Backbone
+from .norm import BatchNorm2d
+from .pool import GlobalAveragePool2d
 
 SMALL_IMAGE = 64
 """Images up to this side get the CIFAR stem (3x3, stride 1, no pooling), larger ones ImageNet's."""
@@ -35,11 +37,11 @@ class BasicBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, activation: Activation = "relu"):
         super().__init__()
         self.activation = _ACTIVATIONS[activation][0]
-        self.conv1, self.bn1 = _conv3x3(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out)
-        self.conv2, self.bn2 = _conv3x3(channels_out, channels_out), nn.BatchNorm2d(channels_out)
+        self.conv1, self.bn1 = _conv3x3(channels_in, channels_out, stride), BatchNorm2d(channels_out)
+        self.conv2, self.bn2 = _conv3x3(channels_out, channels_out), BatchNorm2d(channels_out)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            self.shortcut = nn.Sequential(_projection(channels_in, channels_out, stride), nn.BatchNorm2d(channels_out))
+            self.shortcut = nn.Sequential(_projection(channels_in, channels_out, stride), BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.activation(self.bn1(self.conv1(x)))
@@ -55,8 +57,8 @@ class PreActBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, activation: Activation = "relu"):
         super().__init__()
         self.activation = _ACTIVATIONS[activation][0]
-        self.bn1, self.conv1 = nn.BatchNorm2d(channels_in), _conv3x3(channels_in, channels_out, stride)
-        self.bn2, self.conv2 = nn.BatchNorm2d(channels_out), _conv3x3(channels_out, channels_out)
+        self.bn1, self.conv1 = BatchNorm2d(channels_in), _conv3x3(channels_in, channels_out, stride)
+        self.bn2, self.conv2 = BatchNorm2d(channels_out), _conv3x3(channels_out, channels_out)
         self.projection: nn.Module | None = None
         if stride != 1 or channels_in != channels_out:
             self.projection = _projection(channels_in, channels_out, stride)
@@ -100,7 +102,7 @@ class ResNet(Backbone):
             else nn.Conv2d(channels, planes[0], 7, stride=2, padding=3, bias=False)
         ]
         if not preact:
-            stem += [nn.BatchNorm2d(planes[0]), module(inplace=True)]
+            stem += [BatchNorm2d(planes[0]), module(inplace=True)]
         if not small:
             stem.append(nn.MaxPool2d(3, stride=2, padding=1))
         blocks: list[nn.Module] = []
@@ -109,9 +111,9 @@ class ResNet(Backbone):
             for position in range(depth):
                 blocks.append(block(width_in, width_out, 2 if stage and position == 0 else 1, activation))
                 width_in = width_out
-        last: list[nn.Module] = [nn.BatchNorm2d(width_in), module(inplace=True)] if preact else []
+        last: list[nn.Module] = [BatchNorm2d(width_in), module(inplace=True)] if preact else []
         self.num_features = width_in
-        self.layers = nn.Sequential(*stem, *blocks, *last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.layers = nn.Sequential(*stem, *blocks, *last, GlobalAveragePool2d())
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -131,11 +133,11 @@ class ResNet50(Backbone):
         super().__init__()
         if round(64 * width) < 1:
             raise ConfigError(f"--width {width} leaves resnet50 with no channels; give at least {1 / 64}")
-        network = torchvision.models.resnet50(width_per_group=round(64 * width))
+        network = torchvision.models.resnet50(width_per_group=round(64 * width), norm_layer=BatchNorm2d)
         if channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         self.num_features = network.fc.in_features
-        network.fc = nn.Identity()
+        network.avgpool, network.fc = GlobalAveragePool2d(), nn.Identity()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from torch import Tensor, nn
 
 from .heads import Backbone
-from .pool import MaxPool2x2
+from .norm import BatchNorm2d
+from .pool import GlobalAveragePool2d, MaxPool2x2
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels_out),
+        BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
     )
 
@@ -30,8 +31,7 @@ class SmallCNN(Backbone):
             MaxPool2x2(),
             _conv(narrow, wide),
             _conv(wide, wide),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            GlobalAveragePool2d(),
         )
 
     def forward(self, images: Tensor) -> Tensor:

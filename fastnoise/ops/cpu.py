@@ -12,10 +12,14 @@ from torch import Tensor
 from .. import _C
 
 NUMBERS = {name: number for number, name in enumerate(_C.LOSS_RULES)}
-WITHOUT_KNOBS = 0.0, 1.0, 0.0
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 MANY = 1 << 16
 """Logits in a batch below which a second thread costs more than it brings."""
+
+
+def gradient_dtype(logits: Tensor, attention: Tensor | None) -> torch.dtype:
+    return logits.dtype if attention is None else torch.promote_types(logits.dtype, attention.dtype)
 
 
 def integers(tensor: Tensor | None) -> Tensor | None:
@@ -31,11 +35,19 @@ def address(tensor: Tensor | None) -> int:
 
 
 def run(
-    rule: str, given: dict[str, Any], options: tuple[float, ...], ignore_index: int | None, update: bool, loss: bool
+    rule: str,
+    given: dict[str, Any],
+    options: tuple[float, ...],
+    ignore_index: int | None,
+    update: bool,
+    loss: bool,
+    reduction: str = "none",
+    gradient_scale: float = 1.0,
 ) -> tuple[Tensor, ...]:
     """Run one rule over a batch.
 
-    An index that occurs twice finds the targets as they were before the batch, and of its updates the last one stays.
+    An index that occurs twice finds the targets as they were before the batch, and of its updates the last one stays. A
+    row with a logit of NaN or +inf, or such an attention, leaves its targets alone.
 
     Args:
         rule: its name.
@@ -44,10 +56,13 @@ def run(
         ignore_index: a label whose rows have loss and gradient 0 and leave their targets alone.
         update: False leaves the targets alone whatever the update flag.
         loss: whether the rule has one.
+        reduction: "none", "mean" or "sum"; the mean divides by B, and is NaN where that is 0.
+        gradient_scale: a factor of every gradient, applied before it is rounded to its dtype.
 
     Returns:
-        loss [B] float32, d loss / d logits [B, C] in the logits' dtype and with attention d loss / d attention [B] in
-        its own; nothing where the rule has no loss.
+        loss float32, [B] or reduced [], and the gradient: d loss / d logits [B, C] in the logits' dtype; with attention
+        [B * C + B], d loss / d logits row by row and d loss / d attention, in the dtype that both promote to. Nothing
+        where the rule has no loss.
 
     Raises:
         IndexError: a label or index is out of range. Nothing was written then.
@@ -62,12 +77,16 @@ def run(
     pair_labels, pair_index = integers(given.get("pair_labels")), integers(given.get("pair_index"))
     share = None if share is None else floats(share.expand(num_rows))
     rows = floats(given.get("soft_labels", given.get("columns")))
-    visiting, momentum, strength = given["knobs"].tolist() if "knobs" in given else WITHOUT_KNOBS
-    losses = gradient = dattention = None
-    if loss:
-        losses = torch.empty(num_rows, dtype=torch.float32, device="cpu")
-        gradient = torch.empty((num_rows, num_classes), dtype=torch.float32, device="cpu")
-        dattention = None if attention is None else torch.empty_like(attention)
+    knobs = floats(given.get("knobs"))
+    losses = gradient = None
+    attention_gradient = 0
+    if loss:  # new_empty: the defaults of dtype and device don't matter
+        losses = values.new_empty(num_rows if reduction == "none" else ())
+        if attention is None:
+            gradient = values.new_empty((num_rows, num_classes))
+        else:
+            gradient = values.new_empty(num_rows * num_classes + num_rows)
+            attention_gradient = gradient.data_ptr() + 4 * num_rows * num_classes
     within = _C.fused_loss(
         NUMBERS[rule],
         num_rows,
@@ -83,20 +102,19 @@ def run(
         address(targets),
         0 if targets is None else targets.shape[0],
         address(rows),
-        update and visiting != 0,
-        momentum,
-        strength,
+        update,
+        address(knobs),
         options,
         ignore_index,
         address(losses),
         address(gradient),
-        address(dattention),
-        torch.get_num_threads() if logits.numel() >= MANY else 1,
+        attention_gradient,
+        REDUCTIONS[reduction],
+        gradient_scale,
+        torch.get_num_threads() if num_rows * num_classes >= MANY else 1,
     )
     if not within:
         raise IndexError(f"{rule}: a label or index is out of range")
     if losses is None or gradient is None:
         return ()
-    if dattention is None:
-        return losses, gradient.to(logits.dtype)
-    return losses, gradient.to(logits.dtype), dattention.to(given["attention"].dtype)
+    return losses, gradient.to(gradient_dtype(logits, given.get("attention")))

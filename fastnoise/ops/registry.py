@@ -19,34 +19,81 @@ from torch.autograd.function import once_differentiable
 from ..errors import DataError, FastnoiseError
 from . import cpu
 from .checks import LOGIT_DTYPES, check_distinct, check_index, check_range, debug, refuse
-from .tables import Placement, on_kept_rows, without_ignored
+from .tables import Placement, is_plain, on_gathered_rows, on_kept_rows, without_ignored
 
 OPS: dict[str, "FusedOp"] = {}
 """The registered ops by name."""
 
+PLAIN = Tensor, nn.Parameter
+WHOLE = Placement()
+
+HALF = "float32, float16 or bfloat16"
+PER_ROW = "[{B}], one per row of logits"
+POSITIONS = "B", (torch.int64,), f"int64 {PER_ROW}"
+FORMS: dict[str, tuple[str, tuple[torch.dtype, ...], str]] = {
+    "attention": ("B", LOGIT_DTYPES, f"{HALF} {PER_ROW}"),
+    "labels": POSITIONS,
+    "index": POSITIONS,
+    "pair_labels": POSITIONS,
+    "pair_index": POSITIONS,
+    "share": ("B", LOGIT_DTYPES, f"{HALF} [] or {PER_ROW}"),
+    "soft_labels": ("BC", LOGIT_DTYPES, f"{HALF} [{{B}}, {{C}}], as logits"),
+    "columns": ("CC", (torch.float32,), "float32 [{C}, {C}]"),
+    "knobs": ("3", (torch.float32,), "float32 [3]: update flag, momentum, strength"),
+}
+"""Of an op's tensors: the shape, a letter per size, the dtypes, and both in words."""
+
 
 class Fused(torch.autograd.Function):
-    """The op computes the gradients with the loss; backward only scales them, in fp32 whatever their dtype.
+    """The op computes the gradient with the loss and folds the reduction into both; backward only scales it.
 
-    They are kept in the logits' dtype until then. In float16 that drops entries below 6e-8 before a loss scale can lift
-    them; bfloat16 has the exponents of float32 and drops nothing.
+    That is done in fp32 whatever the dtypes, and not at all where the upstream gradient is known to be one
+    (`fastnoise.ops.unit`). The gradient is kept in the logits' dtype until then. In float16 that drops entries below
+    6e-8 before a loss scale can lift them, so that a mean's 1/B stays out of it until then; bfloat16 has the exponents
+    of float32 and drops nothing.
+
+    Args:
+        op: returns loss and gradient.
+        mean: whether the op folds a mean.
+        inputs: the op's: the logits first, then the attention logit if there is one.
     """
 
     @staticmethod
-    def forward(ctx: Any, op: Any, *inputs: Any) -> Tensor:
-        loss, *gradients = op(*inputs)
-        ctx.save_for_backward(*gradients)
-        ctx.num_constants = len(inputs) - len(gradients)
+    def forward(ctx: Any, op: Any, mean: bool, has_attention: bool, *inputs: Any) -> Tensor:
+        loss: Tensor
+        loss, gradient = op(*inputs)
+        ctx.save_for_backward(gradient)
+        ctx.mean, ctx.num_constants, ctx.is_unit = mean, len(inputs) - 1 - has_attention, False
+        ctx.shape = inputs[0].shape
+        ctx.dtypes = (inputs[0].dtype, inputs[1].dtype) if has_attention else None
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [
-            torch.mul(gradient, grad[:, None] if gradient.dim() == 2 else grad, out=torch.empty_like(gradient))
-            for gradient in ctx.saved_tensors
-        ]
-        return None, *scaled, *[None] * ctx.num_constants
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        num_rows, num_classes = ctx.shape
+        unscaled = ctx.mean and gradient.dtype == torch.float16
+        reduced = upstream.dim() == 0
+        if reduced and (unscaled or not ctx.is_unit):
+            gradient = in_fp32(gradient, upstream / num_rows if unscaled else upstream)
+        if ctx.dtypes is None:
+            parts = [gradient if reduced else in_fp32(gradient, upstream[:, None])]
+        else:
+            logits, attention = gradient[: num_rows * num_classes], gradient[num_rows * num_classes :]
+            parts = [logits.view(num_rows, num_classes), attention]
+            if not reduced:
+                parts = [in_fp32(parts[0], upstream[:, None]), in_fp32(attention, upstream)]
+            parts = [part.to(dtype) for part, dtype in zip(parts, ctx.dtypes, strict=True)]
+        return None, None, None, *parts, *[None] * ctx.num_constants
+
+
+def in_fp32(gradient: Tensor, factor: Tensor) -> Tensor:
+    """The gradient times a float32 factor in its own dtype, rounded once. A factor without dimensions would be rounded
+    to that dtype first."""
+    if gradient.dtype == torch.float32:
+        return gradient * factor
+    return torch.mul(gradient, factor if factor.dim() else factor.view(1), out=torch.empty_like(gradient))
 
 
 @cache
@@ -60,11 +107,11 @@ def load_kernels() -> Any:
 
 
 class FusedOp:
-    """A fused loss as a function: `op(logits, labels, ..., *options) -> loss [B]`.
+    """A fused loss as a function: `op(logits, labels, ..., *options) -> loss`, of each row or reduced.
 
     Differentiable once, in logits and attention; `targets` is updated in place. Registers `torch.ops.fastnoise.<name>`
-    with the rules of that name for CUDA (Triton) and the CPU (C++), and a fake kernel for tracing. An op whose rule has
-    no loss returns nothing and only updates.
+    with the rules of that name for CUDA (Triton) and the CPU (C++), and a fake kernel for tracing: it returns loss and
+    gradient, as `fastnoise.ops.cpu.run` describes them. An op whose rule has no loss returns nothing and only updates.
 
     Args:
         name: of the op; its rules are `fastnoise.kernels.rules.<NAME>` and that of csrc/core/losses_body.hpp.
@@ -72,7 +119,8 @@ class FusedOp:
             "attention" if the rule reads it. "targets!" is updated, "targets" only read.
         options: the parameters that follow, as in a schema ("bool code, float reverse"): constants, the rule's OPTIONS.
         loss: whether the rule has a loss.
-        twin: for a rule that C++ doesn't know, the CPU kernel, with the op's tensors and options as parameters.
+        twin: for a rule that C++ doesn't know, the CPU kernel, with the op's tensors and options as parameters. Returns
+            loss [B] and gradient [B, C], float32.
         namespace: the op is `torch.ops.<namespace>.<name>`; `OPS` lists those of fastnoise alone.
         find_rule: returns the rule at a call on a CUDA device, given the module of the built-in ones.
     """
@@ -96,20 +144,20 @@ class FusedOp:
         self.options = [option.split()[1] for option in options.split(", ") if option]
         self.has_table = "targets" in self.tensors
         self.updates_table = "targets!" in tensors
-        attention = "attention" in self.tensors
+        self.has_attention = "attention" in self.tensors
         parameters = [f"Tensor{'(a!)' if x == 'targets!' else ''} {x.removesuffix('!')}" for x in tensors.split()]
         parameters += [options] if options else []
         self.names = (*self.tensors, *self.options)
-        self.settings: dict[str, Any] = {"ignore_index": None}
+        self.settings: dict[str, Any] = {"ignore_index": None, "reduction": "none"}
         # No defaults: PyTorch drops trailing arguments that equal theirs, and torch 2.11 then finds no `visits` whose
         # version to count up. Callers of the raw op append `settings.values()`.
-        parameters += ["int? ignore_index"]
+        parameters += ["int? ignore_index", "str reduction"]
         if self.has_table:
             self.settings |= {"update": self.updates_table, **Placement._field_defaults}
             visits = "Tensor(b!)?" if self.updates_table else "Tensor?"
             parameters += ["bool update", f"{visits} visits", "int rank", "int world", "int seed"]
-        num_results = 2 + attention if loss else 0
-        returns = ", ".join(["Tensor"] * num_results)
+        self.arguments = (*self.names, *self.settings)
+        returns = "Tensor, Tensor" if loss else ""
 
         def cuda(*inputs: Any) -> tuple[Tensor, ...] | None:
             launch, rules = load_kernels()
@@ -117,15 +165,18 @@ class FusedOp:
                 return self.launch(launch, self.find_rule(rules), inputs)
 
         def checked_cpu(*inputs: Any) -> tuple[Tensor, ...] | None:
-            self.check_inputs(dict(zip((*self.names, *self.settings), inputs, strict=True)))
+            self.check_inputs(inputs)
             return self.on_cpu(*inputs)
 
         def fake(*inputs: Any) -> tuple[Tensor, ...] | None:
             if not loss:
                 return None
-            logits = inputs[0]
-            gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs[: 1 + attention]]
-            return logits.new_empty(logits.shape[0], dtype=torch.float32), *gradients
+            logits, attention = inputs[0], inputs[1] if self.has_attention else None
+            num_rows, num_classes = logits.shape
+            reduced = inputs[self.arguments.index("reduction")] != "none"
+            values = logits.new_empty(() if reduced else (num_rows,), dtype=torch.float32)
+            shape = (num_rows, num_classes) if attention is None else (num_rows * num_classes + num_rows,)
+            return values, logits.new_empty(shape, dtype=cpu.gradient_dtype(logits, attention))
 
         self.op = torch.library.custom_op(
             f"{namespace}::{name}",
@@ -141,31 +192,36 @@ class FusedOp:
             OPS[name] = self
 
     def __call__(
-        self, *inputs: Any, ignore_index: int | None = None, update: bool = True, placement: Placement | None = None
+        self,
+        *inputs: Any,
+        ignore_index: int | None = None,
+        reduction: str = "none",
+        update: bool = True,
+        placement: Placement | None = None,
     ) -> Any:
-        """The loss [B] float32.
+        """The loss, float32: [B], or reduced [].
 
         Args:
             inputs: the op's tensors and options.
             ignore_index: rows with this label have loss and gradient 0 and leave their targets alone.
+            reduction: "none", "mean" or "sum". The mean divides by B, whatever is ignored.
             update: False leaves all targets alone, whatever the knobs say.
             placement: how a table is stored that is not a whole one of float32.
         """
-        inputs += (ignore_index,)
+        inputs += (ignore_index, reduction)
         if self.has_table:
-            inputs += (update, *(placement or Placement()))
-        given = dict(zip((*self.names, *self.settings), inputs, strict=True))
-        self.check_inputs(given)
-        op = self.direct if self.can_be_direct(given) else self.overload
-        return Fused.apply(op, *inputs) if self.loss else op(*inputs)
+            inputs += (update, *(placement or WHOLE))
+        self.check_inputs(inputs)
+        op = self.direct if self.can_be_direct(inputs) else self.overload
+        return Fused.apply(op, reduction == "mean", self.has_attention, *inputs) if self.loss else op(*inputs)
 
-    def can_be_direct(self, given: dict[str, Any]) -> bool:
+    def can_be_direct(self, inputs: tuple[Any, ...]) -> bool:
         """Whether nothing but this call takes part: no compiler, mode, profiler or subclass that is to see the op."""
         return not (
             torch.compiler.is_compiling()
             or self.twin
-            or given["logits"].device.type != "cpu"
-            or any(type(given[name]) not in (Tensor, nn.Parameter) for name in self.tensors)
+            or not inputs[0].is_cpu
+            or any(type(tensor) not in PLAIN for tensor in inputs[: len(self.tensors)])
             or torch._C._len_torch_dispatch_stack()
             or torch.autograd._profiler_enabled()
         )
@@ -174,15 +230,15 @@ class FusedOp:
         """The CPU kernel without PyTorch's dispatcher, which takes as long again as the kernel for a small batch."""
         results = self.on_cpu(*inputs)
         if self.updates_table:
-            given = dict(zip((*self.names, *self.settings), inputs, strict=True))
-            for tensor in (given["targets"], given["visits"]):
+            for name in ("targets", "visits"):
+                tensor = inputs[self.arguments.index(name)]
                 if tensor is not None and not tensor.is_inference():
                     torch.autograd.graph.increment_version(tensor)
         return results
 
     def bind(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         """The op's arguments by name, as this run is to take them."""
-        given = dict(zip((*self.names, *self.settings), inputs, strict=True))
+        given = dict(zip(self.arguments, inputs, strict=True))
         if self.has_table:
             inside_backward = torch._C._current_graph_task_id() != -1
             given["update"] = given["update"] and self.updates_table and not inside_backward
@@ -192,62 +248,81 @@ class FusedOp:
                 check_distinct(self.name, without_ignored(given)["index"])
         return given
 
+    def gradient_scale(self, given: dict[str, Any]) -> float:
+        """What the kernel multiplies the gradient by: a mean's 1/B, unless that is left to `Fused` in float16."""
+        logits = given["logits"]
+        if given["reduction"] != "mean" or len(logits) == 0:
+            return 1.0
+        in_half = cpu.gradient_dtype(logits, given.get("attention")) == torch.float16
+        return 1.0 if in_half else 1.0 / len(logits)
+
     def on_cpu(self, *inputs: Any) -> tuple[Tensor, ...] | None:
         """Run the CPU kernel: C++ takes all but a table that is a shard or of half precision, of which it gets rows."""
         given = self.bind(inputs)
         try:
-            if self.twin is None and (not self.has_table or (given["visits"] is None and given["world"] == 1)):
-                return self.run_rule(**given) or None
-            kernel = self.twin or (lambda *named: self.run_rule(**dict(zip(self.names, named, strict=True))))
-            return on_kept_rows(kernel, self.names, given) or None
+            if self.twin:
+                return self.fold(given, *on_kept_rows(self.twin, self.names, given))
+            if is_plain(given):
+                return self.run_rule(given) or None
+            return on_gathered_rows(self.run_rule, given) or None
         except (IndexError, RuntimeError):  # a label or index is out of range: nothing was updated
             self.check_ranges(given)
             raise
 
-    def run_rule(self, ignore_index: int | None = None, update: bool = True, **given: Any) -> tuple[Tensor, ...]:
+    def run_rule(self, given: dict[str, Any]) -> tuple[Tensor, ...]:
         """Run the C++ rule on the op's arguments."""
-        options = tuple(given[name] for name in self.options)
-        return cpu.run(self.name, given, options, ignore_index, update and self.updates_table, self.loss)
+        return cpu.run(
+            self.name,
+            given,
+            tuple(given[name] for name in self.options),
+            given["ignore_index"],
+            given.get("update", False),
+            self.loss,
+            given["reduction"],
+            self.gradient_scale(given),
+        )
 
-    def launch(self, launch: Callable[..., Any], rule: Any, inputs: tuple[Any, ...], **geometry: int) -> Any:
+    def fold(self, given: dict[str, Any], loss: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Reduce a twin's losses and scale its gradient, as C++ and Triton do in their kernels."""
+        if given["reduction"] != "none":
+            loss = loss.mean() if given["reduction"] == "mean" else loss.sum()
+        scale = self.gradient_scale(given)
+        return loss, (gradient if scale == 1 else gradient * scale).to(given["logits"].dtype)
+
+    def launch(self, launch: Callable[..., Any], rule: Any, inputs: tuple[Any, ...], **geometry: Any) -> Any:
         """Run the Triton launcher on the op's arguments."""
         given = self.bind(inputs)
-        options = tuple(given.pop(name) for name in self.options)
-        return launch(rule, **given, options=options, **geometry) or None
+        scale, options = self.gradient_scale(given), tuple(given.pop(name) for name in self.options)
+        return launch(rule, **given, options=options, gradient_scale=scale, **geometry) or None
 
-    def check_inputs(self, given: dict[str, Any]) -> None:
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse arguments of the wrong form."""
-        self.check({name: given[name] for name in self.tensors})
+        self.check(inputs)
         if self.has_table:
-            self.check_table(given["logits"], given["targets"], given["visits"])
+            targets, visits = inputs[self.arguments.index("targets")], inputs[self.arguments.index("visits")]
+            self.check_table(inputs[0], targets, visits)
 
-    def check(self, tensors: dict[str, Any]) -> None:
+    def check(self, inputs: tuple[Any, ...]) -> None:
         """Refuse tensors of the wrong form, from shape, dtype and device alone: nothing waits for the device."""
-        for name, tensor in tensors.items():
+        given = list(zip(self.tensors, inputs, strict=False))
+        for name, tensor in given:
             if not isinstance(tensor, Tensor):
                 raise DataError(f"{self.name}: {name} is {type(tensor).__name__}; expected a tensor")
-        logits = tensors["logits"]
+        logits = inputs[0]
         if logits.dim() != 2 or logits.shape[1] < 2 or logits.dtype not in LOGIT_DTYPES:
             refuse(self.name, "logits", logits, "float32, float16 or bfloat16 [B, C] with at least two classes")
         num_rows, num_classes = logits.shape
-        # The sizes are filled in where a tensor is refused: to format a size in a traced function fixes it.
-        half = "float32, float16 or bfloat16"
-        per_row = "[{B}], one per row of logits"
-        forms: dict[str, tuple[tuple[tuple[int, ...], ...], tuple[torch.dtype, ...], str]] = {
-            "attention": (((num_rows,),), LOGIT_DTYPES, f"{half} {per_row}"),
-            "soft_labels": (((num_rows, num_classes),), LOGIT_DTYPES, f"{half} [{{B}}, {{C}}], as logits"),
-            "columns": (((num_classes, num_classes),), (torch.float32,), "float32 [{C}, {C}]"),
-            "share": (((num_rows,), ()), LOGIT_DTYPES, f"{half} [] or {per_row}"),
-        }
-        positions = ((num_rows,),), (torch.int64,), f"int64 {per_row}"
-        forms |= dict.fromkeys(("labels", "index", "pair_labels", "pair_index"), positions)
-        for name, tensor in tensors.items():
-            if name in forms:
-                shapes, dtypes, expected = forms[name]
-                if not any(tensor.shape == shape for shape in shapes) or tensor.dtype not in dtypes:
+        device = logits.device
+        shapes = {"B": (num_rows,), "BC": (num_rows, num_classes), "CC": (num_classes, num_classes), "3": (3,)}
+        for name, tensor in given:
+            if name in FORMS:
+                kind, dtypes, expected = FORMS[name]
+                fits = tensor.shape == shapes[kind] or (name == "share" and tensor.dim() == 0)
+                if not fits or tensor.dtype not in dtypes:
+                    # The sizes are filled in only here: to format a size in a traced function fixes it.
                     refuse(self.name, name, tensor, expected.format(B=num_rows, C=num_classes))
-            if tensor.device != logits.device:
-                raise DataError(f"{self.name}: {name} on {tensor.device}, logits on {logits.device}; put both on one")
+            if tensor.device != device:
+                raise DataError(f"{self.name}: {name} on {tensor.device}, logits on {device}; put both on one")
             if tensor.requires_grad and name not in ("logits", "attention"):
                 raise DataError(f"{self.name}: {name} requires a gradient, which this loss has none for; detach it")
 

@@ -76,11 +76,17 @@ def without_ignored(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def on_kept_rows(kernel: Callable[..., Any], names: Sequence[str], given: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Call an op's CPU kernel with the rows that are not ignored; the others get loss and gradient 0."""
+    """Call a twin's kernel, which returns results per row, with the arguments `names` of the rows that are not ignored;
+    the others get loss and gradient 0."""
     if given.get("update") is False:
         given = given | {"knobs": given["knobs"] * torch.tensor([0.0, 1.0, 1.0])}
     kept = without_ignored(given)
-    results = on_gathered_rows(kernel, names, kept)
+
+    def on_rows(given: dict[str, Any]) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = kernel(*(given[name] for name in names))
+        return results
+
+    results = on_rows(kept) if is_plain(kept) else on_gathered_rows(on_rows, kept | {"ignore_index": None})
     if kept is given:
         return results
     position = (given["labels"] != given["ignore_index"]).nonzero()[:, 0]
@@ -88,24 +94,39 @@ def on_kept_rows(kernel: Callable[..., Any], names: Sequence[str], given: dict[s
     return tuple(x.new_zeros(num_rows, *x.shape[1:]).index_copy_(0, position, x) for x in results)
 
 
-def on_gathered_rows(kernel: Callable[..., Any], names: Sequence[str], given: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Call an op's CPU kernel with the arguments `names`, of which "targets" may be a table of any placement."""
-    placement = Placement(**{name: given[name] for name in Placement._fields if name in given})
-    table = given.get("targets")
-    if table is None or (table.dtype == torch.float32 and placement.world == 1):
-        return kernel(*(given[name] for name in names))
+def is_plain(given: dict[str, Any]) -> bool:
+    """Whether an op's table, if it has one, is a whole one of float32."""
+    return "targets" not in given or (given["visits"] is None and given["world"] == 1)
+
+
+def on_gathered_rows(kernel: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> Any:
+    """Call an op's CPU kernel with its arguments, of which "targets" is a table of any placement: the kernel gets the
+    batch's rows of it as a small table of float32, and what it leaves there is rounded and written back."""
+    table, visits = given["targets"], given["visits"]
     indices = [name for name in ("index", "pair_index") if name in given]
-    rows = local_rows(torch.cat([given[name] for name in indices]), placement.rank, placement.world)
+    rows = local_rows(torch.cat([given[name] for name in indices]), given["rank"], given["world"])
+    updating = is_finite(given["logits"]).all(1)
+    if "attention" in given:
+        updating &= is_finite(given["attention"])
+    if given["ignore_index"] is not None and "labels" in given:
+        kept = given["labels"] != given["ignore_index"]
+        rows = torch.where(kept.repeat(len(indices)), rows, 0)  # what an ignored row reads doesn't matter
+        updating &= kept
     held, position = torch.unique(rows, return_inverse=True)
     gathered = table.index_select(0, held).float()  # raises IndexError where a row is out of range
     positions = dict(zip(indices, position.chunk(len(indices)), strict=True))
-    result = kernel(*({**given, "targets": gathered, **positions}[name] for name in names))
+    result = kernel({**given, "targets": gathered, **positions})
     if given["update"] and given["knobs"][0]:
-        rows = rows[: len(given["index"])]
-        updated = gathered.index_select(0, positions["index"])
-        if placement.visits is not None:
-            visits = placement.visits.index_select(0, rows)
-            updated = round_stochastically(updated, table.dtype, given["index"], visits, placement.seed)
-            placement.visits.index_copy_(0, rows, visits + 1)
+        rows, index = rows[: len(updating)][updating], given["index"][updating]
+        updated = gathered.index_select(0, positions["index"][updating])
+        if visits is not None:
+            counted = visits.index_select(0, rows)
+            updated = round_stochastically(updated, table.dtype, index, counted, given["seed"])
+            visits.index_copy_(0, rows, counted + 1)
         table.index_copy_(0, rows, updated)
     return result
+
+
+def is_finite(values: Tensor) -> Tensor:
+    """Which values are neither NaN nor +inf. -inf is a masked class."""
+    return values < torch.inf

@@ -415,8 +415,8 @@ def _count_all(arguments: argparse.Namespace) -> None:
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 raise ConfigError(
-                    f"{model}, {method}: nothing to count with torch {torch.__version__} ({reason}); either the step "
-                    f"does not compile, or this version asks for what is not pretended: tried with {' and '.join(TRIED)}"
+                    f"{model}, {method}: nothing to count with torch {torch.__version__} ({reason}); the step does "
+                    f"not compile, or this version asks for what is not pretended: tried with {' and '.join(TRIED)}"
                 ) from error
             seconds = time.perf_counter() - start
             print(f"{model}, {method}, batch {arguments.batch_size}, torch {torch.__version__}, {seconds:.0f} s")

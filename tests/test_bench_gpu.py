@@ -63,7 +63,7 @@ assert "torch" not in sys.modules
     assert "first, half 1: at most" in text
     for half in (1, 2):
         for step in steps_of("first", half):
-            assert f"{step.limit:4.0f} s  {step.name}" in text
+            assert f"{step.limit:4.0f} s{'+' if step.greedy else ' '} {step.name}" in text
 
 
 @pytest.mark.parametrize(
@@ -217,6 +217,19 @@ def test_what_no_longer_fits_is_skipped(tmp_path: Path, worker: list[str]) -> No
     assert 2 < float(str(ends["waits"]["seconds"])) < 6
     assert ends["plain"]["status"] == "skipped"
     assert "it needs 10" in str(ends["plain"]["reason"])
+
+
+@pytest.mark.usefixtures("path_to_benchmarks")
+def test_a_greedy_step_has_what_those_before_it_left(tmp_path: Path, worker: list[str]) -> None:
+    """About 2 s of its own and 2 of `plain`, which takes none; and none of those that `raises` is due."""
+    waits = Step("waits", "", 2, 0.5, greedy=True)
+    made = Supervisor("first", 1, [step("plain", 2), waits, step("raises", 2)], 100, tmp_path, worker)
+    made.run()
+    ends = {line["step"]: line for line in records.lines_of(tmp_path / records.LINES) if line["kind"] == "step"}
+    assert {name: end["status"] for name, end in ends.items()} == {
+        **{"plain": "done", "waits": "stopped", "raises": "failed"}
+    }
+    assert 2.5 < ends["waits"]["seconds"] < 5
 
 
 @pytest.mark.usefixtures("path_to_benchmarks")

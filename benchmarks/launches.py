@@ -95,7 +95,9 @@ def pretend() -> None:
         "get_device_properties": H100, "set_device": None, "is_bf16_supported": True, "is_triton_capable": True,
         "raise_if_triton_unavailable": None,
     }, staticmethod)  # fmt: skip
-    answer(CudaInterface.Worker, {"get_device_properties": H100, "current_device": 0, "set_device": None}, staticmethod)
+    answer(
+        CudaInterface.Worker, {"get_device_properties": H100, "current_device": 0, "set_device": None}, staticmethod
+    )
     properties = {
         "max_shared_mem": H100.shared_memory_per_block_optin, "multiprocessor_count": 132, "max_num_regs": 65536,
         "warpSize": 32, "sm_clock_rate": H100.clock_rate, "mem_clock_rate": H100.memory_clock_rate,
@@ -239,9 +241,7 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int] | None
     kernels = re.findall(r"^\s+(triton_\w+)\.run\(([^\n]*)\)$", call, re.M)
     shapes = {
         name: ast.literal_eval(shape)
-        for name, shape in re.findall(
-            r"^\s+(?:assert_size_stride\()?(\w+)(?:, | = empty_strided_cuda\()(\([^)]*\))", call, re.M
-        )
+        for name, shape in re.findall(r"^\s+(?:assert_size_stride\()?(\w+)(?:, | = empty_strided_cuda\()(\([^)]*\))", call, re.M)
     }
     weights = {tuple(parameter.shape) for parameter in parameters}
     casts = [words.split(", ") for name, words in kernels if re.fullmatch(r"triton_\w+?_fused__to_copy_\d+", name)]

@@ -3,11 +3,11 @@
     python -m benchmarks.launches [--models resnet18 resnet34] [--methods ce elr] [--batch-size 128]
         [--set combo_kernels=True] [--out generated/]
 
-The step is `fastnoise train`'s own: a method's `training_step` on a network of fastnoise.models, with the fused loss and
-its table of targets, in bf16 and channels_last, compiled as one graph. It is traced on the CPU; then its forward and
-backward are moved to a device that isn't there, Inductor is told that this is an H100, and is stopped where it would
-load its Triton code: 20 to 100 s a network. The method "network" is a network under plain cross-entropy without a
-fused loss, to tell what the network alone takes.
+The step is `fastnoise train`'s own: a method's `training_step` on a network of fastnoise.models, with the fused loss
+and its table of targets, in bf16 and channels_last, compiled as one graph. It is traced on the CPU; then its forward
+and backward are moved to a device that isn't there, Inductor is told that this is an H100, and is stopped where it
+would load its Triton code: 15 to 60 s a network. The method "network" is a network under PyTorch's cross-entropy, to
+tell what the network alone takes.
 
 Counted, for forward and backward: launches of Triton kernels, among them those that only cast a weight or its gradient,
 those that cast something else, those that only count, and those that change a memory format; calls of libraries and of
@@ -22,14 +22,17 @@ benchmarks/results/launches.csv, a row per part.
 
 import argparse
 import ast
+import copy
 import os
 import re
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,12 +47,26 @@ from fastnoise.engine.step import Step, create_optimizer
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import Forward, create_method
 from fastnoise.models import create_model
+from fastnoise.ops.averages import MovingAverage
 from fastnoise.recipes import recipe
 
 from . import record
 
 RESULTS = record.RESULTS / "launches.csv"
 KEY = ("model", "batch", "method", "options", "part", "torch")
+COUNTS = (
+    "triton_launches",
+    "weight_casts",
+    "other_casts",
+    "only_add",
+    "format_changes",
+    "library_calls",
+    "fused_calls",
+    "table_copies",
+    "operations",
+)
+TRIED = ("2.11", "2.14")
+"""Versions of torch."""
 NETWORK = "network"
 """In place of a method: cross-entropy by PyTorch."""
 SAMPLES, SIDE = 50_000, 32
@@ -65,6 +82,7 @@ H100 = SimpleNamespace(
 
 def pretend() -> None:
     """Let PyTorch, Inductor and Triton believe in one H100, for the rest of this process."""
+    import torch._functorch.config as functorch
     import torch._inductor.config as config
     import torch._inductor.fx_passes.reinplace as reinplace
     import torch._subclasses.fake_tensor as fake_tensor
@@ -95,9 +113,7 @@ def pretend() -> None:
         "get_device_properties": H100, "set_device": None, "is_bf16_supported": True, "is_triton_capable": True,
         "raise_if_triton_unavailable": None,
     }, staticmethod)  # fmt: skip
-    answer(
-        CudaInterface.Worker, {"get_device_properties": H100, "current_device": 0, "set_device": None}, staticmethod
-    )
+    answer(CudaInterface.Worker, {"get_device_properties": H100, "current_device": 0, "set_device": None}, staticmethod)
     properties = {
         "max_shared_mem": H100.shared_memory_per_block_optin, "multiprocessor_count": 132, "max_num_regs": 65536,
         "warpSize": 32, "sm_clock_rate": H100.clock_rate, "mem_clock_rate": H100.memory_clock_rate,
@@ -114,7 +130,8 @@ def pretend() -> None:
         )
     )
     answer(support, {"has_triton": True, "has_triton_package": True})
-    config.compile_threads, config.fx_graph_cache, config.force_disable_caches = 1, False, True
+    config.compile_threads, config.fx_graph_cache = 1, False
+    functorch.enable_autograd_cache = False
     config.triton.autotune_at_compile_time = False
     config.triton.descriptive_names = "original_aten"
     answer(fake_tensor, {"init_gpu_context": None})
@@ -127,7 +144,7 @@ def pretend() -> None:
         )
         return torch.channels_last if either else torch.contiguous_format
 
-    torch._C._conv_determine_backend_memory_format = memory_format
+    torch._C._conv_determine_backend_memory_format = memory_format  # type: ignore[assignment]
 
 
 def configure(words: Sequence[str]) -> None:
@@ -183,8 +200,6 @@ class Inductor:
         compile_fx.compile_fx = instead
 
     def _write(self, module: Any, inputs: Sequence[Any], **words: Any) -> Callable[..., Any]:
-        import copy
-
         import torch._guards
         from torch._functorch.aot_autograd import make_boxed_func
         from torch._inductor.virtualized import V
@@ -205,11 +220,9 @@ class Inductor:
         with mode:
             there = [_on_cuda(value) for value in inputs]
         FakeTensorProp(moved, mode).propagate_dont_convert_inputs(*there)
-        with torch._guards.tracing(torch._guards.TracingContext(mode)), V.set_fake_mode(mode):
-            try:
-                self._inner(moved, there, **{**words, "cudagraphs": None, "static_input_idxs": []})
-            except _Generated:
-                pass
+        context = torch._guards.tracing(torch._guards.TracingContext(mode))
+        with suppress(_Generated), context, V.set_fake_mode(mode):
+            self._inner(moved, there, **{**words, "cudagraphs": None, "static_input_idxs": []})
         backward = self._part == "backward"
         return make_boxed_func(lambda *given: [_zeros(meta, dense=backward) for meta in metas])
 
@@ -229,7 +242,7 @@ def _zeros(meta: Any, dense: bool) -> Any:
     return torch.zeros((), dtype=meta.dtype).expand(meta.shape)
 
 
-def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int] | None) -> record.Row:
+def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> record.Row:
     """What a part's generated code launches.
 
     Args:
@@ -239,38 +252,48 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int] | None
     """
     call = code[code.rindex("def call(") :].partition("\ndef ")[0]
     kernels = re.findall(r"^\s+(triton_\w+)\.run\(([^\n]*)\)$", call, re.M)
-    shapes = {
-        name: ast.literal_eval(shape)
-        for name, shape in re.findall(r"^\s+(?:assert_size_stride\()?(\w+)(?:, | = empty_strided_cuda\()(\([^)]*\))", call, re.M)
-    }
+    if len(kernels) != call.count(".run("):
+        raise ValueError("the generated code launches kernels in another form")
+    form = r"(\([^)]*\))"
+    made = re.findall(rf"(\w+) = empty_strided_cuda\({form}, {form}", call)
+    given = re.findall(rf"^\s+assert_size_stride\((\w+), {form}, {form}", call, re.M)
+    reused = re.findall(rf"(\w+) = reinterpret_tensor\(\w+, {form}, {form}", call)
+    shapes = {name: ast.literal_eval(shape) for name, shape, _ in (*made, *given, *reused)}
     weights = {tuple(parameter.shape) for parameter in parameters}
-    casts = [words.split(", ") for name, words in kernels if re.fullmatch(r"triton_\w+?_fused__to_copy_\d+", name)]
-    of_weights = [words for words in casts if {shapes.get(words[0]), shapes.get(words[1])} <= weights]
-    buffers = re.findall(r"empty_strided_cuda\((\([^)]*\)), (\([^)]*\)), torch\.(\w+)", call)
-    forms = [(ast.literal_eval(shape), ast.literal_eval(stride)) for shape, stride, _ in buffers]
-    turned = [
+    casts = [(name, words.split(", ")[:2]) for name, words in kernels if re.fullmatch(r"\w+, \w+, \d+, \w+=\w+", words)]
+    casts = [(name, pair) for name, pair in casts if "_to_copy" in name]
+    of_weights = [pair for _, pair in casts if any(shapes.get(tensor) in weights for tensor in pair)]
+    pure = [pair for name, pair in casts if re.fullmatch(r"triton_\w+?_fused__to_copy_\d+", name)]
+    layouts = [(ast.literal_eval(shape), ast.literal_eval(stride)) for _, shape, stride in (*made, *given)]
+    turned = [  # activations in another layout than channels_last
         shape
-        for shape, stride in forms
+        for shape, stride in layouts
         if len(shape) == 4 and shape not in weights and shape[1] > 1 and max(shape[2:]) > 1 and stride[1] != 1
     ]
-    shuffles = [name for name, _ in kernels if re.search(r"clone|permute|transpose|contiguous", name)]
-    fused = re.findall(r"torch\.ops\.fastnoise\.(\w+)\.default\(", call)
-    library = re.findall(r"^\s+(?:\w+ = )?extern_kernels\.\w+\(|= torch\.ops\.aten\.\w+", call, re.M)
-    found: dict[str, object] = {
-        "triton_launches": len(kernels),
-        "weight_casts": len(of_weights),
-        "other_casts": len(casts) - len(of_weights),
-        "only_add": len([name for name, _ in kernels if re.fullmatch(r"triton_\w+?_fused_add_\d+", name)]),
-        "format_changes": len(shuffles) + len(turned),
-        "library_calls": len(library),
-        "fused_calls": len(fused),
-        "table_copies": sum(shape == table for shape, _ in forms),
-        "operations": 0,
-    }
-    return {name: str(value) for name, value in found.items()}
+    moved = [name for name, _ in kernels if re.search(r"clone|permute|transpose|contiguous|as_strided_scatter", name)]
+    library = re.findall(r"(?:extern_kernels\.|= torch\.ops\.aten\.)(\w+)", call)
+    fused = re.findall(
+        r"= torch\.ops\.fastnoise\.(\w+)\.default\(|^\s+torch\.ops\.fastnoise\.(\w+)\.default\(", call, re.M
+    )
+    return _row(
+        triton_launches=len(kernels),
+        weight_casts=len(of_weights),
+        other_casts=sum(pair not in of_weights for pair in pure),
+        only_add=sum(re.fullmatch(r"triton_\w+?_fused_add_\d+", name) is not None for name, _ in kernels),
+        format_changes=len(turned) + len(moved),
+        library_calls=len(library),
+        fused_calls=len(fused),
+        table_copies=sum(ast.literal_eval(shape) == table for _, shape, _ in made),
+        details=Counter([*library, *(first or second for first, second in fused)]),
+    )
 
 
-class Dispatched(TorchDispatchMode):
+def _row(details: Counter[str], **counts: int) -> record.Row:
+    words = " ".join(f"{count}x{name}" for name, count in sorted(details.items()))
+    return {**{name: str(counts.get(name, 0)) for name in COUNTS}, "details": words}
+
+
+class _Dispatched(TorchDispatchMode):
     """Counts what an eager part dispatches that is a launch on a GPU: neither a view nor an allocation."""
 
     def __init__(self) -> None:
@@ -279,14 +302,134 @@ class Dispatched(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         view = any(part.alias_info is not None and not part.alias_info.is_write for part in func._schema.returns)
-        if not view and not re.search(r"empty|detach|lift_fresh", func.name()):
-            self.names[func.name()] += 1
+        if not view and not re.search(r"empty|detach|lift_fresh|_record_function", func.name()):
+            self.names[func.name().removeprefix("aten::").partition(".")[0]] += 1
         return func(*args, **(kwargs or {}))
 
 
-def _networks(method: Any, model: str, classes: int) -> list[Any]:
-    made = [
-        create_model(model, num_classes=classes, image_size=(SIDE, SIDE), attention=method.attention)
-        for _ in range(method.networks)
-    ]
-    return [network.train() for network in made]
+def _dispatched(part: Callable[[], object]) -> record.Row:
+    """What a part dispatches on the CPU; averages of weights as on CUDA, one launch."""
+    moved = MovingAverage.__call__
+    with _Dispatched() as dispatched:
+        MovingAverage.__call__ = lambda *_: dispatched.names.update(["fastnoise.move_averages"])  # type: ignore
+        try:
+            part()
+        finally:
+            MovingAverage.__call__ = moved  # type: ignore[method-assign]
+    return _row(dispatched.names, operations=dispatched.names.total())
+
+
+def measure(inductor: Inductor, model: str, method: str, batch_size: int, classes: int) -> dict[str, record.Row]:
+    """The counts of each part of a training step, or of a network under cross-entropy."""
+    torch._dynamo.reset()
+    inductor.code.clear()
+    device, index = torch.device("cpu"), torch.arange(batch_size)
+    labels = torch.zeros(SAMPLES, dtype=torch.int64)
+
+    def images(views: int) -> Tensor:
+        made = torch.zeros(views * batch_size, 3, SIDE, SIDE, dtype=torch.bfloat16)
+        return made.to(memory_format=torch.channels_last)
+
+    if method == NETWORK:
+        network = create_model(model, num_classes=classes, image_size=(SIDE, SIDE)).train()
+
+        def loss(batch: Tensor, labels: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = network(batch)
+            return nn.functional.cross_entropy(outputs.logits.float(), labels)
+
+        torch.compile(loss, fullgraph=True, dynamic=False)(images(1), labels[:batch_size]).backward()
+        parameters = list(network.parameters())
+        return {part: count(code, parameters, (SAMPLES, classes)) for part, code in inductor.code.items()}
+    config = recipe(method, "cifar10")
+    made = create_method(config.method, num_samples=SAMPLES, num_classes=classes)
+    shape = {"num_classes": classes, "image_size": (SIDE, SIDE), "attention": made.attention}
+    networks = [create_model(model, **shape).train() for _ in range(made.networks)]  # type: ignore[arg-type]
+    made.attach(networks)
+    made.start_epoch(1)
+    statistics = EpochStatistics(SAMPLES, made.attention, device)
+    found: list[Forward] = []
+    step = Step(
+        networks,
+        made,
+        create_optimizer(config.optim, nn.ModuleList(networks)),
+        labels,
+        batch_size=batch_size,
+        config=EngineConfig(gear="compiled", amp="bf16"),
+        device=device,
+        observe=lambda result, index: found.append(result),
+    )
+    step.train(images(made.views), index)
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    rows = {part: count(code, parameters, (SAMPLES, classes)) for part, code in inductor.code.items()}
+    rows["optimiser"] = _dispatched(step.optimizer.step)
+    rows["after_update"] = _dispatched(lambda: made.after_update(networks))
+    rows["statistics"] = _dispatched(lambda: statistics.update(found[0], index))
+    return rows
+
+
+def _line(part: str, row: record.Row) -> str:
+    if part not in ("forward", "backward"):
+        return f"{part}: {row['operations']} operations ({row['details'] or 'none'})"
+    return (
+        f"{part}: {row['triton_launches']} Triton launches ({row['weight_casts']} cast a weight, {row['other_casts']} "
+        f"cast something else, {row['only_add']} only add, {row['format_changes']} change a memory format), "
+        f"{row['library_calls']} library calls, {row['fused_calls']} fused losses, {row['table_copies']} copies of "
+        "the table"
+    )
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet18", "resnet34"])
+    parser.add_argument("--methods", nargs="+", default=[NETWORK, "elr"], help=f'methods, or "{NETWORK}"')
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="of torch._inductor.config")
+    parser.add_argument("--out", type=Path, help="a folder for the generated code")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file; default: %(default)s")
+    arguments = parser.parse_args(words)
+    try:
+        _count_all(arguments)
+    except FastnoiseError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _count_all(arguments: argparse.Namespace) -> None:
+    if find_spec("triton") is None:
+        raise ConfigError("what Inductor launches on a GPU is written in Triton: pip install triton")
+    stamp = record.stamp()  # before this process takes the machine for another
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        pretend()
+        configure(arguments.set)
+        inductor = Inductor()
+        for model, method in product(arguments.models, arguments.methods):
+            start = time.perf_counter()
+            try:
+                rows = measure(inductor, model, method, arguments.batch_size, arguments.classes)
+            except FastnoiseError:
+                raise
+            except Exception as error:
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                raise ConfigError(
+                    f"{model}, {method}: torch {torch.__version__} asks for something that is not pretended here "
+                    f"({reason[0][:200]}); tried with {' and '.join(TRIED)}"
+                ) from error
+            seconds = time.perf_counter() - start
+            print(f"{model}, {method}, batch {arguments.batch_size}, torch {torch.__version__}, {seconds:.0f} s")
+            for part, row in rows.items():
+                print(f"  {_line(part, row)}", flush=True)
+            if arguments.out:
+                arguments.out.mkdir(parents=True, exist_ok=True)
+                for part, code in inductor.code.items():
+                    (arguments.out / f"{model}_{method}_{part}.py").write_text(code)
+            key = {"model": model, "batch": str(arguments.batch_size), "method": method}
+            key["options"] = " ".join(arguments.set) or "none"
+            full = [{**key, "part": part, **row, **stamp} for part, row in rows.items()]
+            record.append(arguments.output, full, KEY)
+
+
+if __name__ == "__main__":
+    main()

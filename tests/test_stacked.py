@@ -334,7 +334,7 @@ def killed(monkeypatch: pytest.MonkeyPatch, configs: list[RunConfig], written: i
 
 
 def test_a_killed_stack_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configs = quick("nal", epochs=4, val_fraction=0.1)
+    configs = quick("nal", epochs=4, val_fraction=0.1, save_every=1)
     whole, cut = placed(configs, tmp_path / "whole"), placed(configs, tmp_path / "cut")
     train_stacked(whole, console=QUIET)
     killed(monkeypatch, cut, 6)  # after two epochs
@@ -348,7 +348,7 @@ def test_a_killed_stack_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pyt
 
 
 def test_runs_left_behind_catch_up_and_train_takes_one_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configs = quick("elr", epochs=3)
+    configs = quick("elr", epochs=3, save_every=1)
     whole, cut = placed(configs, tmp_path / "whole"), placed(configs, tmp_path / "cut")
     train_stacked(whole, console=QUIET)
     killed(monkeypatch, cut, 4)  # the first run's second checkpoint is the last that was written

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from inspect import getsource
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fastnoise.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import record  # noqa: E402
+from benchmarks import record, train  # noqa: E402
 from benchmarks.gpu import __main__ as command  # noqa: E402
 from benchmarks.gpu import page, records, runs, steps  # noqa: E402
 from benchmarks.gpu.bench import Bench  # noqa: E402
@@ -344,6 +345,62 @@ def test_generated_cifar10_is_read_as_cifar10(tmp_path: Path) -> None:
     assert source.startswith("generated images")
     assert CIFAR10.train_list is official
     assert not root.exists()
+
+
+class Plan(Bench):
+    """A bench of a GPU that measures nothing and notes the sides that a step would measure."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, "first", 1, Path("no-data-here"), "", os.open(os.devnull, os.O_WRONLY))
+        self.on_gpu, self.sides = True, list[str]()
+
+    def attempt(self, side: str, measure: object) -> None:
+        self.sides.append(side)
+
+    def free(self) -> None:
+        pass
+
+
+class NoContest:
+    def __init__(self, workload: object, options: train.Options, say: object):
+        self.workload, self.options, self.sides = workload, options, dict[str, object]()
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_steps_of_a_gpu_measure_each_side_once_and_every_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the steps would do on a GPU, without doing it."""
+    table = steps._images(256)
+    for name, value in {
+        "device_of": lambda bench: torch.device("cpu"),
+        "copy_gb_s": lambda bench: 1.0,
+        "_images": lambda count: table,
+        "jpeg_folder": lambda *given: table,
+    }.items():
+        monkeypatch.setattr(steps, name, value)
+    monkeypatch.setattr(steps.train, "Contest", NoContest)
+    planned: dict[str, list[str]] = {}
+    for name, function in steps.STEPS.items():
+        plan = Plan(tmp_path)
+        function(plan)
+        assert len(set(plan.sides)) == len(plan.sides), f"{name} measures a side twice"
+        assert plan.sides, f"{name} measures nothing"
+        planned[name] = plan.sides
+    everything = {side for sides in planned.values() for side in sides}
+
+    def among(key: str, sides: Iterable[str]) -> bool:
+        """Whether a figure of this key is of one of the sides, or a ratio of two."""
+        group, _, pair = key.rpartition("/")
+        _ours, colon, other = pair.partition(":")
+        alone = any(key == side or key.startswith((f"{side}/", f"{side}:")) for side in sides)
+        return alone and (not colon or other == "separate" or f"{group}/{other}" in everything)
+
+    for goal in page.GOALS:
+        assert any(among(key, planned[goal.step]) for key in goal.keys), goal
+        assert goal.over is None or goal.over in everything, goal
 
 
 # -- the page --------------------------------------------------------------------------------------------------

@@ -126,12 +126,17 @@ def poisons(bench):
     bench.alive = lambda: True
     keep(bench, "poisons/c")
 
+def long(bench):
+    keep(bench, "long/a")
+    time.sleep(0.95 * bench.limit)
+    keep(bench, "long/b")
+
 def waits(bench):
     keep(bench, "waits/a")
     bench.attempt("waits/b", lambda: time.sleep(600))
 
 serve({name: globals()[name] for name in
-       ("stack", "plain", "raises", "raises_itself", "hangs", "dies", "poisons", "waits")})
+       ("stack", "plain", "long", "raises", "raises_itself", "hangs", "dies", "poisons", "waits")})
 """
 
 
@@ -209,6 +214,16 @@ def test_what_fails_is_shown_and_noted_and_the_rest_goes_on(
     text = page.page(found)
     assert "| dies/b | the worker died of SIGSEGV |" in text
     assert "| first 1, poisons | failed" in text
+
+
+@pytest.mark.usefixtures("path_to_benchmarks")
+def test_no_side_is_begun_where_a_step_is_nearly_over(tmp_path: Path, worker: list[str]) -> None:
+    """The step ends by itself, so that its worker goes on."""
+    ends = supervise(tmp_path, worker, [step("long", 3), step("plain")])
+    assert (ends["long"]["status"], ends["plain"]["status"]) == ("done", "done")
+    assert lines(tmp_path, "figure", "key") == ["long/a", "plain/a", "plain/b"]
+    assert lines(tmp_path, "failure", "error") == ["not measured: the step's time was over"]
+    assert len(lines(tmp_path, "machine", "gpu")) == 1, "one worker"
 
 
 @pytest.mark.usefixtures("path_to_benchmarks")
@@ -317,6 +332,7 @@ def test_without_a_gpu_steps_run_in_miniature_or_say_why_not(miniature: Path) ->
 def small_bench(folder: Path, name: str) -> Bench:
     bench = Bench(folder, "first", 1, Path("no-data-here"), "", os.open(os.devnull, os.O_WRONLY))
     bench.step = name
+    bench.limit, bench._deadline = 60.0, time.monotonic() + 60
     return bench
 
 

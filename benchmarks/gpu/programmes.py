@@ -68,7 +68,11 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
         (
             STACK,
             Step(
-                "ratios", "ResNet-34 against amp@resident, compile@resident, the ordinary loop, cross-entropy", 75, 15
+                "ratios",
+                "ResNet-34 against amp@resident, compile@resident, the ordinary loop, cross-entropy",
+                75,
+                15,
+                greedy=True,
             ),
             Step("options", "ResNet-34 compiled with combo kernels, with PDL, with neither", 85, 40, greedy=True),
             Step("train", "three epochs of fastnoise train: ELR, ResNet-34, images in CIFAR-10's form", 25, 12),

@@ -253,11 +253,14 @@ def _bench(arguments: Sequence[str]) -> int:
 def _env(arguments: Sequence[str]) -> int:
     """Print what fastnoise would run on."""
     if any(word in ("-h", "--help") for word in arguments):
-        print("usage: fastnoise env\n\nPrints versions, devices, SIMD level, and the backend of every op.")
+        print(
+            "usage: fastnoise env\n\nPrints versions, devices, SIMD level, where times of training steps are kept, and the backend of every op."
+        )
         return 0
     if arguments:
         raise ConfigError(f"fastnoise env takes no options, found {arguments[0]!r}")
     from .engine import describe_environment
+    from .engine.payback import StepTimes
 
     facts = describe_environment()
     versions = {"fastnoise": facts["fastnoise"], "python": facts["python"]} | facts["packages"]
@@ -270,6 +273,8 @@ def _env(arguments: Sequence[str]) -> int:
         print(f"{f'cuda:{number}':<22}{gpu['name']}, {gpu['memory_gib']} GiB, compute capability {capability}")
     if not facts["gpus"]:
         print(f"{'gpu':<22}none")
+    times = StepTimes()
+    print(f"{'step times':<22}{times.count()} measured, in {times.path}")
     for name, backends in facts["ops"].items():
         print(f"{f'op {name}':<22}{', '.join(f'{device}: {backend}' for device, backend in backends.items())}")
     return 0

@@ -57,7 +57,12 @@ def test_env_names_versions_devices_simd_and_backends() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "fastnoise.cli", "env"], capture_output=True, text=True, check=True
     ).stdout
-    for pattern in (r"torch +\d", r"SIMD (generic|avx2|avx512)", r"op elr +cpu: c\+\+, cuda: (triton|unavailable)"):
+    for pattern in (
+        r"torch +\d",
+        r"SIMD (generic|avx2|avx512)",
+        r"op elr +cpu: c\+\+, cuda: (triton|unavailable)",
+        r"step times +\d+ measured, in /",
+    ):
         assert re.search(pattern, result), result
 
 

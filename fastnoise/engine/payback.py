@@ -3,7 +3,8 @@
 What compiling costs and gains is known after the fact: a compiling first step takes so many seconds, and an epoch of
 compiled steps is so much shorter than one of steps that are not. `StepTimes` keeps what runs measured in a small file
 of the user's cache folder, so that later runs of the same network on the same device decide by it. Until both sides of
-a comparison are there, what is missing is assumed by the constants below.
+a comparison are there, what is missing is assumed by the constants below. So two runs of one command may take different
+gears, and differ by rounding; --gear and --compile fix the choice.
 """
 
 import datetime
@@ -178,6 +179,13 @@ class StepTimes:
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             reason = " ".join(str(error).split())[:100]
             return Times(), f"measured times are left out: {self.path} is damaged or cannot be read: {reason}"
+
+    def count(self) -> int:
+        """Networks of which the file holds anything; 0 where it cannot be read."""
+        try:
+            return len(self._content())
+        except (OSError, ValueError, RecursionError):
+            return 0
 
     def write(self, key: str, **seconds: float) -> str:
         """Keep what was measured, by the names of Times; returns why that failed, in one line, or nothing."""

@@ -364,6 +364,7 @@ def measure(inductor: Inductor, model: str, method: str, batch_size: int, classe
     rows = {part: count(code, parameters, (SAMPLES, classes)) for part, code in inductor.code.items()}
     rows["optimiser"] = _dispatched(step.optimizer.step)
     rows["after_update"] = _dispatched(lambda: made.after_update(networks))
+    statistics.update(found[0], index)  # the first may make tensors that it keeps
     rows["statistics"] = _dispatched(lambda: statistics.update(found[0], index))
     return rows
 
@@ -412,10 +413,10 @@ def _count_all(arguments: argparse.Namespace) -> None:
             except FastnoiseError:
                 raise
             except Exception as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 raise ConfigError(
-                    f"{model}, {method}: torch {torch.__version__} asks for something that is not pretended here "
-                    f"({reason[0][:200]}); tried with {' and '.join(TRIED)}"
+                    f"{model}, {method}: nothing to count with torch {torch.__version__} ({reason}); the step does "
+                    f"not compile, or this version asks for what is not pretended: tried with {' and '.join(TRIED)}"
                 ) from error
             seconds = time.perf_counter() - start
             print(f"{model}, {method}, batch {arguments.batch_size}, torch {torch.__version__}, {seconds:.0f} s")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from inspect import getsource
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fastnoise.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import record  # noqa: E402
+from benchmarks import record, train  # noqa: E402
 from benchmarks.gpu import __main__ as command  # noqa: E402
 from benchmarks.gpu import page, records, runs, steps  # noqa: E402
 from benchmarks.gpu.bench import Bench  # noqa: E402
@@ -63,7 +64,7 @@ assert "torch" not in sys.modules
     assert "first, half 1: at most" in text
     for half in (1, 2):
         for step in steps_of("first", half):
-            assert f"{step.limit:4.0f} s  {step.name}" in text
+            assert f"{step.limit:4.0f} s{'+' if step.greedy else ' '} {step.name}" in text
 
 
 @pytest.mark.parametrize(
@@ -125,12 +126,17 @@ def poisons(bench):
     bench.alive = lambda: True
     keep(bench, "poisons/c")
 
+def long(bench):
+    keep(bench, "long/a")
+    time.sleep(0.95 * bench.limit)
+    keep(bench, "long/b")
+
 def waits(bench):
     keep(bench, "waits/a")
     bench.attempt("waits/b", lambda: time.sleep(600))
 
 serve({name: globals()[name] for name in
-       ("stack", "plain", "raises", "raises_itself", "hangs", "dies", "poisons", "waits")})
+       ("stack", "plain", "long", "raises", "raises_itself", "hangs", "dies", "poisons", "waits")})
 """
 
 
@@ -211,12 +217,35 @@ def test_what_fails_is_shown_and_noted_and_the_rest_goes_on(
 
 
 @pytest.mark.usefixtures("path_to_benchmarks")
+def test_no_side_is_begun_where_a_step_is_nearly_over(tmp_path: Path, worker: list[str]) -> None:
+    """The step ends by itself, so that its worker goes on."""
+    ends = supervise(tmp_path, worker, [step("long", 3), step("plain")])
+    assert (ends["long"]["status"], ends["plain"]["status"]) == ("done", "done")
+    assert lines(tmp_path, "figure", "key") == ["long/a", "plain/a", "plain/b"]
+    assert lines(tmp_path, "failure", "error") == ["not measured: the step's time was over"]
+    assert len(lines(tmp_path, "machine", "gpu")) == 1, "one worker"
+
+
+@pytest.mark.usefixtures("path_to_benchmarks")
 def test_what_no_longer_fits_is_skipped(tmp_path: Path, worker: list[str]) -> None:
     ends = supervise(tmp_path, worker, [step("waits", 20), step("plain", 20, needs=10)], seconds=4)
     assert ends["waits"]["status"] == "stopped"
     assert 2 < float(str(ends["waits"]["seconds"])) < 6
     assert ends["plain"]["status"] == "skipped"
     assert "it needs 10" in str(ends["plain"]["reason"])
+
+
+@pytest.mark.usefixtures("path_to_benchmarks")
+def test_a_greedy_step_has_what_those_before_it_left(tmp_path: Path, worker: list[str]) -> None:
+    """About 2 s of its own and 2 of `plain`, which takes none; and none of those that `raises` is due."""
+    waits = Step("waits", "", 2, 0.5, greedy=True)
+    made = Supervisor("first", 1, [step("plain", 2), waits, step("raises", 2)], 100, tmp_path, worker)
+    made.run()
+    ends = {line["step"]: line for line in records.lines_of(tmp_path / records.LINES) if line["kind"] == "step"}
+    assert {name: end["status"] for name, end in ends.items()} == {
+        **{"plain": "done", "waits": "stopped", "raises": "failed"}
+    }
+    assert 2.5 < ends["waits"]["seconds"] < 5
 
 
 @pytest.mark.usefixtures("path_to_benchmarks")
@@ -303,6 +332,7 @@ def test_without_a_gpu_steps_run_in_miniature_or_say_why_not(miniature: Path) ->
 def small_bench(folder: Path, name: str) -> Bench:
     bench = Bench(folder, "first", 1, Path("no-data-here"), "", os.open(os.devnull, os.O_WRONLY))
     bench.step = name
+    bench.limit, bench._deadline = 60.0, time.monotonic() + 60
     return bench
 
 
@@ -331,6 +361,62 @@ def test_generated_cifar10_is_read_as_cifar10(tmp_path: Path) -> None:
     assert source.startswith("generated images")
     assert CIFAR10.train_list is official
     assert not root.exists()
+
+
+class Plan(Bench):
+    """A bench of a GPU that measures nothing and notes the sides that a step would measure."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, "first", 1, Path("no-data-here"), "", os.open(os.devnull, os.O_WRONLY))
+        self.on_gpu, self.sides = True, list[str]()
+
+    def attempt(self, side: str, measure: object) -> None:
+        self.sides.append(side)
+
+    def free(self) -> None:
+        pass
+
+
+class NoContest:
+    def __init__(self, workload: object, options: train.Options, say: object):
+        self.workload, self.options, self.sides = workload, options, dict[str, object]()
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_steps_of_a_gpu_measure_each_side_once_and_every_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the steps would do on a GPU, without doing it."""
+    table = steps._images(256)
+    for name, value in {
+        "device_of": lambda bench: torch.device("cpu"),
+        "copy_gb_s": lambda bench: 1.0,
+        "_images": lambda count: table,
+        "jpeg_folder": lambda *given: table,
+    }.items():
+        monkeypatch.setattr(steps, name, value)
+    monkeypatch.setattr(steps.train, "Contest", NoContest)
+    planned: dict[str, list[str]] = {}
+    for name, function in steps.STEPS.items():
+        plan = Plan(tmp_path)
+        function(plan)
+        assert len(set(plan.sides)) == len(plan.sides), f"{name} measures a side twice"
+        assert plan.sides, f"{name} measures nothing"
+        planned[name] = plan.sides
+    everything = {side for sides in planned.values() for side in sides}
+
+    def among(key: str, sides: Iterable[str]) -> bool:
+        """Whether a figure of this key is of one of the sides, or a ratio of two."""
+        group, _, pair = key.rpartition("/")
+        _ours, colon, other = pair.partition(":")
+        alone = any(key == side or key.startswith((f"{side}/", f"{side}:")) for side in sides)
+        return alone and (not colon or other == "separate" or f"{group}/{other}" in everything)
+
+    for goal in page.GOALS:
+        assert any(among(key, planned[goal.step]) for key in goal.keys), goal
+        assert goal.over is None or goal.over in everything, goal
 
 
 # -- the page --------------------------------------------------------------------------------------------------

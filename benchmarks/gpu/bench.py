@@ -19,6 +19,10 @@ from . import records
 T = TypeVar("T")
 
 
+SHORT = 3.0
+"""Seconds, or a tenth of a short step, in which no further side is begun: a step that ends itself keeps its worker."""
+
+
 class Broken(Exception):
     """The CUDA context is of no more use; only another process can go on."""
 
@@ -79,6 +83,10 @@ class Bench:
         """
         if side in self._skip:
             self.say(f"  {side}: left out, an earlier process ended in it")
+            return None
+        if self.left() < min(SHORT, self.limit / 10):
+            self.say(f"  {side}: left out, the step's time is over")
+            self._note(side, "not measured: the step's time was over")
             return None
         self.tell("side", side=side)
         try:

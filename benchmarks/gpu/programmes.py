@@ -18,7 +18,7 @@ class Step:
     words: str
     """What it measures."""
     limit: float
-    """Seconds after which it is stopped; the last of a half may have what the others have left, too."""
+    """Seconds after which it is stopped."""
     needs: float
     """Seconds without which it is not begun: enough for its first figure."""
     tests: str | None = None
@@ -28,6 +28,8 @@ class Step:
     """FILE::NAME of the test that stands for them where there is no GPU."""
     module: str = ""
     """A module without which the step is not measured."""
+    greedy: bool = False
+    """Whether it may have, beyond its limit, what the steps before it have left: where more time brings more home."""
 
 
 STACK = Step(
@@ -46,7 +48,13 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
             Step("capture", "a small network and ResNet-18 without compile: 50 replays that wait for nothing", 35, 10),
             Step("losses", "losses replayed at four sizes, and the kernel in other geometries", 90, 10),
             Step("resnet34", "ResNet-34 graphed without compile; a profile of one replay", 45, 15),
-            Step("resnet34_compiled", "the same compiled; the seconds that compiling takes; a profile", 100, 40),
+            Step(
+                "resnet34_compiled",
+                "the same compiled; the seconds that compiling takes; a profile",
+                100,
+                40,
+                greedy=True,
+            ),
             Step(
                 "tests",
                 "tests marked gpu that do not compile, a process per file",
@@ -54,16 +62,21 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
                 30,
                 _NOT_COMPILED,
                 miniature="test_step.py::test_schedules_follow_their_formulas",
+                greedy=True,
             ),
         ),
         (
             STACK,
             Step(
-                "ratios", "ResNet-34 against amp@resident, compile@resident, the ordinary loop, cross-entropy", 75, 15
+                "ratios",
+                "ResNet-34 against amp@resident, compile@resident, the ordinary loop, cross-entropy",
+                75,
+                15,
+                greedy=True,
             ),
-            Step("options", "ResNet-34 compiled with combo kernels, with PDL, with neither", 85, 40),
+            Step("options", "ResNet-34 compiled with combo kernels, with PDL, with neither", 85, 40, greedy=True),
             Step("train", "three epochs of fastnoise train: ELR, ResNet-34, images in CIFAR-10's form", 25, 12),
-            Step("tests_compiled", "tests marked gpu that compile, a process per file", 35, 20, _COMPILED),
+            Step("tests_compiled", "tests marked gpu that compile, a process per file", 35, 20, _COMPILED, greedy=True),
         ),
     ),
     "second": (
@@ -85,24 +98,30 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
                 40,
                 module="nvidia.dali",
             ),
-            Step("resnet34_sizes", "ResNet-34 at batch 64, 128, 512, with and without compile", 150, 15),
-            Step("resnet18_sizes", "ResNet-18 at batch 64, 128, 512, with and without compile", 100, 15),
+            Step("resnet34_sizes", "ResNet-34 at batch 64, 128, 512, with and without compile", 150, 15, greedy=True),
+            Step("resnet18_sizes", "ResNet-18 at batch 64, 128, 512, with and without compile", 100, 15, greedy=True),
         ),
         (
             STACK,
             Step("loaders", "resident, DALI and PIL loaders alone", 60, 10),
-            Step("stacked", "stacked LeNet-5 at K = 8, 32, 128 against one run after another", 160, 15),
+            Step("stacked", "stacked LeNet-5 at K = 8, 32, 128 against one run after another", 160, 15, greedy=True),
         ),
     ),
     "third": (
         (
             STACK,
-            Step("elr_resnet34", "150 epochs of ELR by its recipe: ResNet-34, CIFAR-10, 40 % symmetric", 430, 60),
+            Step(
+                "elr_resnet34",
+                "150 epochs of ELR by its recipe: ResNet-34, CIFAR-10, 40 % symmetric",
+                430,
+                60,
+                greedy=True,
+            ),
         ),
         (
             STACK,
             Step("elr_resnet18_fast", "50 epochs of ELR: ResNet-18, batch 512, cosine", 120, 30),
-            Step("ce_resnet18_fast", "the same with plain cross-entropy", 100, 30),
+            Step("ce_resnet18_fast", "the same with plain cross-entropy", 100, 30, greedy=True),
         ),
     ),
 }
@@ -114,10 +133,10 @@ def steps_of(programme: str, half: int) -> tuple[Step, ...]:
 
 
 def listing(programme: str) -> list[str]:
-    """The steps of a programme with their limits, as lines."""
+    """The steps of a programme with their limits, as lines; "+" where a step may have what those before it left."""
     lines = []
     for number, (steps, seconds) in enumerate(zip(PROGRAMMES[programme], HALVES, strict=True), 1):
         total = sum(step.limit for step in steps)
         lines.append(f"{programme}, half {number}: at most {total:.0f} of {seconds:.0f} s")
-        lines += [f"  {step.limit:4.0f} s  {step.name:18} {step.words}" for step in steps]
+        lines += [f"  {step.limit:4.0f} s{'+' * step.greedy:1} {step.name:18} {step.words}" for step in steps]
     return lines

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnoise.errors import DataError
-from fastnoise.files import write_json
+from fastnoise.files import write_text
 
 from ..report import Figure
 
@@ -147,7 +147,8 @@ def read(folder: Path, found: Found) -> None:
 
 
 def write(folder: Path, found: Found) -> None:
-    """Write `figures.json`, from which `read` restores `found`."""
+    """Write `figures.json`, from which `read` restores `found`: one line for each of its lines."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = (found.figures, found.steps, found.failures, found.tests)
-    write_json(folder / MERGED, {"schema": SCHEMA, "lines": [line for table in tables for line in table.values()]})
+    lines = ",".join(f"\n{json.dumps(line)}" for table in tables for line in table.values())
+    write_text(folder / MERGED, f'{{"schema": "{SCHEMA}", "lines": [{lines}\n]}}\n')

@@ -60,7 +60,7 @@ def write_cifar10(root: Path, per_file: int) -> dict[str, str]:
     for name in names:
         labels = random.integers(0, 10, per_file)
         # A shade per class, so that there is something to learn.
-        data = (random.integers(0, 128, (per_file, 3072)) + 12 * labels[:, None]).astype(np.uint8)
+        data = random.integers(0, 128, (per_file, 3072), dtype=np.uint8) + 12 * labels[:, None].astype(np.uint8)
         sums[name] = _pickle(root / FOLDER / name, {"data": data, "labels": labels.tolist()})
     words = {"label_names": [f"class{number}" for number in range(10)]}
     return {**sums, "batches.meta": _pickle(root / FOLDER / "batches.meta", words)}

@@ -197,12 +197,18 @@ class Supervisor:
             self._ended(step, "not measured", f"{step.module} is not installed", 0.0)
             return
         start = time.monotonic()
-        # The last one may have what the others have left.
-        limit = self._left() if step is self.steps[-1] else min(step.limit, self._left())
+        limit = min(self._limit(step, start), self._left())
         self.output.say(f"-- {step.name}: {step.words} (at {start - self.began:.0f} s, limit {limit:.0f} s)")
         run = self._tests if step.tests is not None else self._measure
         status, reason = run(step, start + limit)
         self._ended(step, status, reason, time.monotonic() - start)
+
+    def _limit(self, step: Step, start: float) -> float:
+        """Seconds that a step has which begins at `start`."""
+        if not step.greedy:
+            return step.limit
+        planned = sum(earlier.limit for earlier in self.steps[: self.steps.index(step)])
+        return step.limit + max(0.0, self.began + planned - start)
 
     def _ended(self, step: Step, status: str, reason: str, seconds: float) -> None:
         where = {"programme": self.programme, "half": self.half, "step": step.name}

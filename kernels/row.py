@@ -337,11 +337,11 @@ def fused_rows(
                     lane_total += element
                 if united:
                     a, b, c, d = LINEAR(probs, target, OPTIONS)
-                    other = (column < C) & (column != top)
-                    lane_a += tl.where(other, a, 0.0)
-                    lane_b += tl.where(other, b, 0.0)
-                    lane_c += tl.where(other, c, 0.0)
-                    lane_d += tl.where(other, d, 0.0)
+                    counted = (column < C) & (column != top)
+                    lane_a += tl.where(counted, a, 0.0).to(MATH)
+                    lane_b += tl.where(counted, b, 0.0).to(MATH)
+                    lane_c += tl.where(counted, c, 0.0).to(MATH)
+                    lane_d += tl.where(counted, d, 0.0).to(MATH)
         if PREPARE_MAX:
             total = tl.max(lane_total, axis=1, keep_dims=True)
             if PREPARE_FIRST and C > BLOCK:  # of logits until now
@@ -429,15 +429,15 @@ def fused_rows(
                         TERMS,
                         OPTIONS,
                     )
-                    other = (column < C) & (column != top)
+                    counted = (column < C) & (column != top)
                     if C <= BLOCK:
-                        lane0 = tl.where(other, term0, 0.0)
-                        lane1 = tl.where(other, term1, 0.0)
-                        lane_slope = tl.where(other, slope, 0.0)
+                        lane0 = tl.where(counted, term0, 0.0).to(MATH)
+                        lane1 = tl.where(counted, term1, 0.0).to(MATH)
+                        lane_slope = tl.where(counted, slope, 0.0).to(MATH)
                     else:
-                        lane0 += tl.where(other, term0, 0.0)
-                        lane1 += tl.where(other, term1, 0.0)
-                        lane_slope += tl.where(other, slope, 0.0)
+                        lane0 += tl.where(counted, term0, 0.0).to(MATH)
+                        lane1 += tl.where(counted, term1, 0.0).to(MATH)
+                        lane_slope += tl.where(counted, slope, 0.0).to(MATH)
                 if NUM_SUMS == 0:
                     slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
                 elif NUM_SUMS == 1:
@@ -539,7 +539,7 @@ def constants(num_classes: int, chosen: tuple[int, int, int] | None = None) -> d
     Rows that are looped over are bounded to 128, without spills, so that two programs fit.
     """
     rows, block, num_warps = chosen or geometry(num_classes)
-    registers = min(168 if num_warps > 1 else 255, 65536 // (32 * num_warps))
+    registers = min(184 if num_warps > 1 else 255, 65536 // (32 * num_warps))
     if block < num_classes:
         registers = min(128, registers)
     return {

@@ -1,19 +1,25 @@
 """The skeleton of every fused loss: one kernel from logits to loss, logit gradient and updated targets.
 
-What the loss computes comes as a rule (`rules.py`): Triton functions passed as constexpr. The kernel makes four passes
-over its rows (softmax, the sum that the target update needs, the loss's sums, the stores) in stretches of BLOCK
+What the loss computes comes as a rule (`rules.py`): Triton functions passed as constexpr. The kernel makes up to four
+passes over its rows (softmax, the sum that the target update needs, the loss's sums, the stores) in stretches of BLOCK
 columns, and leaves out those that the rule has no use for. Where BLOCK covers the row, each pass is a loop of one trip:
-the compiler unrolls it and merges the equal loads, so that the row is read once and stays in registers, with several
-rows per program where C is small. Longer rows are read again from the cache. All arithmetic is fp32, whatever the
-logits' dtype, but fp64 on up to four classes: a gradient lies in C - 1 dimensions, and the fewer these are, the more
-rows come so near to its zero, where terms cancel, that fp32 keeps no digits of it. NAL's largest error of 10,000 random
-rows, relative to the row's norm, was in fp32 6.5e-5 at C = 2, 3.5e-5 at C = 3 (with RNAL), 7.5e-6 at C = 4 and 2.4e-6
-at C = 10; ELR+'s, weighted, was 1.2e-5 at C = 2 within 40 rows. In fp64, which costs little on so short rows, they are
-1.6e-7 and 2.0e-6.
+the compiler unrolls it and merges the equal loads, so that the row is read once and stays in registers. Longer rows are
+read again from the cache, three times at most by the built-in rules, which join two passes where their sums allow. All
+arithmetic is fp32, whatever the logits' dtype, but fp64 on up to four classes: a gradient lies in C - 1 dimensions, and
+the fewer these are, the more rows come so near to its zero, where terms cancel, that fp32 keeps no digits of it. NAL's
+largest error of 10,000 random rows, relative to the row's norm, was in fp32 6.5e-5 at C = 2, 3.5e-5 at C = 3 (with
+RNAL), 7.5e-6 at C = 4 and 2.4e-6 at C = 10; ELR+'s, weighted, was 1.2e-5 at C = 2 within 40 rows. In fp64, which costs
+little on so short rows, they are 1.6e-7 and 2.0e-6.
 
 Nothing is subtracted from 1: the sum of powers leaves out the largest, which is 1, so that 1 - p of the most probable
 class m is as exact as any other probability. The gradient p_j sum_k g_k - g_j (`rules.py`) is for m the sum of
-p_m sum_{k != m} g_k and -(1 - p_m) g_m, which keeps its precision where p_m nears 1 and both are small.
+p_m sum_{k != m} g_k and -(1 - p_m) g_m, which keeps its precision where p_m nears 1 and both are small. All that m needs
+is formed once per row and put in its column's place; for the other classes 1 - p is at least 1/2 and exact as it stands.
+Of a rule without terms the gradient is g_y p_j, but -g_y (1 - p_y) for the label's class y.
+
+A mean or sum over the batch costs no launch of its own: the program that comes last adds up what all have left. A row
+with a NaN or +inf among its logits (or, where there is one, as its attention logit) changes neither its targets nor
+their visits, and its loss and gradient become NaN; -inf is a masked class.
 
 C is constexpr, and with it the row strides of the contiguous matrices: as a run-time integer it would be specialised
 only on multiples of 16, and rows of 100 or 1000 would load 2 or 4 bytes at a time. Nothing is autotuned, because
@@ -36,43 +42,47 @@ stretches of 4096 ELR's loops spill."""
 
 
 @triton.jit
-def load_logits(logits_BC, row, column, mask, C: tl.constexpr, MATH: tl.constexpr):
-    """Logits of at least -1e30: as good as -inf, for padding and masked classes, and spares inf - inf. NaN stays."""
-    logits = tl.load(logits_BC + row * C + column, mask=mask & (column < C), other=float("-inf")).to(MATH)
+def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.constexpr):
+    """Logits of at least -1e30: as good as -inf, for padding and masked classes, and spares inf - inf. NaN stays.
+
+    Columns come as the start of a stretch and lanes in it: what is added last is then part of the load's address.
+    """
+    inside = mask & (lane < C - start)
+    logits = tl.load(logits_BC + (row * C + start) + lane, mask=inside, other=float("-inf")).to(MATH)
     return tl.maximum(logits, -1e30, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
-def load_target(targets_NC, target_row, pair_row, share, column, valid, C: tl.constexpr, MATH: tl.constexpr):
+def load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr):
     """Stored targets of some columns; of a pair of rows, their mixture."""
     target = 0.0
     if targets_NC is not None:
-        mask = valid & (column < C)
-        target = tl.load(targets_NC + target_row * C + column, mask=mask, other=0.0).to(MATH)
+        mask = valid & (lane < C - start)
+        target = tl.load(targets_NC + (target_row * C + start) + lane, mask=mask, other=0.0).to(MATH)
         if pair_row is not None:
-            other = tl.load(targets_NC + pair_row * C + column, mask=mask, other=0.0).to(MATH)
+            other = tl.load(targets_NC + (pair_row * C + start) + lane, mask=mask, other=0.0).to(MATH)
             target = share * target + (1.0 - share) * other
     return target
 
 
 @triton.jit
-def load_softmax(logits_BC, row, column, in_batch, softmax, C: tl.constexpr, MATH: tl.constexpr):
+def load_softmax(logits_BC, row, start, lane, in_batch, softmax, C: tl.constexpr, MATH: tl.constexpr):
     """Powers of some columns relative to the highest, probabilities and their logarithms.
 
     log p = (z - max) - log sum: the first difference is exact where it is small, unlike z - (max + log sum).
     """
     highest, inverse, log_total = softmax
-    shifted = load_logits(logits_BC, row, column, in_batch, C, MATH) - highest
+    shifted = load_logits(logits_BC, row, start, lane, in_batch, C, MATH) - highest
     powers = exp(shifted)
     return powers, powers * inverse, shifted - log_total
 
 
 @triton.jit
-def at_labels(column, label, pair_label, first, second):
+def at_labels(start, lane, label, pair_label, first, second):
     """`first` in the label's column, plus `second` in the pair's."""
-    shared = tl.where(column == label, first, 0.0)
+    shared = tl.where(lane == label - start, first, 0.0)
     if pair_label is not None:
-        shared += tl.where(column == pair_label, second, 0.0)
+        shared += tl.where(lane == pair_label - start, second, 0.0)
     return shared
 
 
@@ -275,7 +285,7 @@ def fused_rows(
 
     lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
     if C <= BLOCK:
-        logits = load_logits(logits_BC, row, lane, in_batch, C, MATH)
+        logits = load_logits(logits_BC, row, 0, lane, in_batch, C, MATH)
         highest = tl.max(logits, axis=1, keep_dims=True)
         top_R = tl.min(tl.where(logits == highest, lane, C), axis=1)
         top = top_R[:, None]
@@ -288,19 +298,19 @@ def fused_rows(
         lane_top = tl.zeros([ROWS, BLOCK], tl.int32)
         for start in range(0, C, BLOCK):
             column = start + lane
-            logits = load_logits(logits_BC, row, column, in_batch, C, MATH)
+            logits = load_logits(logits_BC, row, start, lane, in_batch, C, MATH)
             higher = logits > lane_highest
             change = exp(-tl.abs(logits - lane_highest))
             lane_power = tl.where(higher, (lane_power + 1.0) * change, lane_power + change)
             lane_top = tl.where(higher, column, lane_top)
             lane_highest = tl.where(higher, logits, lane_highest)
             if PREPARE_FIRST:
-                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
                 element = PREPARE(0.0, logits, target, OPTIONS)
                 if PREPARE_MAX:
-                    lane_total = tl.maximum(lane_total, tl.where(column < C, element, -3.4028234e38))
+                    lane_total = tl.maximum(lane_total, tl.where(lane < C - start, element, -3.4028234e38))
                 else:
-                    lane_total += tl.where(column < C, element, 0.0)
+                    lane_total += tl.where(lane < C - start, element, 0.0)
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
         top_R = tl.min(tl.where(lane_highest == highest, lane_top, C), axis=1)
         top = top_R[:, None]
@@ -324,11 +334,10 @@ def fused_rows(
             lane_c = tl.zeros([ROWS, BLOCK], MATH)
             lane_d = tl.zeros([ROWS, BLOCK], MATH)
             for start in range(0, C, BLOCK):
-                column = start + lane
-                _powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
-                target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                _powers, probs, log_probs = load_softmax(logits_BC, row, start, lane, in_batch, softmax, C, MATH)
+                target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
                 element = PREPARE(probs, log_probs, target, OPTIONS)
-                element = tl.where(column < C, element, -3.4028234e38 if PREPARE_MAX else 0.0)
+                element = tl.where(lane < C - start, element, -3.4028234e38 if PREPARE_MAX else 0.0)
                 if C <= BLOCK:
                     lane_total = element
                 elif PREPARE_MAX:
@@ -337,11 +346,11 @@ def fused_rows(
                     lane_total += element
                 if united:
                     a, b, c, d = LINEAR(probs, target, OPTIONS)
-                    other = (column < C) & (column != top)
-                    lane_a += tl.where(other, a, 0.0)
-                    lane_b += tl.where(other, b, 0.0)
-                    lane_c += tl.where(other, c, 0.0)
-                    lane_d += tl.where(other, d, 0.0)
+                    counted = (lane < C - start) & (lane != top - start)
+                    lane_a += tl.where(counted, a, 0.0).to(MATH)
+                    lane_b += tl.where(counted, b, 0.0).to(MATH)
+                    lane_c += tl.where(counted, c, 0.0).to(MATH)
+                    lane_d += tl.where(counted, d, 0.0).to(MATH)
         if PREPARE_MAX:
             total = tl.max(lane_total, axis=1, keep_dims=True)
             if PREPARE_FIRST and C > BLOCK:  # of logits until now
@@ -358,17 +367,17 @@ def fused_rows(
         label_top = 0.0  # the top class's share of the label, and what the other classes have of it
         label_rest = 1.0
         if labels_B is not None:
-            label_logit = load_logits(logits_BC, row_R, label_R, valid_R, C, MATH)[:, None]
+            label_logit = load_logits(logits_BC, row_R, 0, label_R, valid_R, C, MATH)[:, None]
             label_log_prob = label_logit - highest - log_total
             label_complement = tl.where(label == top, top_complement, 1.0 - exp(label_log_prob))
             label_top = tl.where(label == top, 1.0, 0.0)
             label_rest = 1.0 - label_top
         if pair_labels_B is not None:
             if BLEND is not None:
-                own = load_target(targets_NC, target_row_R, pair_row_R, share_R, label_R, valid_R, C, MATH)
-                other = load_target(targets_NC, target_row_R, pair_row_R, share_R, pair_label_R, valid_R, C, MATH)
+                own = load_target(targets_NC, target_row_R, pair_row_R, share_R, 0, label_R, valid_R, C, MATH)
+                other = load_target(targets_NC, target_row_R, pair_row_R, share_R, 0, pair_label_R, valid_R, C, MATH)
                 own_share = BLEND(share, own[:, None], other[:, None], OPTIONS)
-            pair_logit = load_logits(logits_BC, row_R, pair_label_R, valid_R, C, MATH)[:, None]
+            pair_logit = load_logits(logits_BC, row_R, 0, pair_label_R, valid_R, C, MATH)[:, None]
             pair_log_prob = pair_logit - highest - log_total
             pair_complement = tl.where(pair_label == top, top_complement, 1.0 - exp(pair_log_prob))
             label_log_prob = own_share * label_log_prob + (1.0 - own_share) * pair_log_prob
@@ -385,16 +394,15 @@ def fused_rows(
             # The top class's terms are formed once per row: what the loops yield for its column is left out.
             top_target = 0.0
             if targets_NC is not None:
-                top_target = load_target(targets_NC, target_row_R, pair_row_R, share_R, top_R, valid_R, C, MATH)[
-                    :, None
-                ]
+                top_target = load_target(targets_NC, target_row_R, pair_row_R, share_R, 0, top_R, valid_R, C, MATH)
+                top_target = top_target[:, None]
             top_target, top_kept, top0, top1, slope_top = of_classes(
                 inverse,
                 -log_total,
                 top_complement,
                 tl.full([ROWS, 1], True, tl.int1),
                 top_target,
-                at_labels(top, label, pair_label, own_share, 1.0 - own_share),
+                at_labels(0, top, label, pair_label, own_share, 1.0 - own_share),
                 row_values,
                 anchor,
                 UPDATE,
@@ -412,16 +420,15 @@ def fused_rows(
                 lane1 = tl.zeros([ROWS, BLOCK], MATH)
                 lane_slope = tl.zeros([ROWS, BLOCK], MATH)
                 for start in range(0, C, BLOCK):
-                    column = start + lane
-                    _powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
-                    target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
+                    _powers, probs, log_probs = load_softmax(logits_BC, row, start, lane, in_batch, softmax, C, MATH)
+                    target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
                     _target, _kept, term0, term1, slope = of_classes(
                         probs,
                         log_probs,
                         1.0 - probs,
                         tl.full([ROWS, BLOCK], False, tl.int1),
                         target,
-                        at_labels(column, label, pair_label, own_share, 1.0 - own_share),
+                        at_labels(start, lane, label, pair_label, own_share, 1.0 - own_share),
                         row_values,
                         anchor,
                         UPDATE,
@@ -429,15 +436,15 @@ def fused_rows(
                         TERMS,
                         OPTIONS,
                     )
-                    other = (column < C) & (column != top)
-                    if C <= BLOCK:
-                        lane0 = tl.where(other, term0, 0.0)
-                        lane1 = tl.where(other, term1, 0.0)
-                        lane_slope = tl.where(other, slope, 0.0)
-                    else:
-                        lane0 += tl.where(other, term0, 0.0)
-                        lane1 += tl.where(other, term1, 0.0)
-                        lane_slope += tl.where(other, slope, 0.0)
+                    counted = (lane < C - start) & (lane != top - start)
+                    slope = tl.where(counted, slope, 0.0).to(MATH)
+                    lane_slope = slope if C <= BLOCK else lane_slope + slope
+                    if NUM_SUMS > 0:
+                        term0 = tl.where(counted, term0, 0.0).to(MATH)
+                        lane0 = term0 if C <= BLOCK else lane0 + term0
+                    if NUM_SUMS > 1:
+                        term1 = tl.where(counted, term1, 0.0).to(MATH)
+                        lane1 = term1 if C <= BLOCK else lane1 + term1
                 if NUM_SUMS == 0:
                     slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
                 elif NUM_SUMS == 1:
@@ -465,10 +472,9 @@ def fused_rows(
     # All stores come last: a load is not merged with an equal one across a store, and targets that are recomputed until
     # they are stored are not read by one thread after another has written them.
     for start in range(0, C, BLOCK):
-        column = start + lane
-        powers, probs, log_probs = load_softmax(logits_BC, row, column, in_batch, softmax, C, MATH)
-        target = load_target(targets_NC, target_row, pair_row, share, column, valid, C, MATH)
-        shared = at_labels(column, label, pair_label, own_share, 1.0 - own_share)
+        powers, probs, log_probs = load_softmax(logits_BC, row, start, lane, in_batch, softmax, C, MATH)
+        target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
+        shared = at_labels(start, lane, label, pair_label, own_share, 1.0 - own_share)
         target, _kept, _term0, _term1, slope = of_classes(
             probs,
             log_probs,
@@ -486,19 +492,19 @@ def fused_rows(
         if UPDATE is not None:
             stored = target
             if visits_N is not None:
-                stored = round_stochastically(target.to(tl.float32), key, column, targets_NC.dtype.element_ty)
-            tl.store(targets_NC + target_row * C + column, stored, mask=updating & finite & (column < C))
+                stored = round_stochastically(target.to(tl.float32), key, start + lane, targets_NC.dtype.element_ty)
+            tl.store(targets_NC + (target_row * C + start) + lane, stored, mask=updating & finite & (lane < C - start))
         if FINISH is not None:
             if TERMS is not None or pair_labels_B is not None:
-                label_fall = at_labels(column, label, pair_label, first_fall, second_fall)
+                label_fall = at_labels(start, lane, label, pair_label, first_fall, second_fall)
                 dlogits = probs * fall_all - (label_fall + row_scale * slope)
-                dlogits = tl.where(column == top, top_gradient, dlogits) * scale
+                dlogits = tl.where(lane == top - start, top_gradient, dlogits) * scale
             else:
-                dlogits = tl.where(column == label, label_gradient, powers * power_gradient)
+                dlogits = tl.where(lane == label - start, label_gradient, powers * power_gradient)
             if IGNORE is not None:
                 dlogits = tl.where(ignored, 0.0, dlogits)
             # The interpreter makes no bfloat16 of float64.
-            tl.store(gradient + row * C + column, dlogits.to(tl.float32), mask=in_batch & (column < C))
+            tl.store(gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start))
     if UPDATE is not None and visits_N is not None:
         visited = tl.where(visiting & finite, 1, 0)
         tl.store(visits_N + target_row_R, visit_R + 1, mask=tl.sum(visited, axis=1) > 0)
@@ -539,7 +545,7 @@ def constants(num_classes: int, chosen: tuple[int, int, int] | None = None) -> d
     Rows that are looped over are bounded to 128, without spills, so that two programs fit.
     """
     rows, block, num_warps = chosen or geometry(num_classes)
-    registers = min(168 if num_warps > 1 else 255, 65536 // (32 * num_warps))
+    registers = min(184 if num_warps > 1 else 255, 65536 // (32 * num_warps))
     if block < num_classes:
         registers = min(128, registers)
     return {

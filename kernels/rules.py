@@ -556,12 +556,14 @@ def nal_terms(probs, log_probs, target, excess, top_probs, top_target, attention
         log_mix = log(mix)
         unclamped = mix >= 1e-7
         log_mix = tl.where(unclamped, log_mix, -LOG_1E7)
+        plain_mix = tl.where(unclamped, mix, 1e-7)
     else:
         own = tau * probs
+        plain_mix = own + rest * target
         log_own = log_probs + log_sigmoid(attention)
         most = tl.maximum(attention - 20.0, 0.0)
         lift = tl.minimum(most, 60.0 - log_own)
-        large = own + rest * target > 1e-30
+        large = plain_mix > 1e-30
         own = tl.where(large, own, exp(log_own + lift))
         mix = own + tl.where(large, rest, exp(log_sigmoid(-attention) + most)) * target
         mix = tl.maximum(mix, 1e-37, propagate_nan=tl.PropagateNan.ALL)
@@ -574,7 +576,7 @@ def nal_terms(probs, log_probs, target, excess, top_probs, top_target, attention
     if reverse != 0:
         log_target = log(tl.maximum(target, 1e-4, propagate_nan=tl.PropagateNan.ALL))
         top_log_target = log(tl.maximum(top_target, 1e-4, propagate_nan=tl.PropagateNan.ALL))
-        reversed_loss = reverse * exp(log_mix) * log_target
+        reversed_loss = reverse * plain_mix * log_target
         loss += reversed_loss
         weight += reversed_loss
         slope += reverse * tau * probs * (log_target - top_log_target)

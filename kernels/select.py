@@ -38,7 +38,7 @@ def select_rows(
     in_batch = row < num_rows
 
     if C <= BLOCK:
-        logits = load_logits(logits_BC, row, lane, in_batch, C, tl.float32)
+        logits = load_logits(logits_BC, row, 0, lane, in_batch, C, tl.float32)
         highest = tl.max(logits, axis=1, keep_dims=True)
         total_power = tl.sum(tl.exp(logits - highest), axis=1, keep_dims=True)
         distance = tl.sum(tl.where(lane < C, logits - highest, 0.0), axis=1, keep_dims=True)
@@ -50,7 +50,7 @@ def select_rows(
         lane_distance = tl.zeros([ROWS, BLOCK], tl.float32)
         for start in range(0, C, BLOCK):
             column = start + lane
-            logits = load_logits(logits_BC, row, column, in_batch, C, tl.float32)
+            logits = load_logits(logits_BC, row, start, lane, in_batch, C, tl.float32)
             higher = tl.maximum(lane_highest, logits)
             rise = tl.where(start > 0, lane_highest - higher, 0.0)
             lane_power = lane_power * tl.exp(rise) + tl.exp(logits - higher)
@@ -70,7 +70,7 @@ def select_rows(
         label = tl.load(labels_B + row, mask=in_batch, other=0)
         known = in_batch & (label >= 0) & (label < C)
         label_log_prob += tl.where(
-            known, load_logits(logits_BC, row, label, known, C, tl.float32) - highest, float("nan")
+            known, load_logits(logits_BC, row, 0, label, known, C, tl.float32) - highest, float("nan")
         )
     loss = -label_log_prob
     if not CE:

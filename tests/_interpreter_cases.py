@@ -103,6 +103,52 @@ def folded(rule: str, num_classes: int, num_rows: int, last_label: int | None, i
     }
 
 
+def not_finite(rule: str, stretch: int | None, half: bool) -> dict[str, list[int]]:
+    """Which rows of a batch write their targets and count a visit, and whose loss and gradient are not finite.
+
+    Logits hold NaN in row 0, +inf in rows 1 and 3 (there for the label), -inf in row 2; attention is NaN, +inf and -inf
+    in rows 5, 6 and 7. The label of row 8, with a NaN, is ignored.
+    """
+    op = OPS[CASES[rule][0] if rule in CASES else rule]
+    data = batches(10, torch.float32, 9, 9, 1)[0]
+    data.logits[[0, 1, 2, 8], 3] = torch.tensor([float("nan"), float("inf"), float("-inf"), float("nan")])
+    data.labels[data.labels == 9] = 0
+    data.labels[8] = 9
+    data.logits[3, data.labels[3]] = float("inf")
+    data.attention[5:8] = torch.tensor([float("nan"), float("inf"), float("-inf")])
+    pair_labels, pair_index, share = pair_of(data.labels, data.index)
+    given = {
+        "logits": data.logits,
+        "attention": data.attention,
+        "labels": data.labels,
+        "index": torch.arange(9),
+        "pair_labels": pair_labels,
+        "pair_index": pair_index,
+        "share": share,
+        "soft_labels": soft_labels_of(data.labels, 10),
+        "columns": transition_of(10),
+        "targets": torch.full((9, 10), 0.125, dtype=torch.bfloat16 if half else torch.float32),
+        "knobs": torch.tensor([1.0, MOMENTUM, STRENGTH]),
+    }
+    visits = torch.zeros(9, dtype=torch.int32) if half else None
+    results = row.launch(
+        getattr(rules, op.name.upper()),
+        **{name: given[name] for name in op.tensors},
+        options=getattr(build(rule, 2, 10), "form", (op, ()))[1] if rule in CASES else (),
+        ignore_index=9 if "labels" in op.tensors else None,
+        geometry=stretches(stretch),
+        visits=visits,
+    )
+    found = {
+        "written": (given["targets"] != 0.125).any(1),
+        "visited": torch.zeros(9) if visits is None else visits,
+    }
+    if op.loss:
+        gradient = results[1].flatten()[:90].view(9, 10)
+        found |= {"loss": ~results[0].isfinite(), "gradient": ~gradient.isfinite().all(1), "zero": gradient.sum(1) == 0}
+    return {name: rows.nonzero().flatten().tolist() for name, rows in found.items()}
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on log 0, which the rules mean
     request = json.load(sys.stdin)
@@ -115,5 +161,6 @@ if __name__ == "__main__":
         results[kind] = found
     use_triton(None)
     results["folded"] = [folded(*case) for case in request["folded"]]
+    results["not_finite"] = [not_finite(*case) for case in request["not_finite"]]
     results["invalid"] = {rule: invalid_rows(rule) for rule in request["invalid"]}
     json.dump(results, sys.stdout)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from _interpret import interpret
 from _loss_cases import CASES, DTYPES, ONE_PER_OP, RULES, STATEFUL, Errors, assert_close, assert_saturated, build
 
 triton = pytest.importorskip("triton", reason="needs triton")
 from _ahead import ARCHITECTURES, compile_op, spilled  # noqa: E402
-from fastnoise.kernels import row, rules  # noqa: E402
+from fastnoise.benchmarks.instructions import count, tool  # noqa: E402
+from fastnoise.kernels import counters, row, rules  # noqa: E402
 
 from fastnoise.ops.registry import OPS, FusedOp  # noqa: E402
 
@@ -51,12 +53,19 @@ FOLDED = [
     ("elr", 4097, 2, None, None),
 ]
 
+# By the columns per stretch, and whether the table is of half precision.
+NOT_FINITE = [
+    *product((*ONE_PER_OP, "ema"), (None, 4), (False,)),
+    *product(("elr", "selc", "nal", "nal-code", "ema"), (None, 4), (True,)),
+]
+
 
 def run_cases(
     cases: Sequence[Case],
     saturated: Sequence[tuple[str, str, int | None]] = (),
     invalid: Sequence[str] = (),
     folded: Sequence[tuple[str, int, int, int | None, int | None]] = (),
+    not_finite: Sequence[tuple[str, int | None, bool]] = (),
 ) -> dict:
     names = ("rule", "num_classes", "dtype", "stretch")
     request = {
@@ -64,13 +73,14 @@ def run_cases(
         "saturated": [dict(zip(("rule", "dtype", "stretch"), case, strict=True)) for case in saturated],
         "invalid": invalid,
         "folded": folded,
+        "not_finite": not_finite,
     }
     return interpret("_interpreter_cases.py", request)
 
 
 @pytest.fixture(scope="module")
 def interpreted() -> dict:
-    return run_cases(USUAL, SATURATED, WITH_LABELS, FOLDED)
+    return run_cases(USUAL, SATURATED, WITH_LABELS, FOLDED, NOT_FINITE)
 
 
 @pytest.mark.parametrize("number", range(len(USUAL)), ids=["-".join(map(str, case)) for case in USUAL])
@@ -125,6 +135,25 @@ def test_means_and_sums_are_folded(interpreted: dict, number: int) -> None:
     assert (0.0 in losses) == (ignored is not None)
 
 
+@pytest.mark.parametrize("number", range(len(NOT_FINITE)), ids=["-".join(map(str, case)) for case in NOT_FINITE])
+def test_rows_that_are_not_finite_leave_their_targets_alone(interpreted: dict, number: int) -> None:
+    """NaN or +inf among a row's logits, in nal also as its attention logit; -inf is a masked class."""
+    rule, _, half = NOT_FINITE[number]
+    found = interpreted["not_finite"][number]
+    nal = rule.startswith("nal")
+    bad = {0, 1, 3} | ({5, 6} if nal else set())
+    labelled = rule not in ("ema", "ce-soft")
+    closed = {7} if rule == "nal" else set()  # its tau is 0, which its gate keeps out, and -log tau infinite
+    visited = set(range(9)) - bad - {8} if nal or rule in ("elr", "selc", "ema") else set()
+    assert set(found["written"]) == visited - closed
+    assert set(found["visited"]) == (visited if half else set())
+    if rule != "ema":
+        bad |= set() if labelled else {8}
+        assert set(found["loss"]) == bad | closed
+        assert set(found["gradient"]) == bad
+        assert (8 in found["zero"]) == labelled
+
+
 def test_every_op_has_a_rule() -> None:
     assert {name for name in vars(rules) if isinstance(getattr(rules, name), rules.Rule)} == {op.upper() for op in OPS}
 
@@ -137,6 +166,72 @@ def test_geometry(num_classes: int) -> None:
     assert num_warps == 1 if num_classes <= 512 else rows == 1, "many small programs"
     assert rows <= (16 if num_classes <= 4 else 4 if num_classes <= 100 else 1)
     assert rows * block / (32 * num_warps) <= 16, "elements per thread"
+
+
+# Of the one kernel for a mean: instructions per warp or of a row, and registers.
+LIMITS = {
+    "elr": {10: (420, "warp", 255), 100: (520, "warp", 255), 1000: (2200, "row", 184)},
+    "swce": {10: (280, "warp", 255), 100: (330, "warp", 255), 1000: (1450, "row", 184)},
+    "nal": {10: (800, "warp", 255), 100: (1100, "warp", 255), 1000: (5800, "row", 168)},
+}
+
+
+@pytest.mark.parametrize("num_classes", [10, 100, 1000, 21841])
+@pytest.mark.parametrize("rule", LIMITS)
+def test_instructions(rule: str, num_classes: int) -> None:
+    """What `benchmarks.instructions` counts for sm_90 stays within what was reached; ptxas differs by version."""
+    version = ".".join(triton.__version__.split(".")[:2])
+    if tool() is None or version not in ("3.6", "3.9"):
+        pytest.skip("counted with Triton 3.6 and 3.9, by the cuobjdump that they ship")
+    found = count(rule, 64, num_classes)
+    assert found.stack == 0
+    if num_classes == 21841:
+        assert found.warps == 8
+        assert found.registers <= 128
+        assert found.logit_loops <= 3
+    else:
+        most, unit, registers = LIMITS[rule][num_classes]
+        assert (found.instructions if unit == "warp" else found.of_a_row) <= most
+        assert found.registers <= registers
+        assert found.programs >= (16 if num_classes == 10 else 64)
+
+
+def test_counters_are_shared_by_one_streams_launches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one stream run in order; graphs may be replayed beside each other, so none shares its counter."""
+    state = {"stream": 7, "capturing": False, "made": 0}
+
+    def zeroed(count: int, device: torch.device) -> torch.Tensor:
+        state["made"] += 1
+        return torch.zeros(count, 4, dtype=torch.int32)
+
+    monkeypatch.setattr(counters, "zeroed", zeroed)
+    monkeypatch.setattr(counters, "of_streams", {})
+    monkeypatch.setattr(counters, "of_graphs", {})
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state["capturing"])
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _: state["stream"], raising=False)
+
+    def take(stream: int, capturing: bool = False) -> int:
+        state.update(stream=stream, capturing=capturing)
+        found = counters.counter(torch.device("cuda", 0))
+        assert int(found.abs().max()) == 0
+        held.append(found)
+        return found.data_ptr()
+
+    held: list[torch.Tensor] = []
+    outside = take(7, capturing=True)  # before any eager launch: made in the capture
+    first, other = take(7), take(8)
+    assert len({outside, first, other}) == 3
+    assert [take(7), take(8)] == [first, other]
+    made = state["made"]
+    captured = {take(7, capturing=True) for _ in range(counters.POOL)}
+    assert state["made"] == made
+    assert len(captured) == counters.POOL
+    assert not captured & {first, other}
+    assert all(pointer % 16 == 0 for pointer in captured)
+    take(7, capturing=True)
+    assert state["made"] == made + 1
+    assert take(7) == first
+    assert state["made"] == made + 2, "an eager launch fills the pool again"
 
 
 def op_of(rule: str) -> FusedOp:

@@ -55,19 +55,21 @@ class Fused(torch.autograd.Function):
 
     Args:
         op: returns loss and gradient.
+        on_host: whether the CPU computes them now, and nothing but this call takes part.
         mean: whether the op folds a mean.
         inputs: the op's: the logits first, then the attention logit if there is one; the others as far as the op is not
             bound to them.
     """
 
     @staticmethod
-    def forward(ctx: Any, op: Any, mean: bool, has_attention: bool, *inputs: Any) -> Tensor:
+    def forward(ctx: Any, op: Any, on_host: bool, mean: bool, has_attention: bool, *inputs: Any) -> Tensor:
         loss: Tensor
         loss, gradient = op(*inputs)
         ctx.save_for_backward(gradient)
         ctx.mean, ctx.constants, ctx.is_unit = mean, (None,) * (len(inputs) - 1 - has_attention), False
         ctx.shape = inputs[0].shape
         ctx.dtypes = (inputs[0].dtype, inputs[1].dtype) if has_attention else None
+        ctx.on_host = on_host
         return loss
 
     @staticmethod
@@ -81,19 +83,29 @@ def scaled(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
     unscaled = ctx.mean and gradient.dtype == torch.float16
     reduced = upstream.dim() == 0
-    if reduced and (unscaled or not ctx.is_unit):
+    if reduced and (unscaled or not (ctx.is_unit or is_one(ctx, upstream))):
         gradient = in_fp32(gradient, upstream / ctx.shape[0] if unscaled else upstream)
     if ctx.dtypes is None:
-        return None, None, None, gradient if reduced else in_fp32(gradient, upstream[:, None]), *ctx.constants
+        return None, None, None, None, gradient if reduced else in_fp32(gradient, upstream[:, None]), *ctx.constants
     num_rows, num_classes = ctx.shape
     logits, attention = gradient[: num_rows * num_classes], gradient[num_rows * num_classes :]
     logits = logits.view(num_rows, num_classes)
     if not reduced:
         logits, attention = in_fp32(logits, upstream[:, None]), in_fp32(attention, upstream)
-    return None, None, None, logits.to(ctx.dtypes[0]), attention.to(ctx.dtypes[1]), *ctx.constants
+    return None, None, None, None, logits.to(ctx.dtypes[0]), attention.to(ctx.dtypes[1]), *ctx.constants
 
 
 scaled_once = once_differentiable(scaled)
+
+
+def is_one(ctx: Any, upstream: Tensor) -> bool:
+    """Whether the upstream gradient is one, where it costs nothing to look, and the saved gradient may go itself.
+
+    A graph that is kept goes on saving it, and whoever got it might have written into it.
+    """
+    if not ctx.on_host or type(upstream) is not Tensor:
+        return False
+    return not torch._C._autograd._get_current_graph_task_keep_graph() and upstream.item() == 1
 
 
 def in_fp32(gradient: Tensor, factor: Tensor) -> Tensor:
@@ -222,13 +234,14 @@ class FusedOp:
         if self.has_table:
             inputs += (update, *(placement or WHOLE))
         self.check_inputs(inputs)
-        if not self.can_be_direct(inputs):
-            op, differentiable = self.overload, inputs
-        else:  # autograd takes longer the more arguments it is shown
-            op, differentiable = lambda *_: self.direct(*inputs), inputs[: 1 + self.has_attention]
+        on_host = self.can_be_direct(inputs)
         if not self.loss:
-            return op(*inputs)
-        return Fused.apply(op, reduction == "mean", self.has_attention, *differentiable)
+            return self.direct(*inputs) if on_host else self.overload(*inputs)
+        if on_host:  # autograd takes longer the more arguments it is shown
+            op, differentiable = lambda *_: self.direct(*inputs), inputs[: 1 + self.has_attention]
+        else:
+            op, differentiable = self.overload, inputs
+        return Fused.apply(op, on_host, reduction == "mean", self.has_attention, *differentiable)
 
     def can_be_direct(self, inputs: tuple[Any, ...]) -> bool:
         """Whether nothing but this call takes part: no compiler, mode, profiler or subclass that is to see the op."""

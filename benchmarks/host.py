@@ -1,4 +1,4 @@
-"""Host time of a loss in an eager loop: forward and backward on one CPU thread, where Python costs more than arithmetic.
+"""Host time of a loss in an eager loop: forward and backward on one CPU thread, most of it Python's.
 
     python -m benchmarks.host
 
@@ -9,8 +9,8 @@ round to round: who follows the authors' code finds its caches colder.
     authors         ELR with the operations of its authors' code (benchmarks.losses)
     ce, swce, elr, nal   the modules of fastnoise.losses
 
-Prints the medians and, for each of our losses, its time relative to plain cross-entropy's and how many times as long the
-authors' lines of ELR take.
+Prints the medians and, for each of our losses, its time relative to plain cross-entropy's and how many times as long
+the authors' lines of ELR take.
 """
 
 import argparse

@@ -437,8 +437,8 @@ PYBIND11_MODULE(_C, m) {
         "fused_loss",
         [](unsigned rule, std::size_t rows, std::size_t classes, std::ptrdiff_t stride, std::uintptr_t logits,
            std::uintptr_t attention, std::uintptr_t labels, std::uintptr_t index, std::uintptr_t pair_labels,
-           std::uintptr_t pair_index, std::uintptr_t share, std::uintptr_t targets, std::size_t samples,
-           std::uintptr_t given, bool update, std::uintptr_t knobs, const py::tuple& options,
+           std::uintptr_t pair_index, std::uintptr_t share, std::uintptr_t targets, std::uintptr_t knobs,
+           std::uintptr_t given, std::size_t samples, bool update, const py::tuple& options,
            std::optional<std::int64_t> ignore, std::uintptr_t loss, std::uintptr_t gradient,
            std::uintptr_t attention_gradient, unsigned reduction, float gradient_scale, unsigned threads) {
             require(rule < std::size(fn::kLossRules) && options.size() <= 4 && reduction <= 2,

@@ -12,7 +12,7 @@ from fastnoise.errors import DataError, FastnoiseError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import losses, plot_losses, record  # noqa: E402
+from benchmarks import host, losses, plot_losses, record  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -46,6 +46,19 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.set_num_threads(before)
     return output
+
+
+@pytest.mark.usefixtures("threads")
+def test_host_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):  # the second run's rows take the first one's places
+        host.main(["--sizes", "8x3", "--seconds", "0.01", "--output", str(tmp_path / "host.csv")])
+    rows = {row["side"]: row for row in record.read(tmp_path / "host.csv")}
+    assert set(rows) == {"cross_entropy", "authors", *host.LOSSES}
+    middle = {name: float(row["us_p50"]) for name, row in rows.items()}
+    for name, row in rows.items():
+        assert float(row["of_cross_entropy"]) == pytest.approx(middle[name] / middle["cross_entropy"], abs=0.01)
+        assert float(row["authors_of_it"]) == pytest.approx(middle["authors"] / middle[name], abs=0.01)
+    assert f"(8,3) elr: {rows['elr']['us_p50']} us" in capsys.readouterr().out
 
 
 def test_rows_are_complete(recorded: Path) -> None:

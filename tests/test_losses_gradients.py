@@ -110,7 +110,10 @@ USES: dict[str, tuple[Callable[[Callable[..., Tensor]], Tensor], Callable[[Tenso
     "three times": (lambda loss_of: 3 * loss_of("mean"), lambda rows: 3 * rows.mean()),
     "loss scale": (lambda loss_of: 1024.0 * loss_of("sum"), lambda rows: 1024 * rows.sum()),
     "a third": (lambda loss_of: loss_of("sum") / 3, lambda rows: rows.sum() / 3),
-    "two of them": (lambda loss_of: loss_of("mean") + 0.3 * loss_of("sum"), lambda rows: rows.mean() + 0.3 * rows.sum()),
+    "two of them": (
+        lambda loss_of: loss_of("mean") + 0.3 * loss_of("sum"),
+        lambda rows: rows.mean() + 0.3 * rows.sum(),
+    ),
     "none": (lambda loss_of: loss_of("none").square().sum(), lambda rows: rows.square().sum()),
     "weights": (lambda loss_of: loss_of("mean", weight=WEIGHT), lambda rows: (rows * WEIGHT).mean()),
 }
@@ -126,6 +129,21 @@ def test_gradients(rule: str, dtype: str) -> None:
         exact, exact_attention = exact_of(rule, data, of_rows)
         assert_near(logits.grad, exact, dtype)
         assert_near(attention.grad, exact_attention, dtype)
+
+
+@pytest.mark.parametrize("rule", ["ce", "elr", "nal"])
+def test_a_gradient_that_is_written_into_leaves_the_next_one_as_it_was(rule: str) -> None:
+    loss_of, logits, attention, _ = given(rule, "float32")
+    loss = loss_of("mean")
+    inputs = (logits, attention) if rule == "nal" else (logits,)
+    first = torch.autograd.grad(loss, inputs, retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    for gradient in first:
+        gradient.mul_(2)
+    for _ in range(3):
+        loss.backward(retain_graph=True)
+    for one, other in zip(inputs, kept, strict=True):
+        torch.testing.assert_close(one.grad, 3 * other)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -202,7 +220,7 @@ def test_checkpointed_gradients() -> None:
     for rule in ONE_PER_OP:
         results = []
         for recomputed in (False, True):
-            loss_of, logits, attention, data = given(rule, "float32")
+            _, logits, attention, data = given(rule, "float32")
             module = build(rule, 20, 10, "mean")
             if CASES[rule][0] == "elr_plus":
                 module.update_targets(data.logits, data.index)
@@ -215,7 +233,9 @@ def test_checkpointed_gradients() -> None:
                 def step(logits: Tensor, attention: Tensor, module=module, data=data, rule=rule) -> Tensor:
                     return call(module, rule, logits * 1.0, attention * 1.0, data.labels, data.index) * 3
 
-            (checkpoint(step, logits, attention, use_reentrant=False) if recomputed else step(logits, attention)).backward()
+            (
+                checkpoint(step, logits, attention, use_reentrant=False) if recomputed else step(logits, attention)
+            ).backward()
             results.append((logits.grad, attention.grad, *module.buffers()))
         for one, other in zip(*results, strict=True):
             assert one is other is None or torch.allclose(one, other, rtol=1e-6, atol=1e-8), rule
@@ -335,7 +355,11 @@ COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize(
     ("name", "compiled"),
-    [*((name, False) for name in COMBINATIONS), ("with another", True), pytest.param("twice", True, marks=pytest.mark.slow)],
+    [
+        *((name, False) for name in COMBINATIONS),
+        ("with another", True),
+        pytest.param("twice", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_method_that_combines_losses(name: str, compiled: bool) -> None:
     """Parameters' gradients of the engine's step, against autograd on PyTorch's own loss."""

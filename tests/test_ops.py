@@ -38,6 +38,14 @@ def test_opcheck(name: str, options: tuple) -> None:
     opcheck(OPS[name].overload, inputs_of(OPS[name], options))
 
 
+@pytest.mark.parametrize("name", ["ce", "elr", "nal"])
+def test_opcheck_of_a_reduced_loss(name: str) -> None:
+    op = OPS[name]
+    inputs = list(inputs_of(op, dict(VARIANTS)[name]))
+    inputs[op.at["reduction"]] = "mean"
+    opcheck(op.overload, tuple(inputs))
+
+
 def test_every_op_is_checked() -> None:
     assert {name for name, _ in VARIANTS} | {"ema"} == set(OPS)
 

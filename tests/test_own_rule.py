@@ -204,6 +204,39 @@ def test_class(mylab: ModuleType) -> None:
     assert "targets" in build(mylab, "ensemble", 20, 10).state_dict()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", NAMES)
+def test_reductions(mylab: ModuleType, name: str, dtype: torch.dtype) -> None:
+    """The op reduces the twin's losses, and its gradient is that of the losses reduced by PyTorch."""
+    data = batches(10, dtype, 8, 20, 1)[0]
+    each = leaf(data.logits)
+    losses = build(mylab, name, 20, 10, reduction="none")(each, data.labels, data.index)
+    for reduction in ("mean", "sum"):
+        logits = leaf(data.logits)
+        loss = build(mylab, name, 20, 10, reduction=reduction)(logits, data.labels, data.index)
+        expected = getattr(losses, reduction)()
+        torch.testing.assert_close(loss, expected)
+        (3 * loss).backward()
+        (gradient,) = torch.autograd.grad(3 * expected, each, retain_graph=True)
+        rounding = 1e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
+        assert (logits.grad - gradient).float().norm() <= rounding * gradient.float().norm()
+
+
+@pytest.mark.parametrize("storage", [{}, {"target_dtype": torch.bfloat16}])
+def test_rows_that_are_not_finite_keep_their_targets(mylab: ModuleType, storage: dict[str, Any]) -> None:
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    loss_of = mylab.EnsembleLoss(20, 10, strength=1.0, momentum=0.6, reduction="none", **storage)
+    logits = data.logits.clone()
+    logits[0, 3], logits[1, 2], logits[2, data.labels[2] - 1] = float("nan"), float("inf"), -float("inf")
+    loss = loss_of(logits, data.labels, data.index)
+    assert loss[:2].isnan().all()
+    assert loss[2:].isfinite().all()
+    assert loss_of.targets[data.index].any(1).tolist() == [False, False, *[True] * 6]
+    assert loss_of.targets.isfinite().all()
+    if storage:
+        assert loss_of.visits[data.index].tolist() == [0, 0, *[1] * 6]
+
+
 def plain(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None])[:, 0]
 

@@ -744,11 +744,10 @@ struct Rows {
     static T of(const Real (&values)[kLanes]) { return load<T>(values); }
 
     // Logits of at least -1e30: as good as -inf, and spares inf - inf.
-    FASTNOISE_NOINLINE void softmax(std::size_t r) {
+    FASTNOISE_NOINLINE void find_top(std::size_t r) {
         const std::size_t row = group.row[r];
         const float* const logits = job.logits + static_cast<std::ptrdiff_t>(row) * job.stride;
         Real* const shift = shifts + r * width;
-        Real* const power = powers + r * width;
         const T floor = all<T>(static_cast<Real>(-1e30));
         T highest = all<T>(static_cast<Real>(-3.4e38)), where = iota;
         for (std::size_t from = 0; from < width; from += kLanes) {
@@ -763,8 +762,16 @@ struct Rows {
         const T every = all<T>(maximum);
         const Real first = reduce<Least>(select(highest == every, where, all<T>(static_cast<Real>(width))));
         // Where all logits are NaN, none is the highest.
-        const std::size_t top = first < static_cast<Real>(job.classes) ? static_cast<std::size_t>(first) : 0;
-        const T top_column = all<T>(static_cast<Real>(top));
+        group.top[r] = first < static_cast<Real>(job.classes) ? static_cast<std::size_t>(first) : 0;
+        group.highest[r] = maximum;
+    }
+
+    // Apart from the search for the top, so that a processor has several rows under way in either.
+    FASTNOISE_NOINLINE void softmax(std::size_t r) {
+        Real* const shift = shifts + r * width;
+        Real* const power = powers + r * width;
+        const Real maximum = group.highest[r];
+        const T every = all<T>(maximum), top_column = all<T>(static_cast<Real>(group.top[r]));
         T rest = zero<T>();
         for (std::size_t from = 0; from < width; from += kLanes) {
             const T lanes = load<T>(shift + from) - every, powered = exp_of(lanes);
@@ -772,8 +779,6 @@ struct Rows {
             store(lanes, shift + from);
             store(powered, power + from);
         }
-        group.top[r] = top;
-        group.highest[r] = maximum;
         group.rest_power[r] = reduce<Sum>(rest) + (maximum - maximum);  // NaN where the highest logit is infinite
     }
 
@@ -816,6 +821,13 @@ struct Rows {
 
     const float* stored(const std::int64_t* index, std::size_t row) const {
         return plan.read + (index ? static_cast<std::size_t>(index[row]) : row) * job.classes;
+    }
+
+    // Rows of the table lie anywhere in memory: the beginning of each is under way while the softmax is formed.
+    void ask_for_targets(std::size_t row) const {
+        const char* const from = reinterpret_cast<const char*>(stored(plan.read_index, row));
+        const std::size_t bytes = job.classes * sizeof(float), end = bytes < 1024 ? bytes : 1024;
+        for (std::size_t at = 0; at < end; at += 64) __builtin_prefetch(from + at, 1);
     }
 
     FASTNOISE_NOINLINE void load_targets(std::size_t r) {
@@ -908,6 +920,7 @@ struct Skeleton : Rows<Real> {
                 continue;
             }
             group.row[count++] = row;
+            if constexpr (Rule::has_target) this->ask_for_targets(row);
             if (count == rows) {
                 run_group(count);
                 count = 0;
@@ -917,6 +930,7 @@ struct Skeleton : Rows<Real> {
     }
 
     void run_group(std::size_t count) {
+        for (std::size_t r = 0; r < count; ++r) this->find_top(r);
         for (std::size_t r = 0; r < count; ++r) this->softmax(r);
         const T rest = of(group.rest_power);
         store(one<T>() / (one<T>() + rest), group.inverse);

@@ -405,6 +405,7 @@ class TargetLoss(FixedDtype, FusedLoss):
         rows = shard_rows(num_samples, shard)
         self.register_buffer("targets", torch.zeros(rows, num_classes, dtype=target_dtype))
         half = target_dtype != torch.float32
+        self.is_whole = world == 1 and not half
         self.register_buffer("visits", torch.zeros(rows, dtype=torch.int32) if half else None)
         self.register_buffer("layout", torch.tensor([rank, world, num_samples]) if world > 1 else None)
 
@@ -425,15 +426,17 @@ class TargetLoss(FixedDtype, FusedLoss):
         self, form: Form, *tensors: Tensor, labels: Tensor, weight: Tensor | None, update: bool = True
     ) -> Tensor:
         """Call an op with tensors that end in targets and knobs. In evaluation mode it updates nothing."""
-        return self.run(
+        return functional.run(
             form,
             *tensors,
             self.targets,
             self.knobs,
             labels=labels,
             weight=weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
             update=update and self.training,
-            placement=self.placement,
+            placement=None if self.is_whole else self.placement,
         )
 
     def hard_targets(self, labels: Tensor) -> Tensor:
@@ -480,8 +483,8 @@ class ELRLoss(TargetLoss):
     Called as `loss(logits, labels, index, *, weight=None, update=True)`: logits [B, C] float32, float16 or bfloat16;
     labels [B] int64 in 0..C-1; index [B] int64, positions in the training set, distinct within the batch; weight [B], a
     factor of each sample's loss; update=False leaves the targets alone, as evaluation mode does, for evaluation on
-    training samples. Returns float32. Tensors of another form raise DataError, as does a label or index out of range on the CPU; on a CUDA device
-    it makes that sample's loss NaN.
+    training samples. Returns float32. Tensors of another form raise DataError, as does a label or index out of range on
+    the CPU; on a CUDA device it makes that sample's loss NaN.
     """
 
     def forward(

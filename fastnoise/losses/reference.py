@@ -2,8 +2,8 @@
 
 Every function takes logits [B, C] of any floating dtype (float64 for a reference) and labels [B] int64, and returns
 the loss per sample [B]. Those with targets take the batch's rows of the target table [B, C] and return
-`(loss, new rows)`; the caller writes the rows back. No gradient flows into targets. A sample with a logit of NaN or +inf
-keeps its row. Options are those of the modules in `fastnoise.losses`, which cite the papers.
+`(loss, new rows)`; the caller writes the rows back. No gradient flows into targets. A sample with a logit of NaN or
++inf keeps its row. Options are those of the modules in `fastnoise.losses`, which cite the papers.
 """
 
 import math

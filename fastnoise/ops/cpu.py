@@ -18,20 +18,26 @@ MANY = 1 << 16
 """Logits in a batch below which a second thread costs more than it brings."""
 
 
+PLACES = {
+    "attention": 0,
+    "labels": 1,
+    "index": 2,
+    "pair_labels": 3,
+    "pair_index": 4,
+    "share": 5,
+    "targets": 6,
+    "knobs": 7,
+    "soft_labels": 8,
+    "columns": 8,
+}
+"""Of an op's tensors among the addresses that C++ takes, which are 0 for what isn't there."""
+
+ACCEPTED = torch.float32, torch.int64
+"""The dtypes that C++ takes; others are floating, and become float32."""
+
+
 def gradient_dtype(logits: Tensor, attention: Tensor | None) -> torch.dtype:
     return logits.dtype if attention is None else torch.promote_types(logits.dtype, attention.dtype)
-
-
-def integers(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
-def floats(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.float().contiguous()
-
-
-def address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def run(
@@ -70,51 +76,58 @@ def run(
     logits = given["logits"]
     num_rows, num_classes = logits.shape
     values = logits.float()
-    if values.stride(1) != 1:
-        values = values.contiguous()
-    attention, share, targets = floats(given.get("attention")), given.get("share"), given.get("targets")
-    labels, index = integers(given.get("labels")), integers(given.get("index"))
-    pair_labels, pair_index = integers(given.get("pair_labels")), integers(given.get("pair_index"))
-    share = None if share is None else floats(share.expand(num_rows))
-    rows = floats(given.get("soft_labels", given.get("columns")))
-    knobs = floats(given.get("knobs"))
-    losses = gradient = None
-    attention_gradient = 0
+    stride, step = values.stride()
+    if step != 1:
+        values, stride = values.contiguous(), num_classes
+    addresses, kept = [0] * 9, []
+    for name, place in PLACES.items():
+        tensor = given.get(name)
+        if tensor is None:
+            continue
+        if name == "share":
+            tensor = tensor.expand(num_rows)
+        if not (tensor.is_contiguous() and tensor.dtype in ACCEPTED):
+            tensor = (tensor if tensor.dtype in ACCEPTED else tensor.float()).contiguous()
+            kept.append(tensor)  # until C++ has read it
+        addresses[place] = tensor.data_ptr()
+    outputs = 0, 0, 0
     if loss:  # new_empty: the defaults of dtype and device don't matter
         losses = values.new_empty(num_rows if reduction == "none" else ())
-        if attention is None:
-            gradient = values.new_empty((num_rows, num_classes))
-        else:
+        if "attention" in given:
             gradient = values.new_empty(num_rows * num_classes + num_rows)
-            attention_gradient = gradient.data_ptr() + 4 * num_rows * num_classes
+            start = gradient.data_ptr()
+            outputs = losses.data_ptr(), start, start + 4 * num_rows * num_classes
+        else:
+            gradient = values.new_empty((num_rows, num_classes))
+            outputs = losses.data_ptr(), gradient.data_ptr(), 0
     within = _C.fused_loss(
         NUMBERS[rule],
         num_rows,
         num_classes,
-        values.stride(0),
+        stride,
         values.data_ptr(),
-        address(attention),
-        address(labels),
-        address(index),
-        address(pair_labels),
-        address(pair_index),
-        address(share),
-        address(targets),
-        0 if targets is None else targets.shape[0],
-        address(rows),
+        addresses[0],
+        addresses[1],
+        addresses[2],
+        addresses[3],
+        addresses[4],
+        addresses[5],
+        addresses[6],
+        addresses[7],
+        addresses[8],
+        given["targets"].shape[0] if addresses[6] else 0,
         update,
-        address(knobs),
         options,
         ignore_index,
-        address(losses),
-        address(gradient),
-        attention_gradient,
+        outputs[0],
+        outputs[1],
+        outputs[2],
         REDUCTIONS[reduction],
         gradient_scale,
         torch.get_num_threads() if num_rows * num_classes >= MANY else 1,
     )
     if not within:
         raise IndexError(f"{rule}: a label or index is out of range")
-    if losses is None or gradient is None:
+    if not loss:
         return ()
-    return losses, gradient.to(gradient_dtype(logits, given.get("attention")))
+    return losses, gradient if values is logits else gradient.to(gradient_dtype(logits, given.get("attention")))

@@ -24,13 +24,13 @@ from .tables import Placement, is_plain, on_gathered_rows, on_kept_rows, without
 OPS: dict[str, "FusedOp"] = {}
 """The registered ops by name."""
 
-PLAIN = Tensor, nn.Parameter
+PLAIN = {Tensor, nn.Parameter}
 WHOLE = Placement()
 
 HALF = "float32, float16 or bfloat16"
 PER_ROW = "[{B}], one per row of logits"
 POSITIONS = "B", (torch.int64,), f"int64 {PER_ROW}"
-FORMS: dict[str, tuple[str, tuple[torch.dtype, ...], str]] = {
+FORMS: dict[str, tuple[str | None, tuple[torch.dtype, ...], str]] = {
     "attention": ("B", LOGIT_DTYPES, f"{HALF} {PER_ROW}"),
     "labels": POSITIONS,
     "index": POSITIONS,
@@ -39,6 +39,7 @@ FORMS: dict[str, tuple[str, tuple[torch.dtype, ...], str]] = {
     "share": ("B", LOGIT_DTYPES, f"{HALF} [] or {PER_ROW}"),
     "soft_labels": ("BC", LOGIT_DTYPES, f"{HALF} [{{B}}, {{C}}], as logits"),
     "columns": ("CC", (torch.float32,), "float32 [{C}, {C}]"),
+    "targets": (None, (), ""),  # `check_table`
     "knobs": ("3", (torch.float32,), "float32 [3]: update flag, momentum, strength"),
 }
 """Of an op's tensors: the shape, a letter per size, the dtypes, and both in words."""
@@ -54,38 +55,57 @@ class Fused(torch.autograd.Function):
 
     Args:
         op: returns loss and gradient.
+        on_host: whether the CPU computes them now, and nothing but this call takes part.
         mean: whether the op folds a mean.
-        inputs: the op's: the logits first, then the attention logit if there is one.
+        inputs: the op's: the logits first, then the attention logit if there is one; the others as far as the op is not
+            bound to them.
     """
 
     @staticmethod
-    def forward(ctx: Any, op: Any, mean: bool, has_attention: bool, *inputs: Any) -> Tensor:
+    def forward(ctx: Any, op: Any, on_host: bool, mean: bool, has_attention: bool, *inputs: Any) -> Tensor:
         loss: Tensor
         loss, gradient = op(*inputs)
         ctx.save_for_backward(gradient)
-        ctx.mean, ctx.num_constants, ctx.is_unit = mean, len(inputs) - 1 - has_attention, False
+        ctx.mean, ctx.constants, ctx.is_unit = mean, (None,) * (len(inputs) - 1 - has_attention), False
         ctx.shape = inputs[0].shape
         ctx.dtypes = (inputs[0].dtype, inputs[1].dtype) if has_attention else None
+        ctx.on_host = on_host
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        num_rows, num_classes = ctx.shape
-        unscaled = ctx.mean and gradient.dtype == torch.float16
-        reduced = upstream.dim() == 0
-        if reduced and (unscaled or not ctx.is_unit):
-            gradient = in_fp32(gradient, upstream / num_rows if unscaled else upstream)
-        if ctx.dtypes is None:
-            parts = [gradient if reduced else in_fp32(gradient, upstream[:, None])]
-        else:
-            logits, attention = gradient[: num_rows * num_classes], gradient[num_rows * num_classes :]
-            parts = [logits.view(num_rows, num_classes), attention]
-            if not reduced:
-                parts = [in_fp32(parts[0], upstream[:, None]), in_fp32(attention, upstream)]
-            parts = [part.to(dtype) for part, dtype in zip(parts, ctx.dtypes, strict=True)]
-        return None, None, None, *parts, *[None] * ctx.num_constants
+        # The decorator takes microseconds, and does nothing where no second derivative is asked for.
+        return scaled_once(ctx, upstream) if torch.is_grad_enabled() else scaled(ctx, upstream)
+
+
+def scaled(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    """What `Fused` returns in its backward pass."""
+    (gradient,) = ctx.saved_tensors
+    unscaled = ctx.mean and gradient.dtype == torch.float16
+    reduced = upstream.dim() == 0
+    if reduced and (unscaled or not (ctx.is_unit or is_one(ctx, upstream))):
+        gradient = in_fp32(gradient, upstream / ctx.shape[0] if unscaled else upstream)
+    if ctx.dtypes is None:
+        return None, None, None, None, gradient if reduced else in_fp32(gradient, upstream[:, None]), *ctx.constants
+    num_rows, num_classes = ctx.shape
+    logits, attention = gradient[: num_rows * num_classes], gradient[num_rows * num_classes :]
+    logits = logits.view(num_rows, num_classes)
+    if not reduced:
+        logits, attention = in_fp32(logits, upstream[:, None]), in_fp32(attention, upstream)
+    return None, None, None, None, logits.to(ctx.dtypes[0]), attention.to(ctx.dtypes[1]), *ctx.constants
+
+
+scaled_once = once_differentiable(scaled)
+
+
+def is_one(ctx: Any, upstream: Tensor) -> bool:
+    """Whether the upstream gradient is one, where it costs nothing to look, and the saved gradient may go itself.
+
+    A graph that is kept goes on saving it, and whoever got it might have written into it.
+    """
+    if not ctx.on_host or type(upstream) is not Tensor:
+        return False
+    return not torch._C._autograd._get_current_graph_task_keep_graph() and upstream.item() == 1
 
 
 def in_fp32(gradient: Tensor, factor: Tensor) -> Tensor:
@@ -148,6 +168,7 @@ class FusedOp:
         parameters = [f"Tensor{'(a!)' if x == 'targets!' else ''} {x.removesuffix('!')}" for x in tensors.split()]
         parameters += [options] if options else []
         self.names = (*self.tensors, *self.options)
+        self.forms = [(name, *FORMS[name]) for name in self.tensors[1:]]
         self.settings: dict[str, Any] = {"ignore_index": None, "reduction": "none"}
         # No defaults: PyTorch drops trailing arguments that equal theirs, and torch 2.11 then finds no `visits` whose
         # version to count up. Callers of the raw op append `settings.values()`.
@@ -157,6 +178,7 @@ class FusedOp:
             visits = "Tensor(b!)?" if self.updates_table else "Tensor?"
             parameters += ["bool update", f"{visits} visits", "int rank", "int world", "int seed"]
         self.arguments = (*self.names, *self.settings)
+        self.at = {name: position for position, name in enumerate(self.arguments)}
         returns = "Tensor, Tensor" if loss else ""
 
         def cuda(*inputs: Any) -> tuple[Tensor, ...] | None:
@@ -173,7 +195,7 @@ class FusedOp:
                 return None
             logits, attention = inputs[0], inputs[1] if self.has_attention else None
             num_rows, num_classes = logits.shape
-            reduced = inputs[self.arguments.index("reduction")] != "none"
+            reduced = inputs[self.at["reduction"]] != "none"
             values = logits.new_empty(() if reduced else (num_rows,), dtype=torch.float32)
             shape = (num_rows, num_classes) if attention is None else (num_rows * num_classes + num_rows,)
             return values, logits.new_empty(shape, dtype=cpu.gradient_dtype(logits, attention))
@@ -212,8 +234,14 @@ class FusedOp:
         if self.has_table:
             inputs += (update, *(placement or WHOLE))
         self.check_inputs(inputs)
-        op = self.direct if self.can_be_direct(inputs) else self.overload
-        return Fused.apply(op, reduction == "mean", self.has_attention, *inputs) if self.loss else op(*inputs)
+        on_host = self.can_be_direct(inputs)
+        if not self.loss:
+            return self.direct(*inputs) if on_host else self.overload(*inputs)
+        if on_host:  # autograd takes longer the more arguments it is shown
+            op, differentiable = lambda *_: self.direct(*inputs), inputs[: 1 + self.has_attention]
+        else:
+            op, differentiable = self.overload, inputs
+        return Fused.apply(op, on_host, reduction == "mean", self.has_attention, *differentiable)
 
     def can_be_direct(self, inputs: tuple[Any, ...]) -> bool:
         """Whether nothing but this call takes part: no compiler, mode, profiler or subclass that is to see the op."""
@@ -221,7 +249,7 @@ class FusedOp:
             torch.compiler.is_compiling()
             or self.twin
             or not inputs[0].is_cpu
-            or any(type(tensor) not in PLAIN for tensor in inputs[: len(self.tensors)])
+            or not {type(tensor) for tensor in inputs[: len(self.tensors)]} <= PLAIN
             or torch._C._len_torch_dispatch_stack()
             or torch.autograd._profiler_enabled()
         )
@@ -230,8 +258,7 @@ class FusedOp:
         """The CPU kernel without PyTorch's dispatcher, which takes as long again as the kernel for a small batch."""
         results = self.on_cpu(*inputs)
         if self.updates_table:
-            for name in ("targets", "visits"):
-                tensor = inputs[self.arguments.index(name)]
+            for tensor in (inputs[self.at["targets"]], inputs[self.at["visits"]]):
                 if tensor is not None and not tensor.is_inference():
                     torch.autograd.graph.increment_version(tensor)
         return results
@@ -250,11 +277,12 @@ class FusedOp:
 
     def gradient_scale(self, given: dict[str, Any]) -> float:
         """What the kernel multiplies the gradient by: a mean's 1/B, unless that is left to `Fused` in float16."""
-        logits = given["logits"]
-        if given["reduction"] != "mean" or len(logits) == 0:
+        if given["reduction"] != "mean":
             return 1.0
+        logits = given["logits"]
+        num_rows = logits.shape[0]
         in_half = cpu.gradient_dtype(logits, given.get("attention")) == torch.float16
-        return 1.0 if in_half else 1.0 / len(logits)
+        return 1.0 if in_half or num_rows == 0 else 1.0 / num_rows
 
     def on_cpu(self, *inputs: Any) -> tuple[Tensor, ...] | None:
         """Run the CPU kernel: C++ takes all but a table that is a shard or of half precision, of which it gets rows."""
@@ -274,7 +302,7 @@ class FusedOp:
         return cpu.run(
             self.name,
             given,
-            tuple(given[name] for name in self.options),
+            tuple([given[name] for name in self.options]),
             given["ignore_index"],
             given.get("update", False),
             self.loss,
@@ -299,31 +327,27 @@ class FusedOp:
         """Refuse arguments of the wrong form."""
         self.check(inputs)
         if self.has_table:
-            targets, visits = inputs[self.arguments.index("targets")], inputs[self.arguments.index("visits")]
-            self.check_table(inputs[0], targets, visits)
+            self.check_table(inputs[0], inputs[self.at["targets"]], inputs[self.at["visits"]])
 
     def check(self, inputs: tuple[Any, ...]) -> None:
         """Refuse tensors of the wrong form, from shape, dtype and device alone: nothing waits for the device."""
-        given = list(zip(self.tensors, inputs, strict=False))
-        for name, tensor in given:
+        for name, tensor in zip(self.tensors, inputs, strict=False):
             if not isinstance(tensor, Tensor):
                 raise DataError(f"{self.name}: {name} is {type(tensor).__name__}; expected a tensor")
         logits = inputs[0]
         if logits.dim() != 2 or logits.shape[1] < 2 or logits.dtype not in LOGIT_DTYPES:
             refuse(self.name, "logits", logits, "float32, float16 or bfloat16 [B, C] with at least two classes")
         num_rows, num_classes = logits.shape
-        device = logits.device
+        on_cpu, device = logits.is_cpu, logits.device
         shapes = {"B": (num_rows,), "BC": (num_rows, num_classes), "CC": (num_classes, num_classes), "3": (3,)}
-        for name, tensor in given:
-            if name in FORMS:
-                kind, dtypes, expected = FORMS[name]
-                fits = tensor.shape == shapes[kind] or (name == "share" and tensor.dim() == 0)
-                if not fits or tensor.dtype not in dtypes:
-                    # The sizes are filled in only here: to format a size in a traced function fixes it.
-                    refuse(self.name, name, tensor, expected.format(B=num_rows, C=num_classes))
-            if tensor.device != device:
+        for (name, kind, dtypes, expected), tensor in zip(self.forms, inputs[1:], strict=False):
+            fits = kind is None or tensor.shape == shapes[kind] or (name == "share" and tensor.dim() == 0)
+            if not fits or (kind is not None and tensor.dtype not in dtypes):
+                # The sizes are filled in only here: to format a size in a traced function fixes it.
+                refuse(self.name, name, tensor, expected.format(B=num_rows, C=num_classes))
+            if not (on_cpu and tensor.is_cpu) and tensor.device != device:
                 raise DataError(f"{self.name}: {name} on {tensor.device}, logits on {device}; put both on one")
-            if tensor.requires_grad and name not in ("logits", "attention"):
+            if tensor.requires_grad and name != "attention":
                 raise DataError(f"{self.name}: {name} requires a gradient, which this loss has none for; detach it")
 
     def check_table(self, logits: Tensor, targets: Tensor, visits: Tensor | None) -> None:

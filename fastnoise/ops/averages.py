@@ -36,7 +36,8 @@ class MovingAverage:
             updates: s, a float32 scalar there.
         """
         if updates.device.type != "cuda":
-            torch._foreach_lerp_(list(averages), list(weights), 1 - float(self._momentum_of(updates)))
+            share = 1 - self._momentum_of(updates)
+            torch._foreach_lerp_(list(averages), list(weights), [share.to(average.dtype) for average in averages])
             return
         load_kernels()
         self.locate(averages, weights)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 HALVES = (480.0, 270.0)
-"""Seconds of a programme's halves, start included: a GPU is lent for quarters of an hour and ten minutes a command."""
+"""Seconds of a programme's halves, start included: together they fit into a quarter of an hour of a GPU's time."""
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,10 @@ def compile_ahead(
     )
 
 
-def constants_of(row: Any, num_classes: int, geometry: tuple[int, int, int] | None = None) -> dict[str, Any]:
+def constants_of(row: Any, rule: Any, num_classes: int, geometry: tuple[int, int, int] | None = None) -> dict[str, Any]:
     """The launch's constants and options, also of checkouts before these came from one function."""
     if hasattr(row, "constants"):
-        given = row.constants(num_classes, geometry)
+        given = row.constants(num_classes, geometry, rule)
         return given | {"LANES": 128 * given["num_warps"]}
     rows, block, num_warps = geometry or row.geometry(num_classes)
     return {"ROWS": rows, "BLOCK": block, "num_warps": num_warps, "maxnreg": row.max_registers(num_warps)}
@@ -131,7 +131,7 @@ def compile_op(
     types = {name: kind for name, kind in types.items() if name in row.fused_rows.arg_names}
     known = {part.upper(): value for part, value in rule._asdict().items()}
     known |= {"C": num_classes, "OPTIONS": options, "STORE": True, "RANK": 0, "WORLD": 1, "SEED": 0} | constants
-    return compile_ahead(row.fused_rows, types, known, arch, **constants_of(row, num_classes, geometry))
+    return compile_ahead(row.fused_rows, types, known, arch, **constants_of(row, rule, num_classes, geometry))
 
 
 def tool() -> Path | None:
@@ -190,10 +190,10 @@ def count(
 ) -> Count:
     """Compile the op's kernel for sm_90 and count; `options` by default those of its usual form."""
     row, rules = modules or kernels_of()
-    op = OPS[name]
+    op, rule = OPS[name], getattr(rules, name.upper())
     kernel = compile_op(
         op,
-        getattr(rules, name.upper()),
+        rule,
         options or OPTIONS.get(name, ()),
         num_classes,
         "bfloat16",
@@ -205,7 +205,7 @@ def count(
         sass, used = (disassemble(kernel, option, Path(folder)) for option in ("-sass", "-res-usage"))
     code = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", sass, re.MULTILINE)
     usage = {kind: int(size) for kind, size in re.findall(r"(\w+):(\d+)", used)}
-    given = constants_of(row, num_classes)
+    given = constants_of(row, rule, num_classes)
     return Count(
         programs=-(-batch // given["ROWS"]),
         rows=given["ROWS"],

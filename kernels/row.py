@@ -13,8 +13,8 @@ little on so short rows, they are 1.6e-7 and 2.0e-6.
 
 Nothing is subtracted from 1: the sum of powers leaves out the largest, which is 1, so that 1 - p of the most probable
 class m is as exact as any other probability. The gradient p_j sum_k g_k - g_j (`rules.py`) is for m the sum of
-p_m sum_{k != m} g_k and -(1 - p_m) g_m, which keeps its precision where p_m nears 1 and both are small. All that m needs
-is formed once per row and put in its column's place; for the other classes 1 - p is at least 1/2 and exact as it stands.
+p_m sum_{k != m} g_k and -(1 - p_m) g_m, which keeps its precision where p_m nears 1 and both are small. What m needs
+is formed once per row and put in its column's place; for the other classes 1 - p is at least 1/2 and exact anyway.
 Of a rule without terms the gradient is g_y p_j, but -g_y (1 - p_y) for the label's class y.
 
 A mean or sum over the batch costs no launch of its own: the program that comes last adds up what all have left. A row
@@ -538,13 +538,19 @@ def geometry(num_classes: int) -> tuple[int, int, int]:
     return rows, block, 8 if num_classes > MAX_BLOCK else max(1, block // 512)
 
 
-def constants(num_classes: int, chosen: tuple[int, int, int] | None = None) -> dict[str, int | bool]:
+def constants(
+    num_classes: int, chosen: tuple[int, int, int] | None = None, rule: Rule | None = None
+) -> dict[str, int | bool]:
     """The kernel's constants and the compiler's options for a geometry, by default that of `geometry`.
+
+    Stretches of a rule with `kept` are half as long: with 8 columns per thread RNAL's loops spill.
 
     Registers are bounded by what there is, since ptxas may otherwise choose a bound and spill, to fit one more program.
     Rows that are looped over are bounded to 128, without spills, so that two programs fit.
     """
     rows, block, num_warps = chosen or geometry(num_classes)
+    if chosen is None and block < num_classes and rule is not None and rule.kept is not None:
+        block //= 2
     registers = min(184 if num_warps > 1 else 255, 65536 // (32 * num_warps))
     if block < num_classes:
         registers = min(128, registers)
@@ -617,7 +623,7 @@ def launch(
         targets = soft_labels.contiguous()
     if columns is not None:
         targets, index = columns.contiguous(), labels
-    given = constants(num_classes, geometry)
+    given = constants(num_classes, geometry, rule)
     num_programs = triton.cdiv(num_rows, given["ROWS"])
     loss = gradient = partials = arrivals = None
     if rule.finish is not None:

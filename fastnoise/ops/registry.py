@@ -49,9 +49,9 @@ class Fused(torch.autograd.Function):
     """The op computes the gradient with the loss and folds the reduction into both; backward only scales it.
 
     That is done in fp32 whatever the dtypes, and not at all where the upstream gradient is known to be one
-    (`fastnoise.ops.unit`). The gradient is kept in the logits' dtype until then. In float16 that drops entries below
-    6e-8 before a loss scale can lift them, so that a mean's 1/B stays out of it until then; bfloat16 has the exponents
-    of float32 and drops nothing.
+    (`fastnoise.ops.unit`, `is_one`). The gradient is kept in the logits' dtype until then. In float16 that drops
+    entries below 6e-8 before a loss scale can lift them, so that a mean's 1/B stays out of it until then; bfloat16 has
+    the exponents of float32 and drops nothing.
 
     Args:
         op: returns loss and gradient.

@@ -57,13 +57,13 @@ class Rule(NamedTuple):
     num_sums: int = 0
     prepare: triton.JITFunction | None = None
     prepare_max: bool = False
-    prepare_first: bool = False
-    linear: triton.JITFunction | None = None
-    unite: triton.JITFunction | None = None
     update: triton.JITFunction | None = None
     kept: triton.JITFunction | None = None
     gate: triton.JITFunction | None = None
     blend: triton.JITFunction | None = None
+    prepare_first: bool = False
+    linear: triton.JITFunction | None = None
+    unite: triton.JITFunction | None = None
 
 
 @triton.jit

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -263,6 +263,11 @@ def table(rows: Sequence[record.Row], before: str, after: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def refuse(why: str) -> NoReturn:
+    print(f"benchmarks.instructions: {why}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="root of another checkout, counted too")
@@ -270,7 +275,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=record.RESULTS, help="folder; default: %(default)s")
     arguments = parser.parse_args(words)
     if tool() is None:
-        raise SystemExit("benchmarks.instructions: this Triton ships no cuobjdump, by which instructions are counted")
+        refuse("this Triton ships no cuobjdump, by which instructions are counted")
     after = record.stamp()["commit"]
     before = ""
     rows = []
@@ -282,7 +287,7 @@ def main(words: list[str] | None = None) -> None:
         try:
             rows += measure(arguments.rules, arguments.before, before)
         except DataError as error:
-            raise SystemExit(f"benchmarks.instructions: {error}") from None
+            refuse(str(error))
     rows += measure(arguments.rules, None, after)
     path = arguments.output / "instructions.csv"
     record.append(path, rows, KEY)

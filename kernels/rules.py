@@ -34,10 +34,11 @@ skeleton sums the slopes and forms the gradient without cancellation. Its parts,
     finish(label_log_prob, label_complement, sum0, sum1, total, attention, strength, OPTIONS)
         loss, d loss / d attention, label_scale, row_scale
 
-Elements come as [rows, columns], row values as [rows, 1]; `terms` and `update` are also called for the most probable
-class alone, with elements of [rows, 1]. `complement` is 1 - p_j, `label_complement` 1 - p_y, both exact to the last
-places also where p nears 1. `label` is y_j in float32, or its share where the row has a pair of labels. `is_top` marks
-the one most probable class, the first of equals. `attention` is NAL's logit h before the sigmoid. OPTIONS is the
+Elements come as [rows, columns], row values as [rows, 1]. `terms` is called for the most probable class alone, with
+elements of [rows, 1] and `is_top` true, and for all columns with `is_top` false, of which that class's is left out; the
+parts before it are called for both alike. `complement` is 1 - p_j, `label_complement` 1 - p_y, both exact to the last
+places also where p nears 1. `label` is y_j in float32, or its share where the row has a pair of labels. The most
+probable class is the first of equals. `attention` is NAL's logit h before the sigmoid. OPTIONS is the
 constant tuple of what the op's schema lists after its tensors. What a rule yields for a padding column is masked by the
 skeleton.
 """
@@ -56,13 +57,13 @@ class Rule(NamedTuple):
     num_sums: int = 0
     prepare: triton.JITFunction | None = None
     prepare_max: bool = False
-    prepare_first: bool = False
-    linear: triton.JITFunction | None = None
-    unite: triton.JITFunction | None = None
     update: triton.JITFunction | None = None
     kept: triton.JITFunction | None = None
     gate: triton.JITFunction | None = None
     blend: triton.JITFunction | None = None
+    prepare_first: bool = False
+    linear: triton.JITFunction | None = None
+    unite: triton.JITFunction | None = None
 
 
 @triton.jit

@@ -300,7 +300,9 @@ class Step:
     def _eager_forward(self, images: Tensor, index: Tensor) -> Forward:
         with self._autocast():
             result = self.method.training_step(self.networks, images, self.labels[index], index)
-        return result if self.amp == torch.float16 else result._replace(loss=with_unit_gradient(result.loss))
+        if self.amp == torch.float16:
+            return result
+        return Forward(with_unit_gradient(result.loss), *result[1:])  # Dynamo of torch 2.11 knows no _replace
 
     def _eager_evaluate(self, images: Tensor) -> Outputs:
         with self._autocast():

@@ -31,6 +31,9 @@ from .timing import spread
 from .train import AHEAD, Options, default_workers, fastnoise_batches
 from .workload import Workload, make_workload
 
+WAIT = 64
+"""Batches between two waits for a GPU: a wait takes longer than the resident loader's Python for a batch."""
+
 
 @dataclass
 class _Source:
@@ -76,7 +79,7 @@ def measure(
         while time.perf_counter() - start < options.seconds:
             take(source)
             count += 1
-            if device.type == "cuda" and count % AHEAD == 0:  # the host must not run away from the device
+            if device.type == "cuda" and count % WAIT == 0:  # the host must not run away from the device
                 torch.cuda.synchronize()
         if device.type == "cuda":
             torch.cuda.synchronize()

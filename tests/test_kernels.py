@@ -2,7 +2,9 @@
 
 import math
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -222,8 +224,10 @@ def test_counters_are_shared_by_one_streams_launches_alone(monkeypatch: pytest.M
         return torch.zeros(count, 4, dtype=torch.int32)
 
     monkeypatch.setattr(counters, "zeroed", zeroed)
+    monkeypatch.setattr(counters, "lasting", zeroed)
     monkeypatch.setattr(counters, "of_streams", {})
     monkeypatch.setattr(counters, "of_graphs", {})
+    monkeypatch.setattr(counters, "kept", [])
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state["capturing"])
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _: state["stream"], raising=False)
 
@@ -249,6 +253,32 @@ def test_counters_are_shared_by_one_streams_launches_alone(monkeypatch: pytest.M
     assert state["made"] == made + 1
     assert take(7) == first
     assert state["made"] == made + 2, "an eager launch fills the pool again"
+    memory = {row.data_ptr() for pool in counters.kept for row in pool}
+    assert captured <= memory, "what graphs count with is never freed, though nothing else holds it"
+
+
+def test_counters_are_made_outside_the_pool_of_the_threads_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the warm-up of torch.compile's CUDA graphs, PyTorch takes all that this thread allocates from their pool, and
+    raises an error at what stays there; the memory must yet be that of this thread's stream."""
+    found: dict[str, object] = {}
+    device = torch.device("cuda", 0)
+
+    @contextmanager
+    def stream(given: object) -> Iterator[None]:
+        found["stream"] = given
+        yield
+        found["over"] = threading.get_ident()
+
+    def zeroed(count: int, device: torch.device) -> torch.Tensor:
+        found["thread"] = threading.get_ident()
+        return torch.zeros(count, 4, dtype=torch.int32)
+
+    monkeypatch.setattr(counters, "zeroed", zeroed)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda given: ("stream of", given))
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    assert counters.lasting(3, device).shape == (3, 4)
+    assert found["stream"] == ("stream of", device)
+    assert found["thread"] == found["over"] != threading.get_ident()
 
 
 def op_of(rule: str) -> FusedOp:

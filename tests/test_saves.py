@@ -1,5 +1,7 @@
 """When checkpoints are written: by epochs, by time, and by what they take; at the end of an epoch and inside one."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from fastnoise.config import RunConfig, SaveEvery
 from fastnoise.engine import RunFolder, saves, train
 from fastnoise.engine.saves import FIRST, SHARE, SaveClock
 from fastnoise.engine.stacked import train_stacked
+from fastnoise.engine.trainer import Training
 from fastnoise.recipes import recipe
 
 QUIET = Console(quiet=True)
@@ -137,6 +140,23 @@ def test_killed_after_a_checkpoint_inside_an_epoch(
     assert (state["epoch"], state["batch"]) == (3, 2)
     train(config.replace({"run_dir": str(tmp_path / "cut")}), resume=True, console=QUIET)
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_what_the_device_still_has_to_do_counts_as_the_steps_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU may be hundreds of steps behind when a checkpoint is due inside an epoch: the first to read it waits."""
+    original = Training._check_finite
+
+    def after_a_while(self: Training, *given: Any) -> None:
+        time.sleep(0.1)
+        original(self, *given)
+
+    monkeypatch.setattr(Training, "_check_finite", after_a_while)
+    train(quick(epochs=2, save_every="0.000001s", run_dir=str(tmp_path / "run")), console=QUIET)
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["epoch"] == 2
+    assert last["images_per_second"] < 200 / 0.4  # three checkpoints and the epoch's end
 
 
 def test_a_stack_writes_them_for_all_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -382,7 +382,8 @@ class Training:
             tick = time.perf_counter()
             display.batch(epoch, number, images_seen, tick - began, self._mean_loss)
             if number < batches and (signals or self.saves.due()):
-                self._check_finite(epoch)
+                self._check_finite(epoch)  # reads the device: what it still had to do is the steps' time
+                tick = time.perf_counter()
                 self._save(epoch, number)
                 if signals:
                     raise self._interrupted(epoch, number, signals)

@@ -545,14 +545,18 @@ def constants(
 ) -> dict[str, int | bool]:
     """The kernel's constants and the compiler's options for a geometry, by default that of `geometry`.
 
-    Stretches of a rule with `kept` are half as long: with 8 columns per thread RNAL's loops spill.
+    Threads get half as many columns of a long row where a rule holds much of each: one with `kept` (RNAL spills on
+    sm_100), and in loops one with pairs (ELR+ does).
 
     Registers are bounded by what there is, since ptxas may otherwise choose a bound and spill, to fit one more program.
     Rows that are looped over are bounded to 128, without spills, so that two programs fit.
     """
     rows, block, num_warps = chosen or geometry(num_classes)
-    if chosen is None and block < num_classes and rule is not None and rule.kept is not None:
-        block //= 2
+    if chosen is None and rule is not None:
+        if block < num_classes and (rule.kept is not None or rule.blend is not None):
+            block //= 2
+        elif rule.kept is not None and num_warps > 1:
+            num_warps *= 2
     registers = min(184 if num_warps > 1 else 255, 65536 // (32 * num_warps))
     if block < num_classes:
         registers = min(128, registers)

@@ -1081,6 +1081,10 @@ struct Skeleton : Rows<Real> {
             store(select(clamped, zero<T>(), finished.dattention * scale), group.dattention);
         }
         for (std::size_t r = 0; r < count; ++r) {
+            if (Rule::has_attention && !finite(r)) {  // else a clamp, or a sigmoid of +inf, would hide it
+                const Real bad = __builtin_nanf("");
+                group.loss[r] = group.label_scale[r] = group.row_scale[r] = group.dattention[r] = bad;
+            }
             job.loss[group.row[r]] = static_cast<float>(group.loss[r]);
             if constexpr (Rule::has_attention) {
                 job.attention_gradient[group.row[r]] = static_cast<float>(group.dattention[r]);

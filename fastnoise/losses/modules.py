@@ -352,7 +352,7 @@ class TargetLoss(FixedDtype, FusedLoss):
 
     A sample with a logit of NaN or +inf (in NALLoss also with such an attention), as after an overflow in half
     precision, leaves its targets and `visits` alone. Its loss and gradient are not finite, so that a GradScaler skips
-    the step; of an attention of +inf they are those of tau = 1. A logit of -inf masks its class and updates as usual.
+    the step. A logit of -inf masks its class and updates as usual.
     """
 
     targets: Tensor

@@ -190,9 +190,10 @@ def nal(
     """Noise attention learning (Lu et al. 2022), Eq. 3 and 4; `attention` [B] is the logit h of Eq. 2.
 
     A row of zeros stands for the one-hot of the label and is returned as zeros where `update` is off. A sample with an
-    attention of NaN or +inf keeps its row too.
+    attention of NaN or +inf keeps its row too, and its loss is NaN.
     """
     code = variant == "code"
+    finite = updatable(logits) & updatable(attention[:, None])
     tau = attention.sigmoid()[:, None]
     probs = logits.softmax(1)
     targets = from_one_hot(labels, rows)
@@ -202,7 +203,7 @@ def nal(
     if update:
         updated = momentum * targets + (1 - momentum) * probs.detach()
         updated = updated.clamp(1e-4, 1) if code else updated
-        opened = (tau.detach() > gate) & updatable(logits) & updatable(attention[:, None])
+        opened = (tau.detach() > gate) & finite
         rows, targets = torch.where(opened, updated, rows), torch.where(opened, updated, targets)
     mixed = tau * probs + (1 - tau) * targets
     if code:
@@ -210,4 +211,4 @@ def nal(
     loss = -torch.special.xlogy(targets, mixed).sum(1) - strength * tau[:, 0].log()
     if reverse:
         loss = loss - reverse * (mixed * targets.clamp(min=1e-4).log()).sum(1)
-    return loss, rows
+    return loss * torch.where(finite, 1.0, math.nan)[:, 0], rows

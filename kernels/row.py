@@ -156,11 +156,13 @@ def fold(partial, partials_P, arrivals, loss, loss_scale, LANES: tl.constexpr):
         filled = (num_programs + 3) // 4 * 4
         lane = tl.arange(0, LANES)
         sums = tl.zeros([LANES], tl.float32)
-        for start in range(0, num_programs, 4 * LANES):
+        start = 0
+        while start < num_programs:  # no range, for which Triton 3.6's interpreter asks NumPy 2.5 for an int in vain
             # Past the first-level cache, which other multiprocessors' stores don't reach.
             for stretch in tl.static_range(4):
                 program = start + stretch * LANES + lane
                 sums += tl.load(partials_P + program, mask=program < filled, other=0.0, cache_modifier=".cg")
+            start += 4 * LANES
         tl.store(loss, tl.sum(sums, axis=0) * loss_scale)
         tl.store(arrivals, 0)
 
@@ -632,7 +634,7 @@ def launch(
     loss = gradient = partials = arrivals = None
     if rule.finish is not None:
         if attention is None:
-            gradient = torch.empty_like(logits)
+            gradient = logits.new_empty(num_rows, num_classes)  # of no rows too with the strides that the fake promises
         else:
             dtype = torch.promote_types(logits.dtype, attention.dtype)
             gradient = torch.empty(num_rows * num_classes + num_rows, dtype=dtype, device=logits.device)

@@ -281,6 +281,13 @@ def test_counters_are_made_outside_the_pool_of_the_threads_graphs(monkeypatch: p
     assert found["thread"] == found["over"] != threading.get_ident()
 
 
+def test_the_gradient_of_no_rows_lies_as_the_fake_kernel_says() -> None:
+    logits = torch.empty(5, 0).t()
+    loss, gradient = row.launch(rules.CE, logits, torch.empty(0, dtype=torch.int64), reduction="mean")
+    assert math.isnan(loss.item())
+    assert (gradient.shape, gradient.stride()) == ((0, 5), (5, 1))
+
+
 def op_of(rule: str) -> FusedOp:
     return OPS[CASES[rule][0] if rule in CASES else rule]
 

@@ -110,9 +110,9 @@ def test_a_wrong_word_is_one_line() -> None:
 PINNED = {
     # model, method: at most this many launches of Triton kernels forward and backward, for batches of 128.
     ("resnet18", "network"): (91, 100),
-    ("resnet18", "elr"): (92, 99),
+    ("resnet18", "elr"): (91, 99),
     ("resnet34", "network"): (161, 185),
-    ("resnet34", "elr"): (162, 184),
+    ("resnet34", "elr"): (161, 184),
 }
 CONVOLUTIONS = {"resnet18": 20, "resnet34": 36}
 
@@ -151,4 +151,4 @@ def test_a_step_launches_no_more_than_it_did(model: str, tmp_path: Path) -> None
         assert backward["fused_calls"] == "0"
     assert rows["elr", "optimiser"]["details"] == "1x_fused_sgd_"
     assert rows["elr", "after_update"]["operations"] == "0"
-    assert int(rows["elr", "statistics"]["operations"]) <= 14
+    assert int(rows["elr", "statistics"]["operations"]) <= 5

@@ -230,6 +230,7 @@ def parse_compile_options(text: str) -> tuple[str, ...]:
         return AUTO_COMPILE_OPTIONS if text == "auto" else ()
     names = {part.strip() for part in text.split(",")}
     for name in sorted(names):
+        _require(name not in ("auto", "none"), f"--compile-options {text}: {name} stands alone; drop it or the others")
         _require(
             name in COMPILE_OPTIONS,
             f"--compile-options {text}: unknown option {name!r}; {nearest(name, ['auto', 'none', *COMPILE_OPTIONS])}",
@@ -256,11 +257,11 @@ class SaveEvery:
         text = str(value)
         unit = cls.UNITS.get(text[-1:])
         try:
-            number = int(text) if unit is None else float(text[:-1])
+            number = int(text) if unit is None else unit * float(text[:-1])
         except ValueError:
             raise ConfigError(hint) from None
         _require(0 < number < math.inf and not isinstance(value, bool), hint)
-        return cls(epochs=int(number)) if unit is None else cls(seconds=unit * number)
+        return cls(epochs=int(number)) if unit is None else cls(seconds=number)
 
 
 @dataclass(frozen=True)
@@ -521,7 +522,8 @@ class EngineConfig:
         never = self.compile == "off" or self.gear == "eager" or (self.gear == "graphed" and self.compile == "auto")
         _require(
             self.compile_options in ("auto", "none") or not never,
-            f"--compile-options {self.compile_options} is for compiled steps, and these are not; add --compile on",
+            f"--compile-options {self.compile_options} is for compiled steps, and these are not; drop it"
+            + (", or add --compile on" if (self.gear, self.compile) == ("graphed", "auto") else ""),
         )
         _require(self.log_every > 0, f"--log-every must be positive, not {self.log_every}")
         SaveEvery.parse(self.save_every)

@@ -84,12 +84,14 @@ def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
         (["--compile", "of"], "'of'"),
         (["--compile-options", "turbo"], "--compile-options turbo: unknown option 'turbo'; valid: auto, combo_kernels"),
         (["--compile-options", "pdl,"], "--compile-options pdl,: unknown option ''"),
-        (["--compile-options", "pdl", "--gear", "eager"], "is for compiled steps, and these are not"),
+        (["--compile-options", "auto,pdl"], "--compile-options auto,pdl: auto stands alone; drop it or the others"),
+        (["--compile-options", "pdl", "--gear", "eager"], "is for compiled steps, and these are not; drop it"),
+        (["--compile-options", "pdl", "--gear", "graphed"], "these are not; drop it, or add --compile on"),
         (["--compile-options", "combo_kernels", "--compile", "off"], "is for compiled steps, and these are not"),
         (["--gear", "compiled_graphed", "--compile", "off"], "contradict each other"),
         *(
             (["--save-every", value], f"--save-every {value}: give a number of epochs from 1, a time as 60s, 5m or 1h")
-            for value in ("0", "-1", "0s", "-5s", "60x", "s", "nans", "infs", "1.5", "", "1e999h")
+            for value in ("0", "-1", "0s", "-5s", "60x", "s", "nans", "infs", "1.5", "", "1e999h", "1e308h")
         ),
         (["--strength", "-1"], "--strength must be 0 or more"),
         (["--learning-rate", "nan"], "--learning-rate must be positive"),

@@ -1,5 +1,7 @@
 """The loss modules on the CPU, eager and compiled, against the references; and on a GPU where there is one."""
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
@@ -484,6 +486,18 @@ def test_evaluation_leaves_the_targets_alone(rule: str) -> None:
     loss_of.set_update(False)
     switched = call(loss_of, rule, second.logits, second.attention, second.labels, second.index)
     torch.testing.assert_close(evaluated, switched, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.startswith("elr_plus")])
+def test_modules_are_copied_and_pickled(rule: str) -> None:
+    """A copy has a table of its own and the one op that the process has."""
+    first, second = batches(10, torch.float32, 8, 20, 2)
+    original = build(rule, 20, 10)
+    call(original, rule, first.logits, first.attention, first.labels, first.index)
+    copies = [original, copy.deepcopy(original), pickle.loads(pickle.dumps(original))]
+    found = [call(each, rule, second.logits, second.attention, second.labels, second.index) for each in copies]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_strength_ramp() -> None:

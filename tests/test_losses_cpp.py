@@ -209,6 +209,9 @@ def test_eager_call_equals_the_op(name: str) -> None:
     with torch.profiler.profile() as profile:
         profiled = run()
     assert f"fastnoise::{name}" in {event.name for event in profile.events()}
+    inputs = inputs_of(name)
+    traced = torch.jit.trace(lambda logits: op(logits, *inputs[1:]), inputs[0], check_trace=False)
+    assert "Fused" in str(traced.graph)
     for results in zip(plain, watched, profiled, strict=True):
         assert torch.equal(results[0], results[1])
         assert torch.equal(results[0], results[2])

@@ -1,7 +1,9 @@
 """Rules of one's own: the documented examples, run from where they are documented, and what is refused."""
 
+import copy
 import inspect
 import itertools
+import pickle
 import re
 import subprocess
 import sys
@@ -201,7 +203,13 @@ def test_half_precision(mylab: ModuleType) -> None:
 def test_class(mylab: ModuleType) -> None:
     assert mylab.TaylorLoss.__name__ == "TaylorLoss"
     assert repr(mylab.TaylorLoss(reduction="sum")).startswith("TaylorLoss(")
-    assert "targets" in build(mylab, "ensemble", 20, 10).state_dict()
+    loss_of = build(mylab, "ensemble", 20, 10)
+    assert "targets" in loss_of.state_dict()
+    assert copy.deepcopy(loss_of).op is loss_of.op
+    assert pickle.loads(pickle.dumps(mylab.TaylorLoss.op)) is mylab.TaylorLoss.op
+    missing = pickle.dumps(mylab.TaylorLoss.op).replace(b"::taylor", b"::tailor")
+    with pytest.raises(FastnoiseError, match=r"no op mylab::tailor is registered here: import the file"):
+        pickle.loads(missing)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

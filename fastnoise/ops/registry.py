@@ -24,6 +24,17 @@ from .tables import Placement, is_plain, on_gathered_rows, on_kept_rows, without
 OPS: dict[str, "FusedOp"] = {}
 """The registered ops by name."""
 
+BY_FULL_NAME: dict[str, "FusedOp"] = {}
+"""Those and users' own, by namespace::name."""
+
+
+def find_op(full_name: str) -> "FusedOp":
+    """The op of that name, as a pickled loss asks for it."""
+    if full_name not in BY_FULL_NAME:
+        raise FastnoiseError(f"no op {full_name} is registered here: import the file that makes its rule first")
+    return BY_FULL_NAME[full_name]
+
+
 PLAIN = {Tensor, nn.Parameter}
 WHOLE = Placement()
 
@@ -210,8 +221,14 @@ class FusedOp:
         self.op.register_kernel("cpu", checked_cpu)
         self.op.register_fake(fake)
         self.overload = getattr(getattr(torch.ops, namespace), name).default
+        self.full_name = f"{namespace}::{name}"
+        BY_FULL_NAME[self.full_name] = self
         if namespace == "fastnoise":
             OPS[name] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by name: there is one op of a name in a process."""
+        return find_op, (self.full_name,)
 
     def __call__(
         self,
@@ -244,13 +261,14 @@ class FusedOp:
         return Fused.apply(op, on_host, reduction == "mean", self.has_attention, *differentiable)
 
     def can_be_direct(self, inputs: tuple[Any, ...]) -> bool:
-        """Whether nothing but this call takes part: no compiler, mode, profiler or subclass that is to see the op."""
+        """Whether nothing but this call takes part: no compiler, tracer, mode, profiler or subclass sees the op."""
         return not (
             torch.compiler.is_compiling()
             or self.twin
             or not inputs[0].is_cpu
             or not {type(tensor) for tensor in inputs[: len(self.tensors)]} <= PLAIN
             or torch._C._len_torch_dispatch_stack()
+            or torch._C._is_tracing()
             or torch.autograd._profiler_enabled()
         )
 

@@ -398,6 +398,8 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _count_all(arguments: argparse.Namespace) -> None:
+    if arguments.batch_size < 1 or arguments.classes < 2:
+        raise ConfigError("--batch-size must be 1 or more, and --classes 2 or more")
     if find_spec("triton") is None:
         raise ConfigError("what Inductor launches on a GPU is written in Triton: pip install triton")
     stamp = record.stamp()  # before this process takes the machine for another

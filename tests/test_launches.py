@@ -152,3 +152,10 @@ def test_a_step_launches_no_more_than_it_did(model: str, tmp_path: Path) -> None
     assert rows["elr", "optimiser"]["details"] == "1x_fused_sgd_"
     assert rows["elr", "after_update"]["operations"] == "0"
     assert int(rows["elr", "statistics"]["operations"]) <= 5
+
+
+@pytest.mark.parametrize("words", [["--batch-size", "0"], ["--classes", "1"]])
+def test_sizes_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        launches.main(words)
+    assert capsys.readouterr().err == "--batch-size must be 1 or more, and --classes 2 or more\n"

@@ -580,7 +580,7 @@ def nal_terms(probs, log_probs, target, excess, top_probs, top_target, attention
         reversed_loss = reverse * plain_mix * log_target
         loss += reversed_loss
         weight += reversed_loss
-        slope += reverse * tau * probs * (log_target - top_log_target)
+        slope += (reverse * probs) * (tau * (log_target - top_log_target))  # in this order rows of 9000 don't spill
         clamped_slope -= reverse * tau * top_log_target
     if code:
         weight = tl.where(unclamped, weight, 0.0)

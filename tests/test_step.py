@@ -514,12 +514,19 @@ def test_no_synchronisation_on_a_gpu(method: str, compile_: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("compile_", COMPILE)
-@pytest.mark.parametrize("method", METHODS)
-def test_graphed_equals_eager_from_the_same_state(method: str, compile_: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "compile_", "options"),
+    [
+        *(pytest.param(method, "off", "auto", id=f"{method}-off") for method in METHODS),
+        *(pytest.param(method, "on", "auto", id=f"{method}-on", marks=pytest.mark.compiles) for method in METHODS),
+        pytest.param("elr", "on", "combo_kernels", id="elr-combo_kernels", marks=pytest.mark.compiles),
+        pytest.param("elr", "on", "pdl", id="elr-pdl", marks=pytest.mark.compiles),
+    ],
+)
+def test_graphed_equals_eager_from_the_same_state(method: str, compile_: str, options: str) -> None:
     torch._dynamo.reset()
     eager = make_step(method, device="cuda")
-    graphed = make_step(method, "graphed", device="cuda", compile_=compile_)
+    graphed = make_step(method, "graphed", device="cuda", compile_=compile_, compile_options=options)
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

@@ -18,8 +18,8 @@ class Goal:
     """What a figure is to be.
 
     `keys` name the figures of equal standing of which the best counts, as the step graphed with and without compile.
-    "A:B" with a slash before A is a ratio: measured in turn where there is such a figure, else the quotient of the two
-    figures by themselves.
+    "A:B" with a slash before A is a ratio: where any of the keys was measured in turn those count, else the quotients of
+    the two figures by themselves.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Goal:
     def values(self, figures: dict[str, Figure]) -> list[tuple[str, float]]:
         """Those of `keys` that were measured."""
         found = []
-        for key in self.keys:
+        for key in [key for key in self.keys if key in figures] or self.keys:
             value = self._value(key, figures)
             if value is not None:
                 found.append((key, value))

@@ -401,7 +401,7 @@ class FileOfTests:
         """Processes within the file: the losses have hundreds of tests that each compile a kernel."""
         if not installed("xdist"):
             return 1
-        share = {"test_losses": 6, "test_step": 4}.get(self.path.stem, 1)
+        share = {"test_losses": 8, "test_step": 8}.get(self.path.stem, 1)
         return max(1, min(share, (os.cpu_count() or 1) // 2))
 
     def ended(self) -> bool:

@@ -218,6 +218,7 @@ class FusedOp:
             device_types="cuda",
             schema=f"({', '.join(parameters)}) -> ({returns})",
         )
+        self.on_cuda = cuda
         self.op.register_kernel("cpu", checked_cpu)
         self.op.register_fake(fake)
         self.overload = getattr(getattr(torch.ops, namespace), name).default
@@ -251,10 +252,11 @@ class FusedOp:
         if self.has_table:
             inputs += (update, *(placement or WHOLE))
         self.check_inputs(inputs)
-        on_host = self.can_be_direct(inputs)
+        direct = self.can_be_direct(inputs)
         if not self.loss:
-            return self.direct(*inputs) if on_host else self.overload(*inputs)
-        if on_host:  # autograd takes longer the more arguments it is shown
+            return self.direct(*inputs) if direct else self.overload(*inputs)
+        on_host = direct and inputs[0].is_cpu
+        if direct:  # autograd takes longer the more arguments it is shown
             op, differentiable = lambda *_: self.direct(*inputs), inputs[: 1 + self.has_attention]
         else:
             op, differentiable = self.overload, inputs
@@ -265,7 +267,7 @@ class FusedOp:
         return not (
             torch.compiler.is_compiling()
             or self.twin
-            or not inputs[0].is_cpu
+            or not (inputs[0].is_cpu or inputs[0].is_cuda)
             or not {type(tensor) for tensor in inputs[: len(self.tensors)]} <= PLAIN
             or torch._C._len_torch_dispatch_stack()
             or torch._C._is_tracing()
@@ -273,8 +275,9 @@ class FusedOp:
         )
 
     def direct(self, *inputs: Any) -> tuple[Tensor, ...] | None:
-        """The CPU kernel without PyTorch's dispatcher, which takes as long again as the kernel for a small batch."""
-        results = self.on_cpu(*inputs)
+        """The kernel without PyTorch's dispatcher, which takes as long again as the kernel for a small batch on a CPU,
+        and on the host of a GPU longer than to launch it."""
+        results = self.on_cpu(*inputs) if inputs[0].is_cpu else self.on_cuda(*inputs)
         if self.updates_table:
             for tensor in (inputs[self.at["targets"]], inputs[self.at["visits"]]):
                 if tensor is not None and not tensor.is_inference():

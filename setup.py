@@ -11,7 +11,7 @@ from setuptools import find_packages, setup
 extension = Pybind11Extension(
     "fastnoise._C",
     sources=sorted(glob("csrc/*.cpp") + glob("csrc/core/*.cpp")),
-    depends=sorted(glob("csrc/core/*.hpp")),
+    depends=sorted(glob("csrc/core/**/*.hpp", recursive=True)),
     include_dirs=["csrc"],
     cxx_std=17,
     extra_compile_args=["-O3", "-pthread"],
@@ -21,7 +21,7 @@ extension = Pybind11Extension(
 setup(
     packages=[
         *find_packages(include=["fastnoise", "fastnoise.*"]),
-        *("fastnoise.kernels", "fastnoise.benchmarks", "fastnoise.benchmarks.gpu"),
+        *("fastnoise.kernels", "fastnoise.kernels.rules", "fastnoise.benchmarks", "fastnoise.benchmarks.gpu"),
     ],
     package_dir={"fastnoise.kernels": "kernels", "fastnoise.benchmarks": "benchmarks"},
     package_data={"fastnoise": ["py.typed", "*.pyi"]},

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from . import record
-from .losses import cpu_samples, make_inputs, percentiles, sides_of, size, table_rows
+from .loss_sides import sides_of, table_rows
+from .losses import cpu_samples, make_inputs, percentiles, size
 
 RESULTS = record.RESULTS / "host.csv"
 KEY = ("side", "B", "C", "machine", "torch", "commit")

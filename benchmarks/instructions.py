@@ -47,6 +47,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "elr_plus": (False,),
     "nal": (False, 0.0, 0.0),
 }
+"""Of ops in their usual form; others are compiled with flags off and numbers of one half."""
 KEY = ("commit", "triton", "rule", "batch", "columns")
 POINTERS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
 
@@ -62,6 +63,12 @@ def kernels_of(checkout: Path | None = None) -> tuple[Any, Any]:
         raise DataError(f"{checkout} has no kernels/row.py; give the root of a checkout")
     sys.modules[name] = importlib.util.module_from_spec(spec)
     return import_module(f"{name}.row"), import_module(f"{name}.rules")
+
+
+def options_of(op: FusedOp) -> tuple[Any, ...]:
+    """The op's options as OPTIONS has them."""
+    types = {argument.name: str(argument.type) for argument in op.overload._schema.arguments}
+    return OPTIONS.get(op.name, tuple(False if types[name] == "bool" else 0.5 for name in op.options))
 
 
 def compile_ahead(
@@ -194,7 +201,7 @@ def count(
     kernel = compile_op(
         op,
         rule,
-        options or OPTIONS.get(name, ()),
+        options or options_of(op),
         num_classes,
         "bfloat16",
         90,

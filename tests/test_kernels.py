@@ -199,6 +199,13 @@ def test_instructions(rule: str, num_classes: int) -> None:
         assert found.programs >= (16 if num_classes == 10 else 64)
 
 
+def test_options_that_nobody_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new op is counted without a change of the benchmark."""
+    monkeypatch.setattr(instructions, "OPTIONS", {"gce": (0.7, 0.1)})
+    found = {name: instructions.options_of(OPS[name]) for name in ("gce", "ce", "nal")}
+    assert found == {"gce": (0.7, 0.1), "ce": (), "nal": (False, 0.5, 0.5)}
+
+
 def test_instructions_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """This checkout as its own earlier one; a folder that is none is refused in one line."""
     if tool() is None:

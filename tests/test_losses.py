@@ -31,9 +31,10 @@ from _loss_cases import (
 )
 from torch import Tensor, nn
 
-from fastnoise import losses, ops
+from fastnoise import losses
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.losses import CrossEntropyLoss, ELRLoss, ForwardLoss, NALLoss, SWCELoss, functional, reference
+from fastnoise.ops.registry import OPS
 from fastnoise.selection import StageTables
 
 # 2: the smallest, where p_y nears 1; 3: no power of two; 10 and 14: rows of 40 and 56 bytes, 8-byte aligned; 100:
@@ -184,7 +185,7 @@ def test_compiled_code_never_copies_the_table() -> None:
     module = AllLosses(977, 10, autocast=False)
     data = batches(10, torch.float32, 16, 977, 1)[0]
     code = generated_code(module, leaf(data.logits), data.attention, data.labels, data.index)
-    assert {name for name in ops.registry.OPS if f"fastnoise.{name}.default" in code} == set(ops.registry.OPS)
+    assert {name for name in OPS if f"fastnoise.{name}.default" in code} == set(OPS)
     assert lines_that_touch(977, code) == []
     assert module.losses[ONE_PER_OP.index("elr")].targets.any()
     # The check sees a copy where there is one.
@@ -634,11 +635,11 @@ def test_needs_no_triton() -> None:
 import sys
 sys.modules["triton"] = None
 import torch
-from fastnoise import losses, ops
+from fastnoise import losses
 loss = losses.NALLoss(8, 3, strength=1.0, momentum=0.9)
 loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), torch.arange(4), torch.zeros(4))
 assert loss.targets[:4].all() and not loss.targets[4:].any()
-assert {op["cuda"] for op in ops.backends().values()} == {"unavailable (triton is not installed)"}
+assert {op["cuda"] for op in losses.backends().values()} == {"unavailable (triton is not installed)"}
 from fastnoise.ops.registry import load_kernels
 from fastnoise.errors import FastnoiseError
 try:

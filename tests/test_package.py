@@ -120,6 +120,7 @@ def test_wheel_holds_kernels_extension_and_licence(distributions: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for expected in (
         "fastnoise/kernels/row.py",
+        "fastnoise/kernels/rules/early_learning.py",
         "fastnoise/engine/trainer.py",
         "fastnoise/py.typed",
         "fastnoise/_C.pyi",

@@ -1,7 +1,7 @@
 """The losses against the authors' formulas, constants and clamps, written out plainly and run in float64.
 
 Every function here is the loss of a batch as its authors compute it, in the mean over the batch, with the whole table.
-The deviations are those listed in `fastnoise.losses.modules`.
+The deviations are those listed at the head of each family's file in fastnoise/losses/.
 """
 
 import math
@@ -13,7 +13,7 @@ from _loss_cases import leaf
 from torch import Tensor
 
 from fastnoise.losses import APLLoss, ELRLoss, ELRPlusLoss, GCELoss, MAELoss, NALLoss, NCELoss, SCELoss, SELCLoss
-from fastnoise.losses.modules import LabelLoss
+from fastnoise.losses.base import LabelLoss
 
 N, C, B = 30, 10, 12
 

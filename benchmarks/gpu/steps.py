@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from fastnoise.config import EngineConfig
+from fastnoise.losses import CrossEntropyLoss
 from fastnoise.ops.registry import OPS, FusedOp
 
-from .. import counting, loader, losses, record, stacked, timing, train
+from .. import counting, loader, loss_sides, losses, record, stacked, timing, train
 from ..report import Figure
 from ..workload import Workload, generated, images_workload, jpeg_folder, make_workload
 from . import runs
@@ -67,7 +68,7 @@ def first_kernel(bench: Bench) -> None:
     with kernels_of_triton(bench):
         logits = torch.randn(16, 10, device=device_of(bench), requires_grad=True)
         labels = torch.arange(16, device=device_of(bench)) % 10
-        loss = losses.CrossEntropyLoss()(logits, labels)
+        loss = CrossEntropyLoss()(logits, labels)
         loss.backward()
     expected = torch.nn.functional.cross_entropy(logits.detach().cpu(), labels.cpu())
     torch.testing.assert_close(loss.detach().cpu(), expected, rtol=1e-5, atol=1e-5)
@@ -200,7 +201,7 @@ def replayed_losses(bench: Bench) -> None:
                 rows = losses.table_rows(batch, num_classes)
                 if kernel == "kernel":
                     given = tuple(int(number) for number in geometry.split("x")) if geometry else None
-                    side = losses.kernel_side(loss, rows, num_classes, device_of(bench), given)  # type: ignore[arg-type]
+                    side = loss_sides.kernel_side(loss, rows, num_classes, device_of(bench), given)  # type: ignore[arg-type]
                     mode = "forward"
                 else:
                     side = losses.sides_of(loss, rows, num_classes, device_of(bench))[name]

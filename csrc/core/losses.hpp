@@ -1,7 +1,7 @@
 // The fused losses on the CPU: from rows of logits to losses, gradients and updated targets in one pass per row.
 //
-// The twin of kernels/row.py and kernels/rules.py, which derive the formulas: the skeleton and the rules are written
-// once, in losses_body.hpp, and compiled for every instruction set. All give the same bytes, whatever the threads.
+// The twin of kernels/row.py and kernels/rules/, which derive the formulas. The skeleton and the rules are written once,
+// in losses_body.hpp, and compiled for every instruction set. All give the same bytes, whatever the threads.
 #pragma once
 
 #include <cstddef>
@@ -9,31 +9,17 @@
 #include <optional>
 
 #include "core/cpu.hpp"
+#include "core/losses/rules.hpp"
 
 namespace fastnoise {
 
-enum class LossRule {
-    ce,
-    label_smoothing,
-    soft_ce,
-    swce,
-    gce,
-    apl,
-    apl_normalised,
-    bootstrap_soft,
-    bootstrap_hard,
-    forward,
-    elr,
-    elr_plus,
-    ema,
-    selc,
-    nal
-};
+#define FASTNOISE_NAME(name, Rule) name,
+enum class LossRule { FASTNOISE_LOSS_RULES(FASTNOISE_NAME) };
+#undef FASTNOISE_NAME
 
-inline constexpr const char* kLossRules[] = {"ce",        "label_smoothing", "soft_ce",        "swce",    "gce",
-                                             "apl",       "apl_normalised",  "bootstrap_soft", "bootstrap_hard",
-                                             "forward",   "elr",             "elr_plus",       "ema",     "selc",
-                                             "nal"};
+#define FASTNOISE_NAME(name, Rule) #name,
+inline constexpr const char* kLossRules[] = {FASTNOISE_LOSS_RULES(FASTNOISE_NAME)};
+#undef FASTNOISE_NAME
 
 enum class Reduction { none, mean, sum };
 

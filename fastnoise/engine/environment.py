@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..losses import backends
 from ..noise import simd_level
-from ..ops import backends
 
 _PACKAGES = ("torch", "torchvision", "triton", "nvidia-dali-cuda130", "numpy", "scikit-learn")
 

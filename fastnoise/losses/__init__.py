@@ -97,51 +97,23 @@ once per step, since each call updates them::
 """
 
 from ..ops.checks import debug
-from . import functional
+from ..ops.registry import backends
+from . import families, functional
+from .base import TargetLoss
 from .contrastive import NTXentLoss, nt_xent
-from .modules import (
-    APLLoss,
-    BootstrapLoss,
-    CrossEntropyLoss,
-    ELRLoss,
-    ELRPlusLoss,
-    FocalLoss,
-    ForwardLoss,
-    GCELoss,
-    MAELoss,
-    NALLoss,
-    NCELoss,
-    NFLLoss,
-    SCELoss,
-    SELCLoss,
-    SWCELoss,
-    TargetLoss,
-)
+from .families import *  # noqa: F403
 from .own_rule import rule
 from .tables import merge_shards, table_bytes
 
 __all__ = [
-    "APLLoss",
-    "BootstrapLoss",
-    "CrossEntropyLoss",
-    "ELRLoss",
-    "ELRPlusLoss",
-    "FocalLoss",
-    "ForwardLoss",
-    "GCELoss",
-    "MAELoss",
-    "NALLoss",
-    "NCELoss",
-    "NFLLoss",
     "NTXentLoss",
-    "SCELoss",
-    "SELCLoss",
-    "SWCELoss",
     "TargetLoss",
+    "backends",
     "debug",
     "functional",
     "merge_shards",
     "nt_xent",
     "rule",
     "table_bytes",
+    *(name for name in vars(families) if name[0].isupper()),
 ]

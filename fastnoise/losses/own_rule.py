@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import ConfigError, DataError, FastnoiseError
 from ..ops.registry import FusedOp
 from ..ops.tables import is_finite
-from .modules import LabelLoss, TargetLoss
+from .base import LabelLoss, TargetLoss
 
 PLAIN = ("logits", "labels")
 WITH_TARGETS = (*PLAIN, "rows", "momentum", "strength")

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ..config import MethodConfig
-from ..losses import ELRLoss, NALLoss
-from ..losses.modules import TargetLoss
+from ..losses import ELRLoss, NALLoss, TargetLoss
 from ..models import Outputs
 from .base import Estimates, Method, Run
 

@@ -1,4 +1,4 @@
-"""The fused losses on the CPU: csrc/core/losses_body.hpp, called on PyTorch's tensors.
+"""The fused losses on the CPU: csrc/core/losses/rules.hpp, called on PyTorch's tensors.
 
 All arithmetic is in C++, one pass per row; what is done here is to hand over addresses. Logits of half precision are
 taken to float32 first, and so is a table that is a shard or of half precision, by `fastnoise.ops.tables`.

@@ -145,7 +145,7 @@ class FusedOp:
     gradient, as `fastnoise.ops.cpu.run` describes them. An op whose rule has no loss returns nothing and only updates.
 
     Args:
-        name: of the op; its rules are `fastnoise.kernels.rules.<NAME>` and that of csrc/core/losses_body.hpp.
+        name: of the op; its rules are `fastnoise.kernels.rules.<NAME>` and that of csrc/core/losses/rules.hpp.
         tensors: names of tensors that `fastnoise.kernels.row.launch` takes, in the op's order: "logits" first, then
             "attention" if the rule reads it. "targets!" is updated, "targets" only read.
         options: the parameters that follow, as in a schema ("bool code, float reverse"): constants, the rule's OPTIONS.

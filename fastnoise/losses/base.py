@@ -1,0 +1,277 @@
+"""What all losses share: forms, checks of options, reductions, and the modules that the families derive theirs from."""
+
+import math
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, DataError, nearest
+from ..ops.registry import FusedOp
+from ..ops.tables import FixedDtype, Placement
+from .tables import TARGET_DTYPES, Storage, check_memory, fit_state, shard_rows
+
+REDUCTIONS = ("mean", "sum", "none")
+Form = tuple[FusedOp, tuple[Any, ...]]
+"""An op and its options: what a loss is. Modules ask for it once, functions at every call."""
+
+
+class Common(TypedDict, total=False):
+    """Keyword arguments of every loss."""
+
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: str
+
+
+class Stored(Common, total=False):
+    """Keyword arguments of every loss with targets."""
+
+    update: bool
+    placement: Placement | None
+
+
+class TableOptions(Storage, total=False):
+    """Keyword arguments that every loss with targets takes."""
+
+    reduction: str
+    ignore_index: int | None
+
+
+def one_of(name: str, value: str, valid: tuple[str, ...]) -> str:
+    if value not in valid:
+        raise ConfigError(f"unknown {name} {value!r}: {nearest(str(value), list(valid))}")
+    return value
+
+
+def within(name: str, value: float, low: float, high: float = math.inf) -> float:
+    if not low <= value <= high or math.isinf(value):
+        bounds = f"finite and at least {low:g}" if math.isinf(high) else f"in [{low:g}, {high:g}]"
+        raise ConfigError(f"{name} is {value}: it must be {bounds}")
+    return float(value)
+
+
+def reduced(
+    loss: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int | None = None, reduction: str = "mean"
+) -> Tensor:
+    """The losses [B] weighted and reduced, without waiting for the device."""
+    if weight is not None:
+        if weight.shape != loss.shape or not weight.is_floating_point():
+            form = f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
+            raise DataError(f"weight is {form}; expected floating point {list(loss.shape)}, one per sample")
+        loss = loss * weight
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if ignore_index is None:
+        return loss.mean()
+    return loss.sum() / (labels != ignore_index).sum().clamp(min=1)
+
+
+def run(
+    form: Form,
+    *tensors: Tensor,
+    labels: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    **settings: Any,
+) -> Tensor:
+    """Call an op, with `update` and `placement` if it has a table.
+
+    It reduces its losses itself unless they are weighted, or the samples that a mean is over must be counted.
+    """
+    op, options = form
+    if reduction not in REDUCTIONS:
+        one_of("reduction", reduction, REDUCTIONS)
+    if weight is None and (ignore_index is None or reduction != "mean"):
+        loss: Tensor = op(*tensors, *options, ignore_index=ignore_index, reduction=reduction, **settings)
+        return loss
+    loss = op(*tensors, *options, ignore_index=ignore_index, **settings)
+    return reduced(loss, labels, weight, ignore_index, reduction)
+
+
+class FusedLoss(nn.Module):
+    """A loss whose op yields one value per sample.
+
+    Args that all losses share:
+        reduction: "mean", "sum", or "none" for the loss [B] of each sample.
+        ignore_index: a label, in 0..C-1 or not; samples that carry it have loss and gradient 0 and leave their targets
+            alone, and the mean is over the others (0 where there are none). By default no label is special.
+
+    Called as `loss(logits, labels, index=None, *, weight=None)`: logits [B, C] float32, float16 or bfloat16; labels [B]
+    int64 in 0..C-1; index is not used; weight [B], of any floating dtype, multiplies each sample's loss. The mean
+    divides by the number of samples, whatever their weights. Returns float32, differentiable once in logits and weight.
+    Tensors of another form raise DataError, as does a label out of range on the CPU; on a CUDA device it makes that
+    sample's loss and gradient NaN, without a wait. Options out of range raise ConfigError.
+    """
+
+    def __init__(self, reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__()
+        self.reduction = one_of("reduction", reduction, REDUCTIONS)
+        self.ignore_index = ignore_index
+
+    def run(self, form: Form, *tensors: Tensor, labels: Tensor, **keywords: Any) -> Tensor:
+        keywords |= {"ignore_index": self.ignore_index, "reduction": self.reduction}
+        return run(form, *tensors, labels=labels, **keywords)
+
+
+class LabelLoss(FusedLoss):
+    """A loss of logits and labels alone, with constant options."""
+
+    def __init__(self, form: Form, reduction: str, ignore_index: int | None, /, **shown: Any):
+        super().__init__(reduction, ignore_index)
+        self.form, self.shown = form, shown
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
+    ) -> Tensor:
+        return self.run(self.form, logits, labels, labels=labels, weight=weight)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.shown.items())
+
+
+class TargetLoss(FixedDtype, FusedLoss):
+    """A loss with a soft target per training sample, updated in place each time that the sample is visited.
+
+    `targets`, [num_samples, num_classes], is a buffer: it is saved in `state_dict` and moves with the module, but keeps
+    its dtype when the module is cast. A row of zeros was never updated. `knobs`, float32 [3], holds update flag,
+    momentum and strength on the device, where they may be written in place during training without invalidating a
+    captured graph.
+
+    Keyword arguments that every loss with targets takes:
+        target_dtype: float32 by default. bfloat16 and float16 halve the table, whose values then lie in [0, 1]. The
+            arithmetic stays in float32 and the updated row is rounded stochastically, since a moving average stalls
+            under rounding to nearest. The random bits are a hash of (seed, sample, `visits`, column), the same on every
+            device; `visits`, int32 [num_samples], counts each row's visits and is saved, so that a resumed run goes
+            on with the same bits.
+        shard: (rank, world), for training in several processes: the table then holds the samples with
+            index % world == rank, in row index // world, and this process must be given those samples alone, as by a
+            sampler over range(rank, num_samples, world); others are reported like an index out of range. The updates
+            equal those of one whole table, rounding included. A shard's state says which it is; states are merged by
+            `fastnoise.losses.merge_shards`, and a shard that loads a whole table takes its own rows. Keep the loss out
+            of DistributedDataParallel, which would overwrite every shard's buffers by those of rank 0.
+        seed: of the rounding, in 0..2^31 - 1.
+    `fastnoise.losses.table_bytes` says how much memory a table takes. One that does not fit on the device where
+    tensors are made at present (`with torch.device("cuda"): ...`) raises ConfigError.
+
+    The indices of a batch must be distinct. On a CUDA device the copies of a duplicate race: each one's loss is right
+    for one of the orders of updates or for none of them, which of the updates stays in the table is undefined, and
+    nothing is raised, since looking for them would make every step wait. `fastnoise.losses.debug` makes every call look
+    and raise DataError, on every device.
+
+    Each call in training mode updates the targets; after `eval()` none does, as with update=False. Activation
+    checkpointing calls a loss again during the backward pass: such a call reads the targets that the first has left,
+    updates nothing, and so yields the same loss and gradient (in half precision, up to the rounding of the targets).
+    Calls before training (the warm-up of a CUDA graph) count as visits unless `set_update(False)` was called. Evaluate
+    with CrossEntropyLoss, since an evaluation set has no rows here.
+
+    A sample with a logit of NaN or +inf (in NALLoss also with such an attention), as after an overflow in half
+    precision, leaves its targets and `visits` alone. Its loss and gradient are not finite, so that a GradScaler skips
+    the step. A logit of -inf masks its class and updates as usual.
+    """
+
+    targets: Tensor
+    visits: Tensor | None
+    knobs: Tensor
+    layout: Tensor | None
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        strength: float,
+        momentum: float,
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+        **storage: Unpack[Storage],
+    ):
+        super().__init__(reduction, ignore_index)
+        if num_samples < 1:
+            raise ConfigError(f"num_samples is {num_samples}: give the size of the training set, at least 1")
+        if num_classes < 2:
+            raise ConfigError(f"num_classes is {num_classes}: a softmax loss needs at least 2")
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"momentum is {momentum}: it must lie in [0, 1)")
+        if not 0 <= strength < float("inf"):
+            raise ConfigError(f"strength is {strength}: it must be finite and not negative")
+        self.register_table(num_samples, num_classes, **storage)
+        self.register_buffer("knobs", torch.tensor([1.0, momentum, strength], dtype=torch.float32), persistent=False)
+
+    def register_table(
+        self,
+        num_samples: int,
+        num_classes: int,
+        target_dtype: torch.dtype = torch.float32,
+        shard: tuple[int, int] = (0, 1),
+        seed: int = 0,
+    ) -> None:
+        if target_dtype not in TARGET_DTYPES:
+            raise ConfigError(f"target_dtype is {target_dtype}: it must be torch.float32, bfloat16 or float16")
+        rank, world = shard
+        if not 0 <= rank < world <= num_samples:
+            raise ConfigError(
+                f"shard is {shard}: give (rank, world) with 0 <= rank < world, and at most {num_samples} shards"
+            )
+        if not 0 <= seed < 2**31:
+            raise ConfigError(f"seed is {seed}: it must lie in 0..2^31 - 1")
+        check_memory(num_samples, num_classes, target_dtype, shard)
+        self.num_samples, self.shard, self.seed = num_samples, (rank, world), seed
+        rows = shard_rows(num_samples, shard)
+        self.register_buffer("targets", torch.zeros(rows, num_classes, dtype=target_dtype))
+        half = target_dtype != torch.float32
+        self.is_whole = world == 1 and not half
+        self.register_buffer("visits", torch.zeros(rows, dtype=torch.int32) if half else None)
+        self.register_buffer("layout", torch.tensor([rank, world, num_samples]) if world > 1 else None)
+
+    @property
+    def placement(self) -> Placement:
+        """How the table is stored, as the ops take it."""
+        return Placement(self.visits, *self.shard, self.seed)
+
+    def set_update(self, update: bool) -> None:
+        """Whether calls from now on update the targets. Written on the device, without waiting for it."""
+        self.knobs[0].fill_(float(update))
+
+    def set_strength(self, strength: float) -> None:
+        """The strength of calls from now on, for a ramp. Written on the device, without waiting for it."""
+        self.knobs[2].fill_(within("strength", strength, 0))
+
+    def run_table(
+        self, form: Form, *tensors: Tensor, labels: Tensor, weight: Tensor | None, update: bool = True
+    ) -> Tensor:
+        """Call an op with tensors that end in targets and knobs. In evaluation mode it updates nothing."""
+        return run(
+            form,
+            *tensors,
+            self.targets,
+            self.knobs,
+            labels=labels,
+            weight=weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            update=update and self.training,
+            placement=None if self.is_whole else self.placement,
+        )
+
+    def hard_targets(self, labels: Tensor) -> Tensor:
+        """The class each sample's target favours; where none was updated, the given label.
+
+        Takes the labels [N] int64 of the whole training set and returns as many classes; a shard returns those of its
+        own samples `rank`, `rank + world`, ... in this order.
+        """
+        rank, world = self.shard
+        return torch.where(self.targets.any(1), self.targets.argmax(1), labels[rank::world])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        fit_state(state_dict, prefix, [*self.shard, self.num_samples], self.visits is not None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def extra_repr(self) -> str:
+        sizes = f"num_samples={self.num_samples}, num_classes={self.targets.shape[1]}, reduction={self.reduction!r}"
+        dtype = "" if self.visits is None else f", target_dtype={self.targets.dtype}"
+        shard = "" if self.layout is None else f", shard={self.shard}"
+        return f"{sizes}{dtype}{shard}"

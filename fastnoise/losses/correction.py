@@ -1,0 +1,108 @@
+"""Losses that correct the label: by the network's own prediction, or by how labels turn into others."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..ops.registry import FusedOp
+from ..ops.tables import FixedDtype
+from .base import Common, Form, FusedLoss, LabelLoss, one_of, run, within
+
+__all__ = ["BootstrapLoss", "ForwardLoss", "bootstrap", "forward"]
+
+BOOTSTRAP_SOFT = FusedOp("bootstrap_soft", "logits labels", "float own, bool literal")
+BOOTSTRAP_HARD = FusedOp("bootstrap_hard", "logits labels", "float own")
+FORWARD = FusedOp("forward", "logits labels columns")
+
+
+def bootstrap_form(kind: str, beta: float | None, target: str) -> Form:
+    soft = one_of("kind", kind, ("soft", "hard")) == "soft"
+    own = within("beta", (0.95 if soft else 0.8) if beta is None else beta, 0, 1)
+    literal = one_of("target", target, ("literal", "detached")) == "literal"
+    return (BOOTSTRAP_SOFT, (own, literal)) if soft else (BOOTSTRAP_HARD, (own,))
+
+
+def bootstrap(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    kind: str = "soft",
+    beta: float | None = None,
+    target: str = "literal",
+    **common: Unpack[Common],
+) -> Tensor:
+    """BootstrapLoss."""
+    return run(bootstrap_form(kind, beta, target), logits, labels, labels=labels, **common)
+
+
+class BootstrapLoss(LabelLoss):
+    """Bootstrapping (Reed et al. 2015): cross-entropy on beta * y + (1 - beta) * q, a mixture of label and prediction.
+
+    Soft: q = p; hard: q is the one-hot of the most probable class, the first of equals.
+
+    Args:
+        kind: "soft" or "hard".
+        beta: the label's share, in [0, 1]; by default 0.95 soft and 0.8 hard.
+        target: of the soft kind, "literal" differentiates q = p too, which adds an entropy regulariser's gradient;
+            "detached" holds it fixed, which leaves p - (beta * y + (1 - beta) * p) = beta * (p - y).
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str = "soft",
+        beta: float | None = None,
+        target: str = "literal",
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+    ):
+        form = bootstrap_form(kind, beta, target)
+        super().__init__(form, reduction, ignore_index, kind=kind, beta=form[1][0], target=target)
+
+
+def forward(logits: Tensor, labels: Tensor, transition: Tensor, **common: Unpack[Common]) -> Tensor:
+    """ForwardLoss; `transition` [C, C] float32 is not looked into here, and transposed at every call."""
+    return run((FORWARD, ()), logits, labels, transition.T.contiguous(), labels=labels, **common)
+
+
+class ForwardLoss(FixedDtype, FusedLoss):
+    """Forward correction (Patrini et al. 2017, Theorem 2): -log (T^T p)_y, the likelihood of the noisy label.
+
+    Args:
+        transition: [C, C], row-stochastic, T[true, noisy] = P(noisy label | true label). Kept as the buffer `columns`,
+            float32 and transposed.
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss). Raises ConfigError unless transition is square, of at least
+    two classes, not negative, with rows that sum to 1 to within 1e-4, and with no class that no other turns into: the
+    loss of its label would be infinite.
+    """
+
+    columns: Tensor
+
+    def __init__(self, transition: Tensor, *, reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__(reduction, ignore_index)
+        transition = torch.as_tensor(transition, dtype=torch.float32)
+        if transition.dim() != 2 or transition.shape[0] != transition.shape[1] or len(transition) < 2:
+            raise ConfigError(f"transition is {list(transition.shape)}: it must be [C, C] with at least two classes")
+        sums = transition.sum(1)
+        worst = int((sums - 1).abs().argmax())
+        if not bool((transition >= 0).all()) or not abs(float(sums[worst]) - 1) <= 1e-4:
+            raise ConfigError(
+                f"transition is not row-stochastic: row {worst} sums to {float(sums[worst]):g}; T[true, noisy] must "
+                "not be negative, and each row must sum to 1"
+            )
+        if not bool(transition.any(0).all()):
+            label = int(transition.any(0).logical_not().nonzero()[0])
+            raise ConfigError(f"transition lets no class turn into {label}: the loss of that label would be infinite")
+        self.register_buffer("columns", transition.T.contiguous())
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
+    ) -> Tensor:
+        return self.run((FORWARD, ()), logits, labels, self.columns, labels=labels, weight=weight)

@@ -1,0 +1,154 @@
+"""Early-learning regularisation: ELR, and ELR+ on mixup pairs.
+
+Constants and clamps are those of the authors' code. Where the losses differ from it, tests/test_parity.py shows:
+
+    ELR   None.
+    ELR+  With target="weighted", a pair whose labels both have a target of 0 has NaN as its loss; here the labels' own
+          shares. The share may differ per sample, where the authors draw one per batch.
+"""
+
+from typing import Unpack
+
+from torch import Tensor
+
+from ..ops.registry import FusedOp
+from ..ops.tables import Placement
+from .base import Form, Stored, TableOptions, TargetLoss, one_of, run
+
+__all__ = ["ELRLoss", "ELRPlusLoss", "elr", "elr_plus", "update_targets"]
+
+ELR = FusedOp("elr", "logits labels index targets! knobs")
+ELR_PLUS = FusedOp(
+    "elr_plus",
+    "logits labels pair_labels index pair_index share targets knobs",
+    "bool weighted",
+)
+EMA = FusedOp("ema", "logits index targets! knobs", loss=False)
+
+
+def elr(
+    logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, **stored: Unpack[Stored]
+) -> Tensor:
+    """ELRLoss."""
+    return run((ELR, ()), logits, labels, index, targets, knobs, labels=labels, **stored)
+
+
+class ELRLoss(TargetLoss):
+    """Early-learning regularisation (Liu et al. 2020, "Early-Learning Regularization Prevents Memorization").
+
+    Cross-entropy + strength * log(1 - <p, t>) (Eq. 6). At each visit t <- momentum * t + (1 - momentum) * p before the
+    loss (Eq. 9), from t = 0. As in the authors' code, p is clamped to [1e-4, 1 - 1e-4] in both, without gradient
+    outside, and then renormalised for the update alone; the cross-entropy sees the unclamped logits.
+
+    Args:
+        num_samples: N, size of the training set.
+        num_classes: C, at least 2.
+        strength: the paper's lambda. The loss may be negative.
+        momentum: the paper's beta, of the moving average.
+        options: reduction and ignore_index, see FusedLoss; target_dtype, shard and seed, see TargetLoss.
+
+    Called as `loss(logits, labels, index, *, weight=None, update=True)`: logits [B, C] float32, float16 or bfloat16;
+    labels [B] int64 in 0..C-1; index [B] int64, positions in the training set, distinct within the batch; weight [B], a
+    factor of each sample's loss; update=False leaves the targets alone, as evaluation mode does, for evaluation on
+    training samples. Returns float32. Tensors of another form raise DataError, as does a label or index out of range on
+    the CPU; on a CUDA device it makes that sample's loss NaN.
+    """
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, index: Tensor, *, weight: Tensor | None = None, update: bool = True
+    ) -> Tensor:
+        return self.run_table((ELR, ()), logits, labels, index, labels=labels, weight=weight, update=update)
+
+
+def elr_plus_form(target: str) -> Form:
+    return ELR_PLUS, (one_of("target", target, ("labels", "weighted")) == "weighted",)
+
+
+def elr_plus(
+    logits: Tensor,
+    labels: Tensor,
+    pair_labels: Tensor,
+    index: Tensor,
+    pair_index: Tensor,
+    share: Tensor,
+    targets: Tensor,
+    knobs: Tensor,
+    *,
+    target: str = "labels",
+    **stored: Unpack[Stored],
+) -> Tensor:
+    """ELRPlusLoss: its tensors, and the table, which is only read."""
+    tensors = logits, labels, pair_labels, index, pair_index, share, targets, knobs
+    return run(elr_plus_form(target), *tensors, labels=labels, **stored)
+
+
+def update_targets(
+    logits: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, *, placement: Placement | None = None
+) -> None:
+    """targets[index] <- momentum * targets[index] + (1 - momentum) * softmax(logits), as ELRPlusLoss.update_targets.
+
+    Rows with a logit of NaN or +inf leave their targets alone.
+    """
+    EMA(logits.detach(), index, targets, knobs, placement=placement)
+
+
+class ELRPlusLoss(TargetLoss):
+    """ELR on mixup pairs, with targets from another network: the loss of ELR+ (Liu et al. 2020, Sec. 4.3).
+
+    A mixed image is share * image_i + (1 - share) * image_j. With the same mixture of the targets,
+    q = share * t_i + (1 - share) * t_j, the loss is
+
+        share * CE(y_i) + (1 - share) * CE(y_j) + strength * log(1 - <p, q>),
+
+    p clamped to [1e-4, 1 - 1e-4] in the last term, as in ELRLoss. No gradient flows through q, and the call updates
+    nothing: before it, `update_targets` is given what the other network, in its averaged copy, says of the unmixed
+    images. Those probabilities are not clamped. `set_strength` takes the ramp of the strength.
+
+    Args:
+        num_samples: N, size of the training set.
+        num_classes: C, at least 2.
+        strength: the paper's lambda, times its ramp (`set_strength`).
+        momentum: the paper's beta, of the moving average of targets.
+        target: of the cross-entropy: "labels", the mixed labels y; or "weighted", what the authors' code has for
+            CIFAR-100 alone, y * q, normalised.
+        options: reduction and ignore_index, see FusedLoss; target_dtype, shard and seed, see TargetLoss.
+
+    Called as `loss(logits, labels, index, pair_labels, pair_index, share, *, weight=None)`: as ELRLoss, with the
+    partner of each sample, and share [] or [B], on the device, float32, float16 or bfloat16 in [0, 1]. A sample whose
+    own label is `ignore_index` is ignored; a partner's label must be in range.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        strength: float,
+        momentum: float,
+        target: str = "labels",
+        **options: Unpack[TableOptions],
+    ):
+        super().__init__(num_samples, num_classes, strength=strength, momentum=momentum, **options)
+        self.form = elr_plus_form(target)
+
+    def update_targets(self, logits: Tensor, index: Tensor) -> None:
+        """t <- momentum * t + (1 - momentum) * softmax(logits), for logits [B, C] of the samples index [B].
+
+        Also in evaluation mode, since nothing else is asked for here; `set_update(False)` switches it off. Rows with a
+        logit of NaN or +inf leave their targets alone.
+        """
+        update_targets(logits, index, self.targets, self.knobs, placement=self.placement)
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        pair_labels: Tensor,
+        pair_index: Tensor,
+        share: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        tensors = logits, labels, pair_labels, index, pair_index, share
+        return self.run_table(self.form, *tensors, labels=labels, weight=weight)

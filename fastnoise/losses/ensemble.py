@@ -1,0 +1,50 @@
+"""Self-ensemble label correction: cross-entropy on a moving average of the label and the predictions.
+
+Constants are those of the authors' code. Where the loss differs from it, tests/test_parity.py shows:
+
+    SELC  The loss is NaN where a target of 0 meets a probability that has underflowed; here 0 for that class.
+"""
+
+from typing import Unpack
+
+from torch import Tensor
+
+from ..ops.registry import FusedOp
+from .base import Stored, TableOptions, TargetLoss, run
+
+__all__ = ["SELCLoss", "selc"]
+
+SELC = FusedOp("selc", "logits labels index targets! knobs")
+
+
+def selc(
+    logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, **stored: Unpack[Stored]
+) -> Tensor:
+    """SELCLoss."""
+    return run((SELC, ()), logits, labels, index, targets, knobs, labels=labels, **stored)
+
+
+class SELCLoss(TargetLoss):
+    """Self-ensemble label correction (Lu & He 2022): cross-entropy on a moving average of label and predictions.
+
+    -sum_k t_k log p_k, with t <- momentum * t + (1 - momentum) * p at each visit before the loss (restated by Lu et al.
+    2022, Eq. 4), starting from the one-hot of the given label, which a row of zeros stands for. Before the epoch from
+    which targets are updated, `set_update(False)` leaves plain cross-entropy. No clamps, as in the authors' code; where
+    that yields -inf * 0 in half precision, log p here is finite.
+
+    Args:
+        num_samples: N, size of the training set.
+        num_classes: C, at least 2.
+        momentum: the paper's alpha, of the moving average.
+        options: reduction and ignore_index, see FusedLoss; target_dtype, shard and seed, see TargetLoss.
+
+    Called as ELRLoss.
+    """
+
+    def __init__(self, num_samples: int, num_classes: int, *, momentum: float, **options: Unpack[TableOptions]):
+        super().__init__(num_samples, num_classes, strength=0.0, momentum=momentum, **options)
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, index: Tensor, *, weight: Tensor | None = None, update: bool = True
+    ) -> Tensor:
+        return self.run_table((SELC, ()), logits, labels, index, labels=labels, weight=weight, update=update)

@@ -1,0 +1,271 @@
+"""Losses that bound what one wrong label can add: generalised, symmetric, normalised, active and passive.
+
+Constants and clamps are those of the authors' code. Where the losses differ from it, tests/test_parity.py shows:
+
+    SCE        None in variant "code". Variant "paper" has A = -4 and no clamp.
+    GCE        Truncation by the present p_y, where the authors prune by an earlier model's. Ma et al. also clamp p_y to
+               at least 1e-7, which changes the loss by less than 2e-5 at q = 0.7.
+    NCE + MAE  Ma et al. clamp nothing in MAE and take it reduced, as APLLoss does by default; MAELoss defaults to L1.
+"""
+
+import math
+from typing import Unpack
+
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..ops.registry import FusedOp
+from .base import Common, Form, LabelLoss, one_of, run, within
+
+__all__ = [
+    "APLLoss",
+    "FocalLoss",
+    "GCELoss",
+    "MAELoss",
+    "NCELoss",
+    "NFLLoss",
+    "SCELoss",
+    "apl",
+    "focal",
+    "gce",
+    "mae",
+    "nce",
+    "nfl",
+    "sce",
+]
+
+GCE = FusedOp("gce", "logits labels", "float q, float k")
+APL = FusedOp("apl", "logits labels", "float active, float gamma, float passive, float floor")
+APL_NORMALISED = FusedOp("apl_normalised", "logits labels", "float active, float gamma, float passive")
+
+NO_FLOOR = -1e30
+ACTIVE = ("ce", "focal", "nce", "nfl")
+PASSIVE = ("mae", "rce")
+
+
+def gce_form(q: float, k: float) -> Form:
+    if not 0 < q <= 1:
+        raise ConfigError(f"q is {q}: it must lie in (0, 1]; towards 0 the loss becomes cross-entropy")
+    return GCE, (float(q), within("k", k, 0, 1))
+
+
+def gce(logits: Tensor, labels: Tensor, *, q: float = 0.7, k: float = 0.0, **common: Unpack[Common]) -> Tensor:
+    """GCELoss."""
+    return run(gce_form(q, k), logits, labels, labels=labels, **common)
+
+
+class GCELoss(LabelLoss):
+    """Generalised cross-entropy, the L_q loss (Zhang & Sabuncu 2018, Sec. 3.2): (1 - p_y^q) / q.
+
+    Cross-entropy as q nears 0, 1 - p_y at q = 1. Truncated (Sec. 3.3), it is the constant (1 - k^q) / q where p_y is at
+    most k, without gradient. The authors' k = 0.5 prunes samples by the model of an earlier epoch, whose selection is
+    the training loop's; here each batch's own p_y decides.
+
+    Args:
+        q: in (0, 1].
+        k: in [0, 1]; 0 truncates nothing.
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(self, *, q: float = 0.7, k: float = 0.0, reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__(gce_form(q, k), reduction, ignore_index, q=q, k=k)
+
+
+def sce_form(alpha: float, beta: float, variant: str) -> Form:
+    code = one_of("variant", variant, ("code", "paper")) == "code"
+    log_zero, floor = (math.log(1e-4), math.log(1e-7)) if code else (-4.0, NO_FLOOR)
+    return APL, (within("alpha", alpha, 0), 0.0, -log_zero * within("beta", beta, 0), floor)
+
+
+def sce(
+    logits: Tensor, labels: Tensor, *, alpha: float, beta: float, variant: str = "code", **common: Unpack[Common]
+) -> Tensor:
+    """SCELoss."""
+    return run(sce_form(alpha, beta, variant), logits, labels, labels=labels, **common)
+
+
+class SCELoss(LabelLoss):
+    """Symmetric cross-entropy (Wang et al. 2019): alpha * CE + beta * RCE, RCE = -sum_k p_k log y_k = -A (1 - p_y).
+
+    A stands for log 0. Variant "code" takes it from the authors' clamp of the one-hot to at least 1e-4, A = log 1e-4 =
+    -9.21, and clamps p_y to at least 1e-7 in CE, below which CE has no gradient. Variant "paper" has the text's A = -4
+    and no clamp, so that its reverse term is 2.3 times smaller for one beta.
+
+    Args:
+        alpha, beta: the weights of CE and RCE; not negative. The authors': CIFAR-10 0.1 and 1, CIFAR-100 6 and 0.1.
+        variant: "code" or "paper".
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        beta: float,
+        variant: str = "code",
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+    ):
+        form = sce_form(alpha, beta, variant)
+        super().__init__(form, reduction, ignore_index, alpha=alpha, beta=beta, variant=variant)
+
+
+def mae_form(form: str) -> Form:
+    return APL, (0.0, 0.0, mae_factor(form), NO_FLOOR)
+
+
+def mae_factor(form: str) -> float:
+    return 2.0 if one_of("MAE form", form, ("l1", "reduced")) == "l1" else 1.0
+
+
+def mae(logits: Tensor, labels: Tensor, *, form: str = "l1", **common: Unpack[Common]) -> Tensor:
+    """MAELoss."""
+    return run(mae_form(form), logits, labels, labels=labels, **common)
+
+
+class MAELoss(LabelLoss):
+    """Mean absolute error between probabilities and the one-hot label (Ghosh et al. 2017).
+
+    Args:
+        form: "l1", sum_k |p_k - y_k| = 2 (1 - p_y), or "reduced", 1 - p_y, as in Ma et al.'s code.
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(self, *, form: str = "l1", reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__(mae_form(form), reduction, ignore_index, form=form)
+
+
+def nce_form() -> Form:
+    return APL_NORMALISED, (1.0, 0.0, 0.0)
+
+
+def nce(logits: Tensor, labels: Tensor, **common: Unpack[Common]) -> Tensor:
+    """NCELoss."""
+    return run(nce_form(), logits, labels, labels=labels, **common)
+
+
+class NCELoss(LabelLoss):
+    """Normalised cross-entropy (Ma et al. 2020): log p_y / sum_k log p_k, in (0, 1).
+
+    Args:
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(self, *, reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__(nce_form(), reduction, ignore_index)
+
+
+def focal_form(gamma: float) -> Form:
+    return APL, (1.0, within("gamma", gamma, 0), 0.0, NO_FLOOR)
+
+
+def focal(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, **common: Unpack[Common]) -> Tensor:
+    """FocalLoss."""
+    return run(focal_form(gamma), logits, labels, labels=labels, **common)
+
+
+class FocalLoss(LabelLoss):
+    """Focal loss (Lin et al. 2017, Sec. 3.2): -(1 - p_y)^gamma log p_y.
+
+    Args:
+        gamma: not negative; 0 is cross-entropy, 0.5 is what Ma et al. use.
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(self, *, gamma: float = 0.5, reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__(focal_form(gamma), reduction, ignore_index, gamma=gamma)
+
+
+def nfl_form(gamma: float) -> Form:
+    return APL_NORMALISED, (1.0, within("gamma", gamma, 0), 0.0)
+
+
+def nfl(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, **common: Unpack[Common]) -> Tensor:
+    """NFLLoss."""
+    return run(nfl_form(gamma), logits, labels, labels=labels, **common)
+
+
+class NFLLoss(LabelLoss):
+    """Normalised focal loss (Ma et al. 2020): the focal loss of the label over the sum of those of all classes.
+
+    Args:
+        gamma: not negative; 0 is NCELoss.
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(self, *, gamma: float = 0.5, reduction: str = "mean", ignore_index: int | None = None):
+        super().__init__(nfl_form(gamma), reduction, ignore_index, gamma=gamma)
+
+
+def apl_form(active: str, passive: str, alpha: float, beta: float, gamma: float, mae: str, log_zero: float) -> Form:
+    one_of("active loss", active, ACTIVE)
+    if not -math.inf < log_zero < 0:
+        raise ConfigError(f"log_zero is {log_zero}: the logarithm that stands for log 0 must be negative and finite")
+    factor = mae_factor(mae) if one_of("passive loss", passive, PASSIVE) == "mae" else -log_zero
+    exponent = within("gamma", gamma, 0) if active in ("focal", "nfl") else 0.0
+    options = within("alpha", alpha, 0), exponent, factor * within("beta", beta, 0)
+    return (APL_NORMALISED, options) if active in ("nce", "nfl") else (APL, (*options, NO_FLOOR))
+
+
+def apl(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    active: str = "nce",
+    passive: str = "mae",
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 0.5,
+    mae: str = "reduced",
+    log_zero: float = math.log(1e-4),
+    **common: Unpack[Common],
+) -> Tensor:
+    """APLLoss."""
+    form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero)
+    return run(form, logits, labels, labels=labels, **common)
+
+
+class APLLoss(LabelLoss):
+    """Active passive loss (Ma et al. 2020): alpha * active + beta * passive, in one pass over the logits.
+
+    Args:
+        active: "ce", "focal", "nce" or "nfl".
+        passive: "mae" or "rce", the reverse cross-entropy -log_zero * (1 - p_y).
+        alpha, beta: the weights; not negative. The authors': CIFAR-10 1 and 1; CIFAR-100 10 and 1 with "mae", 10 and
+            0.1 with "rce"; MNIST 1 and 10.
+        gamma: of "focal" and "nfl".
+        mae: "reduced", 1 - p_y, as in the authors' code, or "l1", 2 (1 - p_y).
+        log_zero: what stands for log 0 in "rce"; by default from the authors' clamp at 1e-4.
+        reduction, ignore_index: see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss).
+    """
+
+    def __init__(
+        self,
+        *,
+        active: str = "nce",
+        passive: str = "mae",
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        gamma: float = 0.5,
+        mae: str = "reduced",
+        log_zero: float = math.log(1e-4),
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+    ):
+        form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero)
+        shown = {"active": active, "passive": passive, "alpha": alpha, "beta": beta}
+        super().__init__(form, reduction, ignore_index, **shown)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastnoise.engine import trainer
+from fastnoise.engine import single
 from fastnoise.engine.prepare import Loaders, image_dtype, load_task
+from fastnoise.engine.single import Single
 from fastnoise.engine.stacked import Stack
-from fastnoise.engine.trainer import _Run
 from fastnoise.methods import METHODS
 from fastnoise.methods.mixup import Mixup, blend, partners
 from fastnoise.recipes import recipe
@@ -22,9 +22,9 @@ MIXING = ("mixup", "selc_plus", "elr_plus", "dividemix")
 CHECKED = ("ce", "nal", "coteaching", "simclr", *MIXING)
 
 
-def make_run(method: str, amp: str = "bf16", **changes: Any) -> _Run:
+def make_run(method: str, amp: str = "bf16", **changes: Any) -> Single:
     config = recipe(method, "digits").replace({"limit_train": 192, "width": 0.25, "amp": amp, **changes})
-    return _Run(config, load_task(config), CPU, Console(quiet=True))
+    return Single(config, load_task(config), CPU, Console(quiet=True))
 
 
 def every_loader(loaders: Loaders) -> list[Any]:
@@ -70,7 +70,7 @@ def trained(method: str, monkeypatch: pytest.MonkeyPatch, how: str) -> tuple[dic
     the beginning of the step ("step"), or left to autocast ("autocast")."""
     with monkeypatch.context() as patch:
         if how != "loader":
-            patch.setattr(trainer, "image_dtype", lambda method, amp: torch.float32)
+            patch.setattr(single, "image_dtype", lambda method, amp: torch.float32)
         run = make_run(method, warm_up=1) if method == "dividemix" else make_run(method)
 
     def cast(images: torch.Tensor) -> torch.Tensor:

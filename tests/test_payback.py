@@ -23,8 +23,8 @@ from fastnoise.engine.payback import (
     written_numbers,
 )
 from fastnoise.engine.prepare import load_task
+from fastnoise.engine.single import Single
 from fastnoise.engine.step import choose_gear
-from fastnoise.engine.trainer import _Run
 from fastnoise.models import create_model
 from fastnoise.recipes import recipe
 
@@ -159,9 +159,9 @@ def test_the_file_lies_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_
         assert default_path() == Path(os.path.expanduser("~")) / ".cache" / "fastnoise" / "step_times.json"
 
 
-def make_run(**changes: Any) -> _Run:
+def make_run(**changes: Any) -> Single:
     config = recipe("ce", "digits").replace({"limit_train": 200, "epochs": 3, "width": 0.25, **changes})
-    return _Run(config, load_task(config), CPU, Console(quiet=True))
+    return Single(config, load_task(config), CPU, Console(quiet=True))
 
 
 def test_a_run_decides_by_what_others_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -210,14 +210,14 @@ def test_a_resumed_run_counts_the_steps_to_go(
 
     monkeypatch.setattr("fastnoise.engine.trainer.choose_gear", choose)
     config = recipe("ce", "digits").replace({"limit_train": 200, "epochs": 3, "width": 0.25})  # 4 batches an epoch
-    _Run(config, load_task(config), CPU, Console(quiet=True), {"epoch": place[0], "batch": place[1]})
+    Single(config, load_task(config), CPU, Console(quiet=True), {"epoch": place[0], "batch": place[1]})
     assert counted == [left]
 
 
 @pytest.mark.parametrize("gear", ["eager", "compiled"])
 def test_a_run_measures_its_steps(gear: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[str, float] = {}
-    monkeypatch.setattr(_Run, "_keep_times", lambda self, **seconds: kept.update(seconds))
+    monkeypatch.setattr(Single, "_keep_times", lambda self, **seconds: kept.update(seconds))
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     config = recipe("ce", "digits").replace({"limit_train": 200, "epochs": 3, "width": 0.25, "gear": gear})
     said = io.StringIO()

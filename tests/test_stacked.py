@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from fastnoise.config import RunConfig
 from fastnoise.data import Augmentation
 from fastnoise.data.plan import Plan
-from fastnoise.engine import Interrupted, RunFolder, stacked, train
+from fastnoise.engine import Interrupted, RunFolder, checkpoint, stacked, train
 from fastnoise.engine.prepare import load_images, load_task
-from fastnoise.engine.stacked import Stack, StackedNetwork, StackedPlan, stackable, train_stacked
-from fastnoise.engine.trainer import _Run
+from fastnoise.engine.single import Single
+from fastnoise.engine.stacked import Stack, StackedNetwork, StackedPlan, stack, stackable, train_stacked
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
+from fastnoise.methods import METHODS
 from fastnoise.methods.single import NoiseAttention
 from fastnoise.models import create_model
 from fastnoise.recipes import recipe
@@ -75,7 +76,7 @@ def make_stack(configs: list[RunConfig], device: torch.device = CPU) -> Stack:
     return Stack(configs, load_images(configs[0]), device, QUIET)
 
 
-def first_losses(training: Stack | _Run, steps: int) -> Tensor:
+def first_losses(training: Stack | Single, steps: int) -> Tensor:
     """Losses of the first steps: [steps, K] of a stack, [steps] of a run."""
     training.method.start_epoch(1)
     training.networks.train()
@@ -97,7 +98,7 @@ def steps_apart(
     """How far a stack is from separate runs after the first steps: the largest difference of a loss, and the largest
     distance of a run's weights, relative to their norm."""
     stack = make_stack(configs)
-    runs = [_Run(config, load_task(config), CPU, QUIET) for config in configs]
+    runs = [Single(config, load_task(config), CPU, QUIET) for config in configs]
     for number, (record, run) in enumerate(zip(stack.members, runs, strict=True)):
         change(number, record.method)
         change(number, run.method)
@@ -204,7 +205,7 @@ def test_batches_are_those_of_each_run() -> None:
 # -- steps ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", stacked.METHODS)
+@pytest.mark.parametrize("method", sorted(name for name, method in METHODS.items() if method.stackable))
 def test_the_first_ten_steps_are_those_of_separate_runs(method: str) -> None:
     # At the recipes' 0.1, rounding turns a ReLU or a maximum the other way now and then, and weights part by 4e-4.
     loss, weights = steps_apart(quick(method, limit_train=640, crop_padding=1, flip=True, learning_rate=0.02), 10)
@@ -261,7 +262,7 @@ def test_compiled_steps_are_eager_ones(method: str) -> None:
 def test_captured_steps_are_eager_ones(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     # Or two trials of speed may choose two forms, and TF32 make much of their different order of sums.
-    monkeypatch.setattr("fastnoise.engine.stacked.fastest_form", lambda *_: "grouped")
+    monkeypatch.setattr("fastnoise.engine.stacked.stack.fastest_form", lambda *_: "grouped")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     engine: dict[str, Any] = {"amp": "off", "compile": "off", "limit_train": 640}
     eager, graphed = (
@@ -317,18 +318,18 @@ class Killed(BaseException):
 
 def killed(monkeypatch: pytest.MonkeyPatch, configs: list[RunConfig], written: int) -> None:
     """Train a stack that ends right after so many checkpoints were written."""
-    write, count = Stack._write, 0
+    write, count = RunFolder.write_checkpoint, 0
 
-    def until(self: Stack, *place: Any) -> None:
+    def until(self: RunFolder, state: dict[str, Any]) -> None:
         nonlocal count
         if count == written:
             raise Killed
         count += 1
-        write(self, *place)
+        write(self, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stack, "_write", until)
-        patch.setattr(stacked, "WRITERS", 1)
+        patch.setattr(RunFolder, "write_checkpoint", until)
+        patch.setattr(checkpoint, "WRITERS", 1)
         with pytest.raises(Killed):
             train_stacked(configs, console=QUIET)
 
@@ -458,7 +459,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_stack_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    require = stacked.require_memory
-    monkeypatch.setattr(stacked, "require_memory", lambda what, size: require(what, size << 30))
+    require = stack.require_memory
+    monkeypatch.setattr(stack, "require_memory", lambda what, size: require(what, size << 30))
     with pytest.raises(DataError, match="a stack of 3 runs, of which fewer would fit: this takes"):
         train_stacked(quick(), console=QUIET)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fastnoise.cli import main
 from fastnoise.config import OptimConfig
+from fastnoise.engine import train
 from fastnoise.engine.metrics import selection_figures
 from fastnoise.engine.prepare import load_task, make_loaders
-from fastnoise.engine.trainer import train
 from fastnoise.errors import ConfigError
 from fastnoise.methods import Run, Setting, random_numbers
 from fastnoise.methods.swce import Course, Place, SWCEPipeline

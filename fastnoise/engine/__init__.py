@@ -2,7 +2,8 @@
 
 from .environment import describe_environment
 from .folder import RunFolder
+from .signals import Interrupted
+from .single import train
 from .step import Step
-from .trainer import Interrupted, train
 
 __all__ = ["Interrupted", "RunFolder", "Step", "describe_environment", "train"]

@@ -1,7 +1,8 @@
-"""From a configuration to what training needs: images, labels, loaders."""
+"""From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from .. import noise
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..errors import ConfigError, DataError, nearest
-from ..methods import Method, check_options
-from ..models import MODELS
+from ..methods import Method, Setting, check_options, create_method
+from ..models import MODELS, create_model
+from ..models.encoder import load_encoder
 from ..noise.corrupt import checked_labels
 from ..noise.files import read_labels as read_label_file
 
@@ -217,3 +219,38 @@ def make_loaders(
     )
     validation = None if task.validation is None else evaluation(task.validation)
     return Loaders(train, evaluation(task.train), validation, evaluation(task.test))
+
+
+def encoder_shape(config: RunConfig, task: Task) -> dict[str, Any]:
+    """What a backbone was built from, as encoder files name it."""
+    size = {"model": config.model.model, "width": config.model.width}
+    return size | {"channels": task.channels, "image_size": list(task.image_size)}
+
+
+def create_parts(
+    config: RunConfig, task: Task, device: torch.device, *, fresh: bool
+) -> tuple[Method, torch.nn.ModuleList]:
+    """The method and the networks of a run on `device`, drawn from its seed.
+
+    Without `fresh` the networks are to be given a checkpoint's weights, and don't begin from `config.model.encoder`.
+    """
+    torch.manual_seed(config.engine.seed)
+    method = create_method(config.method, num_samples=len(task.given), num_classes=task.num_classes)
+    method.configure(Setting(config.optim, task.mean, task.std, config.data.batch_size))
+    networks = torch.nn.ModuleList(
+        create_model(
+            config.model.model,
+            num_classes=task.num_classes,
+            channels=task.channels,
+            image_size=task.image_size,
+            width=config.model.width,
+            attention=method.attention,
+            dropout=config.model.dropout,
+        )
+        for _ in range(method.networks)
+    ).to(device)
+    if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
+        shape = encoder_shape(config, task)
+        for network in networks:
+            load_encoder(Path(config.model.encoder), network, **shape)  # type: ignore[arg-type]
+    return method.to(device), networks

@@ -1,5 +1,6 @@
 """One run's data, method and measurements, and the figures made from them."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -8,7 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import RunConfig
+from ..errors import CheckpointError
+from ..files import write_json
 from ..methods import Method, Run
+from ..noise import NoisyLabels
+from .evaluate import class_figures
 from .folder import RunFolder
 from .metrics import (
     EpochStatistics,
@@ -19,16 +24,21 @@ from .metrics import (
     selection_figures,
     split_shares,
 )
-from .prepare import Task
+from .prepare import Task, encoder_shape
 
 Part = Literal["test", "validation", "train_in_order"]
 """A set of images to evaluate, by its loader's name in `Loaders`."""
 
 
-def encoder_shape(config: RunConfig, task: Task) -> dict[str, Any]:
-    """What a backbone was built from, as encoder files name it."""
-    size = {"model": config.model.model, "width": config.model.width}
-    return size | {"channels": task.channels, "image_size": list(task.image_size)}
+def open_folder(config: RunConfig, task: Task) -> RunFolder:
+    """The folder of the run in `config.run_dir`; CheckpointError where its labels are not those of `task`."""
+    folder = RunFolder.open(Path(config.run_dir or ""))
+    if NoisyLabels.load(folder.labels).sha256 != task.noisy.sha256:
+        raise CheckpointError(
+            f"the labels of {config.data.dataset} under {config.data.data_root} are not those of the run "
+            f"({folder.labels}); give the --data-root that the run was started with"
+        )
+    return folder
 
 
 class Record:
@@ -50,6 +60,16 @@ class Record:
         self.given = labels.clone()
         self.history: list[dict[str, Any]] = []
         self.first_step_seconds = 0.0
+
+    def begin(self, folder: RunFolder | None, environment: dict[str, Any]) -> None:
+        """Make the run's folder, or take the one that it has, and note this start in it."""
+        if folder is None:
+            folder = RunFolder.create(self.config)
+            self.task.noisy.save(folder.labels)
+            write_json(folder.classes, list(self.task.class_names))
+        folder.add_environment(environment)
+        folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
+        self.folder = folder
 
     def truth(self, part: Part) -> NDArray[np.int64]:
         """The labels that answers are compared with: int64, one per image. Given ones but for the test set."""
@@ -120,15 +140,8 @@ class Record:
 
     def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:
         """Figures of the test set, and of the validation set where there is one."""
-        truth = self.truth("test")
-        figures: dict[str, Any] = {
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy(truth),
-            "test_macro_f1": test.macro_f1(truth),
-            "test_class_accuracy": test.class_accuracy(truth, self.task.num_classes),
-        }
-        if self.task.num_classes > 5:
-            figures["test_top5"] = test.top5
+        found = class_figures(test, self.truth("test"), self.task.num_classes)
+        figures: dict[str, Any] = {f"test_{name}": value for name, value in found.items()}
         if validation is not None:
             figures["validation_accuracy"] = validation.accuracy(self.truth("validation"))
         return figures

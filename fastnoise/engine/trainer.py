@@ -1,13 +1,11 @@
-"""Training from a configuration to a run folder, interruptible and resumable at any moment."""
+"""The training loop over epochs, interruptible and resumable at any moment."""
 
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,160 +13,36 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..config import RunConfig, SaveEvery, parse_compile_options
-from ..errors import CheckpointError, TrainingError
+from ..config import SaveEvery, parse_compile_options
+from ..data import Loader
+from ..errors import TrainingError
 from ..files import write_json
-from ..methods import Method, Run, Setting, create_method
-from ..models import Network, Outputs, create_model
-from ..models.encoder import load_encoder
-from ..noise import NoisyLabels
-from .display import Display, make_console, result_table
-from .environment import describe_environment
-from .folder import CHECKPOINT_FORMAT, RunFolder
+from ..methods import Method, Run
+from ..models import Network, Outputs
+from . import checkpoint
+from .display import Display
+from .evaluate import ClassAnswers, evaluate
 from .metrics import EpochStatistics, Evaluation
 from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost
-from .prepare import Loaders, Task, image_dtype, load_task, make_loaders
+from .prepare import Loaders
 from .profile import StepProfiler
-from .record import Part, Record, encoder_shape
+from .record import Part, Record
 from .saves import SaveClock
-from .step import (
-    Step,
-    choose_amp,
-    choose_device,
-    choose_gear,
-    create_optimizer,
-    create_schedule,
-    load_optimizer,
-    reset_optimizer,
-)
+from .signals import Interrupted, deferred_signals
+from .step import Step, choose_gear, create_optimizer, create_schedule, reset_optimizer
 
 
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM arrived; the run was saved and can be resumed. The message says how."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
-@contextmanager
-def deferred_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM for the training loop to act on; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, where signals belong to someone else
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
-    """Run the training that `config` describes and write its run folder.
-
-    Args:
-        config: the full configuration; with `resume`, that of the run in `config.run_dir`.
-        resume: go on with the run in `config.run_dir` from its last checkpoint.
-        console: where progress and the final table go; standard output by default.
-
-    Returns:
-        What summary.json holds, with the run folder under "run_dir".
-
-    Raises:
-        FastnoiseError: for anything the user can mend, before or during training.
-        Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
-    """
-    console = console or make_console()
-    device = choose_device(config.engine.device)
-    task = load_task(config)
-    folder = open_folder(config, task) if resume else None
-    checkpoint = None if folder is None else folder.read_checkpoint(device)
-    run = _Run(config, task, device, console, checkpoint)
-    try:
-        begin(run.records[0], folder, describe_environment())
-        return run.train(*(1, 0) if checkpoint is None else run.load_state(checkpoint))[0]
-    finally:
-        run.loaders.close()
-
-
-def open_folder(config: RunConfig, task: Task) -> RunFolder:
-    """The folder of the run in `config.run_dir`; CheckpointError where its labels are not those of `task`."""
-    folder = RunFolder.open(Path(config.run_dir or ""))
-    if NoisyLabels.load(folder.labels).sha256 != task.noisy.sha256:
-        raise CheckpointError(
-            f"the labels of {config.data.dataset} under {config.data.data_root} are not those of the run "
-            f"({folder.labels}); give the --data-root that the run was started with"
-        )
-    return folder
-
-
-def begin(record: Record, folder: RunFolder | None, environment: dict[str, Any]) -> None:
-    """Make a run's folder, or take the one that it has, and note this start in it."""
-    if folder is None:
-        folder = RunFolder.create(record.config)
-        record.task.noisy.save(folder.labels)
-        write_json(folder.classes, list(record.task.class_names))
-    folder.add_environment(environment)
-    folder.write_config(record.config.replace({"run_dir": str(folder.path)}))
-    record.folder = folder
-
-
-def create_parts(
-    config: RunConfig, task: Task, device: torch.device, *, fresh: bool
-) -> tuple[Method, torch.nn.ModuleList]:
-    """The method and the networks of a run on `device`, drawn from its seed.
-
-    Without `fresh` the networks are to be given a checkpoint's weights, and don't begin from `config.model.encoder`.
-    """
-    torch.manual_seed(config.engine.seed)
-    method = create_method(config.method, num_samples=len(task.given), num_classes=task.num_classes)
-    method.configure(Setting(config.optim, task.mean, task.std, config.data.batch_size))
-    networks = torch.nn.ModuleList(
-        create_model(
-            config.model.model,
-            num_classes=task.num_classes,
-            channels=task.channels,
-            image_size=task.image_size,
-            width=config.model.width,
-            attention=method.attention,
-            dropout=config.model.dropout,
-        )
-        for _ in range(method.networks)
-    ).to(device)
-    if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
-        shape = encoder_shape(config, task)
-        for network in networks:
-            load_encoder(Path(config.model.encoder), network, **shape)  # type: ignore[arg-type]
-    return method.to(device), networks
-
-
-def place_of(checkpoint: dict[str, Any] | None) -> tuple[int, int]:
-    """Epoch and batch that training goes on before; (1, 0) without a checkpoint."""
-    if checkpoint is None:
-        return (1, 0)
-    try:
-        return int(checkpoint["epoch"]), int(checkpoint["batch"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint does not say where it stands ({error}); start the run anew") from error
-
-
-class Training:
+class Training(ABC):
     """The loop over epochs, for one run or for several that are trained as one.
 
     What differs between the two are the hooks at the end, which a subclass fills in.
 
+    Attributes:
+        members: the records of all runs, in their order.
+        records: of the runs that go on; those that fail leave this list.
+
     Args:
-        records: of the runs; their configurations agree in all that the loop reads. Runs that fail leave the list.
+        members: their configurations agree in all that the loop reads.
         method: makes the steps.
         networks: on `device`; one, or as many as the method trains.
         loaders: `train` gives the batches of the steps.
@@ -183,7 +57,7 @@ class Training:
 
     def __init__(
         self,
-        records: list[Record],
+        members: Sequence[Record],
         method: Method,
         networks: torch.nn.ModuleList,
         loaders: Loaders,
@@ -197,8 +71,9 @@ class Training:
         start: tuple[int, int] = (1, 0),
         last: int | None = None,
     ):
-        config = records[0].config
-        self.records, self.config, self.device, self.console = records, config, device, console
+        config = members[0].config
+        self.members, self.records = tuple(members), list(members)
+        self.config, self.device, self.console = config, device, console
         self.method, self.networks, self.loaders, self.statistics = method, networks, loaders, statistics
         self.times = StepTimes()
         self.shape, self.amp = shape, amp
@@ -336,7 +211,13 @@ class Training:
 
     def _save(self, epoch: int, batch: int) -> None:
         with self.saves.writing():
-            self.save(epoch, batch)
+            if batch > 0:  # at the end of an epoch the methods have dealt with theirs
+                self.settle()
+            checkpoint.save(self, self.records, epoch, batch)
+
+    def load(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take up a checkpoint of each run, all of one place; CheckpointError for one of another run."""
+        checkpoint.load_states(self, dict(zip(self.members, states, strict=True)))
 
     def _interrupted(self, epoch: int, batch: int, signals: list[int]) -> Interrupted:
         return Interrupted(f"stopped in epoch {epoch} after {batch} batches, saved; {self.how_to_go_on()}", signals[0])
@@ -445,6 +326,7 @@ class Training:
 
     def end_epoch(self, epoch: int) -> None:
         """Let the methods do what they do after an epoch, or before the first (0)."""
+        self.settle()
         for record in self.records:
             record.method.end_epoch(self._view(record, epoch))
 
@@ -482,210 +364,65 @@ class Training:
             message = f"the loss is not a finite number {where}; {kept}; try a lower --learning-rate"
             self.fail(record, TrainingError(message))
 
+    def evaluate(self, part: Part) -> dict[Record, Evaluation]:
+        """The answers of each run that goes on for the images of `part`."""
+        truths = [record.truth(part) for record in self.members]
+        answers = ClassAnswers(truths, self.members[0].task.num_classes, self.device)
+        found = evaluate(answers, self.answers(getattr(self.loaders, part)))
+        return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
+
     # -- what one run and several do each in its way ----------------------------------------------------------
 
-    count: int
-    """Runs that share the steps."""
+    @property
+    def count(self) -> int:
+        """Runs that share the steps."""
+        return len(self.members)
 
+    @abstractmethod
     def describe(self) -> list[str]:
         """Lines to begin with."""
-        raise NotImplementedError
 
-    def save(self, epoch: int, batch: int) -> None:
-        """Write the checkpoints, before batch `batch` of `epoch`."""
-        raise NotImplementedError
-
+    @abstractmethod
     def how_to_go_on(self) -> str:
         """What the user can do after an interruption."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, record: Record, error: TrainingError) -> None:
         """Called where a run's loss is no number."""
-        raise NotImplementedError
 
-    def evaluate(self, part: Part) -> dict[Record, Evaluation]:
-        """Each run's answers for the images of `part`."""
-        raise NotImplementedError
+    @abstractmethod
+    def settle(self) -> None:
+        """Called before methods are saved inside an epoch, or see its end: what their steps have in common is shared
+        out."""
 
+    @abstractmethod
+    def weights_of(self, record: Record) -> MutableMapping[str, Any]:
+        """The state of a run's networks, by the names that they have where it is trained by itself."""
+
+    @abstractmethod
+    def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
+        """Take up what `weights_of` gave; RuntimeError or KeyError where it doesn't fit."""
+
+    @abstractmethod
+    def part_of(self, record: Record, tensor: Tensor) -> Tensor:
+        """A run's part of a tensor of the optimiser, as a view."""
+
+    @abstractmethod
+    def answers(self, loader: Loader) -> Iterator[tuple[Outputs, Tensor]]:
+        """What the runs answer in evaluation mode for the images of `loader`: a pass, as `evaluate` takes it."""
+
+    @abstractmethod
     def networks_of(self, record: Record) -> list[Network]:
         """The networks that a method sees of its run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
         """For each network of a run its outputs for every training sample, as Run.evaluate says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
         """What the display shows of the figures of an epoch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, summaries: list[dict[str, Any]]) -> None:
         """Called once all is written: the last thing shown."""
-        raise NotImplementedError
-
-
-class _Run(Training):
-    """One run."""
-
-    count = 1
-
-    def __init__(
-        self,
-        config: RunConfig,
-        task: Task,
-        device: torch.device,
-        console: Console,
-        checkpoint: dict[str, Any] | None = None,
-    ):
-        method, networks = create_parts(config, task, device, fresh=checkpoint is None)
-        method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        amp, _ = choose_amp(config.engine.amp, device)
-        loaders = make_loaders(config, task, device, method.views, image_dtype(method, amp))
-        labels = torch.from_numpy(task.given).to(device, copy=True)  # which methods may change, unlike what is given
-        statistics = EpochStatistics(len(task.given), method.attention, device)
-        self.record = Record(config, task, method, statistics, labels)
-        batch_size = min(config.data.batch_size, len(task.given))
-        super().__init__(
-            [self.record],
-            method,
-            networks,
-            loaders,
-            labels,
-            statistics,
-            device,
-            console,
-            batch_size,
-            (batch_size, task.channels, *task.image_size),
-            amp,
-            place_of(checkpoint),
-        )
-
-    def state(self, epoch: int, batch: int) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, before batch `batch` (from 0) of `epoch`.
-
-        The pipelines draw from (seed, epoch, sample) alone, so (epoch, batch) is their whole state.
-        """
-        return {
-            "format": CHECKPOINT_FORMAT,
-            "epoch": epoch,
-            "batch": batch,
-            "networks": self.networks.state_dict(),
-            "method": self.method.state_dict(),
-            "labels": self.record.labels,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.step.scaler.state_dict(),
-            "statistics": self.statistics.state_dict(),
-            "rng_cpu": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "history": self.record.history,
-            "first_step_seconds": self.record.first_step_seconds,
-        }
-
-    def load_state(self, state: dict[str, Any]) -> tuple[int, int]:
-        """Take up a state; returns its epoch and batch. CheckpointError if it belongs to another run."""
-        try:
-            self.networks.load_state_dict(state["networks"])
-            self.method.load_state_dict(state["method"])
-            self.record.labels.copy_(state["labels"])
-            load_optimizer(self.optimizer, self.schedule, state["optimizer"], state["schedule"])
-            self.step.scaler.load_state_dict(state["scaler"])
-            self.statistics.load_state_dict(state["statistics"])
-            torch.set_rng_state(state["rng_cpu"].cpu())
-            if self.device.type == "cuda" and state["rng_cuda"]:
-                present = state["rng_cuda"][: torch.cuda.device_count()]  # there may be fewer than when it was saved
-                torch.cuda.set_rng_state_all([rng.cpu() for rng in present])
-            self.record.history, self.record.first_step_seconds = state["history"], state["first_step_seconds"]
-            return state["epoch"], state["batch"]
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{self.record.folder.checkpoint} does not fit the run's configuration: {reason}"
-            ) from error
-
-    def save(self, epoch: int, batch: int) -> None:
-        self.record.folder.write_checkpoint(self.state(epoch, batch))
-
-    def describe(self) -> list[str]:
-        config, task, loader = self.config, self.record.task, self.loaders.train
-        size = "x".join(str(side) for side in task.image_size)
-        lines = [
-            f"{config.method.method} on {config.data.dataset}: {len(task.train)} training images {size}, "
-            f"{len(task.test)} test images, {task.num_classes} classes",
-            f"labels: {task.noisy.describe()}",
-            f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
-            f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
-            f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
-            f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
-            f"run folder: {self.record.folder.path}",
-        ]
-        if task.validation is not None:
-            lines[0] += f", {len(task.validation)} held out for validation"
-        return lines
-
-    def how_to_go_on(self) -> str:
-        return f"go on with: fastnoise train --resume {self.record.folder.path}"
-
-    def fail(self, record: Record, error: TrainingError) -> None:
-        raise error
-
-    def networks_of(self, record: Record) -> list[Network]:
-        return list(self.networks)  # type: ignore[arg-type]
-
-    def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
-        return figures[0]
-
-    def finish(self, summaries: list[dict[str, Any]]) -> None:
-        self.console.print(result_table(summaries[0]))
-        self._say(f"run folder: {self.record.folder.path}")
-
-    @torch.no_grad()
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
-        self.networks.train(batch_statistics)
-        self.method.eval()
-        running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
-        count, loader = len(record.given), self.loaders.train_in_order
-        found: list[Outputs] = []
-        for images, index in loader.epoch(0):
-            for position, outputs in enumerate(self.step.evaluate_each(images)):
-                if position == len(found):
-                    found.append(
-                        Outputs(*(None if part is None else part.new_empty(count, *part.shape[1:]) for part in outputs))  # type: ignore[arg-type]
-                    )
-                for table, part in zip(found[position], outputs, strict=True):
-                    if table is not None and part is not None:
-                        table[index] = part
-        if batch_statistics:
-            for buffer, before in zip(self.networks.buffers(), running, strict=True):
-                buffer.copy_(before)
-        self.networks.train()
-        self.method.train()
-        return found
-
-    @torch.no_grad()
-    def evaluate(self, part: Part) -> dict[Record, Evaluation]:
-        loader = getattr(self.loaders, part)
-        num_classes = self.record.task.num_classes
-        self.networks.eval()
-        self.method.eval()
-        count = loader.num_samples
-        truth = torch.from_numpy(self.record.truth(part)).to(self.device)
-        predictions = torch.empty(count, dtype=torch.int64, device=self.device)
-        attention = torch.empty(count, device=self.device) if self.method.attention else None
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        among = torch.zeros((), dtype=torch.int64, device=self.device)
-        for images, index in loader.epoch(0):
-            logits, weights = self.step.evaluate(images, loader.batch_size)
-            predictions[index] = logits.argmax(1)
-            loss += torch.nn.functional.cross_entropy(logits, truth[index], reduction="sum")
-            if num_classes > 5:
-                among += (logits.topk(5).indices == truth[index, None]).sum()
-            if attention is not None and weights is not None:
-                attention[index] = weights
-        answers = Evaluation(
-            predictions.cpu().numpy(),
-            None if attention is None else attention.cpu().numpy(),
-            int(among) / count if num_classes > 5 else np.nan,
-            float(loss) / count,
-        )
-        return {self.record: answers}

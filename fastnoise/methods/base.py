@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -130,8 +130,19 @@ class Method(nn.Module):
     """Which of the method's steps runs, set in `start_epoch`: where it changes, the step is compiled and captured
     anew, so that different ones may follow each other (a warm-up, then the method)."""
 
+    per_sample: tuple[str, ...] = ()
+    """Its buffers that have a row for each training sample, by their paths."""
+    stackable: ClassVar[bool] = False
+    """Whether several runs of the method can be trained as one (`fastnoise.engine.stacked`). It trains one network by
+    `loss`, its `criterion` has reduction "none" too, a sample's loss is that of its own outputs and rows, and hooks
+    between epochs ask for `Run.evaluate` alone. Each class says so for itself: what a subclass overrides may differ."""
+
     criterion: nn.Module
     """The loss with its per-sample state."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.stackable = vars(cls).get("stackable", False)
 
     def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
         super().__init__()
@@ -208,6 +219,20 @@ class Method(nn.Module):
         """The selections of the epoch that has just ended, by name: the trainer, which knows true labels where there
         are any, adds their figures to the metrics."""
         return {}
+
+    # -- among several runs that are trained as one ----------------------------------------------------------
+
+    @classmethod
+    def stack_obstacle(cls, options: MethodConfig) -> str | None:
+        """Why runs with these options can't be trained as one although the method is `stackable`, in one line."""
+        return None
+
+    def settle(self, attention: Tensor | None) -> None:
+        """Take up what the steps of all runs together have not told the method; called before `end_epoch` and before
+        a checkpoint inside an epoch.
+
+        attention: [N] float32, the weights of the epoch's samples, NaN where not visited; None without a branch.
+        """
 
     # -- what the run has found out --------------------------------------------------------------------------
 

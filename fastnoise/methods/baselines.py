@@ -24,6 +24,7 @@ from .mixup import Mixup
 class CrossEntropy(Method):
     """Plain cross-entropy on the given labels: the baseline of every table."""
 
+    stackable = True
     name = "ce"
 
     def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
@@ -34,6 +35,7 @@ class CrossEntropy(Method):
 class LabelSmoothing(CrossEntropy):
     """Cross-entropy on labels smoothed towards the uniform distribution (Szegedy et al. 2016, Sec. 7)."""
 
+    stackable = True
     name = "label_smoothing"
     options = ("label_smoothing",)
 
@@ -41,6 +43,7 @@ class LabelSmoothing(CrossEntropy):
 class SoftmaxWeightedCrossEntropy(Method):
     """Cross-entropy weighted by the probability of the given label (SWCE, the loss alone)."""
 
+    stackable = True
     name = "swce_loss"
     options = ("weight",)
 
@@ -52,6 +55,7 @@ class SoftmaxWeightedCrossEntropy(Method):
 class SymmetricCrossEntropy(Method):
     """SCE (Wang et al. 2019): alpha * cross-entropy + beta * reverse cross-entropy, Eq. 7."""
 
+    stackable = True
     name = "sce"
     options = ("alpha", "beta", "variant")
 
@@ -63,6 +67,7 @@ class SymmetricCrossEntropy(Method):
 class MeanAbsoluteError(Method):
     """MAE between probabilities and the one-hot label (Ghosh et al. 2017)."""
 
+    stackable = True
     name = "mae"
     options = ("mae",)
 
@@ -74,6 +79,7 @@ class MeanAbsoluteError(Method):
 class Focal(Method):
     """Focal loss (Lin et al. 2017, Eq. 4)."""
 
+    stackable = True
     name = "focal"
     options = ("gamma",)
 
@@ -85,6 +91,7 @@ class Focal(Method):
 class ActivePassive(Method):
     """APL (Ma et al. 2020): alpha * active + beta * passive, such as NCE + MAE, NCE + RCE or NFL + MAE."""
 
+    stackable = True
     name = "apl"
     options = ("active", "passive", "alpha", "beta", "gamma", "mae")
 
@@ -96,6 +103,7 @@ class ActivePassive(Method):
 class Bootstrap(Method):
     """Bootstrapping (Reed et al. 2015): the label mixed with the network's own prediction, soft or hard."""
 
+    stackable = True
     name = "bootstrap"
     options = ("kind",)
     optional = ("beta",)
@@ -117,6 +125,8 @@ class GeneralisedCrossEntropy(Method):
     Where no sample is left, none is pruned until the next pass.
     """
 
+    stackable = True
+    per_sample = ("kept",)
     name = "gce"
     options = ("q", "k", "update_from", "update_every")
     kept: Tensor

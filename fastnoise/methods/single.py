@@ -14,6 +14,7 @@ from .base import Estimates, Method, Run
 class TargetMethod(Method):
     """A method whose loss keeps a soft target per sample, which is also its estimate of the true label."""
 
+    per_sample = ("criterion.targets",)
     criterion: TargetLoss
 
     def corrected(self, labels: Tensor) -> Tensor:
@@ -31,6 +32,7 @@ class TargetMethod(Method):
 class EarlyLearningRegularization(TargetMethod):
     """ELR (Liu et al. 2020): cross-entropy + strength * log(1 - <p, t>), Eq. 6, targets by Eq. 9."""
 
+    stackable = True
     name = "elr"
     options = ("strength", "momentum")
     criterion: ELRLoss
@@ -59,6 +61,7 @@ class NoiseAttention(TargetMethod):
     after each further such epoch.
     """
 
+    stackable = True
     name = "nal"
     options = (
         "strength", "momentum", "variant", "update_from", "update_every", "reverse", "gate", "target_estimation",
@@ -83,6 +86,17 @@ class NoiseAttention(TargetMethod):
         weights = attention.detach().float().sigmoid()
         self.weights += torch.stack((weights.sum(), torch.ones_like(weights).sum()))
         return self.criterion(outputs.logits, labels, index, attention)
+
+    @classmethod
+    def stack_obstacle(cls, options: MethodConfig) -> str | None:
+        if options.attention == "confidence":
+            return "nal with --attention confidence has no attention branch whose weights are kept by run"
+        return None
+
+    def settle(self, attention: Tensor | None) -> None:
+        if attention is not None:
+            seen = ~attention.isnan()
+            self.weights.copy_(torch.stack((attention.nansum(), seen.sum())))
 
     def start_epoch(self, epoch: int) -> None:
         due = epoch >= self.schedule["update_from"] and epoch % self.schedule["update_every"] == 0

@@ -61,7 +61,7 @@ def run_sweep(
     """
     from ..engine import Interrupted
     from ..engine.display import make_console
-    from ..engine.trainer import deferred_signals
+    from ..engine.signals import deferred_signals
     from .display import SweepDisplay
 
     console = console or make_console()

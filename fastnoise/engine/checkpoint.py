@@ -1,0 +1,142 @@
+"""Checkpoints: everything that the rest of a run depends on, taken from a training and given back to it.
+
+A run's checkpoint is the same whether it is trained by itself or with others as one, so that either can go on from it.
+What several runs have in common is cut into their parts and joined again.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .folder import CHECKPOINT_FORMAT
+from .record import Record
+from .step import LRScheduler, Step, load_optimizer
+
+WRITERS = 8
+"""Checkpoints that are written at a time."""
+
+
+class Resumable(Protocol):
+    """What a checkpoint is taken from: a training of one or more runs."""
+
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    step: Step
+
+    def weights_of(self, record: Record) -> MutableMapping[str, Any]:
+        """The state of a run's networks, by the names that they have where it is trained by itself."""
+
+    def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
+        """Take up what `weights_of` gave; RuntimeError or KeyError where it doesn't fit."""
+
+    def part_of(self, record: Record, tensor: Tensor) -> Tensor:
+        """A run's part of a tensor of the optimiser, as a view."""
+
+
+def place_of(checkpoint: dict[str, Any] | None) -> tuple[int, int]:
+    """Epoch and batch that training goes on before; (1, 0) without a checkpoint."""
+    if checkpoint is None:
+        return (1, 0)
+    try:
+        return int(checkpoint["epoch"]), int(checkpoint["batch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint does not say where it stands ({error}); start the run anew") from error
+
+
+def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dict[str, Any]:
+    """A run's checkpoint before batch `batch` (from 0) of `epoch`.
+
+    The pipelines draw from (seed, epoch, sample) alone, so (epoch, batch) is their whole state.
+    """
+    optimizer = training.optimizer.state_dict()
+    moments = {
+        position: {
+            name: _alone(training.part_of(record, value)) if isinstance(value, Tensor) else value
+            for name, value in moment.items()
+        }
+        for position, moment in optimizer["state"].items()
+    }
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "epoch": epoch,
+        "batch": batch,
+        "networks": _all_alone(training.weights_of(record)),
+        "method": _all_alone(record.method.state_dict()),
+        "labels": _alone(record.labels),
+        "optimizer": {**optimizer, "state": moments},
+        "schedule": training.schedule.state_dict(),
+        "scaler": training.step.scaler.state_dict(),
+        "statistics": _all_alone(record.statistics.state_dict()),
+        "rng_cpu": torch.get_rng_state(),
+        "rng_cuda": torch.cuda.get_rng_state_all() if training.device.type == "cuda" else [],
+        "history": record.history,
+        "first_step_seconds": record.first_step_seconds,
+    }
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A copy of a view, which would be saved with all that it is a part of; other tensors as they are."""
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+
+
+def _all_alone(state: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            state[name] = _alone(value)  # in place: a module's state has its versions as an attribute
+    return state
+
+
+def load_states(training: Resumable, states: Mapping[Record, dict[str, Any]]) -> None:
+    """Take up a checkpoint of every run of a training, all of one place; CheckpointError for one of another run."""
+    first = next(iter(states.values()))
+    try:
+        for record, state in states.items():
+            training.load_weights(record, state["networks"])
+            record.method.load_state_dict(state["method"])
+            record.labels.copy_(state["labels"])
+            record.statistics.load_state_dict(state["statistics"])
+            record.history, record.first_step_seconds = state["history"], state["first_step_seconds"]
+        optimizer = _joined([state["optimizer"] for state in states.values()])
+        load_optimizer(training.optimizer, training.schedule, optimizer, first["schedule"])
+        training.step.scaler.load_state_dict(first["scaler"])
+        torch.set_rng_state(first["rng_cpu"].cpu())
+        if training.device.type == "cuda" and first["rng_cuda"]:
+            present = first["rng_cuda"][: torch.cuda.device_count()]  # there may be fewer than when it was saved
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in present])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{record.folder.checkpoint} does not fit the run's configuration: {reason}") from error
+
+
+def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The optimiser's state of all runs: tensors in the first dimension one after the other, what has no dimensions is
+    common to all."""
+    first = states[0]
+    if len(states) == 1:
+        return first
+    moments: dict[int, dict[str, Any]] = {}
+    for position, moment in first["state"].items():
+        moments[position] = {}
+        for name, value in moment.items():
+            if isinstance(value, Tensor) and value.dim():
+                value = torch.cat([state["state"][position][name] for state in states])
+            moments[position][name] = value
+    return {**first, "state": moments}
+
+
+def save(training: Resumable, records: Sequence[Record], epoch: int, batch: int) -> None:
+    """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError where there is no room."""
+
+    def write(record: Record) -> None:
+        record.folder.write_checkpoint(state_of(training, record, epoch, batch))
+
+    if len(records) == 1:
+        write(records[0])
+        return
+    with ThreadPoolExecutor(WRITERS) as pool:  # what takes time is to wait until the disk has each file
+        list(pool.map(write, records))

@@ -1,0 +1,160 @@
+"""A run by itself, from a configuration to a run folder."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from ..config import RunConfig
+from ..data import Loader
+from ..errors import TrainingError
+from ..models import Network, Outputs
+from .checkpoint import place_of
+from .display import make_console, result_table
+from .environment import describe_environment
+from .evaluate import keep_outputs
+from .metrics import EpochStatistics
+from .prepare import Task, create_parts, image_dtype, load_task, make_loaders
+from .record import Record, open_folder
+from .step import choose_amp, choose_device
+from .trainer import Training
+
+
+def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """Run the training that `config` describes and write its run folder.
+
+    Args:
+        config: the full configuration; with `resume`, that of the run in `config.run_dir`.
+        resume: go on with the run in `config.run_dir` from its last checkpoint.
+        console: where progress and the final table go; standard output by default.
+
+    Returns:
+        What summary.json holds, with the run folder under "run_dir".
+
+    Raises:
+        FastnoiseError: for anything the user can mend, before or during training.
+        Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
+    """
+    console = console or make_console()
+    device = choose_device(config.engine.device)
+    task = load_task(config)
+    folder = open_folder(config, task) if resume else None
+    checkpoint = None if folder is None else folder.read_checkpoint(device)
+    run = Single(config, task, device, console, checkpoint)
+    try:
+        run.record.begin(folder, describe_environment())
+        if checkpoint is not None:
+            run.load([checkpoint])
+        return run.train(*place_of(checkpoint))[0]
+    finally:
+        run.loaders.close()
+
+
+class Single(Training):
+    """A run by itself.
+
+    Args:
+        config: of the run.
+        task: its data.
+        device: to train on.
+        console: where progress and the final table go.
+        checkpoint: that the run is to go on from; `load` takes it up once the run has its folder.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        device: torch.device,
+        console: Console,
+        checkpoint: dict[str, Any] | None = None,
+    ):
+        method, networks = create_parts(config, task, device, fresh=checkpoint is None)
+        method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        amp, _ = choose_amp(config.engine.amp, device)
+        loaders = make_loaders(config, task, device, method.views, image_dtype(method, amp))
+        labels = torch.from_numpy(task.given).to(device, copy=True)  # which methods may change, unlike what is given
+        statistics = EpochStatistics(len(task.given), method.attention, device)
+        self.record = Record(config, task, method, statistics, labels)
+        batch_size = min(config.data.batch_size, len(task.given))
+        super().__init__(
+            [self.record],
+            method,
+            networks,
+            loaders,
+            labels,
+            statistics,
+            device,
+            console,
+            batch_size,
+            (batch_size, task.channels, *task.image_size),
+            amp,
+            place_of(checkpoint),
+        )
+
+    def describe(self) -> list[str]:
+        config, task, loader = self.config, self.record.task, self.loaders.train
+        size = "x".join(str(side) for side in task.image_size)
+        lines = [
+            f"{config.method.method} on {config.data.dataset}: {len(task.train)} training images {size}, "
+            f"{len(task.test)} test images, {task.num_classes} classes",
+            f"labels: {task.noisy.describe()}",
+            f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
+            f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
+            f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
+            f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
+            f"run folder: {self.record.folder.path}",
+        ]
+        if task.validation is not None:
+            lines[0] += f", {len(task.validation)} held out for validation"
+        return lines
+
+    def how_to_go_on(self) -> str:
+        return f"go on with: fastnoise train --resume {self.record.folder.path}"
+
+    def fail(self, record: Record, error: TrainingError) -> None:
+        raise error
+
+    def networks_of(self, record: Record) -> list[Network]:
+        return list(self.networks)  # type: ignore[arg-type]
+
+    def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
+        return figures[0]
+
+    def finish(self, summaries: list[dict[str, Any]]) -> None:
+        self.console.print(result_table(summaries[0]))
+        self._say(f"run folder: {self.record.folder.path}")
+
+    def settle(self) -> None:
+        """Nothing is shared: the method has seen its own steps."""
+
+    def weights_of(self, record: Record) -> MutableMapping[str, Any]:
+        return self.networks.state_dict()
+
+    def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
+        self.networks.load_state_dict(weights)
+
+    def part_of(self, record: Record, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def answers(self, loader: Loader) -> Iterator[tuple[Outputs, Tensor]]:
+        self.networks.eval()
+        self.method.eval()
+        for images, index in loader.epoch(0):
+            yield self.step.evaluate(images, loader.batch_size), index
+
+    @torch.no_grad()
+    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
+        self.networks.train(batch_statistics)
+        self.method.eval()
+        running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
+        batches = ((self.step.evaluate_each(images), index) for images, index in self.loaders.train_in_order.epoch(0))
+        found = keep_outputs(batches, len(record.given))
+        if batch_statistics:
+            for buffer, before in zip(self.networks.buffers(), running, strict=True):
+                buffer.copy_(before)
+        self.networks.train()
+        self.method.train()
+        return found

@@ -1,0 +1,185 @@
+"""Batches of several runs over one table of images, drawn from the plans of each."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...config import RunConfig
+from ...data import Augmentation, ImageTable, Loader, make_loader
+from ...data.base import aligned_part, upload
+from ...data.plan import Batch, Plan, PlannedEpoch
+from ..prepare import Loaders, Task
+
+
+class StackedPlan(Plan):
+    """The plans of several runs over one table, step by step.
+
+    A step in which every run has as many samples takes them in turn: sample 0 of each run, sample 1 of each, ... In
+    others, at the end of epochs of unequal length, each run's samples come together.
+
+    Args:
+        plans: of the runs, alike but for the number of samples and the seed.
+        positions: for each run the places in the table of its samples.
+    """
+
+    def __init__(self, plans: Sequence[Plan], positions: Sequence[NDArray[np.int64]]):
+        self.plans, self.positions = plans, positions
+        alike, counts = plans[0], [plan.num_samples for plan in plans]
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        """Of each run's samples among those of all; the last is their number."""
+        batches, size = max(plan.num_batches for plan in plans), alike.batch_size
+        self.sizes = [
+            tuple(0 if step >= plan.num_batches else min(size, plan.num_samples - step * size) for plan in plans)
+            for step in range(batches)
+        ]
+        """Of each step: each run's samples."""
+        super().__init__(
+            int(self.starts[-1]),
+            sum(self.sizes[0]),
+            augmentation=Augmentation(alike.crop_padding, alike.flips, alike.cutout),
+            size=alike.size,
+        )
+        self.num_batches = batches
+        places = []
+        for step, sizes in enumerate(self.sizes):
+            first = self.starts[:-1] + step * size
+            if len(set(sizes)) == 1:
+                places.append((np.arange(sizes[0])[:, None] + first).ravel())
+            else:
+                places += [np.arange(begin, begin + count) for begin, count in zip(first, sizes, strict=True)]
+        self.places = np.concatenate(places)
+        """Which of all runs' samples of an epoch, one run after the other, come in turn."""
+        self._last: StackedEpoch | None = None
+
+    def batches(self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None) -> "StackedEpoch":
+        """The epoch from `start_batch` on; the same object where it is asked for again, so that it is drawn once."""
+        if self._last is None or (self._last.epoch, self._last.start_batch) != (epoch, start_batch):
+            self._last = StackedEpoch(self, epoch, start_batch, None)
+        return self._last
+
+
+@dataclass(frozen=True, eq=False)
+class StackedEpoch(PlannedEpoch):
+    """An epoch of a StackedPlan."""
+
+    plan: StackedPlan
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        ends = np.cumsum([sum(sizes) for sizes in self.plan.sizes]).tolist()
+        yield from itertools.islice(zip([0, *ends], ends, strict=False), self.start_batch, None)
+
+    @cached_property
+    def drawn(self) -> tuple[Batch, NDArray[np.int64]]:
+        """The epoch as `draw` gives it, and for each of its samples the place among those of all runs."""
+        plan = self.plan
+        parts = [own.batches(self.epoch).draw() for own in plan.plans]
+
+        def joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+            given = [array for array in arrays if array is not None]
+            return np.concatenate(given, axis=1)[:, plan.places] if given else None
+
+        tables = [positions[part.index] for positions, part in zip(plan.positions, parts, strict=True)]
+        samples = [start + part.index for start, part in zip(plan.starts[:-1], parts, strict=True)]
+        whole = Batch(
+            index=np.concatenate(tables)[plan.places],
+            corner=joined([part.corner for part in parts]),
+            flip=joined([part.flip for part in parts]),
+        )
+        return whole, np.concatenate(samples)[plan.places]
+
+    def draw(self) -> Batch:
+        return self.drawn[0]
+
+
+class StackedLoader:
+    """A loader for K runs over one table; a Loader, but for what `epoch` gives.
+
+    Args:
+        loader: over the table, of any kind, for batches as large as the stack's.
+        plan: of the runs.
+    """
+
+    def __init__(self, loader: Any, plan: StackedPlan, device: torch.device):
+        loader.spec = replace(loader.spec, plan=plan)
+        self.loader, self.plan, self.device = loader, plan, device
+        self.name, self.reason = loader.name, loader.reason
+        self.num_samples, self.batch_size, self.num_batches = plan.num_samples, plan.batch_size, plan.num_batches
+
+    def count_batches(self, order: np.ndarray | None = None) -> int:
+        return self.num_batches
+
+    def epoch(
+        self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images, index): images [B, K, channels, H, W] and index int64 [B * K] of steps in which the runs have as
+        many samples, images [R, channels, H, W] and index [R] run by run in others. The index counts the samples of
+        all runs, one run after the other."""
+        planned = self.plan.batches(epoch, start_batch)
+        index = upload(planned.drawn[1], self.device)
+        steps = zip(self.plan.sizes[start_batch:], planned.spans(), self.loader.epoch(epoch, start_batch), strict=True)
+        for sizes, (first, last), (images, _) in steps:
+            even = len(set(sizes)) == 1
+            yield images.unflatten(0, (-1, len(sizes))) if even else images, aligned_part(index, first, last)
+
+    def close(self) -> None:
+        self.loader.close()
+
+
+def stacked_loaders(
+    configs: Sequence[RunConfig], tasks: Sequence[Task], device: torch.device, dtype: torch.dtype
+) -> Loaders:
+    """The loaders of a stack, whose tasks share their tables. What every run reads alike has an ordinary loader."""
+    config, task = configs[0], tasks[0]
+    settings = config.data
+    size = (settings.image_size,) * 2 if settings.image_size else task.train.shape[1:]
+
+    def loader(table: ImageTable, batch_size: int, augmentation: Augmentation | None = None) -> Loader:
+        return make_loader(
+            settings.loader,
+            table,
+            batch_size=batch_size,
+            mean=task.mean,
+            std=task.std,
+            device=device,
+            seed=config.engine.seed,
+            augmentation=augmentation,
+            image_size=settings.image_size,
+            threads=settings.loader_threads,
+            dtype=dtype,
+        )
+
+    def plan(number: int, seed: int, augmentation: Augmentation | None = None, **options: Any) -> Plan:
+        return Plan(number, settings.batch_size, seed=seed, augmentation=augmentation, size=size, **options)
+
+    def in_order(positions: Sequence[NDArray[np.int64]]) -> Loader:
+        if all(np.array_equal(places, np.arange(len(task.train))) for places in positions):
+            return loader(task.train, min(settings.batch_size, len(task.train)))
+        plans = StackedPlan([plan(len(places), 0) for places in positions], positions)
+        return StackedLoader(loader(task.train, plans.batch_size), plans, device)
+
+    augmentation = Augmentation(settings.crop_padding, settings.flip)
+    positions = [each.positions for each in tasks]
+    plans = StackedPlan(
+        [
+            plan(len(places), one.engine.seed, augmentation, shuffle=True, drop_last=settings.drop_last)
+            for places, one in zip(positions, configs, strict=True)
+        ],
+        positions,
+    )
+    validation = None
+    if task.validation is not None:
+        held = [np.setdiff1d(np.arange(len(each.noisy.labels)), each.positions) for each in tasks]
+        validation = in_order(held)
+    return Loaders(
+        StackedLoader(loader(task.train, plans.batch_size, augmentation), plans, device),
+        in_order(positions),
+        validation,
+        loader(task.test, min(settings.batch_size, len(task.test))),
+    )

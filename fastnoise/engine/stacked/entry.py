@@ -1,0 +1,122 @@
+"""Which runs can be trained as one, and their training from the folders that they may have to those that they leave."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ...config import RunConfig
+from ...errors import ConfigError, TrainingError
+from ...methods import METHODS, find_method
+from ..checkpoint import place_of
+from ..display import make_console
+from ..prepare import check_names, load_images
+from ..step import choose_amp, choose_device
+from .stack import Stack, own_checkpoint, own_folder
+
+PER_RUN = frozenset({"seed", "noise", "noise_seed", "labels", "run_dir"})
+"""Fields in which stacked runs may differ."""
+
+
+def stackable(configs: Sequence[RunConfig]) -> str | None:
+    """Why these runs cannot be trained as one, in one line; None where they can.
+
+    What only the data show is found by `train_stacked`.
+    """
+    if not configs:
+        return "there is no run to train"
+    first, *rest = configs
+    method = find_method(first.method.method)
+    if not method.stackable:
+        able = sorted(name for name, method in METHODS.items() if method.stackable)
+        return f"method {first.method.method} trains in a way of its own; runs of {', '.join(able)} can be stacked"
+    if obstacle := method.stack_obstacle(first.method):
+        return obstacle
+    if first.engine.amp == "fp16":
+        return "fp16 loss scaling skips the steps of all runs where one overflows; take --amp bf16 or off"
+    if first.engine.profile:
+        return "a profile is of one run; drop --profile"
+    common = first.flat()
+    for config in rest:
+        for name, value in config.flat().items():
+            if name not in PER_RUN and value != common[name]:
+                return f"{name} differs: {common[name]} and {value}; runs with one {name} can be stacked"
+    folders = [config.run_dir for config in configs if config.run_dir is not None]
+    if len(set(folders)) < len(folders):
+        return f"two runs have the folder {next(name for name in folders if folders.count(name) > 1)}"
+    return None
+
+
+def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = None) -> list[dict[str, Any]]:
+    """Train several runs at once as one batched computation on one device; each writes its run folder as `train` does.
+
+    Weights, batches and augmentation of a run are those that `train` gives it. What differs is rounding, and with
+    dropout the masks, which all runs draw from one stream of random numbers. A run whose `run_dir` holds it already
+    goes on from its checkpoint, or is only read if it is complete; those behind others catch up with them first. A
+    checkpoint of a stacked run is one that `train` can resume, too.
+
+    Where a run's loss is no finite number the others go on, and TrainingError is raised when they are done.
+
+    Args:
+        configs: equal but for PER_RUN (`stackable`).
+        console: where progress and a final table go; standard output by default.
+
+    Returns:
+        What each run's summary.json holds, in the order of `configs`. In "throughput", stacked_runs says how many runs
+        were trained at once, images_per_second is the run's own share, and seconds and memory are the stack's.
+
+    Raises:
+        ConfigError: `stackable` gives a reason, the memory does not suffice, or the runs' training sets are cut into
+            different numbers of batches and the optimiser is not SGD.
+        FastnoiseError: for anything else that the user can mend.
+        Interrupted: after Ctrl-C or SIGTERM, once the states are saved.
+    """
+    obstacle = stackable(configs)
+    if obstacle is not None:
+        raise ConfigError(f"these runs cannot be stacked: {obstacle}")
+    console = console or make_console()
+    device = choose_device(configs[0].engine.device)
+    if choose_amp(configs[0].engine.amp, device)[0] == torch.float16:
+        raise ConfigError("runs are not stacked in fp16, whose loss scaling is of all at once; give --amp off")
+    for config in configs:
+        check_names(config)
+    dataset = load_images(configs[0])
+    summaries: dict[int, dict[str, Any]] = {}
+    failures: list[str] = []
+    places: dict[tuple[int, int], dict[int, RunConfig]] = {}
+    for number, config in enumerate(configs):
+        folder = own_folder(config)
+        if folder is not None and folder.summary.exists():
+            summaries[number] = json.loads(folder.summary.read_text())
+        else:
+            places.setdefault(place_of(own_checkpoint(config)), {})[number] = config
+    while places:
+        here = min(places)
+        members = places.pop(here)
+        # Runs that a kill left behind others, which had been saved already, catch up with them.
+        ahead = min((place for place in places if place[1] == 0), default=None)
+        last = None if ahead is None else ahead[0] - 1
+        stack = Stack(list(members.values()), dataset, device, console, last)
+        try:
+            stack.begin()
+            found = stack.train(*here, last)
+        except TrainingError:
+            if stack.records:
+                raise
+            found = []
+        finally:
+            stack.loaders.close()
+        failures += stack.failures
+        number_of = dict(zip(stack.members, members, strict=True))
+        if ahead is None:
+            summaries |= {number_of[record]: summary for record, summary in zip(stack.records, found, strict=True)}
+        else:
+            for record in stack.records:
+                places[ahead][number_of[record]] = record.config.replace({"run_dir": str(record.folder.path)})
+            places[ahead] = dict(sorted(places[ahead].items()))
+    if failures:
+        others = f", the other {len(summaries)} are complete" if summaries else ""
+        raise TrainingError(f"{len(failures)} of {len(configs)} runs failed{others}; {failures[0]}")
+    return [summaries[number] for number in range(len(configs))]

@@ -1,0 +1,271 @@
+"""Several runs in training as one."""
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ...checks import free_memory, require_memory
+from ...config import FREE_ON_RESUME, Optimizer, RunConfig
+from ...data import ImageDataset, Loader
+from ...errors import CheckpointError, ConfigError, TrainingError
+from ...methods import create_method
+from ...models import Network, Outputs
+from ..checkpoint import place_of
+from ..display import percent
+from ..environment import describe_environment
+from ..evaluate import keep_outputs
+from ..folder import RunFolder
+from ..prepare import Task, create_parts, image_dtype, load_task
+from ..record import Record, open_folder
+from ..step import choose_amp
+from ..trainer import Training
+from .batches import StackedLoader, StackedPlan, stacked_loaders
+from .layers import StackedNetwork, fastest_form
+from .method import StackedMethod, StackedStatistics
+
+
+def own_folder(config: RunConfig) -> RunFolder | None:
+    """The folder of the run, None where it is yet to begin; CheckpointError where the folder holds another run."""
+    folder = RunFolder(Path(config.run_dir or ""))
+    if config.run_dir is None or not folder.config.exists():
+        return None
+    stored, wanted = folder.read_config().flat(), config.flat()
+    for name, value in wanted.items():
+        if name not in FREE_ON_RESUME and stored[name] != value:
+            raise CheckpointError(
+                f"{folder.path} holds another run: its {name} is {stored[name]}, not {value}; choose another folder"
+            )
+    return folder
+
+
+def own_checkpoint(config: RunConfig) -> dict[str, Any] | None:
+    """The run's checkpoint on the CPU, None where there is none."""
+    folder = own_folder(config)
+    return None if folder is None else folder.read_checkpoint(torch.device("cpu"))
+
+
+class Stack(Training):
+    """K runs, trained as one.
+
+    Args:
+        configs: as `stackable` takes them, of runs that stand at one place in training.
+        dataset: the images that the configurations name.
+        last: epoch that training is to end after; None: the runs' last.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[RunConfig],
+        dataset: ImageDataset,
+        device: torch.device,
+        console: Console,
+        last: int | None = None,
+    ):
+        self._states = [own_checkpoint(config) for config in configs]
+        self.failures: list[str] = []
+        self._found: list[Outputs] | None = None
+        tasks = [_shared(load_task(config, dataset), dataset) for config in configs]
+        parts = [
+            create_parts(config, task, device, fresh=state is None)
+            for config, task, state in zip(configs, tasks, self._states, strict=True)
+        ]
+        members, networks = [method for method, _ in parts], [each[0] for _, each in parts]
+        _require_room(configs[0], tasks, networks[0], device)  # type: ignore[arg-type]
+        torch.manual_seed(configs[0].engine.seed)
+        network = StackedNetwork(networks).to(device)  # type: ignore[arg-type]
+        amp, _ = choose_amp(configs[0].engine.amp, device)
+        dtype = image_dtype(members[0], amp)
+        loaders = stacked_loaders(configs, tasks, device, dtype)
+        plan: StackedPlan = loaders.train.plan  # type: ignore[attr-defined]
+        batches = {own.num_batches for own in plan.plans}
+        if len(batches) > 1 and Optimizer.parse(configs[0].optim.optimizer).name != "sgd":
+            raise ConfigError(
+                f"these runs cannot be stacked: their epochs have {min(batches)} to {max(batches)} batches, and "
+                f"{configs[0].optim.optimizer} counts the steps of all alike; take --drop-last or --optimizer sgd"
+            )
+        lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=tasks[0].num_classes)
+        method = StackedMethod(configs[0].method, lead.to(device), members, network, plan).to(device)
+        statistics = StackedStatistics(method, device)
+        labels = torch.from_numpy(np.concatenate([task.given for task in tasks])).to(device)
+        records = [
+            Record(config, task, own, statistics.part(number), labels[slice(*method.starts[number : number + 2])])
+            for number, (config, task, own) in enumerate(zip(configs, tasks, members, strict=True))
+        ]
+        super().__init__(
+            records,
+            method,
+            nn.ModuleList([network]),
+            loaders,
+            labels,
+            statistics,
+            device,
+            console,
+            plan.batch_size,
+            shape := (plan.batch_size // len(configs), len(configs), tasks[0].channels, *tasks[0].image_size),
+            amp,
+            place_of(self._states[0]),
+            last,
+        )
+        method.optimizer = self.optimizer
+        self.network, self.stacked = network, method
+        if device.type == "cuda":
+            network.use(fastest_form(network, torch.zeros(shape, dtype=dtype, device=device), amp))
+
+    def begin(self) -> None:
+        """Make the runs' folders, or take those that they have, and take up their checkpoints."""
+        environment = describe_environment()
+        for record in self.members:
+            held = own_folder(record.config) is not None
+            record.begin(open_folder(record.config, record.task) if held else None, environment)
+        if any(self._states):
+            self.load([state for state in self._states if state is not None])
+        self._states = []
+
+    def settle(self) -> None:
+        """Give each run's method the attention weights of its samples, which the joined step has not told it."""
+        for record in self.records:
+            record.method.settle(record.statistics.attention)
+
+    def end_epoch(self, epoch: int) -> None:
+        self._found = None
+        super().end_epoch(epoch)
+        self._found = None
+
+    def describe(self) -> list[str]:
+        config, task = self.config, self.members[0].task
+        size = "x".join(str(side) for side in task.image_size)
+        width = max(len(str(record.folder.path)) for record in self.members)
+        return [
+            f"{self.count} runs at once of {config.method.method} on {config.data.dataset}: images {size}, "
+            f"{len(task.test)} test images, {task.num_classes} classes",
+            f"networks: {self.count} x {config.model.model}, "
+            f"{sum(p.numel() for p in self.network.parameters()) // self.count:,} parameters each; "
+            f"convolutions: {self.network.form}; device: {self.device}; {self.step.gear.reason}; "
+            f"{self.step.amp_reason}",
+            f"loader: {self.loaders.train.reason}; {self.loaders.train.num_batches} batches of "
+            f"{config.data.batch_size} for each run an epoch",
+            *(
+                f"run folder: {record.folder.path!s:<{width}}  seed {record.config.engine.seed}, "
+                f"{len(record.given)} training samples, {record.task.noisy.describe()}"
+                for record in self.members
+            ),
+        ]
+
+    def how_to_go_on(self) -> str:
+        return "start the same runs again to go on"
+
+    def fail(self, record: Record, error: TrainingError) -> None:
+        """Go on without the run, whose weights are set to 0 so that nothing of it can spread."""
+        self.records.remove(record)
+        self.failures.append(f"{record.folder.path}: {error}")
+        self._say(f"failed: {self.failures[-1]}")
+        number = self.members.index(record)
+        moments = [each for state in self.optimizer.state.values() for each in state.values()]
+        with torch.no_grad():
+            for tensor in (*self.network.parameters(), *self.network.buffers(), *moments):
+                if isinstance(tensor, Tensor) and tensor.dim():
+                    self.network.part(tensor, number).zero_()
+        if not self.records:
+            raise TrainingError(self.failures[0])
+
+    def weights_of(self, record: Record) -> MutableMapping[str, Any]:
+        return self.network.state_of(self.members.index(record))
+
+    def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
+        self.network.load_state(self.members.index(record), weights)
+
+    def part_of(self, record: Record, tensor: Tensor) -> Tensor:
+        return self.network.part(tensor, self.members.index(record))
+
+    def answers(self, loader: Loader) -> Iterator[tuple[Outputs, Tensor]]:
+        self.networks.eval()
+        self.method.eval()
+        starts = torch.arange(self.count, device=self.device) * loader.num_samples
+        for number, (images, index) in enumerate(loader.epoch(0)):
+            if isinstance(loader, StackedLoader):
+                self.stacked.sizes = loader.plan.sizes[number]
+                outputs = self.step.evaluate(images, 0)  # batches of every size eagerly: only the test set is captured
+            else:
+                outputs = self.step.evaluate(images[:, None], loader.batch_size)
+                index = (index[:, None] + starts).flatten()
+            if outputs.logits.dim() == 3:
+                outputs = Outputs(*(None if part is None else part.flatten(0, 1) for part in outputs))  # type: ignore[arg-type]
+            yield outputs, index
+
+    def networks_of(self, record: Record) -> list[Network]:
+        """None: the methods that are stacked ask for `outputs_of` alone."""
+        return []
+
+    @torch.no_grad()
+    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
+        """Of one pass for all runs, which is kept until the epoch has ended."""
+        assert not batch_statistics
+        if self._found is None:
+            batches = (([outputs], rows) for outputs, rows in self.answers(self.loaders.train_in_order))
+            (whole,) = keep_outputs(batches, self.stacked.starts[-1])
+            sizes = [len(each.given) for each in self.members]
+            tables = [[None] * self.count if table is None else table.split(sizes) for table in whole]
+            self._found = [Outputs(*parts) for parts in zip(*tables, strict=True)]
+        return [self._found[self.members.index(record)]]
+
+    def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
+        """Means over the runs, and the images per second of all together."""
+        mean = {
+            name: float(np.mean([each[name] for each in figures])) if isinstance(value, float) else value
+            for name, value in figures[0].items()
+        }
+        return mean | {"images_per_second": mean["images_per_second"] * self.count}
+
+    def finish(self, summaries: list[dict[str, Any]]) -> None:
+        table = Table(title=f"{len(summaries)} runs: test accuracy")
+        for name in ("run folder", "noise", "seed", "last epoch", "mean of the last ten"):
+            table.add_column(name)
+        for record, summary in zip(self.records, summaries, strict=True):
+            found = summary["test_accuracy"]
+            table.add_row(
+                summary["run_dir"],
+                summary["noise"]["spec"],
+                str(record.config.engine.seed),
+                percent(found["last"]),
+                percent(found["mean_last_10"]),
+            )
+        self.console.print(table)
+
+
+def _shared(task: Task, dataset: ImageDataset) -> Task:
+    """A task with the data set's own tables in place of copies of its parts: `positions` says which its samples are."""
+    return replace(task, train=dataset.train, validation=None if task.validation is None else dataset.train)
+
+
+def _require_room(config: RunConfig, tasks: Sequence[Task], network: Network, device: torch.device) -> None:
+    """Refuse a stack that does not fit into memory, counted from one network's step; ConfigError or DataError."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    training = network.training
+    images = torch.zeros((config.data.batch_size, tasks[0].channels, *tasks[0].image_size), device=device)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network.eval()(images)  # so that batch norm's statistics stay as they are
+    network.train(training)
+    weights = 4 * sum(parameter.numel() for parameter in network.parameters())  # with gradient and two moments
+    samples = sum(len(task.given) for task in tasks)
+    size = len(tasks) * (4 * weights + sum(kept.values())) + samples * (4 * tasks[0].num_classes + 64)
+    what = f"a stack of {len(tasks)} runs, of which fewer would fit"
+    free = free_memory(device)
+    if device.type == "cpu":
+        require_memory(what, size)
+    elif free is not None and size > free:
+        raise ConfigError(
+            f"{what}: this takes {size / 1e9:.1f} GB of memory on {device}, where {free / 1e9:.1f} are free"
+        )

@@ -32,6 +32,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastnoise.ops.unit import with_unit_gradient
+
 from . import record
 from .loss_sides import LOSSES, Inputs, Side, sides_of, table_rows
 from .report import Figure
@@ -44,6 +46,7 @@ SIZES = ((64, 10), (128, 100), (256, 1000), (1024, 14), (4096, 1000), (8192, 218
 CPU_SIZES = (*SIZES[:-1], (512, 21841))
 QUICK_SIZES = SIZES[:2]
 MODES = ("forward", "backward", "both")
+"""The mode "step" besides is "both" as the engine's step has it (`step_gradients`)."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 COLD_BYTES = 150_000_000
@@ -93,20 +96,28 @@ def make_inputs(
     return [batch_of() for _ in range(count)]
 
 
-def gradients(loss: Tensor, inputs: Inputs, with_attention: bool) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, (inputs[0], inputs[3]) if with_attention else inputs[0])
+def gradients(loss: Tensor, inputs: Inputs, with_attention: bool, upstream: Tensor | None = None) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, (inputs[0], inputs[3]) if with_attention else inputs[0], upstream)
+
+
+def step_gradients(loss: Tensor, inputs: Inputs, with_attention: bool, one: Tensor) -> tuple[Tensor, ...]:
+    """As the engine's step takes them, which brings along the gradient of the loss."""
+    return gradients(with_unit_gradient(loss), inputs, with_attention, one)
 
 
 def cpu_samples(side: Side, mode: str, inputs: list[Inputs], with_attention: bool) -> Iterator[float]:
     """Microseconds of one call after another, without end."""
+    one = torch.ones(())
     for batch in itertools.cycle(inputs):
         start = time.perf_counter()
         loss = side(*batch)
         middle = time.perf_counter()
-        if mode != "forward":
+        if mode == "step":
+            step_gradients(loss, batch, with_attention, one)
+        elif mode != "forward":
             gradients(loss, batch, with_attention)
         end = time.perf_counter()
-        yield 1e6 * {"forward": middle - start, "backward": end - middle, "both": end - start}[mode]
+        yield 1e6 * {"forward": middle - start, "backward": end - middle}.get(mode, end - start)
 
 
 def series(side: Side, mode: str, inputs: list[Inputs], with_attention: bool) -> tuple[Callable, Callable]:
@@ -121,8 +132,13 @@ def series(side: Side, mode: str, inputs: list[Inputs], with_attention: bool) ->
     def both(_: None) -> list[tuple[Tensor, ...]]:
         return [gradients(side(*batch), batch, with_attention) for batch in inputs]
 
+    def step(one: Tensor) -> list[tuple[Tensor, ...]]:
+        return [step_gradients(side(*batch), batch, with_attention, one) for batch in inputs]
+
     if mode == "both":
         return lambda: None, both
+    if mode == "step":
+        return lambda: torch.ones((), device=inputs[0][0].device), step
     return (lambda: None, lambda _: forward()) if mode == "forward" else (forward, backward)
 
 

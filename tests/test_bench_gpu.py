@@ -457,7 +457,7 @@ def test_times_and_unfinished_runs(tmp_path: Path) -> None:
     found = records.Found()
     records.read(tmp_path, found)
     text = page.page(found)
-    assert "| ELR (128, 100), replayed, times its authors' | 20 | ≥ 15 | met |" in text
+    assert "| ELR (128, 100), replayed by any caller, times its authors' | 20 | ≥ 15 | met |" in text
     assert "ResNet-34, minutes | 2 | ≤ 3.5 | not finished: 80 of 150 epochs |" in text
 
 

@@ -220,20 +220,20 @@ def replayed_losses(bench: Bench) -> None:
         sides(loss, batch, num_classes, names, ("both",))
 
     if not bench.on_gpu:
-        sides("elr", 8, 3, ("fused", "authors"), ("both",))
+        sides("elr", 8, 3, ("fused", "authors"), ("step", "both"))
         geometries("elr", 8, 3)
         return
     for size in LOSS_SIZES:
-        sides("elr", *size, ("fused",), ("both", "forward"))
+        sides("elr", *size, ("fused",), ("step", "both", "forward"))
         geometries("elr", *size)
     for loss in ("swce", "nal", "ce"):
-        sides(loss, 4096, 1000, ("fused",), ("both",))
+        sides(loss, 4096, 1000, ("fused",), ("step", "both"))
     geometries("swce", 4096, 1000)
-    sides("elr", 128, 100, ("authors",), ("both",))
+    sides("elr", 128, 100, ("authors",), ("step", "both"))
     sides("elr", 128, 100, ("fused", "authors_list"), ("both",), graph=False)
     geometries("nal", 4096, 1000)
-    sides("elr", 4096, 1000, ("authors",), ("both",))
-    sides("elr", 128, 100, ("authors_compiled",), ("both",))
+    sides("elr", 4096, 1000, ("authors",), ("step", "both"))
+    sides("elr", 128, 100, ("authors_compiled",), ("step", "both"))
     for loss, size in itertools.product(("nal", "swce", "ce"), ((64, 10), (128, 100), (8192, 21841))):
         sides(loss, *size, ("fused",), ("both", "forward"))
 

@@ -15,6 +15,7 @@ from _interpret import stretches
 from fastnoise.kernels import row, rules, select
 from fastnoise.kernels.rounding import round_stochastically, row_key
 
+import fastnoise.losses  # noqa: F401  which registers the ops
 from fastnoise.ops import tables
 from fastnoise.ops.registry import OPS
 from fastnoise.selection import StageTables

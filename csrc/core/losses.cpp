@@ -75,7 +75,7 @@ bool run_loss(const LossJob& given, unsigned threads) {
         return false;
     }
     LossPlan plan{job.targets, job.index, nullptr};
-    if (job.given) plan = {job.given, job.rule == LossRule::forward ? job.labels : nullptr, nullptr};
+    if (job.given) plan = {job.given, job.labels, nullptr};
     std::vector<unsigned char> superseded;
     std::unique_ptr<float[]> before;
     if (job.targets && job.update && find_superseded(job, superseded)) {

@@ -37,7 +37,7 @@ struct LossJob {
     const float* share;               // [rows], of the first label in a pair
     float* targets;                   // [samples, classes]
     std::size_t samples;
-    const float* given;  // in place of targets, only read: soft_ce [rows, classes], forward [classes, classes] by label
+    const float* given;  // in place of targets, only read: [rows, classes], or with labels [classes, classes] by label
     bool update;         // of the targets; rows with a logit of NaN or +inf, or such an attention, keep theirs anyhow
     float momentum, strength;
     const double* options;  // the rule's OPTIONS

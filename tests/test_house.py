@@ -44,7 +44,6 @@ ALLOWED = {("commands.bench", "benchmarks")}
 KNOWN_LONG = {
     "fastnoise/config.py",
     "fastnoise/losses/modules.py",
-    "fastnoise/report/runs.py",
     "benchmarks/losses.py",
     "kernels/rules.py",
 }

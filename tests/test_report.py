@@ -26,7 +26,7 @@ from fastnoise.noise import NoisyLabels, corrupt
 from fastnoise.report import runs, write_report
 from fastnoise.report.charts import Chart, percent_ticks
 from fastnoise.report.html import element, markdown, plain, table
-from fastnoise.report.records import is_numeric, ranking, read_run, read_sweep
+from fastnoise.report.stored import is_numeric, ranking, read_run, read_sweep
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$\\frac{\x00\u202e"

@@ -15,7 +15,7 @@ from ..noise.plot import check_plot
 from . import runs, sweeps
 from .charts import Chart, Missing
 from .html import Html, attribute, element, join, plain, table
-from .records import read_json, read_run, read_sweep
+from .stored import read_json, read_run, read_sweep
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PICTURE = 1 << 24  # bytes

@@ -55,14 +55,14 @@ class Trial:
         self.warnings: list[str] = []
 
     def run(self, epoch: int, epochs: int) -> Run:
-        return Run(epoch, epochs, 0, [self.network], self.given, self.labels, self.evaluate, self.warnings.append)
+        return Run(epoch, epochs, 0, [self.network], self.given, self.labels, scan_over(self.evaluate), self.warnings.append)
 
     @torch.no_grad()
     def evaluate(self) -> list[Outputs]:
         self.network.eval()
         outputs = self.network(self.images)
         self.network.train()
-        return [outputs if outputs.attention is None else Outputs(outputs.logits, outputs.attention.sigmoid())]
+        return [outputs if outputs.attention is None else outputs._replace(attention=outputs.attention.sigmoid())]
 
     def batches(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
         order = torch.randperm(N, generator=torch.Generator().manual_seed(epoch))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from _scan_cases import scan_over
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 

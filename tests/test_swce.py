@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _scan_cases import scan_over
 from torch import Tensor
 
 from fastnoise.cli import main

@@ -1,6 +1,6 @@
 """A run by itself, from a configuration to a run folder."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 from ..config import RunConfig
 from ..data import Loader
 from ..errors import TrainingError
+from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from .checkpoint import place_of
 from .display import make_console, result_table
 from .environment import describe_environment
-from .evaluate import keep_outputs
 from .metrics import EpochStatistics
 from .prepare import Task, create_parts, image_dtype, load_task, make_loaders
 from .record import Record, open_folder
@@ -146,12 +146,16 @@ class Single(Training):
             yield self.step.evaluate(images, loader.batch_size), index
 
     @torch.no_grad()
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
         self.networks.train(batch_statistics)
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
-        batches = ((self.step.evaluate_each(images), index) for images, index in self.loaders.train_in_order.epoch(0))
-        found = keep_outputs(batches, len(record.given))
+        batches = self.loaders.train_in_order.epoch(0)
+        found = keep(
+            ((index, of(self.step.evaluate_each(images), index)) for images, index in batches), len(record.given)
+        )
         if batch_statistics:
             for buffer, before in zip(self.networks.buffers(), running, strict=True):
                 buffer.copy_(before)

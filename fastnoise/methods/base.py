@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import DataConfig, MethodConfig, OptimConfig
 from ..models import Network, Outputs
+from .scan import Scan
 
 
 class Forward(NamedTuple):
@@ -80,10 +81,9 @@ class Run:
     """[N] int64, the labels as they came."""
     labels: Tensor
     """[N] int64, the label table that the steps read; pseudo-labels are written here."""
-    evaluate: Callable[..., list[Outputs]]
-    """One pass over the training set in order, in evaluation mode and without augmentation: for each network its
-    outputs for all N samples, float32. With evaluate(batch_statistics=True) batch norm takes each batch's statistics,
-    as in training, and leaves its running ones alone."""
+    scan: Scan
+    """One pass over the training set in order, in evaluation mode and without augmentation: scan(f) keeps what f makes
+    of each batch's outputs, a row for each sample (`Scan`)."""
     warn: Callable[[str], None]
     """Tells the user something, once a line."""
 
@@ -135,7 +135,8 @@ class Method(nn.Module):
     stackable: ClassVar[bool] = False
     """Whether several runs of the method can be trained as one (`fastnoise.engine.stacked`). It trains one network by
     `loss`, its `criterion` has reduction "none" too, a sample's loss is that of its own outputs and rows, and hooks
-    between epochs ask for `Run.evaluate` alone. Each class says so for itself: what a subclass overrides may differ."""
+    between epochs ask for `Run.scan` alone, without features. Each class says so for itself: what a subclass overrides
+    may differ."""
 
     criterion: nn.Module
     """The loss with its per-sample state."""

@@ -1,6 +1,6 @@
 """Several runs in training as one."""
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from ...config import FREE_ON_RESUME, Optimizer, RunConfig
 from ...data import ImageDataset, Loader
 from ...errors import CheckpointError, ConfigError, TrainingError
 from ...methods import create_method
+from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
 from ..checkpoint import place_of
 from ..display import percent
 from ..environment import describe_environment
-from ..evaluate import keep_outputs
 from ..folder import RunFolder
 from ..prepare import Task, create_parts, image_dtype, load_task
 from ..record import Record, open_folder
@@ -200,20 +200,26 @@ class Stack(Training):
             yield outputs, index
 
     def networks_of(self, record: Record) -> list[Network]:
-        """None: the methods that are stacked ask for `outputs_of` alone."""
+        """None: the methods that are stacked ask for `scan` alone."""
         return []
 
     @torch.no_grad()
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
-        """Of one pass for all runs, which is kept until the epoch has ended."""
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
+        """Of one pass for all runs, whose logits and attention are kept until the epoch has ended: what a run's method
+        asks for is not known before the one before it was answered. `_require_room` counts them."""
         assert not batch_statistics
         if self._found is None:
-            batches = (([outputs], rows) for outputs, rows in self.answers(self.loaders.train_in_order))
-            (whole,) = keep_outputs(batches, self.stacked.starts[-1])
+            passed = self.answers(self.loaders.train_in_order)
+            given = ((rows, tuple(part for part in outputs if part is not None)) for outputs, rows in passed)
+            whole = keep(given, self.stacked.starts[-1])  # logits, and attention where the networks have the branch
             sizes = [len(each.given) for each in self.members]
-            tables = [[None] * self.count if table is None else table.split(sizes) for table in whole]
-            self._found = [Outputs(*parts) for parts in zip(*tables, strict=True)]
-        return [self._found[self.members.index(record)]]
+            self._found = [Outputs(*parts) for parts in zip(*(table.split(sizes) for table in whole), strict=True)]
+        own, count = self._found[self.members.index(record)], len(record.given)
+        batches = torch.arange(count, device=self.device).split(self.config.data.batch_size)
+        cut = ((index, Outputs(*(None if part is None else part[index] for part in own))) for index in batches)  # type: ignore[arg-type]
+        return keep(((index, of([outputs], index)) for index, outputs in cut), count)
 
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
         """Means over the runs, and the images per second of all together."""

@@ -31,11 +31,8 @@ method may change: networks, views, phases, epoch hooks, averaged weights, relab
 """
 
 import dataclasses
-import hashlib
-import importlib.util
-import sys
-from pathlib import Path
 
+from .. import own
 from ..config import MethodConfig
 from ..errors import ConfigError, nearest
 from .base import Estimates, Forward, Method, Phase, Run, Selection, Setting, random_numbers
@@ -97,44 +94,12 @@ def find_method(name: str) -> type[Method]:
 
     ConfigError with the nearest and all valid names where there is none, or with what is wrong with the file.
     """
-    if ".py:" in name:
-        return _load(name)
+    if own.is_own(name):
+        method: type[Method] = own.load(name, "method")
+        return method
     if name not in METHODS:
         raise ConfigError(f"unknown method {name!r}; {nearest(name, [*METHODS, 'FILE.py:CLASS'])}")
     return METHODS[name]
-
-
-def _load(name: str) -> type[Method]:
-    file, _, wanted = name.rpartition(":")
-    path = Path(file).expanduser().absolute()
-    if not path.is_file():
-        raise ConfigError(f"--method {name}: no such file as {path}")
-    # Named by its path, so that it is run once, and that files of one name in two folders stay apart.
-    module_name = f"fastnoise_method_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's file raises
-            del sys.modules[module_name]
-            what = str(error).splitlines()[0] if str(error) else "no message"
-            raise ConfigError(f"--method {name}: {path} fails with {type(error).__name__}: {what}") from error
-    found = getattr(sys.modules[module_name], wanted, None)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        classes = [key for key, value in vars(sys.modules[module_name]).items() if _is_method(value)]
-        raise ConfigError(
-            f"--method {name}: {path} has no class {wanted!r} derived from fastnoise.methods.Method; "
-            f"it has: {', '.join(classes) or 'none'}"
-        )
-    return found
-
-
-def _is_method(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Method) and value is not Method
 
 
 def check_options(options: MethodConfig) -> type[Method]:

@@ -141,6 +141,7 @@ def create_parts(
             image_size=task.image_size,
             width=config.model.width,
             attention=method.attention,
+            features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
         )
         for _ in range(method.networks)

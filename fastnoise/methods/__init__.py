@@ -43,15 +43,12 @@ they are first asked for; names and options alone (`fastnoise.methods.options`) 
 """
 
 import dataclasses
-import hashlib
-import importlib.util
 import pkgutil
-import sys
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import own
 from ..config import COMMON
 from ..errors import ConfigError, nearest
 from ..options import Above, AtLeast, Between, MethodOptions, values_of
@@ -90,8 +87,8 @@ def find_method(name: str) -> "type[Method]":
 
     ConfigError with the nearest and all valid names where there is none, or with what is wrong with the file.
     """
-    if ".py:" in name:
-        method = _load(name)
+    if own.is_own(name):
+        method: type[Method] = own.load(name, "method")
         _check_own(name, method.Options)
         return method
     methods = _methods()
@@ -121,43 +118,6 @@ def _check_own(name: str, options: type[MethodOptions]) -> None:
     for option, taken in values.items():
         if type(None) in taken.kinds:
             raise ConfigError(f"{what} {option} may not be None; take Literal[\"auto\"] for what is not set")
-
-
-def _load(name: str) -> "type[Method]":
-    from .base import Method
-
-    file, _, wanted = name.rpartition(":")
-    path = Path(file).expanduser().absolute()
-    if not path.is_file():
-        raise ConfigError(f"--method {name}: no such file as {path}")
-    # Named by its path, so that it is run once, and that files of one name in two folders stay apart.
-    module_name = f"fastnoise_method_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's file raises
-            del sys.modules[module_name]
-            what = str(error).splitlines()[0] if str(error) else "no message"
-            raise ConfigError(f"--method {name}: {path} fails with {type(error).__name__}: {what}") from error
-    found = getattr(sys.modules[module_name], wanted, None)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        classes = [key for key, value in vars(sys.modules[module_name]).items() if _is_method(value)]
-        raise ConfigError(
-            f"--method {name}: {path} has no class {wanted!r} derived from fastnoise.methods.Method; "
-            f"it has: {', '.join(classes) or 'none'}"
-        )
-    return found
-
-
-def _is_method(value: object) -> bool:
-    from .base import Method
-
-    return isinstance(value, type) and issubclass(value, Method) and value is not Method
 
 
 def check_options(options: MethodOptions) -> "type[Method]":

@@ -119,6 +119,8 @@ class Method(nn.Module):
     every run has."""
     attention: bool = False
     """Whether the networks get NAL's attention branch; may depend on the options."""
+    features: bool = False
+    """Whether the method works on features, which a network of the user's that gives logits alone has not."""
     networks: int = 1
     """How many networks are trained side by side, from different initial weights; may depend on the options."""
     views: int = 1

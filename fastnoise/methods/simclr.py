@@ -26,6 +26,7 @@ class SimCLR(Method):
 
     name = "simclr"
     Options = SimCLROptions
+    features = True
     views = 2
     full_precision_images = True  # resampled, recoloured and blurred on the device before the network sees them
     criterion: NTXentLoss

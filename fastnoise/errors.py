@@ -26,9 +26,19 @@ class TrainingError(FastnoiseError):
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """Say which valid name is closest to `name` and list them all: the tail of an "unknown ..." message."""
+    """Say which valid name is closest to `name` and list them all: the tail of an "unknown ..." message.
+
+    Initials stand for their words: --lr is near --learning-rate.
+    """
     from difflib import get_close_matches
 
-    match = get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {match[0]!r}? " if match else ""
+    bare = {_bare(word): word for word in valid}
+    initials = [plain for plain in bare if "_" in plain and "".join(part[:1] for part in plain.split("_")) == _bare(name)]
+    match = initials or get_close_matches(_bare(name), list(bare), n=1, cutoff=0.5)
+    hint = f"did you mean {bare[match[0]]!r}? " if match else ""
     return f"{hint}valid: {', '.join(sorted(valid))}"
+
+
+def _bare(name: str) -> str:
+    """A flag as the field that it sets, so that the dashes do not count as likeness."""
+    return name.removeprefix("--").replace("-", "_")

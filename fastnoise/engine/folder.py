@@ -93,12 +93,12 @@ class RunFolder:
         """The configuration as it was written; CheckpointError if the file is damaged."""
         try:
             stored = tomllib.loads(self.config.read_text())
-            for name in stored:
-                check_field(name)
-            # What isn't set isn't written; a field that is never unset came later than the run.
-            defaults = RunConfig().flat()
-            base = recipe(stored["method"], stored["dataset"], stored["noise"])
-            return base.replace({name: stored.get(name, defaults[name]) for name in base.flat()})
+            if own.is_own(str(stored.get("method"))):
+                find_method(stored["method"])  # what is wrong with the user's file is no damage of the folder's
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
+        try:
+            return fields.stored(stored)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 

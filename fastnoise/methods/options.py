@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError
 from ..options import Above, AtLeast, Between, MethodOptions
 
 # -- methods that change the loss alone ----------------------------------------------------------------------------
@@ -327,18 +327,3 @@ OPTIONS: dict[str, type[MethodOptions]] = {
     if isinstance(kind, type) and issubclass(kind, MethodOptions)
 }
 """The options of fastnoise's methods by the method's name. A method that is not among them has none."""
-
-
-def refuse_option(name: str, method: str, valid: list[str]) -> ConfigError:
-    """The error for a field that a run with `method` does not have: whose option it is, or the nearest of `valid`.
-
-    Args:
-        name: as it is to be shown: `--strength`, or `strength` in a file.
-        method: of the run.
-        valid: the names that it has, in the same form.
-    """
-    plain = name.removeprefix("--").replace("-", "_")
-    users = sorted(user for user, kind in OPTIONS.items() if plain in kind.names())
-    if users:
-        return ConfigError(f"{name} has no meaning for method {method}; used by {', '.join(users)}")
-    return ConfigError(f"unknown {'option' if name.startswith('--') else 'key'} {name}; {nearest(name, valid)}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from . import __version__
+from . import __version__, own
 from .config import FIELD_GROUPS, FREE_ON_RESUME, RunConfig, located
 from .errors import ConfigError, FastnoiseError, TrainingError, nearest
 from .recipes import recipe
@@ -76,6 +76,16 @@ class _Choice:
     resume: str | None = None
 
 
+@dataclass(frozen=True)
+class _OwnNames:
+    """The words of a resumed run that may name code."""
+
+    method: str | None = None
+    model: str | None = None
+    dataset: str | None = None
+    noise: str | None = None
+
+
 def _parse(command: Any, arguments: Sequence[str], prog: str, **options: Any) -> Any:
     """tyro.cli with every complaint turned into one ConfigError line."""
     complaints = io.StringIO()
@@ -134,14 +144,16 @@ def _read_toml(path: str) -> list[str]:
 
 def _resumed(command: TrainCommand, stored: RunConfig, resume: str) -> RunConfig:
     """The stored configuration with the changes that a resumed run may make; ConfigError names any other."""
-    before, now = stored.flat(), command.run.flat()
+    before = stored.flat()
+    now = command.run.flat()
+    now |= {kind: own.located(now[kind]) for kind in own.KINDS}
     for name, value in now.items():
         if value != before[name] and name not in FREE_ON_RESUME:
             raise ConfigError(
                 f"--resume {resume}: {name} is {before[name]} in the run and {value} here; "
                 f"drop --{name.replace('_', '-')}, or start a new run"
             )
-    return command.run.replace({"run_dir": resume})
+    return command.run.replace({"run_dir": resume, **{kind: before[kind] for kind in own.KINDS}})
 
 
 def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
@@ -158,6 +170,8 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         from .engine import RunFolder
 
         default = RunFolder.open(Path(choice.resume)).read_config()
+        named, _ = _parse(_OwnNames, words, prog)
+        own.require_named(default.flat(), vars(named), choice.resume)
     else:
         noise = "none" if choice.labels is not None and choice.noise is None else choice.noise
         default = recipe(choice.method, choice.dataset, noise, choice.variant, choice.model)

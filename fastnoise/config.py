@@ -12,7 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from .errors import ConfigError, DataError, nearest
+from tyro.conf import arg
+
+from . import own
+from .data import names as data_names
+from .errors import ConfigError, DataError, alternatives, nearest
+from .models import names as model_names
+from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions
 
 
@@ -113,8 +119,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class DataConfig(Checked):
-    dataset: str = "digits"
-    """Data set: digits, mnist, cifar10, cifar100, cifar10n, cifar100n, or folder:PATH with class folders."""
+    dataset: Annotated[str, arg(help=f"Data set: {alternatives(data_names.FORMS)}.")] = "digits"
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout; a folder you name must exist."""
     download: bool = True
@@ -149,10 +154,13 @@ class DataConfig(Checked):
 
 @dataclass(frozen=True)
 class NoiseConfig(Checked):
-    noise: str = "symmetric:0.4"
-    """Label noise: none, symmetric:R, asymmetric:R, pair:R, matrix:T.npy, idn:R, heterogeneous:R,clean=3 or
-    human:NAME (cifar10n, cifar100n), with options as in symmetric:R,true_class=included,quota=class or
-    asymmetric:R,map=superclass."""
+    noise: Annotated[
+        str,
+        arg(
+            help=f"Label noise: {alternatives(noise_names.FORMS)}, with options as in "
+            "symmetric:R,true_class=included,quota=class or asymmetric:R,map=superclass."
+        ),
+    ] = "symmetric:0.4"
     noise_seed: Annotated[int, Between(0, 2**63, "[)")] = 0
     """Seed of the label noise, apart from the training seed."""
     labels: str | None = None
@@ -169,8 +177,7 @@ class NoiseConfig(Checked):
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
-    model: str = "small_cnn"
-    """Network: small_cnn, lenet5, cnn9, resnet18, resnet34, preact_resnet18, preact_resnet34 or resnet50."""
+    model: Annotated[str, arg(help=f"Network: {alternatives(model_names.FORMS)}.")] = "small_cnn"
     width: float = 1.0
     """Factor on the channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
@@ -363,20 +370,22 @@ def located(config: RunConfig) -> RunConfig:
     """
     root = Path(config.data.data_root)
     named = config.data.data_root != DataConfig.data_root
-    needed = config.data.dataset != "digits" and not config.data.dataset.startswith("folder:")
+    needed = config.data.dataset in data_names.DATASETS and config.data.dataset not in data_names.ROOTLESS
     if named and needed and not root.is_dir():
         raise DataError(f"--data-root {root}: no such folder; create it, or drop the option to use ./data")
     paths = {"data_root": str(root.absolute())}
     if config.data.dataset.startswith("folder:"):
         folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
         paths["dataset"] = f"folder:{folder.absolute()}"
-    if "matrix" in config.noise.noise or "posteriors" in config.noise.noise:
+    if any(word in config.noise.noise for word in ("matrix", "posteriors", ".py:")):
         from .noise.spec import with_absolute_paths
 
         paths["noise"] = with_absolute_paths(config.noise.noise)
-    if ".py:" in config.method.method:
-        file, _, name = config.method.method.rpartition(":")
-        paths["method"] = f"{Path(file).expanduser().absolute()}:{name}"
+    for kind, name in (("method", config.method.method), ("model", config.model.model)):
+        if own.is_own(name):
+            paths[kind] = own.located(name)
+    if own.is_own(config.data.dataset):
+        paths["dataset"] = own.located(config.data.dataset)
     if config.model.encoder is not None:
         paths["encoder"] = str(Path(config.model.encoder).expanduser().absolute())
     if config.noise.labels is not None:

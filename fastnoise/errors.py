@@ -1,5 +1,7 @@
 """The errors that a user can mend. The command line prints each as one line and exits with code 2."""
 
+from collections.abc import Sequence
+
 
 class FastnoiseError(Exception):
     """Something the user gave is wrong. The message says what, where, and what to do, in one line: line breaks, which
@@ -23,6 +25,12 @@ class CheckpointError(FastnoiseError):
 
 class TrainingError(FastnoiseError):
     """Training that cannot go on, such as a loss that is not a number."""
+
+
+def alternatives(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def nearest(name: str, valid: list[str]) -> str:

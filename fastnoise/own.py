@@ -164,8 +164,8 @@ def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: s
     ]
     if missing:
         raise ConfigError(
-            f"--resume {folder}: the run uses code in a file, which is run only where you name it; if you trust it, "
-            f"add {' '.join(missing)}"
+            f"--resume {folder}: the run uses code of your own, which is run only where you name it; if you trust the "
+            f"file, add {' '.join(missing)}"
         )
 
 

@@ -1,6 +1,5 @@
 """Data sets by name."""
 
-import inspect
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from .. import own
 from ..errors import ConfigError, DataError
 from .folder import load_folder
-from .names import DATASETS, FOLDER, check_dataset
+from .names import DATASETS, FOLDER, ROOTLESS, check_dataset
 from .table import ImageDataset
 
 
@@ -37,13 +36,9 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     if own.is_own(name):
         return _own(name, path, download)
     module, _, attribute = DATASETS[name].partition(":")
-    function = getattr(import_module(module), attribute)
-    if "root" not in inspect.signature(function).parameters:
-        dataset: ImageDataset = function(name)
-    elif path is None:
+    if path is None and name not in ROOTLESS:
         raise ConfigError(f"{name} needs a data root: the folder that holds its files or is to hold them")
-    else:
-        dataset = function(name, path, download)
+    dataset: ImageDataset = getattr(import_module(module), attribute)(name, path, download)
     return dataset
 
 

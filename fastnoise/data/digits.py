@@ -1,5 +1,7 @@
 """scikit-learn's handwritten digits: a data set that needs no file."""
 
+from pathlib import Path
+
 import numpy as np
 
 from .table import ImageDataset, ImageTable, stratified_split
@@ -8,8 +10,8 @@ TEST_FRACTION = 0.2
 SPLIT_SEED = 0
 
 
-def load_digits(name: str) -> ImageDataset:
-    """1,797 images, 8 x 8 and grey, split 80/20 per class with a fixed seed."""
+def load_digits(name: str, root: Path | None, download: bool) -> ImageDataset:
+    """1,797 images, 8 x 8 and grey, split 80/20 per class with a fixed seed; scikit-learn brings them."""
     from sklearn.datasets import load_digits as bundled
 
     digits = bundled()

@@ -11,8 +11,11 @@ DATASETS: dict[str, str] = {
     "cifar10n": "fastnoise.data.cifar:load_cifar_n",
     "cifar100n": "fastnoise.data.cifar:load_cifar_n",
 }
-"""Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, or `(name) -> ImageDataset` for a
-data set that needs no root."""
+"""Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`; root is None where it lies under
+none."""
+
+ROOTLESS = frozenset({"digits"})
+"""Those that lie under no root."""
 
 FOLDER = "folder:"
 """How the name of a data set of class folders begins."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,8 @@ class ImageDataset:
             labels: the given classes, integers [N] from 0.
             clean_labels: the true classes, integers [N], where they are known. A run then says how many of the given
                 labels are wrong, and what became of them; it never trains on the true ones.
-            names: N different texts, what the samples are called in tables.
+            names: N different texts, what the samples are called in tables; where some are held out for the test, by
+                default their places in `images`.
             class_names: C different texts; by default the classes' numbers, up to the largest label.
             test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class, drawn with a fixed seed, is
                 taken out of the training set for the test.
@@ -149,6 +150,7 @@ class ImageDataset:
             raise DataError("test_images and test_labels go together: give both, or neither")
         if test_images is None:
             truth = given if clean is None else clean
+            train = train if train.names else replace(train, names=tuple(map(str, range(len(pixels)))))
             kept, held_out = stratified_split(truth, TEST_FRACTION, SPLIT_SEED)
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold some out for the test; give test_images")

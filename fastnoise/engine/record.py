@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import own
 from ..config import RunConfig
 from ..methods import Method, Run
 from .folder import RunFolder
@@ -102,8 +103,9 @@ class Record:
             return {}
         task = self.task
         suspected = estimates.suspected.cpu().numpy()
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             "position": task.positions,
+            **({"name": np.array(task.train.names)} if task.train.names else {}),
             "given": task.given,
             "corrected": estimates.labels.cpu().numpy(),
             "confidence": estimates.confidence.float().cpu().numpy(),
@@ -142,7 +144,8 @@ class Record:
         """
         config, task, history = self.config, self.task, self.history
         summary: dict[str, Any] = {
-            "title": f"{config.method.method} on {config.data.dataset}, {task.noisy.spec}, seed {config.engine.seed}",
+            "title": f"{own.short(config.method.method)} on {own.short(config.data.dataset)}, "
+            f"{own.short(task.noisy.spec)}, seed {config.engine.seed}",
             "run_dir": str(self.folder.path),
             "epochs": len(history),
             "network": encoder_shape(config, task),

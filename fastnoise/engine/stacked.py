@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from .. import own
 from ..checks import free_memory, require_memory
 from ..config import FREE_ON_RESUME, MethodConfig, Optimizer, RunConfig
 from ..data import Augmentation, ImageDataset, ImageTable, Loader, make_loader
@@ -71,6 +72,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
     first, *rest = configs
     if first.method.method not in METHODS:
         return f"method {first.method.method} trains in a way of its own; runs of {', '.join(METHODS)} can be stacked"
+    if own.is_own(first.model.model):
+        return f"model {first.model.model} is one of your own, whose layers may mix what belongs to different runs"
     if first.method.method == "nal" and first.method.attention == "confidence":
         return "nal with --attention confidence has no attention branch whose weights are kept by run"
     if first.engine.amp == "fp16":

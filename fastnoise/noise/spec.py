@@ -301,6 +301,14 @@ def _parse_own(head: str, rest: list[str]) -> NoiseSpec:
     return NoiseSpec(OWN, _rate(name, argument) if colon else None, name, settings=tuple(settings))
 
 
+def check_noise(text: str) -> NoiseSpec:
+    """The spec that a text is, once the function that it may name is there. ConfigError as `parse` and `own.load`."""
+    spec = parse(text)
+    if spec.kind == OWN:
+        own.load(str(spec.name), "noise")
+    return spec
+
+
 def with_absolute_paths(text: str) -> str:
     """The canonical text of a spec, its files named from the root, for use in any folder. ConfigError as `parse`."""
     spec = parse(text)

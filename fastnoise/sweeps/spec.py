@@ -33,6 +33,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from .. import own
 from ..checks import shown
 from ..config import FIELD_GROUPS, FREE_ON_RESUME, RunConfig, check_field, located
 from ..errors import ConfigError, FastnoiseError, nearest
@@ -81,6 +82,7 @@ def job_name(config: Config, function: str | None = None) -> str:
     if isinstance(config, RunConfig):
         fields = {key: value for key, value in config.flat().items() if key not in FREE_ON_RESUME and value is not None}
         fields["noise"] = str(parse(fields["noise"]))
+        fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies
     else:
         fields = {key: value for key, value in config.items() if key not in FREE_ON_RESUME}
     if function is not None:

@@ -329,9 +329,7 @@ class RunConfig:
 
     def flat(self) -> dict[str, Any]:
         """All fields by their flat names, in the order of the groups."""
-        return {
-            name: getattr(getattr(self, group) if group else self, name) for name, group in self.groups().items()
-        }
+        return {name: getattr(getattr(self, group) if group else self, name) for name, group in self.groups().items()}
 
     def replace(self, changes: Mapping[str, Any]) -> "RunConfig":
         """A copy with the fields named flatly in `changes`; ConfigError for a name that is no field.

@@ -41,7 +41,9 @@ def nearest(name: str, valid: list[str]) -> str:
     from difflib import get_close_matches
 
     bare = {_bare(word): word for word in valid}
-    initials = [plain for plain in bare if "_" in plain and "".join(part[:1] for part in plain.split("_")) == _bare(name)]
+    initials = [
+        plain for plain in bare if "_" in plain and "".join(part[:1] for part in plain.split("_")) == _bare(name)
+    ]
     match = initials or get_close_matches(_bare(name), list(bare), n=1, cutoff=0.5)
     hint = f"did you mean {bare[match[0]]!r}? " if match else ""
     return f"{hint}valid: {', '.join(sorted(valid))}"

@@ -30,10 +30,11 @@ import torch
 from numpy.typing import NDArray
 
 from .. import own
-from ..config import RunConfig, check_field
+from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
+from ..fields import stored
 from ..files import PARTIAL, write_atomically, write_json, write_text
-from ..recipes import recipe
+from ..methods import find_method
 
 
 class RunFolder:
@@ -92,17 +93,24 @@ class RunFolder:
         fields = {name: value for name, value in config.flat().items() if value is not None}
         write_text(self.config, tomli_w.dumps(fields))
 
-    def read_config(self) -> RunConfig:
-        """The configuration as it was written; CheckpointError if the file is damaged."""
+    def read_fields(self) -> dict[str, Any]:
+        """The configuration's fields as they were written, unchecked; CheckpointError if the file is damaged."""
         try:
-            stored = tomllib.loads(self.config.read_text())
-            if own.is_own(str(stored.get("method"))):
-                find_method(stored["method"])  # what is wrong with the user's file is no damage of the folder's
+            return tomllib.loads(self.config.read_text())
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
+
+    def read_config(self) -> RunConfig:
+        """The configuration as it was written; of a method of the user's own the file is imported for its options.
+
+        CheckpointError if the file is damaged, ConfigError for what is wrong with the method's file.
+        """
+        written = self.read_fields()
+        if own.is_own(str(written.get("method"))):
+            find_method(str(written["method"]))
         try:
-            return fields.stored(stored)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ConfigError) as error:
+            return stored(written)
+        except (KeyError, ConfigError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 
     def add_environment(self, environment: dict[str, Any]) -> None:

@@ -27,14 +27,16 @@ from torch import Tensor, nn
 
 from .. import own
 from ..checks import free_memory, require_memory
-from ..config import FREE_ON_RESUME, MethodConfig, Optimizer, RunConfig
+from ..config import FREE_ON_RESUME, Optimizer, RunConfig
 from ..data import Augmentation, ImageDataset, ImageTable, Loader, make_loader
 from ..data.base import aligned_part, upload
 from ..data.plan import Batch, Plan, PlannedEpoch
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..methods import Forward, Method, create_method
+from ..methods.options import NALOptions
 from ..methods.single import NoiseAttention
 from ..models import Network, Outputs
+from ..options import MethodOptions
 from .display import make_console, percent
 from .environment import describe_environment
 from .folder import CHECKPOINT_FORMAT, RunFolder
@@ -74,7 +76,7 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return f"method {first.method.method} trains in a way of its own; runs of {', '.join(METHODS)} can be stacked"
     if own.is_own(first.model.model):
         return f"model {first.model.model} is one of your own, whose layers may mix what belongs to different runs"
-    if first.method.method == "nal" and first.method.attention == "confidence":
+    if isinstance(first.method, NALOptions) and first.method.attention == "confidence":
         return "nal with --attention confidence has no attention branch whose weights are kept by run"
     if first.engine.amp == "fp16":
         return "fp16 loss scaling skips the steps of all runs where one overflows; take --amp bf16 or off"
@@ -537,7 +539,7 @@ class StackedMethod(Method):
     losses: Tensor
 
     def __init__(self, lead: Method, members: Sequence[Method], network: StackedNetwork, plan: StackedPlan):
-        super().__init__(MethodConfig(), plan.num_samples, 0)
+        super().__init__(MethodOptions(), plan.num_samples, 0)
         self.lead, self.attention = lead, lead.attention
         self._members, self.count, self._network = tuple(members), len(members), (network,)
         self.steps = plan.sizes

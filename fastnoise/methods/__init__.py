@@ -117,7 +117,7 @@ def _check_own(name: str, options: type[MethodOptions]) -> None:
         raise ConfigError(f"--method {name}: the type of an option cannot be read: {error}") from None
     for option, taken in values.items():
         if type(None) in taken.kinds:
-            raise ConfigError(f"{what} {option} may not be None; take Literal[\"auto\"] for what is not set")
+            raise ConfigError(f'{what} {option} may not be None; take Literal["auto"] for what is not set')
 
 
 def check_options(options: MethodOptions) -> "type[Method]":

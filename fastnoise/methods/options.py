@@ -322,8 +322,6 @@ def parse_factors(text: str) -> tuple[float, ...]:
 
 
 OPTIONS: dict[str, type[MethodOptions]] = {
-    kind.method: kind
-    for kind in list(globals().values())
-    if isinstance(kind, type) and issubclass(kind, MethodOptions)
+    kind.method: kind for kind in list(globals().values()) if isinstance(kind, type) and issubclass(kind, MethodOptions)
 }
 """The options of fastnoise's methods by the method's name. A method that is not among them has none."""

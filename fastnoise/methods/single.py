@@ -38,9 +38,7 @@ class EarlyLearningRegularization(TargetMethod):
 
     def __init__(self, options: ELROptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = ELRLoss(
-            num_samples, num_classes, strength=options.strength, momentum=options.momentum
-        )
+        self.criterion = ELRLoss(num_samples, num_classes, strength=options.strength, momentum=options.momentum)
 
 
 NEGLIGIBLE_ATTENTION = 0.01

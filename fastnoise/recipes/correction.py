@@ -82,7 +82,5 @@ def selc_plus(dataset: str, noise: str) -> RunConfig:
     """SELC+ (Lu & He 2022): twice the epochs of SELC, the second half with mixup, Beta(0.9, 0.9) as in the code."""
     config = selc(dataset, noise)
     assert isinstance(config.method, SELCOptions)
-    options = SELCPlusOptions(
-        momentum=config.method.momentum, update_from=config.method.update_from, mixup_alpha=0.9
-    )
+    options = SELCPlusOptions(momentum=config.method.momentum, update_from=config.method.update_from, mixup_alpha=0.9)
     return replace(config, method=options).replace({"epochs": 2 * config.optim.epochs})

@@ -19,7 +19,7 @@ from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.methods import METHODS, Method, Run, Setting, create_method
-from fastnoise.methods.options import OPTIONS
+from fastnoise.methods.options import OPTIONS, ELRPlusOptions
 from fastnoise.methods.dividemix import DivideMix
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
@@ -633,7 +633,7 @@ def test_a_step_of_dividemix_after_its_warm_up_reads_nothing_back() -> None:
 
 def test_published_settings() -> None:
     hundred = recipe("elr_plus", "cifar100", "symmetric:0.4")
-    assert hundred.method == MethodConfig(
+    assert hundred.method == ELRPlusOptions(
         "elr_plus", strength=7.0, momentum=0.9, networks=2, mixup_alpha=1.0, average_momentum=0.997,
         average_ramp=40_000, averaged="parameters", strength_ramp=40_000, target="weighted",
     )  # fmt: skip

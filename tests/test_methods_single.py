@@ -558,15 +558,15 @@ def test_a_step_is_one_graph(name: str, changed: dict[str, Any]) -> None:
 
 
 def test_published_settings() -> None:
-    def update_from(dataset: str, noise: str) -> int | None:
+    def update_from(dataset: str, noise: str) -> int | str:
         return recipe("selc", dataset, noise).method.update_from
 
     assert [update_from("cifar10", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [41, 31, 31, 41]
     assert [update_from("cifar100", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [31, 21, 31, 41]
     assert (update_from("cifar10", "asymmetric:0.4"), update_from("cifar100", "asymmetric:0.4")) == (41, 21)
     for other in ("symmetric:0.5", "asymmetric:0.2", "pair:0.4"):
-        assert update_from("cifar10", other) is None
-    assert update_from("digits", "symmetric:0.4") is None
+        assert update_from("cifar10", other) == "auto"
+    assert update_from("digits", "symmetric:0.4") == "auto"
     assert recipe("selc_plus", "cifar10", "symmetric:0.4").optim.epochs == 400
     assert (recipe("apl", "cifar10").method.alpha, recipe("apl", "cifar100").method.alpha) == (1.0, 10.0)
     assert (recipe("sce", "cifar100").method.alpha, recipe("sce", "cifar100").method.beta) == (6.0, 0.1)

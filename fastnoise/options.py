@@ -17,7 +17,6 @@ import math
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -88,7 +87,9 @@ class Values:
 
         TypeError for any other.
         """
-        kinds, literals, ranges = [], [], []
+        kinds: list[type] = []
+        literals: list[Any] = []
+        ranges: list[Range] = []
         for part in _parts(hint):
             if isinstance(part, Range):
                 ranges.append(part)
@@ -149,11 +150,15 @@ def _parts(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-@cache
-def values_of(kind: type) -> dict[str, Values]:
+_VALUES: dict[type, dict[str, Values]] = {}
+
+
+def values_of(kind: Any) -> dict[str, Values]:
     """What each field of an options dataclass takes, by name in the order of the fields."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: Values.of(hints[field.name]) for field in dataclasses.fields(kind)}
+    if kind not in _VALUES:
+        hints = get_type_hints(kind, include_extras=True)
+        _VALUES[kind] = {field.name: Values.of(hints[field.name]) for field in dataclasses.fields(kind)}
+    return _VALUES[kind]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from torch import Tensor
 from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError, DataError
-from fastnoise.methods import METHODS, Method, Run, Setting, create_method
-from fastnoise.methods.options import OPTIONS, ELRPlusOptions
+from fastnoise.methods import METHODS, Method, Run, Setting, create_method, options_of
+from fastnoise.methods.options import ELRPlusOptions
 from fastnoise.methods.dividemix import DivideMix
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
@@ -50,7 +50,7 @@ class Trial:
     def __init__(self, name: str, **options: Any):
         torch.manual_seed(0)
         settings = {**OPTIONS[name], **options}
-        self.method = create_method(OPTIONS[name](**settings), num_samples=N, num_classes=C)
+        self.method = create_method(options_of(name)(**settings), num_samples=N, num_classes=C)
         self.method.configure(Setting(OptimConfig(), (0.5,), (0.5,), B))
         self.networks = [
             create_model("small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25)

@@ -17,8 +17,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fastnoise.cli import main
-from fastnoise.methods import METHODS, Method, Run, correction, create_method
-from fastnoise.methods.options import OPTIONS
+from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of
 from fastnoise.methods.correction import TurningPoint, estimate_transition
 from fastnoise.methods.mixup import partners
 from fastnoise.methods.single import confidence_logit
@@ -42,7 +41,7 @@ class Trial:
 
     def __init__(self, name: str, **options: Any):
         torch.manual_seed(0)
-        self.method: Any = create_method(OPTIONS[name](**options), num_samples=N, num_classes=C)
+        self.method: Any = create_method(options_of(name)(**options), num_samples=N, num_classes=C)
         self.network = create_model(
             "small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25, attention=self.method.attention
         )

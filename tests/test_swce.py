@@ -52,7 +52,7 @@ class Stages:
     def epoch(self, number: int, logits: Tensor | None = None) -> None:
         def evaluate(batch_statistics: bool = False) -> list[Outputs]:
             assert logits is not None, "no stage, and yet the training set was evaluated"
-            assert batch_statistics == (self.method.chosen["stage_statistics"] == "batch")
+            assert batch_statistics == (self.method.chosen.stage_statistics == "batch")
             self.passes += 1
             return [Outputs(logits)]
 

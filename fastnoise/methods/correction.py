@@ -240,7 +240,8 @@ class SelfEnsembleLabelCorrection(TargetMethod):
 
     Plain cross-entropy before epoch `update_from`, which is one more than the authors' `es`. They choose es ten epochs
     before the turning point of an earlier run, after which training memorises wrong labels. With `update_from`
-    "auto" correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one run.
+    "auto" correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one
+    run.
 
     Where no turning point is found, labels stay as they are, and a warning says so.
     """

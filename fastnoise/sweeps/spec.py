@@ -82,7 +82,7 @@ class Job:
 def job_name(config: Config, function: str | None = None) -> str:
     """The name of the job that computes `config`: equal for equal results, whatever paths and speeds are set.
 
-    Options that the method chooses by itself count as unset: 0.1.0 had None for `auto`, and finished jobs must be found.
+    Options that the method chooses by itself count as unset: 0.1.0 had None for auto, and its jobs must be found again.
     """
     if isinstance(config, RunConfig):
         chosen = {name for name in config.method.names() if getattr(config.method, name) == MethodOptions.AUTO}

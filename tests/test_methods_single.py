@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from _scan_cases import scan_over
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fastnoise.cli import main
 from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of
-from fastnoise.methods.correction import TurningPoint, estimate_transition
+from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.mixup import partners
 from fastnoise.methods.single import confidence_logit
 from fastnoise.models import Network, Outputs, create_model
@@ -54,14 +55,16 @@ class Trial:
         self.warnings: list[str] = []
 
     def run(self, epoch: int, epochs: int) -> Run:
-        return Run(epoch, epochs, 0, [self.network], self.given, self.labels, self.evaluate, self.warnings.append)
+        return Run(
+            epoch, epochs, 0, [self.network], self.given, self.labels, scan_over(self.evaluate), self.warnings.append
+        )
 
     @torch.no_grad()
     def evaluate(self) -> list[Outputs]:
         self.network.eval()
         outputs = self.network(self.images)
         self.network.train()
-        return [outputs if outputs.attention is None else Outputs(outputs.logits, outputs.attention.sigmoid())]
+        return [outputs if outputs.attention is None else outputs._replace(attention=outputs.attention.sigmoid())]
 
     def batches(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
         order = torch.randperm(N, generator=torch.Generator().manual_seed(epoch))
@@ -270,7 +273,7 @@ def test_nal_follows_its_equations(changed: dict[str, Any]) -> None:
 
     def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
         nonlocal updated
-        logits, head = network(trial.images[index])
+        logits, head, _ = network(trial.images[index])
         probs = logits.softmax(1)
         tau = probs.max(1).values if options["attention"] == "confidence" else head.sigmoid()
         due = epoch >= options["update_from"] and epoch % options["update_every"] == 0
@@ -325,12 +328,19 @@ def test_nal_with_attention_near_0_raises_its_strength() -> None:
 @pytest.mark.parametrize("percentile", [97.0, 50.0, 100.0])
 def test_transition_is_read_off_the_surest_sample_below_the_percentile(percentile: float) -> None:
     probs = np.random.default_rng(0).dirichlet(np.ones(4), 300).astype(np.float32)
-    found = estimate_transition(probs, percentile)
+    trial = Trial("forward", percentile=percentile, warm_up=1)
+    scan = scan_over(lambda: [Outputs(torch.from_numpy(probs).log())])
+    method = create_method(MethodConfig("forward", percentile=percentile, warm_up=1), num_samples=300, num_classes=4)
+    method.attach([trial.network])
+    given = torch.zeros(300, dtype=torch.int64)
+    method.end_epoch(Run(1, 2, 0, [trial.network], given, given, scan, trial.warnings.append))
+    found = method.criterion.columns.T.numpy()
     for row in range(4):
         ranked = sorted(range(300), key=lambda sample: probs[sample, row])
         cut = 299 if percentile == 100 else int(np.ceil(percentile / 100 * 299)) - 1
         assert found[row] == pytest.approx(probs[ranked[cut]] / probs[ranked[cut]].sum(), rel=1e-5)
     assert found.sum(1) == pytest.approx(1)
+    assert not trial.warnings
 
 
 def test_forward_is_plain_then_corrects_from_the_first_weights() -> None:

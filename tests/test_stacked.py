@@ -136,7 +136,7 @@ def test_a_joined_network_is_its_parts(model: str, side: int, width: float, form
     joined = StackedNetwork(networks)
     joined.use(form)
     images = torch.randn(4, 3, 2, side, side, dtype=torch.float64)
-    logits, attention = joined(images)
+    logits, attention, features = joined(images)
     assert logits.shape == (4, 3, 5)
     assert attention is not None
     (logits.square().sum() + attention.square().sum()).backward()
@@ -144,6 +144,7 @@ def test_a_joined_network_is_its_parts(model: str, side: int, width: float, form
         own = network(images[:, number])
         torch.testing.assert_close(logits[:, number], own.logits)
         torch.testing.assert_close(attention[:, number], own.attention)
+        torch.testing.assert_close(features[:, number], own.features)
         (own.logits.square().sum() + own.attention.square().sum()).backward()
         for (name, whole), weight in zip(joined.body.named_parameters(), network.parameters(), strict=True):
             torch.testing.assert_close(joined.part(whole.grad, number), weight.grad, msg=name)  # type: ignore[arg-type]

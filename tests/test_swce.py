@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _scan_cases import scan_over
 from torch import Tensor
 
 from fastnoise.cli import main
@@ -50,14 +51,14 @@ class Stages:
         self.passes = 0
 
     def epoch(self, number: int, logits: Tensor | None = None) -> None:
-        def evaluate(batch_statistics: bool = False) -> list[Outputs]:
+        def scan(of: Callable[..., Any], *, batch_statistics: bool = False) -> Any:
             assert logits is not None, "no stage, and yet the training set was evaluated"
             assert batch_statistics == (self.method.chosen.stage_statistics == "batch")
             self.passes += 1
-            return [Outputs(logits)]
+            return scan_over(lambda: [Outputs(logits)])(of)
 
         self.method.end_epoch(
-            Run(number, 4, 0, [], self.given, self.labels, evaluate, self.warnings.append)  # type: ignore[arg-type]
+            Run(number, 4, 0, [], self.given, self.labels, scan, self.warnings.append)  # type: ignore[arg-type]
         )
 
 

@@ -11,7 +11,7 @@ have their own labels, targets, figures and folders.
 import copy
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +34,7 @@ from ..data.plan import Batch, Plan, PlannedEpoch
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..methods import Forward, Method, create_method
 from ..methods.options import NALOptions
+from ..methods.scan import Kept, keep
 from ..methods.single import NoiseAttention
 from ..models import Network, Outputs
 from ..options import MethodOptions
@@ -318,16 +319,19 @@ class StackedNetwork(nn.Module):
                 module.form = form
 
     def forward(self, images: Tensor) -> Outputs:
-        """Logits [B, K, C] and attention [B, K] for images [B, K, channels, H, W], or [B, 1, ...] that all runs get."""
+        """Logits [B, K, C], attention [B, K] and features [B, K, F] for images [B, K, channels, H, W], or for
+        [B, 1, ...] that all runs get."""
         x = images.expand(-1, self.count, -1, -1, -1).flatten(1, 2)
         if self.form == "channels_last":
             x = x.contiguous(memory_format=torch.channels_last)
-        logits, attention = self.body(x)
+        logits, attention, features = self.body(x)
         attention = None if attention is None else attention.reshape(-1, self.count)  # [B] where K is 1
-        return Outputs(logits.unflatten(1, (self.count, -1)), attention)
+        features = None if features is None else features.unflatten(1, (self.count, -1))
+        return Outputs(logits.unflatten(1, (self.count, -1)), attention, features)
 
     def each(self, images: Tensor, sizes: Sequence[int]) -> Outputs:
-        """The runs one by one, for batches of unequal size: logits [R, C] and attention [R] of images [R, ...].
+        """The runs one by one, for batches of unequal size: logits [R, C], attention [R] and features [R, F] of images
+        [R, ...].
 
         Args:
             images: of the first run, then of the second, and so on.
@@ -347,7 +351,8 @@ class StackedNetwork(nn.Module):
                 if isinstance(module, nn.BatchNorm2d) and module.num_batches_tracked is not None:
                     module.num_batches_tracked += 1
         attention = None if found[0].attention is None else torch.cat([outputs.attention for outputs in found])
-        return Outputs(torch.cat([outputs.logits for outputs in found]), attention)
+        features = None if found[0].features is None else torch.cat([outputs.features for outputs in found])
+        return Outputs(torch.cat([outputs.logits for outputs in found]), attention, features)
 
     def part(self, tensor: Tensor, number: int) -> Tensor:
         """Run `number`'s part of a parameter, a buffer or an optimiser's state: a view; what has no dimensions is
@@ -913,7 +918,7 @@ class Stack(Training):
         losses = torch.empty(len(truth), device=self.device)
         attention = torch.empty_like(losses) if self.method.attention else None
         many = self.members[0].task.num_classes > 5
-        for (logits, weights), index in self._answers(getattr(self.loaders, part)):
+        for (logits, weights, _), index in self._answers(getattr(self.loaders, part)):
             predictions[index] = logits.argmax(1)
             losses[index] = nn.functional.cross_entropy(logits, truth[index], reduction="none")
             if many:
@@ -937,12 +942,15 @@ class Stack(Training):
         }
 
     def networks_of(self, record: Record) -> list[Network]:
-        """None: the methods that are stacked ask for `outputs_of` alone."""
+        """None: the methods that are stacked ask for `scan` alone."""
         return []
 
     @torch.no_grad()
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
-        """Of one pass for all runs, which is kept until the epoch has ended."""
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
+        """Of one pass for all runs, whose logits and attention are kept until the epoch has ended: what a run's method
+        asks for is not known before the one before it was answered. `_require_room` counts them."""
         assert not batch_statistics
         if self._found is None:
             total = self.stacked.starts[-1]
@@ -955,7 +963,10 @@ class Stack(Training):
             sizes = [len(each.given) for each in self.members]
             tables = [[None] * self.count if table is None else table.split(sizes) for table in whole]
             self._found = [Outputs(*parts) for parts in zip(*tables, strict=True)]
-        return [self._found[self.members.index(record)]]
+        own, count = self._found[self.members.index(record)], len(record.given)
+        batches = torch.arange(count, device=self.device).split(self.config.data.batch_size)
+        cut = ((index, Outputs(*(None if part is None else part[index] for part in own))) for index in batches)  # type: ignore[arg-type]
+        return keep(((index, of([outputs], index)) for index, outputs in cut), count)
 
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
         """Means over the runs, and the images per second of all together."""

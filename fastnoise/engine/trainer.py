@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from ..data import ImageDataset
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import write_json
 from ..methods import Method, Run, Setting, create_method
+from ..methods.scan import Kept, keep
 from ..models import Network, Outputs, create_model
 from ..models.encoder import load_encoder
 from ..noise import NoisyLabels
@@ -475,7 +476,7 @@ class Training:
             networks=self.networks_of(record),
             given=record.given,
             labels=record.labels,
-            evaluate=partial(self.outputs_of, record),
+            scan=partial(self.scan, record),
             warn=lambda message: self._say(f"warning: {message}"),
         )
 
@@ -529,8 +530,10 @@ class Training:
         """The networks that a method sees of its run."""
         raise NotImplementedError
 
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
-        """For each network of a run its outputs for every training sample, as Run.evaluate says."""
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
+        """A run's pass over its training set, as Run.scan says."""
         raise NotImplementedError
 
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -659,21 +662,16 @@ class _Run(Training):
         self._say(f"run folder: {self.record.folder.path}")
 
     @torch.no_grad()
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
         self.networks.train(batch_statistics)
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
-        count, loader = len(record.given), self.loaders.train_in_order
-        found: list[Outputs] = []
-        for images, index in loader.epoch(0):
-            for position, outputs in enumerate(self.step.evaluate_each(images)):
-                if position == len(found):
-                    found.append(
-                        Outputs(*(None if part is None else part.new_empty(count, *part.shape[1:]) for part in outputs))  # type: ignore[arg-type]
-                    )
-                for table, part in zip(found[position], outputs, strict=True):
-                    if table is not None and part is not None:
-                        table[index] = part
+        batches = self.loaders.train_in_order.epoch(0)
+        found = keep(
+            ((index, of(self.step.evaluate_each(images), index)) for images, index in batches), len(record.given)
+        )
         if batch_statistics:
             for buffer, before in zip(self.networks.buffers(), running, strict=True):
                 buffer.copy_(before)
@@ -694,7 +692,7 @@ class _Run(Training):
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         among = torch.zeros((), dtype=torch.int64, device=self.device)
         for images, index in loader.epoch(0):
-            logits, weights = self.step.evaluate(images, loader.batch_size)
+            logits, weights, _ = self.step.evaluate(images, loader.batch_size)
             predictions[index] = logits.argmax(1)
             loss += torch.nn.functional.cross_entropy(logits, truth[index], reduction="sum")
             if num_classes > 5:

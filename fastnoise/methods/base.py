@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..config import DataConfig, OptimConfig
 from ..models import Network, Outputs
 from ..options import MethodOptions
+from .scan import Scan
 
 
 class Forward(NamedTuple):
@@ -81,10 +82,9 @@ class Run:
     """[N] int64, the labels as they came."""
     labels: Tensor
     """[N] int64, the label table that the steps read; pseudo-labels are written here."""
-    evaluate: Callable[..., list[Outputs]]
-    """One pass over the training set in order, in evaluation mode and without augmentation: for each network its
-    outputs for all N samples, float32. With evaluate(batch_statistics=True) batch norm takes each batch's statistics,
-    as in training, and leaves its running ones alone."""
+    scan: Scan
+    """One pass over the training set in order, in evaluation mode and without augmentation: scan(f) keeps what f makes
+    of each batch's outputs, a row for each sample (`Scan`)."""
     warn: Callable[[str], None]
     """Tells the user something, once a line."""
 

@@ -156,8 +156,12 @@ class GeneralisedCrossEntropy(Method):
         passed = run.epoch + 1 - self.first
         if self.k == 0 or run.epoch == 0 or run.epoch == run.epochs or passed < 0 or passed % self.every:
             return
-        probs = run.evaluate()[0].logits.softmax(1)
-        self.kept.copy_(probs.gather(1, run.labels[:, None]).squeeze(1) > self.k)
+
+        def likely(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
+            probs = outputs[0].logits.softmax(1)
+            return probs.gather(1, run.labels[index, None]).squeeze(1) > self.k
+
+        self.kept.copy_(run.scan(likely))
         if not self.kept.any():
             run.warn(f"gce: no label has a probability above k = {self.k}; none is pruned, try a smaller --k")
             self.kept.fill_(1)

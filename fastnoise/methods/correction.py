@@ -1,5 +1,6 @@
 """Methods that find out what is wrong with the labels, and mend them or the loss: forward, plc, selc, selc_plus."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -16,6 +17,7 @@ from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run
 from .mixup import Mixup, partners
 from .options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
+from .scan import by_blocks
 from .single import TargetMethod
 
 
@@ -36,25 +38,71 @@ class FirstWeights(nn.Module):
 # -- forward correction -------------------------------------------------------------------------------------------
 
 
-def estimate_transition(probs: NDArray[np.float32], percentile: float) -> NDArray[np.float64]:
-    """The transition matrix T[true, noisy] that a network trained on noisy labels lets one estimate.
-
-    Row i is what it predicts for the sample that it takes most surely for class i (Patrini et al. 2017, Eq. 12 and
-    13). Below 100, samples whose probability of class i reaches this percentile (the next one up) are passed over as
-    outliers; the authors take 97 on CIFAR-10 and MNIST, and 100 on CIFAR-100. No entry is below 1e-8, so that no
-    label becomes impossible.
+class ColumnTops:
+    """The largest numbers of each column of a table whose rows come a few at a time.
 
     Args:
-        probs: [N, C], rows that sum to 1.
-        percentile: in (0, 100].
+        count: how many of each column are kept, K.
     """
-    rows = []
-    for column in probs.T:
-        likely = column.copy()
-        if percentile < 100:
-            likely[column >= np.percentile(column, percentile, method="higher")] = 0
-        rows.append(probs[likely.argmax()])
-    transition = np.maximum(np.array(rows, dtype=np.float64), 1e-8)
+
+    def __init__(self, count: int):
+        self.count = count
+        self._top: Tensor | None = None
+        self._waiting: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        """Take more rows, [B, C] float32."""
+        self._waiting.append(rows.T.contiguous())
+        if sum(each.shape[1] for each in self._waiting) >= self.count:  # to select is dear, and cheaper for many
+            self._merge()
+
+    def _merge(self) -> None:
+        seen = torch.cat(self._waiting if self._top is None else [self._top, *self._waiting], 1)
+        self._waiting = []
+        self._top = seen if seen.shape[1] <= self.count else seen.topk(self.count, sorted=False).values
+
+    def least(self) -> Tensor:
+        """The K-th largest of each column, [C]; its least where there are fewer rows."""
+        if self._waiting:
+            self._merge()
+        assert self._top is not None
+        return self._top.amin(1)
+
+
+class SurestRows:
+    """For each column of a table its largest number below a limit, and the row that it stands in; the first such row
+    where several have it. Rows come a few at a time, in order.
+
+    Args:
+        limits: [C]; a column without a number between 0 and its limit gets the first row of all.
+    """
+
+    def __init__(self, limits: Tensor):
+        self.limits = limits
+        self._largest = torch.full_like(limits, -1)
+        self.rows = limits.new_zeros(len(limits), len(limits))
+        """[C, C]: the row of each column."""
+
+    def add(self, rows: Tensor) -> None:
+        """Take more rows, [B, C] of numbers from 0."""
+        largest, position = torch.where(rows < self.limits, rows, 0).max(0)
+        better = largest > self._largest
+        self._largest = torch.where(better, largest, self._largest)
+        self.rows = torch.where(better[:, None], rows[position], self.rows)
+
+
+def percentile_from_top(percentile: float, count: int) -> int:
+    """K for which the K-th largest of `count` numbers is their percentile, the next one up where that falls between two
+    (numpy.percentile with method="higher"). percentile: in [0, 100]."""
+    return count - math.ceil((count - 1) * (percentile / 100))
+
+
+def transition_from(rows: Tensor) -> NDArray[np.float64]:
+    """T[true, noisy], [C, C]: the probabilities [C, C] that a network predicts for the surest sample of each class.
+
+    None of them is below 1e-8, so that no label becomes impossible.
+    """
+    transition = np.maximum(rows.cpu().double().numpy(), 1e-8)
     return transition / transition.sum(1, keepdims=True)
 
 
@@ -65,6 +113,12 @@ class ForwardCorrection(Method):
     the predictions for the training set, and the other epochs train anew, from the first weights and with a new
     schedule, as the authors do. They estimate T with the model of the lowest loss on held-out noisy labels; here
     `warm_up` has to end before wrong labels are memorised, since a network that has learnt them by heart shows T = 1.
+
+    Row i of T is what the network predicts for the sample that it takes most surely for class i (Eq. 12 and 13). With
+    `percentile` below 100, samples whose probability of class i reaches this percentile (the next one up) are passed
+    over as outliers; the authors take 97 on CIFAR-10 and MNIST, and 100 on CIFAR-100. The percentile is exact: a first
+    pass over the training set keeps the largest (100 - percentile) % of each class's probabilities, a second one finds
+    the rows.
 
     Where a single class is predicted for all samples, there is nothing to estimate and T stays 1.
     """
@@ -89,16 +143,37 @@ class ForwardCorrection(Method):
             run.warn(f"forward: no loss was corrected in {run.epochs} epochs; raise --epochs above --warm-up")
         if run.epoch != self.warm_up or run.epoch == run.epochs:
             return
-        probs = run.evaluate()[0].logits.softmax(1).cpu().numpy()
-        if len(classes := np.unique(probs.argmax(1))) == 1:
+        predictions, rows = self._surest_rows(run)
+        if bool((predictions == predictions[0]).all()):
             run.warn(
-                f"forward: class {classes[0]} is predicted for every sample, so that no transition matrix can be "
-                "estimated; training goes on with plain cross-entropy, try a lower --learning-rate or more --warm-up"
+                f"forward: class {int(predictions[0])} is predicted for every sample, so that no transition matrix can "
+                "be estimated; training goes on with plain cross-entropy, try a lower --learning-rate or more --warm-up"
             )
         else:
-            transition = estimate_transition(probs, self.percentile)
-            self.criterion.columns.copy_(torch.from_numpy(transition.T))
+            self.criterion.columns.copy_(torch.from_numpy(transition_from(rows).T))
         self.first.restore(run.networks)
+
+    def _surest_rows(self, run: Run) -> tuple[Tensor, Tensor]:
+        """The prediction for each sample, int64 [N], and the probabilities of the surest sample of each class below the
+        percentile, [C, C]."""
+        limits = torch.full_like(self.criterion.columns[0], torch.inf)
+        if self.percentile < 100:
+            tops = ColumnTops(percentile_from_top(self.percentile, len(run.given)))
+
+            def collect(outputs: Sequence[Outputs], index: Tensor) -> None:
+                tops.add(outputs[0].logits.softmax(1))
+
+            run.scan(collect)
+            limits = tops.least()
+        surest = SurestRows(limits)
+
+        def find(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
+            probs = outputs[0].logits.softmax(1)
+            surest.add(probs)
+            return probs.argmax(1)
+
+        predictions = run.scan(find)
+        return predictions, surest.rows
 
     def report(self) -> dict[str, float]:
         """The estimated share of labels that are right: the mean of T's diagonal."""
@@ -151,10 +226,7 @@ class ProgressiveLabelCorrection(Method):
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch > self.warm_up:
-            # Slots that were never written are zero: they change neither the ratios nor the largest class.
-            total = self.probs.sum(0)
-            largest, predicted = total.max(1)
-            wrong = total.gather(1, run.labels[:, None]).squeeze(1) < self.threshold * largest
+            predicted, wrong = by_blocks(lambda rows: self._judge(run.labels[rows], rows), self.probs)
             if bool((predicted == predicted[0]).all()):
                 run.warn(
                     f"plc: class {int(predicted[0])} is the most probable one for every sample; no label is corrected "
@@ -167,6 +239,14 @@ class ProgressiveLabelCorrection(Method):
             run.labels.copy_(torch.where(wrong, predicted, run.labels))
         self.labels.copy_(run.labels)
 
+    def _judge(self, labels: Tensor, rows: slice) -> tuple[Tensor, ...]:
+        """For the samples of `rows` with these labels, int64 [B]: the class of the largest f, int64 [B], and whether
+        the label's f is below the threshold, bool [B]."""
+        # Slots that were never written are zero: they change neither the ratios nor the largest class.
+        total = self.probs[:, rows].sum(0)
+        largest, predicted = total.max(1)
+        return predicted, total.gather(1, labels[:, None]).squeeze(1) < self.threshold * largest
+
     def report(self) -> dict[str, float]:
         return {"threshold": float(self.threshold)}
 
@@ -175,9 +255,13 @@ class ProgressiveLabelCorrection(Method):
 
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the ratio that the threshold is held against, of the given label."""
-        total = self.probs.sum(0)
-        share = total.gather(1, run.given[:, None]).squeeze(1) / total.amax(1)
-        return Estimates(self.labels, share.nan_to_num(1.0), self.labels != run.given)
+
+        def share(rows: slice) -> Tensor:
+            total = self.probs[:, rows].sum(0)
+            shares = total.gather(1, run.given[rows, None]).squeeze(1) / total.amax(1)
+            return shares.nan_to_num(1.0)
+
+        return Estimates(self.labels, by_blocks(share, self.probs), self.labels != run.given)
 
 
 # -- self-ensemble label correction -------------------------------------------------------------------------------

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from ..losses import CrossEntropyLoss
-from ..models import Network
+from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run, Selection
 from .options import CoTeachingOptions
 
@@ -62,11 +61,14 @@ class CoTeaching(Method):
         Confidence: the networks' mean probability of the given label. Suspected samples are taken for what the
         networks predict together.
         """
-        logits = torch.stack([outputs.logits for outputs in run.evaluate()])
-        probabilities = logits.softmax(2).mean(0)
-        given = one_hot(run.given, logits.shape[2]).bool()
-        loss = -logits.log_softmax(2).mean(0)[given]
+
+        def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
+            logits = torch.stack([each.logits for each in outputs])
+            probabilities, given = logits.softmax(2).mean(0), run.given[index, None]
+            loss = -logits.log_softmax(2).mean(0).gather(1, given)
+            return loss.squeeze(1), probabilities.gather(1, given).squeeze(1), probabilities.argmax(1)
+
+        loss, confidence, prediction = run.scan(judge)
         suspected = torch.zeros_like(run.given, dtype=torch.bool)
         suspected[loss.argsort(descending=True, stable=True)[: int(self.forget_rate * len(loss))]] = True
-        labels = torch.where(suspected, probabilities.argmax(1), run.given)
-        return Estimates(labels, probabilities[given], suspected)
+        return Estimates(torch.where(suspected, prediction, run.given), confidence, suspected)

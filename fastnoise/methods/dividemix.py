@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from ..errors import ConfigError
 from ..losses import CrossEntropyLoss
-from ..models import Network
+from ..models import Network, Outputs
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
 from .mixup import Mixup, blend
@@ -209,8 +209,13 @@ class DivideMix(Method):
             self._divide(run)
 
     def _divide(self, run: Run) -> None:
-        logits = torch.stack([outputs.logits for outputs in run.evaluate()])
-        losses = torch.stack([cross_entropy(answers, run.labels, reduction="none") for answers in logits])
+        def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
+            logits = torch.stack([each.logits for each in outputs])
+            losses = [cross_entropy(answers, run.labels[index], reduction="none") for answers in logits]
+            return (logits.softmax(2).mean(0).argmax(1), *losses)
+
+        prediction, *found = run.scan(judge)
+        losses = torch.stack(found)
         low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
         scaled = torch.where(high - low <= NO_SPREAD * high.abs(), 0.0, (losses - low) / (high - low))
         self.losses[int(self.recorded) % len(self.losses)] = scaled
@@ -227,7 +232,7 @@ class DivideMix(Method):
                 recovery = "the earlier division stays" if self.fitted[number] else "the next epoch is one of warm-up"
             if mixture.trouble is not None:
                 run.warn(f"{when}, network {number + 1}: {mixture.trouble}; {recovery}")
-        self.prediction.copy_(logits.softmax(2).mean(0).argmax(1))
+        self.prediction.copy_(prediction)
         predicted = int(self.prediction[0])
         one_class = bool((self.prediction == predicted).all())
         if one_class:

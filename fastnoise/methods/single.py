@@ -1,6 +1,7 @@
 """Methods that train one network on soft targets that the loss keeps: elr, nal."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +11,31 @@ from ..losses.modules import TargetLoss
 from ..models import Outputs
 from .base import Estimates, Method, Run
 from .options import ELROptions, NALOptions
+from .scan import by_blocks
+
+
+def share_of_given(tables: Sequence[Tensor], given: Tensor) -> Tensor:
+    """The given label's share of each sample's target: float32 [N] in [0, 1], 1 where the target was never updated.
+
+    Args:
+        tables: targets [N, C], whose mean counts.
+        given: int64 [N].
+    """
+
+    def share(rows: slice) -> Tensor:
+        targets = mean_of(tables, rows)
+        total = targets.sum(1)
+        shares = targets.gather(1, given[rows, None]).squeeze(1) / total
+        return shares.where(total > 0, 1.0).clamp(0, 1)
+
+    return by_blocks(share, tables[0])
+
+
+def mean_of(tables: Sequence[Tensor], rows: slice) -> Tensor:
+    """The mean of some rows of several tables, float32."""
+    if len(tables) == 1:
+        return tables[0][rows].float()
+    return torch.stack([table[rows].float() for table in tables]).mean(0)
 
 
 class TargetMethod(Method):
@@ -22,11 +48,9 @@ class TargetMethod(Method):
 
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the target's share of the given label, 1 where the target was never updated."""
-        targets = self.criterion.targets.float()
-        total = targets.sum(1)
-        share = targets.gather(1, run.given[:, None]).squeeze(1) / total
         corrected = self.corrected(run.given)
-        return Estimates(corrected, share.where(total > 0, 1.0).clamp(0, 1), corrected != run.given)
+        confidence = share_of_given([self.criterion.targets], run.given)
+        return Estimates(corrected, confidence, corrected != run.given)
 
 
 class EarlyLearningRegularization(TargetMethod):
@@ -114,7 +138,15 @@ class NoiseAttention(TargetMethod):
         images, 60 % symmetric, 20 epochs).
         """
         found = super().estimates(run)
-        return dataclasses.replace(found, attention=run.evaluate()[0].attention) if self.attention else found
+        if not self.attention:
+            return found
+
+        def weights(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
+            attention = outputs[0].attention
+            assert attention is not None
+            return attention
+
+        return dataclasses.replace(found, attention=run.scan(weights))
 
 
 def confidence_logit(logits: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The SWCE pipeline (Gupta, "Improving Training For Noisy Labels"): warm-up, then iterations of stage consensus."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..losses import FocalLoss, SWCELoss
+from ..models import Outputs
 from ..selection import Consensus, ConsensusOptions, StageTables, consensus
 from .base import Estimates, Method, Phase, Run, Selection, Setting, random_numbers
 from .options import SWCEOptions, parse_factors, parse_stages
@@ -152,9 +154,13 @@ class SWCEPipeline(Method):
             return
         if place.stage == 0:
             self.tables.clear()
-        logits = run.evaluate(batch_statistics=self.chosen.stage_statistics == "batch")[0].logits
+        stage = place.stage
         judged = run.given if self.chosen.selection_label == "given" else None
-        self.tables.record(place.stage, logits, torch.arange(len(logits), device=logits.device), judged)
+
+        def record(outputs: Sequence[Outputs], index: Tensor) -> None:
+            self.tables.record(stage, outputs[0].logits, index, None if judged is None else judged[index])
+
+        run.scan(record, batch_statistics=self.chosen.stage_statistics == "batch")
         losses = self.selection_losses(place.stage + 1)
         kept = losses[-1] < self.chosen.selection_threshold
         self.made["stage"] = Selection(kept, self.tables.prediction[place.stage].long())

@@ -14,6 +14,9 @@ class Outputs(NamedTuple):
     """[B, C]."""
     attention: Tensor | None = None
     """[B], the attention logit h of NAL, before the sigmoid; None without an attention branch."""
+    features: Tensor | None = None
+    """[B, F], the penultimate features that the heads stand on; None where they are not known: of the mean of several
+    networks, and in `Run.scan` of stacked runs."""
 
 
 class Backbone(nn.Module):
@@ -44,8 +47,8 @@ class Network(nn.Module):
         features: Tensor = self.backbone(images)
         logits = self.classifier(features)
         if self.attention is None:
-            return Outputs(logits)
-        return Outputs(logits, torch.squeeze(self.attention(features), 1))
+            return Outputs(logits, None, features)
+        return Outputs(logits, torch.squeeze(self.attention(features), 1), features)
 
 
 class LogitsNetwork(Network):

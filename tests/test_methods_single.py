@@ -21,6 +21,7 @@ from fastnoise.cli import main
 from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of
 from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.mixup import partners
+from fastnoise.methods.options import ForwardOptions
 from fastnoise.methods.single import confidence_logit
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
@@ -330,7 +331,7 @@ def test_transition_is_read_off_the_surest_sample_below_the_percentile(percentil
     probs = np.random.default_rng(0).dirichlet(np.ones(4), 300).astype(np.float32)
     trial = Trial("forward", percentile=percentile, warm_up=1)
     scan = scan_over(lambda: [Outputs(torch.from_numpy(probs).log())])
-    method = create_method(MethodConfig("forward", percentile=percentile, warm_up=1), num_samples=300, num_classes=4)
+    method = create_method(ForwardOptions(percentile=percentile, warm_up=1), num_samples=300, num_classes=4)
     method.attach([trial.network])
     given = torch.zeros(300, dtype=torch.int64)
     method.end_epoch(Run(1, 2, 0, [trial.network], given, given, scan, trial.warnings.append))

@@ -17,9 +17,10 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fastnoise.cli import main
-from fastnoise.config import MethodConfig, OptimConfig
+from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError, DataError
-from fastnoise.methods import METHODS, Method, Run, Setting, create_method
+from fastnoise.methods import METHODS, Method, Run, Setting, create_method, options_of
+from fastnoise.methods.options import ELRPlusOptions
 from fastnoise.methods.dividemix import DivideMix
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
@@ -50,7 +51,7 @@ class Trial:
     def __init__(self, name: str, **options: Any):
         torch.manual_seed(0)
         settings = {**OPTIONS[name], **options}
-        self.method = create_method(MethodConfig(name, **settings), num_samples=N, num_classes=C)
+        self.method = create_method(options_of(name)(**settings), num_samples=N, num_classes=C)
         self.method.configure(Setting(OptimConfig(), (0.5,), (0.5,), B))
         self.networks = [
             create_model("small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25)
@@ -634,7 +635,7 @@ def test_a_step_of_dividemix_after_its_warm_up_reads_nothing_back() -> None:
 
 def test_published_settings() -> None:
     hundred = recipe("elr_plus", "cifar100", "symmetric:0.4")
-    assert hundred.method == MethodConfig(
+    assert hundred.method == ELRPlusOptions(
         "elr_plus", strength=7.0, momentum=0.9, networks=2, mixup_alpha=1.0, average_momentum=0.997,
         average_ramp=40_000, averaged="parameters", strength_ramp=40_000, target="weighted",
     )  # fmt: skip

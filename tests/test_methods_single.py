@@ -18,10 +18,10 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fastnoise.cli import main
-from fastnoise.config import MethodConfig
-from fastnoise.methods import METHODS, Method, Run, correction, create_method
+from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of
 from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.mixup import partners
+from fastnoise.methods.options import ForwardOptions
 from fastnoise.methods.single import confidence_logit
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
@@ -43,7 +43,7 @@ class Trial:
 
     def __init__(self, name: str, **options: Any):
         torch.manual_seed(0)
-        self.method: Any = create_method(MethodConfig(name, **options), num_samples=N, num_classes=C)
+        self.method: Any = create_method(options_of(name)(**options), num_samples=N, num_classes=C)
         self.network = create_model(
             "small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25, attention=self.method.attention
         )
@@ -331,7 +331,7 @@ def test_transition_is_read_off_the_surest_sample_below_the_percentile(percentil
     probs = np.random.default_rng(0).dirichlet(np.ones(4), 300).astype(np.float32)
     trial = Trial("forward", percentile=percentile, warm_up=1)
     scan = scan_over(lambda: [Outputs(torch.from_numpy(probs).log())])
-    method = create_method(MethodConfig("forward", percentile=percentile, warm_up=1), num_samples=300, num_classes=4)
+    method = create_method(ForwardOptions(percentile=percentile, warm_up=1), num_samples=300, num_classes=4)
     method.attach([trial.network])
     given = torch.zeros(300, dtype=torch.int64)
     method.end_epoch(Run(1, 2, 0, [trial.network], given, given, scan, trial.warnings.append))
@@ -568,15 +568,15 @@ def test_a_step_is_one_graph(name: str, changed: dict[str, Any]) -> None:
 
 
 def test_published_settings() -> None:
-    def update_from(dataset: str, noise: str) -> int | None:
+    def update_from(dataset: str, noise: str) -> int | str:
         return recipe("selc", dataset, noise).method.update_from
 
     assert [update_from("cifar10", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [41, 31, 31, 41]
     assert [update_from("cifar100", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [31, 21, 31, 41]
     assert (update_from("cifar10", "asymmetric:0.4"), update_from("cifar100", "asymmetric:0.4")) == (41, 21)
     for other in ("symmetric:0.5", "asymmetric:0.2", "pair:0.4"):
-        assert update_from("cifar10", other) is None
-    assert update_from("digits", "symmetric:0.4") is None
+        assert update_from("cifar10", other) == "auto"
+    assert update_from("digits", "symmetric:0.4") == "auto"
     assert recipe("selc_plus", "cifar10", "symmetric:0.4").optim.epochs == 400
     assert (recipe("apl", "cifar10").method.alpha, recipe("apl", "cifar100").method.alpha) == (1.0, 10.0)
     assert (recipe("sce", "cifar100").method.alpha, recipe("sce", "cifar100").method.beta) == (6.0, 0.1)

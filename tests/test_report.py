@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib", reason="reports need matplotlib, the extra plot")
 
-from fastnoise.cli import _parsed, main
+from fastnoise.cli import main
 from fastnoise.commands.report import ReportCommand, run
 from fastnoise.errors import FastnoiseError
 from fastnoise.noise import NoisyLabels, corrupt
@@ -27,6 +27,7 @@ from fastnoise.report import runs, write_report
 from fastnoise.report.charts import Chart, percent_ticks
 from fastnoise.report.html import element, markdown, plain, table
 from fastnoise.report.stored import is_numeric, ranking, read_run, read_sweep
+from fastnoise.words import parsed
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$\\frac{\x00\u202e"
@@ -536,7 +537,7 @@ def test_a_study_shows_its_figures_and_tables(tmp_path: Path) -> None:
 def test_the_command_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run")
     words = [str(folder), "--out", str(tmp_path / "page.html"), "--png", str(tmp_path / "a" / "b")]
-    assert run(_parsed(ReportCommand, words, "fastnoise report")) == 0
+    assert run(parsed(ReportCommand, words, "fastnoise report")) == 0
     assert capsys.readouterr().out == f"written: {tmp_path / 'page.html'}, figures in {tmp_path / 'a' / 'b'}\n"
     assert (tmp_path / "page.html").exists()
     assert not (folder / "report.html").exists()

@@ -53,7 +53,7 @@ class Stages:
     def epoch(self, number: int, logits: Tensor | None = None) -> None:
         def scan(of: Callable[..., Any], *, batch_statistics: bool = False) -> Any:
             assert logits is not None, "no stage, and yet the training set was evaluated"
-            assert batch_statistics == (self.method.chosen["stage_statistics"] == "batch")
+            assert batch_statistics == (self.method.chosen.stage_statistics == "batch")
             self.passes += 1
             return scan_over(lambda: [Outputs(logits)])(of)
 
@@ -423,6 +423,6 @@ def test_selection_figures() -> None:
     assert selection_figures(np.zeros(5, bool), labels, clean, clean) == {"samples": 0, "recall": 0}
 
 
-def test_wrong_options_need_a_method_that_reads_them() -> None:
-    with pytest.raises(ConfigError, match="method swce needs --stages"):
+def test_options_are_checked_when_they_are_set() -> None:
+    with pytest.raises(ConfigError, match="--stages must be a text, not None"):
         SWCEPipeline(recipe("swce", "digits").replace({"stages": None}).method, 4, 4)

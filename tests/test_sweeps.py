@@ -123,8 +123,8 @@ def test_noise_seeds_follow_seeds_unless_they_are_named(tmp_path: Path) -> None:
         ("[grid]\nlearning_rate = ['fast']", "[grid] learning_rate must be a number, not 'fast'"),
         ("[grid]\namp = ['half']", "[grid] amp must be one of auto, off, bf16, fp16, not 'half'"),
         ("[grid]\nseed = [[1]]", "[grid] seed must be an integer, not [1]"),
-        ("epochs = 0", "--epochs must be positive, not 0"),
-        ("[grid]\nepochs = [2, -1]", "epochs=-1: --epochs must be positive"),
+        ("epochs = 0", "epochs must be positive, not 0"),
+        ("[grid]\nepochs = [2, -1]", "[grid] epochs must be positive, not -1"),
         ("[grid]\nmethod = ['ce', 'foo']", "method=foo: unknown method 'foo'"),
         ("dataset = 'digit'", "unknown dataset 'digit'; did you mean 'digits'?"),
         ("model = 'resnet19'", "unknown model 'resnet19'"),
@@ -474,7 +474,8 @@ COMMAND = """
 import sys
 from fastnoise import cli
 from fastnoise.commands.sweep import SweepCommand, run
-cli._COMMANDS["sweep"] = lambda words: run(cli._parsed(SweepCommand, words, "fastnoise sweep"))
+from fastnoise.words import parsed
+cli._COMMANDS["sweep"] = lambda words: run(parsed(SweepCommand, words, "fastnoise sweep"))
 sys.exit(cli.main(["sweep", *sys.argv[1:]]))
 """
 
@@ -758,11 +759,11 @@ def test_stacked_jobs_give_the_rows_of_separate_ones(
 
 
 def test_the_command_lists_jobs_and_refuses_options_that_do_not_fit(tmp_path: Path) -> None:
-    from fastnoise import cli
     from fastnoise.commands.sweep import SweepCommand, run
+    from fastnoise.words import parsed
 
     def command(*words: object) -> SweepCommand:
-        return cli._parsed(SweepCommand, [str(word) for word in words], "fastnoise sweep")
+        return parsed(SweepCommand, [str(word) for word in words], "fastnoise sweep")
 
     assert run(command(write_spec(tmp_path, SPEC), "--list")) == 0
     for words, message in (

@@ -9,15 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from .. import data as datasets
-from .. import noise
+from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
-from ..errors import ConfigError, DataError, nearest
+from ..data.names import check_dataset
+from ..errors import ConfigError, DataError
 from ..methods import Method, Setting, check_options, create_method
-from ..models import MODELS, create_model
+from ..models import create_model
 from ..models.encoder import load_encoder
+from ..models.names import check_model
 from ..noise.corrupt import checked_labels
 from ..noise.files import read_labels as read_label_file
+from ..noise.spec import check_noise
 
 Labels = NDArray[np.int64]
 
@@ -48,15 +51,21 @@ class Task:
     std: tuple[float, ...]
 
 
-def check_names(config: RunConfig) -> None:
-    """Refuse unknown names and impossible noise before anything is read; ConfigError in one line."""
+def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
+    """Refuse unknown names and impossible noise before anything is read; ConfigError in one line.
+
+    With `dataset` the configuration must be of a data set of its name.
+    """
     check_options(config.method)
-    name = config.data.dataset
-    if name not in datasets.DATASETS and not name.startswith("folder:"):
-        raise ConfigError(f"unknown dataset {name!r}; {nearest(name, [*datasets.DATASETS, 'folder:PATH'])}")
-    if config.model.model not in MODELS:
-        raise ConfigError(f"unknown model {config.model.model!r}; {nearest(config.model.model, list(MODELS))}")
-    noise.parse(config.noise.noise)
+    if dataset is None:
+        check_dataset(config.data.dataset)
+    elif config.data.dataset != dataset.name and not own.is_own(config.data.dataset):
+        raise ConfigError(
+            f"the configuration is for data set {config.data.dataset!r}, and the data set given is {dataset.name!r}; "
+            f"make it by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
+        )
+    check_model(config.model.model)
+    check_noise(config.noise.noise)
 
 
 def read_labels(source: str, true: Labels, num_classes: int, first: int | None = None) -> Labels:
@@ -84,28 +93,29 @@ def read_labels(source: str, true: Labels, num_classes: int, first: int | None =
 
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int) -> noise.NoisyLabels:
     labels, num_classes = dataset.train.labels, dataset.num_classes
+    true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
     if config.noise.labels is not None:
-        given = read_labels(config.noise.labels, labels, num_classes, count)
+        given = read_labels(config.noise.labels, true, num_classes, count)
         return noise.NoisyLabels(
             labels=given[:count],
-            clean_labels=labels[:count],
+            clean_labels=true[:count],
             spec=f"file:{Path(config.noise.labels).name}",
             seed=None,
             num_classes=num_classes,
             requested_rate=None,
         )
-    if config.noise.noise == "none" and dataset.name.startswith("folder:"):
-        # Whether the labels of someone's own folders are right is what nobody knows.
+    if config.noise.noise == "none" and dataset.given_labels:
+        # Whether labels that someone brings are right nobody knows but who brings the true ones.
         return noise.NoisyLabels(
             labels=labels[:count],
-            clean_labels=None,
-            spec="none",
+            clean_labels=None if dataset.clean_labels is None else dataset.clean_labels[:count],
+            spec="none" if dataset.clean_labels is None else "given",
             seed=None,
             num_classes=num_classes,
             requested_rate=None,
         )
     return noise.corrupt(
-        labels[:count],
+        true[:count],
         config.noise.noise,
         seed=config.noise.noise_seed,
         num_classes=num_classes,
@@ -126,7 +136,7 @@ def load_task(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     The order is: the first `limit_train` samples, noise on all of them, then a split per class of the given
     labels with the noise seed, so that runs that differ in the training seed share their data.
     """
-    check_names(config)
+    check_names(config, dataset)
     if dataset is None:
         dataset = load_images(config)
     total = len(dataset.train)
@@ -245,6 +255,7 @@ def create_parts(
             image_size=task.image_size,
             width=config.model.width,
             attention=method.attention,
+            features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
         )
         for _ in range(method.networks)

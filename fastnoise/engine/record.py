@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import own
 from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_json
@@ -67,7 +68,8 @@ class Record:
             folder = RunFolder.create(self.config)
             self.task.noisy.save(folder.labels)
             write_json(folder.classes, list(self.task.class_names))
-        folder.add_environment(environment)
+        code = own.fingerprints(self.config.flat())
+        folder.add_environment({**environment, **({"own_files": code} if code else {})})
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
 
@@ -122,8 +124,9 @@ class Record:
             return {}
         task = self.task
         suspected = estimates.suspected.cpu().numpy()
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             "position": task.positions,
+            **({"name": np.array(task.train.names)} if task.train.names else {}),
             "given": task.given,
             "corrected": estimates.labels.cpu().numpy(),
             "confidence": estimates.confidence.float().cpu().numpy(),
@@ -155,7 +158,8 @@ class Record:
         """
         config, task, history = self.config, self.task, self.history
         summary: dict[str, Any] = {
-            "title": f"{config.method.method} on {config.data.dataset}, {task.noisy.spec}, seed {config.engine.seed}",
+            "title": f"{own.short(config.method.method)} on {own.short(config.data.dataset)}, "
+            f"{own.short(task.noisy.spec)}, seed {config.engine.seed}",
             "run_dir": str(self.folder.path),
             "epochs": len(history),
             "network": encoder_shape(config, task),

@@ -7,9 +7,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..config import RunConfig
-from ..data import Loader
-from ..errors import TrainingError
+from .. import own
+from ..config import RunConfig, located
+from ..data import ImageDataset, Loader
+from ..errors import ConfigError, TrainingError
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from .checkpoint import place_of
@@ -22,11 +23,20 @@ from .step import choose_amp, choose_device
 from .trainer import Training
 
 
-def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    *,
+    dataset: ImageDataset | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
     """Run the training that `config` describes and write its run folder.
 
     Args:
-        config: the full configuration; with `resume`, that of the run in `config.run_dir`.
+        config: the full configuration, such as `fastnoise.recipes.recipe("nal", dataset.name)` gives; with `resume`,
+            that of the run in `config.run_dir`.
+        dataset: images and labels in memory (`ImageDataset.from_arrays`), in place of those that `config` names; the
+            configuration has its name. Its labels are taken as they are unless the configuration has a noise.
         resume: go on with the run in `config.run_dir` from its last checkpoint.
         console: where progress and the final table go; standard output by default.
 
@@ -38,11 +48,18 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
     """
     console = console or make_console()
+    if not isinstance(config, RunConfig):
+        raise ConfigError(
+            f"the configuration must be a RunConfig, as recipe(METHOD) gives, not {type(config).__name__}"
+        )
+    config = config if resume else located(config)
     device = choose_device(config.engine.device)
-    task = load_task(config)
+    task = load_task(config, dataset)
     folder = open_folder(config, task) if resume else None
     checkpoint = None if folder is None else folder.read_checkpoint(device)
     run = Single(config, task, device, console, checkpoint)
+    for name in [] if folder is None else folder.changed_code(config):
+        console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
         run.record.begin(folder, describe_environment())
         if checkpoint is not None:
@@ -98,7 +115,8 @@ class Single(Training):
         config, task, loader = self.config, self.record.task, self.loaders.train
         size = "x".join(str(side) for side in task.image_size)
         lines = [
-            f"{config.method.method} on {config.data.dataset}: {len(task.train)} training images {size}, "
+            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(task.train)} training "
+            f"images {size}, "
             f"{len(task.test)} test images, {task.num_classes} classes",
             f"labels: {task.noisy.describe()}",
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
@@ -112,7 +130,8 @@ class Single(Training):
         return lines
 
     def how_to_go_on(self) -> str:
-        return f"go on with: fastnoise train --resume {self.record.folder.path}"
+        code = own.words_for(self.config.flat())
+        return f"go on with: fastnoise train --resume {self.record.folder.path}{code}"
 
     def fail(self, record: Record, error: TrainingError) -> None:
         raise error

@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,11 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from ..config import MethodConfig
 from ..losses import CrossEntropyLoss, ForwardLoss, SELCLoss
 from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run
 from .mixup import Mixup, partners
+from .options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from .scan import by_blocks
 from .single import TargetMethod
 
@@ -125,14 +124,12 @@ class ForwardCorrection(Method):
     """
 
     name = "forward"
-    options = ("warm_up", "percentile")
+    Options = ForwardOptions
     criterion: ForwardLoss
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: ForwardOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.warm_up: int = settings["warm_up"]
-        self.percentile: float = settings["percentile"]
+        self.warm_up, self.percentile = options.warm_up, options.percentile
         self.criterion = ForwardLoss(torch.eye(num_classes))
 
     def attach(self, networks: Sequence[Network]) -> None:
@@ -203,22 +200,19 @@ class ProgressiveLabelCorrection(Method):
     """
 
     name = "plc"
-    options = ("warm_up", "window", "threshold", "threshold_step")
+    Options = PLCOptions
     probs: Tensor
     slot: Tensor
     threshold: Tensor
     labels: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: PLCOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.warm_up: int = settings["warm_up"]
-        self.window: int = settings["window"]
-        self.step: float = settings["threshold_step"]
+        self.warm_up, self.window, self.step = options.warm_up, options.window, options.threshold_step
         self.criterion = CrossEntropyLoss()
         self.register_buffer("probs", torch.zeros(self.window, num_samples, num_classes))
         self.register_buffer("slot", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("threshold", torch.tensor(settings["threshold"], dtype=torch.float64))
+        self.register_buffer("threshold", torch.tensor(options.threshold, dtype=torch.float64))
         self.register_buffer("labels", torch.zeros(num_samples, dtype=torch.int64))
 
     def start_epoch(self, epoch: int) -> None:
@@ -329,24 +323,24 @@ class SelfEnsembleLabelCorrection(TargetMethod):
     """SELC (Lu & He 2022): cross-entropy on the moving average of the given label and the predictions.
 
     Plain cross-entropy before epoch `update_from`, which is one more than the authors' `es`. They choose es ten epochs
-    before the turning point of an earlier run, after which training memorises wrong labels. Without `update_from`,
-    correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one run.
+    before the turning point of an earlier run, after which training memorises wrong labels. With `update_from`
+    "auto" correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one
+    run.
 
     Where no turning point is found, labels stay as they are, and a warning says so.
     """
 
     name = "selc"
-    options: ClassVar[tuple[str, ...]] = ("momentum",)
-    optional = ("update_from",)
+    Options = SELCOptions
     criterion: SELCLoss
     update_from: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SELCOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        momentum: float = options.read("momentum")["momentum"]
-        self.criterion = SELCLoss(num_samples, num_classes, momentum=momentum, reduction="none")
-        self.turning_point = TurningPoint(num_samples) if options.update_from is None else None
-        self.register_buffer("update_from", torch.tensor(options.update_from or 0))  # 0: not known yet
+        self.criterion = SELCLoss(num_samples, num_classes, momentum=options.momentum, reduction="none")
+        known = 0 if options.update_from == "auto" else options.update_from  # 0: not known yet
+        self.turning_point = None if known else TurningPoint(num_samples)
+        self.register_buffer("update_from", torch.tensor(known))
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         losses: Tensor = self.criterion(outputs.logits, labels, index)
@@ -383,13 +377,13 @@ class SelfEnsembleLabelCorrectionPlus(SelfEnsembleLabelCorrection):
     """
 
     name = "selc_plus"
-    options = ("momentum", "mixup_alpha")
+    Options = SELCPlusOptions
     retraining: Tensor
     last_of_selc: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SELCPlusOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.mixup = Mixup(options.read("mixup_alpha")["mixup_alpha"])
+        self.mixup = Mixup(options.mixup_alpha)
         self.cross_entropy = CrossEntropyLoss()
         self.register_buffer("retraining", torch.zeros(()))
         self.register_buffer("last_of_selc", torch.zeros((), dtype=torch.int64))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config import MethodConfig
 from ..losses import CrossEntropyLoss
 from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run, Selection
+from .options import CoTeachingOptions
 
 
 class CoTeaching(Method):
@@ -21,15 +21,15 @@ class CoTeaching(Method):
     """
 
     name = "coteaching"
-    options = ("forget_rate", "forget_epochs")
+    Options = CoTeachingOptions
     networks = 2
     remember_rate: Tensor
     picked: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: CoTeachingOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.criterion = CrossEntropyLoss(reduction="none")
-        self.forget_rate, self.forget_epochs = options.read(*self.options).values()
+        self.forget_rate, self.forget_epochs = options.forget_rate, options.forget_epochs
         self.register_buffer("remember_rate", torch.ones(()))
         # [k]: the samples that network k found easy when it saw them last, and the other one learned.
         self.register_buffer("picked", torch.zeros(2, num_samples, dtype=torch.bool))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config import MethodConfig
 from ..losses import ELRLoss, NALLoss
 from ..losses.modules import TargetLoss
 from ..models import Outputs
 from .base import Estimates, Method, Run
+from .options import ELROptions, NALOptions
 from .scan import by_blocks
 
 
@@ -59,12 +59,12 @@ class EarlyLearningRegularization(TargetMethod):
 
     stackable = True
     name = "elr"
-    options = ("strength", "momentum")
+    Options = ELROptions
     criterion: ELRLoss
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: ELROptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = ELRLoss(num_samples, num_classes, **options.read("strength", "momentum"))
+        self.criterion = ELRLoss(num_samples, num_classes, strength=options.strength, momentum=options.momentum)
 
 
 NEGLIGIBLE_ATTENTION = 0.01
@@ -88,22 +88,26 @@ class NoiseAttention(TargetMethod):
 
     stackable = True
     name = "nal"
-    options = (
-        "strength", "momentum", "variant", "update_from", "update_every", "reverse", "gate", "target_estimation",
-        "attention",
-    )  # fmt: skip
+    Options = NALOptions
     criterion: NALLoss
     strength: Tensor
     weights: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: NALOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.attention = settings.pop("attention") == "branch"
-        self.estimating = settings.pop("target_estimation") == "on"
-        self.schedule = {name: settings.pop(name) for name in ("update_from", "update_every")}
-        self.criterion = NALLoss(num_samples, num_classes, **settings)
-        self.register_buffer("strength", torch.tensor(settings["strength"], dtype=torch.float32))
+        self.attention = options.attention == "branch"
+        self.estimating = options.target_estimation == "on"
+        self.first, self.every = options.update_from, options.update_every
+        self.criterion = NALLoss(
+            num_samples,
+            num_classes,
+            strength=options.strength,
+            momentum=options.momentum,
+            variant=options.variant,
+            reverse=options.reverse,
+            gate=options.gate,
+        )
+        self.register_buffer("strength", torch.tensor(options.strength, dtype=torch.float32))
         self.register_buffer("weights", torch.zeros(2))  # sum and number of the epoch's attention weights
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
@@ -113,7 +117,7 @@ class NoiseAttention(TargetMethod):
         return self.criterion(outputs.logits, labels, index, attention)
 
     @classmethod
-    def stack_obstacle(cls, options: MethodConfig) -> str | None:
+    def stack_obstacle(cls, options: NALOptions) -> str | None:
         if options.attention == "confidence":
             return "nal with --attention confidence has no attention branch whose weights are kept by run"
         return None
@@ -124,7 +128,7 @@ class NoiseAttention(TargetMethod):
             self.weights.copy_(torch.stack((attention.nansum(), seen.sum())))
 
     def start_epoch(self, epoch: int) -> None:
-        due = epoch >= self.schedule["update_from"] and epoch % self.schedule["update_every"] == 0
+        due = epoch >= self.first and epoch % self.every == 0
         self.criterion.set_update(self.estimating and due)
         self.criterion.set_strength(float(self.strength))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import FIELD_GROUPS, FREE_ON_RESUME
+from ..config import COMMON, FREE_ON_RESUME
 from ..errors import ConfigError, DataError
 from ..noise import NoisyLabels
 from .html import plain
@@ -312,7 +312,9 @@ def _varied(path: Path, jobs: list[StoredRun]) -> tuple[str, ...]:
 
     Fields that follow from others, as a recipe's numbers follow from the method, are none.
     """
-    names = [name for name in FIELD_GROUPS if name not in FREE_ON_RESUME and name not in ("seed", "noise_seed")]
+    options = [name for job in jobs for name in job.config if name not in COMMON]
+    names = [name for name in dict.fromkeys(["method", *options, *COMMON]) if name not in FREE_ON_RESUME]
+    names = [name for name in names if name not in ("seed", "noise_seed")]
     try:
         spec = tomllib.loads((path / "sweep.toml").read_text(encoding="utf-8"))
         tables = spec.get("list", [])

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError, FastnoiseError
+from ..fields import stored
 from ..files import write_json, write_text
 from .spec import Config, Job
 
@@ -50,7 +51,7 @@ class Task:
         """What `to_json` made."""
         jobs = []
         for entry in content["jobs"]:
-            config: Config = RunConfig().replace(entry["config"]) if entry["run"] else entry["config"]
+            config: Config = stored(entry["config"]) if entry["run"] else entry["config"]
             jobs.append(Job(entry["name"], config, {}, entry["function"]))
         return cls(Path(content["folder"]), tuple(jobs), content["stacked"], content["devices"])
 

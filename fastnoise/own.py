@@ -1,4 +1,4 @@
-"""Code of the user's own, named as FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
+"""Code of the user's own: FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
 
 The file is imported once for each content that it has. Nothing here imports torch; the file itself may.
 """
@@ -6,6 +6,7 @@ The file is imported once for each content that it has. Nothing here imports tor
 import hashlib
 import importlib.util
 import inspect
+import os
 import re
 import shlex
 import sys
@@ -33,7 +34,7 @@ def split(text: str) -> tuple[Path, str, str]:
     found = _FORM.fullmatch(text)
     if found is None:
         raise ConfigError(f"{text!r} names nothing in a file; write FILE.py:NAME")
-    return Path(found["file"]).expanduser().absolute(), found["name"].strip(), found["rest"]
+    return Path(os.path.abspath(Path(found["file"]).expanduser())), found["name"].strip(), found["rest"]
 
 
 def located(text: str) -> str:
@@ -114,7 +115,9 @@ def parameters(function: Callable[..., Any], what: str) -> frozenset[str] | None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
         return None
     return frozenset(
-        parameter.name for parameter in found if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        parameter.name
+        for parameter in found
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     )
 
 
@@ -160,7 +163,7 @@ def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: s
     missing = [
         f"--{kind} {stored[kind]}"
         for kind in KINDS
-        if is_own(str(stored.get(kind) or "")) and located(str(words.get(kind) or "")) != stored[kind]
+        if is_own(str(stored.get(kind) or "")) and located(str(words.get(kind) or "")) != located(str(stored[kind]))
     ]
     if missing:
         raise ConfigError(
@@ -212,4 +215,3 @@ def _is_method(value: object, base: type) -> bool:
 
 def _is_made_there(key: str, value: object, module: ModuleType) -> bool:
     return callable(value) and not key.startswith("_") and getattr(value, "__module__", None) == module.__name__
-

@@ -11,8 +11,8 @@ DATASETS: dict[str, str] = {
     "cifar10n": "fastnoise.data.cifar:load_cifar_n",
     "cifar100n": "fastnoise.data.cifar:load_cifar_n",
 }
-"""Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`; root is None where it lies under
-none."""
+"""Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
+what lies under none."""
 
 ROOTLESS = frozenset({"digits"})
 """Those that lie under no root."""

@@ -92,7 +92,7 @@ class ImageDataset:
     given_labels: bool = False
     """Whether `train.labels` are labels as someone gave them, right or wrong, and not the true ones."""
     clean_labels: np.ndarray | None = None
-    """int64 [N], the true classes of the training images, where `train.labels` are given ones and the truth is known."""
+    """int64 [N], the true classes of the training images, where `train.labels` are given ones and they are known."""
 
     def __post_init__(self) -> None:
         for split, table in (("training", self.train), ("test", self.test)):
@@ -131,8 +131,8 @@ class ImageDataset:
             names: N different texts, what the samples are called in tables; where some are held out for the test, by
                 default their places in `images`.
             class_names: C different texts; by default the classes' numbers, up to the largest label.
-            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class, drawn with a fixed seed, is
-                taken out of the training set for the test.
+            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class, drawn with a fixed seed,
+                is taken out of the training set for the test.
             test_labels: integers [M].
             name: of the data set.
 

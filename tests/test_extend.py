@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _train_cases import assert_same_end, history
+from _train_cases import assert_same_end
 
 import fastnoise
-from fastnoise import own
 from fastnoise.cli import main
 from fastnoise.engine import RunFolder
 from fastnoise.engine.step import Step
 from fastnoise.noise import NoisyLabels
-from fastnoise.sweeps.spec import job_name, resolve
+from fastnoise.sweeps.spec import resolve
 
 PAGE = Path(fastnoise.__file__).with_name("extend.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)

@@ -31,10 +31,8 @@ def is_own(text: str) -> bool:
 
 def split(text: str) -> tuple[Path, str, str]:
     """The file as an absolute path, the name in it, and the rest of the text: FILE.py, NAME and `:0.4,step=2`."""
-    found = _FORM.fullmatch(text)
-    if found is None:
-        raise ConfigError(f"{text!r} names nothing in a file; write FILE.py:NAME")
-    return Path(os.path.abspath(Path(found["file"]).expanduser())), found["name"].strip(), found["rest"]
+    file, name, rest = _parts(text)
+    return Path(os.path.abspath(os.path.expanduser(file))), name, rest
 
 
 def located(text: str) -> str:
@@ -49,8 +47,16 @@ def short(text: str) -> str:
     """NAME of FILE.py:NAME, with what follows it: for titles and names of folders. Other names stay as they are."""
     if not is_own(text):
         return text
-    _, name, rest = split(text)
+    _, name, rest = _parts(text)
     return name + rest
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """The file as it is written, the name, and the rest."""
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"{text!r} names nothing in a file; write FILE.py:NAME")
+    return found["file"], found["name"].strip(), found["rest"]
 
 
 def load(spec: str, kind: Kind) -> Any:

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from _train_cases import assert_same_end
 
 import fastnoise
 from fastnoise.cli import main
-from fastnoise.engine import RunFolder
+from fastnoise.engine import Interrupted, RunFolder
 from fastnoise.engine.step import Step
 from fastnoise.noise import NoisyLabels
 from fastnoise.sweeps.spec import resolve
@@ -127,6 +128,17 @@ def test_all_four_at_once_are_killed_and_resumed_where_the_user_names_them(
     assert summary["noise"]["realised_rate"] == pytest.approx(0.4, abs=0.05)
 
 
+def test_inspect_and_report_take_what_the_page_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--dataset", "weak_digits.py:weak_digits"]
+    assert main(["corrupt", *data, "--noise", "neighbours.py:neighbours:0.3", "--out", "noisy.npz"]) == 0
+    assert main(["inspect", "noisy.npz", *data]) == 0
+    assert "best explanation: pair:" in capsys.readouterr().out
+    assert main(["train", "--epochs", "1", *OWN, "--run-dir", "run"]) == 0
+    assert main(["report", "run"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Trimmed on weak_digits, neighbours:0.4,step=2</h1>" in page
+
+
 def test_a_sweep_names_jobs_after_what_the_files_hold(tmp_path: Path) -> None:
     spec = tmp_path / "sweep.toml"
     words = dict(zip(OWN[::2], OWN[1::2], strict=True))
@@ -155,3 +167,25 @@ def test_sweeps_train_all_four(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(text + "epochs = 1\nseeds = 2\n")
     assert main(["sweep", "own.toml", "--jobs", "1", "--stack", "2"]) == 0
     assert len(list((tmp_path / "sweeps" / "own" / "jobs").glob("*/summary.json"))) == 2
+
+
+def test_a_stopped_run_on_arrays_says_how_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    dataset = fastnoise.ImageDataset.from_arrays(images, np.arange(60) % 3)
+    config = fastnoise.recipes.recipe("elr", dataset.name)
+    config = config.replace({"epochs": 2, "model": "small_cnn", "width": 0.25, "batch_size": 16, "loader": "torch"})
+    whole = fastnoise.train(config.replace({"run_dir": "whole"}), dataset=dataset)
+    train = Step.train
+
+    def stopping(self: Step, images: torch.Tensor, index: torch.Tensor) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return train(self, images, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "train", stopping)
+        with pytest.raises(Interrupted) as stopped:
+            fastnoise.train(config, dataset=dataset)
+    words = str(stopped.value).partition("go on with: ")[2]
+    again = eval(words, {"fastnoise": fastnoise, "config": config, "dataset": dataset})
+    assert again["test_accuracy"] == whole["test_accuracy"]
+    assert_same_end(Path(again["run_dir"]), tmp_path / "whole")

@@ -282,9 +282,7 @@ def test_arrays_that_are_refused(changes: dict[str, Any], parts: list[str]) -> N
 
 
 def test_data_sets_that_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    write(
-        "import numpy\ndef data(): return [1, 2]\ndef needy(path): pass\ndef rooted(root, download): return root, download"
-    )
+    write("def data(): return [1, 2]\ndef needy(path): pass\ndef rooted(root, download): return root, download")
     with refused(DataError, "--dataset mine.py:data gives list", "ImageDataset.from_arrays(images, labels)"):
         load_dataset("mine.py:data", None)
     with refused(ConfigError, "missing a required argument: 'path'", "download, root"):

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import own
 from ..errors import ConfigError, DataError
 from .images import image_size
-from .names import DATASETS, FOLDER
+from .names import is_named
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
@@ -140,7 +139,7 @@ class ImageDataset:
             DataError: arrays of another form, or that do not fit each other.
             ConfigError: the name of a data set that fastnoise has.
         """
-        if name in DATASETS or name.startswith(FOLDER) or own.is_own(name) or not name:
+        if is_named(name) or not name:
             raise ConfigError(f"name {name!r} is that of another data set; choose one of your own")
         pixels = _pixels("images", images)
         given = _class_labels("labels", labels, len(pixels))

@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import own
 from ..config import RunConfig, SaveEvery, parse_compile_options
 from ..data import ImageDataset
+from ..data.names import is_named
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import write_json
 from ..methods import Method, Run, Setting, create_method
@@ -641,6 +642,9 @@ class _Run(Training):
         return lines
 
     def how_to_go_on(self) -> str:
+        if not is_named(self.config.data.dataset):
+            place = f'config.replace({{"run_dir": "{self.record.folder.path}"}})'
+            return f"go on with: fastnoise.train({place}, dataset=dataset, resume=True)"
         code = own.words_for(self.config.flat())
         return f"go on with: fastnoise train --resume {self.record.folder.path}{code}"
 

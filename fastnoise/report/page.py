@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, own
 from ..errors import DataError
 from ..files import write_atomically
 from ..noise.plot import check_plot
@@ -169,7 +169,8 @@ def _drawn(sections: Sections) -> list[str]:
 
 def _run_page(folder: Path, pictures: _Pictures) -> str:
     run = read_run(folder)
-    title = f"{run.config.get('method', 'run')} on {run.config.get('dataset', '?')}, {run.config.get('noise', '?')}"
+    words = [own.short(str(run.config.get(key, "?"))) for key in ("method", "dataset", "noise")]
+    title = f"{words[0]} on {words[1]}, {words[2]}"
     sections = runs.run_sections(run)
     body = [runs.head(run), pictures.draw(sections), element("h2", "Settings"), runs.appendix(run)]
     return _document(plain(title), f"Run folder {folder.resolve()}", _drawn(sections), *body)

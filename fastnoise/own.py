@@ -1,4 +1,4 @@
-"""Code of the user's own, named as FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
+"""Code of the user's own: FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
 
 The file is imported once for each content that it has. Nothing here imports torch; the file itself may.
 """
@@ -6,6 +6,7 @@ The file is imported once for each content that it has. Nothing here imports tor
 import hashlib
 import importlib.util
 import inspect
+import os
 import re
 import shlex
 import sys
@@ -30,10 +31,8 @@ def is_own(text: str) -> bool:
 
 def split(text: str) -> tuple[Path, str, str]:
     """The file as an absolute path, the name in it, and the rest of the text: FILE.py, NAME and `:0.4,step=2`."""
-    found = _FORM.fullmatch(text)
-    if found is None:
-        raise ConfigError(f"{text!r} names nothing in a file; write FILE.py:NAME")
-    return Path(found["file"]).expanduser().absolute(), found["name"].strip(), found["rest"]
+    file, name, rest = _parts(text)
+    return Path(os.path.abspath(os.path.expanduser(file))), name, rest
 
 
 def located(text: str) -> str:
@@ -48,8 +47,16 @@ def short(text: str) -> str:
     """NAME of FILE.py:NAME, with what follows it: for titles and names of folders. Other names stay as they are."""
     if not is_own(text):
         return text
-    _, name, rest = split(text)
+    _, name, rest = _parts(text)
     return name + rest
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """The file as it is written, the name, and the rest."""
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"{text!r} names nothing in a file; write FILE.py:NAME")
+    return found["file"], found["name"].strip(), found["rest"]
 
 
 def load(spec: str, kind: Kind) -> Any:
@@ -114,7 +121,9 @@ def parameters(function: Callable[..., Any], what: str) -> frozenset[str] | None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
         return None
     return frozenset(
-        parameter.name for parameter in found if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        parameter.name
+        for parameter in found
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     )
 
 
@@ -160,7 +169,7 @@ def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: s
     missing = [
         f"--{kind} {stored[kind]}"
         for kind in KINDS
-        if is_own(str(stored.get(kind) or "")) and located(str(words.get(kind) or "")) != stored[kind]
+        if is_own(str(stored.get(kind) or "")) and located(str(words.get(kind) or "")) != located(str(stored[kind]))
     ]
     if missing:
         raise ConfigError(
@@ -212,4 +221,3 @@ def _is_method(value: object, base: type) -> bool:
 
 def _is_made_there(key: str, value: object, module: ModuleType) -> bool:
     return callable(value) and not key.startswith("_") and getattr(value, "__module__", None) == module.__name__
-

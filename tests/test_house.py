@@ -243,9 +243,8 @@ def classes() -> dict[str, list[str]]:
     found = defaultdict(list)
     for module in sources():
         for node in tree(module).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                if module.partition(".")[0] != "benchmarks":
-                    found[node.name].append(module)
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not module.startswith("benchmarks"):
+                found[node.name].append(module)
     return found
 
 

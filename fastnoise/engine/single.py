@@ -8,8 +8,9 @@ from rich.console import Console
 from torch import Tensor
 
 from .. import own
-from ..config import RunConfig, located
+from ..config import RunConfig
 from ..data import ImageDataset, Loader
+from ..data.names import is_named
 from ..errors import ConfigError, TrainingError
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
@@ -49,10 +50,7 @@ def train(
     """
     console = console or make_console()
     if not isinstance(config, RunConfig):
-        raise ConfigError(
-            f"the configuration must be a RunConfig, as recipe(METHOD) gives, not {type(config).__name__}"
-        )
-    config = config if resume else located(config)
+        raise ConfigError(f"the configuration must be a RunConfig, such as recipe(METHOD), not {type(config).__name__}")
     device = choose_device(config.engine.device)
     task = load_task(config, dataset)
     folder = open_folder(config, task) if resume else None
@@ -130,6 +128,9 @@ class Single(Training):
         return lines
 
     def how_to_go_on(self) -> str:
+        if not is_named(self.config.data.dataset):
+            place = f'config.replace({{"run_dir": "{self.record.folder.path}"}})'
+            return f"go on with: fastnoise.train({place}, dataset=dataset, resume=True)"
         code = own.words_for(self.config.flat())
         return f"go on with: fastnoise train --resume {self.record.folder.path}{code}"
 

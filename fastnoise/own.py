@@ -59,8 +59,8 @@ def _parts(text: str) -> tuple[str, str, str]:
     return found["file"], found["name"].strip(), found["rest"]
 
 
-def load(spec: str, kind: Kind) -> Any:
-    """What FILE.py:NAME names: for `kind` method a subclass of `Method`, else a class or function.
+def load(spec: str, kind: Kind, base: type | None = None) -> Any:
+    """What FILE.py:NAME names: a class or function, with `base` a class derived from it.
 
     ConfigError in one line: no such file, a file that fails, or no such name in it, with the names that it has.
     """
@@ -68,13 +68,12 @@ def load(spec: str, kind: Kind) -> Any:
     flag = f"--{kind} {spec}"
     module = _imported(file, flag)
     found = getattr(module, name, None)
-    if kind == "method":
-        from .methods.base import Method
-
-        if not (isinstance(found, type) and issubclass(found, Method)):
-            classes = [key for key, value in vars(module).items() if _is_method(value, Method)]
+    if base is not None:
+        if not (isinstance(found, type) and issubclass(found, base)):
+            classes = [key for key, value in vars(module).items() if _is_derived(value, base)]
+            package = base.__module__.rpartition(".")[0]  # whose file exports it
             raise ConfigError(
-                f"{flag}: {file} has no class {name!r} derived from fastnoise.methods.Method; "
+                f"{flag}: {file} has no class {name!r} derived from {package}.{base.__name__}; "
                 f"it has: {', '.join(classes) or 'none'}"
             )
     elif not callable(found):
@@ -215,7 +214,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
-def _is_method(value: object, base: type) -> bool:
+def _is_derived(value: object, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base) and value is not base
 
 

@@ -50,7 +50,7 @@ KNOWN_CYCLES: set[tuple[str, str]] = set()
 """(importer, imported): imports without which there would be no cycle."""
 KNOWN_UPWARD: set[tuple[str, str]] = set()
 """(importer, imported): imports of a layer above."""
-KNOWN_NAMESAKES = {"Task", "Training"}
+KNOWN_NAMESAKES: set[str] = set()
 """Classes that share their name with another."""
 
 

@@ -13,9 +13,10 @@ from torch import nn
 
 import fastnoise
 from fastnoise import ImageDataset, own
+from fastnoise.methods import Method
 from fastnoise.config import DataConfig, ModelConfig, NoiseConfig
 from fastnoise.data import DATASETS, load_dataset
-from fastnoise.engine.prepare import load_task
+from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError, DataError, FastnoiseError
 from fastnoise.models import MODELS, create_model
 from fastnoise.noise import corrupt, parse
@@ -41,17 +42,18 @@ def write(text: str, name: str = "mine.py") -> None:
 
 @pytest.mark.parametrize("kind", own.KINDS)
 def test_files_that_cannot_be_used(kind: own.Kind) -> None:
+    base = Method if kind == "method" else None
     with refused(ConfigError, f"--{kind} none.py:x", "no such file as", "none.py"):
-        own.load("none.py:x", kind)
+        own.load("none.py:x", kind, base)
     write("raise OSError('first\\nsecond')")
     with refused(ConfigError, f"--{kind} mine.py:x", "fails with OSError: first"):
-        own.load("mine.py:x", kind)
+        own.load("mine.py:x", kind, base)
     write("def x(:\n")
     with refused(ConfigError, "fails with SyntaxError"):
-        own.load("mine.py:x", kind)
+        own.load("mine.py:x", kind, base)
     write("import math\nfrom os.path import join\n_y = y = 3\ndef z(): pass\n")
     with refused(ConfigError, "mine.py has no", "'y'", "it has: " + ("none" if kind == "method" else "z")):
-        own.load("mine.py:y", kind)
+        own.load("mine.py:y", kind, base)
 
 
 def test_a_file_is_run_once_for_each_content(tmp_path: Path) -> None:
@@ -241,15 +243,15 @@ def test_clean_labels_are_the_truth_of_the_test_and_of_noise() -> None:
     assert np.array_equal(dataset.test.labels, LABELS[held])
     config = recipe("ce", dataset.name)
     assert config.noise.noise == "none"
-    task = load_task(config, dataset)
+    task = load_data(config, dataset)
     assert task.clean is not None
     assert np.array_equal(task.given, dataset.train.labels)
     assert np.array_equal(task.clean, dataset.clean_labels)
     assert task.noisy.requested_rate is None
-    asked = load_task(config.replace({"noise": "symmetric:0.5"}), dataset)
+    asked = load_data(config.replace({"noise": "symmetric:0.5"}), dataset)
     assert dataset.clean_labels is not None
     assert np.array_equal(asked.given, corrupt(dataset.clean_labels, "symmetric:0.5", seed=0, num_classes=5).labels)
-    blind = load_task(config, ImageDataset.from_arrays(IMAGES, given))
+    blind = load_data(config, ImageDataset.from_arrays(IMAGES, given))
     assert blind.clean is None
 
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnoise.engine import prepare
 from fastnoise.engine.display import make_console
-from fastnoise.engine.prepare import load_task
+from fastnoise.engine.prepare import load_data
 from fastnoise.engine.single import Single
 from fastnoise.errors import TrainingError
 from fastnoise.methods import Estimates, Method, Run, Setting, create_method, scan
@@ -344,7 +344,7 @@ def test_trainers_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         {"limit_train": 600, "width": 0.25, "loader": "torch", "batch_size": 32, "device": "cpu"}
     )
     monkeypatch.setattr(prepare, "create_method", lambda options, **sizes: Watching(options, *sizes.values()))
-    run = Single(config, load_task(config), torch.device("cpu"), make_console())
+    run = Single(config, load_data(config), torch.device("cpu"), make_console())
     view = run._view(run.record, 0)
     order: list[Tensor] = []
 

@@ -21,7 +21,7 @@ from fastnoise.config import RunConfig
 from fastnoise.data import Augmentation
 from fastnoise.data.plan import Plan
 from fastnoise.engine import Interrupted, RunFolder, checkpoint, stacked, train
-from fastnoise.engine.prepare import load_images, load_task
+from fastnoise.engine.prepare import load_images, load_data
 from fastnoise.engine.single import Single
 from fastnoise.engine.stacked import Stack, StackedNetwork, StackedPlan, stack, stackable, train_stacked
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -98,7 +98,7 @@ def steps_apart(
     """How far a stack is from separate runs after the first steps: the largest difference of a loss, and the largest
     distance of a run's weights, relative to their norm."""
     stack = make_stack(configs)
-    runs = [Single(config, load_task(config), CPU, QUIET) for config in configs]
+    runs = [Single(config, load_data(config), CPU, QUIET) for config in configs]
     for number, (record, run) in enumerate(zip(stack.members, runs, strict=True)):
         change(number, record.method)
         change(number, run.method)
@@ -217,7 +217,7 @@ def test_the_first_ten_steps_are_those_of_separate_runs(method: str) -> None:
 def test_steps_of_unequal_batches_are_those_of_separate_runs() -> None:
     """About 180 samples in batches of 40: the fifth steps are of 20 or so."""
     configs = quick("nal", val_fraction=0.1, batch_size=40)
-    sizes = {len(load_task(config).given) for config in configs}
+    sizes = {len(load_data(config).given) for config in configs}
     assert len(sizes) > 1
     loss, weights = steps_apart(configs, 5)
     assert loss <= 1e-4

@@ -240,10 +240,10 @@ def mean_square(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.T
 OPTIM = OptimConfig(epochs=6, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, schedule="cosine")
 
 
-def line_fit(validation: Callable[[fit.Training, int], float], stop_at: int | None = None) -> Any:
+def line_fit(validation: Callable[[fit.NetworkFit, int], float], stop_at: int | None = None) -> Any:
     """A line to be fitted; `validation` tells the loss after an epoch. Stops within an epoch where that is told."""
     torch.manual_seed(0)
-    training = fit.Training(nn.Linear(2, 1), mean_square, OPTIM, torch.device("cpu"), steps=4)
+    training = fit.NetworkFit(nn.Linear(2, 1), mean_square, OPTIM, torch.device("cpu"), steps=4)
     seen: list[int] = []
 
     def batches(epoch: int) -> Any:

@@ -17,7 +17,7 @@ from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.engine import train
 from fastnoise.engine.metrics import selection_figures
-from fastnoise.engine.prepare import load_task, make_loaders
+from fastnoise.engine.prepare import load_data, make_loaders
 from fastnoise.errors import ConfigError
 from fastnoise.methods import Run, Setting, random_numbers
 from fastnoise.methods.swce import Course, Place, SWCEPipeline
@@ -141,7 +141,7 @@ def test_pipeline_is_the_papers() -> None:
     summary = train(config)
     state = torch.load("run/checkpoint.pt", weights_only=True)
 
-    task = load_task(config)
+    task = load_data(config)
     given, clean = torch.from_numpy(task.given), task.clean
     assert clean is not None
     torch.manual_seed(config.engine.seed)

@@ -25,7 +25,7 @@ from fastnoise.recipes import recipe
 from fastnoise.recipes.published import _index, deviations, published
 from fastnoise.sweeps import Job, LocalExecutor, RayExecutor, SweepResult, make_jobs, resolve, run_sweep
 from fastnoise.sweeps.executors import Ended
-from fastnoise.sweeps.job import Locks, Task
+from fastnoise.sweeps.job import Locks, Assignment
 from fastnoise.sweeps.results import ResultsFile, figures, make_tables, write_tables
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -669,13 +669,13 @@ class _Instant:
     slots = 4
 
     def __init__(self) -> None:
-        self.tasks: list[Task] = []
+        self.tasks: list[Assignment] = []
         self._ended: list[Ended] = []
 
     def open(self, jobs: Sequence[Job]) -> str:
         return "nowhere"
 
-    def start(self, number: int, task: Task) -> None:
+    def start(self, number: int, task: Assignment) -> None:
         self.tasks.append(task)
         for job in task.jobs:
             folder = task.folder / "jobs" / job.name
@@ -700,7 +700,7 @@ def test_a_terminal_shows_running_jobs_with_their_epochs_and_the_time_left(tmp_p
     class Halfway(_Instant):
         """The last two jobs stop in their second epoch until all others are done."""
 
-        def start(self, number: int, task: Task) -> None:
+        def start(self, number: int, task: Assignment) -> None:
             if number < 4:
                 super().start(number, task)
                 return
@@ -719,7 +719,7 @@ def test_a_terminal_shows_running_jobs_with_their_epochs_and_the_time_left(tmp_p
                 (task.folder / "jobs" / task.jobs[0].name / "error.txt").write_text("broken\n")
             return [Ended(number, 1) for number, _ in held]
 
-    held: list[tuple[int, Task]] = []
+    held: list[tuple[int, Assignment]] = []
     rounds: list[int] = []
 
     console = Console(file=io.StringIO(), width=120, force_terminal=True)

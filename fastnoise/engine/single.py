@@ -18,7 +18,7 @@ from .checkpoint import place_of
 from .display import make_console, result_table
 from .environment import describe_environment
 from .metrics import EpochStatistics
-from .prepare import Task, create_parts, image_dtype, load_task, make_loaders
+from .prepare import RunData, create_parts, image_dtype, load_data, make_loaders
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
@@ -52,10 +52,10 @@ def train(
     if not isinstance(config, RunConfig):
         raise ConfigError(f"the configuration must be a RunConfig, such as recipe(METHOD), not {type(config).__name__}")
     device = choose_device(config.engine.device)
-    task = load_task(config, dataset)
-    folder = open_folder(config, task) if resume else None
+    data = load_data(config, dataset)
+    folder = open_folder(config, data) if resume else None
     checkpoint = None if folder is None else folder.read_checkpoint(device)
-    run = Single(config, task, device, console, checkpoint)
+    run = Single(config, data, device, console, checkpoint)
     for name in [] if folder is None else folder.changed_code(config):
         console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
@@ -72,7 +72,7 @@ class Single(Training):
 
     Args:
         config: of the run.
-        task: its data.
+        data: its data.
         device: to train on.
         console: where progress and the final table go.
         checkpoint: that the run is to go on from; `load` takes it up once the run has its folder.
@@ -81,19 +81,19 @@ class Single(Training):
     def __init__(
         self,
         config: RunConfig,
-        task: Task,
+        data: RunData,
         device: torch.device,
         console: Console,
         checkpoint: dict[str, Any] | None = None,
     ):
-        method, networks = create_parts(config, task, device, fresh=checkpoint is None)
+        method, networks = create_parts(config, data, device, fresh=checkpoint is None)
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         amp, _ = choose_amp(config.engine.amp, device)
-        loaders = make_loaders(config, task, device, method.views, image_dtype(method, amp))
-        labels = torch.from_numpy(task.given).to(device, copy=True)  # which methods may change, unlike what is given
-        statistics = EpochStatistics(len(task.given), method.attention, device)
-        self.record = Record(config, task, method, statistics, labels)
-        batch_size = min(config.data.batch_size, len(task.given))
+        loaders = make_loaders(config, data, device, method.views, image_dtype(method, amp))
+        labels = torch.from_numpy(data.given).to(device, copy=True)  # which methods may change, unlike what is given
+        statistics = EpochStatistics(len(data.given), method.attention, device)
+        self.record = Record(config, data, method, statistics, labels)
+        batch_size = min(config.data.batch_size, len(data.given))
         super().__init__(
             [self.record],
             method,
@@ -104,27 +104,27 @@ class Single(Training):
             device,
             console,
             batch_size,
-            (batch_size, task.channels, *task.image_size),
+            (batch_size, data.channels, *data.image_size),
             amp,
             place_of(checkpoint),
         )
 
     def describe(self) -> list[str]:
-        config, task, loader = self.config, self.record.task, self.loaders.train
-        size = "x".join(str(side) for side in task.image_size)
+        config, data, loader = self.config, self.record.data, self.loaders.train
+        size = "x".join(str(side) for side in data.image_size)
         lines = [
-            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(task.train)} training "
+            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(data.train)} training "
             f"images {size}, "
-            f"{len(task.test)} test images, {task.num_classes} classes",
-            f"labels: {task.noisy.describe()}",
+            f"{len(data.test)} test images, {data.num_classes} classes",
+            f"labels: {data.noisy.describe()}",
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
             f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
-        if task.validation is not None:
-            lines[0] += f", {len(task.validation)} held out for validation"
+        if data.validation is not None:
+            lines[0] += f", {len(data.validation)} held out for validation"
         return lines
 
     def how_to_go_on(self) -> str:

@@ -368,7 +368,7 @@ class Training(ABC):
     def evaluate(self, part: Part) -> dict[Record, Evaluation]:
         """The answers of each run that goes on for the images of `part`."""
         truths = [record.truth(part) for record in self.members]
-        answers = ClassAnswers(truths, self.members[0].task.num_classes, self.device)
+        answers = ClassAnswers(truths, self.members[0].data.num_classes, self.device)
         found = evaluate(answers, self.answers(getattr(self.loaders, part)))
         return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
 

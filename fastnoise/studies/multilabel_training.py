@@ -22,7 +22,7 @@ from ..models import create_model
 from ..noise.other_targets import corrupt_multilabel
 from .canvas import compose_canvases
 from .coco import CocoSet, decode, read_coco, same_categories
-from .fit import Training, derive_seed, optim_config
+from .fit import NetworkFit, derive_seed, optim_config
 
 VALIDATION = 0.1
 """Share of the training images that is held out, as in the paper."""
@@ -204,7 +204,7 @@ class MultiLabel:
             image_size=(size[0], size[1]),
             width=config["width"],
         )
-        self.training = Training(
+        self.training = NetworkFit(
             self.network, mean_binary_cross_entropy, optim_config(config), self.device, self.loader.num_batches
         )
 
@@ -250,7 +250,7 @@ def mean_binary_cross_entropy(network: nn.Module, images: Tensor, targets: Tenso
 
 
 def train(config: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:
-    """Train one network and return its mean average precisions, as `Training.fit` names them, and the share of the
+    """Train one network and return its mean average precisions, as `NetworkFit.fit` names them, and the share of the
     group's labels that were "swapped".
 
     config: the fields of DataChoice and OptimConfig, device, seed, rate, corrupted_group (1 or 2), cardinality,

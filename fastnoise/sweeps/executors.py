@@ -52,8 +52,8 @@ class LocalExecutor:
 
     Args:
         jobs: assignments at once; 0: one per GPU, and without GPUs one per core. With several GPUs they go round.
-        threads: torch threads of each assignment. How torch splits a sum depends on it, so a CPU's results can differ in
-            their last bits between numbers of threads, but not between numbers of jobs.
+        threads: torch threads of each assignment. How torch splits a sum depends on it, so a CPU's results can differ
+            in their last bits between numbers of threads, but not between numbers of jobs.
     """
 
     def __init__(self, jobs: int = 0, threads: int = 1):
@@ -219,9 +219,10 @@ _servers: dict[int, ForkServer] = {}
 
 
 def _run_on_ray(content: dict[str, Any], threads: int, stop: str) -> int:
-    """An assignment inside a Ray worker, which keeps a fork server for the assignments that follow; returns its exit code.
+    """An assignment inside a Ray worker, which keeps a fork server for those that follow; returns its exit code.
 
-    Once the file `stop` is there, an assignment that has not begun never does, and one that runs is asked to save its state.
+    Once the file `stop` is there, an assignment that has not begun never does, and one that runs is asked to save its
+    state.
     """
     assignment = replace(Assignment.from_json(content), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
     if os.path.exists(stop):

@@ -1,8 +1,8 @@
 """A process for each assignment at the price of a fork.
 
 Importing torch takes seconds, and a run must not see what another has left in torch: seeds, threads, compiled code. So
-a server imports all that training needs, does nothing with it, and forks itself for each assignment. Python's multiprocessing
-has such a server too, but runs the caller's main module again in each child.
+a server imports all that training needs, does nothing with it, and forks itself for each assignment. Python's
+multiprocessing has such a server too, but runs the caller's main module again in each child.
 
 Nothing outlives its sweep: when the sweep's process ends, however it ends, the server reads the end of its input and
 kills its children; when the server is killed, Linux kills them (PR_SET_PDEATHSIG).
@@ -75,8 +75,8 @@ class ForkServer:
     def ended(self) -> list[tuple[int, int]]:
         """Assignments that ended since the last call with their exit codes, -N for signal N; call when readable.
 
-        When the server itself was killed, so were its assignments: all of them are told as killed, and the server is of no
-        more use (`alive`). TrainingError when it failed, as where torch can't be imported.
+        When the server itself was killed, so were its assignments: all of them are told as killed, and the server is of
+        no more use (`alive`). TrainingError when it failed, as where torch can't be imported.
         """
         data = os.read(self._replies.fileno(), 1 << 16)
         if not data:

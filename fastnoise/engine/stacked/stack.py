@@ -246,7 +246,8 @@ class Stack(Training):
 
 
 def _shared(data: RunData, dataset: ImageDataset) -> RunData:
-    """A run's data with the data set's own tables in place of copies of its parts: `positions` says which its samples are."""
+    """A run's data with the data set's own tables in place of copies of its parts; `positions` says which samples are
+    the run's."""
     return replace(data, train=dataset.train, validation=None if data.validation is None else dataset.train)
 
 

@@ -13,11 +13,11 @@ from torch import nn
 
 import fastnoise
 from fastnoise import ImageDataset, own
-from fastnoise.methods import Method
 from fastnoise.config import DataConfig, ModelConfig, NoiseConfig
 from fastnoise.data import DATASETS, load_dataset
 from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError, DataError, FastnoiseError
+from fastnoise.methods import Method
 from fastnoise.models import MODELS, create_model
 from fastnoise.noise import corrupt, parse
 from fastnoise.noise.names import NOISES

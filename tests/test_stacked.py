@@ -21,7 +21,7 @@ from fastnoise.config import RunConfig
 from fastnoise.data import Augmentation
 from fastnoise.data.plan import Plan
 from fastnoise.engine import Interrupted, RunFolder, checkpoint, stacked, train
-from fastnoise.engine.prepare import load_images, load_data
+from fastnoise.engine.prepare import load_data, load_images
 from fastnoise.engine.single import Single
 from fastnoise.engine.stacked import Stack, StackedNetwork, StackedPlan, stack, stackable, train_stacked
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError

@@ -25,7 +25,7 @@ from fastnoise.recipes import recipe
 from fastnoise.recipes.published import _index, deviations, published
 from fastnoise.sweeps import Job, LocalExecutor, RayExecutor, SweepResult, make_jobs, resolve, run_sweep
 from fastnoise.sweeps.executors import Ended
-from fastnoise.sweeps.job import Locks, Assignment
+from fastnoise.sweeps.job import Assignment, Locks
 from fastnoise.sweeps.results import ResultsFile, figures, make_tables, write_tables
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

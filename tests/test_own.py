@@ -50,8 +50,10 @@ def test_files_that_cannot_be_used(kind: own.Kind) -> None:
     with refused(ConfigError, "fails with SyntaxError"):
         own.load("mine.py:x", kind)
     write("import math\nfrom os.path import join\n_y = y = 3\ndef z(): pass\n")
-    with refused(ConfigError, "mine.py has no", "'y'", "it has: " + ("none" if kind == "method" else "z")):
+    with refused(ConfigError, "mine.py has no function or class 'y'; it has: z"):
         own.load("mine.py:y", kind)
+    with refused(ConfigError, f"has no class 'z' derived from fastnoise.{kind}s.Module; it has: none"):
+        own.load("mine.py:z", kind, nn.Module)
 
 
 def test_a_file_is_run_once_for_each_content(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def find_method(name: str) -> type[Method]:
     ConfigError with the nearest and all valid names where there is none, or with what is wrong with the file.
     """
     if own.is_own(name):
-        method: type[Method] = own.load(name, "method")
+        method: type[Method] = own.load(name, "method", Method)
         return method
     if name not in METHODS:
         raise ConfigError(f"unknown method {name!r}; {nearest(name, [*METHODS, 'FILE.py:CLASS'])}")

@@ -69,11 +69,10 @@ def load(spec: str, kind: Kind, base: type | None = None) -> Any:
     module = _imported(file, flag)
     found = getattr(module, name, None)
     if base is not None:
-        if not (isinstance(found, type) and issubclass(found, base)):
-            classes = [key for key, value in vars(module).items() if _is_derived(value, base)]
-            package = base.__module__.rpartition(".")[0]  # whose file exports it
+        if not _is_derived(found, base):
+            classes = [key for key, value in vars(module).items() if _is_derived(value, base) and value is not base]
             raise ConfigError(
-                f"{flag}: {file} has no class {name!r} derived from {package}.{base.__name__}; "
+                f"{flag}: {file} has no class {name!r} derived from fastnoise.{kind}s.{base.__name__}; "
                 f"it has: {', '.join(classes) or 'none'}"
             )
     elif not callable(found):
@@ -101,8 +100,6 @@ def call(function: Callable[..., Any], what: str, *values: Any, **offered: Any) 
     except TypeError as error:
         valid = ", ".join([f"{len(values)} by position"] * bool(values) + sorted(offered))
         raise ConfigError(f"{what} cannot be called: {error}; it is given: {valid}") from None
-    except ValueError:  # a class or function of C code, which has no signature
-        pass
     try:
         return function(*values, **named)
     except FastnoiseError:
@@ -152,7 +149,7 @@ def sha256(spec: str) -> str:
 
 def identities(fields: Mapping[str, Any]) -> dict[str, str]:
     """For each field that names FILE.py:NAME what it computes, wherever the file lies: the file's sum, and the name."""
-    return {kind: f"{sum_}:{short(fields[kind])}" for kind, sum_ in fingerprints(fields).items()}
+    return {kind: f"{digest}:{short(fields[kind])}" for kind, digest in fingerprints(fields).items()}
 
 
 def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: str) -> None:
@@ -165,15 +162,17 @@ def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: s
 
     ConfigError with the words to add.
     """
-    missing = [
-        f"--{kind} {stored[kind]}"
-        for kind in KINDS
-        if is_own(str(stored.get(kind) or "")) and located(str(words.get(kind) or "")) != located(str(stored[kind]))
-    ]
+    missing = words_for(
+        {
+            kind: stored.get(kind)
+            for kind in KINDS
+            if located(str(words.get(kind) or "")) != located(str(stored.get(kind) or ""))
+        }
+    )
     if missing:
         raise ConfigError(
-            f"--resume {folder}: the run uses code of your own, which is run only where you name it; if you trust the "
-            f"file, add {' '.join(missing)}"
+            f"--resume {folder}: the run uses code in files, which is run only where you name it; if you trust it, "
+            f"add{missing}"
         )
 
 
@@ -215,7 +214,7 @@ def _said(error: Exception) -> str:
 
 
 def _is_derived(value: object, base: type) -> bool:
-    return isinstance(value, type) and issubclass(value, base) and value is not base
+    return isinstance(value, type) and issubclass(value, base)
 
 
 def _is_made_there(key: str, value: object, module: ModuleType) -> bool:

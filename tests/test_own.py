@@ -17,7 +17,6 @@ from fastnoise.config import DataConfig, ModelConfig, NoiseConfig
 from fastnoise.data import DATASETS, load_dataset
 from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError, DataError, FastnoiseError
-from fastnoise.methods import Method
 from fastnoise.models import MODELS, create_model
 from fastnoise.noise import corrupt, parse
 from fastnoise.noise.names import NOISES
@@ -42,18 +41,19 @@ def write(text: str, name: str = "mine.py") -> None:
 
 @pytest.mark.parametrize("kind", own.KINDS)
 def test_files_that_cannot_be_used(kind: own.Kind) -> None:
-    base = Method if kind == "method" else None
     with refused(ConfigError, f"--{kind} none.py:x", "no such file as", "none.py"):
-        own.load("none.py:x", kind, base)
+        own.load("none.py:x", kind)
     write("raise OSError('first\\nsecond')")
     with refused(ConfigError, f"--{kind} mine.py:x", "fails with OSError: first"):
-        own.load("mine.py:x", kind, base)
+        own.load("mine.py:x", kind)
     write("def x(:\n")
     with refused(ConfigError, "fails with SyntaxError"):
-        own.load("mine.py:x", kind, base)
+        own.load("mine.py:x", kind)
     write("import math\nfrom os.path import join\n_y = y = 3\ndef z(): pass\n")
-    with refused(ConfigError, "mine.py has no", "'y'", "it has: " + ("none" if kind == "method" else "z")):
-        own.load("mine.py:y", kind, base)
+    with refused(ConfigError, "mine.py has no function or class 'y'; it has: z"):
+        own.load("mine.py:y", kind)
+    with refused(ConfigError, f"has no class 'z' derived from fastnoise.{kind}s.Module; it has: none"):
+        own.load("mine.py:z", kind, nn.Module)
 
 
 def test_a_file_is_run_once_for_each_content(tmp_path: Path) -> None:

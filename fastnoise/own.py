@@ -1,4 +1,4 @@
-"""Code of the user's own, named as FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
+"""Code of the user's own: FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
 
 The file is imported once for each content that it has. Nothing here imports torch; the file itself may.
 """
@@ -6,6 +6,7 @@ The file is imported once for each content that it has. Nothing here imports tor
 import hashlib
 import importlib.util
 import inspect
+import os
 import re
 import shlex
 import sys
@@ -30,10 +31,8 @@ def is_own(text: str) -> bool:
 
 def split(text: str) -> tuple[Path, str, str]:
     """The file as an absolute path, the name in it, and the rest of the text: FILE.py, NAME and `:0.4,step=2`."""
-    found = _FORM.fullmatch(text)
-    if found is None:
-        raise ConfigError(f"{text!r} names nothing in a file; write FILE.py:NAME")
-    return Path(found["file"]).expanduser().absolute(), found["name"].strip(), found["rest"]
+    file, name, rest = _parts(text)
+    return Path(os.path.abspath(os.path.expanduser(file))), name, rest
 
 
 def located(text: str) -> str:
@@ -48,12 +47,20 @@ def short(text: str) -> str:
     """NAME of FILE.py:NAME, with what follows it: for titles and names of folders. Other names stay as they are."""
     if not is_own(text):
         return text
-    _, name, rest = split(text)
+    _, name, rest = _parts(text)
     return name + rest
 
 
-def load(spec: str, kind: Kind) -> Any:
-    """What FILE.py:NAME names: for `kind` method a subclass of `Method`, else a class or function.
+def _parts(text: str) -> tuple[str, str, str]:
+    """The file as it is written, the name, and the rest."""
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"{text!r} names nothing in a file; write FILE.py:NAME")
+    return found["file"], found["name"].strip(), found["rest"]
+
+
+def load(spec: str, kind: Kind, base: type | None = None) -> Any:
+    """What FILE.py:NAME names: a class or function, with `base` a class derived from it.
 
     ConfigError in one line: no such file, a file that fails, or no such name in it, with the names that it has.
     """
@@ -61,13 +68,11 @@ def load(spec: str, kind: Kind) -> Any:
     flag = f"--{kind} {spec}"
     module = _imported(file, flag)
     found = getattr(module, name, None)
-    if kind == "method":
-        from .methods.base import Method
-
-        if not (isinstance(found, type) and issubclass(found, Method)):
-            classes = [key for key, value in vars(module).items() if _is_method(value, Method)]
+    if base is not None:
+        if not _is_derived(found, base):
+            classes = [key for key, value in vars(module).items() if _is_derived(value, base) and value is not base]
             raise ConfigError(
-                f"{flag}: {file} has no class {name!r} derived from fastnoise.methods.Method; "
+                f"{flag}: {file} has no class {name!r} derived from fastnoise.{kind}s.{base.__name__}; "
                 f"it has: {', '.join(classes) or 'none'}"
             )
     elif not callable(found):
@@ -95,8 +100,6 @@ def call(function: Callable[..., Any], what: str, *values: Any, **offered: Any) 
     except TypeError as error:
         valid = ", ".join([f"{len(values)} by position"] * bool(values) + sorted(offered))
         raise ConfigError(f"{what} cannot be called: {error}; it is given: {valid}") from None
-    except ValueError:  # a class or function of C code, which has no signature
-        pass
     try:
         return function(*values, **named)
     except FastnoiseError:
@@ -114,7 +117,9 @@ def parameters(function: Callable[..., Any], what: str) -> frozenset[str] | None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
         return None
     return frozenset(
-        parameter.name for parameter in found if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        parameter.name
+        for parameter in found
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     )
 
 
@@ -144,7 +149,7 @@ def sha256(spec: str) -> str:
 
 def identities(fields: Mapping[str, Any]) -> dict[str, str]:
     """For each field that names FILE.py:NAME what it computes, wherever the file lies: the file's sum, and the name."""
-    return {kind: f"{sum_}:{short(fields[kind])}" for kind, sum_ in fingerprints(fields).items()}
+    return {kind: f"{digest}:{short(fields[kind])}" for kind, digest in fingerprints(fields).items()}
 
 
 def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: str) -> None:
@@ -157,15 +162,17 @@ def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: s
 
     ConfigError with the words to add.
     """
-    missing = [
-        f"--{kind} {stored[kind]}"
-        for kind in KINDS
-        if is_own(str(stored.get(kind) or "")) and located(str(words.get(kind) or "")) != stored[kind]
-    ]
+    missing = words_for(
+        {
+            kind: stored.get(kind)
+            for kind in KINDS
+            if located(str(words.get(kind) or "")) != located(str(stored.get(kind) or ""))
+        }
+    )
     if missing:
         raise ConfigError(
-            f"--resume {folder}: the run uses code of your own, which is run only where you name it; if you trust the "
-            f"file, add {' '.join(missing)}"
+            f"--resume {folder}: the run uses code in files, which is run only where you name it; if you trust it, "
+            f"add{missing}"
         )
 
 
@@ -206,10 +213,9 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
-def _is_method(value: object, base: type) -> bool:
-    return isinstance(value, type) and issubclass(value, base) and value is not base
+def _is_derived(value: object, base: type) -> bool:
+    return isinstance(value, type) and issubclass(value, base)
 
 
 def _is_made_there(key: str, value: object, module: ModuleType) -> bool:
     return callable(value) and not key.startswith("_") and getattr(value, "__module__", None) == module.__name__
-

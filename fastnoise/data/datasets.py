@@ -21,8 +21,7 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     cifar10n      cifar10 and ROOT/CIFAR-10_human.pt or ROOT/cifar_n_labels.npz
     cifar100n     cifar100 and ROOT/CIFAR-100_human.pt or ROOT/cifar_n_labels.npz
     folder:PATH   class folders, see `load_folder`; needs no root
-    FILE.py:NAME  what a function of the user's gives, see `fastnoise.extend`; gets `root` and `download` if it takes
-                  them
+    FILE.py:NAME  what a function of the user's gives (fastnoise/extend.md)
 
     A missing root is created for a download, its parents are not. ConfigError for an unknown name, DataError for data
     that is missing, damaged or of the wrong form.

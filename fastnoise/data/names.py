@@ -11,8 +11,8 @@ DATASETS: dict[str, str] = {
     "cifar10n": "fastnoise.data.cifar:load_cifar_n",
     "cifar100n": "fastnoise.data.cifar:load_cifar_n",
 }
-"""Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`; root is None where it lies under
-none."""
+"""Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
+what lies under none."""
 
 ROOTLESS = frozenset({"digits"})
 """Those that lie under no root."""
@@ -24,9 +24,14 @@ FORMS: tuple[str, ...] = (*DATASETS, "folder:PATH", "FILE.py:NAME")
 """What may be written for a data set."""
 
 
+def is_named(name: str) -> bool:
+    """Whether a data set can be loaded by this name, at any time; else it was given as arrays."""
+    return name in DATASETS or name.startswith(FOLDER) or own.is_own(name)
+
+
 def check_dataset(name: str) -> None:
     """ConfigError for an unknown data set, with the nearest and all valid names, or for what is wrong with FILE.py."""
     if own.is_own(name):
         own.load(name, "dataset")
-    elif name not in DATASETS and not name.startswith(FOLDER):
+    elif not is_named(name):
         raise ConfigError(f"unknown dataset {name!r}; {nearest(name, list(FORMS))}")

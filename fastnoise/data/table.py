@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import own
 from ..errors import ConfigError, DataError
 from .images import image_size
-from .names import DATASETS, FOLDER
+from .names import is_named
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
@@ -92,21 +91,21 @@ class ImageDataset:
     given_labels: bool = False
     """Whether `train.labels` are labels as someone gave them, right or wrong, and not the true ones."""
     clean_labels: np.ndarray | None = None
-    """int64 [N], the true classes of the training images, where `train.labels` are given ones and the truth is known."""
+    """int64 [N], the true classes of the training images, where `train.labels` are given ones and they are known."""
 
     def __post_init__(self) -> None:
-        for split, table in (("training", self.train), ("test", self.test)):
-            if len(table) == 0:
-                raise DataError(f"{self.name}: the {split} set is empty")
-            if table.labels.min() < 0 or table.labels.max() >= self.num_classes:
-                low, high = table.labels.min(), table.labels.max()
-                raise DataError(f"{self.name}: {split} labels span {low}..{high}, outside 0..{self.num_classes - 1}")
         if self.clean_labels is not None:
             clean = _class_labels(f"{self.name}: clean_labels", self.clean_labels, len(self.train))
             if clean.min() < 0 or clean.max() >= self.num_classes:
                 span = f"{clean.min()}..{clean.max()}"
                 raise DataError(f"{self.name}: clean labels span {span}, outside 0..{self.num_classes - 1}")
             object.__setattr__(self, "clean_labels", clean)
+        for split, table in (("training", self.train), ("test", self.test)):
+            if len(table) == 0:
+                raise DataError(f"{self.name}: the {split} set is empty")
+            if table.labels.min() < 0 or table.labels.max() >= self.num_classes:
+                low, high = table.labels.min(), table.labels.max()
+                raise DataError(f"{self.name}: {split} labels span {low}..{high}, outside 0..{self.num_classes - 1}")
 
     @classmethod
     def from_arrays(
@@ -131,8 +130,8 @@ class ImageDataset:
             names: N different texts, what the samples are called in tables; where some are held out for the test, by
                 default their places in `images`.
             class_names: C different texts; by default the classes' numbers, up to the largest label.
-            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class, drawn with a fixed seed, is
-                taken out of the training set for the test.
+            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class, drawn with a fixed seed,
+                is taken out of the training set for the test.
             test_labels: integers [M].
             name: of the data set.
 
@@ -140,7 +139,7 @@ class ImageDataset:
             DataError: arrays of another form, or that do not fit each other.
             ConfigError: the name of a data set that fastnoise has.
         """
-        if name in DATASETS or name.startswith(FOLDER) or own.is_own(name) or not name:
+        if is_named(name) or not name:
             raise ConfigError(f"name {name!r} is that of another data set; choose one of your own")
         pixels = _pixels("images", images)
         given = _class_labels("labels", labels, len(pixels))

@@ -9,8 +9,8 @@ checkpoint.pt      the state after the last saved epoch, or inside one where a t
                    after an interruption
 summary.json       the final table, once training has ended
 corrected.csv      per training sample what the method made of its label, once training has ended: position in the
-                   data set, its name where it has one, given and corrected class, confidence in the given one, suspected (0 or 1), NAL's
-                   attention weight, and the true class where it is known
+                   data set, name where it has one, given and corrected class, confidence in the given one, suspected
+                   (0 or 1), NAL's attention weight, and the true class where it is known
 corrected.npz      the same as arrays
 profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """

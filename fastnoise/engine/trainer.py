@@ -16,8 +16,9 @@ from rich.console import Console
 from torch import Tensor
 
 from .. import own
-from ..config import RunConfig, SaveEvery, located, parse_compile_options
+from ..config import RunConfig, SaveEvery, parse_compile_options
 from ..data import ImageDataset
+from ..data.names import is_named
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import write_json
 from ..methods import Method, Run, Setting, create_method
@@ -102,8 +103,7 @@ def train(
     """
     console = console or make_console()
     if not isinstance(config, RunConfig):
-        raise ConfigError(f"the configuration must be a RunConfig, as recipe(METHOD) gives, not {type(config).__name__}")
-    config = config if resume else located(config)
+        raise ConfigError(f"the configuration must be a RunConfig, such as recipe(METHOD), not {type(config).__name__}")
     device = choose_device(config.engine.device)
     task = load_task(config, dataset)
     folder = open_folder(config, task) if resume else None
@@ -631,8 +631,8 @@ class _Run(Training):
         config, task, loader = self.config, self.record.task, self.loaders.train
         size = "x".join(str(side) for side in task.image_size)
         lines = [
-            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(task.train)} training images {size}, "
-            f"{len(task.test)} test images, {task.num_classes} classes",
+            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(task.train)} training images "
+            f"{size}, {len(task.test)} test images, {task.num_classes} classes",
             f"labels: {task.noisy.describe()}",
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
@@ -645,6 +645,9 @@ class _Run(Training):
         return lines
 
     def how_to_go_on(self) -> str:
+        if not is_named(self.config.data.dataset):
+            place = f'config.replace({{"run_dir": "{self.record.folder.path}"}})'
+            return f"go on with: fastnoise.train({place}, dataset=dataset, resume=True)"
         code = own.words_for(self.config.flat())
         return f"go on with: fastnoise train --resume {self.record.folder.path}{code}"
 

@@ -88,7 +88,9 @@ def find_method(name: str) -> "type[Method]":
     ConfigError with the nearest and all valid names where there is none, or with what is wrong with the file.
     """
     if own.is_own(name):
-        method: type[Method] = own.load(name, "method")
+        from .base import Method
+
+        method: type[Method] = own.load(name, "method", Method)
         _check_own(name, method.Options)
         return method
     methods = _methods()

@@ -28,7 +28,7 @@ def create_model(
     """Build a network by name, in channels_last memory format.
 
     Args:
-        name: one of MODELS, or FILE.py:NAME of a class or function that makes an `nn.Module` (see `fastnoise.extend`).
+        name: one of MODELS, or FILE.py:NAME of a class or function that makes an `nn.Module` (fastnoise/extend.md).
         num_classes: C, at least 2.
         channels: of the images.
         image_size: (H, W); up to 64 the ResNets with basic blocks take the CIFAR stem.
@@ -80,9 +80,7 @@ def _backbone(name: str, channels: int, image_size: tuple[int, int], width: floa
         return builder(channels, image_size, width)
     if not _has_dropout(name):
         known = ", ".join(filter(_has_dropout, MODELS))
-        raise ConfigError(
-            f"--dropout {dropout}: {name} has no dropout; drop the option, or take one of: {known}"
-        )
+        raise ConfigError(f"--dropout {dropout}: {name} has no dropout; drop the option, or take one of: {known}")
     return builder(channels, image_size, width, dropout)
 
 

@@ -13,7 +13,7 @@ MODELS: dict[str, str] = {
     "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",
     "resnet50": "fastnoise.models.resnet:ResNet50",
 }
-"""Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`, with a parameter `dropout` more
+"""Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`, with a parameter `dropout`
 where the network has dropout. Its attribute `smallest` is the least side of an image that it takes, 1 by default."""
 
 FORMS: tuple[str, ...] = (*MODELS, "FILE.py:NAME")

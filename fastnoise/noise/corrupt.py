@@ -23,7 +23,12 @@ Labels = NDArray[np.int64]
 
 _MAX_CLASSES = 2**31 - 1  # classes are 32-bit words inside
 _MAX_LISTED_CLASSES = 2**20  # where a spec lists classes, tables of this length are made
-_ROOM = {"heterogeneous": 40, "idn": 80, "pmd": 80, "own": 48}  # bytes a label, at least; 16 hold the noisy and the clean one
+_ROOM = {
+    "heterogeneous": 40,
+    "idn": 80,
+    "pmd": 80,
+    "own": 48,
+}  # bytes a label, at least; 16 hold the noisy and the clean one
 _QUOTA = 24  # bytes more
 _MOST_IN_QUOTA = 2**32 - 1
 _ROW_SUM_TOLERANCE = 1e-5  # of a transition matrix, so that float32 ones of 1,000 classes pass

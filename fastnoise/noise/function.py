@@ -19,9 +19,9 @@ def corrupt_by_function(
 ) -> Labels:
     """What the function that `spec` names makes of checked labels [N]: int64 [N].
 
-    The function is called with the labels, a copy int64 [N], and by name with those of `num_classes`, `rate`, `seed` and
-    `inputs` that it has parameters for, and with the spec's settings. It is called twice, to see that it gives the same
-    labels for the same seed.
+    The function is called with the labels, a copy int64 [N]; by name with those of `num_classes`, `rate`, `seed` and
+    `inputs` that it has parameters for; and with the spec's settings. It is called twice, to see that it gives the
+    same labels for the same seed.
 
     ConfigError for arguments that it doesn't take, and where it raises; DataError for labels of another form, and for
     other labels at the second call.

@@ -11,7 +11,6 @@ from ..errors import ConfigError, nearest
 from .maps import MAP_NAMES
 from .names import NOISES, OWN, Kind
 
-
 # What an option may say, and what that means; options that aren't here have a reader of their own.
 _VALUES: dict[str, dict[str, Any]] = {
     "true_class": {"excluded": "excluded", "included": "included"},
@@ -119,7 +118,7 @@ class NoiseSpec:
         """Of a function of the user's: its form. Whether it takes these arguments shows when it is called."""
         file, name, rest = own.split(str(self.name)) if own.is_own(str(self.name)) else (None, "", "")
         if file is None or not name.isidentifier() or rest or not _is_writable(str(self.name)):
-            raise ConfigError(f"noise {self.name!r} names no function in a file; write FILE.py:NAME, as in my.py:flip:0.4")
+            raise ConfigError(f"noise {self.name!r} names no function in a file; write FILE.py:NAME, as in my.py:flip")
         if self.rate is not None:
             object.__setattr__(self, "rate", self._checked_rate())
         for key, default in _OPTIONS.items():
@@ -176,7 +175,9 @@ _NAMED = {"human": "labels", "matrix": "a file here"}
 
 # The fields of NoiseSpec that are written key=value, and their defaults.
 _OPTIONS = {
-    field.name: field.default for field in dataclasses.fields(NoiseSpec) if field.name not in ("kind", "rate", "name", "settings")
+    field.name: field.default
+    for field in dataclasses.fields(NoiseSpec)
+    if field.name not in ("kind", "rate", "name", "settings")
 }
 
 
@@ -239,7 +240,8 @@ def _class_text(ranges: list[tuple[int, int]]) -> str:
 def parse(text: str) -> NoiseSpec:
     """Read a noise spec such as "symmetric:0.4", "symmetric:0.4,quota=class", "asymmetric:0.4,map=superclass",
     "heterogeneous:0.8,clean=3,strategy=2", "matrix:T.npy", "idn:0.3,inputs=centred", "pmd:0.35,posteriors=P.npy",
-    "human:worse", "my.py:flip:0.4,step=2" or "none". Blanks around the parts are dropped, defaults and number forms normalised.
+    "human:worse", "my.py:flip:0.4,step=2" or "none". Blanks around the parts are dropped, defaults and number forms
+    normalised.
 
     Raises ConfigError (one line, with the nearest valid name) for whatever isn't a spec.
     """

@@ -1,7 +1,8 @@
 """What the recipes of all methods share: network, augmentation and schedule by data set."""
 
+from .. import own
 from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..data.names import DATASETS, FOLDER
+from ..data.names import is_named
 from ..noise.spec import parse
 from ..options import MethodOptions
 
@@ -9,7 +10,7 @@ from ..options import MethodOptions
 def default_noise(dataset: str) -> str:
     """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them. None for data
     of the user's own, which is never corrupted unasked."""
-    if dataset not in DATASETS and not dataset.startswith(FOLDER):
+    if own.is_own(dataset) or not is_named(dataset):
         return "none"
     return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")
 

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..data import Augmentation, ImageTable, Loader, load_dataset, make_loader
 from ..data.folder import IMAGENET_MEAN_STD
+from ..engine.metrics import average_precision
 from ..engine.step import choose_device
 from ..errors import ConfigError, DataError
 from ..models import create_model
@@ -235,34 +236,17 @@ class MultiLabel:
 
     def test(self) -> dict[str, float]:
         """Mean average precision over the labels of the clean group, of the corrupted one, and of both."""
-        found = average_precision(self._logits(self.test_images), torch.from_numpy(self.data.test.labels))
+        found = average_precision(self._logits(self.test_images).cpu().numpy(), self.data.test.labels)
         return {
-            "clean": float(found[self.clean.start : self.clean.stop].nanmean()),
-            "corrupted": float(found[self._columns()].nanmean()),
-            "overall": float(found.nanmean()),
+            "clean": float(np.nanmean(found[self.clean.start : self.clean.stop])),
+            "corrupted": float(np.nanmean(found[self._columns()])),
+            "overall": float(np.nanmean(found)),
         }
 
 
 def mean_binary_cross_entropy(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Over samples and labels, of the sigmoids of the network's logits."""
     return binary_cross_entropy_with_logits(network(images).logits, targets)
-
-
-def average_precision(logits: Tensor, labels: Tensor) -> Tensor:
-    """Average precision of each label, float32 [C]; NaN where no sample has the label.
-
-    Args:
-        logits: [N, C].
-        labels: [N, C], zeros and ones.
-    """
-    from torchmetrics.functional.classification import binary_average_precision
-
-    probs = logits.double().sigmoid().cpu()  # in double, as those of large logits would be equal in single
-    found = [
-        binary_average_precision(column, given.long()).float() if given.any() else torch.tensor(torch.nan)
-        for column, given in zip(probs.T, labels.cpu().T, strict=True)
-    ]
-    return torch.stack(found)
 
 
 def train(config: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:

@@ -108,10 +108,11 @@ def _parse(command: Any, arguments: Sequence[str], prog: str, **options: Any) ->
     except SystemExit as end:
         if not end.code:
             raise
-        # The first section of tyro's box holds the complaint, the rest repeats the help text.
+        # The first section of tyro's box, which is drawn with blanks where the output takes ASCII alone, holds the
+        # complaint; the rest repeats the help text.
         text = re.sub(r"\x1b\[[0-9;]*m", "", complaints.getvalue()).splitlines()
-        lines = [line.strip("│ ") for line in text if line.startswith("│")]
-        rule = next((number for number, line in enumerate(lines) if set(line) == {"─"}), len(lines))
+        lines = [line.strip("│ ") for line in text if line.startswith(("│", "  "))]
+        rule = next((number for number, line in enumerate(lines) if set(line) in ({"─"}, {"-"})), len(lines))
         complaint = " ".join(lines[:rule]).partition(" Got errors:")[0].strip()
         raise ConfigError(complaint or "the options cannot be read") from None
 

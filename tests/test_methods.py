@@ -121,6 +121,7 @@ def test_a_file_without_the_method_is_refused(
     assert "it has: SelfTraining" in refusal(capsys, *SHORT, "--method", "self_training.py:Other")
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     assert "fails with ModuleNotFoundError" in refusal(capsys, *SHORT, "--method", "broken.py:Method")
-    assert "--threshold" in refusal(capsys, *SHORT, "--method", own_method)
+    told = refusal(capsys, *SHORT, "--method", own_method, "--threshold", "2")
+    assert "--threshold must lie in [0, 1], not 2.0" in told
     with pytest.raises(ConfigError, match=r"FILE\.py:CLASS"):
         find_method("nothing")

@@ -52,6 +52,7 @@ from .. import own
 from ..config import COMMON
 from ..errors import ConfigError, nearest
 from ..options import Above, AtLeast, Between, MethodOptions, values_of
+from .options import OPTIONS
 
 if TYPE_CHECKING:
     from .base import Estimates, Forward, Method, Phase, Run, Selection, Setting, random_numbers
@@ -71,7 +72,8 @@ def _methods() -> "dict[str, type[Method]]":
         for value in content.values():
             if isinstance(value, type) and issubclass(value, Method) and "name" in vars(value):
                 found[value.name] = value
-    return dict(sorted(found.items()))
+    order = {name: place for place, name in enumerate(OPTIONS)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
 
 def __getattr__(name: str) -> Any:
@@ -143,8 +145,6 @@ def options_of(name: str) -> type[MethodOptions]:
 
     ConfigError as in `find_method`.
     """
-    from .options import OPTIONS
-
     return OPTIONS[name] if name in OPTIONS else find_method(name).Options
 
 

@@ -87,75 +87,10 @@ class BootstrapOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class SWCELossOptions(MethodOptions):
-    method: str = "swce_loss"
-    weight: Literal["detached", "literal"] = "detached"
-    """The weight p_y: a constant in the gradient, or differentiated as the formula is written."""
-
-
-@dataclass(frozen=True)
 class MixupOptions(MethodOptions):
     method: str = "mixup"
     mixup_alpha: Annotated[float, AtLeast(0)] = 1.0
     """The share of a mixture is drawn from Beta(alpha, alpha); 0: nothing is mixed."""
-
-
-# -- methods with soft targets -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ELROptions(MethodOptions):
-    method: str = "elr"
-    strength: Annotated[float, AtLeast(0)] = 3.0
-    """Weight lambda of the regulariser."""
-    momentum: Annotated[float, Between(0, 1, "[)")] = 0.7
-    """Momentum beta of the targets' moving average."""
-
-
-@dataclass(frozen=True)
-class ELRPlusOptions(MethodOptions):
-    method: str = "elr_plus"
-    strength: Annotated[float, AtLeast(0)] = 3.0
-    """Weight lambda of the regulariser."""
-    momentum: Annotated[float, Between(0, 1, "[)")] = 0.7
-    """Momentum beta of the targets' moving average."""
-    networks: Literal[1, 2] = 2
-    """Networks: 2, each with targets from the other's average, or 1 with targets from its own."""
-    mixup_alpha: Annotated[float, AtLeast(0)] = 1.0
-    """The share of a mixture is drawn from Beta(alpha, alpha); 0: nothing is mixed."""
-    average_momentum: Annotated[float, Between(0, 1, "[)")] = 0.997
-    """Momentum of the averaged weights; 0: the weights themselves."""
-    average_ramp: Annotated[int, AtLeast(0)] = 40_000
-    """Steps until the averaged weights have their full momentum; 0: from the first."""
-    averaged: Literal["parameters", "everything"] = "parameters"
-    """What the averages follow: the parameters (authors' code), or batch norm's running statistics too."""
-    strength_ramp: Annotated[int, AtLeast(0)] = 0
-    """Steps over which the strength grows; 0: it is full from the first."""
-    target: Literal["labels", "weighted"] = "labels"
-    """Target of the cross-entropy: the mixed labels, or (authors' code, CIFAR-100) weighted by the soft targets."""
-
-
-@dataclass(frozen=True)
-class NALOptions(MethodOptions):
-    method: str = "nal"
-    strength: Annotated[float, AtLeast(0)] = 0.5
-    """Weight lambda of the boost term."""
-    momentum: Annotated[float, Between(0, 1, "[)")] = 0.9
-    """Momentum alpha of the targets' moving average."""
-    variant: Literal["paper", "code"] = "paper"
-    """As in the paper's Algorithm 1, or as in the authors' code (clamps, sparse target updates)."""
-    update_from: Annotated[int, AtLeast(1)] = 1
-    """First epoch, counted from 1, that updates the targets."""
-    update_every: Annotated[int, AtLeast(1)] = 1
-    """Targets are updated in epochs divisible by this number."""
-    reverse: Annotated[float, AtLeast(0)] = 0.0
-    """Weight beta of RNAL, the reverse term; 0: NAL."""
-    gate: Annotated[float, Between(0, 1)] = 0.0
-    """NAL's delta: only samples with an attention weight above it have their targets updated."""
-    target_estimation: Literal["on", "off"] = "on"
-    """The targets; off: the given labels throughout, as in the ablation of the paper's Table 6."""
-    attention: Literal["branch", "confidence"] = "branch"
-    """The attention weight: from its branch, or the largest probability, as in the ablation of Table 6."""
 
 
 # -- methods that correct the loss or the labels -------------------------------------------------------------------
@@ -232,6 +167,64 @@ class DivideMixOptions(MethodOptions):
     """Epochs after the warm-up over which that weight grows."""
 
 
+# -- methods with soft targets -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ELROptions(MethodOptions):
+    method: str = "elr"
+    strength: Annotated[float, AtLeast(0)] = 3.0
+    """Weight lambda of the regulariser."""
+    momentum: Annotated[float, Between(0, 1, "[)")] = 0.7
+    """Momentum beta of the targets' moving average."""
+
+
+@dataclass(frozen=True)
+class ELRPlusOptions(MethodOptions):
+    method: str = "elr_plus"
+    strength: Annotated[float, AtLeast(0)] = 3.0
+    """Weight lambda of the regulariser."""
+    momentum: Annotated[float, Between(0, 1, "[)")] = 0.7
+    """Momentum beta of the targets' moving average."""
+    networks: Literal[1, 2] = 2
+    """Networks: 2, each with targets from the other's average, or 1 with targets from its own."""
+    mixup_alpha: Annotated[float, AtLeast(0)] = 1.0
+    """The share of a mixture is drawn from Beta(alpha, alpha); 0: nothing is mixed."""
+    average_momentum: Annotated[float, Between(0, 1, "[)")] = 0.997
+    """Momentum of the averaged weights; 0: the weights themselves."""
+    average_ramp: Annotated[int, AtLeast(0)] = 40_000
+    """Steps until the averaged weights have their full momentum; 0: from the first."""
+    averaged: Literal["parameters", "everything"] = "parameters"
+    """What the averages follow: the parameters (authors' code), or batch norm's running statistics too."""
+    strength_ramp: Annotated[int, AtLeast(0)] = 0
+    """Steps over which the strength grows; 0: it is full from the first."""
+    target: Literal["labels", "weighted"] = "labels"
+    """Target of the cross-entropy: the mixed labels, or (authors' code, CIFAR-100) weighted by the soft targets."""
+
+
+@dataclass(frozen=True)
+class NALOptions(MethodOptions):
+    method: str = "nal"
+    strength: Annotated[float, AtLeast(0)] = 0.5
+    """Weight lambda of the boost term."""
+    momentum: Annotated[float, Between(0, 1, "[)")] = 0.9
+    """Momentum alpha of the targets' moving average."""
+    variant: Literal["paper", "code"] = "paper"
+    """As in the paper's Algorithm 1, or as in the authors' code (clamps, sparse target updates)."""
+    update_from: Annotated[int, AtLeast(1)] = 1
+    """First epoch, counted from 1, that updates the targets."""
+    update_every: Annotated[int, AtLeast(1)] = 1
+    """Targets are updated in epochs divisible by this number."""
+    reverse: Annotated[float, AtLeast(0)] = 0.0
+    """Weight beta of RNAL, the reverse term; 0: NAL."""
+    gate: Annotated[float, Between(0, 1)] = 0.0
+    """NAL's delta: only samples with an attention weight above it have their targets updated."""
+    target_estimation: Literal["on", "off"] = "on"
+    """The targets; off: the given labels throughout, as in the ablation of the paper's Table 6."""
+    attention: Literal["branch", "confidence"] = "branch"
+    """The attention weight: from its branch, or the largest probability, as in the ablation of Table 6."""
+
+
 # -- pretraining ---------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +241,14 @@ class SimCLROptions(MethodOptions):
     """Least area of the crops, as a share of the image."""
 
 
-# -- the SWCE pipeline ---------------------------------------------------------------------------------------------
+# -- softmax-weighted cross-entropy, alone and in its pipeline -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SWCELossOptions(MethodOptions):
+    method: str = "swce_loss"
+    weight: Literal["detached", "literal"] = "detached"
+    """The weight p_y: a constant in the gradient, or differentiated as the formula is written."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 
 from fastnoise import methods
-from fastnoise.cli import train_config
 from fastnoise.engine import train
+from fastnoise.words import train_config
 
 from . import record
 

@@ -2,6 +2,8 @@
 
 Importing the package needs no GPU, no Triton and no DALI, and loads nothing heavy: the submodules
 (`fastnoise.losses`, `fastnoise.noise`, `fastnoise.data`, ...) are imported where they are first used.
+`fastnoise.train` trains as the command line does, and `fastnoise.ImageDataset.from_arrays` takes images and labels that
+are in memory; `fastnoise/extend.md` shows methods, networks, data sets and noise of one's own.
 """
 
 from importlib import import_module
@@ -23,21 +25,29 @@ _SUBMODULES = (
     "selection",
 )
 
+_ATTRIBUTES = {"ImageDataset": "data", "train": "engine"}
+"""Public names -> the submodule that they are taken from when they are first used."""
+
 if TYPE_CHECKING:
     from . import config, data, engine, errors, losses, methods, models, noise, ops, recipes, selection
+    from .data import ImageDataset
+    from .engine import train
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
+    if name in _ATTRIBUTES:
+        return getattr(import_module(f"{__name__}.{_ATTRIBUTES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBMODULES])
+    return sorted([*globals(), *_SUBMODULES, *_ATTRIBUTES])
 
 
 __all__ = [
+    "ImageDataset",
     "__version__",
     "config",
     "data",
@@ -50,4 +60,5 @@ __all__ = [
     "ops",
     "recipes",
     "selection",
+    "train",
 ]

@@ -110,7 +110,7 @@ def test_unknown_names_and_missing_roots(tmp_path):
         load_dataset("cifar11", tmp_path)
     with refuses(ConfigError, "folder:PATH"):
         load_dataset("folder:", None)
-    for name in DATASETS[1:]:
+    for name in list(DATASETS)[1:]:
         with refuses(ConfigError, name, "data root"):
             load_dataset(name, None)
         with refuses(DataError, name.removesuffix("n"), str(tmp_path / "no"), "allow the download"):

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from fastnoise.engine import single
-from fastnoise.engine.prepare import Loaders, image_dtype, load_task
+from fastnoise.engine.prepare import Loaders, image_dtype, load_data
 from fastnoise.engine.single import Single
 from fastnoise.engine.stacked import Stack
 from fastnoise.methods import METHODS
@@ -24,7 +24,7 @@ CHECKED = ("ce", "nal", "coteaching", "simclr", *MIXING)
 
 def make_run(method: str, amp: str = "bf16", **changes: Any) -> Single:
     config = recipe(method, "digits").replace({"limit_train": 192, "width": 0.25, "amp": amp, **changes})
-    return Single(config, load_task(config), CPU, Console(quiet=True))
+    return Single(config, load_data(config), CPU, Console(quiet=True))
 
 
 def every_loader(loaders: Loaders) -> list[Any]:

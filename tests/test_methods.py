@@ -96,7 +96,7 @@ def own_method(tmp_path: Path) -> str:
 
 
 def test_the_documented_method_of_ones_own_trains_and_resumes(
-    own_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [*SHORT, "--epochs", "3", "--method", own_method]
     assert main(["train", *options, "--threshold", "0.05", "--run-dir", "own"]) == 0
@@ -108,7 +108,10 @@ def test_the_documented_method_of_ones_own_trains_and_resumes(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    assert main(["train", "--resume", str(tmp_path / "own")]) == 0
+    assert main(["train", "--resume", str(tmp_path / "own")]) == 2  # a run folder may come from someone else
+    words = ["--method", str(tmp_path / own_method), "--resume", str(tmp_path / "own")]
+    assert f"add --method {tmp_path / own_method}" in capsys.readouterr().err
+    assert main(["train", *words]) == 0
 
 
 def test_a_file_without_the_method_is_refused(
@@ -118,6 +121,7 @@ def test_a_file_without_the_method_is_refused(
     assert "it has: SelfTraining" in refusal(capsys, *SHORT, "--method", "self_training.py:Other")
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     assert "fails with ModuleNotFoundError" in refusal(capsys, *SHORT, "--method", "broken.py:Method")
-    assert "--threshold" in refusal(capsys, *SHORT, "--method", own_method)
+    told = refusal(capsys, *SHORT, "--method", own_method, "--threshold", "2")
+    assert "--threshold must lie in [0, 1], not 2.0" in told
     with pytest.raises(ConfigError, match=r"FILE\.py:CLASS"):
         find_method("nothing")

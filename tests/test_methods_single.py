@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from _scan_cases import scan_over
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fastnoise.cli import main
-from fastnoise.config import MethodConfig
-from fastnoise.methods import METHODS, Method, Run, correction, create_method
-from fastnoise.methods.correction import TurningPoint, estimate_transition
+from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of
+from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.mixup import partners
+from fastnoise.methods.options import ForwardOptions
 from fastnoise.methods.single import confidence_logit
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
@@ -42,7 +43,7 @@ class Trial:
 
     def __init__(self, name: str, **options: Any):
         torch.manual_seed(0)
-        self.method: Any = create_method(MethodConfig(name, **options), num_samples=N, num_classes=C)
+        self.method: Any = create_method(options_of(name)(**options), num_samples=N, num_classes=C)
         self.network = create_model(
             "small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25, attention=self.method.attention
         )
@@ -55,14 +56,16 @@ class Trial:
         self.warnings: list[str] = []
 
     def run(self, epoch: int, epochs: int) -> Run:
-        return Run(epoch, epochs, 0, [self.network], self.given, self.labels, self.evaluate, self.warnings.append)
+        return Run(
+            epoch, epochs, 0, [self.network], self.given, self.labels, scan_over(self.evaluate), self.warnings.append
+        )
 
     @torch.no_grad()
     def evaluate(self) -> list[Outputs]:
         self.network.eval()
         outputs = self.network(self.images)
         self.network.train()
-        return [outputs if outputs.attention is None else Outputs(outputs.logits, outputs.attention.sigmoid())]
+        return [outputs if outputs.attention is None else outputs._replace(attention=outputs.attention.sigmoid())]
 
     def batches(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
         order = torch.randperm(N, generator=torch.Generator().manual_seed(epoch))
@@ -271,7 +274,7 @@ def test_nal_follows_its_equations(changed: dict[str, Any]) -> None:
 
     def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
         nonlocal updated
-        logits, head = network(trial.images[index])
+        logits, head, _ = network(trial.images[index])
         probs = logits.softmax(1)
         tau = probs.max(1).values if options["attention"] == "confidence" else head.sigmoid()
         due = epoch >= options["update_from"] and epoch % options["update_every"] == 0
@@ -326,12 +329,19 @@ def test_nal_with_attention_near_0_raises_its_strength() -> None:
 @pytest.mark.parametrize("percentile", [97.0, 50.0, 100.0])
 def test_transition_is_read_off_the_surest_sample_below_the_percentile(percentile: float) -> None:
     probs = np.random.default_rng(0).dirichlet(np.ones(4), 300).astype(np.float32)
-    found = estimate_transition(probs, percentile)
+    trial = Trial("forward", percentile=percentile, warm_up=1)
+    scan = scan_over(lambda: [Outputs(torch.from_numpy(probs).log())])
+    method = create_method(ForwardOptions(percentile=percentile, warm_up=1), num_samples=300, num_classes=4)
+    method.attach([trial.network])
+    given = torch.zeros(300, dtype=torch.int64)
+    method.end_epoch(Run(1, 2, 0, [trial.network], given, given, scan, trial.warnings.append))
+    found = method.criterion.columns.T.numpy()
     for row in range(4):
         ranked = sorted(range(300), key=lambda sample: probs[sample, row])
         cut = 299 if percentile == 100 else int(np.ceil(percentile / 100 * 299)) - 1
         assert found[row] == pytest.approx(probs[ranked[cut]] / probs[ranked[cut]].sum(), rel=1e-5)
     assert found.sum(1) == pytest.approx(1)
+    assert not trial.warnings
 
 
 def test_forward_is_plain_then_corrects_from_the_first_weights() -> None:
@@ -558,15 +568,15 @@ def test_a_step_is_one_graph(name: str, changed: dict[str, Any]) -> None:
 
 
 def test_published_settings() -> None:
-    def update_from(dataset: str, noise: str) -> int | None:
+    def update_from(dataset: str, noise: str) -> int | str:
         return recipe("selc", dataset, noise).method.update_from
 
     assert [update_from("cifar10", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [41, 31, 31, 41]
     assert [update_from("cifar100", f"symmetric:{rate}") for rate in (0.2, 0.4, 0.6, 0.8)] == [31, 21, 31, 41]
     assert (update_from("cifar10", "asymmetric:0.4"), update_from("cifar100", "asymmetric:0.4")) == (41, 21)
     for other in ("symmetric:0.5", "asymmetric:0.2", "pair:0.4"):
-        assert update_from("cifar10", other) is None
-    assert update_from("digits", "symmetric:0.4") is None
+        assert update_from("cifar10", other) == "auto"
+    assert update_from("digits", "symmetric:0.4") == "auto"
     assert recipe("selc_plus", "cifar10", "symmetric:0.4").optim.epochs == 400
     assert (recipe("apl", "cifar10").method.alpha, recipe("apl", "cifar100").method.alpha) == (1.0, 10.0)
     assert (recipe("sce", "cifar100").method.alpha, recipe("sce", "cifar100").method.beta) == (6.0, 0.1)

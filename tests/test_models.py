@@ -29,6 +29,7 @@ def test_outputs(name: str, attention: bool) -> None:
     assert (outputs.attention is not None) == attention
     if outputs.attention is not None:
         assert outputs.attention.shape == (2,)
+    assert torch.equal(network.classifier(outputs.features), outputs.logits)
 
 
 # He et al. 2016 with the CIFAR stem, and torchvision's ResNet-50: known parameter counts (10 classes / 1000).

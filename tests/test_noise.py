@@ -79,7 +79,11 @@ def test_parsed_fields():
     [
         (
             "symetric:0.4",
-            ["unknown noise 'symetric'", "did you mean 'symmetric'?", "valid: asymmetric, heterogeneous, human"],
+            [
+                "unknown noise 'symetric'",
+                "did you mean 'symmetric'?",
+                "valid: FILE.py:NAME, asymmetric, heterogeneous",
+            ],
         ),
         ("", ["unknown noise ''", "valid:"]),
         ("sym\nmetric:0.4", ["unknown noise 'sym\\nmetric'", "'symmetric'"]),

@@ -158,7 +158,7 @@ def test_python_in_the_readme_runs(tmp_path: Path) -> None:
 
 
 def test_commands_in_the_readme_parse() -> None:
-    from fastnoise.cli import train_config
+    from fastnoise.words import train_config
 
     commands = re.findall(r"fastnoise train([^\n`#&|]*)", "\n".join(blocks("bash")))
     assert len(commands) >= 3

@@ -22,7 +22,7 @@ from fastnoise.engine.payback import (
     default_path,
     written_numbers,
 )
-from fastnoise.engine.prepare import load_task
+from fastnoise.engine.prepare import load_data
 from fastnoise.engine.single import Single
 from fastnoise.engine.step import choose_gear
 from fastnoise.models import create_model
@@ -161,7 +161,7 @@ def test_the_file_lies_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def make_run(**changes: Any) -> Single:
     config = recipe("ce", "digits").replace({"limit_train": 200, "epochs": 3, "width": 0.25, **changes})
-    return Single(config, load_task(config), CPU, Console(quiet=True))
+    return Single(config, load_data(config), CPU, Console(quiet=True))
 
 
 def test_a_run_decides_by_what_others_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_resumed_run_counts_the_steps_to_go(
 
     monkeypatch.setattr("fastnoise.engine.trainer.choose_gear", choose)
     config = recipe("ce", "digits").replace({"limit_train": 200, "epochs": 3, "width": 0.25})  # 4 batches an epoch
-    Single(config, load_task(config), CPU, Console(quiet=True), {"epoch": place[0], "batch": place[1]})
+    Single(config, load_data(config), CPU, Console(quiet=True), {"epoch": place[0], "batch": place[1]})
     assert counted == [left]
 
 

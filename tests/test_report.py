@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import subprocess
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -19,14 +20,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib", reason="reports need matplotlib, the extra plot")
 
-from fastnoise.cli import _parsed, main
+from fastnoise.cli import main
 from fastnoise.commands.report import ReportCommand, run
 from fastnoise.errors import FastnoiseError
 from fastnoise.noise import NoisyLabels, corrupt
 from fastnoise.report import runs, write_report
 from fastnoise.report.charts import Chart, percent_ticks
 from fastnoise.report.html import element, markdown, plain, table
-from fastnoise.report.records import is_numeric, ranking, read_run, read_sweep
+from fastnoise.report.stored import is_numeric, ranking, read_run, read_sweep
+from fastnoise.words import parsed
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$\\frac{\x00\u202e"
@@ -46,7 +48,7 @@ class Page(HTMLParser):
         assert not self.open, f"never closed: {self.open}"
         assert len(self.ids) == len(set(self.ids)), "ids come twice"
         assert not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(self.tags)
-        assert 'http-equiv="Content-Security-Policy" content="default-src &#x27;none&#x27;' in text
+        assert 'http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;' in text
         assert not re.findall(r"url\((?!#)", text)
         assert "@import" not in text
         assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {
@@ -536,7 +538,7 @@ def test_a_study_shows_its_figures_and_tables(tmp_path: Path) -> None:
 def test_the_command_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run")
     words = [str(folder), "--out", str(tmp_path / "page.html"), "--png", str(tmp_path / "a" / "b")]
-    assert run(_parsed(ReportCommand, words, "fastnoise report")) == 0
+    assert run(parsed(ReportCommand, words, "fastnoise report")) == 0
     assert capsys.readouterr().out == f"written: {tmp_path / 'page.html'}, figures in {tmp_path / 'a' / 'b'}\n"
     assert (tmp_path / "page.html").exists()
     assert not (folder / "report.html").exists()
@@ -584,7 +586,7 @@ def test_without_matplotlib_there_is_one_line(tmp_path: Path, monkeypatch: pytes
 
 def test_text_is_escaped_once() -> None:
     inner = element("b", "<&>", class_='"x"')
-    assert inner == '<b class="&quot;x&quot;">&lt;&amp;&gt;</b>'
+    assert inner == '<b class="&#34;x&#34;">&lt;&amp;&gt;</b>'
     assert element("p", inner, "<") == f"<p>{inner}&lt;</p>"
     assert plain("a\x00\ud800b\u202e") == "a\ufffd\ufffdb\ufffd"
     assert len(plain("x" * 9999)) < 2010
@@ -595,9 +597,23 @@ def test_markdown_of_tables() -> None:
     text = markdown(
         "# A <i>\n\ntext **b** `c<d`  \nnext\n\n- one\n- two\n\n| a | b |\n| --- | ---: |\n| 1 \\| 2 | <x> |\n"
     )
-    assert text.startswith("<h3>A &lt;i&gt;</h3><p>text <b>b</b> <code>c&lt;d</code><br>next ")
-    assert "<ul><li>one</li><li>two</li></ul>" in text
-    assert '<td>1 | 2</td><td class="n">&lt;x&gt;</td>' in text
+    lines = text.splitlines()
+    assert lines[:2] == ["<h3>A &lt;i&gt;</h3>", "<p>text <strong>b</strong> <code>c&lt;d</code><br>"]
+    assert "<ul>\n<li>one</li>\n<li>two</li>\n</ul>" in text
+    assert '<td>1 | 2</td>\n<td class="n">&lt;x&gt;</td>' in text
+
+
+def test_markdown_holds_no_html_no_link_and_no_picture() -> None:
+    words = (
+        "<script>x</script> [a](javascript:b) ![c](http://d/e.png) <http://f> [g]: /h\n\n[g]\n\n<div>i</div>\n\n| a |"
+    )
+    text = markdown(words + "\n| :-: |\n| <b>j</b> |\n")
+    assert set(re.findall(r"<(\w+)", text)) <= {"p", "div", "table", "thead", "tbody", "tr", "th", "td"}
+    assert "&lt;script&gt;x&lt;/script&gt; [a](javascript:b)" in text
+    began = time.perf_counter()
+    for words in ("*", "`", "|-|\n", "- ", "[", "|" * 300 + "\n" + "|-" * 300 + "|\n" + "|\n" * 1000):
+        markdown(words * (100_000 // len(words)))
+    assert time.perf_counter() - began < 30, "hostile text takes no time that grows with its square"
 
 
 def test_values_are_ordered_as_numbers_or_rates() -> None:

@@ -21,7 +21,7 @@ from fastnoise.config import RunConfig
 from fastnoise.data import Augmentation
 from fastnoise.data.plan import Plan
 from fastnoise.engine import Interrupted, RunFolder, checkpoint, stacked, train
-from fastnoise.engine.prepare import load_images, load_task
+from fastnoise.engine.prepare import load_data, load_images
 from fastnoise.engine.single import Single
 from fastnoise.engine.stacked import Stack, StackedNetwork, StackedPlan, stack, stackable, train_stacked
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -98,7 +98,7 @@ def steps_apart(
     """How far a stack is from separate runs after the first steps: the largest difference of a loss, and the largest
     distance of a run's weights, relative to their norm."""
     stack = make_stack(configs)
-    runs = [Single(config, load_task(config), CPU, QUIET) for config in configs]
+    runs = [Single(config, load_data(config), CPU, QUIET) for config in configs]
     for number, (record, run) in enumerate(zip(stack.members, runs, strict=True)):
         change(number, record.method)
         change(number, run.method)
@@ -137,7 +137,7 @@ def test_a_joined_network_is_its_parts(model: str, side: int, width: float, form
     joined = StackedNetwork(networks)
     joined.use(form)
     images = torch.randn(4, 3, 2, side, side, dtype=torch.float64)
-    logits, attention = joined(images)
+    logits, attention, features = joined(images)
     assert logits.shape == (4, 3, 5)
     assert attention is not None
     (logits.square().sum() + attention.square().sum()).backward()
@@ -145,6 +145,7 @@ def test_a_joined_network_is_its_parts(model: str, side: int, width: float, form
         own = network(images[:, number])
         torch.testing.assert_close(logits[:, number], own.logits)
         torch.testing.assert_close(attention[:, number], own.attention)
+        torch.testing.assert_close(features[:, number], own.features)
         (own.logits.square().sum() + own.attention.square().sum()).backward()
         for (name, whole), weight in zip(joined.body.named_parameters(), network.parameters(), strict=True):
             torch.testing.assert_close(joined.part(whole.grad, number), weight.grad, msg=name)  # type: ignore[arg-type]
@@ -216,7 +217,7 @@ def test_the_first_ten_steps_are_those_of_separate_runs(method: str) -> None:
 def test_steps_of_unequal_batches_are_those_of_separate_runs() -> None:
     """About 180 samples in batches of 40: the fifth steps are of 20 or so."""
     configs = quick("nal", val_fraction=0.1, batch_size=40)
-    sizes = {len(load_task(config).given) for config in configs}
+    sizes = {len(load_data(config).given) for config in configs}
     assert len(sizes) > 1
     loss, weights = steps_apart(configs, 5)
     assert loss <= 1e-4

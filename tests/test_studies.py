@@ -12,7 +12,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastnoise.cli import _parsed
 from fastnoise.commands import study
 from fastnoise.config import RunConfig
 from fastnoise.engine import Interrupted
@@ -24,6 +23,7 @@ from fastnoise.noise import corrupt_regression
 from fastnoise.studies import STUDIES, base, load_study, multiclass, regression
 from fastnoise.studies.base import StudyFolder, StudyOptions
 from fastnoise.sweeps import SweepResult
+from fastnoise.words import parsed
 
 TRAIN, TEST = 600, 200
 
@@ -79,7 +79,7 @@ def test_unknown_study_is_refused_with_all_names() -> None:
 
 @pytest.mark.parametrize("name", ["multiclass", "regression"])
 def test_options_are_read_from_words(name: str) -> None:
-    options = _parsed(study.options_type(name), ["--quick", "--jobs", "2", "--epochs", "3"], f"fastnoise study {name}")
+    options = parsed(study.options_type(name), ["--quick", "--jobs", "2", "--epochs", "3"], f"fastnoise study {name}")
     assert isinstance(options, load_study(name).Options)
     assert (options.quick, options.jobs, options.epochs) == (True, 2, 3)
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _scan_cases import scan_over
 from torch import Tensor
 
 from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.engine import train
 from fastnoise.engine.metrics import selection_figures
-from fastnoise.engine.prepare import load_task, make_loaders
+from fastnoise.engine.prepare import load_data, make_loaders
 from fastnoise.errors import ConfigError
 from fastnoise.methods import Run, Setting, random_numbers
 from fastnoise.methods.swce import Course, Place, SWCEPipeline
@@ -50,14 +51,14 @@ class Stages:
         self.passes = 0
 
     def epoch(self, number: int, logits: Tensor | None = None) -> None:
-        def evaluate(batch_statistics: bool = False) -> list[Outputs]:
+        def scan(of: Callable[..., Any], *, batch_statistics: bool = False) -> Any:
             assert logits is not None, "no stage, and yet the training set was evaluated"
-            assert batch_statistics == (self.method.chosen["stage_statistics"] == "batch")
+            assert batch_statistics == (self.method.chosen.stage_statistics == "batch")
             self.passes += 1
-            return [Outputs(logits)]
+            return scan_over(lambda: [Outputs(logits)])(of)
 
         self.method.end_epoch(
-            Run(number, 4, 0, [], self.given, self.labels, evaluate, self.warnings.append)  # type: ignore[arg-type]
+            Run(number, 4, 0, [], self.given, self.labels, scan, self.warnings.append)  # type: ignore[arg-type]
         )
 
 
@@ -140,7 +141,7 @@ def test_pipeline_is_the_papers() -> None:
     summary = train(config)
     state = torch.load("run/checkpoint.pt", weights_only=True)
 
-    task = load_task(config)
+    task = load_data(config)
     given, clean = torch.from_numpy(task.given), task.clean
     assert clean is not None
     torch.manual_seed(config.engine.seed)
@@ -422,6 +423,6 @@ def test_selection_figures() -> None:
     assert selection_figures(np.zeros(5, bool), labels, clean, clean) == {"samples": 0, "recall": 0}
 
 
-def test_wrong_options_need_a_method_that_reads_them() -> None:
-    with pytest.raises(ConfigError, match="method swce needs --stages"):
+def test_options_are_checked_when_they_are_set() -> None:
+    with pytest.raises(ConfigError, match="--stages must be a text, not None"):
         SWCEPipeline(recipe("swce", "digits").replace({"stages": None}).method, 4, 4)

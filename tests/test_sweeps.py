@@ -25,7 +25,7 @@ from fastnoise.recipes import recipe
 from fastnoise.recipes.published import _index, deviations, published
 from fastnoise.sweeps import Job, LocalExecutor, RayExecutor, SweepResult, make_jobs, resolve, run_sweep
 from fastnoise.sweeps.executors import Ended
-from fastnoise.sweeps.job import Locks, Task
+from fastnoise.sweeps.job import Assignment, Locks
 from fastnoise.sweeps.results import ResultsFile, figures, make_tables, write_tables
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -123,8 +123,8 @@ def test_noise_seeds_follow_seeds_unless_they_are_named(tmp_path: Path) -> None:
         ("[grid]\nlearning_rate = ['fast']", "[grid] learning_rate must be a number, not 'fast'"),
         ("[grid]\namp = ['half']", "[grid] amp must be one of auto, off, bf16, fp16, not 'half'"),
         ("[grid]\nseed = [[1]]", "[grid] seed must be an integer, not [1]"),
-        ("epochs = 0", "--epochs must be positive, not 0"),
-        ("[grid]\nepochs = [2, -1]", "epochs=-1: --epochs must be positive"),
+        ("epochs = 0", "epochs must be positive, not 0"),
+        ("[grid]\nepochs = [2, -1]", "[grid] epochs must be positive, not -1"),
         ("[grid]\nmethod = ['ce', 'foo']", "method=foo: unknown method 'foo'"),
         ("dataset = 'digit'", "unknown dataset 'digit'; did you mean 'digits'?"),
         ("model = 'resnet19'", "unknown model 'resnet19'"),
@@ -474,7 +474,8 @@ COMMAND = """
 import sys
 from fastnoise import cli
 from fastnoise.commands.sweep import SweepCommand, run
-cli._COMMANDS["sweep"] = lambda words: run(cli._parsed(SweepCommand, words, "fastnoise sweep"))
+from fastnoise.words import parsed
+cli._COMMANDS["sweep"] = lambda words: run(parsed(SweepCommand, words, "fastnoise sweep"))
 sys.exit(cli.main(["sweep", *sys.argv[1:]]))
 """
 
@@ -668,13 +669,13 @@ class _Instant:
     slots = 4
 
     def __init__(self) -> None:
-        self.tasks: list[Task] = []
+        self.tasks: list[Assignment] = []
         self._ended: list[Ended] = []
 
     def open(self, jobs: Sequence[Job]) -> str:
         return "nowhere"
 
-    def start(self, number: int, task: Task) -> None:
+    def start(self, number: int, task: Assignment) -> None:
         self.tasks.append(task)
         for job in task.jobs:
             folder = task.folder / "jobs" / job.name
@@ -699,7 +700,7 @@ def test_a_terminal_shows_running_jobs_with_their_epochs_and_the_time_left(tmp_p
     class Halfway(_Instant):
         """The last two jobs stop in their second epoch until all others are done."""
 
-        def start(self, number: int, task: Task) -> None:
+        def start(self, number: int, task: Assignment) -> None:
             if number < 4:
                 super().start(number, task)
                 return
@@ -718,7 +719,7 @@ def test_a_terminal_shows_running_jobs_with_their_epochs_and_the_time_left(tmp_p
                 (task.folder / "jobs" / task.jobs[0].name / "error.txt").write_text("broken\n")
             return [Ended(number, 1) for number, _ in held]
 
-    held: list[tuple[int, Task]] = []
+    held: list[tuple[int, Assignment]] = []
     rounds: list[int] = []
 
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
@@ -758,11 +759,11 @@ def test_stacked_jobs_give_the_rows_of_separate_ones(
 
 
 def test_the_command_lists_jobs_and_refuses_options_that_do_not_fit(tmp_path: Path) -> None:
-    from fastnoise import cli
     from fastnoise.commands.sweep import SweepCommand, run
+    from fastnoise.words import parsed
 
     def command(*words: object) -> SweepCommand:
-        return cli._parsed(SweepCommand, [str(word) for word in words], "fastnoise sweep")
+        return parsed(SweepCommand, [str(word) for word in words], "fastnoise sweep")
 
     assert run(command(write_spec(tmp_path, SPEC), "--list")) == 0
     for words, message in (

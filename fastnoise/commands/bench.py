@@ -8,6 +8,11 @@ import tyro
 
 from ..config import EngineConfig
 from ..errors import ConfigError, DataError, nearest
+from ..models.names import check_model
+from ..recipes import recipe
+
+PARTS = ("losses", "noise", "consensus", "loader", "train")
+"""What can be measured, in the order of `all`."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,7 @@ class BenchCommand:
 
 def run(command: BenchCommand) -> int:
     """Measure, print, write and compare; ConfigError and DataError in one line."""
-    import torch
-
-    from ..benchmarks import report, suite, train
-    from ..engine.step import choose_device
-
-    parts = [*suite.PARTS, "all"]
+    parts = [*PARTS, "all"]
     if command.part not in parts:
         what = "give a part" if command.part is None else f"unknown part {command.part!r}"
         raise ConfigError(f"fastnoise bench: {what}; {nearest(command.part or '', parts)}")
@@ -84,6 +84,14 @@ def run(command: BenchCommand) -> int:
     gears = ("auto", "eager", "compiled", "graphed", "compiled_graphed")
     if command.gear not in gears:
         raise ConfigError(f"--gear {command.gear}: valid: {', '.join(gears)}")
+    recipe(command.method)
+    if command.model is not None:
+        check_model(command.model)
+    import torch
+
+    from ..benchmarks import report, suite, train
+    from ..engine.step import choose_device
+
     old = None if command.compare is None else report.read(Path(command.compare))
     output = None if command.json is None else Path(command.json)
     if output is not None and not output.absolute().parent.is_dir():
@@ -113,7 +121,7 @@ def run(command: BenchCommand) -> int:
         command.sides,
     )
     figures: list[report.Figure] = []
-    measured = tuple(suite.PARTS) if command.part == "all" else (command.part,)
+    measured = PARTS if command.part == "all" else (command.part,)
     for part in measured:
         print(f"-- {part}", flush=True)
         figures += suite.PARTS[part](settings)

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
+from ..data import names as data_names
+from ..errors import ConfigError, DataError, alternatives
+from ..noise import names as noise_names
 
 if TYPE_CHECKING:
     from ..data import ImageDataset
@@ -27,14 +30,19 @@ class CorruptCommand:
       fastnoise corrupt --dataset cifar10 --noise idn:0.4,inputs=centred --seed 1 --out noisy.npz
     """
 
-    noise: str | None = None
-    """Noise spec: none, symmetric:R, asymmetric:R, pair:R, human:NAME, matrix:T.npy, heterogeneous:R,clean=3,
-    idn:R, pmd:R,posteriors=P.npy, each with options as in symmetric:0.4,true_class=included,quota=class."""
+    noise: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help=f"Noise spec: {alternatives(noise_names.FORMS)}, each with options as in "
+            "symmetric:0.4,true_class=included,quota=class."
+        ),
+    ] = None
     out: tuple[str, ...] = ()
     """Files to write, by their endings: .npz (labels, clean labels and where they come from), .csv, .npy (the
     labels alone), .png (heat map of the transition matrix; needs matplotlib)."""
-    dataset: str | None = None
-    """Data set whose training labels to corrupt: digits, mnist, cifar10, cifar100, cifar10n, cifar100n, folder:PATH."""
+    dataset: Annotated[
+        str | None, tyro.conf.arg(help=f"Data set whose training labels to corrupt: {alternatives(data_names.FORMS)}.")
+    ] = None
     labels: str | None = None
     """Label file to corrupt instead: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt."""
     num_classes: int | None = None
@@ -59,6 +67,7 @@ def run(command: CorruptCommand) -> int:
     from .. import noise
     from ..noise.files import read_array, write_csv
     from ..noise.plot import check_plot, plot_transition
+    from ..noise.spec import check_noise
 
     if command.noise is None or not command.out:
         raise ConfigError(
@@ -72,7 +81,7 @@ def run(command: CorruptCommand) -> int:
             raise DataError(f"--out {path}: no such folder; create it")
     if any(path.suffix.lower() == ".png" for path in paths):
         check_plot()
-    spec = noise.parse(command.noise)
+    spec = check_noise(command.noise)
     if (command.dataset is None) == (command.labels is None):
         raise ConfigError("give either --dataset NAME or --labels FILE")
     dataset: ImageDataset | None = None
@@ -83,10 +92,11 @@ def run(command: CorruptCommand) -> int:
         if command.num_classes is not None:
             raise ConfigError("--num-classes is for label files; a data set knows its own")
         dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
-        labels, num_classes = dataset.train.labels, dataset.num_classes
-        if inputs is None and spec.kind == "idn" and spec.variant != "score":
+        labels = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
+        num_classes = dataset.num_classes
+        if inputs is None:
             inputs = dataset.train.images
-            if inputs is None:
+            if inputs is None and spec.kind == "idn" and spec.variant != "score":
                 raise ConfigError(
                     f"idn needs images of one size in memory, which {dataset.name} has not: give --inputs"
                 )

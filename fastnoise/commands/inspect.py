@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
-from ..errors import ConfigError, DataError
+from ..data import names as data_names
+from ..errors import ConfigError, DataError, alternatives
 from .corrupt import rates_line
 
 if TYPE_CHECKING:
@@ -37,8 +38,13 @@ class InspectCommand:
     """The noise spec that the labels are said to follow; an .npz file written by fastnoise brings its own."""
     num_classes: int | None = None
     """Number of classes; by default that of the data set or the file, else the largest label and one."""
-    dataset: str | None = None
-    """Data set of the labels, whose training images are tested for instance dependence."""
+    dataset: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="Data set of the labels, whose training images are tested for instance dependence: "
+            f"{alternatives(data_names.FORMS)}."
+        ),
+    ] = None
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
@@ -66,7 +72,7 @@ def run(command: InspectCommand) -> int:
     elif isinstance(second, NoisyLabels) and second.clean_labels is not None:
         clean = second.clean_labels
     elif dataset is not None:
-        clean = dataset.train.labels
+        clean = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
     else:
         raise ConfigError(f"{command.labels_a} holds no true labels: give a second file, or --dataset NAME")
     if dataset is not None and len(dataset.train) != len(given):

@@ -1,10 +1,12 @@
 """fastnoise pretrain: SimCLR on a data set's images, and the encoder in a file."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from . import train
 
 METHOD = "simclr"
 HELP = """usage: fastnoise pretrain --out FILE [OPTIONS]
@@ -20,6 +22,18 @@ none by default), which the encoder never sees. Example:
 options:
   --out FILE   the encoder to write
 """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train and write the encoder; returns 0, or 130 or 143 when stopped by a signal. FastnoiseError in one line."""
+    if any(word in ("-h", "--help") for word in arguments):
+        print(HELP, end="")
+        return 0
+    out, words = split_out(arguments)
+    code = train.run(words, lambda summary: write_encoder(out, summary))
+    if code:
+        print("fastnoise: fastnoise pretrain --resume with the same --out also writes the encoder", file=sys.stderr)
+    return code
 
 
 def split_out(arguments: Sequence[str]) -> tuple[Path, list[str]]:

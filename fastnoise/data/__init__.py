@@ -1,14 +1,36 @@
-"""Datasets by name, and the loaders that turn them into batches `(images, index)` on a device.
+"""Data sets by name, and the loaders that turn them into batches `(images, index)` on a device.
 
-Labels do not travel with images: `index` says which sample is which, and labels are looked up by it. torchvision,
-scikit-learn and DALI are imported by the datasets and loaders that need them, when they do.
+Labels do not travel with images: `index` says which sample is which, and labels are looked up by it. Importing this
+package imports no torch: `DATASETS` is a table of names, and the rest is loaded where it is used. torchvision,
+scikit-learn and DALI are imported by the data sets and loaders that need them, when they do.
 """
 
-from .datasets import DATASETS, load_dataset
-from .index import IndexedDataset, with_index
-from .loaders import LOADERS, Loader, make_loader
-from .plan import Augmentation
-from .table import ImageDataset, ImageTable, stratified_split
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .names import DATASETS
+
+if TYPE_CHECKING:
+    from .datasets import load_dataset
+    from .index import IndexedDataset, with_index
+    from .loaders import LOADERS, Loader, make_loader
+    from .plan import Augmentation
+    from .table import ImageDataset, ImageTable, stratified_split
+
+_LAZY = {
+    "load_dataset": "datasets",
+    **dict.fromkeys(("IndexedDataset", "with_index"), "index"),
+    **dict.fromkeys(("LOADERS", "Loader", "make_loader"), "loaders"),
+    "Augmentation": "plan",
+    **dict.fromkeys(("ImageDataset", "ImageTable", "stratified_split"), "table"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "DATASETS",

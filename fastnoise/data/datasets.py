@@ -1,25 +1,18 @@
-"""Datasets by name."""
+"""Data sets by name."""
 
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
-from ..errors import ConfigError, DataError, nearest
-from .cifar import load_cifar, load_cifar_n
-from .download import complete
+from .. import own
+from ..errors import ConfigError, DataError
 from .folder import load_folder
-from .images import one_line
-from .table import ImageDataset, ImageTable, stratified_split
-
-DATASETS = ("digits", "mnist", "cifar10", "cifar100", "cifar10n", "cifar100n")
-"""All but "folder:PATH"."""
-
-DIGITS_TEST_FRACTION = 0.2
-DIGITS_SPLIT_SEED = 0
+from .names import DATASETS, FOLDER, ROOTLESS, check_dataset
+from .table import ImageDataset
 
 
 def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -> ImageDataset:
-    """Load a dataset by name from under `root`, downloading what is missing where that is allowed.
+    """Load a data set by name from under `root`, downloading what is missing where that is allowed.
 
     digits        scikit-learn's 1,797 digits, 8 x 8 grey, 80/20 per class with seed 0; needs no root
     mnist         ROOT/MNIST/raw/*-ubyte
@@ -28,77 +21,33 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     cifar10n      cifar10 and ROOT/CIFAR-10_human.pt or ROOT/cifar_n_labels.npz
     cifar100n     cifar100 and ROOT/CIFAR-100_human.pt or ROOT/cifar_n_labels.npz
     folder:PATH   class folders, see `load_folder`; needs no root
+    FILE.py:NAME  what a function of the user's gives (fastnoise/extend.md)
 
     A missing root is created for a download, its parents are not. ConfigError for an unknown name, DataError for data
     that is missing, damaged or of the wrong form.
     """
-    if name.startswith("folder:"):
-        if name == "folder:":
+    if name.startswith(FOLDER):
+        if name == FOLDER:
             raise ConfigError("the dataset folder:PATH needs the path of a folder after the colon")
-        return load_folder(Path(name.removeprefix("folder:")).expanduser())
-    if name not in DATASETS:
-        raise ConfigError(f"unknown dataset {name!r}: {nearest(name, [*DATASETS, 'folder:PATH'])}")
-    if name == "digits":
-        return _digits()
-    if root is None:
+        return load_folder(Path(name.removeprefix(FOLDER)).expanduser())
+    check_dataset(name)
+    path = None if root is None else Path(root).expanduser()
+    if own.is_own(name):
+        return _own(name, path, download)
+    module, _, attribute = DATASETS[name].partition(":")
+    if path is None and name not in ROOTLESS:
         raise ConfigError(f"{name} needs a data root: the folder that holds its files or is to hold them")
-    root = Path(root).expanduser()
-    if name == "mnist":
-        return _mnist(root, download)
-    return (load_cifar_n if name.endswith("n") else load_cifar)(name, root, download)
+    dataset: ImageDataset = getattr(import_module(module), attribute)(name, path, download)
+    return dataset
 
 
-def _digits() -> ImageDataset:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    table = ImageTable(digits.target, images=images)
-    kept, held_out = stratified_split(table.labels, DIGITS_TEST_FRACTION, DIGITS_SPLIT_SEED)
-    scaled = images[kept] / 255
-    return ImageDataset(
-        name="digits",
-        train=table.take(kept),
-        test=table.take(held_out),
-        class_names=tuple(map(str, digits.target_names)),
-        mean=(float(scaled.mean()),),
-        std=(float(scaled.std()),),
-    )
-
-
-def _mnist(root: Path, download: bool) -> ImageDataset:
-    from torchvision.datasets import MNIST
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    raw = root / "MNIST" / "raw"
-
-    def get() -> None:
-        root.mkdir(exist_ok=True)
-        MNIST(str(root), download=True)
-
-    complete(
-        [raw / file.removesuffix(".gz") for file, _ in MNIST.resources],
-        name="mnist",
-        remedy=f"put the four files {MNIST.mirrors[0]}*.gz, unpacked, into {raw}",
-        download=get if download else None,
-    )
-
-    def read(file: str) -> np.ndarray:
-        reader = read_label_file if "labels" in file else read_image_file
-        try:
-            return reader(str(raw / file)).numpy()
-        except Exception as error:  # torchvision's reader asserts, and fails inside torch, on damaged files
-            raise DataError(f"{raw / file} is damaged ({one_line(error)}): delete it and get it again") from error
-
-    def table(split: str) -> ImageTable:
-        images = read(f"{split}-images-idx3-ubyte")[..., None]
-        return ImageTable(read(f"{split}-labels-idx1-ubyte"), images=images)
-
-    return ImageDataset(
-        name="mnist",
-        train=table("train"),
-        test=table("t10k"),
-        class_names=tuple(map(str, range(10))),
-        mean=(0.1307,),
-        std=(0.3081,),
-    )
+def _own(name: str, root: Path | None, download: bool) -> ImageDataset:
+    """The data set that a function of the user's gives, whose labels are taken for given ones."""
+    flag = f"--dataset {name}"
+    found = own.call(own.load(name, "dataset"), flag, root=root, download=download)
+    if not isinstance(found, ImageDataset):
+        raise DataError(
+            f"{flag} gives {type(found).__name__}; it must give a fastnoise.ImageDataset, such as "
+            "fastnoise.ImageDataset.from_arrays(images, labels)"
+        )
+    return replace(found, given_labels=True)

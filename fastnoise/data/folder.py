@@ -38,7 +38,8 @@ def load_folder(path: Path) -> ImageDataset:
         train_table, test_table = train_table.take(kept), train_table.take(held_out)
     else:
         test_table = _table(test, size)
-    return ImageDataset(f"folder:{path}", train_table, test_table, tuple(train), *IMAGENET_MEAN_STD)
+    name = f"folder:{path}"
+    return ImageDataset(name, train_table, test_table, tuple(train), *IMAGENET_MEAN_STD, given_labels=True)
 
 
 def _class_files(path: Path) -> dict[str, list[str]]:

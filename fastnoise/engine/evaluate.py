@@ -90,20 +90,3 @@ def evaluate(answers: ClassAnswers, batches: Iterable[tuple[Outputs, Tensor]]) -
     for outputs, rows in batches:
         answers.add(outputs, rows)
     return answers.evaluations()
-
-
-@torch.no_grad()
-def keep_outputs(batches: Iterable[tuple[Sequence[Outputs], Tensor]], count: int) -> list[Outputs]:
-    """The outputs of each network for all `count` images, in their order, from a pass that gives those of several
-    networks for each batch."""
-    whole: list[Outputs] = []
-    for each, rows in batches:
-        for position, outputs in enumerate(each):
-            if position == len(whole):
-                whole.append(
-                    Outputs(*(None if part is None else part.new_empty(count, *part.shape[1:]) for part in outputs))  # type: ignore[arg-type]
-                )
-            for table, part in zip(whole[position], outputs, strict=True):
-                if table is not None and part is not None:
-                    table[rows] = part
-    return whole

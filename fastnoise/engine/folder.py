@@ -9,12 +9,14 @@ checkpoint.pt      the state after the last saved epoch, or inside one where a t
                    after an interruption
 summary.json       the final table, once training has ended
 corrected.csv      per training sample what the method made of its label, once training has ended: position in the
-                   data set, given and corrected class, confidence in the given one, suspected (0 or 1), NAL's
-                   attention weight, and the true class where it is known
+                   data set, name where it has one, given and corrected class, confidence in the given one, suspected
+                   (0 or 1), NAL's attention weight, and the true class where it is known
 corrected.npz      the same as arrays
 profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """
 
+import csv
+import io
 import json
 import tomllib
 import warnings
@@ -27,10 +29,12 @@ import tomli_w
 import torch
 from numpy.typing import NDArray
 
-from ..config import RunConfig, check_field
+from .. import own
+from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
+from ..fields import stored
 from ..files import PARTIAL, write_atomically, write_json, write_text
-from ..recipes import recipe
+from ..methods import find_method
 
 
 class RunFolder:
@@ -64,9 +68,9 @@ class RunFolder:
                 raise CheckpointError(f"--run-dir {path} is not empty and holds no run; choose another")
             _make(path, exist_ok=True)
             return cls(path)
-        dataset = Path(config.data.dataset.removeprefix("folder:")).name
-        noise = "labels" if config.noise.labels else config.noise.noise
-        words = f"{config.method.method}-{dataset}-{noise}-s{config.engine.seed}"
+        dataset = Path(own.short(config.data.dataset).removeprefix("folder:")).name
+        noise = "labels" if config.noise.labels else own.short(config.noise.noise)
+        words = f"{own.short(config.method.method)}-{dataset}-{noise}-s{config.engine.seed}"
         name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in words)
         number = 1
         while True:
@@ -89,17 +93,24 @@ class RunFolder:
         fields = {name: value for name, value in config.flat().items() if value is not None}
         write_text(self.config, tomli_w.dumps(fields))
 
-    def read_config(self) -> RunConfig:
-        """The configuration as it was written; CheckpointError if the file is damaged."""
+    def read_fields(self) -> dict[str, Any]:
+        """The configuration's fields as they were written, unchecked; CheckpointError if the file is damaged."""
         try:
-            stored = tomllib.loads(self.config.read_text())
-            for name in stored:
-                check_field(name)
-            # What isn't set isn't written; a field that is never unset came later than the run.
-            defaults = RunConfig().flat()
-            base = recipe(stored["method"], stored["dataset"], stored["noise"])
-            return base.replace({name: stored.get(name, defaults[name]) for name in base.flat()})
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ConfigError) as error:
+            return tomllib.loads(self.config.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
+
+    def read_config(self) -> RunConfig:
+        """The configuration as it was written; of a method of the user's own the file is imported for its options.
+
+        CheckpointError if the file is damaged, ConfigError for what is wrong with the method's file.
+        """
+        written = self.read_fields()
+        if own.is_own(str(written.get("method"))):
+            find_method(str(written["method"]))
+        try:
+            return stored(written)
+        except (KeyError, ConfigError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 
     def add_environment(self, environment: dict[str, Any]) -> None:
@@ -109,6 +120,16 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.environment} is damaged ({error}); remove it to go on") from error
         write_json(self.environment, [*starts, environment])
+
+    def changed_code(self, config: RunConfig) -> list[str]:
+        """The names FILE.py:NAME in `config` whose file is another than when the run was last started."""
+        try:
+            starts = json.loads(self.environment.read_text())
+            before = dict(starts[-1].get("own_files", {}))
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            return []  # what is damaged, `add_environment` says
+        now = own.fingerprints(config.flat())
+        return [str(config.flat()[kind]) for kind in now if before.get(kind, now[kind]) != now[kind]]
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew: one line per epoch."""
@@ -126,9 +147,12 @@ class RunFolder:
 
     def write_corrected(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write corrected.csv and corrected.npz; columns of one length, in this order."""
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        lines = [",".join(columns), *(",".join(_cell(value) for value in row) for row in rows)]
-        write_text(self.corrected, "\n".join(lines) + "\n")
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(columns)
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+            table.writerow(map(_cell, row))
+        write_text(self.corrected, text.getvalue())
         write_atomically(
             self.corrected.with_suffix(".npz"),
             lambda stream: np.savez(stream, **columns),  # type: ignore[arg-type]  # its stub sees other keywords
@@ -165,7 +189,9 @@ class RunFolder:
 CHECKPOINT_FORMAT = 2
 
 
-def _cell(value: float | bool) -> str:
+def _cell(value: float | bool | str) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:.6g}" if isinstance(value, float) else str(int(value))
 
 

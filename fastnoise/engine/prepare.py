@@ -9,15 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from .. import data as datasets
-from .. import noise
+from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
-from ..errors import ConfigError, DataError, nearest
+from ..data.names import check_dataset
+from ..errors import ConfigError, DataError
 from ..methods import Method, Setting, check_options, create_method
-from ..models import MODELS, create_model
+from ..models import create_model
 from ..models.encoder import load_encoder
+from ..models.names import check_model
 from ..noise.corrupt import checked_labels
 from ..noise.files import read_labels as read_label_file
+from ..noise.spec import check_noise
 
 Labels = NDArray[np.int64]
 
@@ -26,8 +29,8 @@ SMALL_IMAGE = 64
 
 
 @dataclass(frozen=True)
-class Task:
-    """The data of a run. Arrays are in the order of the training set that `index` counts, n samples."""
+class RunData:
+    """What a run learns from. Arrays are in the order of the training set that `index` counts, n samples."""
 
     num_classes: int
     class_names: tuple[str, ...]
@@ -48,15 +51,21 @@ class Task:
     std: tuple[float, ...]
 
 
-def check_names(config: RunConfig) -> None:
-    """Refuse unknown names and impossible noise before anything is read; ConfigError in one line."""
+def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
+    """Refuse unknown names and impossible noise before anything is read; ConfigError in one line.
+
+    With `dataset` the configuration must be of a data set of its name.
+    """
     check_options(config.method)
-    name = config.data.dataset
-    if name not in datasets.DATASETS and not name.startswith("folder:"):
-        raise ConfigError(f"unknown dataset {name!r}; {nearest(name, [*datasets.DATASETS, 'folder:PATH'])}")
-    if config.model.model not in MODELS:
-        raise ConfigError(f"unknown model {config.model.model!r}; {nearest(config.model.model, list(MODELS))}")
-    noise.parse(config.noise.noise)
+    if dataset is None:
+        check_dataset(config.data.dataset)
+    elif config.data.dataset != dataset.name and not own.is_own(config.data.dataset):
+        raise ConfigError(
+            f"the configuration is for data set {config.data.dataset!r}, and the data set given is {dataset.name!r}; "
+            f"make it by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
+        )
+    check_model(config.model.model)
+    check_noise(config.noise.noise)
 
 
 def read_labels(source: str, true: Labels, num_classes: int, first: int | None = None) -> Labels:
@@ -84,28 +93,29 @@ def read_labels(source: str, true: Labels, num_classes: int, first: int | None =
 
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int) -> noise.NoisyLabels:
     labels, num_classes = dataset.train.labels, dataset.num_classes
+    true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
     if config.noise.labels is not None:
-        given = read_labels(config.noise.labels, labels, num_classes, count)
+        given = read_labels(config.noise.labels, true, num_classes, count)
         return noise.NoisyLabels(
             labels=given[:count],
-            clean_labels=labels[:count],
+            clean_labels=true[:count],
             spec=f"file:{Path(config.noise.labels).name}",
             seed=None,
             num_classes=num_classes,
             requested_rate=None,
         )
-    if config.noise.noise == "none" and dataset.name.startswith("folder:"):
-        # Whether the labels of someone's own folders are right is what nobody knows.
+    if config.noise.noise == "none" and dataset.given_labels:
+        # Whether labels that someone brings are right nobody knows but who brings the true ones.
         return noise.NoisyLabels(
             labels=labels[:count],
-            clean_labels=None,
-            spec="none",
+            clean_labels=None if dataset.clean_labels is None else dataset.clean_labels[:count],
+            spec="none" if dataset.clean_labels is None else "given",
             seed=None,
             num_classes=num_classes,
             requested_rate=None,
         )
     return noise.corrupt(
-        labels[:count],
+        true[:count],
         config.noise.noise,
         seed=config.noise.noise_seed,
         num_classes=num_classes,
@@ -120,13 +130,13 @@ def load_images(config: RunConfig) -> datasets.ImageDataset:
     return datasets.load_dataset(config.data.dataset, Path(config.data.data_root), download=config.data.download)
 
 
-def load_task(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> Task:
+def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> RunData:
     """Load the data set, or take the one that `config` names, corrupt its labels, hold out the validation samples.
 
     The order is: the first `limit_train` samples, noise on all of them, then a split per class of the given
     labels with the noise seed, so that runs that differ in the training seed share their data.
     """
-    check_names(config)
+    check_names(config, dataset)
     if dataset is None:
         dataset = load_images(config)
     total = len(dataset.train)
@@ -140,7 +150,7 @@ def load_task(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     channels, height, width = dataset.train.shape
     if config.data.image_size is not None:
         height = width = config.data.image_size
-    return Task(
+    return RunData(
         num_classes=dataset.num_classes,
         class_names=dataset.class_names,
         channels=channels,
@@ -181,20 +191,20 @@ def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:
 
 
 def make_loaders(
-    config: RunConfig, task: Task, device: torch.device, views: int = 1, dtype: torch.dtype = torch.float32
+    config: RunConfig, data: RunData, device: torch.device, views: int = 1, dtype: torch.dtype = torch.float32
 ) -> Loaders:
     """The loaders of a run, all of the kind that `--loader` chooses, with images of `dtype`; training batches hold
     `views` of each sample."""
     settings, batch = config.data, config.data.batch_size
-    evaluation_batch = 4 * batch if max(task.image_size) <= SMALL_IMAGE else batch
+    evaluation_batch = 4 * batch if max(data.image_size) <= SMALL_IMAGE else batch
 
     def evaluation(table: ImageTable) -> Loader:
         return make_loader(
             settings.loader,
             table,
             batch_size=min(evaluation_batch, len(table)),
-            mean=task.mean,
-            std=task.std,
+            mean=data.mean,
+            std=data.std,
             device=device,
             image_size=settings.image_size,
             threads=settings.loader_threads,
@@ -203,10 +213,10 @@ def make_loaders(
 
     train = make_loader(
         settings.loader,
-        task.train,
+        data.train,
         batch_size=batch,
-        mean=task.mean,
-        std=task.std,
+        mean=data.mean,
+        std=data.std,
         device=device,
         seed=config.engine.seed,
         augmentation=Augmentation(settings.crop_padding, settings.flip),
@@ -217,40 +227,41 @@ def make_loaders(
         views=views,
         dtype=dtype,
     )
-    validation = None if task.validation is None else evaluation(task.validation)
-    return Loaders(train, evaluation(task.train), validation, evaluation(task.test))
+    validation = None if data.validation is None else evaluation(data.validation)
+    return Loaders(train, evaluation(data.train), validation, evaluation(data.test))
 
 
-def encoder_shape(config: RunConfig, task: Task) -> dict[str, Any]:
+def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
     """What a backbone was built from, as encoder files name it."""
     size = {"model": config.model.model, "width": config.model.width}
-    return size | {"channels": task.channels, "image_size": list(task.image_size)}
+    return size | {"channels": data.channels, "image_size": list(data.image_size)}
 
 
 def create_parts(
-    config: RunConfig, task: Task, device: torch.device, *, fresh: bool
+    config: RunConfig, data: RunData, device: torch.device, *, fresh: bool
 ) -> tuple[Method, torch.nn.ModuleList]:
     """The method and the networks of a run on `device`, drawn from its seed.
 
     Without `fresh` the networks are to be given a checkpoint's weights, and don't begin from `config.model.encoder`.
     """
     torch.manual_seed(config.engine.seed)
-    method = create_method(config.method, num_samples=len(task.given), num_classes=task.num_classes)
-    method.configure(Setting(config.optim, task.mean, task.std, config.data.batch_size))
+    method = create_method(config.method, num_samples=len(data.given), num_classes=data.num_classes)
+    method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size))
     networks = torch.nn.ModuleList(
         create_model(
             config.model.model,
-            num_classes=task.num_classes,
-            channels=task.channels,
-            image_size=task.image_size,
+            num_classes=data.num_classes,
+            channels=data.channels,
+            image_size=data.image_size,
             width=config.model.width,
             attention=method.attention,
+            features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
         )
         for _ in range(method.networks)
     ).to(device)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
-        shape = encoder_shape(config, task)
+        shape = encoder_shape(config, data)
         for network in networks:
             load_encoder(Path(config.model.encoder), network, **shape)  # type: ignore[arg-type]
     return method.to(device), networks

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import own
 from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_json
@@ -24,16 +25,16 @@ from .metrics import (
     selection_figures,
     split_shares,
 )
-from .prepare import Task, encoder_shape
+from .prepare import RunData, encoder_shape
 
 Part = Literal["test", "validation", "train_in_order"]
 """A set of images to evaluate, by its loader's name in `Loaders`."""
 
 
-def open_folder(config: RunConfig, task: Task) -> RunFolder:
-    """The folder of the run in `config.run_dir`; CheckpointError where its labels are not those of `task`."""
+def open_folder(config: RunConfig, data: RunData) -> RunFolder:
+    """The folder of the run in `config.run_dir`; CheckpointError where its labels are not those of `data`."""
     folder = RunFolder.open(Path(config.run_dir or ""))
-    if NoisyLabels.load(folder.labels).sha256 != task.noisy.sha256:
+    if NoisyLabels.load(folder.labels).sha256 != data.noisy.sha256:
         raise CheckpointError(
             f"the labels of {config.data.dataset} under {config.data.data_root} are not those of the run "
             f"({folder.labels}); give the --data-root that the run was started with"
@@ -46,7 +47,7 @@ class Record:
 
     Args:
         config: of the run.
-        task: its data, N training samples.
+        data: its data, N training samples.
         method: its own, on `device`.
         statistics: sums over the epoch, of this run.
         labels: int64 [N], the label table that its steps read, on `device`.
@@ -54,8 +55,8 @@ class Record:
 
     folder: RunFolder
 
-    def __init__(self, config: RunConfig, task: Task, method: Method, statistics: EpochStatistics, labels: Tensor):
-        self.config, self.task, self.method = config, task, method
+    def __init__(self, config: RunConfig, data: RunData, method: Method, statistics: EpochStatistics, labels: Tensor):
+        self.config, self.data, self.method = config, data, method
         self.statistics, self.labels = statistics, labels
         self.given = labels.clone()
         self.history: list[dict[str, Any]] = []
@@ -65,39 +66,40 @@ class Record:
         """Make the run's folder, or take the one that it has, and note this start in it."""
         if folder is None:
             folder = RunFolder.create(self.config)
-            self.task.noisy.save(folder.labels)
-            write_json(folder.classes, list(self.task.class_names))
-        folder.add_environment(environment)
+            self.data.noisy.save(folder.labels)
+            write_json(folder.classes, list(self.data.class_names))
+        code = own.fingerprints(self.config.flat())
+        folder.add_environment({**environment, **({"own_files": code} if code else {})})
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
 
     def truth(self, part: Part) -> NDArray[np.int64]:
         """The labels that answers are compared with: int64, one per image. Given ones but for the test set."""
         if part == "test":
-            return self.task.test.labels
-        labels = self.task.validation_given if part == "validation" else self.task.given
+            return self.data.test.labels
+        labels = self.data.validation_given if part == "validation" else self.data.given
         assert labels is not None
         return labels
 
     def training_figures(self) -> dict[str, Any]:
         """Figures of the training passes themselves: augmented images, weights changing underway."""
-        statistics, task = self.statistics, self.task
+        statistics, data = self.statistics, self.data
         predictions = statistics.predictions.cpu().numpy()
         seen = predictions >= 0
         figures: dict[str, Any] = {
             "train_loss": float(statistics.loss_sum) / int(statistics.samples),
-            "train_accuracy_given": float((predictions == task.given)[seen].mean()),
+            "train_accuracy_given": float((predictions == data.given)[seen].mean()),
         }
-        if task.clean is not None:
-            figures |= split_shares(predictions, task.given, task.clean)
+        if data.clean is not None:
+            figures |= split_shares(predictions, data.given, data.clean)
             if statistics.attention is not None:
-                figures |= attention_figures(statistics.attention.cpu().numpy(), task.given != task.clean)
+                figures |= attention_figures(statistics.attention.cpu().numpy(), data.given != data.clean)
             figures |= self._correction()
         return figures
 
     def selections(self) -> dict[str, Any]:
         """What the method selected after this epoch, with its precision and recall where true labels are known."""
-        given, clean = self.task.given, self.task.clean
+        given, clean = self.data.given, self.data.clean
         figures = {
             name: selection_figures(
                 members.cpu().numpy(), given if labels is None else labels.cpu().numpy(), given, clean
@@ -110,9 +112,9 @@ class Record:
     def _correction(self) -> dict[str, float]:
         """Share of samples that the method takes for their true class (NAL, section 5.2)."""
         corrected = self.method.corrected(self.given)
-        if corrected is None or self.task.clean is None:
+        if corrected is None or self.data.clean is None:
             return {}
-        return {"correction_accuracy": float((corrected.cpu().numpy() == self.task.clean).mean())}
+        return {"correction_accuracy": float((corrected.cpu().numpy() == self.data.clean).mean())}
 
     @torch.no_grad()
     def _estimates(self, run: Run) -> dict[str, Any]:
@@ -120,11 +122,12 @@ class Record:
         estimates = self.method.estimates(run)
         if estimates is None:
             return {}
-        task = self.task
+        data = self.data
         suspected = estimates.suspected.cpu().numpy()
-        columns = {
-            "position": task.positions,
-            "given": task.given,
+        columns: dict[str, NDArray[Any]] = {
+            "position": data.positions,
+            **({"name": np.array(data.train.names)} if data.train.names else {}),
+            "given": data.given,
             "corrected": estimates.labels.cpu().numpy(),
             "confidence": estimates.confidence.float().cpu().numpy(),
             "suspected": suspected,
@@ -132,15 +135,15 @@ class Record:
         if estimates.attention is not None:
             columns["attention"] = estimates.attention.float().cpu().numpy()
         figures = {"suspected": float(suspected.mean())}
-        if task.clean is not None:
-            columns["true"] = task.clean
-            figures |= detection_figures(suspected, task.given != task.clean)
+        if data.clean is not None:
+            columns["true"] = data.clean
+            figures |= detection_figures(suspected, data.given != data.clean)
         self.folder.write_corrected(columns)
         return {"label_errors": figures}
 
     def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:
         """Figures of the test set, and of the validation set where there is one."""
-        found = class_figures(test, self.truth("test"), self.task.num_classes)
+        found = class_figures(test, self.truth("test"), self.data.num_classes)
         figures: dict[str, Any] = {f"test_{name}": value for name, value in found.items()}
         if validation is not None:
             figures["validation_accuracy"] = validation.accuracy(self.truth("validation"))
@@ -153,33 +156,34 @@ class Record:
             final: one evaluation pass over the training set as it stands at the end.
             run: as the method sees it after the last epoch.
         """
-        config, task, history = self.config, self.task, self.history
+        config, data, history = self.config, self.data, self.history
         summary: dict[str, Any] = {
-            "title": f"{config.method.method} on {config.data.dataset}, {task.noisy.spec}, seed {config.engine.seed}",
+            "title": f"{own.short(config.method.method)} on {own.short(config.data.dataset)}, "
+            f"{own.short(data.noisy.spec)}, seed {config.engine.seed}",
             "run_dir": str(self.folder.path),
             "epochs": len(history),
-            "network": encoder_shape(config, task),
+            "network": encoder_shape(config, data),
             "noise": {
-                "spec": task.noisy.spec,
-                "seed": task.noisy.seed,
-                "requested_rate": task.noisy.requested_rate,
-                "realised_rate": None if task.noisy.clean_labels is None else task.noisy.realised_rate,
-                "sha256": task.noisy.sha256,
+                "spec": data.noisy.spec,
+                "seed": data.noisy.seed,
+                "requested_rate": data.noisy.requested_rate,
+                "realised_rate": None if data.noisy.clean_labels is None else data.noisy.realised_rate,
+                "sha256": data.noisy.sha256,
             },
             "test_accuracy": best_last_mean(history, "test_accuracy"),
             "test_macro_f1": best_last_mean(history, "test_macro_f1"),
             "test_class_accuracy": history[-1].get("test_class_accuracy"),  # none in epochs of earlier versions
-            **({"test_top5": best_last_mean(history, "test_top5")} if task.num_classes > 5 else {}),
+            **({"test_top5": best_last_mean(history, "test_top5")} if data.num_classes > 5 else {}),
             "training_samples": {},
         }
-        if task.validation is not None:
+        if data.validation is not None:
             chosen = best_last_mean(history, "validation_accuracy")
             at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
             summary["validation_accuracy"] = {**chosen, "test_at_best": at_best["test_accuracy"]}
-        if task.clean is not None:
-            summary["training_samples"] = split_shares(final.predictions, task.given, task.clean)
+        if data.clean is not None:
+            summary["training_samples"] = split_shares(final.predictions, data.given, data.clean)
             if final.attention is not None:
-                summary["attention"] = attention_figures(final.attention, task.given != task.clean)
+                summary["attention"] = attention_figures(final.attention, data.given != data.clean)
             summary |= self._correction()
         selections = [{"epoch": epoch["epoch"], **epoch["selections"]} for epoch in history if "selections" in epoch]
         if selections:

@@ -1,32 +1,43 @@
 """A run by itself, from a configuration to a run folder."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from .. import own
 from ..config import RunConfig
-from ..data import Loader
-from ..errors import TrainingError
+from ..data import ImageDataset, Loader
+from ..data.names import is_named
+from ..errors import ConfigError, TrainingError
+from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from .checkpoint import place_of
 from .display import make_console, result_table
 from .environment import describe_environment
-from .evaluate import keep_outputs
 from .metrics import EpochStatistics
-from .prepare import Task, create_parts, image_dtype, load_task, make_loaders
+from .prepare import RunData, create_parts, image_dtype, load_data, make_loaders
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
 
 
-def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    *,
+    dataset: ImageDataset | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
     """Run the training that `config` describes and write its run folder.
 
     Args:
-        config: the full configuration; with `resume`, that of the run in `config.run_dir`.
+        config: the full configuration, such as `fastnoise.recipes.recipe("nal", dataset.name)` gives; with `resume`,
+            that of the run in `config.run_dir`.
+        dataset: images and labels in memory (`ImageDataset.from_arrays`), in place of those that `config` names; the
+            configuration has its name. Its labels are taken as they are unless the configuration has a noise.
         resume: go on with the run in `config.run_dir` from its last checkpoint.
         console: where progress and the final table go; standard output by default.
 
@@ -38,11 +49,15 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
     """
     console = console or make_console()
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"the configuration must be a RunConfig, such as recipe(METHOD), not {type(config).__name__}")
     device = choose_device(config.engine.device)
-    task = load_task(config)
-    folder = open_folder(config, task) if resume else None
+    data = load_data(config, dataset)
+    folder = open_folder(config, data) if resume else None
     checkpoint = None if folder is None else folder.read_checkpoint(device)
-    run = Single(config, task, device, console, checkpoint)
+    run = Single(config, data, device, console, checkpoint)
+    for name in [] if folder is None else folder.changed_code(config):
+        console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
         run.record.begin(folder, describe_environment())
         if checkpoint is not None:
@@ -57,7 +72,7 @@ class Single(Training):
 
     Args:
         config: of the run.
-        task: its data.
+        data: its data.
         device: to train on.
         console: where progress and the final table go.
         checkpoint: that the run is to go on from; `load` takes it up once the run has its folder.
@@ -66,19 +81,19 @@ class Single(Training):
     def __init__(
         self,
         config: RunConfig,
-        task: Task,
+        data: RunData,
         device: torch.device,
         console: Console,
         checkpoint: dict[str, Any] | None = None,
     ):
-        method, networks = create_parts(config, task, device, fresh=checkpoint is None)
+        method, networks = create_parts(config, data, device, fresh=checkpoint is None)
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         amp, _ = choose_amp(config.engine.amp, device)
-        loaders = make_loaders(config, task, device, method.views, image_dtype(method, amp))
-        labels = torch.from_numpy(task.given).to(device, copy=True)  # which methods may change, unlike what is given
-        statistics = EpochStatistics(len(task.given), method.attention, device)
-        self.record = Record(config, task, method, statistics, labels)
-        batch_size = min(config.data.batch_size, len(task.given))
+        loaders = make_loaders(config, data, device, method.views, image_dtype(method, amp))
+        labels = torch.from_numpy(data.given).to(device, copy=True)  # which methods may change, unlike what is given
+        statistics = EpochStatistics(len(data.given), method.attention, device)
+        self.record = Record(config, data, method, statistics, labels)
+        batch_size = min(config.data.batch_size, len(data.given))
         super().__init__(
             [self.record],
             method,
@@ -89,30 +104,35 @@ class Single(Training):
             device,
             console,
             batch_size,
-            (batch_size, task.channels, *task.image_size),
+            (batch_size, data.channels, *data.image_size),
             amp,
             place_of(checkpoint),
         )
 
     def describe(self) -> list[str]:
-        config, task, loader = self.config, self.record.task, self.loaders.train
-        size = "x".join(str(side) for side in task.image_size)
+        config, data, loader = self.config, self.record.data, self.loaders.train
+        size = "x".join(str(side) for side in data.image_size)
         lines = [
-            f"{config.method.method} on {config.data.dataset}: {len(task.train)} training images {size}, "
-            f"{len(task.test)} test images, {task.num_classes} classes",
-            f"labels: {task.noisy.describe()}",
+            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(data.train)} training "
+            f"images {size}, "
+            f"{len(data.test)} test images, {data.num_classes} classes",
+            f"labels: {data.noisy.describe()}",
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
             f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
-        if task.validation is not None:
-            lines[0] += f", {len(task.validation)} held out for validation"
+        if data.validation is not None:
+            lines[0] += f", {len(data.validation)} held out for validation"
         return lines
 
     def how_to_go_on(self) -> str:
-        return f"go on with: fastnoise train --resume {self.record.folder.path}"
+        if not is_named(self.config.data.dataset):
+            place = f'config.replace({{"run_dir": "{self.record.folder.path}"}})'
+            return f"go on with: fastnoise.train({place}, dataset=dataset, resume=True)"
+        code = own.words_for(self.config.flat())
+        return f"go on with: fastnoise train --resume {self.record.folder.path}{code}"
 
     def fail(self, record: Record, error: TrainingError) -> None:
         raise error
@@ -146,12 +166,16 @@ class Single(Training):
             yield self.step.evaluate(images, loader.batch_size), index
 
     @torch.no_grad()
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
         self.networks.train(batch_statistics)
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
-        batches = ((self.step.evaluate_each(images), index) for images, index in self.loaders.train_in_order.epoch(0))
-        found = keep_outputs(batches, len(record.given))
+        batches = self.loaders.train_in_order.epoch(0)
+        found = keep(
+            ((index, of(self.step.evaluate_each(images), index)) for images, index in batches), len(record.given)
+        )
         if batch_statistics:
             for buffer, before in zip(self.networks.buffers(), running, strict=True):
                 buffer.copy_(before)

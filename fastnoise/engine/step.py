@@ -380,8 +380,8 @@ class Step:
     def evaluate(self, images: Tensor, batch_size: int) -> Outputs:
         """What the method answers for one batch in evaluation mode: logits float32 [B, C], attention weights [B].
 
-        The attention is NAL's weight, after the sigmoid, or None. `batch_size` is that of a full batch of the loader
-        that `images` comes from.
+        Without features. The attention is NAL's weight, after the sigmoid, or None. `batch_size` is that of a full
+        batch of the loader that `images` comes from.
         """
         if len(images) != batch_size or not self.gear.graphed:
             return self._eager_evaluate(images)
@@ -400,9 +400,13 @@ class Step:
 
     @torch.no_grad()
     def evaluate_each(self, images: Tensor) -> list[Outputs]:
-        """The outputs of every network by itself for one batch, as `evaluate` gives them."""
+        """The outputs of every network by itself for one batch, as `evaluate` gives them; features float32 [B, F]."""
         with self._autocast():
-            return [_in_full_precision(network(images)) for network in self.networks]
+            found = [network(images) for network in self.networks]
+            return [
+                _in_full_precision(each)._replace(features=None if each.features is None else each.features.float())
+                for each in found
+            ]
 
 
 def _in_full_precision(outputs: Outputs) -> Outputs:

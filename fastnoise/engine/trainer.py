@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from ..data import Loader
 from ..errors import TrainingError
 from ..files import write_json
 from ..methods import Method, Run
+from ..methods.scan import Kept
 from ..models import Network, Outputs
 from . import checkpoint
 from .display import Display
@@ -339,7 +340,7 @@ class Training(ABC):
             networks=self.networks_of(record),
             given=record.given,
             labels=record.labels,
-            evaluate=partial(self.outputs_of, record),
+            scan=partial(self.scan, record),
             warn=lambda message: self._say(f"warning: {message}"),
         )
 
@@ -367,7 +368,7 @@ class Training(ABC):
     def evaluate(self, part: Part) -> dict[Record, Evaluation]:
         """The answers of each run that goes on for the images of `part`."""
         truths = [record.truth(part) for record in self.members]
-        answers = ClassAnswers(truths, self.members[0].task.num_classes, self.device)
+        answers = ClassAnswers(truths, self.members[0].data.num_classes, self.device)
         found = evaluate(answers, self.answers(getattr(self.loaders, part)))
         return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
 
@@ -416,8 +417,10 @@ class Training(ABC):
         """The networks that a method sees of its run."""
 
     @abstractmethod
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
-        """For each network of a run its outputs for every training sample, as Run.evaluate says."""
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
+        """A run's pass over its training set, as Run.scan says."""
 
     @abstractmethod
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,16 +3,24 @@
 A method of your own is a subclass of `Method` in a file of yours, named on the command line as FILE.py:CLASS. This one
 trains on the given labels where the network finds them likely, and on its own predictions elsewhere:
 
+    from dataclasses import dataclass
+    from typing import Annotated
+
     from torch import where
 
     from fastnoise.losses import CrossEntropyLoss
-    from fastnoise.methods import Method
+    from fastnoise.methods import Between, Method, MethodOptions
+
+    @dataclass(frozen=True)
+    class Options(MethodOptions):
+        threshold: Annotated[float, Between(0, 1)] = 0.5
+        "How much likelier the prediction has to be than the given label to take its place."
 
     class SelfTraining(Method):
         "Cross-entropy on the given label, or on the prediction where it is far likelier."
 
         name = "self_training"
-        options = ("threshold",)
+        Options = Options
 
         def __init__(self, options, num_samples, num_classes):
             super().__init__(options, num_samples, num_classes)
@@ -26,141 +34,129 @@ trains on the given labels where the network finds them likely, and on its own p
             return self.criterion(outputs.logits, where(best > given + self.threshold, prediction, labels))
 
 Saved as self_training.py: `fastnoise train --method self_training.py:SelfTraining --threshold 0.5`. It starts from the
-settings that all methods share for a data set; its options are fields of `MethodConfig`. `Method` says what else a
-method may change: networks, views, phases, epoch hooks, averaged weights, relabelling.
+settings that all methods share for a data set. Its options are flags like all others: `--help` shows them with their
+docstrings, and TOML files and sweeps take them by name. `Method` says what else a method may change: networks, views,
+phases, epoch hooks, averaged weights, relabelling.
+
+fastnoise's own methods are the subclasses of `Method` with a name in the files of this package. They are imported when
+they are first asked for; names and options alone (`fastnoise.methods.options`) need no torch.
 """
 
 import dataclasses
-import hashlib
-import importlib.util
-import sys
-from pathlib import Path
+import pkgutil
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from ..config import MethodConfig
+from .. import own
+from ..config import COMMON
 from ..errors import ConfigError, nearest
-from .base import Estimates, Forward, Method, Phase, Run, Selection, Setting, random_numbers
-from .baselines import (
-    ActivePassive,
-    Bootstrap,
-    CrossEntropy,
-    Focal,
-    GeneralisedCrossEntropy,
-    LabelSmoothing,
-    MeanAbsoluteError,
-    MixupTraining,
-    SoftmaxWeightedCrossEntropy,
-    SymmetricCrossEntropy,
-)
-from .correction import (
-    ForwardCorrection,
-    ProgressiveLabelCorrection,
-    SelfEnsembleLabelCorrection,
-    SelfEnsembleLabelCorrectionPlus,
-)
-from .coteaching import CoTeaching
-from .dividemix import DivideMix
-from .elr_plus import EarlyLearningRegularizationPlus
-from .simclr import SimCLR
-from .single import EarlyLearningRegularization, NoiseAttention
-from .swce import SWCEPipeline
+from ..options import Above, AtLeast, Between, MethodOptions, values_of
+from .options import OPTIONS
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (
-        CrossEntropy,
-        LabelSmoothing,
-        GeneralisedCrossEntropy,
-        SymmetricCrossEntropy,
-        MeanAbsoluteError,
-        Focal,
-        ActivePassive,
-        Bootstrap,
-        MixupTraining,
-        ForwardCorrection,
-        ProgressiveLabelCorrection,
-        SelfEnsembleLabelCorrection,
-        SelfEnsembleLabelCorrectionPlus,
-        CoTeaching,
-        DivideMix,
-        EarlyLearningRegularization,
-        EarlyLearningRegularizationPlus,
-        NoiseAttention,
-        SimCLR,
-        SoftmaxWeightedCrossEntropy,
-        SWCEPipeline,
-    )
-}
+if TYPE_CHECKING:
+    from .base import Estimates, Forward, Method, Phase, Run, Selection, Setting, random_numbers
+
+    METHODS: dict[str, type[Method]]
+
+_OF_BASE = ("Estimates", "Forward", "Method", "Phase", "Run", "Selection", "Setting", "random_numbers")
 
 
-def find_method(name: str) -> type[Method]:
+@cache
+def _methods() -> "dict[str, type[Method]]":
+    from .base import Method
+
+    found: dict[str, type[Method]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        content = vars(import_module(f"{__name__}.{module.name}"))
+        for value in content.values():
+            if isinstance(value, type) and issubclass(value, Method) and "name" in vars(value):
+                found[value.name] = value
+    order = {name: place for place, name in enumerate(OPTIONS)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "METHODS":
+        return _methods()
+    if name in _OF_BASE:
+        return getattr(import_module(f"{__name__}.base"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def find_method(name: str) -> "type[Method]":
     """The method called `name`, or the class that FILE.py:CLASS names.
 
     ConfigError with the nearest and all valid names where there is none, or with what is wrong with the file.
     """
-    if ".py:" in name:
-        return _load(name)
-    if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}; {nearest(name, [*METHODS, 'FILE.py:CLASS'])}")
-    return METHODS[name]
+    if own.is_own(name):
+        from .base import Method
+
+        method: type[Method] = own.load(name, "method", Method)
+        _check_own(name, method.Options)
+        return method
+    methods = _methods()
+    if name not in methods:
+        raise ConfigError(f"unknown method {name!r}; {nearest(name, [*methods, 'FILE.py:CLASS'])}")
+    return methods[name]
 
 
-def _load(name: str) -> type[Method]:
-    file, _, wanted = name.rpartition(":")
-    path = Path(file).expanduser().absolute()
-    if not path.is_file():
-        raise ConfigError(f"--method {name}: no such file as {path}")
-    # Named by its path, so that it is run once, and that files of one name in two folders stay apart.
-    module_name = f"fastnoise_method_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's file raises
-            del sys.modules[module_name]
-            what = str(error).splitlines()[0] if str(error) else "no message"
-            raise ConfigError(f"--method {name}: {path} fails with {type(error).__name__}: {what}") from error
-    found = getattr(sys.modules[module_name], wanted, None)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        classes = [key for key, value in vars(sys.modules[module_name]).items() if _is_method(value)]
-        raise ConfigError(
-            f"--method {name}: {path} has no class {wanted!r} derived from fastnoise.methods.Method; "
-            f"it has: {', '.join(classes) or 'none'}"
-        )
-    return found
-
-
-def _is_method(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Method) and value is not Method
-
-
-def check_options(options: MethodConfig) -> type[Method]:
-    """The method that `options` names, once every option set is one that it reads (else ConfigError)."""
-    method = find_method(options.method)
-    for option in dataclasses.fields(options):
-        if option.name in ("method", *method.options, *method.optional) or getattr(options, option.name) is None:
+def _check_own(name: str, options: type[MethodOptions]) -> None:
+    """ConfigError unless the options of a user's method are such as the command line can read."""
+    if not (isinstance(options, type) and issubclass(options, MethodOptions)):
+        raise ConfigError(f"--method {name}: its Options must be a subclass of fastnoise.methods.MethodOptions")
+    if "__dataclass_fields__" not in vars(options):
+        raise ConfigError(f"--method {name}: write @dataclass(frozen=True) above class {options.__name__}")
+    what = f"--method {name}: the option"
+    for field in dataclasses.fields(options):
+        if field.name == "method":
             continue
-        users = [name for name, other in METHODS.items() if option.name in (*other.options, *other.optional)]
+        if field.name in COMMON or field.name in ("config", "resume"):
+            raise ConfigError(f"{what} {field.name} has the name of an option that every run has; choose another")
+        if field.default is dataclasses.MISSING:
+            raise ConfigError(f"{what} {field.name} needs a default value, as in {field.name}: float = 1.0")
+    try:
+        values = values_of(options)
+    except (TypeError, NameError) as error:
+        raise ConfigError(f"--method {name}: the type of an option cannot be read: {error}") from None
+    for option, taken in values.items():
+        if type(None) in taken.kinds:
+            raise ConfigError(f'{what} {option} may not be None; take Literal["auto"] for what is not set')
+
+
+def check_options(options: MethodOptions) -> "type[Method]":
+    """The method that `options` name; ConfigError where there is none, or where they are options of another."""
+    method = find_method(options.method)
+    if type(options) is not method.Options:
         raise ConfigError(
-            f"--{option.name.replace('_', '-')} has no meaning for method {method.name}; used by {', '.join(users)}"
+            f"method {options.method} takes {method.Options.__name__}, not {type(options).__name__}: begin with its "
+            f"recipe, recipe({options.method!r})"
         )
-    options.read(*method.options)
     return method
 
 
-def create_method(options: MethodConfig, *, num_samples: int, num_classes: int) -> Method:
-    """Build the method that `options` names for N samples of C classes; ConfigError as in `check_options`."""
+def create_method(options: MethodOptions, *, num_samples: int, num_classes: int) -> "Method":
+    """Build the method that `options` name for N samples of C classes; ConfigError as in `check_options`."""
     return check_options(options)(options, num_samples, num_classes)
+
+
+def options_of(name: str) -> type[MethodOptions]:
+    """The options' dataclass of the method called `name`; only a file of the user's own is imported for it.
+
+    ConfigError as in `find_method`.
+    """
+    return OPTIONS[name] if name in OPTIONS else find_method(name).Options
 
 
 __all__ = [
     "METHODS",
+    "Above",
+    "AtLeast",
+    "Between",
     "Estimates",
     "Forward",
     "Method",
+    "MethodOptions",
     "Phase",
     "Run",
     "Selection",
@@ -168,5 +164,6 @@ __all__ = [
     "check_options",
     "create_method",
     "find_method",
+    "options_of",
     "random_numbers",
 ]

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import DataConfig, MethodConfig, OptimConfig
+from ..config import DataConfig, OptimConfig
 from ..models import Network, Outputs
+from ..options import MethodOptions
+from .scan import Scan
 
 
 class Forward(NamedTuple):
@@ -80,10 +82,9 @@ class Run:
     """[N] int64, the labels as they came."""
     labels: Tensor
     """[N] int64, the label table that the steps read; pseudo-labels are written here."""
-    evaluate: Callable[..., list[Outputs]]
-    """One pass over the training set in order, in evaluation mode and without augmentation: for each network its
-    outputs for all N samples, float32. With evaluate(batch_statistics=True) batch norm takes each batch's statistics,
-    as in training, and leaves its running ones alone."""
+    scan: Scan
+    """One pass over the training set in order, in evaluation mode and without augmentation: scan(f) keeps what f makes
+    of each batch's outputs, a row for each sample (`Scan`)."""
     warn: Callable[[str], None]
     """Tells the user something, once a line."""
 
@@ -107,18 +108,19 @@ class Method(nn.Module):
     tensors only.
 
     Args:
-        options: the method's options, already checked: those that it reads are set.
+        options: an instance of `Options`, already checked.
         num_samples: N, the size of the training set.
         num_classes: C.
     """
 
     name: ClassVar[str]
-    options: ClassVar[tuple[str, ...]] = ()
-    """The fields of MethodConfig that the method needs; those that it doesn't read are refused on the command line."""
-    optional: ClassVar[tuple[str, ...]] = ()
-    """The fields of MethodConfig that it reads and that may be None."""
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    """The dataclass of its options: what the command line, TOML files and sweeps take for it beside the fields that
+    every run has."""
     attention: bool = False
     """Whether the networks get NAL's attention branch; may depend on the options."""
+    features: bool = False
+    """Whether the method works on features, which a network of the user's that gives logits alone has not."""
     networks: int = 1
     """How many networks are trained side by side, from different initial weights; may depend on the options."""
     views: int = 1
@@ -135,7 +137,8 @@ class Method(nn.Module):
     stackable: ClassVar[bool] = False
     """Whether several runs of the method can be trained as one (`fastnoise.engine.stacked`). It trains one network by
     `loss`, its `criterion` has reduction "none" too, a sample's loss is that of its own outputs and rows, and hooks
-    between epochs ask for `Run.evaluate` alone. Each class says so for itself: what a subclass overrides may differ."""
+    between epochs ask for `Run.scan` alone, without features. Each class says so for itself: what a subclass overrides
+    may differ."""
 
     criterion: nn.Module
     """The loss with its per-sample state."""
@@ -144,7 +147,7 @@ class Method(nn.Module):
         super().__init_subclass__(**arguments)
         cls.stackable = vars(cls).get("stackable", False)
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
         super().__init__()
 
     def configure(self, setting: Setting) -> None:
@@ -223,7 +226,7 @@ class Method(nn.Module):
     # -- among several runs that are trained as one ----------------------------------------------------------
 
     @classmethod
-    def stack_obstacle(cls, options: MethodConfig) -> str | None:
+    def stack_obstacle(cls, options: Any) -> str | None:
         """Why runs with these options can't be trained as one although the method is `stackable`, in one line."""
         return None
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config import MethodConfig
 from ..losses import (
     APLLoss,
     BootstrapLoss,
@@ -17,8 +16,20 @@ from ..losses import (
     SWCELoss,
 )
 from ..models import Network, Outputs
+from ..options import MethodOptions
 from .base import Forward, Method, Run
 from .mixup import Mixup
+from .options import (
+    APLOptions,
+    BootstrapOptions,
+    FocalOptions,
+    GCEOptions,
+    LabelSmoothingOptions,
+    MAEOptions,
+    MixupOptions,
+    SCEOptions,
+    SWCELossOptions,
+)
 
 
 class CrossEntropy(Method):
@@ -27,17 +38,21 @@ class CrossEntropy(Method):
     stackable = True
     name = "ce"
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = CrossEntropyLoss(**options.read(*self.options))
+        self.criterion = CrossEntropyLoss()
 
 
-class LabelSmoothing(CrossEntropy):
+class LabelSmoothing(Method):
     """Cross-entropy on labels smoothed towards the uniform distribution (Szegedy et al. 2016, Sec. 7)."""
 
     stackable = True
     name = "label_smoothing"
-    options = ("label_smoothing",)
+    Options = LabelSmoothingOptions
+
+    def __init__(self, options: LabelSmoothingOptions, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = CrossEntropyLoss(label_smoothing=options.label_smoothing)
 
 
 class SoftmaxWeightedCrossEntropy(Method):
@@ -45,11 +60,11 @@ class SoftmaxWeightedCrossEntropy(Method):
 
     stackable = True
     name = "swce_loss"
-    options = ("weight",)
+    Options = SWCELossOptions
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SWCELossOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = SWCELoss(**options.read(*self.options))
+        self.criterion = SWCELoss(weight=options.weight)
 
 
 class SymmetricCrossEntropy(Method):
@@ -57,11 +72,11 @@ class SymmetricCrossEntropy(Method):
 
     stackable = True
     name = "sce"
-    options = ("alpha", "beta", "variant")
+    Options = SCEOptions
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SCEOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = SCELoss(**options.read(*self.options))
+        self.criterion = SCELoss(alpha=options.alpha, beta=options.beta, variant=options.variant)
 
 
 class MeanAbsoluteError(Method):
@@ -69,11 +84,11 @@ class MeanAbsoluteError(Method):
 
     stackable = True
     name = "mae"
-    options = ("mae",)
+    Options = MAEOptions
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: MAEOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = MAELoss(form=options.read(*self.options)["mae"])
+        self.criterion = MAELoss(form=options.mae)
 
 
 class Focal(Method):
@@ -81,11 +96,11 @@ class Focal(Method):
 
     stackable = True
     name = "focal"
-    options = ("gamma",)
+    Options = FocalOptions
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: FocalOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = FocalLoss(**options.read(*self.options))
+        self.criterion = FocalLoss(gamma=options.gamma)
 
 
 class ActivePassive(Method):
@@ -93,11 +108,18 @@ class ActivePassive(Method):
 
     stackable = True
     name = "apl"
-    options = ("active", "passive", "alpha", "beta", "gamma", "mae")
+    Options = APLOptions
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: APLOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = APLLoss(**options.read(*self.options))
+        self.criterion = APLLoss(
+            active=options.active,
+            passive=options.passive,
+            alpha=options.alpha,
+            beta=options.beta,
+            gamma=options.gamma,
+            mae=options.mae,
+        )
 
 
 class Bootstrap(Method):
@@ -105,12 +127,11 @@ class Bootstrap(Method):
 
     stackable = True
     name = "bootstrap"
-    options = ("kind",)
-    optional = ("beta",)
+    Options = BootstrapOptions
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: BootstrapOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = BootstrapLoss(**options.read("kind"), beta=options.beta)
+        self.criterion = BootstrapLoss(kind=options.kind, beta=None if options.beta == "auto" else options.beta)
 
 
 class GeneralisedCrossEntropy(Method):
@@ -128,16 +149,13 @@ class GeneralisedCrossEntropy(Method):
     stackable = True
     per_sample = ("kept",)
     name = "gce"
-    options = ("q", "k", "update_from", "update_every")
+    Options = GCEOptions
     kept: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: GCEOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.k: float = settings["k"]
-        self.first: int = settings["update_from"]
-        self.every: int = settings["update_every"]
-        self.criterion = GCELoss(q=settings["q"])
+        self.k, self.first, self.every = options.k, options.update_from, options.update_every
+        self.criterion = GCELoss(q=options.q)
         self.register_buffer("kept", torch.ones(num_samples))
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
@@ -148,8 +166,12 @@ class GeneralisedCrossEntropy(Method):
         passed = run.epoch + 1 - self.first
         if self.k == 0 or run.epoch == 0 or run.epoch == run.epochs or passed < 0 or passed % self.every:
             return
-        probs = run.evaluate()[0].logits.softmax(1)
-        self.kept.copy_(probs.gather(1, run.labels[:, None]).squeeze(1) > self.k)
+
+        def likely(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
+            probs = outputs[0].logits.softmax(1)
+            return probs.gather(1, run.labels[index, None]).squeeze(1) > self.k
+
+        self.kept.copy_(run.scan(likely))
         if not self.kept.any():
             run.warn(f"gce: no label has a probability above k = {self.k}; none is pruned, try a smaller --k")
             self.kept.fill_(1)
@@ -165,12 +187,12 @@ class MixupTraining(Method):
     """
 
     name = "mixup"
-    options = ("mixup_alpha",)
+    Options = MixupOptions
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: MixupOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.num_classes = num_classes
-        self.mixup = Mixup(options.read(*self.options)["mixup_alpha"])
+        self.mixup = Mixup(options.mixup_alpha)
         self.criterion = CrossEntropyLoss()
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:

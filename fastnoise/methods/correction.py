@@ -1,9 +1,9 @@
 """Methods that find out what is wrong with the labels, and mend them or the loss: forward, plc, selc, selc_plus."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from ..config import MethodConfig
 from ..losses import CrossEntropyLoss, ForwardLoss, SELCLoss
 from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run
 from .mixup import Mixup, partners
+from .options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
+from .scan import by_blocks
 from .single import TargetMethod
 
 
@@ -37,25 +38,71 @@ class FirstWeights(nn.Module):
 # -- forward correction -------------------------------------------------------------------------------------------
 
 
-def estimate_transition(probs: NDArray[np.float32], percentile: float) -> NDArray[np.float64]:
-    """The transition matrix T[true, noisy] that a network trained on noisy labels lets one estimate.
-
-    Row i is what it predicts for the sample that it takes most surely for class i (Patrini et al. 2017, Eq. 12 and
-    13). Below 100, samples whose probability of class i reaches this percentile (the next one up) are passed over as
-    outliers; the authors take 97 on CIFAR-10 and MNIST, and 100 on CIFAR-100. No entry is below 1e-8, so that no
-    label becomes impossible.
+class ColumnTops:
+    """The largest numbers of each column of a table whose rows come a few at a time.
 
     Args:
-        probs: [N, C], rows that sum to 1.
-        percentile: in (0, 100].
+        count: how many of each column are kept, K.
     """
-    rows = []
-    for column in probs.T:
-        likely = column.copy()
-        if percentile < 100:
-            likely[column >= np.percentile(column, percentile, method="higher")] = 0
-        rows.append(probs[likely.argmax()])
-    transition = np.maximum(np.array(rows, dtype=np.float64), 1e-8)
+
+    def __init__(self, count: int):
+        self.count = count
+        self._top: Tensor | None = None
+        self._waiting: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        """Take more rows, [B, C] float32."""
+        self._waiting.append(rows.T.contiguous())
+        if sum(each.shape[1] for each in self._waiting) >= self.count:  # to select is dear, and cheaper for many
+            self._merge()
+
+    def _merge(self) -> None:
+        seen = torch.cat(self._waiting if self._top is None else [self._top, *self._waiting], 1)
+        self._waiting = []
+        self._top = seen if seen.shape[1] <= self.count else seen.topk(self.count, sorted=False).values
+
+    def least(self) -> Tensor:
+        """The K-th largest of each column, [C]; its least where there are fewer rows."""
+        if self._waiting:
+            self._merge()
+        assert self._top is not None
+        return self._top.amin(1)
+
+
+class SurestRows:
+    """For each column of a table its largest number below a limit, and the row that it stands in; the first such row
+    where several have it. Rows come a few at a time, in order.
+
+    Args:
+        limits: [C]; a column without a number between 0 and its limit gets the first row of all.
+    """
+
+    def __init__(self, limits: Tensor):
+        self.limits = limits
+        self._largest = torch.full_like(limits, -1)
+        self.rows = limits.new_zeros(len(limits), len(limits))
+        """[C, C]: the row of each column."""
+
+    def add(self, rows: Tensor) -> None:
+        """Take more rows, [B, C] of numbers from 0."""
+        largest, position = torch.where(rows < self.limits, rows, 0).max(0)
+        better = largest > self._largest
+        self._largest = torch.where(better, largest, self._largest)
+        self.rows = torch.where(better[:, None], rows[position], self.rows)
+
+
+def percentile_from_top(percentile: float, count: int) -> int:
+    """K for which the K-th largest of `count` numbers is their percentile, the next one up where that falls between two
+    (numpy.percentile with method="higher"). percentile: in [0, 100]."""
+    return count - math.ceil((count - 1) * (percentile / 100))
+
+
+def transition_from(rows: Tensor) -> NDArray[np.float64]:
+    """T[true, noisy], [C, C]: the probabilities [C, C] that a network predicts for the surest sample of each class.
+
+    None of them is below 1e-8, so that no label becomes impossible.
+    """
+    transition = np.maximum(rows.cpu().double().numpy(), 1e-8)
     return transition / transition.sum(1, keepdims=True)
 
 
@@ -67,18 +114,22 @@ class ForwardCorrection(Method):
     schedule, as the authors do. They estimate T with the model of the lowest loss on held-out noisy labels; here
     `warm_up` has to end before wrong labels are memorised, since a network that has learnt them by heart shows T = 1.
 
+    Row i of T is what the network predicts for the sample that it takes most surely for class i (Eq. 12 and 13). With
+    `percentile` below 100, samples whose probability of class i reaches this percentile (the next one up) are passed
+    over as outliers; the authors take 97 on CIFAR-10 and MNIST, and 100 on CIFAR-100. The percentile is exact: a first
+    pass over the training set keeps the largest (100 - percentile) % of each class's probabilities, a second one finds
+    the rows.
+
     Where a single class is predicted for all samples, there is nothing to estimate and T stays 1.
     """
 
     name = "forward"
-    options = ("warm_up", "percentile")
+    Options = ForwardOptions
     criterion: ForwardLoss
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: ForwardOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.warm_up: int = settings["warm_up"]
-        self.percentile: float = settings["percentile"]
+        self.warm_up, self.percentile = options.warm_up, options.percentile
         self.criterion = ForwardLoss(torch.eye(num_classes))
 
     def attach(self, networks: Sequence[Network]) -> None:
@@ -92,16 +143,37 @@ class ForwardCorrection(Method):
             run.warn(f"forward: no loss was corrected in {run.epochs} epochs; raise --epochs above --warm-up")
         if run.epoch != self.warm_up or run.epoch == run.epochs:
             return
-        probs = run.evaluate()[0].logits.softmax(1).cpu().numpy()
-        if len(classes := np.unique(probs.argmax(1))) == 1:
+        predictions, rows = self._surest_rows(run)
+        if bool((predictions == predictions[0]).all()):
             run.warn(
-                f"forward: class {classes[0]} is predicted for every sample, so that no transition matrix can be "
-                "estimated; training goes on with plain cross-entropy, try a lower --learning-rate or more --warm-up"
+                f"forward: class {int(predictions[0])} is predicted for every sample, so that no transition matrix can "
+                "be estimated; training goes on with plain cross-entropy, try a lower --learning-rate or more --warm-up"
             )
         else:
-            transition = estimate_transition(probs, self.percentile)
-            self.criterion.columns.copy_(torch.from_numpy(transition.T))
+            self.criterion.columns.copy_(torch.from_numpy(transition_from(rows).T))
         self.first.restore(run.networks)
+
+    def _surest_rows(self, run: Run) -> tuple[Tensor, Tensor]:
+        """The prediction for each sample, int64 [N], and the probabilities of the surest sample of each class below the
+        percentile, [C, C]."""
+        limits = torch.full_like(self.criterion.columns[0], torch.inf)
+        if self.percentile < 100:
+            tops = ColumnTops(percentile_from_top(self.percentile, len(run.given)))
+
+            def collect(outputs: Sequence[Outputs], index: Tensor) -> None:
+                tops.add(outputs[0].logits.softmax(1))
+
+            run.scan(collect)
+            limits = tops.least()
+        surest = SurestRows(limits)
+
+        def find(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
+            probs = outputs[0].logits.softmax(1)
+            surest.add(probs)
+            return probs.argmax(1)
+
+        predictions = run.scan(find)
+        return predictions, surest.rows
 
     def report(self) -> dict[str, float]:
         """The estimated share of labels that are right: the mean of T's diagonal."""
@@ -128,22 +200,19 @@ class ProgressiveLabelCorrection(Method):
     """
 
     name = "plc"
-    options = ("warm_up", "window", "threshold", "threshold_step")
+    Options = PLCOptions
     probs: Tensor
     slot: Tensor
     threshold: Tensor
     labels: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: PLCOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.warm_up: int = settings["warm_up"]
-        self.window: int = settings["window"]
-        self.step: float = settings["threshold_step"]
+        self.warm_up, self.window, self.step = options.warm_up, options.window, options.threshold_step
         self.criterion = CrossEntropyLoss()
         self.register_buffer("probs", torch.zeros(self.window, num_samples, num_classes))
         self.register_buffer("slot", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("threshold", torch.tensor(settings["threshold"], dtype=torch.float64))
+        self.register_buffer("threshold", torch.tensor(options.threshold, dtype=torch.float64))
         self.register_buffer("labels", torch.zeros(num_samples, dtype=torch.int64))
 
     def start_epoch(self, epoch: int) -> None:
@@ -157,10 +226,7 @@ class ProgressiveLabelCorrection(Method):
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch > self.warm_up:
-            # Slots that were never written are zero: they change neither the ratios nor the largest class.
-            total = self.probs.sum(0)
-            largest, predicted = total.max(1)
-            wrong = total.gather(1, run.labels[:, None]).squeeze(1) < self.threshold * largest
+            predicted, wrong = by_blocks(lambda rows: self._judge(run.labels[rows], rows), self.probs)
             if bool((predicted == predicted[0]).all()):
                 run.warn(
                     f"plc: class {int(predicted[0])} is the most probable one for every sample; no label is corrected "
@@ -173,6 +239,14 @@ class ProgressiveLabelCorrection(Method):
             run.labels.copy_(torch.where(wrong, predicted, run.labels))
         self.labels.copy_(run.labels)
 
+    def _judge(self, labels: Tensor, rows: slice) -> tuple[Tensor, ...]:
+        """For the samples of `rows` with these labels, int64 [B]: the class of the largest f, int64 [B], and whether
+        the label's f is below the threshold, bool [B]."""
+        # Slots that were never written are zero: they change neither the ratios nor the largest class.
+        total = self.probs[:, rows].sum(0)
+        largest, predicted = total.max(1)
+        return predicted, total.gather(1, labels[:, None]).squeeze(1) < self.threshold * largest
+
     def report(self) -> dict[str, float]:
         return {"threshold": float(self.threshold)}
 
@@ -181,9 +255,13 @@ class ProgressiveLabelCorrection(Method):
 
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the ratio that the threshold is held against, of the given label."""
-        total = self.probs.sum(0)
-        share = total.gather(1, run.given[:, None]).squeeze(1) / total.amax(1)
-        return Estimates(self.labels, share.nan_to_num(1.0), self.labels != run.given)
+
+        def share(rows: slice) -> Tensor:
+            total = self.probs[:, rows].sum(0)
+            shares = total.gather(1, run.given[rows, None]).squeeze(1) / total.amax(1)
+            return shares.nan_to_num(1.0)
+
+        return Estimates(self.labels, by_blocks(share, self.probs), self.labels != run.given)
 
 
 # -- self-ensemble label correction -------------------------------------------------------------------------------
@@ -245,24 +323,24 @@ class SelfEnsembleLabelCorrection(TargetMethod):
     """SELC (Lu & He 2022): cross-entropy on the moving average of the given label and the predictions.
 
     Plain cross-entropy before epoch `update_from`, which is one more than the authors' `es`. They choose es ten epochs
-    before the turning point of an earlier run, after which training memorises wrong labels. Without `update_from`,
-    correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one run.
+    before the turning point of an earlier run, after which training memorises wrong labels. With `update_from`
+    "auto" correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one
+    run.
 
     Where no turning point is found, labels stay as they are, and a warning says so.
     """
 
     name = "selc"
-    options: ClassVar[tuple[str, ...]] = ("momentum",)
-    optional = ("update_from",)
+    Options = SELCOptions
     criterion: SELCLoss
     update_from: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SELCOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        momentum: float = options.read("momentum")["momentum"]
-        self.criterion = SELCLoss(num_samples, num_classes, momentum=momentum, reduction="none")
-        self.turning_point = TurningPoint(num_samples) if options.update_from is None else None
-        self.register_buffer("update_from", torch.tensor(options.update_from or 0))  # 0: not known yet
+        self.criterion = SELCLoss(num_samples, num_classes, momentum=options.momentum, reduction="none")
+        known = 0 if options.update_from == "auto" else options.update_from  # 0: not known yet
+        self.turning_point = None if known else TurningPoint(num_samples)
+        self.register_buffer("update_from", torch.tensor(known))
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         losses: Tensor = self.criterion(outputs.logits, labels, index)
@@ -299,13 +377,13 @@ class SelfEnsembleLabelCorrectionPlus(SelfEnsembleLabelCorrection):
     """
 
     name = "selc_plus"
-    options = ("momentum", "mixup_alpha")
+    Options = SELCPlusOptions
     retraining: Tensor
     last_of_selc: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SELCPlusOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.mixup = Mixup(options.read("mixup_alpha")["mixup_alpha"])
+        self.mixup = Mixup(options.mixup_alpha)
         self.cross_entropy = CrossEntropyLoss()
         self.register_buffer("retraining", torch.zeros(()))
         self.register_buffer("last_of_selc", torch.zeros((), dtype=torch.int64))

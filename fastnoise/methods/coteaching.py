@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from ..config import MethodConfig
 from ..losses import CrossEntropyLoss
-from ..models import Network
+from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run, Selection
+from .options import CoTeachingOptions
 
 
 class CoTeaching(Method):
@@ -22,15 +21,15 @@ class CoTeaching(Method):
     """
 
     name = "coteaching"
-    options = ("forget_rate", "forget_epochs")
+    Options = CoTeachingOptions
     networks = 2
     remember_rate: Tensor
     picked: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: CoTeachingOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.criterion = CrossEntropyLoss(reduction="none")
-        self.forget_rate, self.forget_epochs = options.read(*self.options).values()
+        self.forget_rate, self.forget_epochs = options.forget_rate, options.forget_epochs
         self.register_buffer("remember_rate", torch.ones(()))
         # [k]: the samples that network k found easy when it saw them last, and the other one learned.
         self.register_buffer("picked", torch.zeros(2, num_samples, dtype=torch.bool))
@@ -62,11 +61,14 @@ class CoTeaching(Method):
         Confidence: the networks' mean probability of the given label. Suspected samples are taken for what the
         networks predict together.
         """
-        logits = torch.stack([outputs.logits for outputs in run.evaluate()])
-        probabilities = logits.softmax(2).mean(0)
-        given = one_hot(run.given, logits.shape[2]).bool()
-        loss = -logits.log_softmax(2).mean(0)[given]
+
+        def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
+            logits = torch.stack([each.logits for each in outputs])
+            probabilities, given = logits.softmax(2).mean(0), run.given[index, None]
+            loss = -logits.log_softmax(2).mean(0).gather(1, given)
+            return loss.squeeze(1), probabilities.gather(1, given).squeeze(1), probabilities.argmax(1)
+
+        loss, confidence, prediction = run.scan(judge)
         suspected = torch.zeros_like(run.given, dtype=torch.bool)
         suspected[loss.argsort(descending=True, stable=True)[: int(self.forget_rate * len(loss))]] = True
-        labels = torch.where(suspected, probabilities.argmax(1), run.given)
-        return Estimates(labels, probabilities[given], suspected)
+        return Estimates(torch.where(suspected, prediction, run.given), confidence, suspected)

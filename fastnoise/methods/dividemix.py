@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..config import MethodConfig
 from ..errors import ConfigError
 from ..losses import CrossEntropyLoss
-from ..models import Network
+from ..models import Network, Outputs
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
 from .mixup import Mixup, blend
+from .options import DivideMixOptions
 
 ORDER, PAIRING, MIXUPS = 22, 23, (24, 25)
 """Purposes of random numbers: an epoch's order, a step's pairing, the share of each network's mixup."""
@@ -58,16 +58,7 @@ class DivideMix(Method):
     """
 
     name = "dividemix"
-    options = (
-        "warm_up",
-        "confidence_penalty",
-        "clean_threshold",
-        "loss_epochs",
-        "sharpening",
-        "mixup_alpha",
-        "unlabelled_strength",
-        "unlabelled_ramp",
-    )
+    Options = DivideMixOptions
     networks = 2
     views = 2
     mixup: Any  # a ModuleList of Mixup, which forgets what it holds
@@ -82,15 +73,13 @@ class DivideMix(Method):
     strength: Tensor
     pairing: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: DivideMixOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.settings = options.read(*self.options)
-        if not self.settings["mixup_alpha"]:
-            raise ConfigError("dividemix mixes all samples: --mixup-alpha must be positive")
+        self.settings = options
         self.num_samples, self.num_classes = num_samples, num_classes
         self.criterion = CrossEntropyLoss()
         self.mixup = nn.ModuleList(
-            Mixup(self.settings["mixup_alpha"], first_dominates=True, purpose=purpose) for purpose in MIXUPS
+            Mixup(self.settings.mixup_alpha, first_dominates=True, purpose=purpose) for purpose in MIXUPS
         )
         # [k]: by the losses of network k; labelled [k]: those that network k is trained with.
         self.register_buffer("clean", torch.ones(2, num_samples))
@@ -98,7 +87,7 @@ class DivideMix(Method):
         self.register_buffer("labelled", torch.ones(2, num_samples, dtype=torch.bool))
         self.register_buffer("divided", torch.zeros((), dtype=torch.bool))
         self.register_buffer("prediction", torch.zeros(num_samples, dtype=torch.int64))
-        self.register_buffer("losses", torch.zeros(self.settings["loss_epochs"], 2, num_samples))
+        self.register_buffer("losses", torch.zeros(self.settings.loss_epochs, 2, num_samples))
         self.register_buffer("recorded", torch.zeros((), dtype=torch.int64))
         self.register_buffer("strength", torch.zeros(()))
         self.register_buffer("pairing", torch.tensor([1, 0]))
@@ -127,9 +116,9 @@ class DivideMix(Method):
         for number, network in enumerate(networks):
             logits = network(view[number::2]).logits
             loss = self.criterion(logits, labels[number::2])
-            if self.settings["confidence_penalty"]:
+            if self.settings.confidence_penalty:
                 log_p = logits.float().log_softmax(1)
-                loss = loss + self.settings["confidence_penalty"] * (log_p.exp() * log_p).sum(1).mean()
+                loss = loss + self.settings.confidence_penalty * (log_p.exp() * log_p).sum(1).mean()
             losses.append(loss)
             predictions.append(logits.detach().argmax(1))
         return Forward(torch.stack(losses).sum(), torch.stack(predictions, 1).flatten())
@@ -171,7 +160,7 @@ class DivideMix(Method):
         return probabilities.unflatten(0, (3, 2, -1)).mean(1)
 
     def _sharpen(self, targets: Tensor) -> Tensor:
-        powers = targets ** (1 / self.settings["sharpening"])
+        powers = targets ** (1 / self.settings.sharpening)
         return powers / powers.sum(1, keepdim=True)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -186,7 +175,7 @@ class DivideMix(Method):
     # -- between steps and epochs ----------------------------------------------------------------------------
 
     def start_epoch(self, epoch: int) -> None:
-        self.program = MIX if epoch > self.settings["warm_up"] and bool(self.divided) else WARM_UP
+        self.program = MIX if epoch > self.settings.warm_up and bool(self.divided) else WARM_UP
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         if self.program == WARM_UP:
@@ -196,9 +185,9 @@ class DivideMix(Method):
         random = random_numbers(seed, (epoch << 32) + batch, PAIRING)
         self.pairing[0].fill_(int(random.choice(self.strides)))
         self.pairing[1].fill_(int(random.integers(4 * self.part)))
-        after = epoch - 1 - self.settings["warm_up"] + batch / self.steps
-        ramp = self.settings["unlabelled_ramp"]
-        self.strength.fill_(self.settings["unlabelled_strength"] * (min(after / ramp, 1.0) if ramp else 1.0))
+        after = epoch - 1 - self.settings.warm_up + batch / self.steps
+        ramp = self.settings.unlabelled_ramp
+        self.strength.fill_(self.settings.unlabelled_strength * (min(after / ramp, 1.0) if ramp else 1.0))
 
     def order(self, epoch: int, seed: int) -> np.ndarray:
         random = random_numbers(seed, epoch, ORDER)
@@ -213,15 +202,20 @@ class DivideMix(Method):
         return np.stack([_draws(pool, self.steps * self.part, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
-        warm_up = self.settings["warm_up"]
+        warm_up = self.settings.warm_up
         if not run.epoch and warm_up >= run.epochs:
             run.warn(f"dividemix: all {run.epochs} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
         if run.epoch >= warm_up or run.epoch == run.epochs:
             self._divide(run)
 
     def _divide(self, run: Run) -> None:
-        logits = torch.stack([outputs.logits for outputs in run.evaluate()])
-        losses = torch.stack([cross_entropy(answers, run.labels, reduction="none") for answers in logits])
+        def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
+            logits = torch.stack([each.logits for each in outputs])
+            losses = [cross_entropy(answers, run.labels[index], reduction="none") for answers in logits]
+            return (logits.softmax(2).mean(0).argmax(1), *losses)
+
+        prediction, *found = run.scan(judge)
+        losses = torch.stack(found)
         low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
         scaled = torch.where(high - low <= NO_SPREAD * high.abs(), 0.0, (losses - low) / (high - low))
         self.losses[int(self.recorded) % len(self.losses)] = scaled
@@ -238,7 +232,7 @@ class DivideMix(Method):
                 recovery = "the earlier division stays" if self.fitted[number] else "the next epoch is one of warm-up"
             if mixture.trouble is not None:
                 run.warn(f"{when}, network {number + 1}: {mixture.trouble}; {recovery}")
-        self.prediction.copy_(logits.softmax(2).mean(0).argmax(1))
+        self.prediction.copy_(prediction)
         predicted = int(self.prediction[0])
         one_class = bool((self.prediction == predicted).all())
         if one_class:
@@ -248,7 +242,7 @@ class DivideMix(Method):
             return
         for number in (0, 1):
             clean = self.clean[1 - number]
-            labelled = clean > self.settings["clean_threshold"]
+            labelled = clean > self.settings.clean_threshold
             count = int(labelled.sum())
             if count < self.num_classes:
                 run.warn(
@@ -282,14 +276,14 @@ class DivideMix(Method):
         """The networks' mean prediction where both mixtures together don't trust the label; the label before a fit."""
         if not self.fitted.all():
             return labels
-        return torch.where(self._confidence() > self.settings["clean_threshold"], labels, self.prediction)
+        return torch.where(self._confidence() > self.settings.clean_threshold, labels, self.prediction)
 
     def estimates(self, run: Run) -> Estimates | None:
         """Confidence: the mean of the two mixtures' probabilities. None where no mixture could be fitted."""
         if not self.fitted.all():
             return None
         confidence = self._confidence()
-        return Estimates(self.corrected(run.given), confidence, confidence <= self.settings["clean_threshold"])
+        return Estimates(self.corrected(run.given), confidence, confidence <= self.settings.clean_threshold)
 
 
 def _draws(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import MethodConfig
 from ..losses import ELRPlusLoss
 from ..models import Network
 from .averages import AveragedNetworks
 from .base import Estimates, Forward, Method, Run
 from .mixup import Mixup, partners
+from .options import ELRPlusOptions
+from .scan import by_blocks
+from .single import mean_of, share_of_given
 
 PURPOSES = (20, 21)
 """Of the random numbers of either network's mixup."""
@@ -32,30 +34,27 @@ class EarlyLearningRegularizationPlus(Method):
     """
 
     name = "elr_plus"
-    options = (
-        "strength",
-        "momentum",
-        "networks",
-        "mixup_alpha",
-        "average_momentum",
-        "average_ramp",
-        "averaged",
-        "strength_ramp",
-        "target",
-    )
+    Options = ELRPlusOptions
     averages: AveragedNetworks
     criterion: Any  # a ModuleList of ELRPlusLoss and one of Mixup, which forget what they hold
     mixup: Any
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: ELRPlusOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.networks = self.views = settings["networks"]
-        self.strength, self.strength_ramp = settings["strength"], settings["strength_ramp"]
-        self._average = settings["average_momentum"], settings["average_ramp"], settings["averaged"] == "everything"
-        table = options.read("strength", "momentum", "target")
-        self.criterion = nn.ModuleList(ELRPlusLoss(num_samples, num_classes, **table) for _ in range(self.networks))
-        alpha = settings["mixup_alpha"]
+        self.networks = self.views = options.networks
+        self.strength, self.strength_ramp = options.strength, options.strength_ramp
+        self._average = options.average_momentum, options.average_ramp, options.averaged == "everything"
+        self.criterion = nn.ModuleList(
+            ELRPlusLoss(
+                num_samples,
+                num_classes,
+                strength=options.strength,
+                momentum=options.momentum,
+                target=options.target,
+            )
+            for _ in range(self.networks)
+        )
+        alpha = options.mixup_alpha
         self.mixup = nn.ModuleList(
             Mixup(alpha, first_dominates=True, purpose=purpose) for purpose in PURPOSES[: self.networks]
         )
@@ -96,19 +95,21 @@ class EarlyLearningRegularizationPlus(Method):
     def start_epoch(self, epoch: int) -> None:
         self._set_strength()
 
-    def _targets(self) -> Tensor:
-        """The mean of the networks' targets, [N, C] float32."""
-        return torch.stack([criterion.targets.float() for criterion in self.criterion]).mean(0)
+    def _tables(self) -> list[Tensor]:
+        """The networks' targets, [N, C] each."""
+        return [criterion.targets for criterion in self.criterion]
 
     def corrected(self, labels: Tensor) -> Tensor:
         """The class that the mean of the networks' targets favours; where none was updated, the given label."""
-        targets = self._targets()
-        return torch.where(targets.any(1), targets.argmax(1), labels)
+        tables = self._tables()
+
+        def favoured(rows: slice) -> Tensor:
+            targets = mean_of(tables, rows)
+            return torch.where(targets.any(1), targets.argmax(1), labels[rows])
+
+        return by_blocks(favoured, tables[0])
 
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the mean target's share of the given label, 1 where no target was updated."""
-        targets = self._targets()
-        total = targets.sum(1)
-        share = targets.gather(1, run.given[:, None]).squeeze(1) / total
         corrected = self.corrected(run.given)
-        return Estimates(corrected, share.where(total > 0, 1.0).clamp(0, 1), corrected != run.given)
+        return Estimates(corrected, share_of_given(self._tables(), run.given), corrected != run.given)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..config import MethodConfig
 from ..data.views import SimCLRViews
 from ..losses import CrossEntropyLoss
 from ..losses.contrastive import NTXentLoss
 from ..models import Network
 from .base import Forward, Method, Setting, random_numbers
+from .options import SimCLROptions
 
 PURPOSE = 61
 """Of the random numbers that key the augmentations of a step."""
@@ -25,21 +25,21 @@ class SimCLR(Method):
     """
 
     name = "simclr"
-    options = ("temperature", "projection", "jitter", "min_area")
+    Options = SimCLROptions
+    features = True
     views = 2
     full_precision_images = True  # resampled, recoloured and blurred on the device before the network sees them
     criterion: NTXentLoss
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SimCLROptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = NTXentLoss(**options.read("temperature"))
+        self.criterion = NTXentLoss(temperature=options.temperature)
         self.probe = CrossEntropyLoss()
-        self.width = options.read("projection")["projection"]
-        self.augmentation = options.read("jitter", "min_area")
-        self.augment = SimCLRViews((0.5,), (0.25,), **self.augmentation)
+        self.width, self.jitter, self.min_area = options.projection, options.jitter, options.min_area
+        self.augment = SimCLRViews((0.5,), (0.25,), jitter=self.jitter, min_area=self.min_area)
 
     def configure(self, setting: Setting) -> None:
-        self.augment = SimCLRViews(setting.mean, setting.std, **self.augmentation)
+        self.augment = SimCLRViews(setting.mean, setting.std, jitter=self.jitter, min_area=self.min_area)
 
     def attach(self, networks: Sequence[Network]) -> None:
         features = networks[0].backbone.num_features

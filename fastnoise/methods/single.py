@@ -1,14 +1,40 @@
 """Methods that train one network on soft targets that the loss keeps: elr, nal."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..config import MethodConfig
 from ..losses import ELRLoss, NALLoss, TargetLoss
 from ..models import Outputs
 from .base import Estimates, Method, Run
+from .options import ELROptions, NALOptions
+from .scan import by_blocks
+
+
+def share_of_given(tables: Sequence[Tensor], given: Tensor) -> Tensor:
+    """The given label's share of each sample's target: float32 [N] in [0, 1], 1 where the target was never updated.
+
+    Args:
+        tables: targets [N, C], whose mean counts.
+        given: int64 [N].
+    """
+
+    def share(rows: slice) -> Tensor:
+        targets = mean_of(tables, rows)
+        total = targets.sum(1)
+        shares = targets.gather(1, given[rows, None]).squeeze(1) / total
+        return shares.where(total > 0, 1.0).clamp(0, 1)
+
+    return by_blocks(share, tables[0])
+
+
+def mean_of(tables: Sequence[Tensor], rows: slice) -> Tensor:
+    """The mean of some rows of several tables, float32."""
+    if len(tables) == 1:
+        return tables[0][rows].float()
+    return torch.stack([table[rows].float() for table in tables]).mean(0)
 
 
 class TargetMethod(Method):
@@ -22,11 +48,9 @@ class TargetMethod(Method):
 
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the target's share of the given label, 1 where the target was never updated."""
-        targets = self.criterion.targets.float()
-        total = targets.sum(1)
-        share = targets.gather(1, run.given[:, None]).squeeze(1) / total
         corrected = self.corrected(run.given)
-        return Estimates(corrected, share.where(total > 0, 1.0).clamp(0, 1), corrected != run.given)
+        confidence = share_of_given([self.criterion.targets], run.given)
+        return Estimates(corrected, confidence, corrected != run.given)
 
 
 class EarlyLearningRegularization(TargetMethod):
@@ -34,12 +58,12 @@ class EarlyLearningRegularization(TargetMethod):
 
     stackable = True
     name = "elr"
-    options = ("strength", "momentum")
+    Options = ELROptions
     criterion: ELRLoss
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: ELROptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = ELRLoss(num_samples, num_classes, **options.read("strength", "momentum"))
+        self.criterion = ELRLoss(num_samples, num_classes, strength=options.strength, momentum=options.momentum)
 
 
 NEGLIGIBLE_ATTENTION = 0.01
@@ -63,22 +87,26 @@ class NoiseAttention(TargetMethod):
 
     stackable = True
     name = "nal"
-    options = (
-        "strength", "momentum", "variant", "update_from", "update_every", "reverse", "gate", "target_estimation",
-        "attention",
-    )  # fmt: skip
+    Options = NALOptions
     criterion: NALLoss
     strength: Tensor
     weights: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: NALOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        settings = options.read(*self.options)
-        self.attention = settings.pop("attention") == "branch"
-        self.estimating = settings.pop("target_estimation") == "on"
-        self.schedule = {name: settings.pop(name) for name in ("update_from", "update_every")}
-        self.criterion = NALLoss(num_samples, num_classes, **settings)
-        self.register_buffer("strength", torch.tensor(settings["strength"], dtype=torch.float32))
+        self.attention = options.attention == "branch"
+        self.estimating = options.target_estimation == "on"
+        self.first, self.every = options.update_from, options.update_every
+        self.criterion = NALLoss(
+            num_samples,
+            num_classes,
+            strength=options.strength,
+            momentum=options.momentum,
+            variant=options.variant,
+            reverse=options.reverse,
+            gate=options.gate,
+        )
+        self.register_buffer("strength", torch.tensor(options.strength, dtype=torch.float32))
         self.register_buffer("weights", torch.zeros(2))  # sum and number of the epoch's attention weights
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
@@ -88,7 +116,7 @@ class NoiseAttention(TargetMethod):
         return self.criterion(outputs.logits, labels, index, attention)
 
     @classmethod
-    def stack_obstacle(cls, options: MethodConfig) -> str | None:
+    def stack_obstacle(cls, options: NALOptions) -> str | None:
         if options.attention == "confidence":
             return "nal with --attention confidence has no attention branch whose weights are kept by run"
         return None
@@ -99,7 +127,7 @@ class NoiseAttention(TargetMethod):
             self.weights.copy_(torch.stack((attention.nansum(), seen.sum())))
 
     def start_epoch(self, epoch: int) -> None:
-        due = epoch >= self.schedule["update_from"] and epoch % self.schedule["update_every"] == 0
+        due = epoch >= self.first and epoch % self.every == 0
         self.criterion.set_update(self.estimating and due)
         self.criterion.set_strength(float(self.strength))
 
@@ -123,7 +151,15 @@ class NoiseAttention(TargetMethod):
         images, 60 % symmetric, 20 epochs).
         """
         found = super().estimates(run)
-        return dataclasses.replace(found, attention=run.evaluate()[0].attention) if self.attention else found
+        if not self.attention:
+            return found
+
+        def weights(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
+            attention = outputs[0].attention
+            assert attention is not None
+            return attention
+
+        return dataclasses.replace(found, attention=run.scan(weights))
 
 
 def confidence_logit(logits: Tensor) -> Tensor:

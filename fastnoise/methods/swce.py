@@ -1,5 +1,6 @@
 """The SWCE pipeline (Gupta, "Improving Training For Noisy Labels"): warm-up, then iterations of stage consensus."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -8,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import MethodConfig, parse_factors, parse_stages
 from ..errors import ConfigError
 from ..losses import FocalLoss, SWCELoss
+from ..models import Outputs
 from ..selection import Consensus, ConsensusOptions, StageTables, consensus
 from .base import Estimates, Method, Phase, Run, Selection, Setting, random_numbers
+from .options import SWCEOptions, parse_factors, parse_stages
 
 PURPOSE = 60
 """Of the random numbers that order an epoch with copies."""
@@ -84,44 +86,25 @@ class SWCEPipeline(Method):
     """
 
     name = "swce"
-    options = (
-        "weight",
-        "warm_up",
-        "stages",
-        "rate_factors",
-        "decay_in",
-        "optimizer_state",
-        "train_loss",
-        "selection_loss",
-        "mae",
-        "selection_label",
-        "selection_threshold",
-        "stage_statistics",
-        "agreement",
-        "label_stage",
-        "pseudo_labels",
-        "copies",
-        "copies_in",
-        "gamma",
-    )
+    Options = SWCEOptions
     pseudo: Tensor
 
-    def __init__(self, options: MethodConfig, num_samples: int, num_classes: int):
+    def __init__(self, options: SWCEOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.chosen = options.read(*self.options)
-        self.course = Course(self.chosen["warm_up"], parse_stages(self.chosen["stages"]))
-        self.factors = parse_factors(self.chosen["rate_factors"])
+        self.chosen = options
+        self.course = Course(self.chosen.warm_up, parse_stages(self.chosen.stages))
+        self.factors = parse_factors(self.chosen.rate_factors)
         if len(self.factors) != 1 + len(self.course.iterations):
             raise ConfigError(
                 f"--rate-factors has {len(self.factors)} factors: give one for the warm-up and one for each of the "
                 f"{len(self.course.iterations)} iterations of --stages"
             )
-        focal = self.chosen["train_loss"] == "focal"
-        self.criterion = FocalLoss(gamma=self.chosen["gamma"]) if focal else SWCELoss(**options.read("weight"))
+        focal = self.chosen.train_loss == "focal"
+        self.criterion = FocalLoss(gamma=self.chosen.gamma) if focal else SWCELoss(weight=options.weight)
         # Focal loss is a function of cross-entropy alone, which the table then holds.
-        recorded = "nce+mae" if self.chosen["selection_loss"] == "nce+mae" else "ce"
+        recorded = "nce+mae" if self.chosen.selection_loss == "nce+mae" else "ce"
         most = max(len(stages) for stages in self.course.iterations)
-        self.tables = StageTables(most, num_samples, loss=recorded, mae=self.chosen["mae"])
+        self.tables = StageTables(most, num_samples, loss=recorded, mae=self.chosen.mae)
         self.register_buffer("pseudo", torch.full((num_samples,), -1))
         self.made: dict[str, Selection] = {}
         self.figures: dict[str, float] = {}
@@ -143,20 +126,20 @@ class SWCEPipeline(Method):
 
     def phase(self, epoch: int) -> Phase:
         place = self.course.place(epoch)
-        decays = place.iteration == 0 or self.chosen["decay_in"] == "all"
+        decays = place.iteration == 0 or self.chosen.decay_in == "all"
         return Phase(
             learning_rate=self.rate * self.factors[place.iteration],
             weight_decay=self.decay if decays else 0.0,
-            fresh=place.epoch == 1 and self.chosen["optimizer_state"] == "fresh",
+            fresh=place.epoch == 1 and self.chosen.optimizer_state == "fresh",
         )
 
     def order(self, epoch: int, seed: int) -> np.ndarray | None:
         """N + copies * |S| positions for S the pseudo-labelled samples; None where that is N."""
         copied = self.pseudo.cpu().numpy() >= 0
-        if not self.chosen["copies"] or not copied.any():
+        if not self.chosen.copies or not copied.any():
             return None
-        repeats, random = 1 + self.chosen["copies"] * copied, random_numbers(seed, epoch, PURPOSE)
-        if self.chosen["copies_in"] == "batch":
+        repeats, random = 1 + self.chosen.copies * copied, random_numbers(seed, epoch, PURPOSE)
+        if self.chosen.copies_in == "batch":
             shuffled = random.permutation(len(copied))
             return np.repeat(shuffled, repeats[shuffled])
         return random.permutation(np.repeat(np.arange(len(copied)), repeats))
@@ -171,11 +154,15 @@ class SWCEPipeline(Method):
             return
         if place.stage == 0:
             self.tables.clear()
-        logits = run.evaluate(batch_statistics=self.chosen["stage_statistics"] == "batch")[0].logits
-        judged = run.given if self.chosen["selection_label"] == "given" else None
-        self.tables.record(place.stage, logits, torch.arange(len(logits), device=logits.device), judged)
+        stage = place.stage
+        judged = run.given if self.chosen.selection_label == "given" else None
+
+        def record(outputs: Sequence[Outputs], index: Tensor) -> None:
+            self.tables.record(stage, outputs[0].logits, index, None if judged is None else judged[index])
+
+        run.scan(record, batch_statistics=self.chosen.stage_statistics == "batch")
         losses = self.selection_losses(place.stage + 1)
-        kept = losses[-1] < self.chosen["selection_threshold"]
+        kept = losses[-1] < self.chosen.selection_threshold
         self.made["stage"] = Selection(kept, self.tables.prediction[place.stage].long())
         if place.stage == len(self.course.iterations[place.iteration - 1]) - 1:
             self._relabel(run, place, losses)
@@ -183,8 +170,8 @@ class SWCEPipeline(Method):
     def selection_losses(self, stages: int) -> Tensor:
         """float32 [stages, N]: the losses by which samples are selected, of the first stages of this iteration."""
         losses = self.tables.loss[:stages]
-        if self.chosen["selection_loss"] == "focal":
-            return (1 - (-losses).exp()) ** self.chosen["gamma"] * losses
+        if self.chosen.selection_loss == "focal":
+            return (1 - (-losses).exp()) ** self.chosen.gamma * losses
         return losses
 
     def _relabel(self, run: Run, place: Place, losses: Tensor) -> None:
@@ -192,13 +179,13 @@ class SWCEPipeline(Method):
         found = consensus(
             losses,
             self.tables.prediction[: len(losses)],
-            chosen["selection_threshold"],
+            chosen.selection_threshold,
             options=ConsensusOptions(
-                agree=chosen["agreement"] == "required", label_stage=-1 if chosen["label_stage"] == "last" else 0
+                agree=chosen.agreement == "required", label_stage=-1 if chosen.label_stage == "last" else 0
             ),
         )
         collapse = self._collapse(found, losses)
-        if chosen["pseudo_labels"] == "recomputed":
+        if chosen.pseudo_labels == "recomputed":
             self.pseudo.fill_(-1)
         member = torch.zeros_like(self.pseudo, dtype=torch.bool)
         if collapse:
@@ -214,12 +201,12 @@ class SWCEPipeline(Method):
 
     def _collapse(self, found: Consensus, losses: Tensor) -> str:
         """Why a consensus is of no use, or nothing."""
-        threshold = self.chosen["selection_threshold"]
+        threshold = self.chosen.selection_threshold
         if not found.num_members:
             least = float(losses.nan_to_num(torch.inf).amax(0).min())
             return (
                 f"no sample has a loss below {threshold:g} at all stages"
-                f"{' and one prediction' if self.chosen['agreement'] == 'required' else ''} (the least of the samples' "
+                f"{' and one prediction' if self.chosen.agreement == 'required' else ''} (the least of the samples' "
                 f"largest losses is {least:.3g}; raise --selection-threshold or --learning-rate)"
             )
         classes = np.unique(found.pseudo_labels)

@@ -22,6 +22,8 @@ class CNN9(Backbone):
     maps without padding, and global average pooling. Features: [B, 128 * width]. Images from 28x28 up.
     """
 
+    smallest = 28
+
     def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0, dropout: float = 0.0):
         super().__init__()
         narrow, middle, wide = (round(maps * width) for maps in (128, 256, 512))

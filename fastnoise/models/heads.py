@@ -1,7 +1,7 @@
 """What sits on a network's penultimate features: the classifier, the heads that methods add, and those of tasks."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,17 @@ class Outputs(NamedTuple):
     """[B, C]."""
     attention: Tensor | None = None
     """[B], the attention logit h of NAL, before the sigmoid; None without an attention branch."""
+    features: Tensor | None = None
+    """[B, F], the penultimate features that the heads stand on; None where they are not known: of the mean of several
+    networks, and in `Run.scan` of stacked runs."""
 
 
 class Backbone(nn.Module):
     """A network without its classifier: images [B, channels, H, W] -> penultimate features [B, num_features]."""
 
     num_features: int
+    smallest: ClassVar[int] = 1
+    """The least side of an image that leaves a pixel after every reduction."""
 
 
 class Network(nn.Module):
@@ -42,8 +47,24 @@ class Network(nn.Module):
         features: Tensor = self.backbone(images)
         logits = self.classifier(features)
         if self.attention is None:
-            return Outputs(logits)
-        return Outputs(logits, torch.squeeze(self.attention(features), 1))
+            return Outputs(logits, None, features)
+        return Outputs(logits, torch.squeeze(self.attention(features), 1), features)
+
+
+class LogitsNetwork(Network):
+    """A network of the user's that gives logits and no features: nothing can be added to it.
+
+    Args:
+        module: images [B, channels, H, W] -> logits [B, C].
+    """
+
+    def __init__(self, module: nn.Module):
+        nn.Module.__init__(self)
+        self.module = module
+        self.attention = None
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(self.module(images))
 
 
 class MultiTaskNetwork(nn.Module):

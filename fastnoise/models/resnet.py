@@ -129,7 +129,9 @@ class ResNet50(Backbone):
     their size. The stem stays ImageNet's for every image size.
     """
 
-    def __init__(self, channels: int, width: float = 1.0):
+    smallest = 32
+
+    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0):
         super().__init__()
         if round(64 * width) < 1:
             raise ConfigError(f"--width {width} leaves resnet50 with no channels; give at least {1 / 64}")
@@ -142,3 +144,23 @@ class ResNet50(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
+
+
+def resnet18(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
+    """ResNet-18, see `ResNet`."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), channels, image_size, width)
+
+
+def resnet34(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
+    """ResNet-34, see `ResNet`."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), channels, image_size, width)
+
+
+def preact_resnet18(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
+    """Pre-activation ResNet-18, see `ResNet`."""
+    return ResNet(PreActBlock, (2, 2, 2, 2), channels, image_size, width)
+
+
+def preact_resnet34(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
+    """Pre-activation ResNet-34, see `ResNet`."""
+    return ResNet(PreActBlock, (3, 4, 6, 3), channels, image_size, width)

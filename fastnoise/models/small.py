@@ -21,7 +21,9 @@ class SmallCNN(Backbone):
     Features: [B, 64 * width]. Takes images of any size from 4x4 up.
     """
 
-    def __init__(self, channels: int, width: float = 1.0):
+    smallest = 4
+
+    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0):
         super().__init__()
         narrow, wide = round(32 * width), round(64 * width)
         self.num_features = wide
@@ -45,6 +47,8 @@ class LeNet5(Backbone):
     give the original's 5x5 maps; then fully connected layers of 120 and 84 units. Images from 12x12 up. With
     `dropout` each of those units is zeroed with that probability in training, and the others scaled up by 1 / (1 - it).
     """
+
+    smallest = 12
 
     def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0, dropout: float = 0.0):
         super().__init__()

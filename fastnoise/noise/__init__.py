@@ -12,9 +12,9 @@ from .corrupt import corrupt
 from .instance import pmd_factor
 from .maps import CLASS_MAPS, MAP_NAMES, class_map
 from .other_targets import corrupt_multilabel, corrupt_regression
+from .rates import corrupt_sweep
 from .result import NoisyLabels
 from .spec import NoiseSpec, parse
-from .sweep import corrupt_sweep
 
 __all__ = [
     "CLASS_MAPS",

@@ -14,6 +14,7 @@ from ..errors import ConfigError, DataError, nearest
 from . import instance
 from .draws import Purpose, first_of, quota_up, wide_words, wide_words_at
 from .files import read_array
+from .function import corrupt_by_function
 from .maps import DATASET_MAPS, MAP_NAMES, class_map
 from .result import NoisyLabels
 from .spec import NoiseSpec, class_ranges, parse
@@ -22,7 +23,12 @@ Labels = NDArray[np.int64]
 
 _MAX_CLASSES = 2**31 - 1  # classes are 32-bit words inside
 _MAX_LISTED_CLASSES = 2**20  # where a spec lists classes, tables of this length are made
-_ROOM = {"heterogeneous": 40, "idn": 80, "pmd": 80}  # bytes a label, at least; 16 hold the noisy and the clean one
+_ROOM = {
+    "heterogeneous": 40,
+    "idn": 80,
+    "pmd": 80,
+    "own": 48,
+}  # bytes a label, at least; 16 hold the noisy and the clean one
 _QUOTA = 24  # bytes more
 _MOST_IN_QUOTA = 2**32 - 1
 _ROW_SUM_TOLERANCE = 1e-5  # of a transition matrix, so that float32 ones of 1,000 classes pass
@@ -50,7 +56,7 @@ def corrupt(
     dataset       the data set's name, which gives "asymmetric" its map: mnist, cifar10, cifar10n, cifar100, cifar100n
     human_labels  the data set's human labels by name, for "human:NAME"
     threads       0 for one per core
-    inputs        what the samples look like, any real dtype, [N, ...], for "idn"
+    inputs        what the samples look like, any real dtype, [N, ...], for "idn" and functions of the user's
     posteriors    class probabilities of a trained network, float [N, C], for "idn:R,variant=score" and "pmd", unless
                   the spec names a file of them (posteriors=FILE.npy)
 
@@ -98,6 +104,8 @@ def corrupt(
                 hybrid_seed = int(wide_words(seed, Purpose.HYBRID_SEED, 1)[0])
                 following = replace(parse(noise.hybrid), map=noise.map)
                 noisy = corrupt(noisy, following, seed=hybrid_seed, num_classes=num_classes, threads=threads).labels
+        case "own":
+            noisy = corrupt_by_function(given, noise, num_classes, seed, inputs)
         case "human":
             noisy = _human_labels(str(noise.name), human_labels, dataset, len(given), num_classes)
         case _:  # none

@@ -3,29 +3,13 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from .. import own
 from ..checks import shown
 from ..errors import ConfigError, nearest
 from .maps import MAP_NAMES
-
-
-class _Kind(NamedTuple):
-    argument: Literal["RATE", "NAME", "FILE", None]  # what stands behind the colon
-    options: tuple[str, ...] = ()
-
-
-_KINDS = {
-    "none": _Kind(None),
-    "symmetric": _Kind("RATE", ("true_class", "quota", "classes")),
-    "asymmetric": _Kind("RATE", ("map", "quota", "sequential")),
-    "pair": _Kind("RATE", ("quota",)),
-    "human": _Kind("NAME"),
-    "matrix": _Kind("FILE"),
-    "heterogeneous": _Kind("RATE", ("clean", "strategy")),
-    "idn": _Kind("RATE", ("variant", "inputs", "posteriors")),
-    "pmd": _Kind("RATE", ("type", "hybrid", "map", "posteriors")),
-}
+from .names import NOISES, OWN, Kind
 
 # What an option may say, and what that means; options that aren't here have a reader of their own.
 _VALUES: dict[str, dict[str, Any]] = {
@@ -39,6 +23,8 @@ _VALUES: dict[str, dict[str, Any]] = {
     "type": {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3},
 }
 
+_OWN_KIND = Kind("RATE")
+
 _HYBRIDS = ("symmetric", "asymmetric", "pair")
 
 
@@ -47,11 +33,12 @@ class NoiseSpec:
     """A noise model and its options. `str(spec)` is its canonical text, and `parse(str(spec)) == spec`.
 
     kind        none; symmetric; asymmetric; pair; human; matrix; heterogeneous; idn (instance-dependent);
-                pmd (polynomial-margin diminishing)
+                pmd (polynomial-margin diminishing); own (a function of the user's)
     rate        in [0, 1]. symmetric, asymmetric, pair, heterogeneous: the probability or, with a quota, the share with
                 which a label is drawn anew; idn: the mean of the samples' flip rates before they are cut to [0, 1];
                 pmd: the expected share of wrong labels before any hybrid noise
-    name        human: which of the data set's human labels; matrix: an npy file with a row-stochastic float matrix
+    name        human: which of the data set's human labels; matrix: an npy file with a row-stochastic float matrix;
+                own: FILE.py:NAME
     true_class  symmetric: "excluded" draws from the other C - 1 classes, so that `rate` of the labels change;
                 "included" draws from all C, so that only rate (1 - 1/C) do
     quota       "none" draws each label independently; "global" draws floor(rate N) labels anew, "class" floor(rate N_c)
@@ -67,6 +54,8 @@ class NoiseSpec:
     type        pmd: 1, 2 or 3
     hybrid      pmd: the noise that follows, symmetric, asymmetric or pair at a rate of its own: "symmetric:0.3"
     posteriors  pmd, and idn with variant score: an npy file with the class probabilities of a trained network, [N, C]
+
+    settings    own: what else the function is given by name, pairs of name and text
 
     Raises ConfigError for an unknown kind, an option that the kind doesn't take, and a value outside its range.
     """
@@ -86,11 +75,15 @@ class NoiseSpec:
     type: int = 1
     hybrid: str | None = None
     posteriors: str | None = None
+    settings: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ConfigError(f"unknown noise {self.kind!r}: {nearest(str(self.kind), list(_KINDS))}")
-        argument = _KINDS[self.kind].argument
+        argument = _kind(self.kind).argument
+        if self.kind == OWN:
+            self._check_own()
+            return
+        if self.settings:
+            raise ConfigError(f"noise {self.kind!r} takes no settings, which are for functions of your own")
         if argument == "RATE":
             object.__setattr__(self, "rate", self._checked_rate())
         elif self.rate is not None:
@@ -107,7 +100,7 @@ class NoiseSpec:
             value = getattr(self, key)
             if value == default:
                 continue
-            if key not in _KINDS[self.kind].options:
+            if key not in _kind(self.kind).options:
                 raise ConfigError(_unknown_option(self.kind, key))
             object.__setattr__(self, key, self._checked_option(key, value))
         if self.kind == "heterogeneous" and self.clean is None:
@@ -121,20 +114,36 @@ class NoiseSpec:
         if self.variant == "score" and self.inputs != "raw":
             raise ConfigError("noise 'idn': variant=score takes posteriors, drop inputs=")
 
+    def _check_own(self) -> None:
+        """Of a function of the user's: its form. Whether it takes these arguments shows when it is called."""
+        file, name, rest = own.split(str(self.name)) if own.is_own(str(self.name)) else (None, "", "")
+        if file is None or not name.isidentifier() or rest or not _is_writable(str(self.name)):
+            raise ConfigError(f"noise {self.name!r} names no function in a file; write FILE.py:NAME, as in my.py:flip")
+        if self.rate is not None:
+            object.__setattr__(self, "rate", self._checked_rate())
+        for key, default in _OPTIONS.items():
+            if getattr(self, key) != default:
+                raise ConfigError(f"noise {self.name!r} takes {key!r} among its settings")
+        for key, text in self.settings:
+            if not key.isidentifier() or not text or not _is_writable(text):
+                raise ConfigError(f"noise {self.name!r}: {key}={text} can't be written; give NAME=VALUE")
+        if len(dict(self.settings)) < len(self.settings):
+            raise ConfigError(f"noise {self.name!r}: a setting is given twice")
+
     @property
     def hybrid_kind(self) -> str | None:
         """The kind of the noise that follows PMD."""
         return None if self.hybrid is None else self.hybrid.partition(":")[0]
 
     def _checked_rate(self) -> float:
-        rate = self.rate
+        rate, what = self.rate, self.name if self.kind == OWN else self.kind
         if rate is None:
-            raise ConfigError(f"noise {self.kind!r} needs a rate in [0, 1], such as '{self.kind}:0.4'")
+            raise ConfigError(f"noise {what!r} needs a rate in [0, 1], such as '{what}:0.4'")
         if not isinstance(rate, int | float) or math.isnan(rate):
-            raise ConfigError(f"noise {self.kind!r}: the rate must be a number in [0, 1], got {shown(rate)}")
+            raise ConfigError(f"noise {what!r}: the rate must be a number in [0, 1], got {shown(rate)}")
         if not 0 <= rate <= 1:
             hint = f" (write {rate / 100:g} for {rate:g} %)" if 1 < rate <= 100 else ""
-            raise ConfigError(f"noise {self.kind!r}: rate {rate!r} is outside [0, 1]{hint}")
+            raise ConfigError(f"noise {what!r}: rate {rate!r} is outside [0, 1]{hint}")
         return abs(float(rate))  # -0.0 and 0.0 are one rate and have one text
 
     def _checked_option(self, key: str, value: Any) -> Any:
@@ -154,6 +163,9 @@ class NoiseSpec:
         return value
 
     def __str__(self) -> str:
+        if self.kind == OWN:
+            rate = "" if self.rate is None else f":{self.rate!r}"
+            return f"{self.name}{rate}" + "".join(f",{key}={text}" for key, text in self.settings)
         argument = self.name if self.rate is None else repr(self.rate)
         given = {key: getattr(self, key) for key, default in _OPTIONS.items() if getattr(self, key) != default}
         return self.kind + (f":{argument}" if argument else "") + "".join(f",{k}={_text(v)}" for k, v in given.items())
@@ -163,7 +175,9 @@ _NAMED = {"human": "labels", "matrix": "a file here"}
 
 # The fields of NoiseSpec that are written key=value, and their defaults.
 _OPTIONS = {
-    field.name: field.default for field in dataclasses.fields(NoiseSpec) if field.name not in ("kind", "rate", "name")
+    field.name: field.default
+    for field in dataclasses.fields(NoiseSpec)
+    if field.name not in ("kind", "rate", "name", "settings")
 }
 
 
@@ -179,8 +193,17 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _kind(name: Any) -> Kind:
+    """How a kind of noise is written; ConfigError for an unknown one."""
+    if name == OWN:
+        return _OWN_KIND
+    if name not in NOISES:
+        raise ConfigError(f"unknown noise {name!r}: {nearest(str(name), [*NOISES, 'FILE.py:NAME'])}")
+    return NOISES[name]
+
+
 def _unknown_option(kind: str, key: str) -> str:
-    options = list(_KINDS[kind].options)
+    options = list(_kind(kind).options)
     return f"noise {kind!r} has no option {key!r}: " + (nearest(key, options) if options else "it takes none")
 
 
@@ -217,7 +240,8 @@ def _class_text(ranges: list[tuple[int, int]]) -> str:
 def parse(text: str) -> NoiseSpec:
     """Read a noise spec such as "symmetric:0.4", "symmetric:0.4,quota=class", "asymmetric:0.4,map=superclass",
     "heterogeneous:0.8,clean=3,strategy=2", "matrix:T.npy", "idn:0.3,inputs=centred", "pmd:0.35,posteriors=P.npy",
-    "human:worse" or "none". Blanks around the parts are dropped, defaults and number forms normalised.
+    "human:worse", "my.py:flip:0.4,step=2" or "none". Blanks around the parts are dropped, defaults and number forms
+    normalised.
 
     Raises ConfigError (one line, with the nearest valid name) for whatever isn't a spec.
     """
@@ -225,12 +249,15 @@ def parse(text: str) -> NoiseSpec:
         raise ConfigError(f"a noise spec is a text such as 'symmetric:0.4', got {type(text).__name__}")
     head, *rest = (part.strip() for part in text.split(","))
     kind, colon, argument = (part.strip() for part in head.partition(":"))
-    if kind not in _KINDS:
-        raise ConfigError(f"unknown noise {kind!r}: {nearest(kind, list(_KINDS))}")
+    if own.is_own(head):
+        return _parse_own(head, rest)
+    if kind == OWN:
+        raise ConfigError("noise of your own is written FILE.py:NAME, as in my.py:flip:0.4")
+    written = _kind(kind)
     fields: dict[str, Any] = {}
     for part in rest:
         key, equals, value = (piece.strip() for piece in part.partition("="))
-        if key not in _KINDS[kind].options:
+        if key not in written.options:
             raise ConfigError(_unknown_option(kind, key))
         if not equals or not value:
             examples = ", ".join(_VALUES[key]) if key in _VALUES else _EXAMPLES.get(key, "3+5")
@@ -243,12 +270,9 @@ def parse(text: str) -> NoiseSpec:
     if colon:
         if not argument:
             raise ConfigError(f"noise {kind!r}: nothing follows the colon in {text!r}")
-        match _KINDS[kind].argument:
+        match written.argument:
             case "RATE":
-                try:
-                    fields["rate"] = float(argument)
-                except ValueError:
-                    raise ConfigError(f"noise {kind!r}: {argument!r} is no rate: give a number in [0, 1]") from None
+                fields["rate"] = _rate(kind, argument)
             case None:
                 raise ConfigError(f"noise {kind!r} takes nothing behind a colon, got {argument!r}")
             case _:
@@ -256,9 +280,42 @@ def parse(text: str) -> NoiseSpec:
     return NoiseSpec(kind, **fields)
 
 
+def _rate(what: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"noise {what!r}: {text!r} is no rate: give a number in [0, 1]") from None
+
+
+def _parse_own(head: str, rest: list[str]) -> NoiseSpec:
+    """FILE.py:NAME or FILE.py:NAME:RATE, and the parts behind it."""
+    file, _, behind = head.partition(".py:")
+    function, colon, argument = (part.strip() for part in behind.partition(":"))
+    name = f"{file}.py:{function}"
+    if colon and not argument:
+        raise ConfigError(f"noise {name!r}: nothing follows the colon in {head!r}")
+    settings = []
+    for part in rest:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value:
+            raise ConfigError(f"noise {name!r}: {part!r} is no setting; write NAME=VALUE, as in step=2")
+        settings.append((key, value))
+    return NoiseSpec(OWN, _rate(name, argument) if colon else None, name, settings=tuple(settings))
+
+
+def check_noise(text: str) -> NoiseSpec:
+    """The spec that a text is, once the function that it may name is there. ConfigError as `parse` and `own.load`."""
+    spec = parse(text)
+    if spec.kind == OWN:
+        own.load(str(spec.name), "noise")
+    return spec
+
+
 def with_absolute_paths(text: str) -> str:
     """The canonical text of a spec, its files named from the root, for use in any folder. ConfigError as `parse`."""
     spec = parse(text)
+    if spec.kind == OWN:
+        spec = dataclasses.replace(spec, name=own.located(str(spec.name)))
     if spec.kind == "matrix":
         spec = dataclasses.replace(spec, name=_absolute(str(spec.name)))
     if spec.posteriors is not None:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Literal
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
 from ..errors import ConfigError, nearest
+from ..methods import options_of
 from .base import base, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
@@ -65,11 +66,11 @@ def recipe(
 
 
 def _recipe(method: str, dataset: str, noise: str | None, variant: Literal["paper", "code"] | None) -> RunConfig:
-    if ".py:" in method and variant is None:  # a user's own, on the settings that all methods share
-        return base(dataset, default_noise(dataset) if noise is None else noise, MethodConfig(method))
-    if method not in _RECIPES:
-        raise ConfigError(f"unknown method {method!r}; {nearest(method, list(_RECIPES))}")
     noise = default_noise(dataset) if noise is None else noise
+    if ".py:" in method:  # a user's own, on the settings that all methods share
+        return base(dataset, noise, options_of(method)(method))
+    if method not in _RECIPES:
+        raise ConfigError(f"unknown method {method!r}; {nearest(method, [*_RECIPES, 'FILE.py:CLASS'])}")
     if variant is None:
         return _RECIPES[method](dataset, noise)
     if method not in _VARIANTS:

@@ -1,15 +1,21 @@
 """What the recipes of all methods share: network, augmentation and schedule by data set."""
 
-from ..config import DataConfig, EngineConfig, MethodConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..noise import parse
+from .. import own
+from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
+from ..data.names import is_named
+from ..noise.spec import parse
+from ..options import MethodOptions
 
 
 def default_noise(dataset: str) -> str:
-    """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them."""
+    """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them. None for data
+    of the user's own, which is never corrupted unasked."""
+    if own.is_own(dataset) or not is_named(dataset):
+        return "none"
     return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")
 
 
-def base(dataset: str, noise: str, method: MethodConfig) -> RunConfig:
+def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
 
     digits, mnist and folders are ours: no paper of the field publishes a recipe for them. The CIFAR entries

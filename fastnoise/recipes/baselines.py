@@ -8,18 +8,29 @@ terms; what differs is said below. digits and mnist: ours, as for every method.
 from dataclasses import replace
 from typing import Literal
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import (
+    APLOptions,
+    BootstrapOptions,
+    FocalOptions,
+    GCEOptions,
+    LabelSmoothingOptions,
+    MAEOptions,
+    MixupOptions,
+    SCEOptions,
+)
+from ..options import MethodOptions
 from .base import is_cifar10, is_cifar100
 from .ce import ce
 
 
-def _like_ce(dataset: str, noise: str, method: MethodConfig) -> RunConfig:
+def _like_ce(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     return replace(ce(dataset, noise), method=method)
 
 
 def label_smoothing(dataset: str, noise: str) -> RunConfig:
     """Label smoothing of 0.1, the value of Szegedy et al. 2016; nothing is published for it in the papers' tables."""
-    return _like_ce(dataset, noise, MethodConfig("label_smoothing", label_smoothing=0.1))
+    return _like_ce(dataset, noise, LabelSmoothingOptions(label_smoothing=0.1))
 
 
 def gce(dataset: str, noise: str) -> RunConfig:
@@ -28,7 +39,7 @@ def gce(dataset: str, noise: str) -> RunConfig:
     Published by NAL (Table 1) for 40 % symmetric noise: 87.13 and 61.77 %. digits, mnist and folders prune after a
     third of the recipe's epochs, as the paper does on CIFAR-10.
     """
-    config = _like_ce(dataset, noise, MethodConfig("gce", q=0.7, k=0.5, update_every=10))
+    config = _like_ce(dataset, noise, GCEOptions(q=0.7, k=0.5, update_every=10))
     first = 81 if is_cifar100(dataset) else config.optim.epochs // 3 + 1
     return config.replace({"update_from": first})
 
@@ -42,7 +53,7 @@ def sce(dataset: str, noise: str, variant: Literal["paper", "code"] = "code") ->
     strong for LeNet-5 without batch norm at learning rate 0.05: it stays at chance (10 % with 60 % symmetric noise).
     """
     alpha, beta = (6.0, 0.1) if is_cifar100(dataset) else (0.1, 0.1) if dataset == "mnist" else (0.1, 1.0)
-    return _like_ce(dataset, noise, MethodConfig("sce", alpha=alpha, beta=beta, variant=variant))
+    return _like_ce(dataset, noise, SCEOptions(alpha=alpha, beta=beta, variant=variant))
 
 
 def mae(dataset: str, noise: str) -> RunConfig:
@@ -51,13 +62,13 @@ def mae(dataset: str, noise: str) -> RunConfig:
     mnist: learning rate 0.02. Its gradient p_y (p - y) doesn't bring back a class once given up: at 0.05 LeNet-5 falls
     back to chance, at 0.01 some classes are never learnt in 20 epochs (10,000 images, 60 % symmetric noise).
     """
-    config = _like_ce(dataset, noise, MethodConfig("mae", mae="reduced"))
+    config = _like_ce(dataset, noise, MAEOptions(mae="reduced"))
     return config.replace({"learning_rate": 0.02}) if dataset == "mnist" else config
 
 
 def focal(dataset: str, noise: str) -> RunConfig:
     """Focal loss with gamma 0.5, as Ma et al. 2020 have it among their baselines."""
-    return _like_ce(dataset, noise, MethodConfig("focal", gamma=0.5))
+    return _like_ce(dataset, noise, FocalOptions(gamma=0.5))
 
 
 def apl(dataset: str, noise: str) -> RunConfig:
@@ -70,7 +81,7 @@ def apl(dataset: str, noise: str) -> RunConfig:
     it after some epochs (10,000 images, 60 % symmetric noise; 94 % with 1 and 0.1).
     """
     alpha, beta = (10.0, 1.0) if is_cifar100(dataset) else (1.0, 0.1) if dataset == "mnist" else (1.0, 1.0)
-    method = MethodConfig("apl", active="nce", passive="mae", alpha=alpha, beta=beta, gamma=0.5, mae="reduced")
+    method = APLOptions(active="nce", passive="mae", alpha=alpha, beta=beta, gamma=0.5, mae="reduced")
     config = _like_ce(dataset, noise, method)
     if is_cifar10(dataset):
         return config.replace({"schedule": "cosine"})
@@ -84,9 +95,9 @@ def bootstrap(dataset: str, noise: str) -> RunConfig:
 
     Published by NAL (Table 1) for 40 % symmetric noise: 82.23 and 47.66 %.
     """
-    return _like_ce(dataset, noise, MethodConfig("bootstrap", kind="soft"))
+    return _like_ce(dataset, noise, BootstrapOptions(kind="soft"))
 
 
 def mixup(dataset: str, noise: str) -> RunConfig:
     """Mixup (Zhang et al. 2018) with alpha 1, the authors' value for CIFAR-10."""
-    return _like_ce(dataset, noise, MethodConfig("mixup", mixup_alpha=1.0))
+    return _like_ce(dataset, noise, MixupOptions(mixup_alpha=1.0))

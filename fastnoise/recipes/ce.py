@@ -1,6 +1,7 @@
 """Recipes of plain cross-entropy."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..options import MethodOptions
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -11,7 +12,7 @@ def ce(dataset: str, noise: str) -> RunConfig:
     rate 0.01, weight decay 1e-4, 120 epochs divided by 10 at 40 and 80 on CIFAR-10, 150 epochs at 80 and 120
     on CIFAR-100. Published for 40 % symmetric noise: 81.88 and 48.20 % test accuracy.
     """
-    config = base(dataset, noise, MethodConfig("ce"))
+    config = base(dataset, noise, MethodOptions("ce"))
     if is_cifar10(dataset):
         return config.replace(
             {"epochs": 120, "learning_rate": 0.01, "weight_decay": 1e-4, "schedule": "multistep:40,80,gamma=0.1"}

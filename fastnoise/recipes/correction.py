@@ -1,7 +1,11 @@
 """Recipes of the methods that correct labels or the loss: forward, plc, selc, selc_plus."""
 
-from ..config import MethodConfig, RunConfig
-from ..noise import parse
+from dataclasses import replace
+from typing import Literal
+
+from ..config import RunConfig
+from ..methods.options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
+from ..noise.spec import parse
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -16,7 +20,7 @@ def forward(dataset: str, noise: str) -> RunConfig:
     """
     percentile = 100.0 if is_cifar100(dataset) else 97.0
     warm_up = 45 if is_cifar10(dataset) else 85 if is_cifar100(dataset) else 5 if dataset == "mnist" else 10
-    config = base(dataset, noise, MethodConfig("forward", warm_up=warm_up, percentile=percentile))
+    config = base(dataset, noise, ForwardOptions(warm_up=warm_up, percentile=percentile))
     if is_cifar10(dataset):
         published = {"epochs": warm_up + 120, "weight_decay": 1e-4, "schedule": "multistep:40,80,gamma=0.1"}
     elif is_cifar100(dataset):
@@ -32,7 +36,7 @@ def plc(dataset: str, noise: str) -> RunConfig:
     CIFAR: PreActResNet-34, batch 128, learning rate 0.01 with Nesterov momentum, weight decay 5e-4, halved at 40 and
     80, 180 epochs, 45,000 training images. They select on 5,000 clean images, here the held-out labels are noisy.
     """
-    method = MethodConfig("plc", warm_up=8, window=5, threshold=0.3, threshold_step=0.1)
+    method = PLCOptions(warm_up=8, window=5, threshold=0.3, threshold_step=0.1)
     config = base(dataset, noise, method)
     if not (is_cifar10(dataset) or is_cifar100(dataset)):
         return config
@@ -62,13 +66,13 @@ def selc(dataset: str, noise: str) -> RunConfig:
     to 80 % symmetric, 40 % asymmetric), else at the turning point that the run finds itself. Published for 40 %
     symmetric noise: 91.18 and 68.46 %.
     """
-    update_from = None
+    update_from: int | Literal["auto"] = "auto"
     if is_cifar10(dataset) or is_cifar100(dataset):
         spec = parse(noise)
         table = {"symmetric": ES_SYMMETRIC, "asymmetric": ES_ASYMMETRIC}.get(spec.kind, {})
         if spec.rate in table:
             update_from = table[spec.rate][is_cifar100(dataset)] + 1
-    config = base(dataset, noise, MethodConfig("selc", momentum=0.9, update_from=update_from))
+    config = base(dataset, noise, SELCOptions(momentum=0.9, update_from=update_from))
     if is_cifar10(dataset) or is_cifar100(dataset):
         return config.replace({"epochs": 200, "schedule": "multistep:40,80,gamma=0.1"})
     return config
@@ -77,4 +81,6 @@ def selc(dataset: str, noise: str) -> RunConfig:
 def selc_plus(dataset: str, noise: str) -> RunConfig:
     """SELC+ (Lu & He 2022): twice the epochs of SELC, the second half with mixup, Beta(0.9, 0.9) as in the code."""
     config = selc(dataset, noise)
-    return config.replace({"method": "selc_plus", "mixup_alpha": 0.9, "epochs": 2 * config.optim.epochs})
+    assert isinstance(config.method, SELCOptions)
+    options = SELCPlusOptions(momentum=config.method.momentum, update_from=config.method.update_from, mixup_alpha=0.9)
+    return replace(config, method=options).replace({"epochs": 2 * config.optim.epochs})

@@ -1,6 +1,7 @@
 """Recipes of co-teaching."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import CoTeachingOptions
 from .base import base, is_cifar10, is_cifar100, noise_rate
 
 
@@ -14,7 +15,7 @@ def coteaching(dataset: str, noise: str) -> RunConfig:
     and 82.18, CIFAR-100 34.40, 41.23 and 54.36 %. digits, mnist and folders are ours; mnist reaches its forget rate in
     5 of 20 epochs.
     """
-    method = MethodConfig("coteaching", forget_rate=noise_rate(noise), forget_epochs=5 if dataset == "mnist" else 10)
+    method = CoTeachingOptions(forget_rate=noise_rate(noise), forget_epochs=5 if dataset == "mnist" else 10)
     config = base(dataset, noise, method)
     if is_cifar10(dataset) or is_cifar100(dataset):
         return config.replace(

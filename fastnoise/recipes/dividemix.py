@@ -1,6 +1,7 @@
 """Recipes of DivideMix."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import DivideMixOptions
 from .base import base, is_cifar10, is_cifar100, noise_rate
 
 UNLABELLED_STRENGTH = {0.2: (0.0, 25.0), 0.5: (25.0, 150.0), 0.8: (25.0, 150.0), 0.9: (50.0, 150.0)}
@@ -25,8 +26,7 @@ def dividemix(dataset: str, noise: str) -> RunConfig:
     if is_cifar100(dataset) or (is_cifar10(dataset) and symmetric):
         nearest = min(UNLABELLED_STRENGTH, key=lambda known: abs(known - rate))
         strength = UNLABELLED_STRENGTH[nearest][is_cifar100(dataset)]
-    method = MethodConfig(
-        "dividemix",
+    method = DivideMixOptions(
         warm_up=30 if is_cifar100(dataset) else 2 if dataset == "mnist" else 10,
         confidence_penalty=0.0 if symmetric else 1.0,
         clean_threshold=0.6 if rate >= 0.85 else 0.5,

@@ -1,6 +1,7 @@
 """Recipes of ELR."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import ELROptions
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -17,11 +18,11 @@ def elr(dataset: str, noise: str) -> RunConfig:
     symmetric = noise.startswith("symmetric") or noise == "none"
     if is_cifar100(dataset):
         published = {"epochs": 150, "schedule": "multistep:80,120,gamma=0.01", "val_fraction": 0.1}
-        return base(dataset, noise, MethodConfig("elr", strength=7.0, momentum=0.9)).replace(published)
+        return base(dataset, noise, ELROptions(strength=7.0, momentum=0.9)).replace(published)
     if is_cifar10(dataset) and not symmetric:
         published = {"epochs": 120, "schedule": "multistep:40,80,gamma=0.01", "val_fraction": 0.1}
-        return base(dataset, noise, MethodConfig("elr", strength=1.0, momentum=0.9)).replace(published)
-    config = base(dataset, noise, MethodConfig("elr", strength=3.0, momentum=0.7))
+        return base(dataset, noise, ELROptions(strength=1.0, momentum=0.9)).replace(published)
+    config = base(dataset, noise, ELROptions(strength=3.0, momentum=0.7))
     if is_cifar10(dataset):
         return config.replace({"epochs": 150, "schedule": "cosine_restarts:10,min=0.001", "val_fraction": 0.1})
     return config

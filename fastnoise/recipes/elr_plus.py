@@ -1,6 +1,7 @@
 """Recipes of ELR+."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import ELRPlusOptions
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -23,8 +24,7 @@ def elr_plus(dataset: str, noise: str) -> RunConfig:
         strength, momentum = 1.0, 0.9
     else:
         strength, momentum = 3.0, 0.7
-    method = MethodConfig(
-        "elr_plus",
+    method = ELRPlusOptions(
         strength=strength,
         momentum=momentum,
         networks=2,

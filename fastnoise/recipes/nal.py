@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import NALOptions
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -21,8 +22,7 @@ def nal(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -
     """
     strength = 10.0 if is_cifar100(dataset) else 0.5
     start, every = (1, 1) if variant == "paper" else (60 if is_cifar10(dataset) else 10, 10)
-    method = MethodConfig(
-        "nal",
+    method = NALOptions(
         strength=strength,
         momentum=0.9,
         variant=variant,

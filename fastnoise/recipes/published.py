@@ -6,7 +6,8 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from ..config import RunConfig
-from ..noise import NoiseSpec, parse
+from ..methods.options import ELROptions, ELRPlusOptions, NALOptions
+from ..noise.spec import NoiseSpec, parse
 
 Metric = Literal["last", "best", "mean_last_10", "validation"]
 
@@ -60,20 +61,19 @@ class _Table(NamedTuple):
 
 def _kind(run: RunConfig) -> str:
     """What a method's run is called in the rows of a source that has several kinds of it."""
-    method = run.method
-    match method.method:
-        case "elr":
+    match run.method:
+        case ELROptions():
             return "cosine" if run.optim.schedule.startswith("cosine") else "steps"
-        case "nal":
+        case NALOptions() as options:
             kinds = {
-                "no targets": method.target_estimation == "off",
-                "no branch": method.attention == "confidence",
-                "reverse": bool(method.reverse),
+                "no targets": options.target_estimation == "off",
+                "no branch": options.attention == "confidence",
+                "reverse": bool(options.reverse),
             }
             return ", ".join(kind for kind, holds in kinds.items() if holds) or "full"
-        case "elr_plus":
-            mixup = "mixup" if method.mixup_alpha else "plain"
-            return f"{method.networks} {mixup} {'averaged' if method.average_momentum else 'raw'}"
+        case ELRPlusOptions() as options:
+            mixup = "mixup" if options.mixup_alpha else "plain"
+            return f"{options.networks} {mixup} {'averaged' if options.average_momentum else 'raw'}"
         case _:
             return ""
 

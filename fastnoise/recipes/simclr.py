@@ -1,6 +1,7 @@
 """Recipes of SimCLR pretraining."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import SimCLROptions
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -12,7 +13,7 @@ def simclr(dataset: str, noise: str) -> RunConfig:
     digits and mnist: no flips, which make other digits, and crops of at least half the image.
     """
     written = dataset in ("digits", "mnist")
-    options = MethodConfig("simclr", temperature=0.5, projection=128, jitter=0.5, min_area=0.5 if written else 0.08)
+    options = SimCLROptions(temperature=0.5, projection=128, jitter=0.5, min_area=0.5 if written else 0.08)
     config = base(dataset, noise, options).replace(
         {
             "epochs": 30,

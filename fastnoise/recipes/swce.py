@@ -1,6 +1,7 @@
 """Recipes of the SWCE pipeline."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import SWCEOptions
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -17,29 +18,8 @@ def swce(dataset: str, noise: str) -> RunConfig:
     Others are ours. They keep the epochs, stages and factors, with learning rates ten times the published: small
     networks without a pretrained encoder learn nothing in 5 epochs at 1e-4.
     """
-    options = MethodConfig(
-        "swce",
-        weight="detached",
-        warm_up=5,
-        stages="2,3,4;2,5,7;2,5,7;2,5,7",
-        rate_factors="1,1,0.1,0.1,0.01",
-        decay_in="warm_up",
-        optimizer_state="fresh",
-        train_loss="swce",
-        selection_loss="nce+mae",
-        mae="l1",
-        selection_label="predicted",
-        selection_threshold=1.0,
-        stage_statistics="running",
-        agreement="required",
-        label_stage="last",
-        pseudo_labels="recomputed",
-        copies=2,
-        copies_in="training_set",
-        gamma=2.0,
-    )
     course = {"epochs": 30, "optimizer": "adamw", "weight_decay": 0.03, "schedule": "constant"}
-    config = base(dataset, noise, options).replace(course)
+    config = base(dataset, noise, SWCEOptions()).replace(course)
     if is_cifar10(dataset) or is_cifar100(dataset):
         return config.replace({"model": "resnet18", "learning_rate": 1e-4})
     return config.replace({"learning_rate": 1e-3})

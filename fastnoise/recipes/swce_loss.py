@@ -1,6 +1,7 @@
 """Recipes of the SWCE loss."""
 
-from ..config import MethodConfig, RunConfig
+from ..config import RunConfig
+from ..methods.options import SWCELossOptions
 from .base import base, is_cifar10, is_cifar100
 
 
@@ -11,7 +12,7 @@ def swce_loss(dataset: str, noise: str) -> RunConfig:
     learning rate 1e-4 for the 5 epochs of warm-up and the 4 of the first iteration, 1e-5 for the two
     iterations of 7, 1e-6 for the last of 7. The published figures belong to the whole pipeline.
     """
-    config = base(dataset, noise, MethodConfig("swce_loss", weight="detached"))
+    config = base(dataset, noise, SWCELossOptions(weight="detached"))
     if is_cifar10(dataset) or is_cifar100(dataset):
         return config.replace(
             {

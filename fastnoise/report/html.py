@@ -1,18 +1,15 @@
 """HTML from untrusted text: elements whose text is escaped unless it is HTML already."""
 
-import html
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from markdown_it import MarkdownIt
+from markupsafe import Markup as Html
+from markupsafe import escape
+
 # Controls, which XML forbids; halves of surrogate pairs, which UTF-8 does; marks that turn the reading direction.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-
-
-class Html(str):
-    """Text that is HTML."""
-
-    __slots__ = ()
 
 
 def plain(text: object, most: int = 2000) -> str:
@@ -21,20 +18,22 @@ def plain(text: object, most: int = 2000) -> str:
     return _UNPRINTABLE.sub("\ufffd", words if len(words) <= most else words[:most] + " …")
 
 
-def attribute(name: str, value: str) -> str:
+def attribute(name: str, value: str) -> Html:
     """`name="value"`, escaped."""
-    return f'{name}="{html.escape(plain(value))}"'
+    return Html('{}="{}"').format(name, plain(value))
 
 
 def element(tag: str, *content: object, **attributes: str) -> Html:
     """`<tag attributes>content</tag>`; text is escaped. An attribute that Python reserves ends in `_`; empty: none."""
-    named = "".join(f" {attribute(name.rstrip('_'), value)}" for name, value in attributes.items() if value)
-    return Html(f"<{tag}{named}>{join(content)}</{tag}>")
+    named = Html("").join(
+        Html(" {}").format(attribute(key.rstrip("_"), value)) for key, value in attributes.items() if value
+    )
+    return Html("<{0}{1}>{2}</{0}>").format(tag, named, join(content))
 
 
 def join(parts: Iterable[object]) -> Html:
     """Parts one after another, escaped where they aren't HTML."""
-    return Html("".join(part if isinstance(part, Html) else html.escape(plain(part), quote=False) for part in parts))
+    return Html("").join(part if isinstance(part, Html) else escape(plain(part)) for part in parts)
 
 
 def table(rows: Iterable[Sequence[Any]], header: Sequence[Any] = (), *, numbers: Iterable[int] = ()) -> Html:
@@ -64,40 +63,24 @@ def details(summary: str, *content: object) -> Html:
 
 
 def markdown(text: str) -> Html:
-    """Headings, paragraphs, lists and tables of a Markdown text; everything in it is escaped.
+    """Headings, paragraphs, lists and tables of a Markdown text, and `code` and **bold** in them.
 
-    Two blanks at a line's end break the line; `code` and **bold** are known within a line.
+    All else is text, HTML, links and pictures too. Headings become h3, whatever their level.
     """
-    parts: list[Html] = []
-    for block in re.split(r"\n\s*\n", plain(text, 1 << 20)):
-        lines = [line.lstrip() for line in block.strip().splitlines()]
-        while lines and (heading := re.match(r"(#{1,6})\s+(.*)", lines[0])):
-            parts.append(element("h3", heading[2]))
-            lines.pop(0)
-        if len(lines) > 1 and lines[0].startswith("|") and re.fullmatch(r"[|:\s-]+", lines[1]):
-            head, rule, *rows = (_cells(line) for line in lines)
-            right = [place for place, cell in enumerate(rule) if cell.endswith(":")]
-            parts.append(table([map(_inline, row) for row in rows], [*map(_inline, head)], numbers=right))  # type: ignore[misc]
-        elif lines and all(line.startswith("- ") for line in lines):
-            parts.append(element("ul", *(element("li", _inline(line[2:])) for line in lines)))
-        elif lines:
-            broken = [(_inline(line.rstrip()), Html("<br>") if line.endswith("  ") else " ") for line in lines]
-            parts.append(element("p", *(piece for pair in broken for piece in pair)))
-    return join(parts)
+    tokens = _MARKDOWN.parse(plain(text, 1 << 20))
+    for token in tokens:
+        if token.type.startswith("heading"):
+            token.tag = "h3"
+        if token.attrs.pop("style", "") == "text-align:right":
+            token.attrs["class"] = "n"
+    return Html(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))
 
 
-def _cells(line: str) -> list[str]:
-    """The cells of a table's line, where a bar with a backslash before it is a bar."""
-    inner = line.strip().removeprefix("|").removesuffix("|")
-    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
+def _markdown_reader() -> MarkdownIt:
+    reader = MarkdownIt("zero").enable(["heading", "table", "list", "emphasis", "backticks", "newline", "escape"])
+    reader.add_render_rule("table_open", lambda *_: '<div class="table"><table>')
+    reader.add_render_rule("table_close", lambda *_: "</table></div>")
+    return reader
 
 
-def _inline(text: str) -> Html:
-    """`code` and **bold** within a line."""
-    pieces = re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", text)
-    return join(
-        element("code", piece[1:-1]) if piece.startswith("`") and len(piece) > 1
-        else element("b", piece[2:-2]) if piece.startswith("**") and len(piece) > 4
-        else piece
-        for piece in pieces
-    )  # fmt: skip
+_MARKDOWN = _markdown_reader()

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, own
 from ..errors import DataError
 from ..files import write_atomically
 from ..noise.plot import check_plot
 from . import runs, sweeps
 from .charts import Chart, Missing
 from .html import Html, attribute, element, join, plain, table
-from .records import read_json, read_run, read_sweep
+from .stored import read_json, read_run, read_sweep
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PICTURE = 1 << 24  # bytes
@@ -140,13 +140,13 @@ def _anchor(title: str) -> str:
 
 def _document(title: str, subtitle: str, sections: Sequence[str], *body: Html) -> str:
     """The whole document. Its policy forbids every request and every script, whatever the folder holds."""
-    links = [Html(f"<a {attribute('href', '#' + _anchor(name))}>{join([name])}</a>") for name in sections]
+    links = [element("a", name, href="#" + _anchor(name)) for name in sections]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     made = f"Made by fastnoise {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
     page = join(
         [
             Html('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'),
-            Html(f'<meta http-equiv="Content-Security-Policy" {attribute("content", policy)}>'),
+            Html('<meta http-equiv="Content-Security-Policy" {}>').format(attribute("content", policy)),
             Html('<meta name="viewport" content="width=device-width,initial-scale=1">'),
             element("title", title),
             element("style", Html(_CSS)),
@@ -169,7 +169,8 @@ def _drawn(sections: Sections) -> list[str]:
 
 def _run_page(folder: Path, pictures: _Pictures) -> str:
     run = read_run(folder)
-    title = f"{run.config.get('method', 'run')} on {run.config.get('dataset', '?')}, {run.config.get('noise', '?')}"
+    words = [own.short(str(run.config.get(key, "?"))) for key in ("method", "dataset", "noise")]
+    title = f"{words[0]} on {words[1]}, {words[2]}"
     sections = runs.run_sections(run)
     body = [runs.head(run), pictures.draw(sections), element("h2", "Settings"), runs.appendix(run)]
     return _document(plain(title), f"Run folder {folder.resolve()}", _drawn(sections), *body)
@@ -232,7 +233,7 @@ def _saved_figures(folder: Path, pictures: _Pictures) -> list[Html]:
         text = numbers.read_bytes()
         pictures.keep(path.stem, picture, text)
         source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-        image = Html(f'<img {attribute("alt", path.stem)} src="{source}">')
+        image = Html("<img {} {}>").format(attribute("alt", path.stem), Html('src="{}"').format(source))
         caption = element("figcaption", element("b", f"{path.name}."), f" Its numbers are in {numbers.name}.")
         parts.append(element("figure", caption, element("div", image, class_="plot"), class_="wide"))
     parts = parts or [element("p", "No figure has been drawn yet.", class_="missing")]

@@ -6,7 +6,7 @@ import numpy as np
 
 from .charts import COLOURS, HALF, WIDE, Chart, Missing, Panel, Series, dot_chart, line_chart
 from .html import Html, details, element, join, markdown, plain, table
-from .records import RunRecord, SweepRecord, is_numeric, ranking
+from .stored import StoredRun, StoredSweep, is_numeric, ranking
 
 _MOST_LINES = 8  # in one panel, that can still be told apart
 _MOST_PANELS = 12
@@ -14,7 +14,7 @@ _MOST_DOTS = 40
 _MOST_ROWS = 1000  # of results.csv on the page
 
 
-def head(sweep: SweepRecord, again: Html) -> Html:
+def head(sweep: StoredSweep, again: Html) -> Html:
     """How many jobs are done, what failed and why, and how to go on, which `again` says."""
     done = [job for job in sweep.jobs if job.summary is not None]
     failed = [job for job in sweep.jobs if job.summary is None and job.error]
@@ -47,7 +47,7 @@ def head(sweep: SweepRecord, again: Html) -> Html:
     return join(parts)
 
 
-def tables(sweep: SweepRecord) -> Html:
+def tables(sweep: StoredSweep) -> Html:
     """The sweep's own tables, and the results of each job folded."""
     parts: list[Html] = []
     if sweep.tables:
@@ -71,7 +71,7 @@ def rows_table(title: str, content: list[list[str]]) -> Html:
     return details(title, table(shown, [name.replace("_", " ") for name in header], numbers=right))
 
 
-def sweep_sections(sweep: SweepRecord) -> list[tuple[str, list[Chart | Missing]]]:
+def sweep_sections(sweep: StoredSweep) -> list[tuple[str, list[Chart | Missing]]]:
     """The charts by heading, or in their places why there is none."""
     fields = [curves_of(sweep, name) for name in sweep.varied] if len(sweep.varied) > 1 else []
     return [
@@ -80,12 +80,12 @@ def sweep_sections(sweep: SweepRecord) -> list[tuple[str, list[Chart | Missing]]
     ]
 
 
-def _values(sweep: SweepRecord, job: RunRecord) -> str:
+def _values(sweep: StoredSweep, job: StoredRun) -> str:
     names = [*sweep.varied, *(name for name in ("seed", "noise_seed") if name in job.config)]
     return ", ".join(f"{name.replace('_', ' ')} {job.config.get(name, '-')}" for name in names)
 
 
-def _progress(job: RunRecord) -> str:
+def _progress(job: StoredRun) -> str:
     done = job.history[-1]["epoch"] if job.history else 0
     return f"{done} of {job.epochs}" if job.epochs is not None else str(done)
 
@@ -114,7 +114,7 @@ def _label(key: Sequence[str]) -> str:
     return " · ".join(value if len(value) <= 40 else value[:39] + "…" for value in key) or "all jobs"
 
 
-def _mean_curve(jobs: Sequence[RunRecord], key: str, label: str, colour: str) -> Series | None:
+def _mean_curve(jobs: Sequence[StoredRun], key: str, label: str, colour: str) -> Series | None:
     """Mean and standard deviation of the jobs' test accuracy over the epochs that all of them have."""
     curves = [dict(zip(*job.series("test_accuracy"), strict=True)) for job in jobs]
     curves = [curve for curve in curves if curve]
@@ -126,7 +126,7 @@ def _mean_curve(jobs: Sequence[RunRecord], key: str, label: str, colour: str) ->
     return Series(key, label, common, values.mean(0).tolist(), colour, spread=spread)
 
 
-def _of(groups: Iterable[Sequence[RunRecord]]) -> str:
+def _of(groups: Iterable[Sequence[StoredRun]]) -> str:
     """How many jobs stand behind each line, for its caption."""
     counts = [len(jobs) for jobs in groups]
     number = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
@@ -135,7 +135,7 @@ def _of(groups: Iterable[Sequence[RunRecord]]) -> str:
     return f"Means over {number} jobs each, as far as all of them have come; bands: one standard deviation."
 
 
-def curves(sweep: SweepRecord) -> Chart | Missing:
+def curves(sweep: StoredSweep) -> Chart | Missing:
     """Test accuracy over epochs of each combination of the varied values, in panels where there are many."""
     groups = sweep.groups()
     split = _split(sweep)
@@ -171,7 +171,7 @@ def curves(sweep: SweepRecord) -> Chart | Missing:
     )
 
 
-def _split(sweep: SweepRecord) -> tuple[str, ...] | None:
+def _split(sweep: StoredSweep) -> tuple[str, ...] | None:
     """The fields that part the combinations into panels of few lines; None where no choice does."""
     groups = sweep.groups()
     if len(groups) <= _MOST_LINES:
@@ -183,7 +183,7 @@ def _split(sweep: SweepRecord) -> tuple[str, ...] | None:
     return None
 
 
-def curves_of(sweep: SweepRecord, name: str) -> Chart | Missing:
+def curves_of(sweep: StoredSweep, name: str) -> Chart | Missing:
     """Test accuracy over epochs by one field, whatever the others are."""
     groups = sweep.groups((name,))
     words = name.replace("_", " ")
@@ -207,12 +207,12 @@ def curves_of(sweep: SweepRecord, name: str) -> Chart | Missing:
 # -- final figures -------------------------------------------------------------------------------------------------
 
 
-def _last(jobs: Sequence[RunRecord]) -> list[float]:
+def _last(jobs: Sequence[StoredRun]) -> list[float]:
     found = [job.figure("test_accuracy", "last") for job in jobs]
     return [value for value in found if value is not None]
 
 
-def final(sweep: SweepRecord) -> Chart | Missing:
+def final(sweep: StoredSweep) -> Chart | Missing:
     """Mean and standard deviation of the last test accuracy of each combination."""
     rows = []
     for key, jobs in sweep.groups().items():
@@ -234,7 +234,7 @@ def final(sweep: SweepRecord) -> Chart | Missing:
     )
 
 
-def against(sweep: SweepRecord) -> list[Chart | Missing]:
+def against(sweep: StoredSweep) -> list[Chart | Missing]:
     """The last test accuracy against each varied field that holds numbers or rates, a line for each of the rest."""
     found: list[Chart | Missing] = []
     for place, name in enumerate(sweep.varied):

@@ -42,7 +42,7 @@ def derive_seed(seed: int, *path: int) -> int:
     return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-class Training:
+class NetworkFit:
     """One network in training: on the device, channels_last, autocast and compiled where the engine would.
 
     Args:

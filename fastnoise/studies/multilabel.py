@@ -139,7 +139,6 @@ def run(options: Options, console: Console) -> Path:
 
     figure.csv has a row per corrupted group and probability, runs.csv one per network.
     """
-    check_torchmetrics()
     files = {name: None if (file := getattr(options, name)) is None else str(Path(file).absolute()) for name in _FILES}
     settings = {
         "dataset": options.source,
@@ -162,14 +161,6 @@ def run(options: Options, console: Console) -> Path:
     console.print(text, highlight=False, soft_wrap=True)
     console.print(f"figure: {folder.figure}, its data beside it", highlight=False, soft_wrap=True)
     return folder.path
-
-
-def check_torchmetrics() -> None:
-    """Raise ConfigError where torchmetrics isn't installed."""
-    try:
-        import torchmetrics  # noqa: F401
-    except ImportError:
-        raise ConfigError("mean average precision needs torchmetrics: pip install 'fastnoise[study]'") from None
 
 
 def _jobs(settings: dict[str, Any], options: Options) -> "list[Job]":

@@ -15,13 +15,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..data import Augmentation, ImageTable, Loader, load_dataset, make_loader
 from ..data.folder import IMAGENET_MEAN_STD
+from ..engine.metrics import average_precision
 from ..engine.step import choose_device
 from ..errors import ConfigError, DataError
 from ..models import create_model
 from ..noise.other_targets import corrupt_multilabel
 from .canvas import compose_canvases
 from .coco import CocoSet, decode, read_coco, same_categories
-from .fit import Training, derive_seed, optim_config
+from .fit import NetworkFit, derive_seed, optim_config
 
 VALIDATION = 0.1
 """Share of the training images that is held out, as in the paper."""
@@ -203,7 +204,7 @@ class MultiLabel:
             image_size=(size[0], size[1]),
             width=config["width"],
         )
-        self.training = Training(
+        self.training = NetworkFit(
             self.network, mean_binary_cross_entropy, optim_config(config), self.device, self.loader.num_batches
         )
 
@@ -235,11 +236,11 @@ class MultiLabel:
 
     def test(self) -> dict[str, float]:
         """Mean average precision over the labels of the clean group, of the corrupted one, and of both."""
-        found = average_precision(self._logits(self.test_images), torch.from_numpy(self.data.test.labels))
+        found = average_precision(self._logits(self.test_images).cpu().numpy(), self.data.test.labels)
         return {
-            "clean": float(found[self.clean.start : self.clean.stop].nanmean()),
-            "corrupted": float(found[self._columns()].nanmean()),
-            "overall": float(found.nanmean()),
+            "clean": float(np.nanmean(found[self.clean.start : self.clean.stop])),
+            "corrupted": float(np.nanmean(found[self._columns()])),
+            "overall": float(np.nanmean(found)),
         }
 
 
@@ -248,25 +249,8 @@ def mean_binary_cross_entropy(network: nn.Module, images: Tensor, targets: Tenso
     return binary_cross_entropy_with_logits(network(images).logits, targets)
 
 
-def average_precision(logits: Tensor, labels: Tensor) -> Tensor:
-    """Average precision of each label, float32 [C]; NaN where no sample has the label.
-
-    Args:
-        logits: [N, C].
-        labels: [N, C], zeros and ones.
-    """
-    from torchmetrics.functional.classification import binary_average_precision
-
-    probs = logits.double().sigmoid().cpu()  # in double, as those of large logits would be equal in single
-    found = [
-        binary_average_precision(column, given.long()).float() if given.any() else torch.tensor(torch.nan)
-        for column, given in zip(probs.T, labels.cpu().T, strict=True)
-    ]
-    return torch.stack(found)
-
-
 def train(config: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:
-    """Train one network and return its mean average precisions, as `Training.fit` names them, and the share of the
+    """Train one network and return its mean average precisions, as `NetworkFit.fit` names them, and the share of the
     group's labels that were "swapped".
 
     config: the fields of DataChoice and OptimConfig, device, seed, rate, corrupted_group (1 or 2), cardinality,

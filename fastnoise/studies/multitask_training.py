@@ -18,7 +18,7 @@ from ..engine.step import choose_device
 from ..errors import ConfigError
 from ..models.heads import MultiTaskNetwork
 from ..models.resnet import BasicBlock, ResNet
-from .fit import Training, derive_seed, optim_config
+from .fit import NetworkFit, derive_seed, optim_config
 
 VALIDATION = 0.1
 """Share of a task's training images that is held out, as in the paper."""
@@ -128,7 +128,7 @@ class MultiTask:
         channels, *size = dataset.train.shape
         backbone = ResNet(BasicBlock, _DEPTHS, channels, (size[0], size[1]), config["width"], "mish")
         self.network = MultiTaskNetwork(backbone, [task.num_classes for task in self.tasks])
-        self.training = Training(
+        self.training = NetworkFit(
             self.network, summed_cross_entropy, optim_config(config), self.device, self.loaders[0].num_batches
         )
 
@@ -193,7 +193,7 @@ def summed_cross_entropy(network: nn.Module, *batch: Tensor) -> Tensor:
 
 
 def train(config: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:
-    """Train one network and return its test accuracies, as `Training.fit` names them.
+    """Train one network and return its test accuracies, as `NetworkFit.fit` names them.
 
     config: dataset, data_root, download, device, seed, tasks (1: the baseline), rate (of task 2), limit_train, width,
     batch_size, and the fields of OptimConfig.

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..engine.display import percent
-from .job import Task, run_folder
+from .job import Assignment, run_folder
 from .results import METRICS, SweepResult
 from .spec import Job
 
@@ -34,13 +34,13 @@ def duration(seconds: float) -> str:
 class _Running:
     """A job in work: reads from its metrics.jsonl, which grows by a line each epoch, what is new."""
 
-    def __init__(self, task: Task, job: Job):
+    def __init__(self, assignment: Assignment, job: Job):
         self.job = job
         self.epochs = _epochs(job)
         self.began: float | None = None
         self._handed = time.time() - 0.1  # file systems date by a clock of coarser ticks
-        self._log = task.log
-        self._path = run_folder(task.folder, job.name) / "metrics.jsonl"
+        self._log = assignment.log
+        self._path = run_folder(assignment.folder, job.name) / "metrics.jsonl"
         self._offset = 0
         self.last: dict[str, Any] = {}
         self.read()
@@ -126,10 +126,10 @@ class SweepDisplay:
         done = f", {self.earlier} done before" if self.earlier else ""
         self.say(f"{self.title}: {self.total} jobs{done}; {where}; folder {self.folder}")
 
-    def start(self, task: Task) -> None:
-        """A task was handed over."""
-        for job in task.jobs:
-            self._running[job.name] = _Running(task, job)
+    def start(self, assignment: Assignment) -> None:
+        """An assignment was handed over."""
+        for job in assignment.jobs:
+            self._running[job.name] = _Running(assignment, job)
             self._to_come -= self._running[job.name].before
 
     def done(self, job: Job, row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where a sweep's tasks run: in processes of this machine, or on a Ray cluster."""
+"""Where a sweep's assignments run: in processes of this machine, or on a Ray cluster."""
 
 import logging
 import os
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import ConfigError
 from .forkserver import ForkServer
-from .job import Task
+from .job import Assignment
 from .spec import Job
 
 
 class Ended(NamedTuple):
-    """How a task ended."""
+    """How an assignment ended."""
 
     number: int
     code: int | None
@@ -26,22 +26,22 @@ class Ended(NamedTuple):
 
 
 class Executor(Protocol):
-    """Runs tasks, each in a process of its own. The sweep gives each task a number."""
+    """Runs assignments, each in a process of its own. The sweep gives each assignment a number."""
 
     slots: int
-    """How many tasks to hand over before one has ended."""
+    """How many assignments to hand over before one has ended."""
 
     def open(self, jobs: Sequence[Job]) -> str:
         """Get ready for a sweep of `jobs`; returns a line on what it runs on."""
 
-    def start(self, number: int, task: Task) -> None:
-        """Take a task."""
+    def start(self, number: int, assignment: Assignment) -> None:
+        """Take an assignment."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Tasks that ended since the last call; waits for one, so long at most."""
+        """Assignments that ended since the last call; waits for one, so long at most."""
 
     def stop(self) -> None:
-        """Ask running tasks to save their state and end (SIGTERM); those that have not begun never will."""
+        """Ask running assignments to save their state and end (SIGTERM); those that have not begun never will."""
 
     def close(self) -> None:
         """Kill what still runs, free everything."""
@@ -51,9 +51,9 @@ class LocalExecutor:
     """Processes of this machine, several at once.
 
     Args:
-        jobs: tasks at once; 0: one per GPU, and without GPUs one per core. With several GPUs they go round.
-        threads: torch threads of each task. How torch splits a sum depends on it, so a CPU's results can differ in
-            their last bits between numbers of threads, but not between numbers of jobs.
+        jobs: assignments at once; 0: one per GPU, and without GPUs one per core. With several GPUs they go round.
+        threads: torch threads of each assignment. How torch splits a sum depends on it, so a CPU's results can differ
+            in their last bits between numbers of threads, but not between numbers of jobs.
     """
 
     def __init__(self, jobs: int = 0, threads: int = 1):
@@ -84,17 +84,17 @@ class LocalExecutor:
         where = f"{len(self._gpus)} GPU{'s' * (len(self._gpus) > 1)}" if self._gpus else f"{cores} CPU cores"
         return f"{self.slots} at once on {where}, {self.threads} torch thread{'s' * (self.threads > 1)} each"
 
-    def start(self, number: int, task: Task) -> None:
+    def start(self, number: int, assignment: Assignment) -> None:
         slot = min(set(range(self.slots)) - set(self._slot_of.values()))
         self._slot_of[number] = slot
         if len(self._gpus) > 1 and self._gpus[0]:
-            task = replace(task, devices=self._gpus[slot % len(self._gpus)])
+            assignment = replace(assignment, devices=self._gpus[slot % len(self._gpus)])
         if self._server is not None and not self._server.alive and not self._server.running:
             self._server.close()
             self._server = None
         self.warm_up()
         assert self._server is not None
-        self._server.start(number, task)
+        self._server.start(number, assignment)
 
     def wait(self, seconds: float) -> list[Ended]:
         if self._server is None or not select.select([self._server], [], [], seconds)[0]:
@@ -119,17 +119,17 @@ class LocalExecutor:
 class RayExecutor:
     """A Ray cluster, by its own scheduler. All nodes see the sweep's folder, the data and fastnoise under equal paths.
 
-    Ray runs a task again whose node or worker was lost, twice at most; it goes on from its checkpoint.
+    Ray runs an assignment again whose node or worker was lost, twice at most; it goes on from its checkpoint.
 
     Args:
         address: of a running cluster, `auto` for the one of this machine; None starts one here.
-        gpus_per_job: share of a GPU for each task, as 0.25; None: 1 in a cluster with GPUs, else 0.
-        cpus_per_job: CPU cores reserved for each task.
-        threads: torch threads of each task, as in LocalExecutor.
+        gpus_per_job: share of a GPU for each assignment, as 0.25; None: 1 in a cluster with GPUs, else 0.
+        cpus_per_job: CPU cores reserved for each assignment.
+        threads: torch threads of each assignment, as in LocalExecutor.
     """
 
     slots = 256
-    """Tasks that Ray has in hand: more than it needs to plan, few enough that asking after them stays cheap."""
+    """Assignments that Ray has in hand: more than it needs to plan, few enough that asking after them stays cheap."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class RayExecutor:
         self._numbers: dict[Any, int] = {}
         self._ours = False
         self._stop: Path | None = None
-        """File whose being there asks tasks to stop: Ray's own cancelling does not reach a worker that waits."""
+        """File whose being there asks assignments to stop: Ray's own cancelling does not reach a worker that waits."""
 
     def open(self, jobs: Sequence[Job]) -> str:
         try:
@@ -176,11 +176,11 @@ class RayExecutor:
         self._remote = ray.remote(num_cpus=self.cpus_per_job, num_gpus=share, max_retries=2)(_run_on_ray)
         return f"Ray cluster of {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} cores, {gpus:g} GPUs"
 
-    def start(self, number: int, task: Task) -> None:
+    def start(self, number: int, assignment: Assignment) -> None:
         if self._stop is None:
-            self._stop = task.folder / "stop"
+            self._stop = assignment.folder / "stop"
             self._stop.unlink(missing_ok=True)  # one that a killed sweep left
-        self._numbers[self._remote.remote(task.to_json(), self.threads, str(self._stop))] = number
+        self._numbers[self._remote.remote(assignment.to_json(), self.threads, str(self._stop))] = number
 
     def wait(self, seconds: float) -> list[Ended]:
         if not self._numbers:
@@ -219,17 +219,18 @@ _servers: dict[int, ForkServer] = {}
 
 
 def _run_on_ray(content: dict[str, Any], threads: int, stop: str) -> int:
-    """A task inside a Ray worker, which keeps a fork server for the tasks that follow; returns its exit code.
+    """An assignment inside a Ray worker, which keeps a fork server for those that follow; returns its exit code.
 
-    Once the file `stop` is there, a task that has not begun never does, and one that runs is asked to save its state.
+    Once the file `stop` is there, an assignment that has not begun never does, and one that runs is asked to save its
+    state.
     """
-    task = replace(Task.from_json(content), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assignment = replace(Assignment.from_json(content), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
     if os.path.exists(stop):
         return -signal.SIGTERM
     server = _servers.get(threads)
     if server is None or not server.alive:
         server = _servers[threads] = ForkServer(threads)
-    server.start(0, task)
+    server.start(0, assignment)
     asked = False
     while True:
         if select.select([server], [], [], 0.5)[0] and (ended := server.ended()):

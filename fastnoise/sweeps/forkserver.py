@@ -1,8 +1,8 @@
-"""A process for each task at the price of a fork.
+"""A process for each assignment at the price of a fork.
 
 Importing torch takes seconds, and a run must not see what another has left in torch: seeds, threads, compiled code. So
-a server imports all that training needs, does nothing with it, and forks itself for each task. Python's multiprocessing
-has such a server too, but runs the caller's main module again in each child.
+a server imports all that training needs, does nothing with it, and forks itself for each assignment. Python's
+multiprocessing has such a server too, but runs the caller's main module again in each child.
 
 Nothing outlives its sweep: when the sweep's process ends, however it ends, the server reads the end of its input and
 kills its children; when the server is killed, Linux kills them (PR_SET_PDEATHSIG).
@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import TrainingError
-from .job import Task, run_task
+from .job import Assignment, run_assignment
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -32,10 +32,10 @@ _PRELOAD = ("fastnoise.engine", "fastnoise.sweeps.results", "rich.progress", "sk
 
 
 class ForkServer:
-    """The sweep's end of a server: start tasks, hear how they ended.
+    """The sweep's end of a server: start assignments, hear how they ended.
 
     Args:
-        threads: torch threads of each task.
+        threads: torch threads of each assignment.
     """
 
     def __init__(self, threads: int = 1):
@@ -55,16 +55,16 @@ class ForkServer:
         self.running: set[int] = set()
 
     def fileno(self) -> int:
-        """For select: readable when a task has ended."""
+        """For select: readable when an assignment has ended."""
         return self._replies.fileno()
 
-    def start(self, number: int, task: Task) -> None:
-        """Start a task under a number of the caller's."""
+    def start(self, number: int, assignment: Assignment) -> None:
+        """Start an assignment under a number of the caller's."""
         self.running.add(number)
-        self._send({"start": number, "task": task.to_json()})
+        self._send({"start": number, "assignment": assignment.to_json()})
 
     def signal(self, number: int, signal_number: int) -> None:
-        """Send a signal to a task that runs."""
+        """Send a signal to an assignment that runs."""
         self._send({"signal": signal_number, "to": number})
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -73,10 +73,10 @@ class ForkServer:
             self._requests.flush()
 
     def ended(self) -> list[tuple[int, int]]:
-        """Tasks that ended since the last call with their exit codes, -N for signal N; call when readable.
+        """Assignments that ended since the last call with their exit codes, -N for signal N; call when readable.
 
-        When the server itself was killed, so were its tasks: all of them are told as killed, and the server is of no
-        more use (`alive`). TrainingError when it failed, as where torch can't be imported.
+        When the server itself was killed, so were its assignments: all of them are told as killed, and the server is of
+        no more use (`alive`). TrainingError when it failed, as where torch can't be imported.
         """
         data = os.read(self._replies.fileno(), 1 << 16)
         if not data:
@@ -93,7 +93,7 @@ class ForkServer:
 
     @property
     def alive(self) -> bool:
-        """Whether the server can take tasks."""
+        """Whether the server can take assignments."""
         return self._process.poll() is None
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class ForkServer:
 
 
 def serve(threads: int) -> None:
-    """The server: reads tasks from standard input until its end, tells on standard output how each ended."""
+    """The server: reads assignments from standard input until its end, tells on standard output how each ended."""
     replies = os.dup(1)
     os.dup2(2, 1)  # what an import prints is no reply
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -146,7 +146,7 @@ def serve(threads: int) -> None:
         for line in lines:
             message = json.loads(line)
             if "signal" in message:
-                if message["to"] in pids:  # not yet waited for, so the id is still the task's
+                if message["to"] in pids:  # not yet waited for, so the id is still the assignment's
                     os.kill(pids[message["to"]], message["signal"])
                 continue
             sys.stdout.flush()
@@ -160,10 +160,10 @@ def serve(threads: int) -> None:
                     if os.getppid() == server:  # else it was killed before the kernel knew
                         for descriptor in (replies, awake, wake):
                             os.close(descriptor)
-                        code = _child(message["task"], threads)
+                        code = _child(message["assignment"], threads)
                     sys.stdout.flush()
                     sys.stderr.flush()
-                except BaseException:  # not of the task, which tells its own; its log can't be written
+                except BaseException:  # not of the assignment, which tells its own; its log can't be written
                     traceback.print_exc()
                 finally:
                     os._exit(code)
@@ -176,23 +176,23 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 def _child(content: Mapping[str, Any], threads: int) -> int:
-    """A task in the process that was forked for it."""
+    """An assignment in the process that was forked for it."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    task = Task.from_json(content)
+    assignment = Assignment.from_json(content)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    log = os.open(assignment.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for descriptor, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(descriptor, target)
     os.close(nothing)
     os.close(log)
     faulthandler.enable()
-    if task.devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = task.devices
+    if assignment.devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = assignment.devices
     import torch
 
     torch.set_num_threads(threads)
-    return run_task(task)
+    return run_assignment(assignment)

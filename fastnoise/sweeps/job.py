@@ -1,4 +1,4 @@
-"""One task of a sweep inside the process that it has for itself: a run, or several stacked ones."""
+"""One assignment of a sweep inside the process that it has for itself: a run, or several stacked ones."""
 
 import contextlib
 import fcntl
@@ -14,6 +14,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError, FastnoiseError
+from ..fields import stored
 from ..files import write_json, write_text
 from .spec import Config, Job
 
@@ -22,7 +23,7 @@ LOCK_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """What one process does: one job, or with `stacked` several training runs at once."""
 
     folder: Path
@@ -46,17 +47,17 @@ class Task:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Task":
+    def from_json(cls, content: Mapping[str, Any]) -> "Assignment":
         """What `to_json` made."""
         jobs = []
         for entry in content["jobs"]:
-            config: Config = RunConfig().replace(entry["config"]) if entry["run"] else entry["config"]
+            config: Config = stored(entry["config"]) if entry["run"] else entry["config"]
             jobs.append(Job(entry["name"], config, {}, entry["function"]))
         return cls(Path(content["folder"]), tuple(jobs), content["stacked"], content["devices"])
 
     @property
     def log(self) -> Path:
-        """Where the task's output goes."""
+        """Where the assignment's output goes."""
         return self.folder / "logs" / f"{self.jobs[0].name}.log"
 
 
@@ -118,8 +119,8 @@ class Locks:
         self._stream.close()
 
 
-def run_task(task: Task) -> int:
-    """Do the task; returns the exit code of its process: 0 when all its jobs are done.
+def run_assignment(assignment: Assignment) -> int:
+    """Do the assignment; returns the exit code of its process: 0 when all its jobs are done.
 
     What fails is told in error.txt. A job that is done already, by a process that an earlier sweep left, is not run
     again.
@@ -127,21 +128,21 @@ def run_task(task: Task) -> int:
     from rich.console import Console
 
     console = Console(width=120)
-    locks = Locks(task.folder)
+    locks = Locks(assignment.folder)
     try:
-        for job in task.jobs:
+        for job in assignment.jobs:
             if not locks.take(int(job.name, 16), LOCK_PATIENCE):
                 raise ConfigError(f"another process still runs {job.name}; end it, then run the sweep again")
-        jobs = [job for job in task.jobs if not summary_file(task.folder, job.name).exists()]
-        folders = [_prepare(task.folder, job) for job in jobs]
-        if task.stacked and len(jobs) > 1:
+        jobs = [job for job in assignment.jobs if not summary_file(assignment.folder, job.name).exists()]
+        folders = [_prepare(assignment.folder, job) for job in jobs]
+        if assignment.stacked and len(jobs) > 1:
             _train_stacked(jobs, folders, console)
         else:
             for job, folder in zip(jobs, folders, strict=True):
                 _run(job, folder, console)
         return 0
     except BaseException as error:
-        return _explain(task, error)
+        return _explain(assignment, error)
     finally:
         locks.close()
 
@@ -180,7 +181,7 @@ def _train_stacked(jobs: Sequence[Job], folders: Sequence[Path], console: Any) -
     train_stacked(configs, console=console)
 
 
-def _explain(task: Task, error: BaseException) -> int:
+def _explain(assignment: Assignment, error: BaseException) -> int:
     """Write what went wrong for each job that is not done; returns the exit code."""
     import torch
 
@@ -197,9 +198,9 @@ def _explain(task: Task, error: BaseException) -> int:
     else:
         said = " ".join(str(error).split()) or "no message"
         text = f"{traceback.format_exc()}{type(error).__name__}: {said}"
-    for job in task.jobs:
-        if not summary_file(task.folder, job.name).exists():
-            write_error(task.folder, job.name, text)
+    for job in assignment.jobs:
+        if not summary_file(assignment.folder, job.name).exists():
+            write_error(assignment.folder, job.name, text)
     return 1
 
 

@@ -13,7 +13,7 @@ from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
 from .executors import Ended, Executor
-from .job import Locks, Task, read_error, summary_file, write_error
+from .job import Assignment, Locks, read_error, summary_file, write_error
 from .results import ResultsFile, SweepResult, make_row, read_summary, write_tables
 from .spec import Job
 
@@ -99,10 +99,10 @@ def run_sweep(
         if pending:
             line = executor.open(pending)
             try:
-                tasks = _make_tasks(folder, pending, stack, display)
+                assignments = _make_assignments(folder, pending, stack, display)
                 with display, deferred_signals() as signals:
                     display.announce(line)
-                    _Loop(executor, tasks, results, result, display, signals).run()
+                    _Loop(executor, assignments, results, result, display, signals).run()
             finally:
                 executor.close()
         result.rows = results.rows
@@ -122,68 +122,68 @@ def run_sweep(
         locks.close()
 
 
-def _make_tasks(folder: Path, jobs: Sequence[Job], stack: int, display: "SweepDisplay") -> deque[Task]:
-    """The tasks of pending jobs in their order; with `stack` those alike together, where they can be."""
+def _make_assignments(folder: Path, jobs: Sequence[Job], stack: int, display: "SweepDisplay") -> deque[Assignment]:
+    """The assignments of pending jobs in their order; with `stack` those alike together, where they can be."""
     if stack == 1:
-        return deque(Task(folder, (job,)) for job in jobs)
+        return deque(Assignment(folder, (job,)) for job in jobs)
     from ..engine.stacked import PER_RUN, stackable
 
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         alike = {key: value for key, value in job.fields.items() if key not in PER_RUN}
         groups.setdefault(json.dumps([job.function, alike], sort_keys=True), []).append(job)
-    tasks: deque[Task] = deque()
+    assignments: deque[Assignment] = deque()
     for members in groups.values():
         for start in range(0, len(members), stack):
             part = tuple(members[start : start + stack])
             configs = [job.config for job in part if isinstance(job.config, RunConfig)]
             reason = "jobs of a study's own" if len(configs) < len(part) else stackable(configs)
             if reason is None and len(part) > 1:
-                tasks.append(Task(folder, part, stacked=True))
+                assignments.append(Assignment(folder, part, stacked=True))
             else:
-                tasks.extend(Task(folder, (job,)) for job in part)
+                assignments.extend(Assignment(folder, (job,)) for job in part)
                 if len(part) > 1:
                     display.say(f"not stacked: {part[0].describe()} and {len(part) - 1} others: {reason}")
-    return tasks
+    return assignments
 
 
 class _Loop:
-    """Hands tasks to the executor and books what becomes of them."""
+    """Hands assignments to the executor and books what becomes of them."""
 
     def __init__(
         self,
         executor: Executor,
-        tasks: deque[Task],
+        assignments: deque[Assignment],
         results: ResultsFile,
         result: SweepResult,
         display: "SweepDisplay",
         signals: list[int],
     ):
-        self.executor, self.tasks, self.results, self.result = executor, tasks, results, result
+        self.executor, self.assignments, self.results, self.result = executor, assignments, results, result
         self.display, self.signals = display, signals
-        self.running: dict[int, Task] = {}
+        self.running: dict[int, Assignment] = {}
         self.started = 0
 
     def run(self) -> None:
         stopping = False
-        while self.running or (self.tasks and not stopping):
+        while self.running or (self.assignments and not stopping):
             if self.signals and not stopping:
                 stopping = True
                 self.executor.stop()
                 self.display.say("stopping: running jobs save their state; Ctrl-C again ends them at once")
-            while self.tasks and not stopping and len(self.running) < self.executor.slots:
-                task = self.tasks.popleft()
-                self.running[self.started] = task
-                self.display.start(task)
-                self.executor.start(self.started, task)
+            while self.assignments and not stopping and len(self.running) < self.executor.slots:
+                assignment = self.assignments.popleft()
+                self.running[self.started] = assignment
+                self.display.start(assignment)
+                self.executor.start(self.started, assignment)
                 self.started += 1
             for end in self.executor.wait(TICK):
                 self.end(self.running.pop(end.number), end, stopping)
             self.display.update()
 
-    def end(self, task: Task, end: Ended, stopping: bool) -> None:
-        folder = task.folder
-        for job in task.jobs:
+    def end(self, assignment: Assignment, end: Ended, stopping: bool) -> None:
+        folder = assignment.folder
+        for job in assignment.jobs:
             if summary_file(folder, job.name).exists():
                 row = make_row(job, read_summary(folder, job.name))
                 self.results.add(row)
@@ -194,7 +194,7 @@ class _Loop:
                 self.display.left(job)
                 continue
             if error is None:
-                error = f"{_death(end)}; see logs/{task.log.name}, and run the sweep again to go on"
+                error = f"{_death(end)}; see logs/{assignment.log.name}, and run the sweep again to go on"
                 write_error(folder, job.name, error)
             self.result.failed[job.name] = error
             self.display.failed(job, error)

@@ -20,12 +20,10 @@ Fields that a job does not set have the defaults of its method's recipe for its 
 line. A noise_seed that is fixed or varied by name stays as it is, and `seeds` then sets the training seed alone.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +31,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from .. import own
 from ..checks import shown
-from ..config import FIELD_GROUPS, FREE_ON_RESUME, RunConfig, check_field, located
+from ..config import FREE_ON_RESUME, RunConfig, located
 from ..errors import ConfigError, FastnoiseError, nearest
-from ..noise import parse
+from ..fields import check_names, checked, types_of
+from ..methods import options_of
+from ..methods.options import OPTIONS
+from ..noise.spec import parse
+from ..options import MethodOptions, Values, values_of
 from ..recipes import recipe
 
 Config = RunConfig | Mapping[str, Any]
@@ -77,10 +80,19 @@ class Job:
 
 
 def job_name(config: Config, function: str | None = None) -> str:
-    """The name of the job that computes `config`: equal for equal results, whatever paths and speeds are set."""
+    """The name of the job that computes `config`: equal for equal results, whatever paths and speeds are set.
+
+    Options that the method chooses by itself count as unset: 0.1.0 had None for auto, and its jobs must be found again.
+    """
     if isinstance(config, RunConfig):
-        fields = {key: value for key, value in config.flat().items() if key not in FREE_ON_RESUME and value is not None}
+        chosen = {name for name in config.method.names() if getattr(config.method, name) == MethodOptions.AUTO}
+        fields = {
+            key: value
+            for key, value in config.flat().items()
+            if key not in FREE_ON_RESUME and key not in chosen and value is not None
+        }
         fields["noise"] = str(parse(fields["noise"]))
+        fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies
     else:
         fields = {key: value for key, value in config.items() if key not in FREE_ON_RESUME}
     if function is not None:
@@ -132,13 +144,12 @@ def resolve(spec: Path) -> list[Job]:
 
 
 def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], RunConfig]]:
-    from ..engine.prepare import check_names  # imports torch, which reading a sweep's code should not
-
     content = dict(content)
     grid, tables, seeds, noise_seeds = (content.pop(key, None) for key in ("grid", "list", "seeds", "noise_seeds"))
-    fixed = _fields("", content)
-    axes = _axes(grid)
-    rows = _rows(tables)
+    known = _Known(content, grid, tables)
+    fixed = known.fields("", content)
+    axes = _axes(grid, known)
+    rows = _rows(tables, known)
     listed = {name for row in rows for name in row}
     for one, other, names in (
         ("fixed", "in [grid]", fixed.keys() & axes.keys()),
@@ -163,7 +174,7 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
                 fields.get("variant"),
                 fields.get("model"),
             )
-            config = default.replace(fields)
+            config = default.replace(checked(default, fields))
             check_names(config)
         except FastnoiseError as error:
             words = " ".join(f"{key}={value}" for key, value in varied.items())
@@ -171,7 +182,59 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
         yield {key: value for key, value in varied.items() if key not in SEEDS}, config
 
 
-def _axes(grid: Any) -> dict[str, list[Any]]:
+class _Known:
+    """The fields that the jobs of a file may have, with what they take: those of all runs and of the file's methods."""
+
+    def __init__(self, fixed: Mapping[str, Any], grid: Any, tables: Any):
+        parts = [fixed, *(tables if isinstance(tables, list) else [])]
+        named = [part.get("method") for part in parts if isinstance(part, dict)]
+        axis = grid.get("method") if isinstance(grid, dict) else None
+        named += axis if isinstance(axis, list) else []
+        methods = [name for name in named if isinstance(name, str)] or ["nal"]
+        self.options = [options_of(name) for name in methods if name in OPTIONS or own.is_own(name)]
+        self.types = types_of(RunConfig())
+        """Of the fields that all runs have."""
+
+    def fields(self, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a table."""
+        fields: dict[str, Any] = {}
+        for key, value in table.items():
+            name = self.field(where + key, key)
+            if name in fields:
+                raise ConfigError(f"{where}{key} is given twice; drop one")
+            fields[name] = self.value(where + key, name, value)
+        return fields
+
+    def field(self, where: str, key: str) -> str:
+        """The name of the field that a key stands for."""
+        name = key.replace("-", "_")
+        if name == "run_dir":
+            raise ConfigError(f"{where}: a sweep names the folders of its runs; drop it")
+        if name not in self.types and not self._takes(name):
+            names = [*self.types, *(name for kind in self.options for name in kind.names())]
+            valid = {*names, "grid", "list", "seeds", "noise_seeds"} - {"run_dir"}
+            raise ConfigError(f"{where}: unknown field; {nearest(name, sorted(valid))}")
+        if name in FREE_ON_RESUME and where != key:
+            raise ConfigError(f"{where}: changes nothing that a run computes; set it above [grid] for all jobs")
+        return name
+
+    def value(self, where: str, name: str, value: Any) -> Any:
+        """`value` as one of the methods holds it, or as all runs do; ConfigError where none takes it."""
+        *others, last = [self.types[name]] if name in self.types else self._takes(name)
+        for values in others:
+            try:
+                return values.read(where, value)
+            except ConfigError:
+                continue
+        return last.read(where, value)
+
+    def _takes(self, name: str) -> list[Values]:
+        """What an option takes: by the file's methods, else by any other, whose job is then refused by its own name."""
+        kinds = [kind for kind in self.options if name in kind.names()]
+        return [values_of(kind)[name] for kind in kinds or OPTIONS.values() if name in kind.names()]
+
+
+def _axes(grid: Any, known: _Known) -> dict[str, list[Any]]:
     if grid is None:
         return {}
     if not isinstance(grid, dict):
@@ -182,7 +245,7 @@ def _axes(grid: Any) -> dict[str, list[Any]]:
         )
     axes: dict[str, list[Any]] = {}
     for key, values in grid.items():
-        name = _field(f"[grid] {key}", key)
+        name = known.field(f"[grid] {key}", key)
         if not isinstance(values, list):
             raise ConfigError(
                 f"[grid] {key} must be a list of values, not {shown(values)}; fixed fields go above [grid]"
@@ -191,7 +254,7 @@ def _axes(grid: Any) -> dict[str, list[Any]]:
             raise ConfigError(f"[grid] {key} has no values; give at least one, or drop it")
         if name in axes:
             raise ConfigError(f"[grid] {key} is given twice; drop one")
-        axes[name] = [_value(f"[grid] {key}", name, value) for value in values]
+        axes[name] = [known.value(f"[grid] {key}", name, value) for value in values]
         seen: set[Any] = set()
         for value in axes[name]:
             if value in seen:
@@ -200,70 +263,14 @@ def _axes(grid: Any) -> dict[str, list[Any]]:
     return axes
 
 
-def _rows(tables: Any) -> list[dict[str, Any]]:
+def _rows(tables: Any, known: _Known) -> list[dict[str, Any]]:
     if tables is None:
         return []
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ConfigError('list must be tables, as in [[list]] and method = "elr"')
     if not tables or not all(tables):
         raise ConfigError('[[list]] is empty; give it fields, as in method = "elr", or drop it')
-    return [_fields("[[list]] ", table) for table in tables]
-
-
-def _fields(where: str, table: dict[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for key, value in table.items():
-        name = _field(where + key, key)
-        if name in fields:
-            raise ConfigError(f"{where}{key} is given twice; drop one")
-        fields[name] = _value(where + key, name, value)
-    return fields
-
-
-def _field(where: str, key: str) -> str:
-    name = key.replace("-", "_")
-    if name == "run_dir":
-        raise ConfigError(f"{where}: a sweep names the folders of its runs; drop it")
-    if name not in FIELD_GROUPS:
-        valid = [*FIELD_GROUPS, "grid", "list", "seeds", "noise_seeds"]
-        raise ConfigError(f"{where}: unknown field; {nearest(name, [word for word in valid if word != 'run_dir'])}")
-    if name in FREE_ON_RESUME and where != key:
-        raise ConfigError(f"{where}: changes nothing that a run computes; set it above [grid] for all jobs")
-    return check_field(name)
-
-
-def _types() -> dict[str, tuple[Any, ...]]:
-    """Flat field name -> the types and literal values that it takes."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for group in dataclasses.fields(RunConfig):
-        if not dataclasses.is_dataclass(group.default_factory):
-            continue
-        for name, hint in typing.get_type_hints(group.default_factory).items():
-            options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-            found[name] = tuple(
-                value
-                for option in options
-                for value in (typing.get_args(option) if typing.get_origin(option) is typing.Literal else (option,))
-            )
-    return found
-
-
-_TYPES = _types()
-_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
-
-
-def _value(where: str, name: str, value: Any) -> Any:
-    """`value` as the field holds it; ConfigError for another type. Integers do for numbers."""
-    allowed = _TYPES[name]
-    if float in allowed and type(value) is int:
-        return float(value)
-    if type(value) in allowed or (isinstance(value, str) and value in allowed):
-        return value
-    literals = [option for option in allowed if isinstance(option, str)]
-    wanted = [_WORDS[option] for option in allowed if option in _WORDS] + (
-        [f"one of {', '.join(literals)}"] if literals else []
-    )
-    raise ConfigError(f"{where} must be {' or '.join(wanted)}, not {shown(value)}")
+    return [known.fields("[[list]] ", table) for table in tables]
 
 
 def _seeds(seeds: Any, noise_seeds: Any, named: typing.AbstractSet[str]) -> Sequence[dict[str, int]]:

@@ -15,7 +15,7 @@ from ...config import RunConfig
 from ...data import Augmentation, ImageTable, Loader, make_loader
 from ...data.base import aligned_part, upload
 from ...data.plan import Batch, Plan, PlannedEpoch
-from ..prepare import Loaders, Task
+from ..prepare import Loaders, RunData
 
 
 class StackedPlan(Plan):
@@ -133,20 +133,20 @@ class StackedLoader:
 
 
 def stacked_loaders(
-    configs: Sequence[RunConfig], tasks: Sequence[Task], device: torch.device, dtype: torch.dtype
+    configs: Sequence[RunConfig], sets: Sequence[RunData], device: torch.device, dtype: torch.dtype
 ) -> Loaders:
-    """The loaders of a stack, whose tasks share their tables. What every run reads alike has an ordinary loader."""
-    config, task = configs[0], tasks[0]
+    """The loaders of a stack, whose runs share their tables. What every run reads alike has an ordinary loader."""
+    config, data = configs[0], sets[0]
     settings = config.data
-    size = (settings.image_size,) * 2 if settings.image_size else task.train.shape[1:]
+    size = (settings.image_size,) * 2 if settings.image_size else data.train.shape[1:]
 
     def loader(table: ImageTable, batch_size: int, augmentation: Augmentation | None = None) -> Loader:
         return make_loader(
             settings.loader,
             table,
             batch_size=batch_size,
-            mean=task.mean,
-            std=task.std,
+            mean=data.mean,
+            std=data.std,
             device=device,
             seed=config.engine.seed,
             augmentation=augmentation,
@@ -159,13 +159,13 @@ def stacked_loaders(
         return Plan(number, settings.batch_size, seed=seed, augmentation=augmentation, size=size, **options)
 
     def in_order(positions: Sequence[NDArray[np.int64]]) -> Loader:
-        if all(np.array_equal(places, np.arange(len(task.train))) for places in positions):
-            return loader(task.train, min(settings.batch_size, len(task.train)))
+        if all(np.array_equal(places, np.arange(len(data.train))) for places in positions):
+            return loader(data.train, min(settings.batch_size, len(data.train)))
         plans = StackedPlan([plan(len(places), 0) for places in positions], positions)
-        return StackedLoader(loader(task.train, plans.batch_size), plans, device)
+        return StackedLoader(loader(data.train, plans.batch_size), plans, device)
 
     augmentation = Augmentation(settings.crop_padding, settings.flip)
-    positions = [each.positions for each in tasks]
+    positions = [each.positions for each in sets]
     plans = StackedPlan(
         [
             plan(len(places), one.engine.seed, augmentation, shuffle=True, drop_last=settings.drop_last)
@@ -174,12 +174,12 @@ def stacked_loaders(
         positions,
     )
     validation = None
-    if task.validation is not None:
-        held = [np.setdiff1d(np.arange(len(each.noisy.labels)), each.positions) for each in tasks]
+    if data.validation is not None:
+        held = [np.setdiff1d(np.arange(len(each.noisy.labels)), each.positions) for each in sets]
         validation = in_order(held)
     return Loaders(
-        StackedLoader(loader(task.train, plans.batch_size, augmentation), plans, device),
+        StackedLoader(loader(data.train, plans.batch_size, augmentation), plans, device),
         in_order(positions),
         validation,
-        loader(task.test, min(settings.batch_size, len(task.test))),
+        loader(data.test, min(settings.batch_size, len(data.test))),
     )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ... import own
 from ...config import RunConfig
 from ...errors import ConfigError, TrainingError
 from ...methods import METHODS, find_method
@@ -32,6 +33,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
     if not method.stackable:
         able = sorted(name for name, method in METHODS.items() if method.stackable)
         return f"method {first.method.method} trains in a way of its own; runs of {', '.join(able)} can be stacked"
+    if own.is_own(first.model.model):
+        return f"model {first.model.model} is one of your own, whose layers may mix what belongs to different runs"
     if obstacle := method.stack_obstacle(first.method):
         return obstacle
     if first.engine.amp == "fp16":

@@ -140,16 +140,19 @@ class StackedNetwork(nn.Module):
                 module.form = form
 
     def forward(self, images: Tensor) -> Outputs:
-        """Logits [B, K, C] and attention [B, K] for images [B, K, channels, H, W], or [B, 1, ...] that all runs get."""
+        """Logits [B, K, C], attention [B, K] and features [B, K, F] for images [B, K, channels, H, W], or for
+        [B, 1, ...] that all runs get."""
         x = images.expand(-1, self.count, -1, -1, -1).flatten(1, 2)
         if self.form == "channels_last":
             x = x.contiguous(memory_format=torch.channels_last)
-        logits, attention = self.body(x)
+        logits, attention, features = self.body(x)
         attention = None if attention is None else attention.reshape(-1, self.count)  # [B] where K is 1
-        return Outputs(logits.unflatten(1, (self.count, -1)), attention)
+        features = None if features is None else features.unflatten(1, (self.count, -1))
+        return Outputs(logits.unflatten(1, (self.count, -1)), attention, features)
 
     def each(self, images: Tensor, sizes: Sequence[int]) -> Outputs:
-        """The runs one by one, for batches of unequal size: logits [R, C] and attention [R] of images [R, ...].
+        """The runs one by one, for batches of unequal size: logits [R, C], attention [R] and features [R, F] of images
+        [R, ...].
 
         Args:
             images: of the first run, then of the second, and so on.
@@ -169,7 +172,8 @@ class StackedNetwork(nn.Module):
                 if isinstance(module, nn.BatchNorm2d) and module.num_batches_tracked is not None:
                     module.num_batches_tracked += 1
         attention = None if found[0].attention is None else torch.cat([outputs.attention for outputs in found])
-        return Outputs(torch.cat([outputs.logits for outputs in found]), attention)
+        features = None if found[0].features is None else torch.cat([outputs.features for outputs in found])
+        return Outputs(torch.cat([outputs.logits for outputs in found]), attention, features)
 
     def state_of(self, number: int) -> dict[str, Tensor]:
         """The state of run `number`'s network, by the names that it has in a ModuleList of its own; views."""

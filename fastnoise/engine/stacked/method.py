@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config import MethodConfig
 from ...data.base import upload
 from ...methods import Forward, Method
 from ...models import Network, Outputs
+from ...options import MethodOptions
 from ..metrics import EpochStatistics
 from .batches import StackedPlan
 from .layers import StackedNetwork
@@ -31,7 +31,7 @@ class StackedMethod(Method):
 
     def __init__(
         self,
-        options: MethodConfig,
+        options: MethodOptions,
         lead: Method,
         members: Sequence[Method],
         network: StackedNetwork,

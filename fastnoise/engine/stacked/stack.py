@@ -1,6 +1,6 @@
 """Several runs in training as one."""
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from ...config import FREE_ON_RESUME, Optimizer, RunConfig
 from ...data import ImageDataset, Loader
 from ...errors import CheckpointError, ConfigError, TrainingError
 from ...methods import create_method
+from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
 from ..checkpoint import place_of
 from ..display import percent
 from ..environment import describe_environment
-from ..evaluate import keep_outputs
 from ..folder import RunFolder
-from ..prepare import Task, create_parts, image_dtype, load_task
+from ..prepare import RunData, create_parts, image_dtype, load_data
 from ..record import Record, open_folder
 from ..step import choose_amp
 from ..trainer import Training
@@ -71,18 +71,18 @@ class Stack(Training):
         self._states = [own_checkpoint(config) for config in configs]
         self.failures: list[str] = []
         self._found: list[Outputs] | None = None
-        tasks = [_shared(load_task(config, dataset), dataset) for config in configs]
+        sets = [_shared(load_data(config, dataset), dataset) for config in configs]
         parts = [
-            create_parts(config, task, device, fresh=state is None)
-            for config, task, state in zip(configs, tasks, self._states, strict=True)
+            create_parts(config, data, device, fresh=state is None)
+            for config, data, state in zip(configs, sets, self._states, strict=True)
         ]
         members, networks = [method for method, _ in parts], [each[0] for _, each in parts]
-        _require_room(configs[0], tasks, networks[0], device)  # type: ignore[arg-type]
+        _require_room(configs[0], sets, networks[0], device)  # type: ignore[arg-type]
         torch.manual_seed(configs[0].engine.seed)
         network = StackedNetwork(networks).to(device)  # type: ignore[arg-type]
         amp, _ = choose_amp(configs[0].engine.amp, device)
         dtype = image_dtype(members[0], amp)
-        loaders = stacked_loaders(configs, tasks, device, dtype)
+        loaders = stacked_loaders(configs, sets, device, dtype)
         plan: StackedPlan = loaders.train.plan  # type: ignore[attr-defined]
         batches = {own.num_batches for own in plan.plans}
         if len(batches) > 1 and Optimizer.parse(configs[0].optim.optimizer).name != "sgd":
@@ -90,13 +90,13 @@ class Stack(Training):
                 f"these runs cannot be stacked: their epochs have {min(batches)} to {max(batches)} batches, and "
                 f"{configs[0].optim.optimizer} counts the steps of all alike; take --drop-last or --optimizer sgd"
             )
-        lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=tasks[0].num_classes)
+        lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=sets[0].num_classes)
         method = StackedMethod(configs[0].method, lead.to(device), members, network, plan).to(device)
         statistics = StackedStatistics(method, device)
-        labels = torch.from_numpy(np.concatenate([task.given for task in tasks])).to(device)
+        labels = torch.from_numpy(np.concatenate([data.given for data in sets])).to(device)
         records = [
-            Record(config, task, own, statistics.part(number), labels[slice(*method.starts[number : number + 2])])
-            for number, (config, task, own) in enumerate(zip(configs, tasks, members, strict=True))
+            Record(config, data, own, statistics.part(number), labels[slice(*method.starts[number : number + 2])])
+            for number, (config, data, own) in enumerate(zip(configs, sets, members, strict=True))
         ]
         super().__init__(
             records,
@@ -108,7 +108,7 @@ class Stack(Training):
             device,
             console,
             plan.batch_size,
-            shape := (plan.batch_size // len(configs), len(configs), tasks[0].channels, *tasks[0].image_size),
+            shape := (plan.batch_size // len(configs), len(configs), sets[0].channels, *sets[0].image_size),
             amp,
             place_of(self._states[0]),
             last,
@@ -123,7 +123,7 @@ class Stack(Training):
         environment = describe_environment()
         for record in self.members:
             held = own_folder(record.config) is not None
-            record.begin(open_folder(record.config, record.task) if held else None, environment)
+            record.begin(open_folder(record.config, record.data) if held else None, environment)
         if any(self._states):
             self.load([state for state in self._states if state is not None])
         self._states = []
@@ -139,12 +139,12 @@ class Stack(Training):
         self._found = None
 
     def describe(self) -> list[str]:
-        config, task = self.config, self.members[0].task
-        size = "x".join(str(side) for side in task.image_size)
+        config, data = self.config, self.members[0].data
+        size = "x".join(str(side) for side in data.image_size)
         width = max(len(str(record.folder.path)) for record in self.members)
         return [
             f"{self.count} runs at once of {config.method.method} on {config.data.dataset}: images {size}, "
-            f"{len(task.test)} test images, {task.num_classes} classes",
+            f"{len(data.test)} test images, {data.num_classes} classes",
             f"networks: {self.count} x {config.model.model}, "
             f"{sum(p.numel() for p in self.network.parameters()) // self.count:,} parameters each; "
             f"convolutions: {self.network.form}; device: {self.device}; {self.step.gear.reason}; "
@@ -153,7 +153,7 @@ class Stack(Training):
             f"{config.data.batch_size} for each run an epoch",
             *(
                 f"run folder: {record.folder.path!s:<{width}}  seed {record.config.engine.seed}, "
-                f"{len(record.given)} training samples, {record.task.noisy.describe()}"
+                f"{len(record.given)} training samples, {record.data.noisy.describe()}"
                 for record in self.members
             ),
         ]
@@ -200,20 +200,26 @@ class Stack(Training):
             yield outputs, index
 
     def networks_of(self, record: Record) -> list[Network]:
-        """None: the methods that are stacked ask for `outputs_of` alone."""
+        """None: the methods that are stacked ask for `scan` alone."""
         return []
 
     @torch.no_grad()
-    def outputs_of(self, record: Record, batch_statistics: bool = False) -> list[Outputs]:
-        """Of one pass for all runs, which is kept until the epoch has ended."""
+    def scan(
+        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+    ) -> Kept:
+        """Of one pass for all runs, whose logits and attention are kept until the epoch has ended: what a run's method
+        asks for is not known before the one before it was answered. `_require_room` counts them."""
         assert not batch_statistics
         if self._found is None:
-            batches = (([outputs], rows) for outputs, rows in self.answers(self.loaders.train_in_order))
-            (whole,) = keep_outputs(batches, self.stacked.starts[-1])
+            passed = self.answers(self.loaders.train_in_order)
+            given = ((rows, tuple(part for part in outputs if part is not None)) for outputs, rows in passed)
+            whole = keep(given, self.stacked.starts[-1])  # logits, and attention where the networks have the branch
             sizes = [len(each.given) for each in self.members]
-            tables = [[None] * self.count if table is None else table.split(sizes) for table in whole]
-            self._found = [Outputs(*parts) for parts in zip(*tables, strict=True)]
-        return [self._found[self.members.index(record)]]
+            self._found = [Outputs(*parts) for parts in zip(*(table.split(sizes) for table in whole), strict=True)]
+        own, count = self._found[self.members.index(record)], len(record.given)
+        batches = torch.arange(count, device=self.device).split(self.config.data.batch_size)
+        cut = ((index, Outputs(*(None if part is None else part[index] for part in own))) for index in batches)  # type: ignore[arg-type]
+        return keep(((index, of([outputs], index)) for index, outputs in cut), count)
 
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
         """Means over the runs, and the images per second of all together."""
@@ -239,12 +245,13 @@ class Stack(Training):
         self.console.print(table)
 
 
-def _shared(task: Task, dataset: ImageDataset) -> Task:
-    """A task with the data set's own tables in place of copies of its parts: `positions` says which its samples are."""
-    return replace(task, train=dataset.train, validation=None if task.validation is None else dataset.train)
+def _shared(data: RunData, dataset: ImageDataset) -> RunData:
+    """A run's data with the data set's own tables in place of copies of its parts; `positions` says which samples are
+    the run's."""
+    return replace(data, train=dataset.train, validation=None if data.validation is None else dataset.train)
 
 
-def _require_room(config: RunConfig, tasks: Sequence[Task], network: Network, device: torch.device) -> None:
+def _require_room(config: RunConfig, sets: Sequence[RunData], network: Network, device: torch.device) -> None:
     """Refuse a stack that does not fit into memory, counted from one network's step; ConfigError or DataError."""
     kept: dict[int, int] = {}
 
@@ -254,14 +261,14 @@ def _require_room(config: RunConfig, tasks: Sequence[Task], network: Network, de
         return tensor
 
     training = network.training
-    images = torch.zeros((config.data.batch_size, tasks[0].channels, *tasks[0].image_size), device=device)
+    images = torch.zeros((config.data.batch_size, sets[0].channels, *sets[0].image_size), device=device)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         network.eval()(images)  # so that batch norm's statistics stay as they are
     network.train(training)
     weights = 4 * sum(parameter.numel() for parameter in network.parameters())  # with gradient and two moments
-    samples = sum(len(task.given) for task in tasks)
-    size = len(tasks) * (4 * weights + sum(kept.values())) + samples * (4 * tasks[0].num_classes + 64)
-    what = f"a stack of {len(tasks)} runs, of which fewer would fit"
+    samples = sum(len(data.given) for data in sets)
+    size = len(sets) * (4 * weights + sum(kept.values())) + samples * (4 * sets[0].num_classes + 64)
+    what = f"a stack of {len(sets)} runs, of which fewer would fit"
     free = free_memory(device)
     if device.type == "cpu":
         require_memory(what, size)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import FIELD_GROUPS, FREE_ON_RESUME
+from ..config import COMMON, FREE_ON_RESUME
 from ..errors import ConfigError, DataError
 from ..noise import NoisyLabels
 from .html import plain
@@ -24,7 +24,7 @@ _INTEGER_COLUMNS, _FLOAT_COLUMNS = ("position", "given", "corrected", "true"), (
 
 
 @dataclass
-class RunRecord:
+class StoredRun:
     """What a run folder holds. A file that is missing or damaged leaves its field empty and a line in `problems`."""
 
     path: Path
@@ -94,11 +94,11 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
-def read_run(path: Path, *, arrays: bool = True) -> RunRecord:
+def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
     """Read a run folder; without `arrays` its labels stay unread, which curves do without."""
     from ..engine import RunFolder
 
-    folder, run = RunFolder(path), RunRecord(path)
+    folder, run = RunFolder(path), StoredRun(path)
     run.config = _read(run, folder.config, lambda file: tomllib.loads(file.read_text(encoding="utf-8")), {}, dict)
     run.environment = _read(run, folder.environment, read_json, [], list)
     run.environment = [start for start in run.environment if isinstance(start, dict)]
@@ -126,7 +126,7 @@ def _names(found: list[Any]) -> tuple[str, ...] | None:
     return None if names == tuple(map(str, range(len(names)))) else names
 
 
-def _read(run: RunRecord, path: Path, read: Callable[[Path], Any], default: Any, kind: type) -> Any:
+def _read(run: StoredRun, path: Path, read: Callable[[Path], Any], default: Any, kind: type) -> Any:
     """What `read` makes of a file; `default` and a problem where that is not of `kind`."""
     try:
         content = read(path)
@@ -160,7 +160,7 @@ def _parsed(text: str | bytes) -> Any:
     return value
 
 
-def _history(run: RunRecord, lines: list[bytes]) -> list[dict[str, Any]]:
+def _history(run: StoredRun, lines: list[bytes]) -> list[dict[str, Any]]:
     """The epochs of metrics.jsonl. A kill may cut its last line off; the last line of an epoch counts."""
     epochs: dict[int, dict[str, Any]] = {}
     damaged = 0
@@ -220,11 +220,11 @@ def _classes(columns: dict[str, NDArray[Any]]) -> int:
 
 
 @dataclass
-class SweepRecord:
+class StoredSweep:
     """What the folder of a sweep holds."""
 
     path: Path
-    jobs: list[RunRecord]
+    jobs: list[StoredRun]
     varied: tuple[str, ...]
     """Fields of the configuration in which jobs differ, without seeds."""
     tables: str = ""
@@ -233,10 +233,10 @@ class SweepRecord:
     """results.csv, its header first."""
     problems: list[str] = field(default_factory=list)
 
-    def groups(self, fields: tuple[str, ...] | None = None) -> dict[tuple[str, ...], list[RunRecord]]:
+    def groups(self, fields: tuple[str, ...] | None = None) -> dict[tuple[str, ...], list[StoredRun]]:
         """Jobs by their values of `fields` (by default all that vary): numbers in their order, words as they came."""
         fields = self.varied if fields is None else fields
-        found: dict[tuple[str, ...], list[RunRecord]] = {}
+        found: dict[tuple[str, ...], list[StoredRun]] = {}
         for job in self.jobs:
             found.setdefault(tuple(_shown(job.config.get(name, "-")) for name in fields), []).append(job)
         ranks = [ranking(sorted({key[place] for key in found})) for place in range(len(fields))]
@@ -283,7 +283,7 @@ def _rates(values: list[str]) -> dict[str, float] | None:
     return {value: spec.rate or 0.0 for value, spec in specs.items()}
 
 
-def read_sweep(path: Path) -> SweepRecord:
+def read_sweep(path: Path) -> StoredSweep:
     """Read the folder of a sweep: its jobs as runs without arrays, its tables and results."""
     jobs = []
     for folder in sorted((path / "jobs").iterdir()):
@@ -295,7 +295,7 @@ def read_sweep(path: Path) -> SweepRecord:
         if (folder / "error.txt").is_file():
             job.error = _read(job, folder / "error.txt", lambda file: file.read_text(errors="replace"), "", str) or "?"
         jobs.append(job)
-    sweep = SweepRecord(path, jobs, _varied(path, jobs))
+    sweep = StoredSweep(path, jobs, _varied(path, jobs))
     if (path / "tables.md").is_file():
         sweep.tables = (path / "tables.md").read_text(encoding="utf-8", errors="replace")
     if (path / "results.csv").is_file():
@@ -307,12 +307,14 @@ def read_sweep(path: Path) -> SweepRecord:
     return sweep
 
 
-def _varied(path: Path, jobs: list[RunRecord]) -> tuple[str, ...]:
+def _varied(path: Path, jobs: list[StoredRun]) -> tuple[str, ...]:
     """The fields that a sweep varies: those its spec names, else the first of the configuration that tell jobs apart.
 
     Fields that follow from others, as a recipe's numbers follow from the method, are none.
     """
-    names = [name for name in FIELD_GROUPS if name not in FREE_ON_RESUME and name not in ("seed", "noise_seed")]
+    options = [name for job in jobs for name in job.config if name not in COMMON]
+    names = [name for name in dict.fromkeys(["method", *options, *COMMON]) if name not in FREE_ON_RESUME]
+    names = [name for name in names if name not in ("seed", "noise_seed")]
     try:
         spec = tomllib.loads((path / "sweep.toml").read_text(encoding="utf-8"))
         tables = spec.get("list", [])

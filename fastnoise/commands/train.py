@@ -1,0 +1,32 @@
+"""fastnoise train: one run, from the words of the command line to the final table."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import TrainingError
+from ..words import train_config
+
+
+def run(arguments: Sequence[str], finish: Callable[[dict[str, Any]], None] | None = None) -> int:
+    """Train as the words say; returns 0, or 130 or 143 when stopped by a signal. FastnoiseError in one line.
+
+    Args:
+        arguments: the words after `fastnoise train`.
+        finish: gets the summary of a run that went to its end.
+    """
+    config, resume = train_config(arguments)
+    import torch
+
+    from ..engine import Interrupted, train
+
+    try:
+        summary = train(config, resume=resume)
+    except Interrupted as stop:
+        print(f"fastnoise: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
+    if finish is not None:
+        finish(summary)
+    return 0

@@ -1,0 +1,89 @@
+"""What is said of every training sample, made for a few samples at a time so that nothing of size [N, C] is held."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..models import Outputs
+
+Kept = TypeVar("Kept", bound=Tensor | tuple[Tensor, ...] | None)
+"""What a function returns for some samples: a tensor with a row for each, several of them, or nothing."""
+
+
+class Scan(Protocol):
+    """Run.scan."""
+
+    def __call__(self, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False) -> Kept:
+        """Pass over the training set in order, in evaluation mode and without augmentation.
+
+        Args:
+            of: called without gradient for each batch of B samples, in order, with the outputs of each network
+                (float32: logits [B, C], attention weights [B] after the sigmoid, features [B, F]; None where there are
+                none) and the samples' positions (int64 [B]). It returns a tensor [B, ...] or a tuple of such tensors,
+                whose rows are kept. Or it returns None and folds what it sees into something of its own. What a batch's
+                outputs hold is gone once it returns.
+            batch_statistics: batch norm takes each batch's statistics, as in training, and leaves its running ones
+                alone.
+
+        Returns:
+            What `of` returns, with a row for each of the N samples: a tensor [N, ...] on the device or a tuple of them;
+            None where it returned None.
+
+        Raises:
+            TrainingError: a tensor has not one row for each sample of its batch.
+        """
+        ...
+
+
+def keep(found: Iterable[tuple[Tensor | slice, Kept]], count: int) -> Kept:
+    """Join what was found for some samples after others.
+
+    Args:
+        found: positions and what was found for them, a row each; all positions 0..count - 1 come once.
+        count: N.
+
+    Returns:
+        As `Scan` says.
+    """
+    tables: list[Tensor] = []
+    parts: Tensor | tuple[Tensor, ...] | None = None
+    for positions, parts in found:
+        rows: tuple[Tensor, ...] = () if parts is None else (parts,) if isinstance(parts, Tensor) else parts
+        size = len(range(count)[positions]) if isinstance(positions, slice) else len(positions)
+        for part in rows:
+            if part.dim() == 0 or len(part) != size:
+                raise TrainingError(
+                    f"Run.scan: the function returned a tensor of shape {list(part.shape)} for a batch of {size} "
+                    "samples; return one row for each sample, or None"
+                )
+        tables = tables or [part.new_empty(count, *part.shape[1:]) for part in rows]
+        for table, part in zip(tables, rows, strict=True):
+            table[positions] = part
+    return cast(Kept, None if parts is None else tables[0] if isinstance(parts, Tensor) else tuple(tables))
+
+
+BLOCK = 1 << 22
+"""Numbers of a table that `by_blocks` has worked on at once: 16 MiB in float32."""
+
+ALIGNMENT = 64
+"""Blocks begin at rows divisible by this, so that sums over several tables take each number into the same lane of the
+same vector as sums over whole tables do: the same bits."""
+
+
+def by_blocks(of: Callable[[slice], Kept], table: Tensor) -> Kept:
+    """Join what `of` returns for one block of rows after another.
+
+    It serves tables [N, C] that a method keeps: what is made of a row needs no second table of that size.
+
+    Args:
+        of: takes a slice of rows, and returns a row for each of them as in `Scan`.
+        table: [..., N, C]; says how many rows there are and how long they are.
+    """
+    count, width = table.shape[-2:]
+    numbers = width * max(1, table.numel() // max(1, count * width))
+    step = max(ALIGNMENT, BLOCK // max(1, numbers) // ALIGNMENT * ALIGNMENT)
+    with torch.no_grad():
+        return keep(((rows := slice(first, first + step), of(rows)) for first in range(0, count, step)), count)

@@ -1,0 +1,150 @@
+"""From a network's name to the network."""
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import own
+from ..errors import ConfigError
+from .heads import Backbone, LogitsNetwork, Network
+from .names import MODELS, check_model
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    channels: int = 3,
+    image_size: tuple[int, int] = (32, 32),
+    width: float = 1.0,
+    attention: bool = False,
+    features: bool = False,
+    dropout: float = 0.0,
+) -> Network:
+    """Build a network by name, in channels_last memory format.
+
+    Args:
+        name: one of MODELS, or FILE.py:NAME of a class or function that makes an `nn.Module` (fastnoise/extend.md).
+        num_classes: C, at least 2.
+        channels: of the images.
+        image_size: (H, W); up to 64 the ResNets with basic blocks take the CIFAR stem.
+        width: factor on the channels of every layer.
+        attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
+        features: whether the network must give features, and not logits alone as one of the user's may.
+        dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
+
+    Returns:
+        A network that maps images [B, channels, H, W] to `Outputs`.
+
+    Raises:
+        ConfigError: unknown name, images too small for the network, a width that leaves no channels, dropout for a
+            network that has none. For a network of the user's: no `nn.Module`, an output of another shape, or no
+            features where they are needed.
+    """
+    check_model(name)
+    if num_classes < 2:
+        raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
+    if own.is_own(name):
+        network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features)
+    else:
+        backbone = _backbone(name, channels, image_size, width, dropout)
+        network = Network(backbone, num_classes, attention)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _builder(name: str) -> Callable[..., Backbone]:
+    module, _, attribute = MODELS[name].partition(":")
+    builder: Callable[..., Backbone] = getattr(import_module(module), attribute)
+    return builder
+
+
+def _has_dropout(name: str) -> bool:
+    return "dropout" in inspect.signature(_builder(name)).parameters
+
+
+def _backbone(name: str, channels: int, image_size: tuple[int, int], width: float, dropout: float) -> Backbone:
+    if not width > 0 or round(6 * width) < 1:
+        raise ConfigError(f"--width {width} leaves layers with no channels; give a larger one")
+    builder = _builder(name)
+    smallest = getattr(builder, "smallest", 1)
+    if min(image_size) < smallest:
+        raise ConfigError(
+            f"{name} takes images of at least {smallest}x{smallest}, not {image_size[0]}x{image_size[1]}; "
+            "choose another --model"
+        )
+    if not dropout:
+        return builder(channels, image_size, width)
+    if not _has_dropout(name):
+        known = ", ".join(filter(_has_dropout, MODELS))
+        raise ConfigError(f"--dropout {dropout}: {name} has no dropout; drop the option, or take one of: {known}")
+    return builder(channels, image_size, width, dropout)
+
+
+def _own(
+    name: str,
+    num_classes: int,
+    channels: int,
+    image_size: tuple[int, int],
+    width: float,
+    dropout: float,
+    attention: bool,
+    needs_features: bool,
+) -> Network:
+    """A network of the user's, tried out on two images."""
+    flag = f"--model {name}"
+    build = own.load(name, "model")
+    optional = {"width": (width, width != 1), "dropout": (dropout, dropout != 0)}
+    taken = own.parameters(build, flag)
+    for key, (value, given) in optional.items():
+        if given and taken is not None and key not in taken:
+            raise ConfigError(f"--{key} {value}: {name} has no parameter {key!r}; add one, or drop the option")
+    module = own.call(
+        build,
+        flag,
+        num_classes=num_classes,
+        channels=channels,
+        image_size=image_size,
+        width=width,
+        dropout=dropout,
+    )
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{flag} gives {type(module).__name__}; it must give a torch.nn.Module")
+    features = getattr(module, "num_features", None)
+    found = _tried(module, flag, (2, channels, *image_size))
+    columns = num_classes if features is None else features
+    if not isinstance(found, Tensor) or tuple(found.shape) != (2, columns) or not found.is_floating_point():
+        form = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        wanted = (
+            f"logits [B, {num_classes}]; to give features instead, set self.num_features to their number"
+            if features is None
+            else f"features [B, {features}], as its num_features says"
+        )
+        raise ConfigError(f"{flag}: images [2, {channels}, {image_size[0]}, {image_size[1]}] give {form}, not {wanted}")
+    if features is not None:
+        return Network(module, num_classes, attention)  # type: ignore[arg-type]
+    if attention or needs_features:
+        raise ConfigError(
+            f"{flag} gives logits alone, and --method or --encoder needs the features before them: leave the last "
+            "layer out of the network, and set self.num_features to the number of features that it then gives"
+        )
+    return LogitsNetwork(module)
+
+
+def _tried(module: nn.Module, flag: str, shape: tuple[int, ...]) -> Any:
+    """What the network gives for black images in evaluation; its weights and buffers stay as they are."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            return module(torch.zeros(shape).to(memory_format=torch.channels_last))
+    except Exception as error:  # whatever the user's code raises
+        raise ConfigError(
+            f"{flag} fails on images {list(shape)} with {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}"
+        ) from error
+    finally:
+        module.train(training)

@@ -1,0 +1,28 @@
+"""Networks by name, without importing any: a network is its file and a line here."""
+
+from .. import own
+from ..errors import ConfigError, nearest
+
+MODELS: dict[str, str] = {
+    "small_cnn": "fastnoise.models.small:SmallCNN",
+    "lenet5": "fastnoise.models.small:LeNet5",
+    "cnn9": "fastnoise.models.cnn9:CNN9",
+    "resnet18": "fastnoise.models.resnet:resnet18",
+    "resnet34": "fastnoise.models.resnet:resnet34",
+    "preact_resnet18": "fastnoise.models.resnet:preact_resnet18",
+    "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",
+    "resnet50": "fastnoise.models.resnet:ResNet50",
+}
+"""Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`, with a parameter `dropout`
+where the network has dropout. Its attribute `smallest` is the least side of an image that it takes, 1 by default."""
+
+FORMS: tuple[str, ...] = (*MODELS, "FILE.py:NAME")
+"""What may be written for a network."""
+
+
+def check_model(name: str) -> None:
+    """ConfigError for an unknown network, with the nearest and all valid names, or for what is wrong with FILE.py."""
+    if own.is_own(name):
+        own.load(name, "model")
+    elif name not in MODELS:
+        raise ConfigError(f"unknown model {name!r}; {nearest(name, list(FORMS))}")

@@ -1,0 +1,92 @@
+"""Noise by a function of the user's, FILE.py:NAME."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import own
+from ..checks import as_array
+from ..errors import ConfigError, DataError, nearest
+from .spec import NoiseSpec
+
+Labels = NDArray[np.int64]
+
+
+def corrupt_by_function(
+    labels: NDArray[np.integer], spec: NoiseSpec, num_classes: int, seed: int, inputs: Any
+) -> Labels:
+    """What the function that `spec` names makes of checked labels [N]: int64 [N].
+
+    The function is called with the labels, a copy int64 [N]; by name with those of `num_classes`, `rate`, `seed` and
+    `inputs` that it has parameters for; and with the spec's settings. It is called twice, to see that it gives the
+    same labels for the same seed.
+
+    ConfigError for arguments that it doesn't take, and where it raises; DataError for labels of another form, and for
+    other labels at the second call.
+    """
+    name = str(spec.name)
+    what = f"noise {name}"
+    function = own.load(name, "noise")
+    settings = {key: _value(text) for key, text in spec.settings}
+    _check_arguments(function, what, spec, settings, inputs)
+    offered = {"num_classes": num_classes, "seed": seed, **settings}
+    offered |= {key: value for key, value in (("rate", spec.rate), ("inputs", inputs)) if value is not None}
+
+    def draw() -> Labels:
+        found = own.call(function, what, labels.astype(np.int64), **offered)
+        return _checked(found, what, len(labels), num_classes)
+
+    first, second = draw(), draw()
+    different = np.flatnonzero(first != second)
+    if len(different):
+        raise DataError(
+            f"{what} gives other labels when it is called again with seed {seed}, {len(different)} of {len(labels)}: "
+            "draw from np.random.default_rng(seed) alone"
+        )
+    return first
+
+
+def _check_arguments(
+    function: Callable[..., Any], what: str, spec: NoiseSpec, settings: dict[str, Any], inputs: Any
+) -> None:
+    """ConfigError where the function takes other arguments than the spec has, in the spec's words."""
+    taken, needed = own.parameters(function, what), own.needed(function)
+    for key in settings:
+        if key in ("num_classes", "seed", "inputs"):
+            raise ConfigError(f"{what}: fastnoise gives {key}; drop {key}=")
+        if key == "rate":
+            raise ConfigError(f"{what}: write the rate behind the name, as in {spec.name}:0.4")
+        if taken is not None and key not in taken:
+            raise ConfigError(f"{what} has no parameter {key!r}; {nearest(key, sorted(taken))}")
+    if spec.rate is not None and taken is not None and "rate" not in taken:
+        raise ConfigError(f"{what} has no parameter 'rate'; drop :{spec.rate!r}")
+    if spec.rate is None and "rate" in needed:
+        raise ConfigError(f"{what} needs a rate in [0, 1], as in {spec.name}:0.4")
+    if inputs is None and "inputs" in needed:
+        raise ConfigError(f"{what} takes the images as inputs, and they are not in memory as one array")
+
+
+def _checked(labels: Any, what: str, num_samples: int, num_classes: int) -> Labels:
+    array = as_array(f"{what}: what it gives", labels)
+    if array.shape != (num_samples,) or array.dtype.kind not in "iu":
+        raise DataError(
+            f"{what} gives {array.dtype} {list(array.shape)}; it must give integers [{num_samples}], a class for each"
+        )
+    if array.min() < 0 or array.max() >= num_classes:
+        place = int(((array < 0) | (array >= num_classes)).argmax())
+        raise DataError(f"{what} gives class {array[place]} at position {place}, outside [0, {num_classes})")
+    return array.astype(np.int64)
+
+
+def _value(text: str) -> Any:
+    """A setting as the number or truth value that it reads as, else the text."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,32 @@
+"""Noise models by name: how each is written."""
+
+from typing import Literal, NamedTuple
+
+
+class Kind(NamedTuple):
+    """How a noise model is written: NAME[:ARGUMENT][,key=value...]."""
+
+    argument: Literal["RATE", "NAME", "FILE", None]
+    """What stands behind the colon."""
+    options: tuple[str, ...] = ()
+    example: str = ""
+    """For help texts, with what the noise cannot do without."""
+
+
+NOISES: dict[str, Kind] = {
+    "none": Kind(None, (), "none"),
+    "symmetric": Kind("RATE", ("true_class", "quota", "classes"), "symmetric:R"),
+    "asymmetric": Kind("RATE", ("map", "quota", "sequential"), "asymmetric:R"),
+    "pair": Kind("RATE", ("quota",), "pair:R"),
+    "human": Kind("NAME", (), "human:NAME"),
+    "matrix": Kind("FILE", (), "matrix:T.npy"),
+    "heterogeneous": Kind("RATE", ("clean", "strategy"), "heterogeneous:R,clean=3"),
+    "idn": Kind("RATE", ("variant", "inputs", "posteriors"), "idn:R"),
+    "pmd": Kind("RATE", ("type", "hybrid", "map", "posteriors"), "pmd:R,posteriors=P.npy"),
+}
+
+OWN = "own"
+"""The kind of FILE.py:NAME, which is written as that and not by this word."""
+
+FORMS: tuple[str, ...] = (*(kind.example for kind in NOISES.values()), "FILE.py:NAME:R")
+"""What may be written for a noise."""

@@ -1,0 +1,191 @@
+"""Options: frozen dataclasses whose annotations say which values a field takes, and the base of methods' options.
+
+A field's range stands in its annotation, and is checked when the dataclass is built:
+
+    @dataclass(frozen=True)
+    class Options(MethodOptions):
+        boost: Annotated[float, AtLeast(0)] = 2.0
+        "Weight of the boost term."
+        start: Annotated[int, AtLeast(1)] | Literal["auto"] = "auto"
+        "First epoch, counted from 1, that boosts; auto: where the losses turn."
+
+The command line, TOML files and sweeps take such fields by their names, and the docstring under a field is its help.
+"""
+
+import dataclasses
+import math
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from .checks import shown
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Numbers from `low` on, without infinity."""
+
+    low: float
+
+    def holds(self, value: Any) -> bool:
+        return bool(self.low <= value < math.inf)
+
+    def describe(self) -> str:
+        return "be 0 or more" if self.low == 0 else f"be at least {self.low:g}"
+
+
+@dataclass(frozen=True)
+class Above:
+    """Numbers above `low`; infinity is among them where `finite` is False."""
+
+    low: float
+    finite: bool = True
+
+    def holds(self, value: Any) -> bool:
+        return bool(value > self.low and (value < math.inf or not self.finite))
+
+    def describe(self) -> str:
+        return "be positive" if self.low == 0 else f"be above {self.low:g}"
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers from `low` to `high`. A round bracket in `ends` leaves that end out, as in "[)"."""
+
+    low: float
+    high: float
+    ends: Literal["[]", "[)", "(]", "()"] = "[]"
+
+    def holds(self, value: Any) -> bool:
+        after = value >= self.low if self.ends[0] == "[" else value > self.low
+        return bool(after and (value <= self.high if self.ends[1] == "]" else value < self.high))
+
+    def describe(self) -> str:
+        high = f"2^{math.log2(self.high):g}" if self.high > 1e6 else f"{self.high:g}"
+        return f"lie in {self.ends[0]}{self.low:g}, {high}{self.ends[1]}"
+
+
+Range = AtLeast | Above | Between
+
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a field takes: values of some types, some values themselves, or None; numbers within ranges."""
+
+    kinds: tuple[type, ...]
+    literals: tuple[Any, ...]
+    ranges: tuple[Range, ...]
+
+    @classmethod
+    def of(cls, hint: Any) -> "Values":
+        """Read a type hint: bool, int, float, str, None and Literal, joined by | or within Annotated.
+
+        TypeError for any other.
+        """
+        kinds: list[type] = []
+        literals: list[Any] = []
+        ranges: list[Range] = []
+        for part in _parts(hint):
+            if isinstance(part, Range):
+                ranges.append(part)
+            elif isinstance(part, _Literals):
+                literals += part.values
+            elif part in (bool, int, float, str, types.NoneType):
+                kinds.append(part)
+            else:
+                raise TypeError(f"{part!r} is no bool, int, float, str or Literal")
+        return cls(tuple(kinds), tuple(literals), tuple(ranges))
+
+    def read(self, what: str, value: Any) -> Any:
+        """`value` as the field holds it: an integer becomes a float where the field takes floats alone.
+
+        ConfigError, which begins with `what`, for a value of another type or out of range.
+        """
+        if value is None and types.NoneType in self.kinds:
+            return None
+        if any(value == literal and type(value) is type(literal) for literal in self.literals):
+            return value
+        if isinstance(value, bool) or not isinstance(value, Real):
+            if type(value) not in self.kinds:
+                raise ConfigError(f"{what} must be {self._wanted()}, not {shown(value)}")
+            return value
+        whole = isinstance(value, Integral) and int in self.kinds
+        if not whole and float not in self.kinds:
+            raise ConfigError(f"{what} must be {self._wanted()}, not {shown(value)}")
+        for limits in self.ranges:
+            if not limits.holds(value):
+                raise ConfigError(f"{what} must {limits.describe()}, not {value}")
+        return value if whole or isinstance(value, float) else float(value)
+
+    def _wanted(self) -> str:
+        words = [_WORDS[kind] for kind in self.kinds if kind in _WORDS]
+        if self.literals:
+            listed = ", ".join(map(str, self.literals))
+            words.append(f"one of {listed}" if len(self.literals) > 1 else listed)
+        return " or ".join(words)
+
+
+@dataclass(frozen=True)
+class _Literals:
+    values: tuple[Any, ...]
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """The types, literals and ranges that a type hint is made of."""
+    if get_origin(hint) is Annotated:
+        inner, *more = get_args(hint)
+        yield from _parts(inner)
+        yield from (item for item in more if isinstance(item, Range))
+    elif isinstance(hint, types.UnionType) or get_origin(hint) is Union:
+        for part in get_args(hint):
+            yield from _parts(part)
+    elif get_origin(hint) is Literal:
+        yield _Literals(get_args(hint))
+    else:
+        yield hint
+
+
+_VALUES: dict[type, dict[str, Values]] = {}
+
+
+def values_of(kind: Any) -> dict[str, Values]:
+    """What each field of an options dataclass takes, by name in the order of the fields."""
+    if kind not in _VALUES:
+        hints = get_type_hints(kind, include_extras=True)
+        _VALUES[kind] = {field.name: Values.of(hints[field.name]) for field in dataclasses.fields(kind)}
+    return _VALUES[kind]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A dataclass whose fields take only what their annotations say; ConfigError in one line for anything else."""
+
+    def __post_init__(self) -> None:
+        for name, values in values_of(type(self)).items():
+            values.read(f"--{name.replace('_', '-')}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class MethodOptions(Checked):
+    """The options of a method that has none; base of those that others have.
+
+    A method's options have defaults, since a recipe or a file need not name them, and none of them is None.
+    """
+
+    method: str = "ce"
+    """Method: apl, bootstrap, ce, coteaching, dividemix, elr, elr_plus, focal, forward, gce, label_smoothing, mae,
+    mixup, nal, plc, sce, selc, selc_plus, simclr, swce, swce_loss (the loss alone), or FILE.py:CLASS, one of your
+    own."""
+
+    AUTO: ClassVar[str] = "auto"
+    """The value of an option that the method then chooses by itself."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The options by name, without the method's own name."""
+        return tuple(field.name for field in dataclasses.fields(cls) if field.name != "method")

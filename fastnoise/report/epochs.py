@@ -1,0 +1,292 @@
+"""Charts of a run over its epochs: what metrics.jsonl holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..engine.display import percent
+from .charts import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    HALF,
+    ORANGE,
+    PURPLE,
+    RED,
+    Chart,
+    Missing,
+    Panel,
+    Series,
+    line_chart,
+    percent_ticks,
+)
+from .html import plain
+from .stored import StoredRun, number
+
+_LONGEST = 40  # letters of a name in a chart
+
+
+def _lines(run: StoredRun, keys: Sequence[tuple[str, str, str]], dash: str = "-") -> list[Series]:
+    """A series for each (key, label, colour) that was recorded."""
+    found = [(key, label, colour, *run.series(key)) for key, label, colour in keys]
+    return [Series(key, label, epochs, values, colour, dash) for key, label, colour, epochs, values in found if values]
+
+
+def accuracy(run: StoredRun) -> Chart | Missing:
+    """Accuracies in training, validation and test over epochs."""
+    series = _lines(run, [("train_accuracy_given", "training, given labels", ORANGE)])
+    if (true := _true_accuracy(run)) is not None:
+        series.append(true)
+    series += _lines(
+        run,
+        [("validation_accuracy", "validation, given labels", PURPLE), ("test_accuracy", "test", BLUE)],
+    )
+    if not series:
+        return "Accuracy: no epoch has been recorded"
+    marks: list[tuple[str, float, float, str, str]] = []
+    epochs, values = run.series("test_accuracy")
+    if values:
+        best = int(np.argmax(values))
+        marks = [
+            (f"best test {percent(values[best])}, epoch {epochs[best]}", epochs[best], values[best], "*", BLUE),
+            (f"last test {percent(values[-1])}", epochs[-1], values[-1], "o", BLUE),
+        ]
+    return line_chart(
+        "accuracy",
+        "Accuracy over epochs.",
+        "Training figures are of augmented images while the weights change. The best epoch is chosen on test data.",
+        [Panel(series, label="accuracy", marks=marks)],
+    )
+
+
+def _true_accuracy(run: StoredRun) -> Series | None:
+    """Training accuracy against the true labels: of clean and of mislabelled samples, weighted by their numbers."""
+    labels = run.training_labels()
+    if labels is None or labels[1] is None:
+        return None
+    wrong = float((labels[0] != labels[1]).mean())
+    epochs, values = [], []
+    for epoch in run.history:
+        clean, mislabelled = number(epoch.get("clean_true")), number(epoch.get("mislabelled_true"))
+        if (clean is None and wrong < 1) or (mislabelled is None and wrong > 0):
+            continue
+        epochs.append(epoch["epoch"])
+        values.append((1 - wrong) * (clean or 0.0) + wrong * (mislabelled or 0.0))
+    return Series("train_accuracy_true", "training, true labels", epochs, values, GREEN) if values else None
+
+
+def loss(run: StoredRun) -> Chart | Missing:
+    """Training loss, and the cross-entropy on the test set."""
+    kinds = (("train_loss", "training, the method's own", ORANGE), ("test_loss", "test, cross-entropy", BLUE))
+    panels = [
+        Panel(series, title=title, shares=False)
+        for key, title, colour in kinds
+        if (series := _lines(run, [(key, "", colour)]))
+    ]
+    if not panels:
+        return "Loss: no epoch has been recorded"
+    return line_chart(
+        "loss",
+        "Loss over epochs.",
+        "Losses of different methods cannot be compared; some, such as ELR's, fall below zero.",
+        panels,
+        width=HALF,
+    )
+
+
+def shares(run: StoredRun) -> Chart | Missing:
+    """Clean and mislabelled samples by what the network predicts for them (ELR, Figure 1)."""
+    clean = _lines(run, [("clean_true", "true class", GREEN), ("clean_other", "another class", BLUE)])
+    mislabelled = _lines(
+        run,
+        [
+            ("mislabelled_true", "true class", GREEN),
+            ("mislabelled_memorised", "given wrong label (memorised)", RED),
+            ("mislabelled_other", "another class", BLUE),
+        ],
+    )
+    panels = [
+        Panel(series, title=title, label="share of the samples", zero=True)
+        for title, series in (("clean samples", clean), ("mislabelled samples", mislabelled))
+        if series
+    ]
+    if not panels:
+        return "Predicted, memorised, other: " + (
+            "the true labels are unknown" if run.history else "no epoch has been recorded"
+        )
+    return line_chart(
+        "memorisation",
+        "What the network predicts for clean and for mislabelled training samples.",
+        "A network that memorises learns the wrong labels of the right-hand panel (ELR, Figure 1; NAL, Figure 1).",
+        panels,
+        shared=True,
+        width=None if len(panels) > 1 else HALF,
+    )
+
+
+def attention(run: StoredRun) -> list[Chart | Missing]:
+    """NAL's mean attention weight of both groups over epochs, and how well it tells them apart."""
+    means = _lines(run, [("attention_clean", "clean", BLUE), ("attention_mislabelled", "mislabelled", RED)])
+    area = _lines(run, [("attention_auroc", "", GREY)])
+    if not means:
+        return []
+    panels = [Panel(means, title="mean attention weight", shares=False)]
+    panels += [Panel(area, title="AUROC", shares=False)] if area else []
+    caption = "AUROC: the probability that a clean sample has a larger weight than a mislabelled one; 0.5 is chance."
+    return [line_chart("attention_epochs", "Attention weights over epochs.", caption, panels)]
+
+
+def class_accuracy(run: StoredRun) -> Chart | Missing:
+    """Test accuracy of each class over epochs, or after the last one where classes are many."""
+    found = [(epoch["epoch"], epoch.get("test_class_accuracy")) for epoch in run.history]
+    rows = [(epoch, list(map(number, values))) for epoch, values in found if isinstance(values, list) and values]
+    if not rows:
+        return "Test accuracy by class: it was not recorded"
+    classes = len(rows[-1][1])
+    names = run.class_names(classes) or tuple(map(str, range(classes)))
+    title = "Test accuracy by class"
+    if classes <= len(COLOURS):
+        series = []
+        for label in range(classes):
+            points = [(epoch, values[label]) for epoch, values in rows if label < len(values)]
+            known = [(epoch, value) for epoch, value in points if value is not None]
+            if known:
+                places, values = [epoch for epoch, _ in known], [value for _, value in known]
+                series.append(Series(f"class_{label}", names[label], places, values, COLOURS[label]))
+        if not series:
+            return f"{title}: the test set has no samples"
+        caption = "One line for each true class."
+        return line_chart("class_accuracy", f"{title} over epochs.", caption, [Panel(series, label="test accuracy")])
+    epoch, last = rows[-1]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.bar(range(classes), [np.nan if value is None else value for value in last], width=1, color=BLUE)
+        axes.set(xlabel="true class", ylabel="test accuracy")
+        axes.yaxis.set_major_formatter(percent_ticks)
+        axes.margins(x=0.01)
+
+    return Chart(
+        "class_accuracy", f"{title} after epoch {epoch}.", "", ("class", "accuracy"), list(enumerate(last)), draw
+    )
+
+
+def correction(run: StoredRun) -> Chart | Missing:
+    """Share of training samples whose corrected label is the true one, over epochs (NAL, Figure 4d)."""
+    series = _lines(run, [("correction_accuracy", "corrected labels", BLUE)])
+    if not series:
+        if not run.history:
+            return "Correction accuracy: no epoch has been recorded"
+        return "Correction accuracy: the method corrects no labels while it trains, or the true ones are unknown"
+    labels = run.training_labels()
+    if labels is not None and labels[1] is not None:
+        right = float((labels[0] == labels[1]).mean())
+        places = series[0].places
+        series.append(
+            Series("given_right", f"given labels, {percent(right)}", places, [right] * len(places), GREY, "--")
+        )
+    last = series[0].values[-1]
+    return line_chart(
+        "correction",
+        "Correction accuracy over epochs.",
+        f"Training samples whose corrected label is the true one, {percent(last)} at the end (NAL, Figure 4d).",
+        [Panel(series, label="share of the samples")],
+    )
+
+
+def selections(run: StoredRun) -> list[Chart | Missing]:
+    """What the method selected in each epoch, and how right it was."""
+    made: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for epoch in run.history:
+        chosen = epoch.get("selections")
+        for name, figures in chosen.items() if isinstance(chosen, dict) else ():
+            if isinstance(figures, dict):
+                made.setdefault(plain(name, _LONGEST), []).append((epoch["epoch"], figures))
+
+    def line(name: str, key: str, label: str, colour: str) -> list[Series]:
+        found = [(epoch, value) for epoch, figures in made[name] if (value := number(figures.get(key))) is not None]
+        places, values = [epoch for epoch, _ in found], [value for _, value in found]
+        return [Series(f"{name}_{key}", label, places, values, colour)] if found else []
+
+    counts = [
+        part for place, name in enumerate(made) for part in line(name, "samples", name, COLOURS[(place + 5) % 10])
+    ]
+    if not counts:
+        return []
+    panels = [Panel(counts, title="samples selected", shares=False, zero=True)]
+    for name in made:
+        parts = [
+            *line(name, "precision", "right among the selected", BLUE),
+            *line(name, "given_precision", "given label right among the selected", GREY),
+            *line(name, "recall", "selected and right among all samples", GREEN),
+            *line(name, "recovered", "selected and right among the mislabelled", ORANGE),
+        ]
+        if parts:
+            panels.append(Panel(parts, title=f"{name}: how right", zero=True))
+    caption = "Figures of the epochs that selected; right: the class that the method gives the sample is the true one."
+    return [
+        line_chart(
+            "selections",
+            "Samples that the method selected.",
+            caption,
+            panels,
+            columns=min(3, len(panels)),
+            width=None if len(panels) > 1 else HALF,
+        )
+    ]
+
+
+_COMMON = {
+    "epoch", "learning_rate", "train_loss", "train_accuracy_given", "clean_true", "clean_other", "mislabelled_true",
+    "mislabelled_memorised", "mislabelled_other", "attention_clean", "attention_mislabelled", "attention_auroc",
+    "correction_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_top5", "validation_accuracy",
+    "images_per_second", "data_wait", "seconds",
+}  # fmt: skip
+"""What the trainer records for every method; other numbers are the method's own."""
+
+
+def own_figures(run: StoredRun) -> list[Chart | Missing]:
+    """Numbers that the method adds to its epochs, such as the share that DivideMix trusts."""
+    keys = dict.fromkeys(str(key) for epoch in run.history for key in epoch if key not in _COMMON)
+    lines = [part for place, key in enumerate(keys) for part in _lines(run, [(key, "", COLOURS[place % 10])])]
+    if not lines:
+        return []
+    panels = [Panel([line], title=plain(line.key, _LONGEST).replace("_", " "), shares=False) for line in lines[:12]]
+    columns = min(4, len(panels))
+    return [
+        line_chart(
+            "method_figures",
+            "The method's own figures.",
+            "As the method reports them after each epoch.",
+            panels,
+            columns=columns,
+            width=HALF if columns < 3 else None,
+        )
+    ]
+
+
+def throughput(run: StoredRun) -> Chart | Missing:
+    """Images per second, and the share of time spent waiting for data."""
+    speed = _lines(run, [("images_per_second", "", BLUE)])
+    waiting = _lines(run, [("data_wait", "", ORANGE)])
+    if not speed:
+        return "Throughput: no epoch has been recorded"
+    panels = [Panel(speed, title="images per second", shares=False, zero=True)]
+    panels += [Panel(waiting, title="time waiting for data", zero=True)] if waiting else []
+    caption = "In training, evaluation left out; the first step, which compiles, is not counted."
+    return line_chart("throughput", "Throughput over epochs.", caption, panels, width=HALF)
+
+
+def learning_rate(run: StoredRun) -> Chart | Missing:
+    """The learning rate over epochs."""
+    series = _lines(run, [("learning_rate", "", PURPLE)])
+    if not series:
+        return "Learning rate: no epoch has been recorded"
+    return line_chart(
+        "learning_rate",
+        "Learning rate over epochs.",
+        f"Schedule {plain(run.config.get('schedule', '?'))}.",
+        [Panel(series, shares=False, zero=True)],
+    )

@@ -1,0 +1,175 @@
+"""From the words of the command line, and the TOML file that they name, to what a command takes. Imports no torch."""
+
+import contextlib
+import io
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from . import own
+from .config import FREE_ON_RESUME, RunConfig, located
+from .errors import ConfigError, nearest
+from .fields import check_names, checked, meaningless
+from .recipes import recipe
+
+_HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train a network with a noisy-label method.
+
+    The options are those of all runs and those of the method that --method names. The defaults shown are its recipe's
+    for the data set and noise; a TOML file given with --config changes them, and flags change both. Examples:
+      fastnoise train
+      fastnoise train --method nal --dataset cifar100 --noise symmetric:0.4
+      fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0
+    """
+
+    run: RunConfig
+    config: str | None = None
+    """TOML file with any of these options by their names, as in learning_rate = 0.05."""
+    resume: str | None = None
+    """Folder of a run to go on with; its own configuration is taken."""
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The options that decide which recipe gives the defaults, and which method's options there are."""
+
+    method: str | None = None
+    dataset: str | None = None
+    noise: str | None = None
+    variant: str | None = None
+    model: str | None = None
+    labels: str | None = None
+    config: str | None = None
+    resume: str | None = None
+
+
+def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
+    """A command's dataclass from its words; ConfigError in one line, SystemExit(0) after --help."""
+    result, unknown = _parse(command, arguments, prog)
+    _refuse_unknown(unknown, [field.name for field in fields(command)])
+    return result
+
+
+def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
+    """The configuration that the words after `fastnoise train` describe, and whether it resumes a run.
+
+    ConfigError in one line for anything that the words or their file get wrong, SystemExit(0) after --help.
+    """
+    prog = "fastnoise train"
+    plain = [word for word in arguments if word not in _HELP]
+    choice, _ = _parse(_Choice, plain, prog)
+    table = {} if choice.config is None else _read_toml(choice.config)
+    chosen = {name: _text(choice, table, name) for name in ("method", "dataset", "noise", "variant", "model", "labels")}
+    if choice.resume is not None:
+        from .engine import RunFolder
+
+        folder = RunFolder.open(Path(choice.resume))
+        own.require_named(folder.read_fields(), chosen, choice.resume)
+        default = stored = folder.read_config()
+    else:
+        noise = "none" if chosen["labels"] is not None and chosen["noise"] is None else chosen["noise"]
+        method, dataset = chosen["method"] or "nal", chosen["dataset"] or "digits"
+        default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
+    changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
+    given = {_field(word) for word in plain}
+    default = default.replace({name: value for name, value in changes.items() if name not in given})
+    asked = ["--help"] * any(word in _HELP for word in arguments)
+    command, unknown = _parse(TrainCommand, [*plain, *asked], prog, default=TrainCommand(default))
+    _refuse_unknown(unknown, [*default.groups(), "config", "resume"], default.method.method)
+    if choice.resume is not None:
+        return _resumed(command.run, stored, choice.resume), True
+    config = located(command.run)
+    check_names(config)
+    return config, False
+
+
+def _parse(command: Any, arguments: Sequence[str], prog: str, **options: Any) -> Any:
+    """tyro.cli with every complaint turned into one ConfigError line."""
+    complaints = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaints):
+            return tyro.cli(
+                command,
+                args=list(arguments),
+                prog=prog,
+                return_unknown_args=True,
+                config=(tyro.conf.OmitArgPrefixes,),
+                **options,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        # The first section of tyro's box, which is drawn with blanks where the output takes ASCII alone, holds the
+        # complaint; the rest repeats the help text.
+        text = re.sub(r"\x1b\[[0-9;]*m", "", complaints.getvalue()).splitlines()
+        lines = [line.strip("│ ") for line in text if line.startswith(("│", "  "))]
+        rule = next((number for number, line in enumerate(lines) if set(line) in ({"─"}, {"-"})), len(lines))
+        complaint = " ".join(lines[:rule]).partition(" Got errors:")[0].strip()
+        raise ConfigError(complaint or "the options cannot be read") from None
+
+
+def _field(word: str) -> str:
+    """The field that a word sets if it is a flag: epochs of --epochs=3, flip of --no-flip."""
+    name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+    return name.removeprefix("no_")
+
+
+def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], method: str | None = None) -> None:
+    """ConfigError for words that are no options; with `method` those of other methods are said to be theirs."""
+    if not unknown:
+        return
+    first = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
+    if not first.startswith("-"):
+        raise ConfigError(f"unexpected argument {first!r}; options begin with --, as in --dataset cifar10")
+    other = None if method is None else meaningless(first, _field(first), method)
+    flags = ["--" + name.replace("_", "-") for name in names]
+    raise ConfigError(other or f"unknown option {first}; {nearest(first, flags)}")
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    """The fields in a TOML file, by flat names and not yet checked."""
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"--config {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {path}: not a readable TOML file: {error}") from None
+    table: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name in table:
+            raise ConfigError(f"--config {path}: {key} is given twice; drop one")
+        table[name] = value
+    return table
+
+
+def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
+    """A field on which the recipe depends: the flag's value, else the file's."""
+    value = getattr(choice, name)
+    if value is None and name in table:
+        value = table[name]
+        if not isinstance(value, str):
+            raise ConfigError(f"--config {choice.config}: {name} must be a text, not {value!r}")
+    return value
+
+
+def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:
+    """The stored configuration with the changes that a resumed run may make; ConfigError names any other."""
+    before, now = stored.flat(), run.flat()
+    now |= {kind: own.located(now[kind]) for kind in own.KINDS}
+    for name, value in now.items():
+        if value != before[name] and name not in FREE_ON_RESUME:
+            raise ConfigError(
+                f"--resume {resume}: {name} is {before[name]} in the run and {value} here; "
+                f"drop --{name.replace('_', '-')}, or start a new run"
+            )
+    return run.replace({"run_dir": resume, **{kind: before[kind] for kind in own.KINDS}})

@@ -20,8 +20,8 @@ from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.methods import METHODS, Method, Run, Setting, create_method, options_of
-from fastnoise.methods.options import ELRPlusOptions
 from fastnoise.methods.dividemix import DivideMix
+from fastnoise.methods.options import ELRPlusOptions
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
 from fastnoise.recipes.base import noise_rate

@@ -23,8 +23,8 @@ from ..errors import FastnoiseError
 from ..files import write_json
 
 SECONDS_PER_LAYER = 0.5
-"""Assumed: what Inductor takes, without a warm cache, for each layer with weights of its own. On the host of an H100 (16
-cores) ResNet-34 (74 of them) took 26 to 28 s and ResNet-18 (42) 22 s (benchmarks/results/gpu)."""
+"""Assumed: what Inductor takes, without a warm cache, for each layer with weights of its own. On an H100's host of 16
+cores ResNet-34 (74 of them) took 26 to 28 s and ResNet-18 (42) 22 s (benchmarks/results/gpu)."""
 
 SECONDS_PER_ELEMENT = 1.75e-12
 """Assumed: what compiling gains in a step for each number that an operation of the forward pass writes, in half

@@ -1,6 +1,6 @@
 """The skeleton of every fused loss: one kernel from logits to loss, logit gradient and updated targets.
 
-What the loss computes comes as a rule (`rules.py`): Triton functions passed as constexpr. The kernel makes up to four
+What the loss computes comes as a rule (`rules`): Triton functions passed as constexpr. The kernel makes up to four
 passes over its rows (softmax, the sum that the target update needs, the loss's sums, the stores) in stretches of BLOCK
 columns, and leaves out those that the rule has no use for. Where BLOCK covers the row, each pass is a loop of one trip:
 the compiler unrolls it and merges the equal loads, so that the row is read once and stays in registers. Longer rows are
@@ -12,7 +12,7 @@ RNAL), 7.5e-6 at C = 4 and 2.4e-6 at C = 10; ELR+'s, weighted, was 1.2e-5 at C =
 little on so short rows, they are 1.6e-7 and 2.0e-6.
 
 Nothing is subtracted from 1: the sum of powers leaves out the largest, which is 1, so that 1 - p of the most probable
-class m is as exact as any other probability. The gradient p_j sum_k g_k - g_j (`rules.py`) is for m the sum of
+class m is as exact as any other probability. The gradient p_j sum_k g_k - g_j (`rules`) is for m the sum of
 p_m sum_{k != m} g_k and -(1 - p_m) g_m, which keeps its precision where p_m nears 1 and both are small. What m needs
 is formed once per row and put in its column's place; for the other classes 1 - p is at least 1/2 and exact anyway.
 Of a rule without terms the gradient is g_y p_j, but -g_y (1 - p_y) for the label's class y.

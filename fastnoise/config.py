@@ -342,9 +342,11 @@ class RunConfig:
             _require(name in known, f"unknown key {name!r}; {nearest(name, list(known))}")
             groups.setdefault(known[name], {})[name] = value
         top = groups.pop("", {})
-        return dataclasses.replace(
-            self, **{group: dataclasses.replace(getattr(self, group), **part) for group, part in groups.items()}, **top
-        )
+        try:
+            parts = {group: dataclasses.replace(getattr(self, group), **part) for group, part in groups.items()}
+        except ValueError as error:  # what the options of a user's method refuse as a whole
+            raise ConfigError(f"method {self.method.method}: {error}") from None
+        return dataclasses.replace(self, **parts, **top)
 
 
 COMMON = tuple(RunConfig().groups())

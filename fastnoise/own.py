@@ -62,10 +62,13 @@ def _parts(text: str) -> tuple[str, str, str]:
 def load(spec: str, kind: Kind, base: type | None = None) -> Any:
     """What FILE.py:NAME names: a class or function, with `base` a class derived from it.
 
-    ConfigError in one line: no such file, a file that fails, or no such name in it, with the names that it has.
+    ConfigError in one line: no such file, a file that fails, or no such name in it, with the names that it has; and
+    for what follows the name, which a noise alone may have.
     """
-    file, name, _ = split(spec)
+    file, name, rest = split(spec)
     flag = f"--{kind} {spec}"
+    if rest and kind != "noise":
+        raise ConfigError(f"{flag}: nothing may follow the name; drop {rest!r}")
     module = _imported(file, flag)
     found = getattr(module, name, None)
     if base is not None:

@@ -15,7 +15,7 @@ from fastnoise.cli import main
 from fastnoise.config import COMMON
 from fastnoise.engine import RunFolder
 from fastnoise.errors import CheckpointError, ConfigError
-from fastnoise.methods import METHODS, find_method, options_of
+from fastnoise.methods import METHODS, create_method, find_method, options_of
 from fastnoise.methods.options import OPTIONS, BootstrapOptions
 from fastnoise.options import Above, AtLeast, Between, Values
 from fastnoise.recipes import recipe
@@ -292,6 +292,24 @@ def test_own_options_refuse_what_does_not_fit(own: str, tmp_path: Path, capsys: 
             "    @dataclass\n    class Options(MethodOptions):\n        boost: float = 2.0",
             "cannot inherit non-frozen dataclass from a frozen one",
         ),
+        (
+            "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        names: str = 'x'",
+            "the option names has a name that cannot be a flag; choose another",
+        ),
+        (
+            "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        _boost: float = 2.0",
+            "the option _boost has a name that cannot be a flag; choose another",
+        ),
+        (
+            "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n"
+            "        boost: Annotated[float, AtLeast(0)] = -2.0",
+            "own.py:Mine: the default of the option boost must be 0 or more, not -2.0",
+        ),
+        (
+            "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        boost: float = 2.0\n\n"
+            "        def __post_init__(self):\n            raise ValueError('boost is never right')",
+            "own.py:Mine: Options fails with ValueError: boost is never right",
+        ),
     ],
 )
 def test_options_that_cannot_be_read_are_refused(own: str, options: str, message: str, tmp_path: Path) -> None:
@@ -300,6 +318,26 @@ def test_options_that_cannot_be_read_are_refused(own: str, options: str, message
     with pytest.raises(ConfigError) as caught:
         find_method(own)
     assert message in str(caught.value)
+
+
+def test_options_may_refuse_values_together(own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checked = """
+        def __post_init__(self):
+            super().__post_init__()
+            if self.kind == "odd" and self.boost > 4:
+                raise ValueError("odd boosts go up to 4")
+
+    def __init__"""
+    (tmp_path / "own.py").write_text(OWN.replace("\n    def __init__", checked, 1))
+    (tmp_path / "run.toml").write_text(f'method = "{own}"\nkind = "odd"\nboost = 5\n')
+    assert "odd boosts go up to 4" in refusal(capsys, "--config", "run.toml")
+    assert "odd boosts go up to 4" in refusal(capsys, "--method", own, "--kind", "odd", "--boost", "5")
+
+
+def test_a_method_that_cannot_be_built_is_refused(own: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN.replace("self.boost = options.boost", "raise KeyError('boost')"))
+    with pytest.raises(ConfigError, match="^--method own.py:Mine fails with KeyError: 'boost'$"):
+        create_method(options_of(own)(own), num_samples=4, num_classes=2)
 
 
 # -- words are checked before torch is imported --------------------------------------------------------------------

@@ -52,6 +52,9 @@ def test_files_that_cannot_be_used(kind: own.Kind) -> None:
     write("import math\nfrom os.path import join\n_y = y = 3\ndef z(): pass\n")
     with refused(ConfigError, "mine.py has no function or class 'y'; it has: z"):
         own.load("mine.py:y", kind)
+    if kind != "noise":
+        with refused(ConfigError, f"--{kind} mine.py:z:0.4: nothing may follow the name; drop ':0.4'"):
+            own.load("mine.py:z:0.4", kind)
     with refused(ConfigError, f"has no class 'z' derived from fastnoise.{kind}s.Module; it has: none"):
         own.load("mine.py:z", kind, nn.Module)
 

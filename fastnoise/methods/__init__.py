@@ -108,20 +108,23 @@ def _check_own(name: str, options: type[MethodOptions]) -> None:
     if "__dataclass_fields__" not in vars(options):
         raise ConfigError(f"--method {name}: write @dataclass(frozen=True) above class {options.__name__}")
     what = f"--method {name}: the option"
+    try:
+        values = values_of(options)
+    except (TypeError, NameError) as error:
+        raise ConfigError(f"--method {name}: the type of an option cannot be read: {error}") from None
     for field in dataclasses.fields(options):
         if field.name == "method":
             continue
         if field.name in COMMON or field.name in ("config", "resume"):
             raise ConfigError(f"{what} {field.name} has the name of an option that every run has; choose another")
+        if field.name == "help" or field.name.startswith("_") or hasattr(MethodOptions, field.name):
+            raise ConfigError(f"{what} {field.name} has a name that cannot be a flag; choose another")
         if field.default is dataclasses.MISSING:
             raise ConfigError(f"{what} {field.name} needs a default value, as in {field.name}: float = 1.0")
-    try:
-        values = values_of(options)
-    except (TypeError, NameError) as error:
-        raise ConfigError(f"--method {name}: the type of an option cannot be read: {error}") from None
-    for option, taken in values.items():
-        if type(None) in taken.kinds:
-            raise ConfigError(f'{what} {option} may not be None; take Literal["auto"] for what is not set')
+        if type(None) in values[field.name].kinds:
+            raise ConfigError(f'{what} {field.name} may not be None; take Literal["auto"] for what is not set')
+        values[field.name].read(f"--method {name}: the default of the option {field.name}", field.default)
+    own.call(options, f"--method {name}: {options.__name__}", name)
 
 
 def check_options(options: MethodOptions) -> "type[Method]":
@@ -136,8 +139,15 @@ def check_options(options: MethodOptions) -> "type[Method]":
 
 
 def create_method(options: MethodOptions, *, num_samples: int, num_classes: int) -> "Method":
-    """Build the method that `options` name for N samples of C classes; ConfigError as in `check_options`."""
-    return check_options(options)(options, num_samples, num_classes)
+    """Build the method that `options` name for N samples of C classes.
+
+    ConfigError as in `check_options`, and where a method of the user's can't be built.
+    """
+    method = check_options(options)
+    if not own.is_own(options.method):
+        return method(options, num_samples, num_classes)
+    built: Method = own.call(method, f"--method {options.method}", options, num_samples, num_classes)
+    return built
 
 
 def options_of(name: str) -> type[MethodOptions]:

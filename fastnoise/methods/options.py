@@ -82,7 +82,7 @@ class BootstrapOptions(MethodOptions):
     method: str = "bootstrap"
     kind: Literal["soft", "hard"] = "soft"
     """Towards the predicted probabilities, or towards the predicted class."""
-    beta: Annotated[float, AtLeast(0)] | Literal["auto"] = "auto"
+    beta: Annotated[float, Between(0, 1)] | Literal["auto"] = "auto"
     """Share of the label; auto: 0.95 soft, 0.8 hard."""
 
 

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tyro
 
@@ -55,7 +55,8 @@ class _Choice:
 def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
     """A command's dataclass from its words; ConfigError in one line, SystemExit(0) after --help."""
     result, unknown = _parse(command, arguments, prog)
-    _refuse_unknown(unknown, [field.name for field in fields(command)])
+    flags = [field.name for field in fields(command) if tyro.conf.Positional not in get_args(field.type)]
+    _refuse_unknown(unknown, flags)
     return result
 
 

@@ -20,7 +20,7 @@ def as_array(what: str, values: Any) -> NDArray[Any]:
     """`values` as an array of any form; DataError where they are none."""
     try:
         return np.asarray(values)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RuntimeError):  # the last from a tensor that requires a gradient
         raise DataError(f"{what}: not an array of numbers, got {type(values).__name__}") from None
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .config import RunConfig
+from . import own
+from .config import FREE_ON_RESUME, RunConfig
 from .data.names import check_dataset
 from .errors import ConfigError, nearest
 from .methods import options_of
 from .methods.options import OPTIONS
 from .models.names import check_model
-from .noise.spec import check_noise
+from .noise.spec import check_noise, parse
 from .options import Values, values_of
 
 
@@ -55,6 +56,25 @@ def stored(fields: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(f"method must be a text, not {method!r}")
     config = RunConfig(options_of(method)(method))
     return config.replace(checked(config, fields))
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first field of `now` by which two flat configurations compute different things; None where there is none.
+
+    Noise counts by what its spec says, and code of the user's by its name, wherever the file lies.
+    """
+
+    def meaning(name: str, value: Any) -> Any:
+        if name == "noise":
+            value = str(parse(value))
+        return own.short(value) if name in own.KINDS and isinstance(value, str) else value
+
+    for name, value in now.items():
+        if name in FREE_ON_RESUME or before.get(name) == value:
+            continue
+        if name not in before or meaning(name, before[name]) != meaning(name, value):
+            return name
+    return None
 
 
 def check_names(config: RunConfig) -> None:

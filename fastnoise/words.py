@@ -12,9 +12,10 @@ from typing import Any, get_args
 import tyro
 
 from . import own
-from .config import FREE_ON_RESUME, RunConfig, located
+from .config import RunConfig, located
+from .data.names import is_named
 from .errors import ConfigError, nearest
-from .fields import check_names, checked, meaningless
+from .fields import changed, check_names, checked, meaningless
 from .recipes import recipe
 
 _HELP = ("-h", "--help")
@@ -76,6 +77,11 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         folder = RunFolder.open(Path(choice.resume))
         own.require_named(folder.read_fields(), chosen, choice.resume)
         default = stored = folder.read_config()
+        if not is_named(stored.data.dataset):
+            raise ConfigError(
+                f"--resume {choice.resume}: its data set {stored.data.dataset!r} was given as arrays in Python; go on "
+                "there with fastnoise.train(config, dataset=dataset, resume=True)"
+            )
     else:
         noise = "none" if chosen["labels"] is not None and chosen["noise"] is None else chosen["noise"]
         method, dataset = chosen["method"] or "nal", chosen["dataset"] or "digits"
@@ -166,11 +172,9 @@ def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
 def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:
     """The stored configuration with the changes that a resumed run may make; ConfigError names any other."""
     before, now = stored.flat(), run.flat()
-    now |= {kind: own.located(now[kind]) for kind in own.KINDS}
-    for name, value in now.items():
-        if value != before[name] and name not in FREE_ON_RESUME:
-            raise ConfigError(
-                f"--resume {resume}: {name} is {before[name]} in the run and {value} here; "
-                f"drop --{name.replace('_', '-')}, or start a new run"
-            )
+    if (name := changed(before, now)) is not None:
+        raise ConfigError(
+            f"--resume {resume}: {name} is {before[name]} in the run and {now[name]} here; "
+            f"drop --{name.replace('_', '-')}, or start a new run"
+        )
     return run.replace({"run_dir": resume, **{kind: before[kind] for kind in own.KINDS}})

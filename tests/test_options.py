@@ -336,7 +336,7 @@ def test_options_may_refuse_values_together(own: str, tmp_path: Path, capsys: py
 
 def test_a_method_that_cannot_be_built_is_refused(own: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN.replace("self.boost = options.boost", "raise KeyError('boost')"))
-    with pytest.raises(ConfigError, match="^--method own.py:Mine fails with KeyError: 'boost'$"):
+    with pytest.raises(ConfigError, match=r"^--method own\.py:Mine fails with KeyError: 'boost'$"):
         create_method(options_of(own)(own), num_samples=4, num_classes=2)
 
 

@@ -1,5 +1,6 @@
 """Code and arrays that users bring: what is refused, each in one line, and what is looked up without torch."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from torch import nn
 
 import fastnoise
 from fastnoise import ImageDataset, own
+from fastnoise.cli import main
 from fastnoise.config import DataConfig, ModelConfig, NoiseConfig
 from fastnoise.data import DATASETS, load_dataset
 from fastnoise.engine.prepare import load_data
-from fastnoise.errors import ConfigError, DataError, FastnoiseError
+from fastnoise.errors import CheckpointError, ConfigError, DataError, FastnoiseError
 from fastnoise.models import MODELS, create_model
 from fastnoise.noise import corrupt, parse
 from fastnoise.noise.names import NOISES
@@ -279,11 +281,38 @@ def test_clean_labels_are_the_truth_of_the_test_and_of_noise() -> None:
         ({"test_images": IMAGES[:, :5], "test_labels": LABELS}, ["test_images are [5, 4, 3] and images [6, 4, 3]"]),
         ({"test_images": IMAGES, "test_labels": LABELS[1:]}, ["test_labels: 199 for 200 images"]),
         ({"images": IMAGES[:2], "labels": LABELS[:2]}, ["2 images are too few", "give test_images"]),
+        ({"images": [IMAGES[0], IMAGES[1, :2]]}, ["images: not an array of numbers, got list"]),
+        ({"images": torch.zeros(2, 4, 4, 3, requires_grad=True)}, ["images: not an array of numbers, got Tensor"]),
+        ({"labels": [[1], [1, 2]]}, ["labels: not an array of numbers, got list"]),
     ],
 )
 def test_arrays_that_are_refused(changes: dict[str, Any], parts: list[str]) -> None:
     with refused(DataError, *parts):
         ImageDataset.from_arrays(**{"images": IMAGES, "labels": LABELS, **changes})
+
+
+def test_runs_on_arrays_go_on_as_they_began(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the same arrays and configuration, in Python; anything else is refused before it changes the run."""
+    dataset = ImageDataset.from_arrays(IMAGES, LABELS)
+    config = recipe("ce", dataset.name).replace({"epochs": 1, "model": "small_cnn", "width": 0.25, "run_dir": "run"})
+    with refused(ConfigError, "must be a fastnoise.ImageDataset", "not tuple"):
+        fastnoise.train(config, dataset=(IMAGES, LABELS))  # type: ignore[arg-type]
+    summary = fastnoise.train(config, dataset=dataset)
+    assert fastnoise.train(config, dataset=dataset, resume=True) == summary
+    for changes in ({"learning_rate": 0.5}, {"limit_train": 9}, {"noise": "symmetric:0.5"}):
+        name, value = next(iter(changes.items()))
+        with refused(CheckpointError, f"run holds another run: its {name} is", f"not {value}"):
+            fastnoise.train(config.replace(changes), dataset=dataset, resume=True)
+    with refused(CheckpointError, "its method is ce, not elr"):
+        fastnoise.train(dataclasses.replace(config, method=recipe("elr").method), dataset=dataset, resume=True)
+    others = ImageDataset.from_arrays(IMAGES, (LABELS + 1) % 5)
+    with refused(CheckpointError, "the labels of arrays are not those of the run", "give the data set that the run"):
+        fastnoise.train(config, dataset=others, resume=True)
+    with refused(CheckpointError, "no run to go on with: give its folder"):
+        fastnoise.train(config.replace({"run_dir": None}), dataset=dataset, resume=True)
+    capsys.readouterr()
+    assert main(["train", "--resume", "run"]) == 2
+    assert "its data set 'arrays' was given as arrays in Python; go on there with" in capsys.readouterr().err
 
 
 def test_data_sets_that_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..checks import as_array
 from ..errors import ConfigError, DataError
 from .images import image_size
 from .names import is_named
@@ -184,7 +185,7 @@ _AT_ONCE = 4096
 
 def _pixels(what: str, images: Any) -> np.ndarray:
     """uint8 [N, H, W, C], else DataError."""
-    array = np.asarray(images)
+    array = as_array(what, images)
     form = f"{array.dtype} {list(array.shape)}"
     if array.dtype != np.uint8:
         scale = "; scale them, as in (255 * images).round().astype(np.uint8)" if array.dtype.kind == "f" else ""
@@ -200,7 +201,7 @@ def _pixels(what: str, images: Any) -> np.ndarray:
 
 def _class_labels(what: str, labels: Any, count: int) -> np.ndarray:
     """int64 [count], else DataError."""
-    array = np.asarray(labels)
+    array = as_array(what, labels)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"{what} must be integers of shape [N], not {array.dtype} {list(array.shape)}")
     if len(array) != count:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from .. import own
 from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
-from ..fields import stored
+from ..fields import changed, stored
 from ..files import PARTIAL, write_atomically, write_json, write_text
 from ..methods import find_method
 
@@ -112,6 +112,16 @@ class RunFolder:
             return stored(written)
         except (KeyError, ConfigError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
+
+    def require(self, config: RunConfig) -> None:
+        """CheckpointError unless the run in this folder computes what `config` says; imports no code that it names."""
+        before = RunConfig(type(config.method)(config.method.method)).flat() | self.read_fields()
+        now = config.flat()
+        if (name := changed(before, now)) is not None:
+            raise CheckpointError(
+                f"{self.path} holds another run: its {name} is {before.get(name)}, not {now[name]}; go on with its own "
+                "configuration, or choose another folder"
+            )
 
     def add_environment(self, environment: dict[str, Any]) -> None:
         """Add the environment of this start to those of earlier ones."""

@@ -57,6 +57,11 @@ def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None)
     With `dataset` the configuration must be of a data set of its name.
     """
     check_options(config.method)
+    if dataset is not None and not isinstance(dataset, datasets.ImageDataset):
+        raise ConfigError(
+            f"the data set must be a fastnoise.ImageDataset, such as ImageDataset.from_arrays(images, labels), not "
+            f"{type(dataset).__name__}"
+        )
     if dataset is None:
         check_dataset(config.data.dataset)
     elif config.data.dataset != dataset.name and not own.is_own(config.data.dataset):

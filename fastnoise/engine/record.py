@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import own
 from ..config import RunConfig
+from ..data.names import DATASETS
 from ..errors import CheckpointError
 from ..files import write_json
 from ..methods import Method, Run
@@ -32,13 +33,20 @@ Part = Literal["test", "validation", "train_in_order"]
 
 
 def open_folder(config: RunConfig, data: RunData) -> RunFolder:
-    """The folder of the run in `config.run_dir`; CheckpointError where its labels are not those of `data`."""
+    """The folder of the run in `config.run_dir`.
+
+    CheckpointError where its configuration or its labels are not those of `config` and `data`.
+    """
+    if config.run_dir is None:
+        raise CheckpointError('no run to go on with: give its folder, as in config.replace({"run_dir": FOLDER})')
     folder = RunFolder.open(Path(config.run_dir or ""))
+    folder.require(config)
     if NoisyLabels.load(folder.labels).sha256 != data.noisy.sha256:
-        raise CheckpointError(
-            f"the labels of {config.data.dataset} under {config.data.data_root} are not those of the run "
-            f"({folder.labels}); give the --data-root that the run was started with"
-        )
+        name = config.data.dataset
+        what, advice = name, "data set that the run was started with"
+        if name in DATASETS:
+            what, advice = f"{name} under {config.data.data_root}", "--data-root that the run was started with"
+        raise CheckpointError(f"the labels of {what} are not those of the run ({folder.labels}); give the {advice}")
     return folder
 
 

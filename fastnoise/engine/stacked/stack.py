@@ -12,9 +12,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ...checks import free_memory, require_memory
-from ...config import FREE_ON_RESUME, Optimizer, RunConfig
+from ...config import Optimizer, RunConfig
 from ...data import ImageDataset, Loader
-from ...errors import CheckpointError, ConfigError, TrainingError
+from ...errors import ConfigError, TrainingError
 from ...methods import create_method
 from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
@@ -36,12 +36,7 @@ def own_folder(config: RunConfig) -> RunFolder | None:
     folder = RunFolder(Path(config.run_dir or ""))
     if config.run_dir is None or not folder.config.exists():
         return None
-    stored, wanted = folder.read_config().flat(), config.flat()
-    for name, value in wanted.items():
-        if name not in FREE_ON_RESUME and stored[name] != value:
-            raise CheckpointError(
-                f"{folder.path} holds another run: its {name} is {stored[name]}, not {value}; choose another folder"
-            )
+    folder.require(config)
     return folder
 
 

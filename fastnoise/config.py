@@ -178,7 +178,7 @@ class NoiseConfig(Checked):
 @dataclass(frozen=True)
 class ModelConfig(Checked):
     model: Annotated[str, arg(help=f"Network: {alternatives(model_names.FORMS)}.")] = "small_cnn"
-    width: float = 1.0
+    width: Annotated[float, Above(0)] = 1.0
     """Factor on the channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
     """Probability with which training zeroes each hidden unit of lenet5's fully connected layers, or each unit after
@@ -374,7 +374,7 @@ def located(config: RunConfig) -> RunConfig:
     if named and needed and not root.is_dir():
         raise DataError(f"--data-root {root}: no such folder; create it, or drop the option to use ./data")
     paths = {"data_root": str(root.absolute())}
-    if config.data.dataset.startswith("folder:"):
+    if config.data.dataset.startswith("folder:") and config.data.dataset != "folder:":
         folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
         paths["dataset"] = f"folder:{folder.absolute()}"
     if any(word in config.noise.noise for word in ("matrix", "posteriors", ".py:")):

@@ -26,11 +26,9 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     A missing root is created for a download, its parents are not. ConfigError for an unknown name, DataError for data
     that is missing, damaged or of the wrong form.
     """
-    if name.startswith(FOLDER):
-        if name == FOLDER:
-            raise ConfigError("the dataset folder:PATH needs the path of a folder after the colon")
-        return load_folder(Path(name.removeprefix(FOLDER)).expanduser())
     check_dataset(name)
+    if name.startswith(FOLDER):
+        return load_folder(Path(name.removeprefix(FOLDER)).expanduser())
     path = None if root is None else Path(root).expanduser()
     if own.is_own(name):
         return _own(name, path, download)

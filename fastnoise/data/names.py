@@ -33,5 +33,7 @@ def check_dataset(name: str) -> None:
     """ConfigError for an unknown data set, with the nearest and all valid names, or for what is wrong with FILE.py."""
     if own.is_own(name):
         own.load(name, "dataset")
+    elif name == FOLDER:
+        raise ConfigError("the dataset folder:PATH needs the path of a folder after the colon")
     elif not is_named(name):
         raise ConfigError(f"unknown dataset {name!r}; {nearest(name, list(FORMS))}")

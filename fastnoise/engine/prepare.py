@@ -152,6 +152,8 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves none to validate on")
+    if not len(kept):
+        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves none to train on")
     channels, height, width = dataset.train.shape
     if config.data.image_size is not None:
         height = width = config.data.image_size

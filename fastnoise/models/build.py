@@ -1,6 +1,7 @@
 """From a network's name to the network."""
 
 import inspect
+import math
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -67,7 +68,9 @@ def _has_dropout(name: str) -> bool:
 
 
 def _backbone(name: str, channels: int, image_size: tuple[int, int], width: float, dropout: float) -> Backbone:
-    if not width > 0 or round(6 * width) < 1:
+    if not 0 < width < math.inf:
+        raise ConfigError(f"--width {width} is no factor on numbers of channels; give a positive number")
+    if round(6 * width) < 1:
         raise ConfigError(f"--width {width} leaves layers with no channels; give a larger one")
     builder = _builder(name)
     smallest = getattr(builder, "smallest", 1)

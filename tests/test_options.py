@@ -340,6 +340,22 @@ def test_a_method_that_cannot_be_built_is_refused(own: str, tmp_path: Path) -> N
         create_method(options_of(own)(own), num_samples=4, num_classes=2)
 
 
+@pytest.mark.parametrize(
+    ("loss", "form"),
+    [
+        ("outputs.logits.logsumexp(1)", r"of shape \[32\]"),
+        ("1.0", "float"),
+        ("outputs.logits.detach().mean()", "a number that no weight has a part in"),
+    ],
+)
+def test_a_loss_that_cannot_be_minimised_is_refused(
+    own: str, loss: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text(OWN.replace("self.boost * self.criterion(outputs.logits, labels)", loss))
+    line = refusal(capsys, "--method", own, *SHORT, "--gear", "eager")
+    assert re.search(rf"the loss of Mine is {form}; it must be a scalar tensor", line), line
+
+
 # -- words are checked before torch is imported --------------------------------------------------------------------
 
 LIGHT = {

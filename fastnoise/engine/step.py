@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import EngineConfig, OptimConfig, Optimizer, Schedule, parse_compile_options
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
 from ..ops.unit import inductor_options, with_unit_gradient
@@ -258,6 +258,19 @@ class _Graph:
         return self.result
 
 
+def _check_loss(loss: Any, method: Method) -> None:
+    """TrainingError unless a method's loss, which may be of the user's code, is one that can be minimised."""
+    if isinstance(loss, Tensor) and not loss.dim() and loss.requires_grad:
+        return
+    form = type(loss).__name__
+    if isinstance(loss, Tensor):
+        form = f"of shape {list(loss.shape)}" if loss.dim() else "a number that no weight has a part in"
+    raise TrainingError(
+        f"the loss of {type(method).__name__} is {form}; it must be a scalar tensor, computed from the network's outputs "
+        "without detach()"
+    )
+
+
 class Step:
     """Training and evaluation of one batch.
 
@@ -334,6 +347,8 @@ class Step:
     def _eager_forward(self, images: Tensor, index: Tensor) -> Forward:
         with self._autocast():
             result = self.method.training_step(self.networks, images, self.labels[index], index)
+        if not torch.compiler.is_compiling():
+            _check_loss(result.loss, self.method)
         if self.amp == torch.float16:
             return result
         return Forward(with_unit_gradient(result.loss), *result[1:])  # dynamo of PyTorch 2.11 fails on _replace

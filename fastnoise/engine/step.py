@@ -266,8 +266,8 @@ def _check_loss(loss: Any, method: Method) -> None:
     if isinstance(loss, Tensor):
         form = f"of shape {list(loss.shape)}" if loss.dim() else "a number that no weight has a part in"
     raise TrainingError(
-        f"the loss of {type(method).__name__} is {form}; it must be a scalar tensor, computed from the network's outputs "
-        "without detach()"
+        f"the loss of {type(method).__name__} is {form}; it must be a scalar tensor, computed from the network's "
+        "outputs without detach()"
     )
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def interpret(script: str, request: Any) -> Any:
     done = subprocess.run(
@@ -19,6 +21,32 @@ def interpret(script: str, request: Any) -> Any:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def reduce_by_halves() -> None:
+    """Have Triton's interpreter combine the halves of an axis until one element is left, as threads do on a GPU.
+
+    It adds up one element after another, in Python. That is slow, and rounds sums of a thousand equal terms some ten
+    times as badly as a GPU does.
+    """
+    from triton.runtime.interpreter import ReduceOps
+
+    def generic_reduce(self: Any, input: Any) -> list[Any]:
+        tensors, axis = self.unravel(input, self.axis)
+        dtypes = [tensor.dtype for tensor in tensors]
+        parts = [tensor.handle.data for tensor in tensors]
+        while parts[0].shape[axis] > 1:
+            halves = zip(*(np.split(part, 2, axis) for part in parts), strict=True)
+            first, second = ([self.to_tensor(*pair) for pair in zip(half, dtypes, strict=True)] for half in halves)
+            found = self.combine_fn.fn(*first, *second)
+            parts = [tensor.handle.data for tensor in (found if isinstance(found, tuple) else (found,))]
+        if not self.keep_dims:
+            parts = [part.squeeze(axis) for part in parts]
+        elif self.axis is None:
+            raise NotImplementedError("keep_dims without an axis")
+        return [self.to_tensor(part, dtype) for part, dtype in zip(parts, dtypes, strict=True)]
+
+    ReduceOps.generic_reduce = generic_reduce
 
 
 def stretches(columns: int | None) -> tuple[int, int, int] | None:

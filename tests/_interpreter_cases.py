@@ -10,7 +10,7 @@ import warnings
 from dataclasses import asdict
 
 import torch
-from _interpret import stretches
+from _interpret import reduce_by_halves, stretches
 from _loss_cases import (
     CASES,
     MOMENTUM,
@@ -150,6 +150,7 @@ def not_finite(rule: str, stretch: int | None, half: bool) -> dict[str, list[int
 
 
 if __name__ == "__main__":
+    reduce_by_halves()
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on log 0, which the rules mean
     request = json.load(sys.stdin)
     results: dict[str, object] = {}

@@ -11,7 +11,7 @@ from itertools import product
 import torch
 import triton
 import triton.language as tl
-from _interpret import stretches
+from _interpret import reduce_by_halves, stretches
 from fastnoise.kernels import row, rules, select
 from fastnoise.kernels.rounding import round_stochastically, row_key
 
@@ -156,6 +156,7 @@ def strange_selected() -> dict[str, list[object]]:
 
 
 if __name__ == "__main__":
+    reduce_by_halves()
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on NaN and log 0, which are meant
     request = json.load(sys.stdin)
     functions = {

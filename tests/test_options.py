@@ -278,11 +278,11 @@ def test_own_options_refuse_what_does_not_fit(own: str, tmp_path: Path, capsys: 
         ("    class Options:\n        boost: float = 2.0", "must be a subclass of fastnoise.methods.MethodOptions"),
         (
             "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        seed: int = 2",
-            "the option seed has the name of an option that every run has; choose another",
+            "the option seed has the name of an option of every run; choose another name",
         ),
         (
             "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        boost: float | None = None",
-            'the option boost may not be None; take Literal["auto"] for what is not set',
+            'the option boost may not be None; use Literal["auto"] for "not set"',
         ),
         (
             "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        boost: list[int] = ()",

@@ -41,7 +41,7 @@ def write(text: str, name: str = "mine.py") -> None:
 
 @pytest.mark.parametrize("kind", own.KINDS)
 def test_files_that_cannot_be_used(kind: own.Kind) -> None:
-    with refused(ConfigError, f"--{kind} none.py:x", "no such file as", "none.py"):
+    with refused(ConfigError, f"--{kind} none.py:x", "there is no file", "none.py"):
         own.load("none.py:x", kind)
     write("raise OSError('first\\nsecond')")
     with refused(ConfigError, f"--{kind} mine.py:x", "fails with OSError: first"):
@@ -176,13 +176,13 @@ def test_own_networks_give_outputs() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "parts"),
     [
-        ("Logits", {"attention": True}, ["gives logits alone", "leave the last layer out", "self.num_features"]),
-        ("Logits", {"features": True}, ["gives logits alone"]),
+        ("Logits", {"attention": True}, ["gives only logits", "leave the last layer out", "self.num_features"]),
+        ("Logits", {"features": True}, ["gives only logits"]),
         ("Logits", {"width": 0.5}, ["--width 0.5", "has no parameter 'width'"]),
         ("small", {"dropout": 0.5}, ["--dropout 0.5", "has no parameter 'dropout'"]),
         ("small", {}, ["images [2, 2, 6, 8] give torch.float32 [2, 96], not logits [B, 4]", "self.num_features"]),
         ("of_nothing", {}, ["gives NoneType; it must give a torch.nn.Module"]),
-        ("needy", {}, ["missing a required argument: 'depth'", "it is given: channels, dropout, image_size"]),
+        ("needy", {}, ["missing a required argument: 'depth'", "fastnoise can give it: channels, dropout, image_size"]),
         ("raises", {}, ["fails with KeyError: 'x'"]),
         ("breaks", {}, ["fails on images [2, 2, 6, 8] with RuntimeError"]),
         ("pair", {}, ["give tuple, not logits"]),
@@ -201,7 +201,7 @@ def test_what_needs_features_refuses_logits_alone(capsys: pytest.CaptureFixture[
         assert fastnoise_main("train", "--model", "mine.py:Logits", *words) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "gives logits alone, and --method or --encoder needs the features before them" in error
+        assert "gives only logits, and this --method or --encoder needs features" in error
     assert not (tmp_path / "runs").exists()
 
 
@@ -262,19 +262,19 @@ def test_clean_labels_are_the_truth_of_the_test_and_of_noise() -> None:
         ({"images": IMAGES.reshape(200, -1)}, ["[N, H, W, C], or [N, H, W]", "[200, 72]"]),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, ["[N, H, W, C]", "[0, 6, 4, 3]"]),
         ({"images": np.zeros((200, 3, 8, 8), np.uint8)}, ["channels last", "transpose(0, 2, 3, 1)"]),
-        ({"labels": LABELS[:-1]}, ["labels: 199 for 200 images"]),
+        ({"labels": LABELS[:-1]}, ["labels: 199 labels for 200 images"]),
         ({"labels": LABELS - 1}, ["labels must be classes from 0, not -1..3"]),
         ({"labels": LABELS.astype(float)}, ["labels must be integers of shape [N], not float64"]),
         ({"clean_labels": LABELS[None]}, ["clean_labels must be integers of shape [N], not int64 [1, 200]"]),
         ({"clean_labels": LABELS + 1, "class_names": list("abcde")}, ["clean labels span 1..5, outside 0..4"]),
         ({"class_names": ["a", "b"]}, ["training labels span 0..4, outside 0..1"]),
-        ({"class_names": list("abcda")}, ["class_names: 'a' stands there twice"]),
+        ({"class_names": list("abcda")}, ["class_names: 'a' is given twice"]),
         ({"class_names": "abcde"}, ["class_names must be a list of texts, not one text"]),
-        ({"names": ["x"] * 200}, ["names: 'x' stands there twice"]),
+        ({"names": ["x"] * 200}, ["names: 'x' is given twice"]),
         ({"names": ["x"]}, ["1 names for 200 images"]),
-        ({"test_images": IMAGES}, ["test_images and test_labels go together"]),
+        ({"test_images": IMAGES}, ["give both test_images and test_labels, or neither"]),
         ({"test_images": IMAGES[:, :5], "test_labels": LABELS}, ["test_images are [5, 4, 3] and images [6, 4, 3]"]),
-        ({"test_images": IMAGES, "test_labels": LABELS[1:]}, ["test_labels: 199 for 200 images"]),
+        ({"test_images": IMAGES, "test_labels": LABELS[1:]}, ["test_labels: 199 labels for 200 images"]),
         ({"images": IMAGES[:2], "labels": LABELS[:2]}, ["2 images are too few", "give test_images"]),
     ],
 )
@@ -292,10 +292,10 @@ def test_data_sets_that_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with refused(DataError, "gives tuple"):
         load_dataset("mine.py:rooted", "x")
     for name in ("digits", "folder:x", "a.py:b", ""):
-        with refused(ConfigError, "that of another data set"):
+        with refused(ConfigError, "is not free"):
             ImageDataset.from_arrays(IMAGES, LABELS, name=name)
     dataset = ImageDataset.from_arrays(IMAGES, LABELS)
-    with refused(ConfigError, "is for data set 'digits'", "the data set given is 'arrays'", "recipe(METHOD, 'arrays')"):
+    with refused(ConfigError, "is for data set 'digits'", "but dataset= is 'arrays'", "recipe(METHOD, 'arrays')"):
         fastnoise.train(recipe("ce"), dataset=dataset)
     with refused(ConfigError, "must be a RunConfig", "not dict"):
         fastnoise.train({"method": "ce"}, dataset=dataset)  # type: ignore[arg-type]

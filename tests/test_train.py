@@ -408,7 +408,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_checkpo
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     line = refusal(capsys, *QUICK, "--method", "ce", "--learning-rate", "1e30", "--run-dir", "run")
-    assert re.search(r"not a finite number at step \d+ of epoch 1; no checkpoint yet", line)
+    assert re.search(r"became NaN or infinite at step \d+ of epoch 1; there is no checkpoint yet", line)
     # A run that has gone well for one epoch and meets the wall in the second.
     assert (
         main(["train", *QUICK, "--method", "ce", "--epochs", "2", "--schedule", "multistep:1", "--run-dir", "good"])

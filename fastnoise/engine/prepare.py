@@ -30,7 +30,7 @@ SMALL_IMAGE = 64
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run learns from. Arrays are in the order of the training set that `index` counts, n samples."""
+    """What a run learns from. `index` counts the n samples of the arrays in their order."""
 
     num_classes: int
     class_names: tuple[str, ...]
@@ -39,11 +39,11 @@ class RunData:
     noisy: noise.NoisyLabels
     """Labels of training and validation samples together, before the split."""
     positions: Labels
-    """Of the training samples in the data set's own order: what is left when validation samples are held out."""
+    """Positions of the training samples in the data set, without the validation samples."""
     train: ImageTable
     given: Labels
     clean: Labels | None
-    """True labels, None where nobody knows them."""
+    """True labels; None if they are unknown."""
     validation: ImageTable | None
     validation_given: Labels | None
     test: ImageTable
@@ -61,8 +61,8 @@ def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None)
         check_dataset(config.data.dataset)
     elif config.data.dataset != dataset.name and not own.is_own(config.data.dataset):
         raise ConfigError(
-            f"the configuration is for data set {config.data.dataset!r}, and the data set given is {dataset.name!r}; "
-            f"make it by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
+            f"the configuration is for data set {config.data.dataset!r}, but dataset= is {dataset.name!r}; "
+            f"make the configuration by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
         )
     check_model(config.model.model)
     check_noise(config.noise.noise)

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM arrived; the run was saved and can be resumed. The message says how."""
+    """Raised after Ctrl-C or SIGTERM, when the run has been saved. The message says how to resume it."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)

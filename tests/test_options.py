@@ -215,7 +215,10 @@ def test_run_folders_of_0_1_0_are_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('method = "nal"\nforget_rate = 0.5\n', "forget_rate has no meaning for method nal; used by coteaching"),
+        (
+            'method = "nal"\nforget_rate = 0.5\n',
+            "forget_rate has no meaning for method nal; it is an option of coteaching",
+        ),
         ('method = "nal"\nstrength = "much"\n', "strength must be a number, not 'much'"),
         ('method = "nal"\nseed = -1\n', "seed must lie in"),
         ('method = "nall"\n', "unknown method 'nall'"),
@@ -260,7 +263,9 @@ def test_own_options_refuse_what_does_not_fit(own: str, tmp_path: Path, capsys: 
     assert "unknown option --bost; did you mean '--boost'? valid: " in refusal(capsys, *named, "--bost", "5")
     assert "--boost must be 0 or more, not -1.0" in refusal(capsys, *named, "--boost", "-1")
     assert "--kind" in refusal(capsys, *named, "--kind", "even")
-    assert "--strength has no meaning for method own.py:Mine; used by elr" in refusal(capsys, *named, "--strength", "1")
+    assert "--strength has no meaning for method own.py:Mine; it is an option of elr" in refusal(
+        capsys, *named, "--strength", "1"
+    )
     (tmp_path / "run.toml").write_text(f'method = "{own}"\nboots = 4\n')
     assert "boots: unknown field; did you mean 'boost'?" in refusal(capsys, "--config", "run.toml")
     (tmp_path / "sweep.toml").write_text(f'method = "{own}"\n[grid]\nboots = [1]\n')

@@ -349,21 +349,21 @@ def test_own_noise_is_recorded_as_any_other(tmp_path: Path) -> None:
     [
         ("flip", ["needs a rate in [0, 1], as in mine.py:flip:0.4"]),
         ("flip:4", ["rate 4.0 is outside [0, 1]"]),
-        ("flip:x", ["'x' is no rate"]),
+        ("flip:x", ["'x' is not a rate"]),
         ("flip:", ["nothing follows the colon"]),
         ("flip:0.4,stp=1", ["has no parameter 'stp'; did you mean 'step'?"]),
-        ("flip:0.4,step", ["'step' is no setting"]),
+        ("flip:0.4,step", ["'step' is not a setting"]),
         ("flip:0.4,step=1,step=2", ["a setting is given twice"]),
-        ("flip:0.4,seed=2", ["fastnoise gives seed; drop seed="]),
-        ("flip:0.4,rate=2", ["write the rate behind the name"]),
+        ("flip:0.4,seed=2", ["fastnoise passes seed by itself; drop seed="]),
+        ("flip:0.4,rate=2", ["write the rate after the name"]),
         ("flip:0.4,step=x", ["fails with AssertionError"]),
         ("short:0.3", ["has no parameter 'rate'; drop :0.3"]),
         ("short", ["gives int64 [199]; it must give integers [200]"]),
         ("real", ["gives float64 [200]; it must give integers [200]"]),
         ("large", ["gives class 96 at position 0, outside [0, 5)"]),
         ("raises", ["fails with ValueError: first"]),
-        ("restless", ["gives other labels when it is called again with seed 0", "np.random.default_rng(seed)"]),
-        ("darkest", ["takes the images as inputs, and they are not in memory"]),
+        ("restless", ["returns other labels when it is called again with seed 0", "np.random.default_rng(seed)"]),
+        ("darkest", ["needs the images as inputs, but they are not in memory"]),
         ("nothing", ["no function or class 'nothing'; it has: flip, darkest"]),
         ("", ["names no function in a file"]),
         ("a b", ["names no function in a file"]),
@@ -379,7 +379,7 @@ def test_specs_of_own_noise_come_back_from_their_text() -> None:
     for text in ("a/b.py:f", "a.py:f:0.25", "a.py:f:1.0,x=3,y=a:b"):
         assert str(parse(text)) == text
         assert parse(str(parse(text))) == parse(text)
-    with refused(ConfigError, "noise of your own is written FILE.py:NAME"):
+    with refused(ConfigError, "write your own noise as FILE.py:NAME"):
         parse("own:0.3")
     with refused(ConfigError, "takes 'quota' among its settings"):
         fastnoise.noise.NoiseSpec("own", 0.3, "a.py:f", quota="class")

@@ -369,7 +369,7 @@ def test_resume_with_another_configuration_names_the_field(capsys: pytest.Captur
     assert main(["train", *QUICK, "--run-dir", "run"]) == 0
     capsys.readouterr()
     line = refusal(capsys, "--resume", "run", "--learning-rate", "0.5")
-    assert "learning_rate is 0.1 in the run and 0.5 here" in line
+    assert "the run has learning_rate 0.1, not 0.5" in line
     assert main(["train", "--resume", "run", "--log-every", "7"]) == 0
 
 

@@ -45,9 +45,11 @@ def idn(
         noisy[chosen] = scores[chosen].argmax(1)
         return noisy
     if rate == 0:
-        raise ConfigError("noise 'idn': at rate 0 the flip rates N(0, 0.1^2), cut to [0, 1], average 0.08: write none")
+        raise ConfigError(
+            "noise 'idn': at rate 0 the mean flip rate is still 0.08 (N(0, 0.1^2), cut to [0, 1]); write none"
+        )
     if inputs is None:
-        raise ConfigError("noise 'idn' needs the samples' inputs: give inputs=, or images by --dataset")
+        raise ConfigError("noise 'idn' needs the samples' inputs; give inputs=, or images by --dataset")
     array = check_inputs(inputs, len(labels))
     scaled = _scaling(array, spec.inputs)
     flips = uniforms(seed, Purpose.FLIP, len(labels)) < _sample_rates(rate, seed, len(labels))
@@ -132,7 +134,7 @@ def check_posteriors(posteriors: Any, num_samples: int, num_classes: int, what: 
     bad = ~(np.abs(sums - 1) <= _SUM_TOLERANCE) | ~(array >= 0).all(1)
     if bad.any():
         row = int(bad.argmax())
-        raise DataError(f"posteriors: row {row} holds no probabilities (sum {sums[row]:.6g}): apply the softmax first")
+        raise DataError(f"posteriors: row {row} holds no probabilities (sum {sums[row]:.6g}); apply the softmax first")
     return array
 
 

@@ -67,7 +67,7 @@ def run_folder(folder: Path, name: str) -> Path:
 
 
 def summary_file(folder: Path, name: str) -> Path:
-    """What exists once a job is done."""
+    """The file that exists when a job is done."""
     return run_folder(folder, name) / "summary.json"
 
 

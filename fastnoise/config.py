@@ -140,8 +140,7 @@ class DataConfig(Checked):
     """Leave out the last batch of an epoch if it is smaller than the others."""
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
-    auto takes resident if the images are in memory (and on CUDA fit on the GPU), else dali if DALI is installed, else
-    torch."""
+    auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
     loader_threads: Annotated[int, Above(0)] = 2
     """CPU threads of the input pipeline."""
 

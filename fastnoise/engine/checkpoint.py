@@ -29,7 +29,7 @@ class Resumable(Protocol):
     step: Step
 
     def weights_of(self, record: Record) -> MutableMapping[str, Any]:
-        """The state of a run's networks, by the names that they have where it is trained by itself."""
+        """The state of a run's networks, with the names of a single run."""
 
     def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
         """Load what `weights_of` gave; RuntimeError or KeyError if it doesn't fit."""
@@ -45,7 +45,7 @@ def place_of(checkpoint: dict[str, Any] | None) -> tuple[int, int]:
     try:
         return int(checkpoint["epoch"]), int(checkpoint["batch"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint does not say where it stands ({error}); start the run anew") from error
+        raise CheckpointError(f"the checkpoint does not say how far it is ({error}); start the run anew") from error
 
 
 def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def save(training: Resumable, records: Sequence[Record], epoch: int, batch: int) -> None:
-    """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError where there is no room."""
+    """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError if there is no room."""
 
     def write(record: Record) -> None:
         record.folder.write_checkpoint(state_of(training, record, epoch, batch))

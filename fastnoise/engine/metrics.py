@@ -155,7 +155,7 @@ def split_shares(
 def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) -> dict[str, float]:
     """Mean attention weight of clean and of mislabelled samples, and how well it tells them apart.
 
-    attention [N] in (0, 1), NaN where not visited; wrong bool [N]. AUROC: the probability that a clean sample
+    attention [N] in (0, 1), NaN if not visited; wrong bool [N]. AUROC: the probability that a clean sample
     has a larger weight than a mislabelled one; given where both groups have samples.
     """
     seen = ~np.isnan(attention)
@@ -171,7 +171,7 @@ def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) 
 
 
 def average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average precision of each label of several at once, float64 [C]; NaN where no sample has the label.
+    """Average precision of each label of several at once, float64 [C]; NaN if no sample has the label.
 
     Args:
         scores: [N, C], larger where a label is likelier; logits will do, since only their order counts.

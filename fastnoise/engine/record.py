@@ -150,7 +150,7 @@ class Record:
         return figures
 
     def summary(self, final: Evaluation, run: Run) -> dict[str, Any]:
-        """What summary.json holds; writes corrected.csv where the method estimates labels.
+        """The content of summary.json. Writes corrected.csv if the method estimates labels.
 
         Args:
             final: one evaluation pass over the training set as it stands at the end.

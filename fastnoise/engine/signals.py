@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted at once, acted on where the state can be saved."""
+"""Ctrl-C and SIGTERM. They are noted at once; training stops at the next place where the state can be saved."""
 
 import signal
 from collections.abc import Iterator

@@ -398,11 +398,11 @@ class Training(ABC):
 
     @abstractmethod
     def weights_of(self, record: Record) -> MutableMapping[str, Any]:
-        """The state of a run's networks, by the names that they have where it is trained by itself."""
+        """The state of a run's networks, with the names of a single run."""
 
     @abstractmethod
     def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
-        """Take up what `weights_of` gave; RuntimeError or KeyError where it doesn't fit."""
+        """Load what `weights_of` gave; RuntimeError or KeyError if it doesn't fit."""
 
     @abstractmethod
     def part_of(self, record: Record, tensor: Tensor) -> Tensor:

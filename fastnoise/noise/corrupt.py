@@ -265,7 +265,7 @@ def read_transition(path: Path, num_classes: int) -> NDArray[np.float64]:
 def _label_array(what: str, labels: Any, room: int = 0) -> NDArray[np.integer]:
     """`labels` as a contiguous, aligned array in native byte order: itself where it is one already.
 
-    DataError where that, or `room` bytes more for each of them, don't fit into memory.
+    DataError if that, or `room` bytes more for each of them, don't fit into memory.
     """
     array = as_array(what, labels)
     if array.ndim != 1:

@@ -93,7 +93,7 @@ def _sample(logits: Reals, u: Reals) -> Labels:
 
 
 def check_inputs(inputs: Any, num_samples: int) -> NDArray[Any]:
-    """Finite real numbers [N, ...] as they are; DataError where they aren't that."""
+    """Finite real numbers [N, ...] as they are; DataError if they aren't that."""
     array = as_array("inputs", inputs)
     if array.dtype.kind not in "iuf" or array.ndim < 2:
         raise DataError(f"inputs: must be real numbers [N, ...], got {array.dtype} {list(array.shape)}")
@@ -121,7 +121,7 @@ def _scaling(inputs: NDArray[Any], how: str) -> Callable[[NDArray[Any]], Reals]:
 
 
 def check_posteriors(posteriors: Any, num_samples: int, num_classes: int, what: str) -> Reals:
-    """Class probabilities as float64 [N, C]. ConfigError where there are none, DataError where they aren't that."""
+    """Class probabilities as float64 [N, C]. ConfigError if there are none, DataError where they aren't that."""
     if posteriors is None:
         raise ConfigError(f"{what} needs the posteriors of a trained network: give posteriors=FILE.npy in the spec")
     array = as_array("posteriors", posteriors)

@@ -121,7 +121,7 @@ def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
 
 
 def _names(found: list[Any]) -> tuple[str, ...] | None:
-    """Names as short as an axis has room for; None where they say no more than the numbers do."""
+    """Names as short as an axis has room for; None if they say no more than the numbers do."""
     names = tuple(plain(name, _LONGEST_NAME) for name in found)
     return None if names == tuple(map(str, range(len(names)))) else names
 

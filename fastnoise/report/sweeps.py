@@ -172,7 +172,7 @@ def curves(sweep: StoredSweep) -> Chart | Missing:
 
 
 def _split(sweep: StoredSweep) -> tuple[str, ...] | None:
-    """The fields that part the combinations into panels of few lines; None where no choice does."""
+    """The fields that part the combinations into panels of few lines; None if no choice does."""
     groups = sweep.groups()
     if len(groups) <= _MOST_LINES:
         return ()

@@ -108,12 +108,12 @@ class ConsensusSweep:
 
     @property
     def precision(self) -> Floats:
-        """float64 [R, T]: the share of members that are right; NaN where there are none."""
+        """float64 [R, T]: the share of members that are right; NaN if there are none."""
         return _share(self._right(), self.members)
 
     @property
     def recall(self) -> Floats:
-        """float64 [R, T]: the share of the right samples that are members; NaN where none is right."""
+        """float64 [R, T]: the share of the right samples that are members; NaN if none is right."""
         right = self._right()
         assert self.all_right is not None
         return _share(right, np.broadcast_to(self.all_right[:, None], right.shape))

@@ -128,7 +128,7 @@ def check_limit(limit: int | None, dataset: str, images: int) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON document of a study's folder; CheckpointError where it is damaged."""
+    """A JSON document of a study's folder; CheckpointError if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):

@@ -71,12 +71,12 @@ class SweepResult:
         return run_folder(self.folder, name)
 
     def summary(self, name: str) -> dict[str, Any]:
-        """A finished job's summary.json; CheckpointError where there is none, or a damaged one."""
+        """A finished job's summary.json; CheckpointError if there is none, or a damaged one."""
         return read_summary(self.folder, name)
 
 
 def read_summary(folder: Path, name: str) -> dict[str, Any]:
-    """summary.json of a job; CheckpointError where there is none, or a damaged one."""
+    """summary.json of a job; CheckpointError if there is none, or a damaged one."""
     path = summary_file(folder, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

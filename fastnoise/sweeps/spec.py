@@ -219,7 +219,7 @@ class _Known:
         return name
 
     def value(self, where: str, name: str, value: Any) -> Any:
-        """`value` as one of the methods holds it, or as all runs do; ConfigError where none takes it."""
+        """`value` as one of the methods holds it, or as all runs do; ConfigError if none takes it."""
         *others, last = [self.types[name]] if name in self.types else self._takes(name)
         for values in others:
             try:

@@ -131,10 +131,10 @@ def load_images(config: RunConfig) -> datasets.ImageDataset:
 
 
 def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> RunData:
-    """Load the data set, or take the one that `config` names, corrupt its labels, hold out the validation samples.
+    """Load the data set that `config` names (or take `dataset`), corrupt its labels, and hold out validation samples.
 
-    The order is: the first `limit_train` samples, noise on all of them, then a split per class of the given
-    labels with the noise seed, so that runs that differ in the training seed share their data.
+    Order: take the first `limit_train` samples, corrupt them, then split each class of the given labels with the noise
+    seed. Runs that differ only in the training seed therefore have the same data.
     """
     check_names(config, dataset)
     if dataset is None:
@@ -146,7 +146,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     noisy = _noisy_labels(config, dataset, count)
     kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
-        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves none to validate on")
+        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
     channels, height, width = dataset.train.shape
     if config.data.image_size is not None:
         height = width = config.data.image_size

@@ -78,8 +78,7 @@ class Options(StudyOptions):
     --quick trains 6 networks in two minutes on two free CPU cores. The full study trains 72 networks on 25,000 images,
     which takes 2.4e17 floating-point operations: an hour at 70 TFLOP/s on a GPU, 22 days of a CPU core at 0.028 s per
     image. Each start measures steps and prints the time on this machine. The paper's COCO is
-    github.com/giddyup/coco-minitrain,
-    tested on val2017. Examples:
+    github.com/giddyup/coco-minitrain, tested on val2017. Examples:
       fastnoise study multilabel --quick
       fastnoise study multilabel --dataset mnist-canvas
       fastnoise study multilabel --annotations instances_minitrain2017.json --images train2017

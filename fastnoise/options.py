@@ -178,11 +178,10 @@ class MethodOptions(Checked):
     """
 
     method: str = "ce"
-    """Method, by one of these names, or FILE.py:CLASS (your own).
-    apl, bootstrap, ce, coteaching, dividemix, elr,
+    """Method: apl, bootstrap, ce, coteaching, dividemix, elr,
     elr_plus, focal, forward, gce, label_smoothing, mae,
     mixup, nal, plc, sce, selc, selc_plus, simclr, swce,
-    swce_loss (the loss alone)."""
+    swce_loss (the loss alone), or FILE.py:CLASS (your own)."""
 
     AUTO: ClassVar[str] = "auto"
     """The value of an option that the method chooses by itself."""

@@ -1,9 +1,9 @@
 """fastnoise trains image classifiers on wrong labels at the speed of the hardware.
 
-Importing the package needs no GPU, no Triton and no DALI, and loads nothing heavy: the submodules
-(`fastnoise.losses`, `fastnoise.noise`, `fastnoise.data`, ...) are imported where they are first used.
+Importing the package needs no GPU, no Triton and no DALI, and loads nothing heavy. The submodules
+(`fastnoise.losses`, `fastnoise.noise`, `fastnoise.data`, ...) are imported when they are first used.
 `fastnoise.train` trains as the command line does, and `fastnoise.ImageDataset.from_arrays` takes images and labels that
-are in memory; `fastnoise/extend.md` shows methods, networks, data sets and noise of one's own.
+are in memory. The page `extend.md` in this package shows how to write your own methods, networks, data sets and noise.
 """
 
 from importlib import import_module

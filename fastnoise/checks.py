@@ -1,4 +1,4 @@
-"""What arguments have in common: arrays, integers, numbers and the memory they take, or a refusal that names them."""
+"""Checks of arguments: arrays, integers, numbers and memory. Each error names the argument."""
 
 import os
 from operator import index
@@ -17,7 +17,7 @@ _UNASKED = 1 << 30  # bytes that any machine is taken to have
 
 
 def as_array(what: str, values: Any) -> NDArray[Any]:
-    """`values` as an array of any form; DataError where they are none."""
+    """`values` as an array of any shape; DataError if they are not an array."""
     try:
         return np.asarray(values)
     except (ValueError, TypeError, OverflowError, RuntimeError):  # the last from a tensor that requires a gradient
@@ -50,10 +50,10 @@ def shown(value: Any) -> str:
 
 
 def free_memory(device: "torch.device | None" = None) -> int | None:
-    """Bytes that can be allocated on a device, by default the host; None where there is no telling.
+    """Bytes that can be allocated on a device, by default the host; None if this is unknown.
 
-    On the host, without ending some process, within the limit of a container. On CUDA the driver's free ones and those
-    that torch holds in reserve.
+    On the host: free memory within the limit of the container. On CUDA: the driver's free memory plus what torch holds
+    in reserve.
     """
     if device is not None and device.type == "cuda":
         import torch
@@ -77,12 +77,12 @@ def free_memory(device: "torch.device | None" = None) -> int | None:
 
 
 def require_memory(what: str, size: int) -> None:
-    """Raise DataError, which begins with `what`, where `size` more bytes don't fit.
+    """Raise DataError if `size` more bytes do not fit into memory. The message begins with `what`.
 
-    A system may grant more than it has, and end the process that fills it.
+    Without this check the system may grant more than it has, and kill the process that fills it.
     """
     if size <= _UNASKED:
         return
     free = free_memory()
     if free is not None and size > free:
-        raise DataError(f"{what}: this takes {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+        raise DataError(f"{what}: this takes {size / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free")

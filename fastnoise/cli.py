@@ -17,12 +17,12 @@ commands:
             scikit-learn's digits with 40 % symmetric label noise
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
-  sweep     train every job of a file with lists and grids, several at once
-  study     what wrong labels of some classes, tasks, labels or values do to the
-            others: multiclass, multitask, multilabel, regression
-  report    one HTML page of a run, a sweep or a study
-  corrupt   make noisy labels by name: files, the realised rate, a heat map
-  inspect   say what noise lies between two label files
+  sweep     train all runs that a TOML file describes, several at once
+  study     measure how wrong labels of some classes, tasks, labels or values affect
+            the others: multiclass, multitask, multilabel, regression
+  report    make one HTML page of a run, a sweep or a study
+  corrupt   make noisy labels: files, their realised rate, a heat map
+  inspect   say which noise explains the difference between two label files
   bench     measure losses, noise, loaders and training steps on this machine
   env       print versions, devices, SIMD level, and the backend of every op
 
@@ -108,7 +108,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    0: done; 2: an error that the user can correct; 130: Ctrl-C; 143: SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

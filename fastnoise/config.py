@@ -121,26 +121,26 @@ class Optimizer:
 class DataConfig(Checked):
     dataset: Annotated[str, arg(help=f"Data set: {alternatives(data_names.FORMS)}.")] = "digits"
     data_root: str = "data"
-    """Folder that holds the data sets, in torchvision's layout; a folder you name must exist."""
+    """Folder that holds the data sets, in torchvision's layout. A folder that you name must exist."""
     download: bool = True
     """Download a data set that is not under data-root."""
     limit_train: Annotated[int, Above(0)] | None = None
-    """Train on the first so many training images only; evaluation stays on the whole test set."""
+    """Number of training images to use, from the first on. The test set stays whole."""
     val_fraction: Annotated[float, Between(0, 1, "[)")] = 0.0
-    """Share of the training set held out for validation, drawn per class; its labels are noisy too."""
+    """Share of each class of the training set that is held out for validation. Its labels are noisy too."""
     image_size: Annotated[int, Above(0)] | None = None
-    """Side to which the images of a folder are resized; None: their own size, or 224 if sizes differ."""
+    """Side in pixels to which images of folder:PATH are resized. None: their own size, or 224 if sizes differ."""
     crop_padding: Annotated[int, AtLeast(0)] = 4
-    """Zero padding of the random crop in training, in pixels; 0 switches the crop off."""
+    """Zero padding in pixels for the random crop in training. 0 switches the crop off."""
     flip: bool = True
     """Flip training images left to right with probability 1/2."""
     batch_size: Annotated[int, Above(0)] = 128
     """Images per training step."""
     drop_last: bool = False
-    """Leave out the last, smaller batch of an epoch."""
+    """Leave out the last batch of an epoch if it is smaller than the others."""
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
-    """Input pipeline; auto takes resident for images in memory (on CUDA if they fit there), else DALI where it is
-    installed, else torch. synthetic gives noise for images, to measure training without loading."""
+    """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
+    auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
     loader_threads: Annotated[int, Above(0)] = 2
     """CPU threads of the input pipeline."""
 
@@ -162,16 +162,16 @@ class NoiseConfig(Checked):
         ),
     ] = "symmetric:0.4"
     noise_seed: Annotated[int, Between(0, 2**63, "[)")] = 0
-    """Seed of the label noise, apart from the training seed."""
+    """Seed of the label noise. It does not depend on --seed."""
     labels: str | None = None
-    """File with the given labels of the training set in its order: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or
-    FILE.txt; use with --noise none."""
+    """File with the given labels, in the order of the training set. Use it with --noise none.
+    Write FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(
             self.labels is None or self.noise == "none",
-            f"--labels brings labels as they are given; drop --noise {self.noise} or write --noise none",
+            f"--labels uses the labels of a file as they are; drop --noise {self.noise} or write --noise none",
         )
 
 
@@ -179,21 +179,20 @@ class NoiseConfig(Checked):
 class ModelConfig(Checked):
     model: Annotated[str, arg(help=f"Network: {alternatives(model_names.FORMS)}.")] = "small_cnn"
     width: Annotated[float, Above(0)] = 1.0
-    """Factor on the channels of every layer."""
+    """Factor that multiplies the number of channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
-    """Probability with which training zeroes each hidden unit of lenet5's fully connected layers, or each unit after
-    cnn9's pooling."""
+    """Probability of dropout: in lenet5's fully connected layers, or after cnn9's pooling."""
     encoder: str | None = None
-    """File with a pretrained backbone that every network begins from (`fastnoise pretrain --out FILE`)."""
+    """File with pretrained weights for the backbone. `fastnoise pretrain --out FILE` makes one."""
 
 
 COMPILE_OPTIONS = ("combo_kernels", "pdl")
-"""What --compile-options can name: independent kernels of small tensors launched as one, and programmatic dependent
-launch, by which a kernel begins while the one before it ends."""
+"""What --compile-options can name. combo_kernels launches independent kernels of small tensors as one. pdl is
+programmatic dependent launch: a kernel begins while the one before it ends."""
 
 AUTO_COMPILE_OPTIONS: tuple[str, ...] = ()
-"""Those of COMPILE_OPTIONS that `auto` takes: what a figure in benchmarks/results/gpu has shown to make steps faster.
-Today there is none."""
+"""The COMPILE_OPTIONS that `auto` takes: those that a figure in benchmarks/results/gpu shows to make steps faster.
+Today there are none."""
 
 
 def parse_compile_options(text: str) -> tuple[str, ...]:
@@ -202,7 +201,7 @@ def parse_compile_options(text: str) -> tuple[str, ...]:
         return AUTO_COMPILE_OPTIONS if text == "auto" else ()
     names = {part.strip() for part in text.split(",")}
     for name in sorted(names):
-        _require(name not in ("auto", "none"), f"--compile-options {text}: {name} stands alone; drop it or the others")
+        _require(name not in ("auto", "none"), f"--compile-options {text}: give {name} alone, or drop it")
         _require(
             name in COMPILE_OPTIONS,
             f"--compile-options {text}: unknown option {name!r}; {nearest(name, ['auto', 'none', *COMPILE_OPTIONS])}",
@@ -212,8 +211,10 @@ def parse_compile_options(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SaveEvery:
-    """How far checkpoints are apart, as `--save-every` spells it: in epochs, in seconds, or, with neither, by what they
-    take."""
+    """The distance between checkpoints, as `--save-every` spells it: epochs or seconds.
+
+    If both are None, the distance follows from how long a checkpoint takes.
+    """
 
     epochs: int | None = None
     seconds: float | None = None
@@ -225,7 +226,7 @@ class SaveEvery:
         """Read an integer or its digits, a time as `60s`, `1.5m` or `1h`, or `auto`."""
         if value == "auto":
             return cls()
-        hint = f"--save-every {value}: give a number of epochs from 1, a time as 60s, 5m or 1h, or auto"
+        hint = f"--save-every {value}: give a number of epochs (1 or more), a time such as 60s, 5m or 1h, or auto"
         text = str(value)
         unit = cls.UNITS.get(text[-1:])
         try:
@@ -245,10 +246,10 @@ class OptimConfig(Checked):
     learning_rate: Annotated[float, Above(0)] = 0.02
     """Learning rate at the start."""
     weight_decay: Annotated[float, AtLeast(0)] = 1e-3
-    """Weight decay; decoupled with adamw."""
+    """Weight decay. adamw applies it apart from the gradient (decoupled)."""
     schedule: str = "constant"
-    """Learning rate over epochs: constant, multistep:40,80,gamma=0.1, cosine:min=0.001,
-    cosine_restarts:10,min=0.001, or linear:80, which falls to 0 from epoch 80 to the end."""
+    """Learning rate over epochs. linear:80 stays constant until epoch 80 and then falls to 0 at the end.
+    Write constant, multistep:40,80,gamma=0.1, cosine:min=0.001, cosine_restarts:10,min=0.001 or linear:80."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -261,43 +262,43 @@ class EngineConfig(Checked):
     seed: Annotated[int, Between(0, 2**63, "[)")] = 0
     """Seed of weights, batch order and augmentation."""
     device: str = "auto"
-    """Device: auto (CUDA where there is a GPU), cpu, cuda or cuda:N."""
+    """Device: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    """Mixed precision; auto takes bf16 on GPUs that have it, fp16 on older ones, and none on CPUs."""
+    """Mixed precision. auto takes bf16 on GPUs that support it, fp16 on older GPUs, and off on CPUs."""
     gear: Literal["auto", "eager", "compiled", "graphed", "compiled_graphed"] = "auto"
-    """How a step runs: op by op (eager), with forward and loss compiled, as one CUDA graph of the ops (graphed), or as
-    one of compiled kernels (compiled_graphed). auto captures a graph where device and precision allow, and compiles as
-    --compile says; an explicit choice is never replaced by another."""
+    """How a training step runs. An explicit choice is never replaced by another.
+    eager runs op by op. compiled compiles the forward pass and the loss (torch.compile).
+    graphed captures the step in one CUDA graph. compiled_graphed does both.
+    auto captures a graph if device and precision allow it, and compiles as --compile says."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of a training step's forward pass and loss, for the gears auto and graphed. auto compiles on CUDA
-    where the steps to go win back the seconds that it takes: measured ones where earlier runs left them, else assumed
-    ones; the run says which. It does not compile on CPUs."""
+    """Whether --gear auto and --gear graphed compile the forward pass and the loss (torch.compile).
+    auto compiles on CUDA if the remaining steps save more seconds than compiling takes. It never compiles on CPUs.
+    The seconds are measured by earlier runs, or assumed if there are none. The run says which."""
     compile_options: str = "auto"
-    """What the compiler may do beyond its defaults: none, or combo_kernels (small kernels launched together) and pdl (a
-    kernel begins while the one before it ends), joined by a comma. auto takes what was measured to pay: today none.
-    They act on CUDA; on a CPU the compiler ignores them."""
+    """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
+    combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
+    auto takes the options that are measured to be faster: none today."""
     profile: bool = False
-    """Record ten training steps after ten others: a trace in the run folder, and at the end the ops that take the time,
-    layout copies, synchronisations and gaps."""
+    """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
+    The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
     log_every: Annotated[int, Above(0)] = 50
-    """Steps between two readings of the running loss for the progress display."""
+    """Steps between two updates of the loss in the progress display."""
     save_every: int | str = "auto"
-    """Between checkpoints: a number of epochs, or a time since the last one was written, as 60s, 5m or 1h, which is
-    looked at after each step. auto saves after the first epoch, and then so seldom that checkpoints take a fiftieth of
-    the time: seconds of work are all that a kill can cost a small network, and a large one is not held up after every
-    epoch. The last epoch and an interruption are always saved."""
+    """When to write a checkpoint: every so many epochs, as 5, or when so much time has passed, as 60s, 5m or 1h.
+    auto writes one after the first epoch, and then so rarely that checkpoints take a fiftieth of the time.
+    The last epoch and an interruption by Ctrl-C or SIGTERM are always saved."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(
             (self.gear, self.compile) not in (("eager", "on"), ("compiled", "off"), ("compiled_graphed", "off")),
-            f"--gear {self.gear} and --compile {self.compile} contradict each other; drop one",
+            f"--gear {self.gear} and --compile {self.compile} contradict each other; drop one of them",
         )
         parse_compile_options(self.compile_options)
         never = self.compile == "off" or self.gear == "eager" or (self.gear == "graphed" and self.compile == "auto")
         _require(
             self.compile_options in ("auto", "none") or not never,
-            f"--compile-options {self.compile_options} is for compiled steps, and these are not; drop it"
+            f"--compile-options {self.compile_options} is for compiled steps, and this run has none; drop it"
             + (", or add --compile on" if (self.gear, self.compile) == ("graphed", "auto") else ""),
         )
         SaveEvery.parse(self.save_every)
@@ -305,7 +306,7 @@ class EngineConfig(Checked):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run computes, and where it is kept."""
+    """Everything that decides what a run computes and where its results are kept."""
 
     method: MethodOptions = field(default_factory=MethodOptions)
     data: DataConfig = field(default_factory=DataConfig)
@@ -314,7 +315,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     run_dir: str | None = None
-    """Folder of this run; by default a new one under ./runs named after method, data set, noise and seed."""
+    """Folder of this run. None: a new folder under ./runs, named after method, data set, noise and seed."""
 
     def groups(self) -> dict[str, str]:
         """Flat name -> the field of RunConfig that holds it ('' for RunConfig itself), in the order of the groups."""
@@ -332,9 +333,10 @@ class RunConfig:
         return {name: getattr(getattr(self, group) if group else self, name) for name, group in self.groups().items()}
 
     def replace(self, changes: Mapping[str, Any]) -> "RunConfig":
-        """A copy with the fields named flatly in `changes`; ConfigError for a name that is no field.
+        """A copy with other values for some fields, given by their flat names as in {"epochs": 2, "model": "lenet5"}.
 
-        The options stay those of the method that they are of: a recipe gives those of another.
+        ConfigError for a name that is not a field. The method stays the same, since its options belong to it. To change
+        the method, begin with its recipe.
         """
         known = self.groups()
         groups: dict[str, dict[str, Any]] = {}
@@ -350,7 +352,7 @@ class RunConfig:
 
 
 COMMON = tuple(RunConfig().groups())
-"""The flat names of the fields that every run has, its method's name among them."""
+"""The flat names of the fields that every run has. The method's name is one of them."""
 
 
 # Fields that change how fast a run goes or where things lie, but not what it computes: a resumed run may
@@ -364,9 +366,9 @@ FREE_ON_RESUME = frozenset(
 
 
 def located(config: RunConfig) -> RunConfig:
-    """The configuration with its paths made absolute, so that its run can be resumed from any folder.
+    """The configuration with absolute paths, so that its run can be resumed from any folder.
 
-    DataError where `data_root` is not the default and no such folder exists.
+    DataError if `data_root` is not the default and no such folder exists.
     """
     root = Path(config.data.data_root)
     named = config.data.data_root != DataConfig.data_root

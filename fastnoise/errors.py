@@ -1,42 +1,44 @@
-"""The errors that a user can mend. The command line prints each as one line and exits with code 2."""
+"""Errors that the user can correct. The command line prints each in one line and exits with code 2."""
 
 from collections.abc import Sequence
 
 
 class FastnoiseError(Exception):
-    """Something the user gave is wrong. The message says what, where, and what to do, in one line: line breaks, which
-    names out of damaged files can hold, become spaces."""
+    """Something that the user gave is wrong. The message says in one line what is wrong, where, and what to do.
+
+    Line breaks, which names from damaged files can hold, become spaces.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(" ".join(str(message).splitlines()))
 
 
 class ConfigError(FastnoiseError):
-    """A configuration that names something unknown, or combines what cannot be combined."""
+    """The configuration names something unknown, or combines options that exclude each other."""
 
 
 class DataError(FastnoiseError):
-    """A data set, label array or image that is missing, damaged or of the wrong form."""
+    """A data set, label array or image is missing, damaged, or has the wrong dtype or shape."""
 
 
 class CheckpointError(FastnoiseError):
-    """A run folder or checkpoint that cannot be read, written or continued."""
+    """A run folder or checkpoint cannot be read, written or continued."""
 
 
 class TrainingError(FastnoiseError):
-    """Training that cannot go on, such as a loss that is not a number."""
+    """Training cannot continue, for example because the loss is NaN."""
 
 
 def alternatives(names: Sequence[str]) -> str:
-    """Names as a sentence lists them: `a, b or c`."""
+    """Names in a list as in a sentence: `a, b or c`."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """Say which valid name is closest to `name` and list them all: the tail of an "unknown ..." message.
+    """The end of an "unknown ..." message: the valid name closest to `name`, and all valid names.
 
-    Initials stand for their words: --lr is near --learning-rate.
+    Initials count as their words: --lr is close to --learning-rate.
     """
     from difflib import get_close_matches
 

@@ -1,4 +1,4 @@
-"""From flat fields to a configuration: the one reader of TOML files, sweeps and stored runs. Imports no torch."""
+"""The one reader of flat fields from TOML files, sweeps and stored runs. Imports no torch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from .options import Values, values_of
 
 
 def types_of(config: RunConfig) -> dict[str, Values]:
-    """What each field of a configuration takes, by flat name."""
+    """The values that each field of a configuration takes, by flat name."""
     return {
         name: values_of(type(getattr(config, group)))[name] if group else Values.of(str | None)
         for name, group in config.groups().items()
@@ -23,12 +23,12 @@ def types_of(config: RunConfig) -> dict[str, Values]:
 
 
 def checked(config: RunConfig, fields: Mapping[str, Any], where: Callable[[str], str] = str) -> dict[str, Any]:
-    """The fields that a file gives for a run like `config`, as the configuration holds them.
+    """Check the fields of a file against a configuration; returns their values as the configuration holds them.
 
     Args:
-        config: a run of the method that the fields are for.
-        fields: values as TOML or JSON has them, by flat names.
-        where: from a field's name to what messages begin with.
+        config: the configuration of a run of the same method.
+        fields: values from TOML or JSON, by flat names.
+        where: turns a field's name into the beginning of a message.
 
     ConfigError for an unknown field, a value of another type, or one out of range.
     """
@@ -41,15 +41,15 @@ def checked(config: RunConfig, fields: Mapping[str, Any], where: Callable[[str],
 
 
 def meaningless(what: str, name: str, method: str) -> str | None:
-    """Why `method` has no option `name`, if others have one; the message begins with `what`."""
+    """A message that only other methods have the option `name`, beginning with `what`; None if no method has it."""
     users = sorted(user for user, kind in OPTIONS.items() if name in kind.names())
-    return f"{what} has no meaning for method {method}; used by {', '.join(users)}" if users else None
+    return f"{what} has no meaning for method {method}; it is an option of {', '.join(users)}" if users else None
 
 
 def stored(fields: Mapping[str, Any]) -> RunConfig:
-    """The configuration that a run folder holds: what was not set is not written, and fields may have come later.
+    """The configuration that a run folder holds. Fields that are missing there have their defaults.
 
-    ConfigError as in `checked`; KeyError without a method.
+    ConfigError as in `checked`; KeyError if there is no method.
     """
     method = fields["method"]
     if not isinstance(method, str):

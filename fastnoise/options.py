@@ -1,15 +1,15 @@
-"""Options: frozen dataclasses whose annotations say which values a field takes, and the base of methods' options.
+"""Options as frozen dataclasses: a field's annotation says which values it takes. The base of methods' options is here.
 
-A field's range stands in its annotation, and is checked when the dataclass is built:
+The range of a field is part of its annotation. It is checked when the dataclass is built:
 
     @dataclass(frozen=True)
     class Options(MethodOptions):
         boost: Annotated[float, AtLeast(0)] = 2.0
         "Weight of the boost term."
         start: Annotated[int, AtLeast(1)] | Literal["auto"] = "auto"
-        "First epoch, counted from 1, that boosts; auto: where the losses turn."
+        "First epoch, counted from 1, that boosts. auto: the epoch in which the losses turn."
 
-The command line, TOML files and sweeps take such fields by their names, and the docstring under a field is its help.
+The command line, TOML files and sweeps take these fields by their names. The docstring under a field is its help text.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from .errors import ConfigError
 
 @dataclass(frozen=True)
 class AtLeast:
-    """Numbers from `low` on, without infinity."""
+    """Finite numbers of at least `low`."""
 
     low: float
 
@@ -39,7 +39,7 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class Above:
-    """Numbers above `low`; infinity is among them where `finite` is False."""
+    """Numbers above `low`. Infinity is allowed if `finite` is False."""
 
     low: float
     finite: bool = True
@@ -53,7 +53,7 @@ class Above:
 
 @dataclass(frozen=True)
 class Between:
-    """Numbers from `low` to `high`. A round bracket in `ends` leaves that end out, as in "[)"."""
+    """Numbers from `low` to `high`. A round bracket in `ends` excludes that end: "[)" means low <= number < high."""
 
     low: float
     high: float
@@ -75,7 +75,7 @@ _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a t
 
 @dataclass(frozen=True)
 class Values:
-    """What a field takes: values of some types, some values themselves, or None; numbers within ranges."""
+    """The values that a field takes: some types, some literal values, perhaps None. Numbers must lie in `ranges`."""
 
     kinds: tuple[type, ...]
     literals: tuple[Any, ...]
@@ -102,9 +102,9 @@ class Values:
         return cls(tuple(kinds), tuple(literals), tuple(ranges))
 
     def read(self, what: str, value: Any) -> Any:
-        """`value` as the field holds it: an integer becomes a float where the field takes floats alone.
+        """`value` as the field holds it. An integer becomes a float if the field takes no integers.
 
-        ConfigError, which begins with `what`, for a value of another type or out of range.
+        ConfigError for a value of another type or out of range; the message begins with `what`.
         """
         if value is None and types.NoneType in self.kinds:
             return None
@@ -154,7 +154,7 @@ _VALUES: dict[type, dict[str, Values]] = {}
 
 
 def values_of(kind: Any) -> dict[str, Values]:
-    """What each field of an options dataclass takes, by name in the order of the fields."""
+    """The values that each field of an options dataclass takes, by name, in the order of the fields."""
     if kind not in _VALUES:
         hints = get_type_hints(kind, include_extras=True)
         _VALUES[kind] = {field.name: Values.of(hints[field.name]) for field in dataclasses.fields(kind)}
@@ -163,7 +163,7 @@ def values_of(kind: Any) -> dict[str, Values]:
 
 @dataclass(frozen=True)
 class Checked:
-    """A dataclass whose fields take only what their annotations say; ConfigError in one line for anything else."""
+    """A dataclass that checks its fields against their annotations. ConfigError in one line for any other value."""
 
     def __post_init__(self) -> None:
         for name, values in values_of(type(self)).items():
@@ -172,18 +172,19 @@ class Checked:
 
 @dataclass(frozen=True)
 class MethodOptions(Checked):
-    """The options of a method that has none; base of those that others have.
+    """The base class of a method's options. A method without options uses it as it is.
 
-    A method's options have defaults, since a recipe or a file need not name them, and none of them is None.
+    Every option needs a default, because a recipe or a file need not name it. No option may be None.
     """
 
     method: str = "ce"
-    """Method: apl, bootstrap, ce, coteaching, dividemix, elr, elr_plus, focal, forward, gce, label_smoothing, mae,
-    mixup, nal, plc, sce, selc, selc_plus, simclr, swce, swce_loss (the loss alone), or FILE.py:CLASS, one of your
-    own."""
+    """Method: apl, bootstrap, ce, coteaching, dividemix, elr,
+    elr_plus, focal, forward, gce, label_smoothing, mae,
+    mixup, nal, plc, sce, selc, selc_plus, simclr, swce,
+    swce_loss (the loss alone), or FILE.py:CLASS (your own)."""
 
     AUTO: ClassVar[str] = "auto"
-    """The value of an option that the method then chooses by itself."""
+    """The value of an option that the method chooses by itself."""
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Code of the user's own: FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
+"""The user's own code: FILE.py:NAME in place of the name of a method, model, data set or noise.
 
-The file is imported once for each content that it has. Nothing here imports torch; the file itself may.
+A file is imported once, and again after it has changed. Nothing here imports torch; the file itself may.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _FORM = re.compile(r"(?P<file>.*?\.py):(?P<name>[^:,]*)(?P<rest>.*)", re.DOTALL)
 
 
 def is_own(text: str) -> bool:
-    """Whether a name is FILE.py:NAME, with or without what a noise has behind it."""
+    """Whether a name is FILE.py:NAME, perhaps followed by a noise's rate and settings."""
     return ".py:" in text
 
 
@@ -36,7 +36,7 @@ def split(text: str) -> tuple[Path, str, str]:
 
 
 def located(text: str) -> str:
-    """FILE.py:NAME with the file named from the root, for use in any folder. Other names stay as they are."""
+    """FILE.py:NAME with an absolute path, which is valid in any folder. Other names stay as they are."""
     if not is_own(text):
         return text
     file, name, rest = split(text)
@@ -44,7 +44,7 @@ def located(text: str) -> str:
 
 
 def short(text: str) -> str:
-    """NAME of FILE.py:NAME, with what follows it: for titles and names of folders. Other names stay as they are."""
+    """FILE.py:NAME without the file, for titles and names of folders. Other names stay as they are."""
     if not is_own(text):
         return text
     _, name, rest = _parts(text)
@@ -60,10 +60,10 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def load(spec: str, kind: Kind, base: type | None = None) -> Any:
-    """What FILE.py:NAME names: a class or function, with `base` a class derived from it.
+    """The class or function that FILE.py:NAME names. With `base` it must be a class derived from `base`.
 
-    ConfigError in one line: no such file, a file that fails, or no such name in it, with the names that it has; and
-    for what follows the name, which a noise alone may have.
+    ConfigError in one line if the file does not exist, if running it fails, or if it has no such name; the message then
+    lists the names that it has. ConfigError too if anything follows the name, which is for noise alone.
     """
     file, name, rest = split(spec)
     flag = f"--{kind} {spec}"
@@ -85,16 +85,16 @@ def load(spec: str, kind: Kind, base: type | None = None) -> Any:
 
 
 def call(function: Callable[..., Any], what: str, *values: Any, **offered: Any) -> Any:
-    """Call a function of the user's with `values`, and with those of the `offered` arguments that it takes by name.
+    """Call a user's function with `values`, and with those of the `offered` arguments that it has parameters for.
 
     Args:
         function: from `load`.
-        what: how messages begin, as in `--model FILE.py:NAME`.
+        what: the beginning of messages, as in `--model FILE.py:NAME`.
         values: given by position.
-        offered: given by name where the function has a parameter of that name, or takes all.
+        offered: given by name if the function has a parameter of that name, or takes any name (**kwargs).
 
-    ConfigError in one line where it needs an argument that it is not offered, and where it raises. fastnoise's own
-    errors, which say what to do, go through as they are.
+    ConfigError in one line if the function needs an argument that is not offered, or if it raises an error. fastnoise's
+    own errors pass unchanged, because they already say what to do.
     """
     taken = parameters(function, what)
     named = {key: value for key, value in offered.items() if taken is None or key in taken}
@@ -102,7 +102,7 @@ def call(function: Callable[..., Any], what: str, *values: Any, **offered: Any) 
         inspect.signature(function).bind(*values, **named)
     except TypeError as error:
         valid = ", ".join([f"{len(values)} by position"] * bool(values) + sorted(offered))
-        raise ConfigError(f"{what} cannot be called: {error}; it is given: {valid}") from None
+        raise ConfigError(f"{what} cannot be called: {error}; fastnoise can give it: {valid}") from None
     try:
         return function(*values, **named)
     except FastnoiseError:
@@ -112,11 +112,11 @@ def call(function: Callable[..., Any], what: str, *values: Any, **offered: Any) 
 
 
 def parameters(function: Callable[..., Any], what: str) -> frozenset[str] | None:
-    """The names of the arguments that a function takes by name; None where it takes any."""
+    """The names of the arguments that a function takes by name; None if it takes any (**kwargs)."""
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        raise ConfigError(f"{what} has no signature that can be read; wrap it in a function of Python") from None
+        raise ConfigError(f"{what} has no readable signature; wrap it in a Python function") from None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
         return None
     return frozenset(
@@ -127,36 +127,36 @@ def parameters(function: Callable[..., Any], what: str) -> frozenset[str] | None
 
 
 def needed(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of the arguments that a function cannot do without."""
+    """The names of a function's arguments that have no default."""
     found = inspect.signature(function).parameters.values()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return frozenset(item.name for item in found if item.default is item.empty and item.kind not in variable)
 
 
 def fingerprints(fields: Mapping[str, Any]) -> dict[str, str]:
-    """For each field of a configuration that names FILE.py:NAME the SHA-256 sum of the file.
+    """The SHA-256 sum of each file that a configuration names as FILE.py:NAME, by field.
 
     Args:
         fields: a configuration by flat names.
 
-    ConfigError where a file can't be read.
+    ConfigError if a file can't be read.
     """
     return {kind: sha256(fields[kind]) for kind in KINDS if is_own(str(fields.get(kind) or ""))}
 
 
 def sha256(spec: str) -> str:
-    """The SHA-256 sum of the file in FILE.py:NAME; ConfigError where it can't be read."""
+    """The SHA-256 sum of the file in FILE.py:NAME; ConfigError if it can't be read."""
     file, _, _ = split(spec)
     return hashlib.sha256(_content(file, spec)).hexdigest()
 
 
 def identities(fields: Mapping[str, Any]) -> dict[str, str]:
-    """For each field that names FILE.py:NAME what it computes, wherever the file lies: the file's sum, and the name."""
+    """A text for each field FILE.py:NAME that does not depend on the file's folder: the file's sum, and the name."""
     return {kind: f"{digest}:{short(fields[kind])}" for kind, digest in fingerprints(fields).items()}
 
 
 def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: str) -> None:
-    """Refuse to run code that a run folder names and the user does not: a folder may come from someone else.
+    """Refuse to run code that only the run folder names, not the user: the folder may come from someone else.
 
     Args:
         stored: the configuration in the folder, by flat names.
@@ -174,13 +174,13 @@ def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: s
     )
     if missing:
         raise ConfigError(
-            f"--resume {folder}: the run uses code in files, which is run only where you name it; if you trust it, "
-            f"add{missing}"
+            f"--resume {folder}: the run uses code in files, and fastnoise runs only code that you name; if you trust "
+            f"it, add{missing}"
         )
 
 
 def words_for(fields: Mapping[str, Any]) -> str:
-    """The words that `require_named` asks for, with a blank before each; nothing for a run without own code."""
+    """The words that `require_named` asks for, with a blank before each; an empty text for a run without own code."""
     own = {kind: str(fields.get(kind) or "") for kind in KINDS}
     return "".join(f" --{kind} {shlex.quote(text)}" for kind, text in own.items() if is_own(text))
 
@@ -194,7 +194,7 @@ def _content(file: Path, spec: str) -> bytes:
 
 def _imported(file: Path, flag: str) -> ModuleType:
     if not file.is_file():
-        raise ConfigError(f"{flag}: no such file as {file}")
+        raise ConfigError(f"{flag}: there is no file {file}")
     # Named by path and content, so that it is run once, that files of one name in two folders stay apart, and that an
     # edited file is run anew in a notebook.
     content = _content(file, flag)

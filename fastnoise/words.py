@@ -1,4 +1,4 @@
-"""From the words of the command line, and the TOML file that they name, to what a command takes. Imports no torch."""
+"""Reads the words of the command line and the TOML file that they name. Imports no torch."""
 
 import contextlib
 import io
@@ -25,8 +25,8 @@ _HELP = ("-h", "--help")
 class TrainCommand:
     """Train a network with a noisy-label method.
 
-    The options are those of all runs and those of the method that --method names. The defaults shown are its recipe's
-    for the data set and noise; a TOML file given with --config changes them, and flags change both. Examples:
+    This lists the options of all runs and those of the method that --method names. The defaults are those of its recipe
+    for the data set and noise. A TOML file (--config) changes the defaults, and flags change both. Examples:
       fastnoise train
       fastnoise train --method nal --dataset cifar100 --noise symmetric:0.4
       fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0
@@ -34,14 +34,14 @@ class TrainCommand:
 
     run: RunConfig
     config: str | None = None
-    """TOML file with any of these options by their names, as in learning_rate = 0.05."""
+    """TOML file that sets any of these options by name, as in learning_rate = 0.05."""
     resume: str | None = None
-    """Folder of a run to go on with; its own configuration is taken."""
+    """Folder of a run to continue. The run keeps its own configuration."""
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """The options that decide which recipe gives the defaults, and which method's options there are."""
+    """The options that decide which recipe gives the defaults and which method's options exist."""
 
     method: str | None = None
     dataset: str | None = None
@@ -54,7 +54,7 @@ class _Choice:
 
 
 def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
-    """A command's dataclass from its words; ConfigError in one line, SystemExit(0) after --help."""
+    """Read a command's words into its dataclass. ConfigError in one line; SystemExit(0) after --help."""
     result, unknown = _parse(command, arguments, prog)
     flags = [field.name for field in fields(command) if tyro.conf.Positional not in get_args(field.type)]
     _refuse_unknown(unknown, flags)
@@ -62,9 +62,9 @@ def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
 
 
 def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
-    """The configuration that the words after `fastnoise train` describe, and whether it resumes a run.
+    """The configuration that the words after `fastnoise train` describe, and whether they resume a run.
 
-    ConfigError in one line for anything that the words or their file get wrong, SystemExit(0) after --help.
+    ConfigError in one line for any error in the words or their TOML file; SystemExit(0) after --help.
     """
     prog = "fastnoise train"
     plain = [word for word in arguments if word not in _HELP]
@@ -100,7 +100,7 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
 
 
 def _parse(command: Any, arguments: Sequence[str], prog: str, **options: Any) -> Any:
-    """tyro.cli with every complaint turned into one ConfigError line."""
+    """Call tyro.cli and turn each of its errors into a ConfigError of one line."""
     complaints = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaints):
@@ -121,17 +121,17 @@ def _parse(command: Any, arguments: Sequence[str], prog: str, **options: Any) ->
         lines = [line.strip("│ ") for line in text if line.startswith(("│", "  "))]
         rule = next((number for number, line in enumerate(lines) if set(line) in ({"─"}, {"-"})), len(lines))
         complaint = " ".join(lines[:rule]).partition(" Got errors:")[0].strip()
-        raise ConfigError(complaint or "the options cannot be read") from None
+        raise ConfigError(complaint or "the options cannot be read; see --help") from None
 
 
 def _field(word: str) -> str:
-    """The field that a word sets if it is a flag: epochs of --epochs=3, flip of --no-flip."""
+    """The field that a flag sets: epochs for --epochs=3, flip for --no-flip."""
     name = word.partition("=")[0].removeprefix("--").replace("-", "_")
     return name.removeprefix("no_")
 
 
 def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], method: str | None = None) -> None:
-    """ConfigError for words that are no options; with `method` those of other methods are said to be theirs."""
+    """ConfigError for unknown options. With `method` the message says if an option belongs to other methods."""
     if not unknown:
         return
     first = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
@@ -160,7 +160,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
-    """A field on which the recipe depends: the flag's value, else the file's."""
+    """A field that the recipe depends on: the flag's value, else the file's."""
     value = getattr(choice, name)
     if value is None and name in table:
         value = table[name]
@@ -174,7 +174,7 @@ def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:
     before, now = stored.flat(), run.flat()
     if (name := changed(before, now)) is not None:
         raise ConfigError(
-            f"--resume {resume}: {name} is {before[name]} in the run and {now[name]} here; "
+            f"--resume {resume}: the run has {name} {before[name]}, not {now[name]}; "
             f"drop --{name.replace('_', '-')}, or start a new run"
         )
     return run.replace({"run_dir": resume, **{kind: before[kind] for kind in own.KINDS}})

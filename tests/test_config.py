@@ -87,13 +87,16 @@ def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
         (["--compile", "of"], "'of'"),
         (["--compile-options", "turbo"], "--compile-options turbo: unknown option 'turbo'; valid: auto, combo_kernels"),
         (["--compile-options", "pdl,"], "--compile-options pdl,: unknown option ''"),
-        (["--compile-options", "auto,pdl"], "--compile-options auto,pdl: auto stands alone; drop it or the others"),
-        (["--compile-options", "pdl", "--gear", "eager"], "is for compiled steps, and these are not; drop it"),
-        (["--compile-options", "pdl", "--gear", "graphed"], "these are not; drop it, or add --compile on"),
-        (["--compile-options", "combo_kernels", "--compile", "off"], "is for compiled steps, and these are not"),
+        (["--compile-options", "auto,pdl"], "--compile-options auto,pdl: give auto alone, or drop it"),
+        (["--compile-options", "pdl", "--gear", "eager"], "is for compiled steps, and this run has none; drop it"),
+        (["--compile-options", "pdl", "--gear", "graphed"], "this run has none; drop it, or add --compile on"),
+        (["--compile-options", "combo_kernels", "--compile", "off"], "is for compiled steps, and this run has none"),
         (["--gear", "compiled_graphed", "--compile", "off"], "contradict each other"),
         *(
-            (["--save-every", value], f"--save-every {value}: give a number of epochs from 1, a time as 60s, 5m or 1h")
+            (
+                ["--save-every", value],
+                f"--save-every {value}: give a number of epochs (1 or more), a time such as 60s, 5m or 1h",
+            )
             for value in ("0", "-1", "0s", "-5s", "60x", "s", "nans", "infs", "1.5", "", "1e999h", "1e308h")
         ),
         (["--strength", "-1"], "--strength must be 0 or more"),
@@ -109,7 +112,7 @@ def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
         (["--model", "resnet19"], "unknown model 'resnet19'; did you mean 'resnet18'"),
         (["--noise", "symmetric:1.5"], "1.5"),
         (["--noise", "symetric:0.5"], "did you mean 'symmetric'"),
-        (["--labels", "x.npy", "--noise", "pair:0.2"], "--labels brings labels as they are given"),
+        (["--labels", "x.npy", "--noise", "pair:0.2"], "--labels uses the labels of a file as they are"),
         (["--image-size", "64"], "--image-size resizes the images of folder:PATH"),
         (["--data-root", "nowhere", "--dataset", "mnist"], "--data-root nowhere: no such folder"),
         (["--resume", "nowhere"], "--resume nowhere: no run here"),
@@ -177,5 +180,5 @@ def test_specs() -> None:
 
 
 def test_options_of_another_method_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"method nal takes NALOptions, not ELROptions: begin with its recipe"):
+    with pytest.raises(ConfigError, match=r"method nal takes NALOptions, not ELROptions; make the configuration by"):
         check_options(ELROptions("nal"))

@@ -350,7 +350,7 @@ def test_inspect_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert f"rate: {100 * noisy.realised_rate:.2f} %" in text
         assert "best explanation: asymmetric:0.4,map=cifar10,sequential=true" in text
         assert f"{noisy.transition[3, 5]}" in text
-        assert "not tested, give --dataset" in text
+        assert "not tested; give --dataset" in text
     assert "warning: the nominal rate of asymmetric:0.4,map=cifar10,sequential=true is 40.00 %" in alone
     assert "warning: these labels do not follow asymmetric:0.4,map=cifar10, at any rate" in said
 
@@ -397,11 +397,11 @@ def test_inspect_prints_the_commonest_of_many_classes(tmp_path: Path, capsys: py
         ),
         (
             ["corrupt", "--labels", "huge.txt", "--noise", "symmetric:0.4", "--out", "a.npz", "a.png"],
-            ["--out a.png: a heat map has room for 1000 classes, these labels have 2000000001"],
+            ["--out a.png: a heat map has room for 1000 classes, but these labels have 2000000001"],
         ),
         (["inspect"], ["give one or two label files"]),
         (["inspect", "a.npy"], ["a.npy: can't read labels"]),
-        (["inspect", "plain.txt"], ["holds no true labels: give a second file, or --dataset NAME"]),
+        (["inspect", "plain.txt"], ["holds no true labels; give a second file, or --dataset NAME"]),
         (["inspect", "plain.txt", "short.txt"], ["3 clean and 2 given labels"]),
         (["inspect", "plain.txt", "--dataset", "digits"], ["3 labels for the 1438 training images of digits"]),
         (["inspect", "plain.txt", "plain.txt", "--nominal", "sym"], ["unknown noise 'sym'"]),

@@ -22,6 +22,7 @@ from fastnoise.sweeps.spec import resolve
 PAGE = Path(fastnoise.__file__).with_name("extend.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FILES = {found[1]: text for kind, text in BLOCKS if kind == "python" and (found := re.match(r"# (\w+\.py)\n", text))}
+SWEEPS = {found[1]: text for kind, text in BLOCKS if kind == "toml" and (found := re.match(r"# (\w+\.toml)\n", text))}
 SCRIPTS = [text for kind, text in BLOCKS if kind == "python" and text not in FILES.values()]
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
 OWN = [
@@ -34,14 +35,17 @@ OWN = [
 @pytest.fixture(autouse=True)
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's files, in the folder that commands run in."""
-    for name, text in FILES.items():
+    for name, text in (FILES | SWEEPS).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
 
 def test_the_page_has_an_example_of_each_kind_of_twenty_lines() -> None:
-    assert set(FILES) == {"trimmed.py", "perceptron.py", "features.py", "weak_digits.py", "neighbours.py"}
-    assert all(len(text.splitlines()) <= 20 for text in FILES.values())
+    kinds = {"trimmed.py", "capped.py", "perceptron.py", "features.py", "weak_digits.py", "neighbours.py"}
+    assert set(FILES) == kinds
+    assert set(SWEEPS) == {"capped.toml"}
+    assert all(len(text.splitlines()) <= 20 for name, text in FILES.items() if name != "capped.py")
+    assert len(FILES["capped.py"].splitlines()) <= 24, "the options take their own class"
     readme = Path(__file__).resolve().parents[1] / "README.md"
     assert "(fastnoise/extend.md)" in readme.read_text(encoding="utf-8")
 
@@ -55,6 +59,11 @@ def test_commands(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
         noisy = NoisyLabels.load(tmp_path / "noisy.npz")
         assert noisy.requested_rate == 0.3
         assert noisy.realised_rate == pytest.approx(0.3, abs=0.03)
+        return
+    if words[0] == "sweep":
+        rows = (tmp_path / "sweeps" / "capped" / "results.csv").read_text(encoding="utf-8").splitlines()
+        place = rows[0].split(",").index("cap")
+        assert sorted(row.split(",")[place] for row in rows[1:]) == ["2.5", "4.0"]
         return
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "summary.json").exists()

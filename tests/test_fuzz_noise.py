@@ -640,7 +640,7 @@ def test_what_memory_has_no_room_for_is_refused(what: str, call: Callable[[], An
     """A view of 2^31 + 5 labels in one byte. Nothing is copied before it is known to fit."""
     monkeypatch.setattr(checks, "free_memory", lambda: 1 << 31)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with refused(DataError, what, "GB of memory, and 2.1 GB are free"):
+    with refused(DataError, what, "GB of memory, but 2.1 GB are free"):
         call()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18  # KiB
 

@@ -89,7 +89,7 @@ def test_killed_and_interrupted_runs_end_as_undisturbed_ones(
 def own_method(tmp_path: Path) -> str:
     """The documented example, as a file; what names it on the command line."""
     text = inspect.getdoc(fastnoise.methods) or ""
-    code = text.split("elsewhere:\n")[1].split("\nSaved as")[0]
+    code = text.split("otherwise:\n")[1].split("\nSave it as")[0]
     (tmp_path / "self_training.py").write_text(textwrap.dedent(code))
     assert "--method self_training.py:SelfTraining --threshold 0.5" in text
     return "self_training.py:SelfTraining"
@@ -117,7 +117,7 @@ def test_the_documented_method_of_ones_own_trains_and_resumes(
 def test_a_file_without_the_method_is_refused(
     own_method: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert "no such file" in refusal(capsys, *SHORT, "--method", "missing.py:Method")
+    assert "there is no file" in refusal(capsys, *SHORT, "--method", "missing.py:Method")
     assert "it has: SelfTraining" in refusal(capsys, *SHORT, "--method", "self_training.py:Other")
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     assert "fails with ModuleNotFoundError" in refusal(capsys, *SHORT, "--method", "broken.py:Method")

@@ -509,8 +509,8 @@ def test_dividemix_without_labelled_samples_labels_the_more_probable_half() -> N
     trial = Trial("dividemix", clean_threshold=1.0)
     method = divided(trial, BIMODAL)
     assert [line.partition(": ")[2] for line in trial.warnings] == [
-        f"network {k} is left with 0 labelled samples, too few for 5 classes; the more probable half of all samples is "
-        "labelled"
+        f"network {k} has only 0 labelled samples, too few for 5 classes; the more probable half of all samples "
+        "becomes labelled"
         for k in (1, 2)
     ]
     for k in (0, 1):
@@ -527,7 +527,7 @@ def test_dividemix_without_unlabelled_samples_guesses_all() -> None:
     losses[:, :2] = 5.0
     method = divided(trial, losses)
     assert [line.partition(": ")[2] for line in trial.warnings] == [
-        f"network {k} is left with 2 unlabelled samples; all samples serve as unlabelled too" for k in (1, 2)
+        f"network {k} has only 2 unlabelled samples; all samples are used as unlabelled too" for k in (1, 2)
     ]
     method.start_epoch(6)
     order = method.order(6, 0)
@@ -547,7 +547,7 @@ def test_dividemix_names_a_mixture_that_does_not_converge(monkeypatch: pytest.Mo
     method = divided(trial, torch.rand(2, N))
     assert trial.warnings == [
         f"dividemix, epoch 5, network {k}: the mixture of losses has not converged after 20 iterations; it is used as "
-        "it stands"
+        "it is"
         for k in (1, 2)
     ]
     assert method.divided
@@ -555,7 +555,7 @@ def test_dividemix_names_a_mixture_that_does_not_converge(monkeypatch: pytest.Mo
 
 def test_dividemix_refuses_what_it_cannot_cut_or_mix() -> None:
     method = Trial("dividemix").method
-    with pytest.raises(ConfigError, match="--batch-size 30 is no multiple of 4"):
+    with pytest.raises(ConfigError, match="--batch-size must be a multiple of 4, not 30"):
         method.configure(Setting(OptimConfig(), (0.5,), (0.5,), 30))
     with pytest.raises(ConfigError, match="--mixup-alpha must be positive"):
         Trial("dividemix", mixup_alpha=0.0)

@@ -208,7 +208,7 @@ def test_truncated_gce_prunes_before_its_first_epoch_and_every_so_many() -> None
 def test_gce_with_no_sample_left_prunes_none() -> None:
     trial = Trial("gce", q=0.7, k=1.0, update_from=2, update_every=1)
     assert np.isfinite(trial.train(2)).all()
-    assert trial.warnings == ["gce: no label has a probability above k = 1.0; none is pruned, try a smaller --k"]
+    assert trial.warnings == ["gce: no label has a probability above k = 1.0; no sample is pruned; lower --k"]
     assert trial.method.report() == {"kept": 1.0}
 
 

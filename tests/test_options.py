@@ -215,7 +215,10 @@ def test_run_folders_of_0_1_0_are_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('method = "nal"\nforget_rate = 0.5\n', "forget_rate has no meaning for method nal; used by coteaching"),
+        (
+            'method = "nal"\nforget_rate = 0.5\n',
+            "forget_rate has no meaning for method nal; it is an option of coteaching",
+        ),
         ('method = "nal"\nstrength = "much"\n', "strength must be a number, not 'much'"),
         ('method = "nal"\nseed = -1\n', "seed must lie in"),
         ('method = "nall"\n', "unknown method 'nall'"),
@@ -260,7 +263,9 @@ def test_own_options_refuse_what_does_not_fit(own: str, tmp_path: Path, capsys: 
     assert "unknown option --bost; did you mean '--boost'? valid: " in refusal(capsys, *named, "--bost", "5")
     assert "--boost must be 0 or more, not -1.0" in refusal(capsys, *named, "--boost", "-1")
     assert "--kind" in refusal(capsys, *named, "--kind", "even")
-    assert "--strength has no meaning for method own.py:Mine; used by elr" in refusal(capsys, *named, "--strength", "1")
+    assert "--strength has no meaning for method own.py:Mine; it is an option of elr" in refusal(
+        capsys, *named, "--strength", "1"
+    )
     (tmp_path / "run.toml").write_text(f'method = "{own}"\nboots = 4\n')
     assert "boots: unknown field; did you mean 'boost'?" in refusal(capsys, "--config", "run.toml")
     (tmp_path / "sweep.toml").write_text(f'method = "{own}"\n[grid]\nboots = [1]\n')
@@ -278,11 +283,11 @@ def test_own_options_refuse_what_does_not_fit(own: str, tmp_path: Path, capsys: 
         ("    class Options:\n        boost: float = 2.0", "must be a subclass of fastnoise.methods.MethodOptions"),
         (
             "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        seed: int = 2",
-            "the option seed has the name of an option that every run has; choose another",
+            "the option seed has the name of an option of every run; choose another name",
         ),
         (
             "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        boost: float | None = None",
-            'the option boost may not be None; take Literal["auto"] for what is not set',
+            'the option boost may not be None; use Literal["auto"] for "not set"',
         ),
         (
             "    @dataclass(frozen=True)\n    class Options(MethodOptions):\n        boost: list[int] = ()",

@@ -43,7 +43,7 @@ def write(text: str, name: str = "mine.py") -> None:
 
 @pytest.mark.parametrize("kind", own.KINDS)
 def test_files_that_cannot_be_used(kind: own.Kind) -> None:
-    with refused(ConfigError, f"--{kind} none.py:x", "no such file as", "none.py"):
+    with refused(ConfigError, f"--{kind} none.py:x", "there is no file", "none.py"):
         own.load("none.py:x", kind)
     write("raise OSError('first\\nsecond')")
     with refused(ConfigError, f"--{kind} mine.py:x", "fails with OSError: first"):
@@ -181,13 +181,13 @@ def test_own_networks_give_outputs() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "parts"),
     [
-        ("Logits", {"attention": True}, ["gives logits alone", "leave the last layer out", "self.num_features"]),
-        ("Logits", {"features": True}, ["gives logits alone"]),
+        ("Logits", {"attention": True}, ["gives only logits", "leave the last layer out", "self.num_features"]),
+        ("Logits", {"features": True}, ["gives only logits"]),
         ("Logits", {"width": 0.5}, ["--width 0.5", "has no parameter 'width'"]),
         ("small", {"dropout": 0.5}, ["--dropout 0.5", "has no parameter 'dropout'"]),
         ("small", {}, ["images [2, 2, 6, 8] give torch.float32 [2, 96], not logits [B, 4]", "self.num_features"]),
         ("of_nothing", {}, ["gives NoneType; it must give a torch.nn.Module"]),
-        ("needy", {}, ["missing a required argument: 'depth'", "it is given: channels, dropout, image_size"]),
+        ("needy", {}, ["missing a required argument: 'depth'", "fastnoise can give it: channels, dropout, image_size"]),
         ("raises", {}, ["fails with KeyError: 'x'"]),
         ("breaks", {}, ["fails on images [2, 2, 6, 8] with RuntimeError"]),
         ("pair", {}, ["give tuple, not logits"]),
@@ -206,7 +206,7 @@ def test_what_needs_features_refuses_logits_alone(capsys: pytest.CaptureFixture[
         assert fastnoise_main("train", "--model", "mine.py:Logits", *words) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "gives logits alone, and --method or --encoder needs the features before them" in error
+        assert "gives only logits, and this --method or --encoder needs features" in error
     assert not (tmp_path / "runs").exists()
 
 
@@ -267,19 +267,19 @@ def test_clean_labels_are_the_truth_of_the_test_and_of_noise() -> None:
         ({"images": IMAGES.reshape(200, -1)}, ["[N, H, W, C], or [N, H, W]", "[200, 72]"]),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, ["[N, H, W, C]", "[0, 6, 4, 3]"]),
         ({"images": np.zeros((200, 3, 8, 8), np.uint8)}, ["channels last", "transpose(0, 2, 3, 1)"]),
-        ({"labels": LABELS[:-1]}, ["labels: 199 for 200 images"]),
+        ({"labels": LABELS[:-1]}, ["labels: 199 labels for 200 images"]),
         ({"labels": LABELS - 1}, ["labels must be classes from 0, not -1..3"]),
         ({"labels": LABELS.astype(float)}, ["labels must be integers of shape [N], not float64"]),
         ({"clean_labels": LABELS[None]}, ["clean_labels must be integers of shape [N], not int64 [1, 200]"]),
         ({"clean_labels": LABELS + 1, "class_names": list("abcde")}, ["clean labels span 1..5, outside 0..4"]),
         ({"class_names": ["a", "b"]}, ["training labels span 0..4, outside 0..1"]),
-        ({"class_names": list("abcda")}, ["class_names: 'a' stands there twice"]),
+        ({"class_names": list("abcda")}, ["class_names: 'a' is given twice"]),
         ({"class_names": "abcde"}, ["class_names must be a list of texts, not one text"]),
-        ({"names": ["x"] * 200}, ["names: 'x' stands there twice"]),
+        ({"names": ["x"] * 200}, ["names: 'x' is given twice"]),
         ({"names": ["x"]}, ["1 names for 200 images"]),
-        ({"test_images": IMAGES}, ["test_images and test_labels go together"]),
+        ({"test_images": IMAGES}, ["give both test_images and test_labels, or neither"]),
         ({"test_images": IMAGES[:, :5], "test_labels": LABELS}, ["test_images are [5, 4, 3] and images [6, 4, 3]"]),
-        ({"test_images": IMAGES, "test_labels": LABELS[1:]}, ["test_labels: 199 for 200 images"]),
+        ({"test_images": IMAGES, "test_labels": LABELS[1:]}, ["test_labels: 199 labels for 200 images"]),
         ({"images": IMAGES[:2], "labels": LABELS[:2]}, ["2 images are too few", "give test_images"]),
         ({"images": [IMAGES[0], IMAGES[1, :2]]}, ["images: not an array of numbers, got list"]),
         ({"images": torch.zeros(2, 4, 4, 3, requires_grad=True)}, ["images: not an array of numbers, got Tensor"]),
@@ -324,10 +324,10 @@ def test_data_sets_that_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with refused(DataError, "gives tuple"):
         load_dataset("mine.py:rooted", "x")
     for name in ("digits", "folder:x", "a.py:b", ""):
-        with refused(ConfigError, "that of another data set"):
+        with refused(ConfigError, "is not free"):
             ImageDataset.from_arrays(IMAGES, LABELS, name=name)
     dataset = ImageDataset.from_arrays(IMAGES, LABELS)
-    with refused(ConfigError, "is for data set 'digits'", "the data set given is 'arrays'", "recipe(METHOD, 'arrays')"):
+    with refused(ConfigError, "is for data set 'digits'", "but dataset= is 'arrays'", "recipe(METHOD, 'arrays')"):
         fastnoise.train(recipe("ce"), dataset=dataset)
     with refused(ConfigError, "must be a RunConfig", "not dict"):
         fastnoise.train({"method": "ce"}, dataset=dataset)  # type: ignore[arg-type]
@@ -381,21 +381,21 @@ def test_own_noise_is_recorded_as_any_other(tmp_path: Path) -> None:
     [
         ("flip", ["needs a rate in [0, 1], as in mine.py:flip:0.4"]),
         ("flip:4", ["rate 4.0 is outside [0, 1]"]),
-        ("flip:x", ["'x' is no rate"]),
+        ("flip:x", ["'x' is not a rate"]),
         ("flip:", ["nothing follows the colon"]),
         ("flip:0.4,stp=1", ["has no parameter 'stp'; did you mean 'step'?"]),
-        ("flip:0.4,step", ["'step' is no setting"]),
+        ("flip:0.4,step", ["'step' is not a setting"]),
         ("flip:0.4,step=1,step=2", ["a setting is given twice"]),
-        ("flip:0.4,seed=2", ["fastnoise gives seed; drop seed="]),
-        ("flip:0.4,rate=2", ["write the rate behind the name"]),
+        ("flip:0.4,seed=2", ["fastnoise passes seed by itself; drop seed="]),
+        ("flip:0.4,rate=2", ["write the rate after the name"]),
         ("flip:0.4,step=x", ["fails with AssertionError"]),
         ("short:0.3", ["has no parameter 'rate'; drop :0.3"]),
         ("short", ["gives int64 [199]; it must give integers [200]"]),
         ("real", ["gives float64 [200]; it must give integers [200]"]),
         ("large", ["gives class 96 at position 0, outside [0, 5)"]),
         ("raises", ["fails with ValueError: first"]),
-        ("restless", ["gives other labels when it is called again with seed 0", "np.random.default_rng(seed)"]),
-        ("darkest", ["takes the images as inputs, and they are not in memory"]),
+        ("restless", ["returns other labels when it is called again with seed 0", "np.random.default_rng(seed)"]),
+        ("darkest", ["needs the images as inputs, but they are not in memory"]),
         ("nothing", ["no function or class 'nothing'; it has: flip, darkest"]),
         ("", ["names no function in a file"]),
         ("a b", ["names no function in a file"]),
@@ -411,7 +411,7 @@ def test_specs_of_own_noise_come_back_from_their_text() -> None:
     for text in ("a/b.py:f", "a.py:f:0.25", "a.py:f:1.0,x=3,y=a:b"):
         assert str(parse(text)) == text
         assert parse(str(parse(text))) == parse(text)
-    with refused(ConfigError, "noise of your own is written FILE.py:NAME"):
+    with refused(ConfigError, "write your own noise as FILE.py:NAME"):
         parse("own:0.3")
     with refused(ConfigError, "takes 'quota' among its settings"):
         fastnoise.noise.NoiseSpec("own", 0.3, "a.py:f", quota="class")

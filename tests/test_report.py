@@ -289,9 +289,9 @@ def test_a_killed_run_shows_what_there_is_and_how_to_go_on(trained: Path, tmp_pa
     metrics = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(metrics[: metrics.rindex("{") + 40])
     page, _ = make_page(folder)
-    assert "2 of 3 epochs are recorded and no summary.json can be read" in page.text
+    assert "2 of 3 epochs are recorded, and there is no readable summary.json" in page.text
     assert f"fastnoise train --resume '{folder}'" in page.text
-    assert "goes on from its last checkpoint" in page.text
+    assert "continues from its last checkpoint" in page.text
     assert "metrics.jsonl: 1 of 3 lines cannot be read" in page.text
     assert {"accuracy", "memorisation", "transition", "correction"} <= set(page.ids)
     assert not {"weights", "weight_matrix", "confusion", "suspicion"} & set(page.ids)
@@ -305,7 +305,7 @@ def test_a_run_killed_before_its_first_epoch(tmp_path: Path) -> None:
         (folder / name).unlink()
     page, _ = make_page(folder)
     assert "0 of 4 epochs are recorded" in page.text
-    assert "begins again, since no checkpoint was written" in page.text
+    assert "begins again (it has no checkpoint)" in page.text
     assert "No epoch has ended yet." in page.text
     assert [name for name in page.ids if name in FIGURES] == ["transition"]
 
@@ -323,7 +323,7 @@ def test_a_summary_of_another_version_is_said_to_be_one(tmp_path: Path) -> None:
     (folder / "summary.json").write_text('{"title": "t"}')
     page, _ = make_page(folder)
     assert "Test accuracy by class after epoch 4." in page.text
-    assert "summary.json is not of this version of fastnoise (KeyError: 'test_accuracy')" in page.text
+    assert "summary.json comes from another version of fastnoise (KeyError: 'test_accuracy')" in page.text
 
 
 # -- files that cannot be trusted ----------------------------------------------------------------------------------
@@ -457,7 +457,7 @@ def test_extreme_numbers_are_drawn(tmp_path: Path) -> None:
 def test_a_sweep_has_tables_curves_and_errors(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep")
     page, _ = make_page(folder, png=tmp_path / "png")
-    assert "10 jobs done, 1 failed, 1 begun and not ended; they differ in method, noise." in page.text
+    assert "10 jobs done, 1 failed, 1 not ended; they differ in method, noise." in page.text
     assert f"fastnoise sweep {folder}/sweep.toml --out {folder}" in page.text
     assert "TrainingError: the loss <is> no number" in page.text
     assert "<script>alert(1)</script>" in page.text
@@ -518,7 +518,7 @@ def test_a_study_shows_its_figures_and_tables(tmp_path: Path) -> None:
     page, text = make_page(tmp_path, png=tmp_path / "out")
     assert "This study is not done" in page.text
     assert text.count("data:image/png;base64,") == 1
-    assert "fake.png is no PNG file that can be shown." in page.text
+    assert "fake.png is not a PNG file that can be shown." in page.text
     for words in ("Study multi<class", "0.97531", "<i>0.5", "[0, 1]"):
         assert words in page.text
     assert (tmp_path / "out" / "figure.png").read_bytes() == (tmp_path / "figure.png").read_bytes()
@@ -553,7 +553,7 @@ def bad_commands(root: Path) -> list[tuple[ReportCommand, str]]:
         (ReportCommand(), "give the folder of a run, a sweep or a study"),
         (ReportCommand(str(root / "none")), "no such folder; give the folder of a run"),
         (ReportCommand(str(root / "file")), "no such folder"),
-        (ReportCommand(str(root / "empty")), "is the folder of no run, sweep or study"),
+        (ReportCommand(str(root / "empty")), "is not the folder of a run, a sweep or a study"),
         (ReportCommand(str(folder), out=str(root / "none" / "page.html")), "no such folder; create it"),
         (ReportCommand(str(folder), out=str(root)), "that is a folder; name a file"),
         (ReportCommand(str(folder), png=str(root / "file")), "cannot make the folder"),
@@ -570,7 +570,7 @@ def test_mistakes_get_one_line(tmp_path: Path) -> None:
 
 def test_the_command_line_ends_with_two_on_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert re.fullmatch(r"fastnoise: error: .* is the folder of no run, sweep or study .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"fastnoise: error: .* is not the folder of a run, .*\n", capsys.readouterr().err)
     assert main(["report", str(tmp_path), "--pgn", "x"]) == 2
     assert "did you mean '--png'" in capsys.readouterr().err
 

@@ -405,7 +405,7 @@ def test_a_run_that_fails_leaves_the_others_alone(tmp_path: Path, monkeypatch: p
                 network.part(network.body.classifier.weight, 1).fill_(torch.inf)  # type: ignore[union-attr,arg-type]
 
     monkeypatch.setattr(stacked.StackedMethod, "start_epoch", spoil)
-    message = r"1 of 3 runs failed, the other 2 are complete; .*1: the loss is not a finite number at step 1 of epoch 2"
+    message = r"1 of 3 runs failed, the other 2 are complete; .*1: the loss became NaN or infinite at step 1 of epoch 2"
     with pytest.raises(TrainingError, match=message):
         train_stacked(spoilt, console=QUIET)
     for number, (one, two) in enumerate(zip(folders(whole), folders(spoilt), strict=True)):

@@ -316,7 +316,7 @@ def test_a_killed_training_goes_on_to_the_same_numbers(
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     run, *_ = line_fit(lambda training, epoch: math.nan if epoch == 2 else 1.0)
-    with pytest.raises(TrainingError, match="not a finite number in epoch 2; lower --learning-rate"):
+    with pytest.raises(TrainingError, match="became NaN or infinite in epoch 2; lower --learning-rate"):
         run(tmp_path)
 
 

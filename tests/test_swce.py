@@ -101,7 +101,7 @@ def test_course_options() -> None:
         (("--stages", "2;x"), "write for example 2,3,4;2,5,7"),
         (("--rate-factors", "1,1", "--epochs", "30"), "--rate-factors has 2 factors: give one for the warm-up and one"),
         (("--rate-factors", "1,0"), "every factor must be positive"),
-        (("--schedule", "cosine"), "whose learning rate follows --rate-factors"),
+        (("--schedule", "cosine"), "its learning rate follows --rate-factors"),
         (("--selection-threshold", "0"), "--selection-threshold must be positive"),
         (("--copies", "-1"), "--copies must be 0 or more"),
         (("--method", "ce", "--copies", "2"), "--copies has no meaning for method ce"),
@@ -311,8 +311,8 @@ def test_single_class_is_survived() -> None:
     for epoch in (3, 4):
         run.epoch(epoch, surely(3, 3, 3, 3, 3, -1))
     assert run.warnings == [
-        "iteration 2: all 5 samples of the consensus are predicted as class 3; no sample is relabelled or copied by "
-        "it and training goes on"
+        "iteration 2: all 5 samples of the consensus are predicted as class 3; it relabels and copies no sample, "
+        "and training continues"
     ]
     assert run.labels.tolist() == run.given.tolist()
     assert method.order(4, 0) is None

@@ -130,8 +130,8 @@ def test_noise_seeds_follow_seeds_unless_they_are_named(tmp_path: Path) -> None:
         ("model = 'resnet19'", "unknown model 'resnet19'"),
         ("[grid]\nnoise = ['symmetrical:0.2']", "unknown noise 'symmetrical'"),
         ("[grid]\nmethod = ['ce', 'elr']\nstrength = [1.0]", "method=ce strength=1.0:"),
-        ("run_dir = 'x'", "run_dir: a sweep names the folders of its runs"),
-        ("[grid]\nlog_every = [1, 2]", "[grid] log_every: changes nothing that a run computes"),
+        ("run_dir = 'x'", "run_dir: a sweep names the run folders by itself"),
+        ("[grid]\nlog_every = [1, 2]", "[grid] log_every: does not change what a run computes"),
         ("epochs = 3\n[grid]\nepochs = [3]", "epochs is both fixed and in [grid]"),
         ("[grid]\nepochs = [3]\n[[list]]\nepochs = 4", "epochs is both in [grid] and in [[list]]"),
         ("save-every = 1\nsave_every = 2", "save_every is given twice"),
@@ -770,7 +770,7 @@ def test_the_command_lists_jobs_and_refuses_options_that_do_not_fit(tmp_path: Pa
         ((), "give the sweep's file"),
         (("s.toml", "--address", "auto"), "--address is for --executor ray"),
         (("s.toml", "--gpus-per-job", "0.5"), "--gpus-per-job is for --executor ray"),
-        (("s.toml", "--executor", "ray", "--jobs", "2"), "--jobs is for this machine's processes"),
+        (("s.toml", "--executor", "ray", "--jobs", "2"), "--jobs is for --executor local"),
         (("s.toml", "--list"), "s.toml: no such file"),
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):

@@ -256,7 +256,7 @@ def test_resuming_a_complete_run_changes_nothing(tmp_path: Path) -> None:
         (("--dataset", "folder:nowhere"), "nowhere"),
         (("--dataset", "folder:"), "needs the path of a folder after the colon"),
         (("--limit-train", "5000"), "digits has 1438 training images"),
-        (("--limit-train", "60", "--val-fraction", "0.999"), "--val-fraction 0.999 of 60 images leaves none to train"),
+        (("--limit-train", "60", "--val-fraction", "0.999"), "--val-fraction 0.999 of 60 images leaves no image for training"),
         (("--width", "inf"), "--width must be positive, not inf"),
         (("--method", "bootstrap", "--beta", "1.5"), "--beta must lie in [0, 1], not 1.5"),
         (("--batch-size", "300", "--limit-train", "200", "--drop-last"), "drop"),
@@ -373,7 +373,7 @@ def test_resume_with_another_configuration_names_the_field(capsys: pytest.Captur
     assert main(["train", *QUICK, "--run-dir", "run"]) == 0
     capsys.readouterr()
     line = refusal(capsys, "--resume", "run", "--learning-rate", "0.5")
-    assert "learning_rate is 0.1 in the run and 0.5 here" in line
+    assert "the run has learning_rate 0.1, not 0.5" in line
     assert main(["train", "--resume", "run", "--log-every", "7"]) == 0
 
 
@@ -412,7 +412,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_checkpo
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     line = refusal(capsys, *QUICK, "--method", "ce", "--learning-rate", "1e30", "--run-dir", "run")
-    assert re.search(r"not a finite number at step \d+ of epoch 1; no checkpoint yet", line)
+    assert re.search(r"became NaN or infinite at step \d+ of epoch 1; there is no checkpoint yet", line)
     # A run that has gone well for one epoch and meets the wall in the second.
     assert (
         main(["train", *QUICK, "--method", "ce", "--epochs", "2", "--schedule", "multistep:1", "--run-dir", "good"])

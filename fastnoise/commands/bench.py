@@ -17,7 +17,7 @@ PARTS = ("losses", "noise", "consensus", "loader", "train")
 
 @dataclass(frozen=True)
 class BenchCommand:
-    """Measure fastnoise against what there is without it, in turn in one process.
+    """Measure fastnoise against its alternatives, in turn, in one process.
 
     PART is losses, noise, consensus, loader, train or all. Examples:
       fastnoise bench all --quick --json today.json
@@ -35,11 +35,11 @@ class BenchCommand:
     quick: bool = False
     """Few sizes and rounds: all parts in under five minutes on two cores."""
     json: str | None = None
-    """File for the figures, with machine, versions, commit and date; written after every part."""
+    """File for the figures, with machine, versions, commit and date. It is written after each part."""
     compare: str | None = None
-    """A file of --json to set the new figures against; marks those outside both spreads."""
+    """Earlier file of --json to compare with. Figures outside both spreads are marked."""
     data_root: str = "data"
-    """Folder that holds the data sets. Nothing is downloaded: generated images stand in for what is not there."""
+    """Folder that holds the data sets. Nothing is downloaded. Generated images replace a data set that is missing."""
     dataset: str | None = None
     """Images of loader and train: digits, mnist, cifar10 or cifar100; by default mnist and cifar10."""
     model: str | None = None
@@ -55,9 +55,9 @@ class BenchCommand:
     gear: str = "auto"
     """Gear of the fastnoise sides: auto, eager, compiled, graphed or compiled_graphed."""
     rounds: int = 9
-    """Turns of every side of loader and train."""
+    """Number of turns of each side of loader and train."""
     seconds: float = 2.0
-    """Length of a turn."""
+    """Length of a turn in seconds."""
     workers: int | None = None
     """Processes of the baseline's DataLoader; 8 by default, or the number of cores."""
     threads: int = 2

@@ -22,7 +22,7 @@ _MOST_RATED = 2**20  # classes whose rates are summed up
 
 @dataclass(frozen=True)
 class CorruptCommand:
-    """Corrupt the labels of a data set or of a label file, and say what came out.
+    """Corrupt the labels of a data set or of a label file, and report their realised noise.
 
     One of --dataset and --labels gives the clean labels. Examples:
       fastnoise corrupt --dataset cifar10 --noise symmetric:0.4,quota=class --out noisy.npz noisy.csv
@@ -38,28 +38,29 @@ class CorruptCommand:
         ),
     ] = None
     out: tuple[str, ...] = ()
-    """Files to write, by their endings: .npz (labels, clean labels and where they come from), .csv, .npy (the
-    labels alone), .png (heat map of the transition matrix; needs matplotlib)."""
+    """Files to write. The ending decides the format.
+    .npz holds labels, clean labels and the noise spec; .csv labels and clean labels; .npy only the labels.
+    .png is a heat map of the transition matrix, and needs matplotlib."""
     dataset: Annotated[
         str | None, tyro.conf.arg(help=f"Data set whose training labels to corrupt: {alternatives(data_names.FORMS)}.")
     ] = None
     labels: str | None = None
     """Label file to corrupt instead: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt."""
     num_classes: int | None = None
-    """Number of classes of a label file; by default the largest label and one."""
+    """Number of classes of a label file. None: the largest label plus one."""
     seed: int = 0
     """Seed of the noise."""
     inputs: str | None = None
-    """What the samples of a label file look like, for idn: FILE.npy, [N, ...]."""
+    """Images or other inputs of the samples of a label file, for idn: FILE.npy, [N, ...]."""
     posteriors: str | None = None
-    """Class probabilities of a trained network, for pmd and idn:R,variant=score: FILE.npy, [N, classes]; the spec
-    can name the file itself, posteriors=FILE.npy, which the noisy labels then remember."""
+    """Class probabilities of a trained network, for pmd and idn:R,variant=score: FILE.npy, [N, classes].
+    The spec can name the file instead (posteriors=FILE.npy); then the noisy labels record it."""
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
     """Download a data set that is not under data-root."""
     threads: int = 0
-    """CPU threads; 0: one per core. The labels are the same for any number."""
+    """CPU threads. 0: one per core. The labels do not depend on the number."""
 
 
 def run(command: CorruptCommand) -> int:
@@ -97,18 +98,16 @@ def run(command: CorruptCommand) -> int:
         if inputs is None:
             inputs = dataset.train.images
             if inputs is None and spec.kind == "idn" and spec.variant != "score":
-                raise ConfigError(
-                    f"idn needs images of one size in memory, which {dataset.name} has not: give --inputs"
-                )
+                raise ConfigError(f"idn needs images of one size in memory, and {dataset.name} has none; give --inputs")
     else:
         labels = label_array(str(command.labels))
         num_classes = int(labels.max()) + 1 if command.num_classes is None else command.num_classes
         if command.num_classes is None and num_classes < 2:
-            raise ConfigError(f"--labels {command.labels}: the largest label is {labels.max()}: give --num-classes")
+            raise ConfigError(f"--labels {command.labels}: the largest label is {labels.max()}; give --num-classes")
     for path in paths:
         if path.suffix.lower() == ".png" and num_classes > _MOST_DRAWN:
             raise ConfigError(
-                f"--out {path}: a heat map has room for {_MOST_DRAWN} classes, these labels have {num_classes}"
+                f"--out {path}: a heat map has room for {_MOST_DRAWN} classes, but these labels have {num_classes}"
             )
     noisy = noise.corrupt(
         labels,

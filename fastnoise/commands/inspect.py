@@ -21,23 +21,23 @@ _PRINTED_FITS = 4
 
 @dataclass(frozen=True)
 class InspectCommand:
-    """Say how given labels differ from true ones, and which noise convention explains the difference.
+    """Report how given labels differ from true ones, and which noise convention explains the difference.
 
-    One file will do where it holds the true labels too, or --dataset brings them. Examples:
+    One file is enough if it holds the true labels too, or if --dataset has them. Examples:
       fastnoise inspect noisy.npz
       fastnoise inspect clean.npy given.csv:label --nominal symmetric:0.4
       fastnoise inspect noisy.npz --dataset cifar10
     """
 
     labels_a: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="LABELS_A")] = None
-    """The true labels: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt. Alone: the given labels, whose true
-    ones are in the same .npz file or the training labels of --dataset."""
+    """The true labels: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt.
+    Without LABELS_B these are the given labels. The true ones are then in the same .npz file, or those of --dataset."""
     labels_b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="LABELS_B")] = None
     """The given labels of the same samples in the same order."""
     nominal: str | None = None
-    """The noise spec that the labels are said to follow; an .npz file written by fastnoise brings its own."""
+    """The noise spec that the labels should follow. None: the spec in an .npz file that fastnoise wrote."""
     num_classes: int | None = None
-    """Number of classes; by default that of the data set or the file, else the largest label and one."""
+    """Number of classes. None: that of the data set or the file, else the largest label plus one."""
     dataset: Annotated[
         str | None,
         tyro.conf.arg(
@@ -74,7 +74,7 @@ def run(command: InspectCommand) -> int:
     elif dataset is not None:
         clean = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
     else:
-        raise ConfigError(f"{command.labels_a} holds no true labels: give a second file, or --dataset NAME")
+        raise ConfigError(f"{command.labels_a} holds no true labels; give a second file, or --dataset NAME")
     if dataset is not None and len(dataset.train) != len(given):
         raise DataError(f"{len(given)} labels for the {len(dataset.train)} training images of {dataset.name}")
     nominal = command.nominal
@@ -101,7 +101,7 @@ def run(command: InspectCommand) -> int:
     for line in _report(found, nominal):
         print(line)
     if dataset is None:
-        print("instance dependence: not tested, give --dataset NAME for the images")
+        print("instance dependence: not tested; give --dataset NAME for the images")
     elif inputs is None:
         print(f"instance dependence: not tested, the images of {dataset.name} are not in memory")
     for warning in found.warnings:

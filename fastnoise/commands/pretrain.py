@@ -11,11 +11,11 @@ from . import train
 METHOD = "simclr"
 HELP = """usage: fastnoise pretrain --out FILE [OPTIONS]
 
-Trains an encoder by SimCLR and writes its backbone to FILE, for fastnoise train
---encoder FILE. It is a run as every other: fastnoise train --method simclr --help
-lists the options, and --resume RUN goes on with one. Its test accuracy is that of a
-linear classifier on the features, trained beside them on the given labels (--noise,
-none by default), which the encoder never sees. Example:
+Trains an encoder by SimCLR and writes its backbone to FILE. Use it with fastnoise
+train --encoder FILE. It takes the options of fastnoise train --method simclr --help;
+--resume RUN continues a run. The test accuracy is that of a linear classifier on the
+features, which is trained beside the encoder on the given labels (--noise, none by
+default). The encoder never sees the labels. Example:
   fastnoise pretrain --dataset cifar10 --out encoder.pt
   fastnoise train --method swce --dataset cifar10 --noise idn:0.3 --encoder encoder.pt
 
@@ -32,7 +32,10 @@ def run(arguments: Sequence[str]) -> int:
     out, words = split_out(arguments)
     code = train.run(words, lambda summary: write_encoder(out, summary))
     if code:
-        print("fastnoise: fastnoise pretrain --resume with the same --out also writes the encoder", file=sys.stderr)
+        print(
+            "fastnoise: to write the encoder too, continue by fastnoise pretrain --resume with the same --out",
+            file=sys.stderr,
+        )
     return code
 
 
@@ -53,7 +56,7 @@ def split_out(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     if path.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file in it")
     if any(word.partition("=")[0] == "--method" for word in words):
-        raise ConfigError(f"fastnoise pretrain is method {METHOD}; drop --method")
+        raise ConfigError(f"fastnoise pretrain always takes method {METHOD}; drop --method")
     given = {word.partition("=")[0] for word in words}
     noise = [] if given & {"--noise", "--labels", "--config", "--resume"} else ["--noise", "none"]
     return path, ["--method", METHOD, *noise, *words]

@@ -11,9 +11,9 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Make one HTML page of a run, a sweep or a study, with all figures in it and no need of a network.
+    """Make one HTML page of a run, a sweep or a study. The page holds all figures and needs no internet connection.
 
-    It reads the folder alone, whole or cut off: a run that was killed gives what there is and says what is missing.
+    The folder is all that it reads. For a run that was killed, the page shows what there is and says what is missing.
     Examples:
       fastnoise report runs/nal-digits-symmetric-0.4-s0
       fastnoise report sweeps/elr --out elr.html --png figures
@@ -24,7 +24,7 @@ class ReportCommand:
     out: str | None = None
     """The HTML file; by default report.html in FOLDER."""
     png: str | None = None
-    """Folder for each figure as PNG, with its numbers as CSV beside it."""
+    """Folder to which each figure is also written, as PNG with its numbers as CSV."""
 
 
 def run(command: ReportCommand) -> int:

@@ -7,9 +7,9 @@ from ..studies import STUDIES, load_study
 
 HELP = f"""usage: fastnoise study NAME [OPTIONS]
 
-Asks what wrong labels of some classes, tasks, labels or values do to the others: trains
-what the study needs, and writes a figure and its data. A study that was stopped goes on
-with the same command. `--quick` gives a small version.
+Measures how wrong labels of some classes, tasks, labels or values affect the others.
+A study trains what it needs, and writes a figure and its data. If it was stopped, the
+same command continues it. `--quick` runs a small version.
 
 studies:
 {chr(10).join(f"  {name:<12}{what}" for name, what in STUDIES.items())}

@@ -12,10 +12,10 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Train every job of a sweep, several at once, and write one CSV and tables of mean and standard deviation.
+    """Train all jobs of a sweep, several at once, and write one CSV and tables of mean and standard deviation.
 
-    SPEC.toml holds fields as --config takes them, [grid] with lists of values, [[list]] tables of fields that vary
-    together, and seeds = 3. The same command goes on where a sweep was stopped or killed. Examples:
+    SPEC.toml holds options by name as --config does. [grid] holds lists of values, [[list]] tables of options that vary
+    together, and seeds = 3 repeats each job. If a sweep was stopped or killed, the same command continues it. Examples:
       fastnoise sweep SPEC.toml
       fastnoise sweep SPEC.toml --out sweeps/elr --jobs 4
       fastnoise sweep SPEC.toml --executor ray --address auto --gpus-per-job 0.25
@@ -24,24 +24,24 @@ class SweepCommand:
     spec: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")] = None
     """The sweep's file."""
     out: str | None = None
-    """Folder of the sweep; by default sweeps/ and the name of its file."""
+    """Folder of the sweep. None: sweeps/NAME for the file NAME.toml."""
     jobs: int = 0
-    """Jobs at once on this machine; 0: one per GPU, and without GPUs one per core."""
+    """Number of jobs that run at once on this machine. 0: one per GPU, or one per core if there is no GPU."""
     threads: int = 1
-    """torch threads of each job on the CPU. Results depend on it in their last bits, but not on --jobs."""
+    """torch threads of each job on the CPU. The last bits of results depend on it, but not on --jobs."""
     stack: int = 1
-    """Train up to so many runs that differ in seeds and noise alone as one batched computation on the device."""
+    """Number of runs that train as one batched computation. They may differ only in seeds and noise."""
     executor: Literal["local", "ray"] = "local"
-    """Where jobs run: processes of this machine, or a Ray cluster (pip install 'fastnoise[ray]'), whose nodes see the
-    folder, the data and fastnoise under the same paths."""
+    """Where jobs run: in processes of this machine (local), or on a Ray cluster (pip install 'fastnoise[ray]').
+    All nodes of the cluster must see the sweep's folder, the data and fastnoise under the same paths."""
     address: str | None = None
-    """Address of the Ray cluster, auto for this machine's; by default one is started here."""
+    """Address of the Ray cluster, or auto for the one on this machine. None starts one here."""
     gpus_per_job: float | None = None
-    """Share of a GPU that Ray reserves for each job, as 0.25; by default 1 where the cluster has GPUs."""
+    """Share of a GPU that Ray reserves for each job, as 0.25. None: 1 if the cluster has GPUs."""
     cpus_per_job: float | None = None
-    """CPU cores that Ray reserves for each job; by default --threads."""
+    """CPU cores that Ray reserves for each job. None: as many as --threads."""
     list: bool = False
-    """Print the jobs and their names, run nothing."""
+    """Print the jobs with their names, and run none."""
 
 
 def run(command: SweepCommand) -> int:
@@ -59,7 +59,7 @@ def run(command: SweepCommand) -> int:
         if local and value is not None:
             raise ConfigError(f"{flag} is for --executor ray; drop it")
     if not local and command.jobs:
-        raise ConfigError("--jobs is for this machine's processes; on Ray give --gpus-per-job or --cpus-per-job")
+        raise ConfigError("--jobs is for --executor local; with ray give --gpus-per-job or --cpus-per-job")
     spec = Path(command.spec)
     if command.list:
         jobs = resolve(spec)

@@ -12,7 +12,7 @@ from .table import ImageDataset
 
 
 def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -> ImageDataset:
-    """Load a data set by name from under `root`, downloading what is missing where that is allowed.
+    """Load a data set by name from the folder `root`. Missing files are downloaded if `download` allows it.
 
     digits        scikit-learn's 1,797 digits, 8 x 8 grey, 80/20 per class with seed 0; needs no root
     mnist         ROOT/MNIST/raw/*-ubyte
@@ -21,10 +21,10 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     cifar10n      cifar10 and ROOT/CIFAR-10_human.pt or ROOT/cifar_n_labels.npz
     cifar100n     cifar100 and ROOT/CIFAR-100_human.pt or ROOT/cifar_n_labels.npz
     folder:PATH   class folders, see `load_folder`; needs no root
-    FILE.py:NAME  what a function of the user's gives (fastnoise/extend.md)
+    FILE.py:NAME  the result of a user's function (fastnoise/extend.md)
 
-    A missing root is created for a download, its parents are not. ConfigError for an unknown name, DataError for data
-    that is missing, damaged or of the wrong form.
+    A missing root is created for a download; its parent folder must exist. ConfigError for an unknown name, DataError
+    for data that is missing, damaged or of the wrong form.
     """
     check_dataset(name)
     if name.startswith(FOLDER):
@@ -34,18 +34,18 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
         return _own(name, path, download)
     module, _, attribute = DATASETS[name].partition(":")
     if path is None and name not in ROOTLESS:
-        raise ConfigError(f"{name} needs a data root: the folder that holds its files or is to hold them")
+        raise ConfigError(f"{name} needs a data root: the folder that holds its files or will hold them")
     dataset: ImageDataset = getattr(import_module(module), attribute)(name, path, download)
     return dataset
 
 
 def _own(name: str, root: Path | None, download: bool) -> ImageDataset:
-    """The data set that a function of the user's gives, whose labels are taken for given ones."""
+    """The data set that a user's function returns. Its labels count as given labels."""
     flag = f"--dataset {name}"
     found = own.call(own.load(name, "dataset"), flag, root=root, download=download)
     if not isinstance(found, ImageDataset):
         raise DataError(
-            f"{flag} gives {type(found).__name__}; it must give a fastnoise.ImageDataset, such as "
+            f"{flag} gives {type(found).__name__}; it must return a fastnoise.ImageDataset, such as "
             "fastnoise.ImageDataset.from_arrays(images, labels)"
         )
     return replace(found, given_labels=True)

@@ -19,7 +19,7 @@ def unreadable(path: str, why: str) -> DataError:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Height and width from the file's header; DataError where that cannot be read."""
+    """Height and width from the file's header; DataError if that cannot be read."""
     try:
         with Image.open(path) as image:
             return image.height, image.width

@@ -1,4 +1,4 @@
-"""One contract for every loader, and the choice between them."""
+"""The interface of all loaders, and the choice between them."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,24 +19,24 @@ from .torch_loader import TorchLoader
 LOADERS = ("auto", "dali", "resident", "synthetic", "torch")
 
 RESIDENT_SHARE = 0.5
-"""Of the device's free memory: what "auto" lets the images take, since training needs the rest."""
+"""Share of the device's free memory that images may take with "auto". Training needs the rest."""
 
 
 class Loader(Protocol):
     """Turns a table into batches on a device, `(images, index)`.
 
-    images: [V * B, C, H, W] of the loader's dtype in channels_last memory format: cropped out of the zero-padded image,
-    flipped, (pixel / 255 - mean) / std, then cut out. View v of sample b is row v * B + b; each view is augmented for
-    itself, and the first as if it were the only one. index: int64 [B], each sample's position in the table. Both are
-    the consumer's to keep.
+    images: [V * B, C, H, W] of the loader's dtype in channels_last memory format. An image is cropped from its
+    zero-padded self, flipped, normalised as (pixel / 255 - mean) / std, then cutout is applied. View v of sample b is
+    row v * B + b. Each view is augmented by itself; the first is the same as with one view. index: int64 [B], each
+    sample's position in the table. The consumer may keep both.
 
-    Batches are a pure function of (seed, epoch, position in the epoch), and every loader gives the same ones, but for
-    "synthetic", whose images are noise.
+    Batches depend only on (seed, epoch, position in the epoch). All loaders give the same batches, except "synthetic",
+    whose images are noise.
     """
 
     name: str
     reason: str
-    """Why this loader was chosen, in one line."""
+    """The reason for choosing this loader, in one line."""
     num_samples: int
     batch_size: int
     num_batches: int
@@ -50,10 +50,10 @@ class Loader(Protocol):
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of an epoch, from `start_batch` on.
 
-        order: int64 [M], positions in the table in the order to take them, each any number of times, in place of the
-        loader's own order; ConfigError for one outside the table. A repeated sample is augmented anew each time.
+        order: int64 [M], positions in the table, which replace the loader's own order and may repeat; ConfigError for a
+        position outside the table. A repeated sample is augmented anew each time.
 
-        May be abandoned at any point. One epoch runs at a time: the first batch of a new one ends an unfinished one,
+        You may stop at any point. One epoch runs at a time: the first batch of a new epoch ends an unfinished one,
         whose iterator then raises RuntimeError. DataError names an image that cannot be decoded.
         """
 
@@ -80,19 +80,19 @@ def make_loader(
 ) -> Loader:
     """Build a loader over `table`.
 
-    kind: "dali"; "torch"; "resident" for images in an array, which on CUDA are kept in device memory; "synthetic" for
-        benchmarks, whose images are noise; or "auto". That takes "resident" for an array, on CUDA if it takes up no
-        more than RESIDENT_SHARE of the free memory, else DALI where it can be imported and serves the device.
+    kind: "dali"; "torch"; "resident" for images in an array, which on CUDA stays in device memory; "synthetic" for
+        benchmarks, whose images are noise; or "auto". "auto" takes "resident" for an array (on CUDA only if it needs at
+        most RESIDENT_SHARE of the free memory), else "dali" if it can be imported and serves the device, else "torch".
     mean, std: per channel, of pixels scaled to 0..1.
-    augmentation: None gives the images as they are, for evaluation.
-    drop_last: leave out the last batch where it is smaller than the others.
+    augmentation: None leaves the images as they are, for evaluation.
+    drop_last: leave out the last batch if it is smaller than the others.
     image_size: files are resized to this many pixels squared, by default to the table's size.
-    threads: DALI's worker threads, the torch loader's threads that decode files, or the most that the resident loader
-        gives a large batch on the CPU.
+    threads: DALI's worker threads, the torch loader's threads that decode files, or the maximum number of threads that
+        the resident loader uses for a batch on the CPU.
     views: images given of each sample, each cropped, flipped and cut out for itself.
     dtype: of the images: float32, float16 or bfloat16.
 
-    ConfigError for what cannot be served; an explicit kind is never replaced by another.
+    ConfigError if the loader cannot be used here. An explicit kind is never replaced by another.
     """
     device = torch.device(device)
     if device.type == "cuda":

@@ -21,7 +21,7 @@ FOLDER = "folder:"
 """How the name of a data set of class folders begins."""
 
 FORMS: tuple[str, ...] = (*DATASETS, "folder:PATH", "FILE.py:NAME")
-"""What may be written for a data set."""
+"""The forms in which a data set can be written."""
 
 
 def is_named(name: str) -> bool:

@@ -52,7 +52,7 @@ class Batch:
     None: no cutout."""
 
     def packed(self) -> np.ndarray | None:
-        """corner, flip and hole as int32 [..., DRAWS], zeros for those that are None; None where all are."""
+        """corner, flip and hole as int32 [..., DRAWS], zeros for those that are None; None if all are."""
         given = [part for part in (self.corner, self.flip, self.hole) if part is not None]
         if not given:
             return None
@@ -118,7 +118,7 @@ class Plan:
 
         order: int64 [M], positions in the table to take in this order, in place of the plan's own.
 
-        ConfigError where the epoch has no such batch or the table no such position.
+        ConfigError if the epoch has no such batch or the table no such position.
         """
         if order is not None:
             order = np.array(order)  # a copy: the caller may write to its own while the epoch runs

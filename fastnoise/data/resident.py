@@ -42,7 +42,7 @@ def room(table: ImageTable, device: torch.device) -> int:
 
 
 def on_device(table: ImageTable, device: torch.device) -> torch.Tensor:
-    """The table's images on the device, uploaded if they are not there; ConfigError where they don't fit."""
+    """The table's images on the device, uploaded if they are not there; ConfigError if they don't fit."""
     assert table.images is not None
     tables = _uploaded.setdefault(table, weakref.WeakValueDictionary())
     images = tables.get(device)

@@ -21,7 +21,7 @@ DEFAULT_IMAGE_SIZE = (224, 224)
 class ImageTable:
     """Labelled images, either in memory or as files.
 
-    Give `images` or `files`, not both. DataError where labels and images do not match in number or form.
+    Give `images` or `files`, not both. DataError if the labels do not match the images.
     """
 
     labels: np.ndarray
@@ -31,10 +31,10 @@ class ImageTable:
     files: tuple[str, ...] = ()
     """One path per sample; decoded to RGB by the loader."""
     size: tuple[int, int] = (0, 0)
-    """Height and width of the images, or those that files are resized to. Found from the data when not given: files
-    share the size of the first 16 where that is one size, else DEFAULT_IMAGE_SIZE."""
+    """Height and width of the images, or of the resized files. If not given, it is found from the data: for files it is
+    the size of the first 16 if they all have the same, else DEFAULT_IMAGE_SIZE."""
     names: tuple[str, ...] = ()
-    """What the samples are called, one text each; empty where they have no names."""
+    """One name for each sample; empty if they have no names."""
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
@@ -42,7 +42,7 @@ class ImageTable:
             raise DataError(f"labels must be integers of shape [N], not {labels.dtype} of shape {list(labels.shape)}")
         object.__setattr__(self, "labels", np.ascontiguousarray(labels, dtype=np.int64))
         if self.images is not None and self.files:
-            raise DataError("an image table holds an array of images or files, not both")
+            raise DataError("give an image table either images or files, not both")
         if self.images is None:
             object.__setattr__(self, "files", tuple(map(str, self.files)))
             if self.size == (0, 0):
@@ -88,11 +88,11 @@ class ImageDataset:
     """Per channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
     human_labels: dict[str, np.ndarray] = field(default_factory=dict)
-    """Other people's labels of the training images by annotation name, each int64 [N]."""
+    """Labels of the training images by human annotators, by annotation name; each int64 [N]."""
     given_labels: bool = False
-    """Whether `train.labels` are labels as someone gave them, right or wrong, and not the true ones."""
+    """Whether `train.labels` are given labels, some of which may be wrong, and not the true ones."""
     clean_labels: np.ndarray | None = None
-    """int64 [N], the true classes of the training images, where `train.labels` are given ones and they are known."""
+    """int64 [N], the true classes of the training images, if `train.labels` are given ones and these are known."""
 
     def __post_init__(self) -> None:
         if self.clean_labels is not None:
@@ -121,39 +121,39 @@ class ImageDataset:
         test_labels: ArrayLike | None = None,
         name: str = "arrays",
     ) -> "ImageDataset":
-        """A data set of arrays in memory, whose labels are as they are given: some may be wrong.
+        """A data set of arrays in memory. Its labels are taken as they are; some may be wrong.
 
         Args:
             images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones.
             labels: the given classes, integers [N] from 0.
-            clean_labels: the true classes, integers [N], where they are known. A run then says how many of the given
-                labels are wrong, and what became of them; it never trains on the true ones.
-            names: N different texts, what the samples are called in tables; where some are held out for the test, by
-                default their places in `images`.
-            class_names: C different texts; by default the classes' numbers, up to the largest label.
-            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class, drawn with a fixed seed,
-                is taken out of the training set for the test.
+            clean_labels: the true classes, integers [N], if they are known. A run then reports how many given labels
+                are wrong and how they were treated. It never trains on the true labels.
+            names: N different texts that name the samples in corrected.csv. The default is each sample's position in
+                `images` if there are no test images, and no names otherwise.
+            class_names: C different texts. The default is the numbers of the classes, up to the largest label.
+            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class is held out as the test
+                set, drawn with a fixed seed.
             test_labels: integers [M].
-            name: of the data set.
+            name: the name of the data set, which a configuration gives as its `dataset`.
 
         Raises:
-            DataError: arrays of another form, or that do not fit each other.
-            ConfigError: the name of a data set that fastnoise has.
+            DataError: an array has the wrong dtype or shape, or the arrays do not fit each other.
+            ConfigError: fastnoise has a data set of this name.
         """
         if is_named(name) or not name:
-            raise ConfigError(f"name {name!r} is that of another data set; choose one of your own")
+            raise ConfigError(f"the name {name!r} is not free for a data set; choose another name")
         pixels = _pixels("images", images)
         given = _class_labels("labels", labels, len(pixels))
         clean = None if clean_labels is None else _class_labels("clean_labels", clean_labels, len(pixels))
         train = ImageTable(given, images=pixels, names=_texts("names", names))
         if (test_images is None) != (test_labels is None):
-            raise DataError("test_images and test_labels go together: give both, or neither")
+            raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
             truth = given if clean is None else clean
             train = train if train.names else replace(train, names=tuple(map(str, range(len(pixels)))))
             kept, held_out = stratified_split(truth, TEST_FRACTION, SPLIT_SEED)
             if not len(held_out):
-                raise DataError(f"{len(pixels)} images are too few to hold some out for the test; give test_images")
+                raise DataError(f"{len(pixels)} images are too few to hold out a test set; give test_images")
             test = ImageTable(truth, images=pixels, names=train.names).take(held_out)
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
@@ -161,7 +161,7 @@ class ImageDataset:
             if others.shape[1:] != pixels.shape[1:]:
                 raise DataError(
                     f"test_images are {list(others.shape[1:])} and images {list(pixels.shape[1:])} (height, width, "
-                    "channels): they must be of one form"
+                    "channels): both must have one shape"
                 )
             test = ImageTable(_class_labels("test_labels", test_labels, len(others)), images=others)
         if class_names is None:
@@ -195,7 +195,7 @@ def _pixels(what: str, images: Any) -> np.ndarray:
     if array.ndim != 4 or 0 in array.shape:
         raise DataError(f"{what} must be of shape [N, H, W, C], or [N, H, W] for grey ones, not {form}")
     if array.shape[1] in (1, 3) and array.shape[3] > 4:
-        raise DataError(f"{what} must have their channels last, [N, H, W, C], not {form}: transpose(0, 2, 3, 1) them")
+        raise DataError(f"{what} must have their channels last, [N, H, W, C], not {form}; use transpose(0, 2, 3, 1)")
     return np.ascontiguousarray(array)
 
 
@@ -205,7 +205,7 @@ def _class_labels(what: str, labels: Any, count: int) -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"{what} must be integers of shape [N], not {array.dtype} {list(array.shape)}")
     if len(array) != count:
-        raise DataError(f"{what}: {len(array)} for {count} images: there must be one for each")
+        raise DataError(f"{what}: {len(array)} labels for {count} images; give one for each image")
     if int(array.min(initial=0)) < 0 or int(array.max(initial=0)) >= 2**31:
         raise DataError(f"{what} must be classes from 0, not {array.min()}..{array.max()}")
     return np.ascontiguousarray(array, dtype=np.int64)
@@ -220,7 +220,7 @@ def _texts(what: str, texts: Sequence[str] | None) -> tuple[str, ...]:
     found = tuple(map(str, texts))
     if len(set(found)) < len(found):
         twice = Counter(found).most_common(1)[0][0]
-        raise DataError(f"{what}: {twice!r} stands there twice; each must be of one alone")
+        raise DataError(f"{what}: {twice!r} is given twice; each must be different")
     return found
 
 

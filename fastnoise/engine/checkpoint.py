@@ -1,7 +1,7 @@
-"""Checkpoints: everything that the rest of a run depends on, taken from a training and given back to it.
+"""Checkpoints: everything that the rest of a run depends on. They are taken from a training and loaded into it.
 
-A run's checkpoint is the same whether it is trained by itself or with others as one, so that either can go on from it.
-What several runs have in common is cut into their parts and joined again.
+A checkpoint has the same content for a single run and for one of several stacked runs, so that either can continue from
+it. Tensors that stacked runs share are split by run when saved, and joined when loaded.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -21,7 +21,7 @@ WRITERS = 8
 
 
 class Resumable(Protocol):
-    """What a checkpoint is taken from: a training of one or more runs."""
+    """The training of one or more runs from which a checkpoint is taken."""
 
     device: torch.device
     optimizer: torch.optim.Optimizer
@@ -29,29 +29,29 @@ class Resumable(Protocol):
     step: Step
 
     def weights_of(self, record: Record) -> MutableMapping[str, Any]:
-        """The state of a run's networks, by the names that they have where it is trained by itself."""
+        """The state of a run's networks, with the names of a single run."""
 
     def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
-        """Take up what `weights_of` gave; RuntimeError or KeyError where it doesn't fit."""
+        """Load what `weights_of` gave; RuntimeError or KeyError if it doesn't fit."""
 
     def part_of(self, record: Record, tensor: Tensor) -> Tensor:
         """A run's part of a tensor of the optimiser, as a view."""
 
 
 def place_of(checkpoint: dict[str, Any] | None) -> tuple[int, int]:
-    """Epoch and batch that training goes on before; (1, 0) without a checkpoint."""
+    """Epoch (from 1) and batch (from 0) with which training continues; (1, 0) without a checkpoint."""
     if checkpoint is None:
         return (1, 0)
     try:
         return int(checkpoint["epoch"]), int(checkpoint["batch"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint does not say where it stands ({error}); start the run anew") from error
+        raise CheckpointError(f"the checkpoint does not say how far it is ({error}); start the run anew") from error
 
 
 def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dict[str, Any]:
     """A run's checkpoint before batch `batch` (from 0) of `epoch`.
 
-    The pipelines draw from (seed, epoch, sample) alone, so (epoch, batch) is their whole state.
+    The pipelines' random numbers depend only on (seed, epoch, sample), so (epoch, batch) is their whole state.
     """
     optimizer = training.optimizer.state_dict()
     moments = {
@@ -80,7 +80,7 @@ def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dic
 
 
 def _alone(tensor: Tensor) -> Tensor:
-    """A copy of a view, which would be saved with all that it is a part of; other tensors as they are."""
+    """A copy if the tensor is a view, because torch.save would write the whole tensor behind it; else the tensor."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
@@ -92,7 +92,7 @@ def _all_alone(state: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
 
 
 def load_states(training: Resumable, states: Mapping[Record, dict[str, Any]]) -> None:
-    """Take up a checkpoint of every run of a training, all of one place; CheckpointError for one of another run."""
+    """Load a checkpoint of every run of a training, all at one place; CheckpointError for one of another run."""
     first = next(iter(states.values()))
     try:
         for record, state in states.items():
@@ -130,7 +130,7 @@ def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def save(training: Resumable, records: Sequence[Record], epoch: int, batch: int) -> None:
-    """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError where there is no room."""
+    """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError if there is no room."""
 
     def write(record: Record) -> None:
         record.folder.write_checkpoint(state_of(training, record, epoch, batch))

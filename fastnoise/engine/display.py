@@ -1,4 +1,4 @@
-"""What a run shows: a progress bar or plain lines while it trains, one table at the end."""
+"""What a run shows: a progress bar or plain lines during training, and one table at the end."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _FIGURES = (
 
 
 def make_console() -> Console:
-    """A console on standard output; where that is no terminal, wide enough that no line of a table is wrapped."""
+    """A console on standard output. If that is no terminal, it is wide enough that no line of a table is wrapped."""
     console = Console()
     return console if console.is_terminal else Console(width=120)
 
@@ -87,7 +87,7 @@ class Display:
 
 
 def result_table(summary: dict[str, Any]) -> Table:
-    """The table that ends a run, from what summary.json holds."""
+    """The table at the end of a run, from the content of summary.json."""
     table = Table(title=summary["title"], show_header=False)
     table.add_column()
     table.add_column(justify="right")

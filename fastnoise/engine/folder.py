@@ -1,16 +1,15 @@
-"""The run folder: what a run writes, and reads when it goes on.
+"""The run folder: what a run writes, and reads when it continues.
 
-config.toml        every field of the configuration; written last when a run starts, so that it marks one
+config.toml        every field of the configuration. It is written last when a run starts, so that it marks a run folder
 environment.json   versions, devices and backends, one entry per start
 labels.npz         the given labels with their true ones, noise, seed and hash
 classes.json       the names of the classes, in the order of their numbers
 metrics.jsonl      one line per epoch
-checkpoint.pt      the state after the last saved epoch, or inside one where a time between checkpoints had gone by, or
-                   after an interruption
+checkpoint.pt      the state when a checkpoint was last written: after an epoch, or inside one
 summary.json       the final table, once training has ended
-corrected.csv      per training sample what the method made of its label, once training has ended: position in the
-                   data set, name where it has one, given and corrected class, confidence in the given one, suspected
-                   (0 or 1), NAL's attention weight, and the true class where it is known
+corrected.csv      the method's estimate for each training sample, once training has ended: position in the data set,
+                   name if it has one, given and corrected class, confidence in the given class, suspected (0 or 1),
+                   NAL's attention weight, and the true class if it is known
 corrected.npz      the same as arrays
 profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """
@@ -82,7 +81,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run; CheckpointError where there is none."""
+        """The folder of an earlier run; CheckpointError if there is none."""
         folder = cls(path)
         if not folder.config.is_file():
             raise CheckpointError(f"--resume {path}: no run here (it has no config.toml); give the folder of a run")
@@ -132,7 +131,7 @@ class RunFolder:
         write_json(self.environment, [*starts, environment])
 
     def changed_code(self, config: RunConfig) -> list[str]:
-        """The names FILE.py:NAME in `config` whose file is another than when the run was last started."""
+        """The names FILE.py:NAME in `config` whose file has changed since the run last started."""
         try:
             starts = json.loads(self.environment.read_text())
             before = dict(starts[-1].get("own_files", {}))
@@ -191,7 +190,7 @@ class RunFolder:
             ) from error
         if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
             raise CheckpointError(
-                f"{self.checkpoint} is no checkpoint of this version of fastnoise; start the run anew"
+                f"{self.checkpoint} is not a checkpoint of this version of fastnoise; start the run anew"
             )
         return state
 

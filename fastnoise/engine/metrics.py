@@ -1,4 +1,4 @@
-"""What a run measures: running sums on the device, read once an epoch, and figures made from them."""
+"""What a run measures: running sums on the device, which are read once an epoch, and the figures made from them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class EpochStatistics:
     def __init__(self, num_samples: int, attention: bool, device: torch.device, shape: tuple[int, ...] = ()):
         self.loss_sum = torch.zeros(shape, dtype=torch.float64, device=device)
         self.counts = torch.zeros((3, *shape), dtype=torch.int64, device=device)
-        """Samples, steps, and steps until the first loss that was no finite number."""
+        """Samples, steps, and steps until the first loss that was NaN or infinite."""
         self.predictions = torch.full((num_samples,), -1, dtype=torch.int64, device=device)
         self.attention = torch.full((num_samples,), torch.nan, device=device) if attention else None
         self._added: dict[int, Tensor] = {}
@@ -46,7 +46,7 @@ class EpochStatistics:
 
     @property
     def bad_step(self) -> Tensor:
-        """int64, the first step, from 1, whose loss was no finite number; -1 where there was none."""
+        """int64, the first step, counted from 1, whose loss was NaN or infinite; -1 if there was none."""
         _, steps, good = self.counts
         return torch.where(good < steps, good + 1, -1)
 
@@ -60,7 +60,7 @@ class EpochStatistics:
 
     @torch.no_grad()
     def update(self, result: Forward, index: Tensor) -> None:
-        """Add one batch: its loss weighted by its size, and what the network said of each of its samples."""
+        """Add one batch: its loss weighted by its size, and the network's prediction for each sample."""
         size = len(index)
         added = self._added.get(size)
         if added is None:  # by fills: what is copied from the host waits for the device
@@ -88,7 +88,7 @@ class EpochStatistics:
         }
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
-        """Take up the sums of `state_dict`."""
+        """Load the sums that `state_dict` gave."""
         for name in ("loss_sum", "samples", "steps", "predictions", "attention"):
             value = state[name]
             if value is not None:
@@ -100,7 +100,7 @@ class EpochStatistics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's answers for a whole image table, in its order."""
+    """A network's answers for a whole image table, in the order of the table."""
 
     predictions: NDArray[np.int64]
     """[N]."""
@@ -155,7 +155,7 @@ def split_shares(
 def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) -> dict[str, float]:
     """Mean attention weight of clean and of mislabelled samples, and how well it tells them apart.
 
-    attention [N] in (0, 1), NaN where not visited; wrong bool [N]. AUROC: the probability that a clean sample
+    attention [N] in (0, 1), NaN if not visited; wrong bool [N]. AUROC: the probability that a clean sample
     has a larger weight than a mislabelled one; given where both groups have samples.
     """
     seen = ~np.isnan(attention)
@@ -171,7 +171,7 @@ def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) 
 
 
 def average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average precision of each label of several at once, float64 [C]; NaN where no sample has the label.
+    """Average precision of each label of several at once, float64 [C]; NaN if no sample has the label.
 
     Args:
         scores: [N, C], larger where a label is likelier; logits will do, since only their order counts.
@@ -200,7 +200,7 @@ def detection_figures(suspected: NDArray[np.bool_], wrong: NDArray[np.bool_]) ->
 def selection_figures(
     members: NDArray[np.bool_], labels: NDArray[np.int64], given: NDArray[np.int64], clean: NDArray[np.int64] | None
 ) -> dict[str, float]:
-    """How many samples a method selected, and how right it is about them; [N] each.
+    """How many samples a method selected, and how often it is right about them; [N] each.
 
     samples: how many. Where true labels are known: precision, the share of the members whose class in `labels` is the
     true one; given_precision, the same of their given labels; recall, the members with the true class as a share of

@@ -1,10 +1,10 @@
-"""Whether compiling a step wins back the time that it takes.
+"""Decides whether compiling a step saves more time than it takes.
 
-What compiling costs and gains is known after the fact: a compiling first step takes so many seconds, and an epoch of
-compiled steps is so much shorter than one of steps that are not. `StepTimes` keeps what runs measured in a small file
-of the user's cache folder, so that later runs of the same network on the same device decide by it. Until both sides of
-a comparison are there, what is missing is assumed by the constants below. So two runs of one command may take different
-gears, and differ by rounding; --gear and --compile fix the choice.
+Cost and gain are known only afterwards: the seconds of the first step, which compiles, and the difference between
+epochs with and without compiled steps. `StepTimes` keeps the measurements of runs in a small file of the user's cache
+folder. Later runs of the same network on the same device decide by them. Until both sides are measured, the constants
+below stand for what is missing. Therefore two runs of one command may take different gears, and differ by rounding.
+--gear and --compile fix the choice.
 """
 
 import datetime
@@ -36,12 +36,12 @@ MOST_ENTRIES = 500
 
 
 class Cost(NamedTuple):
-    """What compiling the steps of a run costs and gains."""
+    """The cost and gain of compiling the steps of a run."""
 
     seconds: float
     """Once, in the first step."""
     gained: float
-    """Seconds in each step, below 0 where compiled steps are slower."""
+    """Seconds gained in each step; negative if compiled steps are slower."""
     sources: tuple[str, str] = ("assumed", "assumed")
     """Where the two come from."""
     obstacle: str = ""
@@ -50,7 +50,7 @@ class Cost(NamedTuple):
     """What was wrong with the file of measured times."""
 
     def pays(self, steps: int) -> tuple[bool, str]:
-        """Whether `steps` steps win back the time, and the arithmetic in words."""
+        """Whether compiling pays for `steps` steps, and the calculation in words."""
         note = f" ({self.note})" if self.note else ""
         if self.obstacle:
             return False, f"not compiled: {self.obstacle}{note}"

@@ -30,7 +30,7 @@ SMALL_IMAGE = 64
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run learns from. Arrays are in the order of the training set that `index` counts, n samples."""
+    """What a run learns from. `index` counts the n samples of the arrays in their order."""
 
     num_classes: int
     class_names: tuple[str, ...]
@@ -39,11 +39,11 @@ class RunData:
     noisy: noise.NoisyLabels
     """Labels of training and validation samples together, before the split."""
     positions: Labels
-    """Of the training samples in the data set's own order: what is left when validation samples are held out."""
+    """Positions of the training samples in the data set, without the validation samples."""
     train: ImageTable
     given: Labels
     clean: Labels | None
-    """True labels, None where nobody knows them."""
+    """True labels; None if they are unknown."""
     validation: ImageTable | None
     validation_given: Labels | None
     test: ImageTable
@@ -66,8 +66,8 @@ def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None)
         check_dataset(config.data.dataset)
     elif config.data.dataset != dataset.name and not own.is_own(config.data.dataset):
         raise ConfigError(
-            f"the configuration is for data set {config.data.dataset!r}, and the data set given is {dataset.name!r}; "
-            f"make it by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
+            f"the configuration is for data set {config.data.dataset!r}, but dataset= is {dataset.name!r}; "
+            f"make the configuration by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
         )
     check_model(config.model.model)
     check_noise(config.noise.noise)
@@ -136,10 +136,10 @@ def load_images(config: RunConfig) -> datasets.ImageDataset:
 
 
 def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> RunData:
-    """Load the data set, or take the one that `config` names, corrupt its labels, hold out the validation samples.
+    """Load the data set that `config` names (or take `dataset`), corrupt its labels, and hold out validation samples.
 
-    The order is: the first `limit_train` samples, noise on all of them, then a split per class of the given
-    labels with the noise seed, so that runs that differ in the training seed share their data.
+    Order: take the first `limit_train` samples, corrupt them, then split each class of the given labels with the noise
+    seed. Runs that differ only in the training seed therefore have the same data.
     """
     check_names(config, dataset)
     if dataset is None:
@@ -151,9 +151,9 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     noisy = _noisy_labels(config, dataset, count)
     kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
-        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves none to validate on")
+        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
     if not len(kept):
-        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves none to train on")
+        raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
     channels, height, width = dataset.train.shape
     if config.data.image_size is not None:
         height = width = config.data.image_size

@@ -1,4 +1,4 @@
-"""Where the time of training steps goes, and what they waste: layout copies, copies of the target table, host reads.
+"""Measures where training steps spend time and what they waste: layout copies, copies of the target table, host reads.
 
 Figures come from the trace that torch.profiler writes, a file in the Trace Event Format that chrome://tracing and
 https://ui.perfetto.dev open; the same file is read here.
@@ -58,7 +58,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Waste:
-    """What a stretch of training did for nothing, one description per event."""
+    """Wasted work in some training steps, one description per event."""
 
     layout_copies: tuple[str, ...]
     table_copies: tuple[str, ...]
@@ -150,7 +150,7 @@ class StepProfiler:
             self._stop()
 
     def report(self) -> str:
-        """What was found, as lines of text; says so where the loop ended before any step was recorded."""
+        """The findings as lines of text, or a line that says that the loop ended before any step was recorded."""
         return self._report or "profile: no step was recorded, the run is shorter than the warm-up"
 
     def _finish(self, profiler: profile) -> None:

@@ -35,7 +35,7 @@ Part = Literal["test", "validation", "train_in_order"]
 def open_folder(config: RunConfig, data: RunData) -> RunFolder:
     """The folder of the run in `config.run_dir`.
 
-    CheckpointError where its configuration or its labels are not those of `config` and `data`.
+    CheckpointError if its configuration or its labels are not those of `config` and `data`.
     """
     if config.run_dir is None:
         raise CheckpointError('no run to go on with: give its folder, as in config.replace({"run_dir": FOLDER})')
@@ -51,7 +51,7 @@ def open_folder(config: RunConfig, data: RunData) -> RunFolder:
 
 
 class Record:
-    """A run without its network: what it learns from, what it has measured so far, and where that is written.
+    """A run without its network: its data, its measurements so far, and the folder that they are written to.
 
     Args:
         config: of the run.
@@ -71,7 +71,7 @@ class Record:
         self.first_step_seconds = 0.0
 
     def begin(self, folder: RunFolder | None, environment: dict[str, Any]) -> None:
-        """Make the run's folder, or take the one that it has, and note this start in it."""
+        """Make the run's folder, or use the existing one, and record this start in it."""
         if folder is None:
             folder = RunFolder.create(self.config)
             self.data.noisy.save(folder.labels)
@@ -82,7 +82,7 @@ class Record:
         self.folder = folder
 
     def truth(self, part: Part) -> NDArray[np.int64]:
-        """The labels that answers are compared with: int64, one per image. Given ones but for the test set."""
+        """The labels that predictions are compared with: int64 [n]; given labels, except for the test set."""
         if part == "test":
             return self.data.test.labels
         labels = self.data.validation_given if part == "validation" else self.data.given
@@ -90,7 +90,7 @@ class Record:
         return labels
 
     def training_figures(self) -> dict[str, Any]:
-        """Figures of the training passes themselves: augmented images, weights changing underway."""
+        """Figures of the training passes: on augmented images, while the weights change."""
         statistics, data = self.statistics, self.data
         predictions = statistics.predictions.cpu().numpy()
         seen = predictions >= 0
@@ -106,7 +106,7 @@ class Record:
         return figures
 
     def selections(self) -> dict[str, Any]:
-        """What the method selected after this epoch, with its precision and recall where true labels are known."""
+        """The method's selections after this epoch, with precision and recall if true labels are known."""
         given, clean = self.data.given, self.data.clean
         figures = {
             name: selection_figures(
@@ -118,7 +118,7 @@ class Record:
 
     @torch.no_grad()
     def _correction(self) -> dict[str, float]:
-        """Share of samples that the method takes for their true class (NAL, section 5.2)."""
+        """Share of samples whose corrected label is the true class (NAL, section 5.2)."""
         corrected = self.method.corrected(self.given)
         if corrected is None or self.data.clean is None:
             return {}
@@ -126,7 +126,7 @@ class Record:
 
     @torch.no_grad()
     def _estimates(self, run: Run) -> dict[str, Any]:
-        """Write what the method makes of each label, and say how well it tells the wrong ones where they are known."""
+        """Write the method's estimate of each label; returns how well it finds wrong ones, if true labels are known."""
         estimates = self.method.estimates(run)
         if estimates is None:
             return {}
@@ -150,7 +150,7 @@ class Record:
         return {"label_errors": figures}
 
     def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:
-        """Figures of the test set, and of the validation set where there is one."""
+        """Figures of the test set, and of the validation set if there is one."""
         found = class_figures(test, self.truth("test"), self.data.num_classes)
         figures: dict[str, Any] = {f"test_{name}": value for name, value in found.items()}
         if validation is not None:
@@ -158,7 +158,7 @@ class Record:
         return figures
 
     def summary(self, final: Evaluation, run: Run) -> dict[str, Any]:
-        """What summary.json holds; writes corrected.csv where the method estimates labels.
+        """The content of summary.json. Writes corrected.csv if the method estimates labels.
 
         Args:
             final: one evaluation pass over the training set as it stands at the end.

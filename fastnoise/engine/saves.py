@@ -26,7 +26,7 @@ class SaveClock:
         self._last = time.perf_counter()
 
     def due(self) -> bool:
-        """Whether one is due by the time that has gone by, inside an epoch or at its end."""
+        """Whether enough time has passed for a checkpoint, inside an epoch or at its end."""
         if self.every.epochs is not None:
             return False
         wait = self.every.seconds
@@ -35,7 +35,7 @@ class SaveClock:
         return time.perf_counter() - self._last >= wait
 
     def due_after(self, epoch: int) -> bool:
-        """Whether one is due at the end of `epoch`, counted from 1."""
+        """Whether a checkpoint is due at the end of `epoch`, counted from 1."""
         if self.every.epochs is not None:
             return epoch % self.every.epochs == 0
         first = self.every.seconds is None and self._took is None  # shows early whether there is room for one

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted at once, acted on where the state can be saved."""
+"""Ctrl-C and SIGTERM. They are noted at once; training stops at the next place where the state can be saved."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM arrived; the run was saved and can be resumed. The message says how."""
+    """Raised after Ctrl-C or SIGTERM, when the run has been saved. The message says how to resume it."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)

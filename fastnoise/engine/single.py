@@ -34,19 +34,19 @@ def train(
     """Run the training that `config` describes and write its run folder.
 
     Args:
-        config: the full configuration, such as `fastnoise.recipes.recipe("nal", dataset.name)` gives; with `resume`,
-            that of the run in `config.run_dir`.
-        dataset: images and labels in memory (`ImageDataset.from_arrays`), in place of those that `config` names; the
-            configuration has its name. Its labels are taken as they are unless the configuration has a noise.
-        resume: go on with the run in `config.run_dir` from its last checkpoint.
+        config: the full configuration, for example `fastnoise.recipes.recipe("nal", dataset.name)`. With `resume` it
+            must be that of the run in `config.run_dir`.
+        dataset: images and labels in memory (`ImageDataset.from_arrays`), instead of the data set that `config` names.
+            `config.data.dataset` must be its name. Its labels are corrupted only if the configuration has a noise.
+        resume: continue the run in `config.run_dir` from its last checkpoint.
         console: where progress and the final table go; standard output by default.
 
     Returns:
-        What summary.json holds, with the run folder under "run_dir".
+        The content of summary.json. "run_dir" is the run folder; accuracies are shares, from 0 to 1.
 
     Raises:
-        FastnoiseError: for anything the user can mend, before or during training.
-        Interrupted: after Ctrl-C or SIGTERM, once the state is saved.
+        FastnoiseError: for anything that the user can correct, before or during training.
+        Interrupted: after Ctrl-C or SIGTERM, when the state has been saved.
     """
     console = console or make_console()
     if not isinstance(config, RunConfig):

@@ -31,7 +31,7 @@ WARM_UP = 3
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `--device` names, which becomes PyTorch's current one; ConfigError where it isn't there."""
+    """The device that `--device` names. It becomes PyTorch's current device. ConfigError if it doesn't exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -42,14 +42,16 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"--device {name}: fastnoise runs on cpu and cuda")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise ConfigError(f"--device {name}: PyTorch sees {count} CUDA device(s); use --device cpu or mend the driver")
+        raise ConfigError(
+            f"--device {name}: PyTorch sees {count} CUDA device(s); use --device cpu or repair the driver"
+        )
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # streams, events and Triton's launches go to the current device
     return device
 
 
 def native_bf16() -> bool:
-    """Whether the CPU multiplies in bf16; where it does not, autocast is several times slower than fp32."""
+    """Whether the CPU multiplies in bf16. If it does not, autocast is several times slower than fp32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -75,7 +77,7 @@ Name = Literal["eager", "compiled", "graphed", "compiled_graphed"]
 
 
 class Gear(NamedTuple):
-    """How steps run, and why."""
+    """How steps run, and the reason."""
 
     name: Name
     reason: str
@@ -98,7 +100,7 @@ def choose_gear(
     steps: int | None = None,
     cost: Cost = UNKNOWN_NETWORK,
 ) -> Gear:
-    """The gear that `config` asks for, or the one in which the run ends first.
+    """The gear that `config` asks for; for auto the one in which the run should end first.
 
     Args:
         amp: the autocast dtype.
@@ -106,7 +108,7 @@ def choose_gear(
         cost: what compiling costs and gains.
 
     Raises:
-        ConfigError: the gear asked for cannot be had here.
+        ConfigError: the requested gear is not possible here.
     """
     obstacle = ""
     if device.type != "cuda":
@@ -277,12 +279,12 @@ class Step:
     Nothing here waits for the device. Only batches of exactly `batch_size` samples reach the compiled or captured
     step; an epoch's smaller last batch runs eagerly, so that it never makes the compiler specialise again.
 
-    Gears: eager runs op by op. compiled sends forward and loss through torch.compile as one graph without breaks, and
-    its backward pass with it. graphed and compiled_graphed make the first WARM_UP steps in the one way or the other,
-    then capture the whole step - forward, loss, backward, optimiser, target table, averages and `observe` - in one CUDA
-    graph, and replay it; what a replay returns is overwritten by the next. What changes while training lives in tensors
-    on the device: the learning rate, the methods' buffers. Evaluation is captured likewise but never compiled: a
-    forward pass alone gains milliseconds an epoch by it, and would take as long to compile as it gains in hours.
+    Gears: eager runs op by op. compiled compiles forward, loss and backward by torch.compile as one graph without
+    breaks. graphed and compiled_graphed make the first WARM_UP steps eagerly or compiled. Then they capture the whole
+    step - forward, loss, backward, optimiser, target table, averages and `observe` - in one CUDA graph, and replay it.
+    The next replay overwrites what a replay returns. What changes in training is in tensors on the device: the learning
+    rate, the methods' buffers. Evaluation is captured too, but never compiled: compiling gains milliseconds an epoch,
+    and takes as long as it gains in hours.
 
     Args:
         networks: on `device`, channels_last; as many as the method trains.

@@ -34,7 +34,7 @@ from .step import Step, choose_gear, create_optimizer, create_schedule, reset_op
 
 
 class Training(ABC):
-    """The loop over epochs, for one run or for several that are trained as one.
+    """The loop over epochs, for one run or for several stacked runs.
 
     What differs between the two are the hooks at the end, which a subclass fills in.
 
@@ -360,9 +360,9 @@ class Training(ABC):
             kept = (
                 f"the last good checkpoint is kept in {record.folder.checkpoint}"
                 if record.folder.checkpoint.exists()
-                else "no checkpoint yet"
+                else "there is no checkpoint yet"
             )
-            message = f"the loss is not a finite number {where}; {kept}; try a lower --learning-rate"
+            message = f"the loss became NaN or infinite {where}; {kept}; try a lower --learning-rate"
             self.fail(record, TrainingError(message))
 
     def evaluate(self, part: Part) -> dict[Record, Evaluation]:
@@ -385,11 +385,11 @@ class Training(ABC):
 
     @abstractmethod
     def how_to_go_on(self) -> str:
-        """What the user can do after an interruption."""
+        """The line that says how to continue after an interruption."""
 
     @abstractmethod
     def fail(self, record: Record, error: TrainingError) -> None:
-        """Called where a run's loss is no number."""
+        """Called when a run's loss has become NaN or infinite."""
 
     @abstractmethod
     def settle(self) -> None:
@@ -398,11 +398,11 @@ class Training(ABC):
 
     @abstractmethod
     def weights_of(self, record: Record) -> MutableMapping[str, Any]:
-        """The state of a run's networks, by the names that they have where it is trained by itself."""
+        """The state of a run's networks, with the names of a single run."""
 
     @abstractmethod
     def load_weights(self, record: Record, weights: Mapping[str, Any]) -> None:
-        """Take up what `weights_of` gave; RuntimeError or KeyError where it doesn't fit."""
+        """Load what `weights_of` gave; RuntimeError or KeyError if it doesn't fit."""
 
     @abstractmethod
     def part_of(self, record: Record, tensor: Tensor) -> Tensor:
@@ -428,4 +428,4 @@ class Training(ABC):
 
     @abstractmethod
     def finish(self, summaries: list[dict[str, Any]]) -> None:
-        """Called once all is written: the last thing shown."""
+        """Called after everything is written; shows the last lines."""

@@ -2,7 +2,7 @@
 
 Constants are those of the authors' code. Where the loss differs from it, tests/test_parity.py shows:
 
-    SELC  The loss is NaN where a target of 0 meets a probability that has underflowed; here 0 for that class.
+    SELC  The loss is NaN if a target of 0 meets a probability that has underflowed; here 0 for that class.
 """
 
 from typing import Unpack

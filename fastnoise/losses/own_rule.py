@@ -95,7 +95,7 @@ def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLo
             float32, labels [B] int64, the batch's rows of targets [B, C] float32, and two floats; momentum is 1 where
             the targets are not to change. No gradient flows into rows. New rows of samples with a logit of NaN or +inf
             are not stored.
-        parts: the rule, as `fastnoise.kernels.rules` defines its parts; None where there is no Triton: the loss then
+        parts: the rule, as `fastnoise.kernels.rules` defines its parts; None if there is no Triton: the loss then
             works on the CPU alone.
 
     Raises:

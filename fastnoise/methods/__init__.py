@@ -1,7 +1,7 @@
 """Methods by name: what each changes in plain training.
 
-A method of your own is a subclass of `Method` in a file of yours, named on the command line as FILE.py:CLASS. This one
-trains on the given labels where the network finds them likely, and on its own predictions elsewhere:
+A method of your own is a subclass of `Method` in a file of yours. The command line takes it as FILE.py:CLASS. This one
+trains on the network's prediction if it is much likelier than the given label, and on the given label otherwise:
 
     from dataclasses import dataclass
     from typing import Annotated
@@ -14,10 +14,10 @@ trains on the given labels where the network finds them likely, and on its own p
     @dataclass(frozen=True)
     class Options(MethodOptions):
         threshold: Annotated[float, Between(0, 1)] = 0.5
-        "How much likelier the prediction has to be than the given label to take its place."
+        "The prediction replaces the given label if its probability is larger by more than this."
 
     class SelfTraining(Method):
-        "Cross-entropy on the given label, or on the prediction where it is far likelier."
+        "Cross-entropy on the given label, or on the prediction if it is much likelier."
 
         name = "self_training"
         Options = Options
@@ -33,13 +33,13 @@ trains on the given labels where the network finds them likely, and on its own p
             best, prediction = probs.max(1)
             return self.criterion(outputs.logits, where(best > given + self.threshold, prediction, labels))
 
-Saved as self_training.py: `fastnoise train --method self_training.py:SelfTraining --threshold 0.5`. It starts from the
-settings that all methods share for a data set. Its options are flags like all others: `--help` shows them with their
-docstrings, and TOML files and sweeps take them by name. `Method` says what else a method may change: networks, views,
-phases, epoch hooks, averaged weights, relabelling.
+Save it as self_training.py and run `fastnoise train --method self_training.py:SelfTraining --threshold 0.5`. The other
+settings are those that all methods share for a data set. The options are flags like all others: `--help` shows them
+with their docstrings, and TOML files and sweeps take them by name. `Method` says what else a method may change:
+networks, views, phases, hooks between epochs, averaged weights, labels.
 
-fastnoise's own methods are the subclasses of `Method` with a name in the files of this package. They are imported when
-they are first asked for; names and options alone (`fastnoise.methods.options`) need no torch.
+fastnoise's own methods are the subclasses of `Method` in this package that have a name. They are imported when they are
+first used. Their names and options (`fastnoise.methods.options`) need no torch.
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ def __getattr__(name: str) -> Any:
 def find_method(name: str) -> "type[Method]":
     """The method called `name`, or the class that FILE.py:CLASS names.
 
-    ConfigError with the nearest and all valid names where there is none, or with what is wrong with the file.
+    ConfigError for an unknown name, with the nearest and all valid names, or for a file that cannot be used.
     """
     if own.is_own(name):
         from .base import Method
@@ -102,7 +102,7 @@ def find_method(name: str) -> "type[Method]":
 
 
 def _check_own(name: str, options: type[MethodOptions]) -> None:
-    """ConfigError unless the options of a user's method are such as the command line can read."""
+    """ConfigError if the command line cannot read the options of a user's method."""
     if not (isinstance(options, type) and issubclass(options, MethodOptions)):
         raise ConfigError(f"--method {name}: its Options must be a subclass of fastnoise.methods.MethodOptions")
     if "__dataclass_fields__" not in vars(options):
@@ -116,24 +116,24 @@ def _check_own(name: str, options: type[MethodOptions]) -> None:
         if field.name == "method":
             continue
         if field.name in COMMON or field.name in ("config", "resume"):
-            raise ConfigError(f"{what} {field.name} has the name of an option that every run has; choose another")
+            raise ConfigError(f"{what} {field.name} has the name of an option of every run; choose another name")
         if field.name == "help" or field.name.startswith("_") or hasattr(MethodOptions, field.name):
             raise ConfigError(f"{what} {field.name} has a name that cannot be a flag; choose another")
         if field.default is dataclasses.MISSING:
             raise ConfigError(f"{what} {field.name} needs a default value, as in {field.name}: float = 1.0")
         if type(None) in values[field.name].kinds:
-            raise ConfigError(f'{what} {field.name} may not be None; take Literal["auto"] for what is not set')
+            raise ConfigError(f'{what} {field.name} may not be None; use Literal["auto"] for "not set"')
         values[field.name].read(f"--method {name}: the default of the option {field.name}", field.default)
     own.call(options, f"--method {name}: {options.__name__}", name)
 
 
 def check_options(options: MethodOptions) -> "type[Method]":
-    """The method that `options` name; ConfigError where there is none, or where they are options of another."""
+    """The method that `options` name; ConfigError if there is none, or if the options belong to another method."""
     method = find_method(options.method)
     if type(options) is not method.Options:
         raise ConfigError(
-            f"method {options.method} takes {method.Options.__name__}, not {type(options).__name__}: begin with its "
-            f"recipe, recipe({options.method!r})"
+            f"method {options.method} takes {method.Options.__name__}, not {type(options).__name__}; make the "
+            f"configuration by recipe({options.method!r})"
         )
     return method
 
@@ -151,7 +151,7 @@ def create_method(options: MethodOptions, *, num_samples: int, num_classes: int)
 
 
 def options_of(name: str) -> type[MethodOptions]:
-    """The options' dataclass of the method called `name`; only a file of the user's own is imported for it.
+    """The dataclass of a method's options. It imports a file only if `name` is FILE.py:CLASS.
 
     ConfigError as in `find_method`.
     """

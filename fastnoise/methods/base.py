@@ -20,36 +20,36 @@ class Forward(NamedTuple):
     loss: Tensor
     """Scalar, with gradient."""
     predictions: Tensor
-    """[B] int64, the class that the networks together give each sample of `index` in training."""
+    """[B] int64, the class that the networks together predict for each sample of `index`."""
     attention: Tensor | None = None
     """[B] float32, NAL's attention weight tau in (0, 1)."""
 
 
 class Phase(NamedTuple):
-    """How a stretch of epochs is optimised, for methods that train in several."""
+    """How some epochs are optimised, for methods that train in several phases."""
 
     learning_rate: float
     weight_decay: float
     fresh: bool
-    """Whether the epoch begins with a new optimiser: moments and momenta are zero again."""
+    """Whether the epoch begins with a new optimiser, whose moments and momenta are zero."""
 
 
 class Selection(NamedTuple):
-    """Samples that a method picked in the epoch that has just ended, and what it takes them to be."""
+    """Samples that a method selected in the last epoch, and the classes that it assigns to them."""
 
     members: Tensor
     """[N] bool."""
     labels: Tensor | None = None
-    """[N] int64, the members' classes; what it holds for others is not read. None: the given labels."""
+    """[N] int64, the classes of the members; other entries are not read. None: the given labels."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method may know of its run before the run begins."""
+    """What a method knows about its run before the run begins."""
 
     optim: OptimConfig
     mean: tuple[float, ...]
-    """Per channel, of pixels scaled to 0..1: images come as (pixel - mean) / std."""
+    """Mean per channel of pixels scaled to 0..1. Images are (pixel - mean) / std."""
     std: tuple[float, ...]
     batch_size: int = DataConfig.batch_size
     """Samples in a full batch."""
@@ -57,44 +57,44 @@ class Setting:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What a method takes each training sample to be, in the order of the training set."""
+    """The method's estimate for each training sample, in the order of the training set."""
 
     labels: Tensor
     """[N] int64, the corrected class."""
     confidence: Tensor
     """[N] float32 in [0, 1]: how sure the method is that the given label is right."""
     suspected: Tensor
-    """[N] bool: the samples that it takes to be mislabelled."""
+    """[N] bool: the samples that are probably mislabelled."""
     attention: Tensor | None = None
     """[N] float32 in (0, 1), NAL's attention weights."""
 
 
 @dataclass
 class Run:
-    """What a method sees of the run between two epochs, and may change: `labels`, in place."""
+    """What a method sees of the run between two epochs. It may change `labels`, in place."""
 
     epoch: int
-    """The epoch that has just ended, from 1; 0 before the first."""
+    """The epoch that has just ended, counted from 1; 0 before the first."""
     epochs: int
     seed: int
     networks: Sequence[Network]
     given: Tensor
     """[N] int64, the labels as they came."""
     labels: Tensor
-    """[N] int64, the label table that the steps read; pseudo-labels are written here."""
+    """[N] int64, the label table that the training steps read. Write pseudo-labels here."""
     scan: Scan
-    """One pass over the training set in order, in evaluation mode and without augmentation: scan(f) keeps what f makes
-    of each batch's outputs, a row for each sample (`Scan`)."""
+    """One pass over the training set in order, in evaluation mode and without augmentation. scan(f) calls f with each
+    batch's outputs and keeps what it returns, one row for each sample (`Scan`)."""
     warn: Callable[[str], None]
-    """Tells the user something, once a line."""
+    """Shows the user a warning of one line."""
 
     def random(self, purpose: int) -> np.random.Generator:
-        """Random numbers of this epoch, a function of (seed, epoch, purpose) alone."""
+        """Random numbers of this epoch, which depend only on (seed, epoch, purpose)."""
         return random_numbers(self.seed, self.epoch, purpose)
 
 
 def random_numbers(seed: int, epoch: int, purpose: int) -> np.random.Generator:
-    """NumPy's Philox keyed by (seed, epoch) with a stream per purpose; loaders use the purposes below 16."""
+    """NumPy's Philox generator with key (seed, epoch) and one stream per purpose. Loaders use other streams."""
     key = np.array([seed, epoch], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, 16 + purpose]))
 
@@ -102,10 +102,10 @@ def random_numbers(seed: int, epoch: int, purpose: int) -> np.random.Generator:
 class Method(nn.Module):
     """One way of training on wrong labels: networks, losses, and what happens around steps and between epochs.
 
-    The trainer knows methods by this interface alone. A subclass sets the class attributes, builds what it needs in
-    `__init__` (calling super().__init__() first) and overrides the hooks it needs. Whatever changes while training is
-    kept in buffers and submodules: the state_dict is the method's part of a checkpoint, and a captured graph reads
-    tensors only.
+    The trainer knows a method only by this interface. A subclass sets the class attributes, builds what it needs in
+    `__init__` (calling super().__init__() first) and overrides the hooks it needs. Keep whatever changes in training in
+    buffers and submodules: the state_dict is the method's part of a checkpoint, and a captured graph reads only
+    tensors.
 
     Args:
         options: an instance of `Options`, already checked.
@@ -115,30 +115,29 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]] = MethodOptions
-    """The dataclass of its options: what the command line, TOML files and sweeps take for it beside the fields that
+    """The dataclass of the method's options. The command line, TOML files and sweeps take them beside the fields that
     every run has."""
     attention: bool = False
-    """Whether the networks get NAL's attention branch; may depend on the options."""
+    """Whether the networks get NAL's attention branch. It may depend on the options."""
     features: bool = False
-    """Whether the method works on features, which a network of the user's that gives logits alone has not."""
+    """Whether the method needs the features before the last layer. A user's network may give only logits."""
     networks: int = 1
-    """How many networks are trained side by side, from different initial weights; may depend on the options."""
+    """Number of networks, which train side by side from different initial weights. It may depend on the options."""
     views: int = 1
     """Augmented views of each sample in a batch: images come as [views * B, ...], view after view."""
     full_precision_images: bool = False
-    """Whether images come in float32 whatever the step's precision, for a method that computes with pixels in ways that
-    half precision would show in; others get them as the network takes them, in the dtype of mixed precision."""
+    """Whether images always come in float32, for a method that computes with pixels and needs the precision. Otherwise
+    they come as the network takes them, in the dtype of mixed precision."""
     program: int = 0
-    """Which of the method's steps runs, set in `start_epoch`: where it changes, the step is compiled and captured
-    anew, so that different ones may follow each other (a warm-up, then the method)."""
+    """Number of the training step that runs, for a method with several (a warm-up, then the method). Set it in
+    `start_epoch`. When it changes, the step is compiled and captured anew."""
 
     per_sample: tuple[str, ...] = ()
-    """Its buffers that have a row for each training sample, by their paths."""
+    """Names (dotted paths) of the buffers that have a row for each training sample."""
     stackable: ClassVar[bool] = False
-    """Whether several runs of the method can be trained as one (`fastnoise.engine.stacked`). It trains one network by
-    `loss`, its `criterion` has reduction "none" too, a sample's loss is that of its own outputs and rows, and hooks
-    between epochs ask for `Run.scan` alone, without features. Each class says so for itself: what a subclass overrides
-    may differ."""
+    """Whether several runs of the method can be trained as one (`fastnoise.engine.stacked`). Conditions: it trains one
+    network by `loss`; its `criterion` also has reduction "none"; a sample's loss depends only on its own outputs and
+    rows; of the run, hooks between epochs use only `Run.scan`, without features. A subclass does not inherit it."""
 
     criterion: nn.Module
     """The loss with its per-sample state."""
@@ -151,19 +150,19 @@ class Method(nn.Module):
         super().__init__()
 
     def configure(self, setting: Setting) -> None:
-        """Called once, first of all hooks; ConfigError where the setting contradicts the method's options."""
+        """Called once, before all other hooks. ConfigError if the setting contradicts the method's options."""
 
     def attach(self, networks: Sequence[Network]) -> None:
-        """Called once with the networks, on their device, before the first step: the place to make averaged copies."""
+        """Called once before the first step with the networks, on their device. Make averaged copies here."""
 
     # -- inside the step: tensors only, compiled fullgraph ---------------------------------------------------
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         """Forward pass and loss of a batch.
 
-        images: [views * B, channels, H, W] channels_last, in the dtype of mixed precision where that is on; labels:
-        int64 [B], from the label table; index: int64 [B].
-        The default sends the batch through the one network and takes `loss`.
+        images: [views * B, channels, H, W] channels_last, in the dtype of mixed precision if that is on; labels: int64
+        [B], from the label table; index: int64 [B].
+        The default sends the batch through the one network and calls `loss`.
         """
         outputs: Outputs = networks[0](images)
         attention = None if outputs.attention is None else outputs.attention.detach().float().sigmoid()
@@ -175,7 +174,7 @@ class Method(nn.Module):
         return loss
 
     def after_update(self, networks: Sequence[Network]) -> None:
-        """Called after each update of the weights, inside the captured graph: averages of weights move here."""
+        """Called after each update of the weights, inside the captured graph. Update averages of weights here."""
 
     def predict(self, networks: Sequence[Network], images: Tensor) -> Outputs:
         """The answer for unseen images: one network's outputs, or the mean of the networks' logits."""
@@ -187,65 +186,65 @@ class Method(nn.Module):
     # -- between steps and epochs ----------------------------------------------------------------------------
 
     def rounds(self, epochs: int) -> Sequence[int]:
-        """Lengths of the trainings that a run of `epochs` consists of, with `epochs` as their sum.
+        """The number of epochs of each round of training that a run of `epochs` consists of; their sum is `epochs`.
 
-        Each begins with a new optimiser and has the learning rate's schedule to itself. What becomes of the weights is
-        up to `end_epoch`.
+        Each round begins with a new optimiser and has its own learning-rate schedule. `end_epoch` decides whether the
+        weights are kept.
         """
         return (epochs,)
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
-        """Called on the host before each step, batch counted from 0; may only write to buffers, without a wait."""
+        """Called on the host before each step; batch counts from 0. It may only write to buffers, without waiting."""
 
     def start_epoch(self, epoch: int) -> None:
-        """Called before each epoch, counted from 1, and again when a run resumes inside one."""
+        """Called before each epoch, counted from 1, and again if a run resumes inside the epoch."""
 
     def phase(self, epoch: int) -> Phase | None:
-        """How `epoch` is optimised; None leaves it to the run's schedule."""
+        """How `epoch` is optimised. None: as the run's schedule says."""
         return None
 
     def order(self, epoch: int, seed: int) -> np.ndarray | None:
-        """The samples of an epoch, int64 positions that may repeat, cut into batches in turn; None: each once.
+        """The samples of an epoch in order: int64 positions, which may repeat. None: each sample once, shuffled.
 
-        A function of (epoch, seed) and the method's buffers, so that a resumed epoch has the same order.
+        It must depend only on (epoch, seed) and the method's buffers, so that a resumed epoch has the same order.
         """
         return None
 
     def end_epoch(self, run: Run) -> None:
-        """Called once before the first epoch (run.epoch 0) and after each: fits, selections and relabelling."""
+        """Called once before the first epoch (run.epoch is 0) and after each. Fit, select and relabel here."""
 
     def report(self) -> dict[str, float]:
-        """Figures of the epoch that the method adds to the metrics."""
+        """Figures that the method adds to the metrics of the epoch."""
         return {}
 
     def selections(self) -> dict[str, Selection]:
-        """The selections of the epoch that has just ended, by name: the trainer, which knows true labels where there
-        are any, adds their figures to the metrics."""
+        """The selections of the last epoch, by name. The trainer adds their figures to the metrics; if it knows the
+        true labels, these include precision and recall."""
         return {}
 
     # -- among several runs that are trained as one ----------------------------------------------------------
 
     @classmethod
     def stack_obstacle(cls, options: Any) -> str | None:
-        """Why runs with these options can't be trained as one although the method is `stackable`, in one line."""
+        """Why a `stackable` method with these options can't be stacked, in one line; None if it can."""
         return None
 
     def settle(self, attention: Tensor | None) -> None:
-        """Take up what the steps of all runs together have not told the method; called before `end_epoch` and before
-        a checkpoint inside an epoch.
+        """Receive what the joint steps of several runs did not record for this method. Called before `end_epoch` and
+        before a checkpoint inside an epoch.
 
-        attention: [N] float32, the weights of the epoch's samples, NaN where not visited; None without a branch.
+        attention: [N] float32, the epoch's attention weights, NaN for samples not yet visited; None without a branch.
         """
 
     # -- what the run has found out --------------------------------------------------------------------------
 
     def corrected(self, labels: Tensor) -> Tensor | None:
-        """The class int64 [N] that the method now takes each training sample to be, on the device of `labels`.
+        """The method's current class for each training sample, int64 [N], on the device of `labels`.
 
-        `labels` int64 [N] are the given ones. None for a method that corrects nothing.
+        `labels`, int64 [N], are the given labels. None for a method that corrects nothing.
         """
         return None
 
     def estimates(self, run: Run) -> Estimates | None:
-        """The corrected labels with confidence, at the end of a run; None for a method that estimates none."""
+        """The corrected labels with their confidence, at the end of a run. None for a method that estimates none."""
         return None

@@ -1,4 +1,4 @@
-"""Methods that change the loss alone, and mixup: the baselines of the papers' tables."""
+"""Methods that change only the loss, and mixup: the baselines of the papers' tables."""
 
 from collections.abc import Sequence
 
@@ -143,7 +143,7 @@ class GeneralisedCrossEntropy(Method):
     far on a validation set, and public code the best on the test set; here it is the model as it stands, which needs
     neither. k = 0 prunes nothing.
 
-    Where no sample is left, none is pruned until the next pass.
+    If no sample is left, none is pruned until the next pass.
     """
 
     stackable = True
@@ -173,7 +173,7 @@ class GeneralisedCrossEntropy(Method):
 
         self.kept.copy_(run.scan(likely))
         if not self.kept.any():
-            run.warn(f"gce: no label has a probability above k = {self.k}; none is pruned, try a smaller --k")
+            run.warn(f"gce: no label has a probability above k = {self.k}; no sample is pruned; lower --k")
             self.kept.fill_(1)
 
     def report(self) -> dict[str, float]:

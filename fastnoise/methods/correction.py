@@ -1,4 +1,4 @@
-"""Methods that find out what is wrong with the labels, and mend them or the loss: forward, plc, selc, selc_plus."""
+"""Methods that correct the labels or the loss: forward, plc, selc, selc_plus."""
 
 import math
 import warnings
@@ -120,7 +120,7 @@ class ForwardCorrection(Method):
     pass over the training set keeps the largest (100 - percentile) % of each class's probabilities, a second one finds
     the rows.
 
-    Where a single class is predicted for all samples, there is nothing to estimate and T stays 1.
+    If the network predicts a single class for all samples, T cannot be estimated and stays the identity.
     """
 
     name = "forward"
@@ -146,8 +146,8 @@ class ForwardCorrection(Method):
         predictions, rows = self._surest_rows(run)
         if bool((predictions == predictions[0]).all()):
             run.warn(
-                f"forward: class {int(predictions[0])} is predicted for every sample, so that no transition matrix can "
-                "be estimated; training goes on with plain cross-entropy, try a lower --learning-rate or more --warm-up"
+                f"forward: class {int(predictions[0])} is predicted for every sample, so the transition matrix cannot "
+                "be estimated; training continues with plain cross-entropy; lower --learning-rate or raise --warm-up"
             )
         else:
             self.criterion.columns.copy_(torch.from_numpy(transition_from(rows).T))
@@ -196,7 +196,7 @@ class ProgressiveLabelCorrection(Method):
     corrects fewer than RARE_CORRECTIONS of the labels raises the threshold by `threshold_step`, to at most
     LARGEST_THRESHOLD.
 
-    Where f favours one class for all samples, no label is corrected after that epoch.
+    If f favours one class for all samples, that epoch corrects no label.
     """
 
     name = "plc"
@@ -229,8 +229,8 @@ class ProgressiveLabelCorrection(Method):
             predicted, wrong = by_blocks(lambda rows: self._judge(run.labels[rows], rows), self.probs)
             if bool((predicted == predicted[0]).all()):
                 run.warn(
-                    f"plc: class {int(predicted[0])} is the most probable one for every sample; no label is corrected "
-                    f"after epoch {run.epoch}, try a lower --learning-rate"
+                    f"plc: class {int(predicted[0])} is the most probable one for every sample, so epoch "
+                    f"{run.epoch} corrects no label; lower --learning-rate"
                 )
                 wrong.zero_()
             elif int(wrong.sum()) < RARE_CORRECTIONS * len(wrong):
@@ -308,8 +308,8 @@ class TurningPoint(nn.Module):
             mixture.fit(losses[losses >= 0][:, None])
         if not mixture.converged_:
             run.warn(
-                f"selc: the mixture of two Gaussians doesn't converge on the losses of epoch {run.epoch}, which is "
-                "passed over in the search for the turning point; --update-from names an epoch instead"
+                f"selc: the mixture of two Gaussians doesn't converge on the losses of epoch {run.epoch}; the search "
+                "for the turning point skips this epoch; to set the epoch by hand give --update-from"
             )
             return False
         separation = float(abs(np.diff(mixture.means_[:, 0])[0]) / np.sqrt(mixture.covariances_.sum()))
@@ -327,7 +327,7 @@ class SelfEnsembleLabelCorrection(TargetMethod):
     "auto" correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one
     run.
 
-    Where no turning point is found, labels stay as they are, and a warning says so.
+    If no turning point is found, labels stay as they are, and a warning says so.
     """
 
     name = "selc"
@@ -359,8 +359,8 @@ class SelfEnsembleLabelCorrection(TargetMethod):
             self.update_from.fill_(run.epoch + 1)
         elif run.epoch == epochs:
             run.warn(
-                f"{self.name}: no turning point was found in {run.epoch} epochs, so that no label was corrected; "
-                "raise --epochs, or say with --update-from where to begin"
+                f"{self.name}: no turning point was found in {run.epoch} epochs, so no label was corrected; "
+                "raise --epochs, or give the first epoch by --update-from"
             )
 
     def report(self) -> dict[str, float]:

@@ -51,9 +51,9 @@ class DivideMix(Method):
     warm-up, places i % 2 are an order of all samples for each network. Pairs are i and (a i + b) mod B with a and b
     drawn at each step, a prime to B: a permutation that a captured step can make from two numbers.
 
-    Recoveries, each with a warning: Where the mixture of a network collapses, its earlier one is kept; where there is
-    none, or where all samples are predicted to be of one class, the next epoch is one of warm-up. A mixture that does
-    not converge is used as it stands. With fewer labelled samples than classes, the more probable half of all samples
+    Recoveries, each with a warning: If the mixture of a network collapses, its earlier one is kept. Without one, or
+    if one class is predicted for all samples, the next epoch is one of warm-up. A mixture that does not converge is
+    used as it is. With fewer labelled samples than classes, the more probable half of all samples
     is labelled; with as few unlabelled ones, all samples serve as unlabelled too.
     """
 
@@ -99,7 +99,9 @@ class DivideMix(Method):
     def configure_batches(self, batch_size: int) -> None:
         """Take the number of samples in a batch; ConfigError unless it has four equal parts."""
         if batch_size % 4:
-            raise ConfigError(f"dividemix cuts batches into four parts: --batch-size {batch_size} is no multiple of 4")
+            raise ConfigError(
+                f"dividemix cuts batches into four parts: --batch-size must be a multiple of 4, not {batch_size}"
+            )
         self.part = batch_size // 4
         self.strides = np.flatnonzero(np.gcd(np.arange(batch_size), batch_size) == 1)
         self.steps = 1
@@ -227,7 +229,7 @@ class DivideMix(Method):
             if mixture.clean is not None:
                 self.clean[number] = torch.from_numpy(mixture.clean).to(self.clean)
                 self.fitted[number] = True
-                recovery = "it is used as it stands"
+                recovery = "it is used as it is"
             else:
                 recovery = "the earlier division stays" if self.fitted[number] else "the next epoch is one of warm-up"
             if mixture.trouble is not None:
@@ -246,15 +248,15 @@ class DivideMix(Method):
             count = int(labelled.sum())
             if count < self.num_classes:
                 run.warn(
-                    f"{when}: network {number + 1} is left with {count} labelled samples, too few for "
-                    f"{self.num_classes} classes; the more probable half of all samples is labelled"
+                    f"{when}: network {number + 1} has only {count} labelled samples, too few for "
+                    f"{self.num_classes} classes; the more probable half of all samples becomes labelled"
                 )
                 labelled.fill_(False)
                 labelled[clean.argsort(descending=True, stable=True)[: -(-self.num_samples // 2)]] = True
             elif self.num_samples - count < self.num_classes:
                 run.warn(
-                    f"{when}: network {number + 1} is left with {self.num_samples - count} unlabelled samples; all "
-                    "samples serve as unlabelled too"
+                    f"{when}: network {number + 1} has only {self.num_samples - count} unlabelled samples; all "
+                    "samples are used as unlabelled too"
                 )
             self.labelled[number] = labelled
 
@@ -279,7 +281,7 @@ class DivideMix(Method):
         return torch.where(self._confidence() > self.settings.clean_threshold, labels, self.prediction)
 
     def estimates(self, run: Run) -> Estimates | None:
-        """Confidence: the mean of the two mixtures' probabilities. None where no mixture could be fitted."""
+        """Confidence: the mean of the two mixtures' probabilities. None if no mixture could be fitted."""
         if not self.fitted.all():
             return None
         confidence = self._confidence()

@@ -1,7 +1,7 @@
 """The options of all methods, one dataclass each, with published defaults. Nothing here imports torch.
 
-Recipes change the defaults by data set and noise. Options that several methods have are declared by each of them, since
-they mean something of their own in each.
+Recipes change the defaults by data set and noise. If several methods have an option of the same name, each declares
+it, because it means something different in each.
 """
 
 import math
@@ -19,20 +19,20 @@ from ..options import Above, AtLeast, Between, MethodOptions
 class LabelSmoothingOptions(MethodOptions):
     method: str = "label_smoothing"
     label_smoothing: Annotated[float, Between(0, 1)] = 0.1
-    """Share of the target that is spread over all classes."""
+    """Share of the target that is spread evenly over all classes."""
 
 
 @dataclass(frozen=True)
 class GCEOptions(MethodOptions):
     method: str = "gce"
     q: Annotated[float, Between(0, 1, "(]")] = 0.7
-    """Exponent in (0, 1]: cross-entropy near 0, mean absolute error at 1."""
+    """Exponent in (0, 1]. Near 0 the loss is cross-entropy, at 1 it is the mean absolute error."""
     k: Annotated[float, Between(0, 1)] = 0.5
-    """Samples whose label has a probability of at most k are left out; 0: none."""
+    """Pruning leaves out the samples whose given label has a probability of at most k. 0 prunes nothing."""
     update_from: Annotated[int, AtLeast(1)] = 41
-    """First epoch, counted from 1, that leaves out pruned samples."""
+    """First epoch, counted from 1, that leaves out samples."""
     update_every: Annotated[int, AtLeast(1)] = 10
-    """Epochs between two prunings."""
+    """Number of epochs after which the pruned samples are chosen anew."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class SCEOptions(MethodOptions):
     alpha: Annotated[float, AtLeast(0)] = 0.1
     """Weight of the cross-entropy."""
     beta: Annotated[float, AtLeast(0)] = 1.0
-    """Weight of the reverse term."""
+    """Weight of the reverse cross-entropy."""
     variant: Literal["paper", "code"] = "code"
-    """The paper's log 0 of -4, or the code's of log 1e-4."""
+    """The value that stands for log 0: -4 (paper), or log 1e-4 (authors' code)."""
 
 
 @dataclass(frozen=True)
 class MAEOptions(MethodOptions):
     method: str = "mae"
     mae: Literal["l1", "reduced"] = "reduced"
-    """Mean absolute error as the L1 distance 2 (1 - p_y), or as 1 - p_y."""
+    """Form of the mean absolute error: l1 is 2 (1 - p_y), reduced is 1 - p_y."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,23 @@ class APLOptions(MethodOptions):
     gamma: Annotated[float, AtLeast(0)] = 0.5
     """Exponent of the focal losses."""
     mae: Literal["l1", "reduced"] = "reduced"
-    """Mean absolute error as the L1 distance 2 (1 - p_y), or as 1 - p_y."""
+    """Form of the mean absolute error: l1 is 2 (1 - p_y), reduced is 1 - p_y."""
 
 
 @dataclass(frozen=True)
 class BootstrapOptions(MethodOptions):
     method: str = "bootstrap"
     kind: Literal["soft", "hard"] = "soft"
-    """Towards the predicted probabilities, or towards the predicted class."""
+    """soft mixes the label with the predicted probabilities, hard with the predicted class."""
     beta: Annotated[float, Between(0, 1)] | Literal["auto"] = "auto"
-    """Share of the label; auto: 0.95 soft, 0.8 hard."""
+    """Share of the given label in the target. auto: 0.95 if kind is soft, 0.8 if it is hard."""
 
 
 @dataclass(frozen=True)
 class MixupOptions(MethodOptions):
     method: str = "mixup"
     mixup_alpha: Annotated[float, AtLeast(0)] = 1.0
-    """The share of a mixture is drawn from Beta(alpha, alpha); 0: nothing is mixed."""
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn. 0 mixes nothing."""
 
 
 # -- methods that correct the loss or the labels -------------------------------------------------------------------
@@ -100,9 +100,10 @@ class MixupOptions(MethodOptions):
 class ForwardOptions(MethodOptions):
     method: str = "forward"
     warm_up: Annotated[int, AtLeast(0)] = 10
-    """Epochs of plain cross-entropy, after which the transition matrix is estimated."""
+    """Epochs of plain cross-entropy. The transition matrix is estimated after them."""
     percentile: Annotated[float, Between(0, 100, "(]")] = 97.0
-    """Row i of T is read off the sample most likely of class i below this percentile; 100: of all."""
+    """Samples with a probability of class i at or above this percentile are ignored as outliers for row i of T.
+    100 ignores none."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,11 @@ class PLCOptions(MethodOptions):
     warm_up: Annotated[int, AtLeast(0)] = 8
     """Epochs on the given labels before the first correction."""
     window: Annotated[int, AtLeast(1)] = 5
-    """Epochs over which predictions are averaged."""
+    """Number of last epochs whose predictions are averaged."""
     threshold: Annotated[float, Between(0, 1)] = 0.3
-    """The predicted class is taken where the given label's probability is below this share of the largest."""
+    """A label is corrected if its probability, divided by the largest one, is below this threshold."""
     threshold_step: Annotated[float, Between(0, 1)] = 0.1
-    """What is added to the threshold after an epoch that corrects less than 0.1 % of the labels, up to 0.9."""
+    """Added to the threshold after each epoch that corrects fewer than 0.1 % of the labels, up to 0.9."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,14 @@ class SELCOptions(MethodOptions):
     momentum: Annotated[float, Between(0, 1, "[)")] = 0.9
     """Momentum alpha of the targets' moving average."""
     update_from: Annotated[int, AtLeast(1)] | Literal["auto"] = "auto"
-    """First epoch, counted from 1, that updates the targets; auto: at the turning point, which the losses show."""
+    """First epoch, counted from 1, that updates the targets. auto finds the turning point from the losses."""
 
 
 @dataclass(frozen=True)
 class SELCPlusOptions(SELCOptions):
     method: str = "selc_plus"
     mixup_alpha: Annotated[float, AtLeast(0)] = 0.9
-    """The share of a mixture is drawn from Beta(alpha, alpha); 0: nothing is mixed."""
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn. 0 mixes nothing."""
 
 
 # -- methods with two networks -------------------------------------------------------------------------------------
@@ -141,9 +142,9 @@ class SELCPlusOptions(SELCOptions):
 class CoTeachingOptions(MethodOptions):
     method: str = "coteaching"
     forget_rate: Annotated[float, Between(0, 1, "[)")] = 0.2
-    """Share of each batch that is left out in the end: the noise rate, as well as it is known."""
+    """Share of each batch that is left out at the end of the ramp. Give the noise rate, or your best estimate of it."""
     forget_epochs: Annotated[int, AtLeast(1)] = 10
-    """Epochs over which the forget rate grows."""
+    """Epochs in which the share that is left out grows from 0 to the forget rate."""
 
 
 @dataclass(frozen=True)
@@ -152,19 +153,19 @@ class DivideMixOptions(MethodOptions):
     warm_up: Annotated[int, AtLeast(0)] = 10
     """Epochs of cross-entropy on the given labels before the first division."""
     confidence_penalty: Annotated[float, AtLeast(0)] = 0.0
-    """Weight of the negative entropy in the warm-up, which keeps asymmetric noise from overconfidence."""
+    """Weight of the negative entropy in the warm-up. With asymmetric noise it keeps the network from overconfidence."""
     clean_threshold: Annotated[float, Between(0, 1, "(]")] = 0.5
-    """Labels with a larger probability of being right are trusted."""
+    """A label is trusted if its probability of being right is above this."""
     loss_epochs: Annotated[int, AtLeast(1)] = 1
     """Epochs over which a sample's loss is averaged before the mixture is fitted."""
     sharpening: Annotated[float, Between(0, 1, "(]")] = 0.5
-    """Temperature T: targets are raised to the power 1 / T."""
+    """Temperature T. Targets are raised to the power 1 / T and normalised."""
     mixup_alpha: Annotated[float, Above(0)] = 4.0
-    """The share of a mixture is drawn from Beta(alpha, alpha)."""
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
     unlabelled_strength: Annotated[float, AtLeast(0)] = 25.0
     """Weight lambda_u of the loss on the samples whose labels are not trusted."""
     unlabelled_ramp: Annotated[int, AtLeast(0)] = 16
-    """Epochs after the warm-up over which that weight grows."""
+    """Epochs after the warm-up in which lambda_u grows from 0."""
 
 
 # -- methods with soft targets -------------------------------------------------------------------------------------
@@ -187,19 +188,19 @@ class ELRPlusOptions(MethodOptions):
     momentum: Annotated[float, Between(0, 1, "[)")] = 0.7
     """Momentum beta of the targets' moving average."""
     networks: Literal[1, 2] = 2
-    """Networks: 2, each with targets from the other's average, or 1 with targets from its own."""
+    """Number of networks. With 2, each gets its targets from the other's averaged weights; with 1, from its own."""
     mixup_alpha: Annotated[float, AtLeast(0)] = 1.0
-    """The share of a mixture is drawn from Beta(alpha, alpha); 0: nothing is mixed."""
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn. 0 mixes nothing."""
     average_momentum: Annotated[float, Between(0, 1, "[)")] = 0.997
-    """Momentum of the averaged weights; 0: the weights themselves."""
+    """Momentum of the averaged weights. 0 uses the weights themselves."""
     average_ramp: Annotated[int, AtLeast(0)] = 40_000
-    """Steps until the averaged weights have their full momentum; 0: from the first."""
+    """Steps until the averaged weights have their full momentum. 0: full from the first step."""
     averaged: Literal["parameters", "everything"] = "parameters"
-    """What the averages follow: the parameters (authors' code), or batch norm's running statistics too."""
+    """What is averaged: only the parameters (authors' code), or batch norm's running statistics too."""
     strength_ramp: Annotated[int, AtLeast(0)] = 0
-    """Steps over which the strength grows; 0: it is full from the first."""
+    """Steps in which the strength grows. 0: full from the first step."""
     target: Literal["labels", "weighted"] = "labels"
-    """Target of the cross-entropy: the mixed labels, or (authors' code, CIFAR-100) weighted by the soft targets."""
+    """Target of the cross-entropy: the mixed labels, or these weighted by soft targets (authors' code, CIFAR-100)."""
 
 
 @dataclass(frozen=True)
@@ -210,19 +211,19 @@ class NALOptions(MethodOptions):
     momentum: Annotated[float, Between(0, 1, "[)")] = 0.9
     """Momentum alpha of the targets' moving average."""
     variant: Literal["paper", "code"] = "paper"
-    """As in the paper's Algorithm 1, or as in the authors' code (clamps, sparse target updates)."""
+    """paper follows Algorithm 1, code follows the authors' code (clamps, rare updates of the targets)."""
     update_from: Annotated[int, AtLeast(1)] = 1
     """First epoch, counted from 1, that updates the targets."""
     update_every: Annotated[int, AtLeast(1)] = 1
-    """Targets are updated in epochs divisible by this number."""
+    """Targets are updated in the epochs whose number is divisible by this."""
     reverse: Annotated[float, AtLeast(0)] = 0.0
-    """Weight beta of RNAL, the reverse term; 0: NAL."""
+    """Weight beta of the reverse term of RNAL. 0 is NAL."""
     gate: Annotated[float, Between(0, 1)] = 0.0
-    """NAL's delta: only samples with an attention weight above it have their targets updated."""
+    """Threshold delta. Only samples with a larger attention weight get their targets updated."""
     target_estimation: Literal["on", "off"] = "on"
-    """The targets; off: the given labels throughout, as in the ablation of the paper's Table 6."""
+    """Whether targets are estimated. off keeps the given labels as targets (ablation of the paper's Table 6)."""
     attention: Literal["branch", "confidence"] = "branch"
-    """The attention weight: from its branch, or the largest probability, as in the ablation of Table 6."""
+    """The attention weight: output of its own branch, or the largest probability (ablation of the paper's Table 6)."""
 
 
 # -- pretraining ---------------------------------------------------------------------------------------------------
@@ -234,11 +235,11 @@ class SimCLROptions(MethodOptions):
     temperature: Annotated[float, Above(0)] = 0.5
     """Temperature of the NT-Xent loss."""
     projection: Annotated[int, Above(0)] = 128
-    """Width of the projections."""
+    """Number of outputs of the projection head."""
     jitter: Annotated[float, AtLeast(0)] = 0.5
-    """Strength of the colour jitter; 0: none."""
+    """Strength of the colour jitter. 0 switches it off."""
     min_area: Annotated[float, Between(0, 1, "(]")] = 0.08
-    """Least area of the crops, as a share of the image."""
+    """Smallest area of a random crop, as a share of the image."""
 
 
 # -- softmax-weighted cross-entropy, alone and in its pipeline -----------------------------------------------------
@@ -248,47 +249,47 @@ class SimCLROptions(MethodOptions):
 class SWCELossOptions(MethodOptions):
     method: str = "swce_loss"
     weight: Literal["detached", "literal"] = "detached"
-    """The weight p_y: a constant in the gradient, or differentiated as the formula is written."""
+    """detached treats the weight p_y as a constant in the gradient, literal differentiates it too."""
 
 
 @dataclass(frozen=True)
 class SWCEOptions(MethodOptions):
     method: str = "swce"
     weight: Literal["detached", "literal"] = "detached"
-    """SWCE's weight p_y: a constant in the gradient, or differentiated as the formula is written."""
+    """detached treats SWCE's weight p_y as a constant in the gradient, literal differentiates it too."""
     warm_up: Annotated[int, AtLeast(0)] = 5
     """Epochs on the given labels before the first iteration."""
     stages: str = "2,3,4;2,5,7;2,5,7;2,5,7"
-    """Iterations parted by semicolons, of each the epochs after which all training samples are evaluated; the last
-    stage ends its iteration."""
+    """Stages of each iteration: the epochs after which all training samples are evaluated. The last one ends it.
+    Semicolons separate the iterations, commas the epochs."""
     rate_factors: str = "1,1,0.1,0.1,0.01"
-    """Factors on --learning-rate: that of the warm-up, then one per iteration."""
+    """Factors that multiply --learning-rate: one for the warm-up, then one for each iteration."""
     decay_in: Literal["warm_up", "all"] = "warm_up"
-    """Where --weight-decay holds: in the warm-up, or in the iterations too."""
+    """Where --weight-decay applies: in the warm-up only, or in the iterations too."""
     optimizer_state: Literal["fresh", "kept"] = "fresh"
-    """Whether each iteration begins with a fresh optimiser."""
+    """Whether each iteration begins with a fresh optimiser or keeps the state of the one before."""
     train_loss: Literal["swce", "focal"] = "swce"
-    """Loss to train with."""
+    """Loss of the training steps."""
     selection_loss: Literal["nce+mae", "focal", "ce"] = "nce+mae"
-    """Loss by which samples are selected."""
+    """Loss that selects samples."""
     mae: Literal["l1", "reduced"] = "l1"
-    """Mean absolute error of the selection as the L1 distance 2 (1 - p_y), or as 1 - p_y."""
+    """Form of the mean absolute error in the selection: l1 is 2 (1 - p_y), reduced is 1 - p_y."""
     selection_label: Literal["predicted", "given"] = "predicted"
-    """Label whose loss selects samples."""
+    """Label for which the selection loss is computed."""
     selection_threshold: Annotated[float, Above(0, finite=False)] = 1.0
-    """A sample is selected at a stage where its loss lies below this."""
+    """A stage selects the samples whose loss is below this."""
     stage_statistics: Literal["running", "batch"] = "running"
-    """Batch norm's statistics when the training set is evaluated: running ones, or each batch's."""
+    """Statistics of batch norm when a stage evaluates the training set: the running ones, or each batch's own."""
     agreement: Literal["required", "ignored"] = "required"
-    """Whether a consensus needs the same prediction at all stages."""
+    """Whether the consensus requires the same prediction at all stages."""
     label_stage: Literal["last", "first"] = "last"
     """Stage whose prediction becomes the pseudo-label."""
     pseudo_labels: Literal["recomputed", "kept"] = "recomputed"
-    """Whether pseudo-labels hold for one iteration, or until a later consensus replaces them."""
+    """recomputed keeps pseudo-labels for one iteration, kept until a later consensus replaces them."""
     copies: Annotated[int, AtLeast(0)] = 2
-    """Augmented copies of each pseudo-labelled sample that an epoch adds."""
+    """Number of augmented copies that an epoch adds for each pseudo-labelled sample."""
     copies_in: Literal["training_set", "batch"] = "training_set"
-    """Where copies come: anywhere in the epoch, or next to their sample in its batch."""
+    """Where copies are placed: anywhere in the epoch, or in the batch of their sample."""
     gamma: Annotated[float, AtLeast(0)] = 2.0
     """Exponent of the focal losses."""
 
@@ -299,7 +300,7 @@ class SWCEOptions(MethodOptions):
 
 
 def parse_stages(text: str) -> tuple[tuple[int, ...], ...]:
-    """Read `2,3,4;2,5,7`: for each iteration the epochs, counted from 1 within it, that are stages."""
+    """Read `2,3,4;2,5,7`: the stages of each iteration, as epochs counted from 1 within it."""
     try:
         iterations = tuple(tuple(int(epoch) for epoch in part.split(",")) for part in text.split(";"))
     except ValueError as error:
@@ -324,4 +325,4 @@ def parse_factors(text: str) -> tuple[float, ...]:
 OPTIONS: dict[str, type[MethodOptions]] = {
     kind.method: kind for kind in list(globals().values()) if isinstance(kind, type) and issubclass(kind, MethodOptions)
 }
-"""The options of fastnoise's methods by the method's name. A method that is not among them has none."""
+"""The options of fastnoise's methods, by the method's name. A method that is missing here has no options."""

@@ -1,4 +1,4 @@
-"""What is said of every training sample, made for a few samples at a time so that nothing of size [N, C] is held."""
+"""Passes over all training samples in small parts, so that nothing of size [N, C] is held."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, cast
@@ -10,7 +10,7 @@ from ..errors import TrainingError
 from ..models import Outputs
 
 Kept = TypeVar("Kept", bound=Tensor | tuple[Tensor, ...] | None)
-"""What a function returns for some samples: a tensor with a row for each, several of them, or nothing."""
+"""What a function returns for some samples: a tensor with one row for each, a tuple of such tensors, or None."""
 
 
 class Scan(Protocol):
@@ -20,26 +20,26 @@ class Scan(Protocol):
         """Pass over the training set in order, in evaluation mode and without augmentation.
 
         Args:
-            of: called without gradient for each batch of B samples, in order, with the outputs of each network
-                (float32: logits [B, C], attention weights [B] after the sigmoid, features [B, F]; None where there are
+            of: called without gradient for each batch of B samples, in order. It gets the outputs of each network
+                (float32: logits [B, C], attention weights [B] after the sigmoid, features [B, F]; None if there are
                 none) and the samples' positions (int64 [B]). It returns a tensor [B, ...] or a tuple of such tensors,
-                whose rows are kept. Or it returns None and folds what it sees into something of its own. What a batch's
-                outputs hold is gone once it returns.
-            batch_statistics: batch norm takes each batch's statistics, as in training, and leaves its running ones
-                alone.
+                whose rows are kept; or it returns None and keeps what it needs by itself. The outputs are overwritten
+                after it returns.
+            batch_statistics: batch norm uses each batch's statistics, as in training, and its running statistics do not
+                change.
 
         Returns:
-            What `of` returns, with a row for each of the N samples: a tensor [N, ...] on the device or a tuple of them;
-            None where it returned None.
+            What `of` returned, joined for all N samples: a tensor [N, ...] on the device, a tuple of such tensors, or
+            None if it returned None.
 
         Raises:
-            TrainingError: a tensor has not one row for each sample of its batch.
+            TrainingError: a tensor does not have one row for each sample of its batch.
         """
         ...
 
 
 def keep(found: Iterable[tuple[Tensor | slice, Kept]], count: int) -> Kept:
-    """Join what was found for some samples after others.
+    """Join the results for parts of the samples.
 
     Args:
         found: positions and what was found for them, a row each; all positions 0..count - 1 come once.
@@ -74,9 +74,9 @@ same vector as sums over whole tables do: the same bits."""
 
 
 def by_blocks(of: Callable[[slice], Kept], table: Tensor) -> Kept:
-    """Join what `of` returns for one block of rows after another.
+    """Call `of` for one block of rows after another and join the results.
 
-    It serves tables [N, C] that a method keeps: what is made of a row needs no second table of that size.
+    Use it on tables [N, C] that a method keeps, so that no second table of that size is made.
 
     Args:
         of: takes a slice of rows, and returns a row for each of them as in `Scan`.

@@ -80,9 +80,9 @@ class NoiseAttention(TargetMethod):
     Ablations of Table 6: target_estimation="off" keeps the given labels as targets; attention="confidence" takes the
     largest probability for the attention weight, with gradient, and the network gets no attention branch.
 
-    Where the mean attention weight of an epoch falls to NEGLIGIBLE_ATTENTION (the paper's "lazy" learning, Sec. 3.2:
-    no sample has a gradient any more), the strength of the boost term is raised tenfold, to at least 0.5, and again
-    after each further such epoch.
+    If the mean attention weight of an epoch falls to NEGLIGIBLE_ATTENTION (the paper's "lazy" learning, Sec. 3.2: no
+    sample has a gradient any more), the strength of the boost term is raised tenfold, to at least 0.5. Each further
+    epoch of this kind raises it again.
     """
 
     stackable = True
@@ -138,8 +138,8 @@ class NoiseAttention(TargetMethod):
             before = float(self.strength)
             self.strength.fill_(max(10 * before, 0.5))
             run.warn(
-                f"nal: the attention weights of epoch {run.epoch} are near 0 (mean {total / count:.2g}), so that "
-                f"nothing is learnt; the strength goes from {before:g} to {float(self.strength):g}, try a larger "
+                f"nal: the attention weights of epoch {run.epoch} are near 0 (mean {total / count:.2g}), so "
+                f"the network learns nothing; the strength goes from {before:g} to {float(self.strength):g}; raise "
                 "--strength"
             )
 

@@ -55,12 +55,12 @@ class Course:
 class SWCEPipeline(Method):
     """Warm-up on the given labels, then iterations that relabel the samples on which their stages agree.
 
-    After each stage epoch every training sample is evaluated (evaluation mode, no augmentation) and selected where its
-    loss lies below `selection_threshold`. At the end of an iteration the samples selected at all of its stages get the
+    After each stage epoch every training sample is evaluated (evaluation mode, no augmentation) and selected if its
+    loss is below `selection_threshold`. At the end of an iteration the samples selected at all of its stages get the
     network's prediction as their label, the others keep their given one, and the next iteration's epochs hold `copies`
-    more augmented views of each pseudo-labelled sample. SimCLR's encoder comes first where the run names one
-    (--encoder), and the run's consensus labels can feed another method, as the paper's feed DivideMix: --method
-    dividemix --labels RUN/corrected.npz:corrected. What the paper leaves open is an option:
+    more augmented views of each pseudo-labelled sample. The network can begin from SimCLR's encoder (--encoder),
+    and the run's consensus labels can feed another method, as the paper's feed DivideMix: --method
+    dividemix --labels RUN/corrected.npz:corrected. The paper leaves these choices open, so they are options:
 
     weight            whether gradient flows through SWCE's weight p_y
     train_loss        SWCE, or focal loss with exponent gamma (Table V)
@@ -79,8 +79,7 @@ class SWCEPipeline(Method):
     rate_factors      learning rates relative to --learning-rate: 1e-4, 1e-4, 1e-5, 1e-5, 1e-6 in the published recipe,
                       of which the paper leaves out the third iteration's
 
-    Guards: an iteration without consensus, or whose consensus is a single class, leaves labels and copies as if it had
-    selected nothing, and says so.
+    If an iteration has no consensus, or a consensus of a single class, it selects nothing, and a warning says so.
 
     Buffers: `pseudo` int64 [N], the pseudo-label of each sample or -1; `tables`, the stages of the present iteration.
     """
@@ -119,8 +118,8 @@ class SWCEPipeline(Method):
             )
         if optim.schedule != "constant":
             raise ConfigError(
-                f"--schedule {optim.schedule} has no meaning for method swce, whose learning rate follows "
-                "--rate-factors; drop it"
+                f"--schedule {optim.schedule} has no meaning for method swce: its learning rate follows "
+                "--rate-factors; drop the option"
             )
         self.rate, self.decay = optim.learning_rate, optim.weight_decay
 
@@ -134,7 +133,7 @@ class SWCEPipeline(Method):
         )
 
     def order(self, epoch: int, seed: int) -> np.ndarray | None:
-        """N + copies * |S| positions for S the pseudo-labelled samples; None where that is N."""
+        """N + copies * |S| positions for S the pseudo-labelled samples; None if that is N."""
         copied = self.pseudo.cpu().numpy() >= 0
         if not self.chosen.copies or not copied.any():
             return None
@@ -190,7 +189,7 @@ class SWCEPipeline(Method):
         member = torch.zeros_like(self.pseudo, dtype=torch.bool)
         if collapse:
             run.warn(
-                f"iteration {place.iteration}: {collapse}; no sample is relabelled or copied by it and training goes on"
+                f"iteration {place.iteration}: {collapse}; it relabels and copies no sample, and training continues"
             )
         else:
             index = torch.from_numpy(found.index).to(self.pseudo.device)
@@ -206,8 +205,8 @@ class SWCEPipeline(Method):
             least = float(losses.nan_to_num(torch.inf).amax(0).min())
             return (
                 f"no sample has a loss below {threshold:g} at all stages"
-                f"{' and one prediction' if self.chosen.agreement == 'required' else ''} (the least of the samples' "
-                f"largest losses is {least:.3g}; raise --selection-threshold or --learning-rate)"
+                f"{' and one prediction' if self.chosen.agreement == 'required' else ''} (the sample with "
+                f"the smallest losses reaches {least:.3g}; raise --selection-threshold or --learning-rate)"
             )
         classes = np.unique(found.pseudo_labels)
         if len(classes) == 1:

@@ -35,7 +35,7 @@ def create_model(
         image_size: (H, W); up to 64 the ResNets with basic blocks take the CIFAR stem.
         width: factor on the channels of every layer.
         attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
-        features: whether the network must give features, and not logits alone as one of the user's may.
+        features: whether the network must give features. A user's network may give only logits.
         dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
 
     Returns:
@@ -122,7 +122,7 @@ def _own(
     if not isinstance(found, Tensor) or tuple(found.shape) != (2, columns) or not found.is_floating_point():
         form = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         wanted = (
-            f"logits [B, {num_classes}]; to give features instead, set self.num_features to their number"
+            f"logits [B, {num_classes}]; if the network gives features, set self.num_features to their number"
             if features is None
             else f"features [B, {features}], as its num_features says"
         )
@@ -131,14 +131,14 @@ def _own(
         return Network(module, num_classes, attention)  # type: ignore[arg-type]
     if attention or needs_features:
         raise ConfigError(
-            f"{flag} gives logits alone, and --method or --encoder needs the features before them: leave the last "
-            "layer out of the network, and set self.num_features to the number of features that it then gives"
+            f"{flag} gives only logits, and this --method or --encoder needs features: leave the last layer out of the "
+            "network, and set self.num_features to the number of outputs that it then has"
         )
     return LogitsNetwork(module)
 
 
 def _tried(module: nn.Module, flag: str, shape: tuple[int, ...]) -> Any:
-    """What the network gives for black images in evaluation; its weights and buffers stay as they are."""
+    """The network's answer for black images in evaluation mode. Its weights and buffers do not change."""
     training = module.training
     module.eval()
     try:

@@ -15,8 +15,8 @@ class Outputs(NamedTuple):
     attention: Tensor | None = None
     """[B], the attention logit h of NAL, before the sigmoid; None without an attention branch."""
     features: Tensor | None = None
-    """[B, F], the penultimate features that the heads stand on; None where they are not known: of the mean of several
-    networks, and in `Run.scan` of stacked runs."""
+    """[B, F], the penultimate features, which are the input of the heads. None if they are unknown: for the mean of
+    several networks, and in `Run.scan` of stacked runs."""
 
 
 class Backbone(nn.Module):
@@ -24,11 +24,11 @@ class Backbone(nn.Module):
 
     num_features: int
     smallest: ClassVar[int] = 1
-    """The least side of an image that leaves a pixel after every reduction."""
+    """The smallest side of an image for which every layer has at least one pixel."""
 
 
 class Network(nn.Module):
-    """A backbone, a linear classifier and, where the method asks for one, NAL's attention branch.
+    """A backbone, a linear classifier and, if the method asks for it, NAL's attention branch.
 
     Args:
         backbone: everything before the classifier.
@@ -52,7 +52,7 @@ class Network(nn.Module):
 
 
 class LogitsNetwork(Network):
-    """A network of the user's that gives logits and no features: nothing can be added to it.
+    """A user's network that gives logits and no features. No head can be added to it.
 
     Args:
         module: images [B, channels, H, W] -> logits [B, C].

@@ -17,7 +17,7 @@ MODELS: dict[str, str] = {
 where the network has dropout. Its attribute `smallest` is the least side of an image that it takes, 1 by default."""
 
 FORMS: tuple[str, ...] = (*MODELS, "FILE.py:NAME")
-"""What may be written for a network."""
+"""The forms in which a network can be written."""
 
 
 def check_model(name: str) -> None:

@@ -33,7 +33,7 @@ _RARE = 10  # given labels with fewer samples of a class are one category in tha
 class Fit:
     """A named convention and how well it explains the labels.
 
-    spec      with its likeliest rate, of whole per cents or fitted
+    spec      the convention with its likeliest rate, in whole per cents or fitted
     evidence  log-likelihood of the labels in nats, less the logarithm of the number of rates tried (or half the
               logarithm of N for each number fitted, as in Schwarz's criterion)
     """
@@ -44,7 +44,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class InstanceTest:
-    """Whether given labels depend on the inputs once the true class is known; independence gives a uniform p_value."""
+    """Test whether given labels depend on the inputs within a true class. If they do not, p_value is uniform."""
 
     statistic: float
     degrees: int
@@ -53,14 +53,14 @@ class InstanceTest:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What `audit` found.
+    """The findings of `audit`.
 
     transition         int64 [C, C], counts by true class (row) and given label (column)
     rate, class_rates  the share of labels that differ, of all and float64 [C] of each true class (NaN: no samples)
     concentration      the share of wrong labels that are their true class's commonest wrong one; None without any
     commonest          the class that most wrong labels name, and its share of them; None likewise
     superclass_share   CIFAR-100: the share of wrong labels within the true superclass (4/99 where drawn uniformly)
-    instance           None where there were no inputs, or no class with enough wrong labels
+    instance           None without inputs, or if no class has enough wrong labels
     fits               conventions that could have made these labels, best first
     warnings           one line each
     """

@@ -1,4 +1,4 @@
-"""Clean labels to noisy labels: what looks at labels alone, by the compiled extension where speed counts."""
+"""Corrupts labels. Models that depend only on labels run in the compiled extension where speed matters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -49,23 +49,23 @@ def corrupt(
     """Corrupt labels as `spec` says (see `parse` and `NoiseSpec`).
 
     labels        clean labels, any integer dtype, [N], each in [0, num_classes)
-    seed          in [0, 2**64). But for quotas, sequential maps and what is computed from all inputs or posteriors,
-                  label i's fate depends on (spec, seed, i, label i) alone. The result is the same for any dtype and
-                  number of threads. With one seed, what flips at one rate flips, to the same class, at every higher
-                  rate (all models but sequential maps, matrices, idn and pmd).
+    seed          in [0, 2**64). The new label i depends only on (spec, seed, i, label i), except with quotas,
+                  sequential maps, and models that use all inputs or posteriors. The result does not depend on dtype or
+                  number of threads. With one seed, a label that flips at one rate flips to the same class at every
+                  higher rate (all models except sequential maps, matrices, idn and pmd).
     dataset       the data set's name, which gives "asymmetric" its map: mnist, cifar10, cifar10n, cifar100, cifar100n
     human_labels  the data set's human labels by name, for "human:NAME"
     threads       0 for one per core
-    inputs        what the samples look like, any real dtype, [N, ...], for "idn" and functions of the user's
+    inputs        images or other inputs of the samples, any real dtype, [N, ...], for "idn" and users' functions
     posteriors    class probabilities of a trained network, float [N, C], for "idn:R,variant=score" and "pmd", unless
                   the spec names a file of them (posteriors=FILE.npy)
 
     Without a quota each label is drawn independently ("i.i.d."; Patrini et al., CVPR 2017), so that the realised rate
-    varies about its expectation; the result holds it. Class maps apply to all labels at once, never to labels already
-    flipped, unless sequential=true says otherwise.
+    varies about the requested one. The result holds both. A class map applies to all labels at once, not to labels that
+    are already flipped, unless the spec has sequential=true.
 
-    Raises ConfigError for a bad spec, seed, number of classes or threads and for what the labels can't satisfy,
-    DataError for bad labels, inputs, posteriors or matrices.
+    Raises ConfigError for a bad spec, seed, number of classes or threads, and for a spec that these labels can't
+    satisfy; DataError for bad labels, inputs, posteriors or matrices.
     """
     noise = parse(spec) if isinstance(spec, str) else spec
     if not isinstance(noise, NoiseSpec):
@@ -123,7 +123,7 @@ def corrupt(
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """The models that look at labels alone. The labels are checked."""
+    """The models that depend only on labels. The labels are checked."""
 
     noise: NoiseSpec
     given: NDArray[np.integer]
@@ -265,7 +265,7 @@ def read_transition(path: Path, num_classes: int) -> NDArray[np.float64]:
 def _label_array(what: str, labels: Any, room: int = 0) -> NDArray[np.integer]:
     """`labels` as a contiguous, aligned array in native byte order: itself where it is one already.
 
-    DataError where that, or `room` bytes more for each of them, don't fit into memory.
+    DataError if that, or `room` bytes more for each of them, don't fit into memory.
     """
     array = as_array(what, labels)
     if array.ndim != 1:

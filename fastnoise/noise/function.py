@@ -1,4 +1,4 @@
-"""Noise by a function of the user's, FILE.py:NAME."""
+"""Noise by a user's function, FILE.py:NAME."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +17,14 @@ Labels = NDArray[np.int64]
 def corrupt_by_function(
     labels: NDArray[np.integer], spec: NoiseSpec, num_classes: int, seed: int, inputs: Any
 ) -> Labels:
-    """What the function that `spec` names makes of checked labels [N]: int64 [N].
+    """Call the function that `spec` names on checked labels [N]; returns its labels, int64 [N].
 
-    The function is called with the labels, a copy int64 [N]; by name with those of `num_classes`, `rate`, `seed` and
-    `inputs` that it has parameters for; and with the spec's settings. It is called twice, to see that it gives the
-    same labels for the same seed.
+    The function gets a copy of the labels, int64 [N], and the spec's settings by name. It also gets `num_classes`,
+    `rate`, `seed` and `inputs` by name, each only if it has a parameter of that name. It is called twice to check that
+    it returns the same labels for the same seed.
 
-    ConfigError for arguments that it doesn't take, and where it raises; DataError for labels of another form, and for
-    other labels at the second call.
+    ConfigError if it doesn't take the arguments or raises an error. DataError if its labels have another dtype or
+    shape, or if the second call returns other labels.
     """
     name = str(spec.name)
     what = f"noise {name}"
@@ -42,8 +42,8 @@ def corrupt_by_function(
     different = np.flatnonzero(first != second)
     if len(different):
         raise DataError(
-            f"{what} gives other labels when it is called again with seed {seed}, {len(different)} of {len(labels)}: "
-            "draw from np.random.default_rng(seed) alone"
+            f"{what} returns other labels when it is called again with seed {seed} ({len(different)} of {len(labels)} "
+            "differ); draw all random numbers from np.random.default_rng(seed)"
         )
     return first
 
@@ -51,13 +51,13 @@ def corrupt_by_function(
 def _check_arguments(
     function: Callable[..., Any], what: str, spec: NoiseSpec, settings: dict[str, Any], inputs: Any
 ) -> None:
-    """ConfigError where the function takes other arguments than the spec has, in the spec's words."""
+    """ConfigError if the spec's arguments are not those that the function takes."""
     taken, needed = own.parameters(function, what), own.needed(function)
     for key in settings:
         if key in ("num_classes", "seed", "inputs"):
-            raise ConfigError(f"{what}: fastnoise gives {key}; drop {key}=")
+            raise ConfigError(f"{what}: fastnoise passes {key} by itself; drop {key}=")
         if key == "rate":
-            raise ConfigError(f"{what}: write the rate behind the name, as in {spec.name}:0.4")
+            raise ConfigError(f"{what}: write the rate after the name, as in {spec.name}:0.4")
         if taken is not None and key not in taken:
             raise ConfigError(f"{what} has no parameter {key!r}; {nearest(key, sorted(taken))}")
     if spec.rate is not None and taken is not None and "rate" not in taken:
@@ -65,14 +65,14 @@ def _check_arguments(
     if spec.rate is None and "rate" in needed:
         raise ConfigError(f"{what} needs a rate in [0, 1], as in {spec.name}:0.4")
     if inputs is None and "inputs" in needed:
-        raise ConfigError(f"{what} takes the images as inputs, and they are not in memory as one array")
+        raise ConfigError(f"{what} needs the images as inputs, but they are not in memory as one array")
 
 
 def _checked(labels: Any, what: str, num_samples: int, num_classes: int) -> Labels:
-    array = as_array(f"{what}: what it gives", labels)
+    array = as_array(f"{what}: its result", labels)
     if array.shape != (num_samples,) or array.dtype.kind not in "iu":
         raise DataError(
-            f"{what} gives {array.dtype} {list(array.shape)}; it must give integers [{num_samples}], a class for each"
+            f"{what} gives {array.dtype} {list(array.shape)}; it must give integers [{num_samples}], one per sample"
         )
     if array.min() < 0 or array.max() >= num_classes:
         place = int(((array < 0) | (array >= num_classes)).argmax())
@@ -81,7 +81,7 @@ def _checked(labels: Any, what: str, num_samples: int, num_classes: int) -> Labe
 
 
 def _value(text: str) -> Any:
-    """A setting as the number or truth value that it reads as, else the text."""
+    """A setting as a number or truth value if it is one, else as text."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):

@@ -45,9 +45,11 @@ def idn(
         noisy[chosen] = scores[chosen].argmax(1)
         return noisy
     if rate == 0:
-        raise ConfigError("noise 'idn': at rate 0 the flip rates N(0, 0.1^2), cut to [0, 1], average 0.08: write none")
+        raise ConfigError(
+            "noise 'idn': at rate 0 the mean flip rate is still 0.08 (N(0, 0.1^2), cut to [0, 1]); write none"
+        )
     if inputs is None:
-        raise ConfigError("noise 'idn' needs the samples' inputs: give inputs=, or images by --dataset")
+        raise ConfigError("noise 'idn' needs the samples' inputs; give inputs=, or images by --dataset")
     array = check_inputs(inputs, len(labels))
     scaled = _scaling(array, spec.inputs)
     flips = uniforms(seed, Purpose.FLIP, len(labels)) < _sample_rates(rate, seed, len(labels))
@@ -91,7 +93,7 @@ def _sample(logits: Reals, u: Reals) -> Labels:
 
 
 def check_inputs(inputs: Any, num_samples: int) -> NDArray[Any]:
-    """Finite real numbers [N, ...] as they are; DataError where they aren't that."""
+    """Finite real numbers [N, ...] as they are; DataError if they aren't that."""
     array = as_array("inputs", inputs)
     if array.dtype.kind not in "iuf" or array.ndim < 2:
         raise DataError(f"inputs: must be real numbers [N, ...], got {array.dtype} {list(array.shape)}")
@@ -119,7 +121,7 @@ def _scaling(inputs: NDArray[Any], how: str) -> Callable[[NDArray[Any]], Reals]:
 
 
 def check_posteriors(posteriors: Any, num_samples: int, num_classes: int, what: str) -> Reals:
-    """Class probabilities as float64 [N, C]. ConfigError where there are none, DataError where they aren't that."""
+    """Class probabilities as float64 [N, C]. ConfigError if there are none, DataError where they aren't that."""
     if posteriors is None:
         raise ConfigError(f"{what} needs the posteriors of a trained network: give posteriors=FILE.npy in the spec")
     array = as_array("posteriors", posteriors)
@@ -132,7 +134,7 @@ def check_posteriors(posteriors: Any, num_samples: int, num_classes: int, what: 
     bad = ~(np.abs(sums - 1) <= _SUM_TOLERANCE) | ~(array >= 0).all(1)
     if bad.any():
         row = int(bad.argmax())
-        raise DataError(f"posteriors: row {row} holds no probabilities (sum {sums[row]:.6g}): apply the softmax first")
+        raise DataError(f"posteriors: row {row} holds no probabilities (sum {sums[row]:.6g}); apply the softmax first")
     return array
 
 

@@ -7,10 +7,10 @@ class Kind(NamedTuple):
     """How a noise model is written: NAME[:ARGUMENT][,key=value...]."""
 
     argument: Literal["RATE", "NAME", "FILE", None]
-    """What stands behind the colon."""
+    """What follows the colon."""
     options: tuple[str, ...] = ()
     example: str = ""
-    """For help texts, with what the noise cannot do without."""
+    """An example for help texts, with all that the noise requires."""
 
 
 NOISES: dict[str, Kind] = {
@@ -26,7 +26,7 @@ NOISES: dict[str, Kind] = {
 }
 
 OWN = "own"
-"""The kind of FILE.py:NAME, which is written as that and not by this word."""
+"""The kind of FILE.py:NAME. In a spec it is written as FILE.py:NAME, not as this word."""
 
 FORMS: tuple[str, ...] = (*(kind.example for kind in NOISES.values()), "FILE.py:NAME:R")
-"""What may be written for a noise."""
+"""The forms in which a noise can be written."""

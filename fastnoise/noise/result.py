@@ -26,10 +26,10 @@ class NoisyLabels:
     """The labels a run trains on, where they come from, and how many of them are wrong.
 
     labels          int64 [N], in [0, num_classes)
-    clean_labels    int64 [N], or None where nobody knows them
-    spec            the noise spec in full (an asymmetric one names its map), or where else the labels come from
+    clean_labels    int64 [N], or None if they are unknown
+    spec            the noise spec in full (an asymmetric one names its map), or another source of the labels
     seed            of the noise; None for labels that weren't drawn here
-    requested_rate  the spec's rate; None for labels that nobody requested a rate of, such as human ones
+    requested_rate  the spec's rate; None if no rate was requested, as for human labels
     pmd_factor      pmd: the factor that gives the requested rate (`fastnoise.noise.pmd_factor`); None otherwise
     """
 
@@ -50,24 +50,24 @@ class NoisyLabels:
 
     def _clean(self) -> NDArray[np.int64]:
         if self.clean_labels is None:
-            raise DataError(f"the clean labels behind {self.spec!r} are unknown: so is which labels are wrong")
+            raise DataError(f"the clean labels behind {self.spec!r} are unknown, and so are the wrong labels")
         return self.clean_labels
 
     @property
     def flipped(self) -> NDArray[np.bool_]:
-        """bool [N]: which labels differ from the clean ones. Raises DataError where those are unknown."""
+        """bool [N]: which labels differ from the clean ones. Raises DataError if those are unknown."""
         return self.labels != self._clean()
 
     @property
     def realised_rate(self) -> float | None:
-        """The share of wrong labels; None where the clean labels are unknown."""
+        """The share of wrong labels; None if the clean labels are unknown."""
         return None if self.clean_labels is None else float(self.flipped.mean())
 
     @property
     def transition(self) -> NDArray[np.int64]:
         """int64 [C, C]: how many samples of true class (row) carry which label (column).
 
-        DataError as `flipped`, and where so many counts don't fit into memory.
+        DataError as for `flipped`, and if the counts don't fit into memory.
         """
         require_memory(f"counts of {self.num_classes} x {self.num_classes} classes", 8 * self.num_classes**2)
         pairs = np.bincount(self._clean() * self.num_classes + self.labels, minlength=self.num_classes**2)
@@ -75,9 +75,9 @@ class NoisyLabels:
 
     @property
     def class_rates(self) -> NDArray[np.float64]:
-        """float64 [C]: the share of wrong labels of each true class; NaN where it has none.
+        """float64 [C]: the share of wrong labels of each true class; NaN for a class without samples.
 
-        DataError as `transition`.
+        DataError as for `transition`.
         """
         require_memory(f"rates of {self.num_classes} classes", 40 * self.num_classes)
         counts = np.bincount(self._clean(), minlength=self.num_classes)
@@ -86,11 +86,11 @@ class NoisyLabels:
 
     @property
     def sha256(self) -> str:
-        """Hash of the labels' content alone (little-endian int64): equal for equal labels, wherever they come from."""
+        """Hash of the labels only (little-endian int64). Equal labels have equal hashes, whatever their source."""
         return hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
 
     def describe(self) -> str:
-        """What was asked and what came out, in one line."""
+        """The requested and the realised noise, in one line."""
         spec = self.parsed_spec()
         note = requested = ""
         if self.requested_rate is not None:
@@ -118,7 +118,7 @@ class NoisyLabels:
         return f"{self.spec}{note}{seed}: {requested}{realised}"
 
     def parsed_spec(self) -> NoiseSpec | None:
-        """None where the labels come from elsewhere than a noise model."""
+        """The spec; None if the labels do not come from a noise model."""
         try:
             return parse(self.spec)
         except ConfigError:

@@ -55,7 +55,7 @@ class NoiseSpec:
     hybrid      pmd: the noise that follows, symmetric, asymmetric or pair at a rate of its own: "symmetric:0.3"
     posteriors  pmd, and idn with variant score: an npy file with the class probabilities of a trained network, [N, C]
 
-    settings    own: what else the function is given by name, pairs of name and text
+    settings    own: further arguments of the function, pairs of name and text
 
     Raises ConfigError for an unknown kind, an option that the kind doesn't take, and a value outside its range.
     """
@@ -83,14 +83,18 @@ class NoiseSpec:
             self._check_own()
             return
         if self.settings:
-            raise ConfigError(f"noise {self.kind!r} takes no settings, which are for functions of your own")
+            raise ConfigError(f"noise {self.kind!r} takes no settings; they are for your own functions")
         if argument == "RATE":
             object.__setattr__(self, "rate", self._checked_rate())
         elif self.rate is not None:
             raise ConfigError(f"noise {self.kind!r} takes no rate, got {shown(self.rate)}")
         if argument in ("NAME", "FILE"):
             if not self.name:
-                what = "a name of labels, such as 'human:worse'" if argument == "NAME" else "a file: 'matrix:T.npy'"
+                what = (
+                    "a name of labels, such as 'human:worse'"
+                    if argument == "NAME"
+                    else "a file, such as 'matrix:T.npy'"
+                )
                 raise ConfigError(f"noise {self.kind!r} needs {what}")
             if not _is_writable(self.name):
                 raise ConfigError(f"noise {self.kind!r}: {self.name!r} can't be the name of {_NAMED[self.kind]}")
@@ -106,16 +110,16 @@ class NoiseSpec:
         if self.kind == "heterogeneous" and self.clean is None:
             raise ConfigError("noise 'heterogeneous' needs its clean classes, such as 'heterogeneous:0.8,clean=3'")
         if self.sequential and self.quota != "none":
-            raise ConfigError("noise 'asymmetric': sequential=true has a quota per class of its own, drop quota=")
+            raise ConfigError("noise 'asymmetric': sequential=true has its own quota for each class; drop quota=")
         if self.kind == "pmd" and self.map is not None and self.hybrid_kind != "asymmetric":
-            raise ConfigError("noise 'pmd': map= is for hybrid=asymmetric:R alone")
+            raise ConfigError("noise 'pmd': map= is only for hybrid=asymmetric:R; drop it")
         if self.kind == "idn" and self.variant != "score" and self.posteriors is not None:
-            raise ConfigError("noise 'idn': posteriors= is for variant=score alone, the others take inputs")
+            raise ConfigError("noise 'idn': posteriors= is only for variant=score; the other variants take inputs")
         if self.variant == "score" and self.inputs != "raw":
-            raise ConfigError("noise 'idn': variant=score takes posteriors, drop inputs=")
+            raise ConfigError("noise 'idn': variant=score takes posteriors; drop inputs=")
 
     def _check_own(self) -> None:
-        """Of a function of the user's: its form. Whether it takes these arguments shows when it is called."""
+        """Check the form of a user's function. Its arguments are checked when it is called."""
         file, name, rest = own.split(str(self.name)) if own.is_own(str(self.name)) else (None, "", "")
         if file is None or not name.isidentifier() or rest or not _is_writable(str(self.name)):
             raise ConfigError(f"noise {self.name!r} names no function in a file; write FILE.py:NAME, as in my.py:flip")
@@ -185,7 +189,7 @@ _EXAMPLES = {"hybrid": "symmetric:0.3", "posteriors": "FILE.npy"}  # of options 
 
 
 def _is_writable(name: str) -> bool:
-    """Whether a name comes back from the text of a spec."""
+    """Whether a name can be written in the text of a spec and read back."""
     return name.isprintable() and "," not in name and name == name.strip()
 
 
@@ -222,7 +226,7 @@ def class_ranges(text: str) -> list[tuple[int, int]]:
         last = last if dash else first
         plain = first.isascii() and last.isascii() and first.isdigit() and last.isdigit()
         if not plain or len(last) > 10 or int(first) > int(last):
-            raise ConfigError(f"{text!r} names no classes: write them as 3, 3+5 or 10-19")
+            raise ConfigError(f"{text!r} names no classes; write them as 3, 3+5 or 10-19")
         ranges.append((int(first), int(last)))
     merged: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
@@ -252,7 +256,7 @@ def parse(text: str) -> NoiseSpec:
     if own.is_own(head):
         return _parse_own(head, rest)
     if kind == OWN:
-        raise ConfigError("noise of your own is written FILE.py:NAME, as in my.py:flip:0.4")
+        raise ConfigError("write your own noise as FILE.py:NAME, for example my.py:flip:0.4")
     written = _kind(kind)
     fields: dict[str, Any] = {}
     for part in rest:
@@ -274,7 +278,7 @@ def parse(text: str) -> NoiseSpec:
             case "RATE":
                 fields["rate"] = _rate(kind, argument)
             case None:
-                raise ConfigError(f"noise {kind!r} takes nothing behind a colon, got {argument!r}")
+                raise ConfigError(f"noise {kind!r} takes nothing after a colon, got {argument!r}")
             case _:
                 fields["name"] = argument
     return NoiseSpec(kind, **fields)
@@ -284,7 +288,7 @@ def _rate(what: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"noise {what!r}: {text!r} is no rate: give a number in [0, 1]") from None
+        raise ConfigError(f"noise {what!r}: {text!r} is not a rate; give a number in [0, 1]") from None
 
 
 def _parse_own(head: str, rest: list[str]) -> NoiseSpec:
@@ -298,7 +302,7 @@ def _parse_own(head: str, rest: list[str]) -> NoiseSpec:
     for part in rest:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
-            raise ConfigError(f"noise {name!r}: {part!r} is no setting; write NAME=VALUE, as in step=2")
+            raise ConfigError(f"noise {name!r}: {part!r} is not a setting; write NAME=VALUE, as in step=2")
         settings.append((key, value))
     return NoiseSpec(OWN, _rate(name, argument) if colon else None, name, settings=tuple(settings))
 

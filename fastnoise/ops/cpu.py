@@ -62,7 +62,7 @@ def run(
         ignore_index: a label whose rows have loss and gradient 0 and leave their targets alone.
         update: False leaves the targets alone whatever the update flag.
         loss: whether the rule has one.
-        reduction: "none", "mean" or "sum"; the mean divides by B, and is NaN where that is 0.
+        reduction: "none", "mean" or "sum"; the mean divides by B, and is NaN if that is 0.
         gradient_scale: a factor of every gradient, applied before it is rounded to its dtype.
 
     Returns:

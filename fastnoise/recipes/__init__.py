@@ -1,4 +1,4 @@
-"""Configurations by method and data set, with hyperparameters as published; each says where from."""
+"""Configurations by method and data set, with published hyperparameters. Each recipe names its source."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -55,9 +55,10 @@ def recipe(
 ) -> RunConfig:
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
-    `variant` chooses between a method's paper and code settings where it has both (nal, sce). A `model` other than the
-    recipe's takes its place; dropout, which is part of the recipe's network, goes with that one.
-    ConfigError for a method without a recipe, or a variant of a method that has none.
+    `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
+    between the settings of a method's paper and those of its code, for methods that have both (nal, sce). `model`
+    replaces the recipe's network; the dropout of that network is then switched off.
+    ConfigError for an unknown method, or for a variant of a method that has none.
     """
     config = _recipe(method, dataset, noise, variant)
     if model is None or model == config.model.model:

@@ -19,7 +19,7 @@ class Published:
     mean: float
     """In per cent."""
     sd: float | None
-    """Standard deviation over repetitions in per cent, None where none is given."""
+    """Standard deviation over repetitions in per cent, None if none is given."""
     source: str
     """Paper and table."""
     metric: Metric
@@ -28,7 +28,7 @@ class Published:
     network: str
     """In the source's words."""
     model: str | None
-    """The network by our name; None where we have none like it, or the source doesn't say."""
+    """The network by our name; None if we have none like it, or the source doesn't say."""
     epochs: int | None
     noise: str
     """The noise as the source makes it."""
@@ -323,7 +323,7 @@ def _index() -> dict[tuple[object, ...], list[tuple[str | None, Published]]]:
 def published(config: RunConfig) -> Published | None:
     """The published accuracy of a configuration's method on its data set, under its noise and with its network.
 
-    None where there is none, and for runs on a part of the training set, on labels from a file, on synthetic images or
+    None if there is none, and for runs on a part of the training set, on labels from a file, on synthetic images or
     with a network of another width. Other settings may differ, as in a sweep over them: `deviations` says which.
     """
     data = config.data

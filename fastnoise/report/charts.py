@@ -258,7 +258,7 @@ def _legend(figure: "Figure", grid: "Iterable[Axes]") -> None:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A class by class matrix of values [C, C]; NaN where there is nothing."""
+    """A class by class matrix of values [C, C]; NaN if there is nothing."""
 
     key: str
     title: str

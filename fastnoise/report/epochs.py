@@ -56,7 +56,7 @@ def accuracy(run: StoredRun) -> Chart | Missing:
     return line_chart(
         "accuracy",
         "Accuracy over epochs.",
-        "Training figures are of augmented images while the weights change. The best epoch is chosen on test data.",
+        "Training figures are taken on augmented images while the weights change. Test data chose the best epoch.",
         [Panel(series, label="accuracy", marks=marks)],
     )
 
@@ -139,7 +139,7 @@ def attention(run: StoredRun) -> list[Chart | Missing]:
 
 
 def class_accuracy(run: StoredRun) -> Chart | Missing:
-    """Test accuracy of each class over epochs, or after the last one where classes are many."""
+    """Test accuracy of each class over epochs; if there are many classes, only after the last epoch."""
     found = [(epoch["epoch"], epoch.get("test_class_accuracy")) for epoch in run.history]
     rows = [(epoch, list(map(number, values))) for epoch, values in found if isinstance(values, list) and values]
     if not rows:
@@ -179,7 +179,7 @@ def correction(run: StoredRun) -> Chart | Missing:
     if not series:
         if not run.history:
             return "Correction accuracy: no epoch has been recorded"
-        return "Correction accuracy: the method corrects no labels while it trains, or the true ones are unknown"
+        return "Correction accuracy: the method corrects no labels in training, or the true labels are unknown"
     labels = run.training_labels()
     if labels is not None and labels[1] is not None:
         right = float((labels[0] == labels[1]).mean())
@@ -197,7 +197,7 @@ def correction(run: StoredRun) -> Chart | Missing:
 
 
 def selections(run: StoredRun) -> list[Chart | Missing]:
-    """What the method selected in each epoch, and how right it was."""
+    """What the method selected in each epoch, and how often it was right."""
     made: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for epoch in run.history:
         chosen = epoch.get("selections")
@@ -225,7 +225,7 @@ def selections(run: StoredRun) -> list[Chart | Missing]:
         ]
         if parts:
             panels.append(Panel(parts, title=f"{name}: how right", zero=True))
-    caption = "Figures of the epochs that selected; right: the class that the method gives the sample is the true one."
+    caption = "Only epochs with a selection. Right: the class that the method assigns to the sample is the true one."
     return [
         line_chart(
             "selections",
@@ -244,7 +244,7 @@ _COMMON = {
     "correction_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_top5", "validation_accuracy",
     "images_per_second", "data_wait", "seconds",
 }  # fmt: skip
-"""What the trainer records for every method; other numbers are the method's own."""
+"""Numbers that the trainer records for every method. Other numbers come from the method."""
 
 
 def own_figures(run: StoredRun) -> list[Chart | Missing]:
@@ -275,7 +275,7 @@ def throughput(run: StoredRun) -> Chart | Missing:
         return "Throughput: no epoch has been recorded"
     panels = [Panel(speed, title="images per second", shares=False, zero=True)]
     panels += [Panel(waiting, title="time waiting for data", zero=True)] if waiting else []
-    caption = "In training, evaluation left out; the first step, which compiles, is not counted."
+    caption = "Training only, without evaluation. The first step, which compiles, is not counted."
     return line_chart("throughput", "Throughput over epochs.", caption, panels, width=HALF)
 
 

@@ -64,7 +64,7 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
     """Write the report of a run, a sweep or a study, made from its folder alone.
 
     Args:
-        folder: as `fastnoise train`, `fastnoise sweep` or `fastnoise study` writes it, whole or cut off anywhere.
+        folder: of `fastnoise train`, `fastnoise sweep` or `fastnoise study`, finished or not.
         out: the HTML file; by default report.html in `folder`.
         png: folder for each figure as PNG with its numbers as CSV beside it; made where it is not there.
 
@@ -73,7 +73,7 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
 
     Raises:
         ConfigError: matplotlib is not installed.
-        DataError: `folder` is neither of these, or something cannot be written.
+        DataError: `folder` is none of these, or a file cannot be written.
     """
     check_plot("a report")
     if not folder.is_dir():
@@ -92,7 +92,7 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
         page = _run_page(folder, pictures)
     else:
         raise DataError(
-            f"{folder} is the folder of no run, sweep or study (no config.toml, jobs or study.json in it); "
+            f"{folder} is not the folder of a run, a sweep or a study (it has no config.toml, jobs or study.json); "
             "give the --run-dir of fastnoise train, or the --out of fastnoise sweep or study"
         )
     write_atomically(out, lambda stream: stream.write(page.encode()), DataError)
@@ -197,7 +197,7 @@ def _study_page(folder: Path, pictures: _Pictures) -> str:
         study, problems = {}, [f"study.json cannot be used: {error}"]
     body: list[Html] = []
     if "finding" not in study:
-        problems.append("This study is not done: the same command as before goes on with what is there.")
+        problems.append("This study is not done. Give the same command again to continue it.")
     if problems:
         body.append(element("div", *(element("p", problem) for problem in problems), class_="note", role="status"))
     if study.get("text"):
@@ -228,7 +228,7 @@ def _saved_figures(folder: Path, pictures: _Pictures) -> list[Html]:
         if not numbers.is_file():
             continue
         if path.stat().st_size > _LARGEST_PICTURE or not (picture := path.read_bytes()).startswith(_PNG):
-            parts.append(element("p", f"{path.name} is no PNG file that can be shown."))
+            parts.append(element("p", f"{path.name} is not a PNG file that can be shown."))
             continue
         text = numbers.read_bytes()
         pictures.keep(path.stem, picture, text)

@@ -26,7 +26,7 @@ from .stored import StoredRun
 
 
 def run_sections(run: StoredRun) -> list[tuple[str, list[Chart | Missing]]]:
-    """The charts of a run by the headings that they come under, or in their places why there is none."""
+    """The charts of a run by heading. A text in place of a chart says why it is missing."""
     return [
         ("Training", [accuracy(run), loss(run), correction(run), learning_rate(run)]),
         ("Clean and mislabelled samples", [shares(run), *attention(run), histogram(run), suspicion(run)]),
@@ -36,27 +36,27 @@ def run_sections(run: StoredRun) -> list[tuple[str, list[Chart | Missing]]]:
 
 
 def head(run: StoredRun) -> Html:
-    """Facts and results side by side; where the run has not ended, what is missing and how to go on."""
+    """Facts and results side by side. For a run that has not ended: what is missing, and how to continue."""
     left = element("section", element("h2", "Run"), table(facts(run)))
     right = element("section", element("h2", "Result"), results(run))
     return join([state(run), element("div", left, right, class_="columns")])
 
 
 def state(run: StoredRun) -> Html:
-    """Whether the run has ended, and if not, how far it is and how to go on."""
+    """A note if the run has not ended: how far it is, and how to continue."""
     notes = [element("p", problem) for problem in run.problems]
     if run.summary is None:
         last = run.history[-1]["epoch"] if run.history else 0
         planned = f" of {run.epochs}" if run.epochs is not None else ""
         folder = run.path.resolve()
         kept = (run.path / "checkpoint.pt").exists()
-        where = "goes on from its last checkpoint" if kept else "begins again, since no checkpoint was written"
+        where = "continues from its last checkpoint" if kept else "begins again (it has no checkpoint)"
         notes.insert(
             0,
             element(
                 "p",
-                f"This run has not ended: {last}{planned} epochs are recorded and no summary.json can be read, so that "
-                "the final result, each sample's corrected label and what is drawn from them are missing. It "
+                f"This run has not ended: {last}{planned} epochs are recorded, and there is no readable summary.json. "
+                "The final result, the corrected labels and the charts of them are missing. The run "
                 f"{where} with ",
                 element("code", f"fastnoise train --resume {shlex.quote(str(folder))}"),
             ),
@@ -80,18 +80,18 @@ def facts(run: StoredRun) -> list[tuple[str, str]]:
     image = f", images {'x'.join(map(str, size))}" if isinstance(size, list) else ""
     width = f", width {config['width']}" if config.get("width", 1.0) != 1.0 else ""
     rows.append(("network", f"{config['model']}{width}{image}" if "model" in config else None))
-    rows += [("noise asked for", config.get("labels") or config.get("noise"))]
+    rows += [("requested noise", config.get("labels") or config.get("noise"))]
     if run.labels is not None:
         requested, realised = run.labels.requested_rate, run.labels.realised_rate
         rows.append(("noise rate", _rates(requested, realised)))
         rows.append(("labels, SHA-256", f"{run.labels.sha256[:16]}…"))
     done = run.history[-1]["epoch"] if run.history else 0
     rows.append(("epochs", f"{done} of {run.epochs}" if run.epochs is not None else done))
-    rows.append(("seed, of the noise", f"{config.get('seed', '-')}, {config.get('noise_seed', '-')}"))
+    rows.append(("seed, noise seed", f"{config.get('seed', '-')}, {config.get('noise_seed', '-')}"))
     rows.append(
         ("optimiser", ", ".join(str(config[key]) for key in ("optimizer", "schedule") if key in config) or None)
     )
-    rows.append(("learning rate, batch", f"{config.get('learning_rate', '-')}, {config.get('batch_size', '-')}"))
+    rows.append(("learning rate, batch size", f"{config.get('learning_rate', '-')}, {config.get('batch_size', '-')}"))
     if run.environment:
         rows += _machine(run.environment)
     return [(name, plain(value)) for name, value in rows if value is not None]
@@ -118,7 +118,7 @@ def _machine(environment: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def results(run: StoredRun) -> Html:
-    """The table that ended the run, or how it stands."""
+    """The final table of the run, or its figures so far."""
     rows: list[Any] = []
     if run.summary is not None:
         try:
@@ -126,7 +126,9 @@ def results(run: StoredRun) -> Html:
             rows = [[str(cell).replace(" %", "\xa0%") for cell in row] for row in zip(*columns, strict=True)]
             return table(rows, numbers=[1])
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            return element("p", f"summary.json is not of this version of fastnoise ({type(error).__name__}: {error})")
+            return element(
+                "p", f"summary.json comes from another version of fastnoise ({type(error).__name__}: {error})"
+            )
     for key, name in (("test_accuracy", "test accuracy"), ("validation_accuracy", "validation accuracy")):
         epochs, values = run.series(key)
         if values:

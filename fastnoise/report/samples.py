@@ -23,7 +23,7 @@ def _weights(run: StoredRun) -> tuple[str, NDArray[Any]]:
 
 
 def _no_estimates(run: StoredRun, truth: bool = False, classes: bool = False) -> Missing | None:
-    """Why what rests on corrected.npz cannot be drawn, where `truth` needs true labels and `classes` a matrix."""
+    """Why a chart of corrected.npz cannot be drawn. `truth`: it needs true labels; `classes`: a class matrix."""
     if not run.corrected:
         if run.summary is None:
             return "there is no corrected.npz before the run has ended"
@@ -57,7 +57,7 @@ def histogram(run: StoredRun) -> Chart | Missing:
     return histogram_chart(
         "weights",
         f"Distribution of the {words}.",
-        "At the end of the run; dotted lines are means (NAL, Figure 2).",
+        "At the end of the run. Dotted lines are means (NAL, Figure 2).",
         groups,
         words,
     )
@@ -86,7 +86,7 @@ def weight_matrix(run: StoredRun) -> Chart | Missing:
     return matrix_chart(
         "weight_matrix",
         f"Mean {words} by true and given class.",
-        "The diagonal holds the clean samples; grey: no samples (NAL, Figure 4a).",
+        "The diagonal holds the clean samples. Grey cells have no samples (NAL, Figure 4a).",
         [matrix],
         f"mean {words}",
         run.class_names(run.num_classes),
@@ -175,7 +175,7 @@ def suspicion(run: StoredRun) -> Chart | Missing:
         axes = figure.subplots()
         axes.plot(recall[kept], precision[kept], color=BLUE, label=f"by confidence, average precision {average:.3f}")
         if suspected.any():
-            words = f"what the method suspects: precision {percent(at[0])}, recall {percent(at[1])}"
+            words = f"labels that the method suspects: precision {percent(at[0])}, recall {percent(at[1])}"
             axes.plot([at[1]], [at[0]], "o", color=RED, label=words)
         axes.axhline(float(wrong.mean()), color=GREY, linestyle="--", label=f"chance, {percent(float(wrong.mean()))}")
         axes.set(
@@ -191,7 +191,7 @@ def suspicion(run: StoredRun) -> Chart | Missing:
     return Chart(
         "suspicion",
         "Precision and recall of the suspicion that a label is wrong.",
-        "Samples in the order of rising confidence in their given labels.",
+        "Samples are sorted by confidence in their given label, lowest first.",
         ("point", "confidence_below", "recall", "precision"),
         rows,
         draw,

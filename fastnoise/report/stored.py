@@ -1,4 +1,4 @@
-"""Reading run, sweep and study folders: whatever they hold is taken as data, and what cannot be read is noted."""
+"""Reads run, sweep and study folders. Everything in them is treated as data; what cannot be read is noted."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ _INTEGER_COLUMNS, _FLOAT_COLUMNS = ("position", "given", "corrected", "true"), (
 
 @dataclass
 class StoredRun:
-    """What a run folder holds. A file that is missing or damaged leaves its field empty and a line in `problems`."""
+    """The content of a run folder. If a file is missing or damaged, its field is empty and `problems` says so."""
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
@@ -36,11 +36,11 @@ class StoredRun:
     """None: the run hasn't ended."""
     labels: NoisyLabels | None = None
     names: tuple[str, ...] | None = None
-    """Of the classes, where they are called something else than their numbers."""
+    """Names of the classes, if they are not just numbers."""
     corrected: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Columns of corrected.npz, [n] each."""
     error: str = ""
-    """What a failed job of a sweep left in error.txt."""
+    """The content of error.txt, which a failed job of a sweep writes."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -121,7 +121,7 @@ def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
 
 
 def _names(found: list[Any]) -> tuple[str, ...] | None:
-    """Names as short as an axis has room for; None where they say no more than the numbers do."""
+    """Names as short as an axis has room for; None if they say no more than the numbers do."""
     names = tuple(plain(name, _LONGEST_NAME) for name in found)
     return None if names == tuple(map(str, range(len(names)))) else names
 
@@ -221,7 +221,7 @@ def _classes(columns: dict[str, NDArray[Any]]) -> int:
 
 @dataclass
 class StoredSweep:
-    """What the folder of a sweep holds."""
+    """The content of the folder of a sweep."""
 
     path: Path
     jobs: list[StoredRun]

@@ -15,11 +15,11 @@ _MOST_ROWS = 1000  # of results.csv on the page
 
 
 def head(sweep: StoredSweep, again: Html) -> Html:
-    """How many jobs are done, what failed and why, and how to go on, which `again` says."""
+    """How many jobs are done, which failed and why, and the command `again` that continues the sweep."""
     done = [job for job in sweep.jobs if job.summary is not None]
     failed = [job for job in sweep.jobs if job.summary is None and job.error]
     open_ = [job for job in sweep.jobs if job.summary is None and not job.error]
-    counts = f"{len(done)} jobs done, {len(failed)} failed, {len(open_)} begun and not ended"
+    counts = f"{len(done)} jobs done, {len(failed)} failed, {len(open_)} not ended"
     varied = f"; they differ in {', '.join(sweep.varied)}" if sweep.varied else ""
     parts: list[Html] = [element("p", f"{counts}{varied}.")]
     notes = [element("p", problem) for problem in sweep.problems]
@@ -29,7 +29,7 @@ def head(sweep: StoredSweep, again: Html) -> Html:
             0,
             element(
                 "p",
-                "Not all jobs are done; those that were not begun are not listed. To go on: ",
+                "Not all jobs are done. Jobs that have not begun are not listed. To continue: ",
                 again,
             ),
         )
@@ -72,7 +72,7 @@ def rows_table(title: str, content: list[list[str]]) -> Html:
 
 
 def sweep_sections(sweep: StoredSweep) -> list[tuple[str, list[Chart | Missing]]]:
-    """The charts by heading, or in their places why there is none."""
+    """The charts by heading. A text in place of a chart says why it is missing."""
     fields = [curves_of(sweep, name) for name in sweep.varied] if len(sweep.varied) > 1 else []
     return [
         ("Results by what varies", [final(sweep), *against(sweep)]),
@@ -127,12 +127,12 @@ def _mean_curve(jobs: Sequence[StoredRun], key: str, label: str, colour: str) ->
 
 
 def _of(groups: Iterable[Sequence[StoredRun]]) -> str:
-    """How many jobs stand behind each line, for its caption."""
+    """The caption: how many jobs each line is the mean of."""
     counts = [len(jobs) for jobs in groups]
     number = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
     if max(counts) == 1:
         return "One job each."
-    return f"Means over {number} jobs each, as far as all of them have come; bands: one standard deviation."
+    return f"Means over {number} jobs, up to the last epoch that all of them have. Bands: one standard deviation."
 
 
 def curves(sweep: StoredSweep) -> Chart | Missing:
@@ -172,7 +172,7 @@ def curves(sweep: StoredSweep) -> Chart | Missing:
 
 
 def _split(sweep: StoredSweep) -> tuple[str, ...] | None:
-    """The fields that part the combinations into panels of few lines; None where no choice does."""
+    """The fields that part the combinations into panels of few lines; None if no choice does."""
     groups = sweep.groups()
     if len(groups) <= _MOST_LINES:
         return ()

@@ -1,4 +1,4 @@
-"""Choosing samples by what the network makes of them: the tables that one evaluation after another fills.
+"""Selects samples by the network's outputs, which are recorded in tables, one evaluation after another.
 
 tables = StageTables(num_stages=3, num_samples=len(dataset)).to(device)
 for images, index in loader:

@@ -1,4 +1,4 @@
-"""Stage consensus: the samples that the network finds easy, and sees alike, at every one of several stages.
+"""Stage consensus: the samples with a small loss and the same prediction at each of several stages.
 
 The rule is that of the SWCE pipeline: at some epochs ("stages") every training sample is evaluated; those whose loss
 lies below a threshold at all stages get the network's prediction as their label, the others keep their own.
@@ -28,7 +28,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ConsensusOptions:
-    """Where the papers leave the rule open; kept with every result.
+    """Options of the rule that the papers leave open. Every result holds them.
 
     compare       a member's losses are "below" the threshold, or "at_most" the threshold
     agree         members' predictions must be equal at all stages
@@ -91,7 +91,7 @@ class Consensus:
 
 @dataclass(frozen=True, eq=False)
 class ConsensusSweep:
-    """What every threshold would give for every run.
+    """The result of every threshold for every run.
 
     thresholds   float64 [T], as given
     members      int64 [R, T], how many members
@@ -108,12 +108,12 @@ class ConsensusSweep:
 
     @property
     def precision(self) -> Floats:
-        """float64 [R, T]: the share of members that are right; NaN where there are none."""
+        """float64 [R, T]: the share of members that are right; NaN if there are none."""
         return _share(self._right(), self.members)
 
     @property
     def recall(self) -> Floats:
-        """float64 [R, T]: the share of the right samples that are members; NaN where none is right."""
+        """float64 [R, T]: the share of the right samples that are members; NaN if none is right."""
         right = self._right()
         assert self.all_right is not None
         return _share(right, np.broadcast_to(self.all_right[:, None], right.shape))
@@ -132,7 +132,7 @@ def consensus(
     options: ConsensusOptions | None = None,
     threads: int = 0,
 ) -> Consensus:
-    """The samples whose loss lies below `threshold` at every stage.
+    """The samples whose loss is below `threshold` at every stage.
 
     losses        float32 [S, N], S at least 1
     predictions   [S, N] classes, any integer dtype; those of 8, 16 and 32 bits are read where they lie

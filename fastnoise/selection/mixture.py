@@ -25,7 +25,7 @@ class LossMixture:
     """What the mixture says of each sample.
 
     clean       float64 [N], the posterior probability of the component with the smaller mean; None for a collapse
-    trouble     what went wrong, for people; None where the fit converged. With `clean`: it did not converge, and the
+    trouble     what went wrong, for people; None if the fit converged. With `clean`: it did not converge, and the
                 last iterate is given, which is at least as likely as every one before it
     """
 

@@ -14,9 +14,9 @@ MAE_WEIGHTS = {"l1": 2.0, "reduced": 1.0}
 class StageTables(FixedDtype, nn.Module):
     """What the network makes of every training sample at each stage, recorded batch by batch in one pass over logits.
 
-    Buffers, saved in `state_dict`, [num_stages, num_samples]: `loss` float32, NaN where nothing was recorded;
+    Buffers, saved in `state_dict`, [num_stages, num_samples]: `loss` float32, NaN if nothing was recorded;
     `prediction` int32, the first class of the highest logit, -1 where nothing was recorded; `confidence` float32, its
-    probability, NaN where nothing was recorded. A row of NaN logits leaves the same three values.
+    probability, NaN if nothing was recorded. A row of NaN logits leaves the same three values.
 
     Args:
         num_stages: S.

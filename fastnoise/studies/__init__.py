@@ -1,5 +1,5 @@
-"""Studies of heterogeneous label noise (Khanal and Kanan 2021), one command each: what wrong labels of some classes,
-tasks, labels or values do to the others.
+"""Studies of heterogeneous label noise (Khanal and Kanan 2021): how wrong labels of some classes, tasks, labels or
+values affect the others. Each study is one command.
 
 A study is a module with `Options`, a dataclass of the command line's options, and `run(options, console)`, which trains
 what is missing and returns the study's folder with figure.png, figure.csv and study.json.
@@ -16,7 +16,7 @@ STUDIES = {
     "multilabel": "noise in a group of labels; COCO, or several MNIST digits on a canvas (Figure 6)",
     "regression": "noise in a range of targets; the rotation angle of MNIST digits",
 }
-"""Name, which is that of the module too -> what it studies."""
+"""Name of the study and of its module -> what it studies."""
 
 
 def load_study(name: str) -> ModuleType:

@@ -1,9 +1,9 @@
-"""What all studies share: a folder that a killed study goes on from, trainings and their time, tables, figures.
+"""The common parts of all studies: a folder from which a killed study continues, trainings, tables, figures.
 
 A study's folder:
 
 study.json     the study's name, every setting that decides its results and, once it is done, its finding
-figure.csv     what the figure shows, one row per point
+figure.csv     the data of the figure, one row per point
 figure.png
 jobs/ and what else fastnoise.sweeps writes: each training is one of its jobs
 """
@@ -37,17 +37,17 @@ class StudyOptions:
     """Options that all studies have."""
 
     quick: bool = False
-    """A small version: fewer values, repeats, samples and epochs."""
+    """Run a small version, with fewer values, repeats, samples and epochs."""
     out: str | None = None
-    """Folder of the study; the same command goes on with what is there. By default one under ./studies."""
+    """Folder of the study. The same command continues a study there. None: a folder under ./studies."""
     jobs: int = 0
-    """Trainings at a time, each in a process of its own; 0: one per core, with CUDA one per GPU."""
+    """Number of trainings at once, each in its own process. 0: one per core, or one per GPU with CUDA."""
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
     """Download a data set that is not under data-root."""
     device: str = "auto"
-    """Device: auto (CUDA where there is a GPU), cpu, cuda or cuda:N."""
+    """Device: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     seed: int = 0
     """Seed of weights, batch order and noise."""
 
@@ -72,7 +72,7 @@ class StudyFolder:
 
     @classmethod
     def open(cls, study: str, options: StudyOptions, settings: Mapping[str, Any]) -> "StudyFolder":
-        """The folder that `options` name, made, or gone on with where it holds this very study.
+        """The folder that `options` name. It is made, or continued if it holds the same study.
 
         Args:
             settings: everything that decides the results, JSON-ready; its "dataset" is part of the default name.
@@ -114,7 +114,7 @@ class StudyFolder:
                 )
 
     def finish(self, finding: Mapping[str, Any], text: str) -> None:
-        """Add what was found to study.json: figures, and what they say in a line or two."""
+        """Add the finding to study.json: figures, and their meaning in a line or two."""
         write_json(
             self.description,
             {"study": self.study, "settings": self.settings, "finding": dict(finding), "text": text},
@@ -128,7 +128,7 @@ def check_limit(limit: int | None, dataset: str, images: int) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON document of a study's folder; CheckpointError where it is damaged."""
+    """A JSON document of a study's folder; CheckpointError if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -173,7 +173,7 @@ def run_jobs(
     for name, error in result.failed.items():
         raise TrainingError(
             f"{len(result.failed)} of {len(jobs)} trainings failed, the first in {result.run_folder(name)}: {error}; "
-            "the same command tries them again"
+            "give the same command to try them again"
         )
     return result
 
@@ -218,7 +218,7 @@ def announce(
     seconds_per_step: float,
     workers: int,
 ) -> float:
-    """Say what is left to do and how long it will take; returns the seconds.
+    """Print what is left to do and how long it will take; returns the seconds.
 
     Args:
         steps: of a job, where evaluations count as the share of a step that they take.

@@ -73,7 +73,7 @@ ANNOTATION_KEYS = ("image_id", "category_id")
 
 
 def same_categories(first: CocoSet, first_path: Path, second: CocoSet, second_path: Path) -> None:
-    """DataError where two annotation files don't number and name the same categories."""
+    """DataError if two annotation files don't number and name the same categories."""
     for number in sorted(first.categories.keys() | second.categories.keys()):
         one, other = first.categories.get(number), second.categories.get(number)
         if one != other:

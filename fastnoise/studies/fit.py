@@ -137,7 +137,7 @@ class NetworkFit:
             self.schedule.step()
             train_loss, validation_loss = float(total) / count, float(validate())
             if not math.isfinite(train_loss + validation_loss):
-                raise TrainingError(f"the loss is not a finite number in epoch {epoch}; lower --learning-rate")
+                raise TrainingError(f"the loss became NaN or infinite in epoch {epoch}; lower --learning-rate")
             if validation_loss < self.best_loss:
                 self.best_loss, self.best_epoch = validation_loss, epoch
                 self.best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}

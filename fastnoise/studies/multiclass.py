@@ -1,11 +1,12 @@
-"""What noise in all classes but one does to that one (Khanal and Kanan 2021, sections 3.1, 4.1 and 5.1, Figure 4).
+"""How noise in all classes but one affects that one (Khanal and Kanan 2021, sections 3.1, 4.1 and 5.1, Figure 4).
 
 The labels of every class but the clean one are replaced with probability p, by another class drawn from all (strategy
 1, the clean one among them) or from the corrupted ones alone (strategy 2). Each class is the clean one in turn. The
 networks are LeNet-5 with dropout on MNIST, batch 128, 14 epochs, and ResNet18 on CIFAR-10, batch 256, 200 epochs, on
 nine tenths of the training set.
 
-What the paper leaves open is ours: Adam at 1e-3 and dropout of 0.5 on MNIST; on CIFAR-10 SGD with momentum 0.9 at 0.1
+The paper leaves some settings open. Ours are:
+Adam at 1e-3 and dropout of 0.5 on MNIST; on CIFAR-10 SGD with momentum 0.9 at 0.1
 down a cosine, weight decay 5e-4, crop and flip. The paper's validation labels are clean, ours are as noisy as the
 training labels; the accuracies in the figure are those of the last epoch, which needs no validation.
 """
@@ -83,7 +84,7 @@ class Options(StudyOptions):
 
     --quick trains 37 networks on 30,000 digits each, in some five minutes on two free CPU cores. The full study on
     MNIST trains 141 networks, in about 1.5 hours on two cores; that on CIFAR-10 makes 5 million steps of 256 images,
-    which is a day at 60 steps/s on a GPU. Every start tells the time by the steps that this machine makes. Examples:
+    which is a day at 60 steps/s on a GPU. Each start measures steps and prints the time on this machine. Examples:
       fastnoise study multiclass --quick
       fastnoise study multiclass
       fastnoise study multiclass --dataset cifar10
@@ -92,17 +93,17 @@ class Options(StudyOptions):
     dataset: Literal["mnist", "cifar10"] = "mnist"
     """mnist with LeNet-5, or cifar10 with ResNet18."""
     rates: tuple[float, ...] | None = None
-    """Probabilities p of a wrong label in the corrupted classes; 0 is always among them."""
+    """Probabilities p of a wrong label in the corrupted classes. 0 is always added."""
     clean: tuple[int, ...] | None = None
-    """Classes that are the clean one in turn; all ten by default, with --quick three."""
+    """Classes to be the clean one in turn. Default: all ten, or three with --quick."""
     strategies: tuple[int, ...] = (1, 2)
     """1: wrong labels come from all classes; 2: from the corrupted ones."""
     epochs: int | None = None
-    """Epochs of each training: 14 on mnist and 200 on cifar10 by default."""
+    """Epochs of each training. Default: 14 on mnist, 200 on cifar10."""
     limit_train: int | None = None
-    """Train on the first so many images only."""
+    """Number of training images to use, from the first on."""
     stack: int = 1
-    """Trainings that share one batched computation, for GPUs."""
+    """Number of trainings that run as one batched computation, for GPUs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

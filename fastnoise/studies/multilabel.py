@@ -1,12 +1,13 @@
-"""What wrong labels of one group do to those of another where an image has several (Khanal and Kanan 2021, sections
-3.3, 4.3 and 5.3, Figure 6).
+"""How wrong labels of one group affect those of another, if an image has several labels (Khanal and Kanan 2021,
+sections 3.3, 4.3 and 5.3, Figure 6).
 
 A ResNet18 with a sigmoid for each of COCO's 80 labels learns from images of 128 x 128 by binary cross-entropy. Each
 label of one group that an image has is swapped, with probability p, for another of the group; the other group's stay
 right. The groups are labels 1 to 50 and 51 to 80, and either is corrupted in turn. Figures are mean average precisions
 over the labels of the clean group, of the corrupted one, and of all, on the test images.
 
-What the paper leaves open is ours: a swapped label becomes one that the image does not have, so that the number of
+The paper leaves some settings open. Ours are:
+a swapped label becomes one that the image does not have, so that the number of
 labels stays (`--cardinality free` allows others); the model is that of the epoch with the lowest validation loss of the
 clean group's labels, as in the study of two tasks, on a tenth of the training images; the 12 values of p, Adam at 1e-3
 down a cosine for 40 epochs of batches of 128, crop and flip.
@@ -76,8 +77,8 @@ class Options(StudyOptions):
 
     --quick trains 6 networks in two minutes on two free CPU cores. The full study trains 72 networks on 25,000 images,
     which takes 2.4e17 floating-point operations: an hour at 70 TFLOP/s on a GPU, 22 days of a CPU core at 0.028 s per
-    image. How long it takes here is measured and said first. The paper's COCO is github.com/giddyup/coco-minitrain,
-    tested on val2017. Examples:
+    image. Each start measures steps and prints the time on this machine. The paper's COCO is
+    github.com/giddyup/coco-minitrain, tested on val2017. Examples:
       fastnoise study multilabel --quick
       fastnoise study multilabel --dataset mnist-canvas
       fastnoise study multilabel --annotations instances_minitrain2017.json --images train2017
@@ -85,8 +86,8 @@ class Options(StudyOptions):
     """
 
     dataset: Literal["coco", "mnist-canvas"] | None = None
-    """coco, from the files named below, or mnist-canvas, composed of MNIST's digits; by default coco where a file is
-    named, else mnist-canvas."""
+    """coco (from the files that you name) or mnist-canvas (composed of MNIST's digits).
+    Default: coco if you name a file, else mnist-canvas."""
     annotations: str | None = None
     """Annotation file of the training images, JSON in COCO's format."""
     images: str | None = None
@@ -96,25 +97,25 @@ class Options(StudyOptions):
     test_images: str | None = None
     """Folder of the test images."""
     rates: tuple[float, ...] | None = None
-    """Probabilities p of a swapped label: 12 from 0 to 1 by default, with --quick three; 0 is always there."""
+    """Probabilities p of a swapped label. Default: 12 from 0 to 1, or three with --quick. 0 is always added."""
     repeats: int | None = None
-    """Trainings at each p, with weights and noise of their own: 3 by default, with --quick one."""
+    """Trainings at each p, with different weights and noise. Default: 3, or one with --quick."""
     epochs: int | None = None
-    """Epochs of each training: 40 by default, with --quick 6."""
+    """Epochs of each training. Default: 40, or 6 with --quick."""
     limit_train: int | None = None
-    """Training images: all of COCO's, 25,000 canvases, with --quick 5000."""
+    """Training images. Default: all of COCO's, or 25,000 canvases; 5000 with --quick."""
     image_size: int | None = None
-    """Side of images and canvases: 128 by default, with --quick 80."""
+    """Side of images and canvases. Default: 128, or 80 with --quick."""
     width: float | None = None
-    """Factor on the channels of ResNet18: 1 by default, with --quick 0.25."""
+    """Factor that multiplies ResNet18's channels. Default: 1, or 0.25 with --quick."""
     batch_size: int | None = None
-    """Images in a step: 128 by default, with --quick 64."""
+    """Images per training step. Default: 128, or 64 with --quick."""
     learning_rate: float | None = None
-    """Learning rate at the start: 0.001 by default, with --quick 0.002."""
+    """Learning rate at the start. Default: 0.001, or 0.002 with --quick."""
     first_group: int | None = None
-    """Labels in the first group: five eighths of all by default."""
+    """Number of labels in the first group. Default: five eighths of all."""
     cardinality: Literal["kept", "free"] = "kept"
-    """A label is swapped for one that the image does not have, or for any other of the group."""
+    """kept swaps a label for one that the image does not have, free for any other of the group."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What wrong labels of one task do to another that shares its network (Khanal and Kanan 2021, sections 3.2, 4.2 and
+"""How wrong labels of one task affect another that shares its network (Khanal and Kanan 2021, sections 3.2, 4.2 and
 5.2, Figure 5).
 
 The classes of CIFAR-100 are split at random into two tasks of 50, three times. A ResNet18 of double width with Mish and
@@ -7,7 +7,8 @@ within the task with probability p; those of task 1, and all that validate and t
 the epoch with the lowest validation loss of task 1, on a tenth of its training images. The single-task baseline is the
 same network with the first head alone, and what task 1 gains over it is the transfer.
 
-What the paper leaves open is ours: the 12 values of p, 200 epochs of batches of 128, SGD with Nesterov momentum 0.9 at
+The paper leaves some settings open. Ours are:
+the 12 values of p, 200 epochs of batches of 128, SGD with Nesterov momentum 0.9 at
 0.05 down a cosine, weight decay 5e-4, crop and flip.
 """
 
@@ -67,7 +68,7 @@ class Options(StudyOptions):
 
     --quick trains 4 networks in three minutes on two free CPU cores; they are too narrow for much transfer. The full
     study trains 39 networks on CIFAR-100, which takes 4.6e18 floating-point operations: 13 hours at 100 TFLOP/s on a
-    GPU, 640 days of a CPU core at 0.16 s per image. How long it takes here is measured and said first. Examples:
+    GPU, 640 days of a CPU core at 0.16 s per image. Each start measures steps and prints the time. Examples:
       fastnoise study multitask --quick
       fastnoise study multitask
       fastnoise study multitask --rates 0 0.5 1 --repeats 1 --width 1
@@ -76,19 +77,19 @@ class Options(StudyOptions):
     dataset: str = "cifar100"
     """Data set whose classes are split into two tasks: cifar100, cifar10, mnist, digits or folder:PATH."""
     rates: tuple[float, ...] | None = None
-    """Probabilities p of a wrong label in task 2: 12 from 0 to 1 by default, with --quick three; 0 is always there."""
+    """Probabilities p of a wrong label in task 2. Default: 12 from 0 to 1, or three with --quick. 0 is always added."""
     repeats: int | None = None
-    """Splits of the classes, each with weights and noise of its own: 3 by default, with --quick one."""
+    """Splits of the classes, each with different weights and noise. Default: 3, or one with --quick."""
     epochs: int | None = None
-    """Epochs of each training: 200 by default, with --quick 8."""
+    """Epochs of each training. Default: 200, or 8 with --quick."""
     limit_train: int | None = None
-    """Training images of each task: all by default, with --quick 3000."""
+    """Training images of each task. Default: all, or 3000 with --quick."""
     width: float | None = None
-    """Factor on the channels of ResNet18: 2 by default, with --quick 0.125."""
+    """Factor that multiplies ResNet18's channels. Default: 2, or 0.125 with --quick."""
     batch_size: int | None = None
-    """Images of each task in a step: 128 by default, with --quick 32."""
+    """Images of each task per training step. Default: 128, or 32 with --quick."""
     learning_rate: float | None = None
-    """Learning rate at the start: 0.05 by default, with --quick 0.03."""
+    """Learning rate at the start. Default: 0.05, or 0.03 with --quick."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

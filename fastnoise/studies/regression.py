@@ -1,5 +1,5 @@
-"""What noise in a range of targets does to the others: the regression that Khanal and Kanan propose and leave to future
-work (2021, second version, "Discussion").
+"""How noise in a range of targets affects the others: the regression that Khanal and Kanan propose as future work
+(2021, second version, "Discussion").
 
 Real MNIST digits are rotated by known angles, uniform in [-limit, limit]; LeNet-5 with one output learns the angle by
 mean squared error. Training targets in [low, high] get Gaussian noise cut so that they stay there
@@ -61,7 +61,7 @@ class Options(StudyOptions):
     """Noise in a range of targets: does it hurt the others? On the rotation angle of MNIST digits.
 
     --quick trains 12 networks on 30,000 digits each, in some two minutes on two free CPU cores; the full study 36
-    on all 60,000, in about 25 minutes. Every start tells the time by the steps that this machine makes. Examples:
+    on all 60,000, in about 25 minutes. Each start measures steps and prints the time on this machine. Examples:
       fastnoise study regression --quick
       fastnoise study regression
       fastnoise study regression --low -20 --high 20 --sigmas 0 10 40
@@ -70,17 +70,17 @@ class Options(StudyOptions):
     limit: float = 60.0
     """Digits are rotated by angles in [-limit, limit], in degrees."""
     low: float = 0.0
-    """Least angle whose target is noisy, in degrees."""
+    """Smallest angle whose target is noisy, in degrees."""
     high: float = 60.0
     """Largest angle whose target is noisy, in degrees."""
     sigmas: tuple[float, ...] | None = None
-    """Standard deviations of the noise before it is cut, in degrees; 0 is always among them."""
+    """Standard deviations of the noise before it is cut, in degrees. 0 is always added."""
     repeats: int | None = None
-    """Trainings of each noise level, with seeds of their own: 3 by default, 2 with --quick."""
+    """Trainings of each noise level, with different seeds. Default: 3, or 2 with --quick."""
     epochs: int | None = None
-    """Epochs of each training: 14 by default, 5 with --quick."""
+    """Epochs of each training. Default: 14, or 5 with --quick."""
     limit_train: int | None = None
-    """Train on the first so many digits only; all by default, 30,000 with --quick."""
+    """Number of training digits to use, from the first on. Default: all, or 30,000 with --quick."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What a sweep shows: a live table on a terminal, plain lines elsewhere."""
+"""The output of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from .spec import Job
 
 _MOST_SHOWN = 16
 _HEARTBEAT = 60.0
-"""Seconds without a line after which one tells, where there is no terminal, that the sweep goes on."""
+"""Without a terminal: seconds after which a line says that the sweep is still running."""
 
 
 def duration(seconds: float) -> str:
@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 
 class _Running:
-    """A job in work: reads from its metrics.jsonl, which grows by a line each epoch, what is new."""
+    """A running job. It reads new lines from the job's metrics.jsonl, which gets one each epoch."""
 
     def __init__(self, assignment: Assignment, job: Job):
         self.job = job

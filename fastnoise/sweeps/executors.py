@@ -20,9 +20,9 @@ class Ended(NamedTuple):
 
     number: int
     code: int | None
-    """Exit code of its process, -N for signal N; None where even that is lost."""
+    """Exit code of its process, -N for signal N; None if it is lost."""
     message: str = ""
-    """What is known where the exit code is lost."""
+    """What is known if the exit code is lost."""
 
 
 class Executor(Protocol):
@@ -38,10 +38,10 @@ class Executor(Protocol):
         """Take an assignment."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Assignments that ended since the last call; waits for one, so long at most."""
+        """Assignments that ended since the last call. Waits at most this long for one."""
 
     def stop(self) -> None:
-        """Ask running assignments to save their state and end (SIGTERM); those that have not begun never will."""
+        """Ask running assignments to save their state and end (SIGTERM). Those that have not begun are dropped."""
 
     def close(self) -> None:
         """Kill what still runs, free everything."""
@@ -51,7 +51,7 @@ class LocalExecutor:
     """Processes of this machine, several at once.
 
     Args:
-        jobs: assignments at once; 0: one per GPU, and without GPUs one per core. With several GPUs they go round.
+        jobs: assignments at once. 0: one per GPU, or one per core without GPUs. Assignments take the GPUs in turn.
         threads: torch threads of each assignment. How torch splits a sum depends on it, so a CPU's results can differ
             in their last bits between numbers of threads, but not between numbers of jobs.
     """
@@ -119,7 +119,7 @@ class LocalExecutor:
 class RayExecutor:
     """A Ray cluster, by its own scheduler. All nodes see the sweep's folder, the data and fastnoise under equal paths.
 
-    Ray runs an assignment again whose node or worker was lost, twice at most; it goes on from its checkpoint.
+    If a node or worker is lost, Ray runs its assignment again, at most twice; it continues from its checkpoint.
 
     Args:
         address: of a running cluster, `auto` for the one of this machine; None starts one here.

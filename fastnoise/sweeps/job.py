@@ -67,7 +67,7 @@ def run_folder(folder: Path, name: str) -> Path:
 
 
 def summary_file(folder: Path, name: str) -> Path:
-    """What exists once a job is done."""
+    """The file that exists when a job is done."""
     return run_folder(folder, name) / "summary.json"
 
 
@@ -212,7 +212,7 @@ def write_error(folder: Path, name: str, text: str) -> None:
 
 
 def read_error(folder: Path, name: str) -> str | None:
-    """The last line of a job's error, None where it has none."""
+    """The last line of a job's error, None if it has none."""
     try:
         lines = error_file(folder, name).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What came out of a sweep: one row per job, tables over seeds beside the published values."""
+"""The results of a sweep: one row per job, and tables over seeds beside published values."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from .job import run_folder, summary_file
 from .spec import SEEDS, Job
 
 _NOT_FIGURES = frozenset({"title", "run_dir", "network", "throughput", "selections"})
-"""What summary.json holds besides results; throughput is no result: it differs each time."""
+"""Keys of summary.json that are not results. Throughput is not a result, since it differs each time."""
 
 METRICS = {
     "last": "test_accuracy_last",
@@ -57,12 +57,12 @@ def figures(summary: Mapping[str, Any]) -> dict[str, float | int]:
 
 @dataclass
 class SweepResult:
-    """A sweep's outcome so far."""
+    """The results of a sweep so far."""
 
     jobs: list[Job]
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """Of finished jobs in the order of `jobs`: name, varied fields, seed, noise_seed, figures, as in results.csv."""
+    """The finished jobs in the order of `jobs`, as in results.csv: name, varied fields, seed, noise_seed, figures."""
     failed: dict[str, str] = field(default_factory=dict)
     """Job name -> error in one line."""
 
@@ -71,12 +71,12 @@ class SweepResult:
         return run_folder(self.folder, name)
 
     def summary(self, name: str) -> dict[str, Any]:
-        """A finished job's summary.json; CheckpointError where there is none, or a damaged one."""
+        """A finished job's summary.json; CheckpointError if there is none, or a damaged one."""
         return read_summary(self.folder, name)
 
 
 def read_summary(folder: Path, name: str) -> dict[str, Any]:
-    """summary.json of a job; CheckpointError where there is none, or a damaged one."""
+    """summary.json of a job; CheckpointError if there is none, or a damaged one."""
     path = summary_file(folder, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -95,8 +95,8 @@ def make_row(job: Job, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ResultsFile:
-    """results.csv. Rows are added as jobs end, so that a sweep of thousands writes each once; `rewrite` puts them in
-    the order of the jobs, in one step. A line that a kill cut off is mended by the next start, which rewrites."""
+    """results.csv. A row is added when a job ends, so that a sweep of thousands writes each row once. `rewrite` puts
+    all rows in the order of the jobs, in one step. If a kill cuts off a line, the next start rewrites the file."""
 
     def __init__(self, folder: Path, jobs: Sequence[Job]):
         self.path = folder / "results.csv"
@@ -175,8 +175,8 @@ def _escaped(cell: str) -> str:
 def make_tables(result: SweepResult) -> list[ResultTable]:
     """Mean and standard deviation over seeds of each combination of the varied fields.
 
-    Training runs get a table of last-epoch accuracies, and one for each other convention that a published value of one
-    of them follows, so that only like is compared with like. Other jobs get a table of their first figure.
+    Training runs get a table of last-epoch accuracies. If a published value follows another convention, such as that of
+    the best epoch, there is a table for it too. Other jobs get a table of their first figure.
     """
     if not result.rows:
         return []

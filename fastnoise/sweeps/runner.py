@@ -1,4 +1,4 @@
-"""Run a sweep's jobs, each in a process of its own, so that a sweep killed anywhere goes on where it stood."""
+"""Runs a sweep's jobs, each in its own process. A sweep that was killed anywhere continues where it stopped."""
 
 import json
 import os
@@ -37,27 +37,27 @@ def run_sweep(
     spec: str | None = None,
     tables: bool = True,
 ) -> SweepResult:
-    """Run what is not done yet; the same call again goes on where this one was stopped or killed.
+    """Run the jobs that are not done yet. If this call is stopped or killed, the same call continues.
 
-    `folder` holds for each job its run folder jobs/NAME, with error.txt in it where it failed (removed when it is run
-    again), and what it printed in logs/NAME.log; results.csv, one row per finished job; tables.md; sweep.toml, where
-    `spec` is given; sweep.lock. A job is done when its summary.json exists. One that failed, or whose process was
-    killed, does not stop the others and is run again by the next call, from its last checkpoint.
+    `folder` holds: for each job its run folder jobs/NAME and its output logs/NAME.log; results.csv, with one row per
+    finished job; tables.md; sweep.toml, if `spec` is given; sweep.lock. If a job failed, its run folder holds error.txt
+    until the job runs again. A job is done when its summary.json exists. If a job fails or its process is killed, the
+    other jobs continue, and the next call runs it again from its last checkpoint.
 
     Args:
         jobs: what to run, in this order.
-        folder: made where it is missing.
+        folder: made if it is missing.
         executor: where to run.
-        stack: train up to so many runs that differ in seeds, noise and labels alone as one batched computation.
+        stack: number of runs that train as one batched computation; they may differ in seeds, noise and labels only.
         console: where progress and tables go; standard output by default.
         title: names the sweep.
         spec: the text of the sweep's file, kept in `folder`.
         tables: print the tables at the end.
 
     Raises:
-        ConfigError: when another sweep works in `folder`, or the executor can't run.
-        CheckpointError: when `folder` can't be written, or a summary in it is damaged.
-        Interrupted: after Ctrl-C or SIGTERM, once running jobs have saved their state.
+        ConfigError: another sweep works in `folder`, or the executor can't run.
+        CheckpointError: `folder` can't be written, or a summary in it is damaged.
+        Interrupted: after Ctrl-C or SIGTERM, when running jobs have saved their state.
     """
     from ..engine import Interrupted
     from ..engine.display import make_console

@@ -2,9 +2,9 @@
 
 A sweep's file has, by the names that `fastnoise train --config` takes:
 
-    dataset = "cifar10"                      # fields that all jobs share
-    seeds = 3                                # 0, 1, 2 as seed and noise_seed alike; or a list of seeds
-    noise_seeds = [7, 8, 9]                  # where the noise has seeds of its own: one for each of `seeds`
+    dataset = "cifar10"                      # fields of all jobs
+    seeds = 3                                # seed and noise_seed are 0, 1 and 2; or give a list
+    noise_seeds = [7, 8, 9]                  # optional: other noise seeds, one for each of `seeds`
 
     [grid]                                   # every combination of these
     noise = ["symmetric:0.2", "symmetric:0.4"]
@@ -16,8 +16,8 @@ A sweep's file has, by the names that `fastnoise train --config` takes:
     [[list]]
     method = "ce"
 
-Fields that a job does not set have the defaults of its method's recipe for its data set and noise, as on the command
-line. A noise_seed that is fixed or varied by name stays as it is, and `seeds` then sets the training seed alone.
+Other fields have the defaults of the method's recipe for the data set and noise, as on the command line. If the file
+sets or varies noise_seed, `seeds` sets only the training seed.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ SEEDS = ("seed", "noise_seed")
 """Fields over which results are averaged."""
 
 MOST_JOBS = 100_000
-"""More jobs than that in one file are taken for a mistake."""
+"""Maximum number of jobs in one file. More are probably a mistake."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Job:
     """One run of a sweep."""
 
     name: str
-    """Twelve hexadecimal digits of the hash of what the job computes: the same in every sweep that has this job."""
+    """Twelve hexadecimal digits of a hash of what the job computes. It has this name in every sweep."""
     config: Config
-    """A training run's configuration, or what `function` takes."""
+    """The configuration of a training run, or the argument of `function`."""
     varied: Mapping[str, Any]
     """Fields in which the sweep's jobs differ, without seeds."""
     function: str | None = None
-    """None: the job is a training run. MODULE:NAME: it is NAME(config, folder, console) of that module, which returns
-    the job's figures as a dict for summary.json, and goes on from what an earlier call left in `folder`."""
+    """None: the job is a training run. MODULE:NAME: the job calls NAME(config, folder, console) of that module. It
+    returns the job's figures as a dict for summary.json, and continues what an earlier call left in `folder`."""
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -80,9 +80,9 @@ class Job:
 
 
 def job_name(config: Config, function: str | None = None) -> str:
-    """The name of the job that computes `config`: equal for equal results, whatever paths and speeds are set.
+    """The name of the job that computes `config`. It depends only on what decides the results, not on paths or speed.
 
-    Options that the method chooses by itself count as unset: 0.1.0 had None for auto, and its jobs must be found again.
+    Options that are "auto" count as unset. Version 0.1.0 had None for auto, and its jobs must be found again.
     """
     if isinstance(config, RunConfig):
         chosen = {name for name in config.method.names() if getattr(config.method, name) == MethodOptions.AUTO}
@@ -109,7 +109,7 @@ def make_jobs(configs: Iterable[tuple[Mapping[str, Any], Config]], *, function: 
             RunConfig, or with `function` a flat mapping of JSON values.
         function: as Job.function.
 
-    ConfigError where two configurations compute the same, and where a file or folder they name is missing.
+    ConfigError if two configurations compute the same, or if a file or folder that they name is missing.
     """
     jobs: list[Job] = []
     known: dict[str, Job] = {}
@@ -128,8 +128,8 @@ def make_jobs(configs: Iterable[tuple[Mapping[str, Any], Config]], *, function: 
 def resolve(spec: Path) -> list[Job]:
     """The jobs that a sweep's TOML file describes; list tables outermost, seeds innermost.
 
-    ConfigError in one line for a file that can't be read, unknown fields, values of the wrong type, empty grids, fields
-    given twice, jobs that are the same, and configurations that `fastnoise train` would refuse.
+    ConfigError in one line for an unreadable file, unknown fields, values of the wrong type, empty grids, fields given
+    twice, equal jobs, and configurations that `fastnoise train` refuses.
     """
     try:
         content = tomllib.loads(spec.read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
 
 
 class _Known:
-    """The fields that the jobs of a file may have, with what they take: those of all runs and of the file's methods."""
+    """The fields that the jobs of a file may have, and their values: fields of all runs, and of the file's methods."""
 
     def __init__(self, fixed: Mapping[str, Any], grid: Any, tables: Any):
         parts = [fixed, *(tables if isinstance(tables, list) else [])]
@@ -209,17 +209,17 @@ class _Known:
         """The name of the field that a key stands for."""
         name = key.replace("-", "_")
         if name == "run_dir":
-            raise ConfigError(f"{where}: a sweep names the folders of its runs; drop it")
+            raise ConfigError(f"{where}: a sweep names the run folders by itself; drop it")
         if name not in self.types and not self._takes(name):
             names = [*self.types, *(name for kind in self.options for name in kind.names())]
             valid = {*names, "grid", "list", "seeds", "noise_seeds"} - {"run_dir"}
             raise ConfigError(f"{where}: unknown field; {nearest(name, sorted(valid))}")
         if name in FREE_ON_RESUME and where != key:
-            raise ConfigError(f"{where}: changes nothing that a run computes; set it above [grid] for all jobs")
+            raise ConfigError(f"{where}: does not change what a run computes; set it above [grid] for all jobs")
         return name
 
     def value(self, where: str, name: str, value: Any) -> Any:
-        """`value` as one of the methods holds it, or as all runs do; ConfigError where none takes it."""
+        """`value` as one of the methods holds it, or as all runs do; ConfigError if none takes it."""
         *others, last = [self.types[name]] if name in self.types else self._takes(name)
         for values in others:
             try:

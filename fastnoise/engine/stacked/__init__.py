@@ -1,11 +1,10 @@
 """Several runs of a small network trained as one, each as `train` would train it alone.
 
-A small network leaves a GPU waiting for launches. Here the layers of K networks are joined: activations have the
-channels of all runs side by side, [B, K * channels, H, W], so that a convolution becomes one of K groups, batch norm
-takes each run's own statistics as it is, a linear layer is one batched product, and everything that works on each
-channel by itself is unchanged. Every parameter is the K runs' own, one after the other in its first dimension: what an
-optimiser that works elementwise makes of it is what it makes of each. Runs see their own images in their own order, and
-have their own labels, targets, figures and folders.
+With a small network a GPU mostly waits for launches. Here the layers of K networks are joined. Activations have the
+channels of all runs side by side, [B, K * channels, H, W]. A convolution becomes one of K groups, and a linear layer
+one batched product. Batch norm and all layers that work on each channel by itself stay as they are. Every parameter
+holds those of the K runs, one after the other in its first dimension, so that an elementwise optimiser treats each run
+as it would alone. Each run sees its own images in its own order, and has its own labels, targets, figures and folder.
 """
 
 from .batches import StackedPlan

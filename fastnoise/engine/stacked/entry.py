@@ -1,4 +1,4 @@
-"""Which runs can be trained as one, and their training from the folders that they may have to those that they leave."""
+"""Decides which runs can be trained as one, and trains them."""
 
 import json
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ PER_RUN = frozenset({"seed", "noise", "noise_seed", "labels", "run_dir"})
 
 
 def stackable(configs: Sequence[RunConfig]) -> str | None:
-    """Why these runs cannot be trained as one, in one line; None where they can.
+    """Why these runs cannot be trained as one, in one line; None if they can.
 
-    What only the data show is found by `train_stacked`.
+    `train_stacked` finds obstacles that only the data show.
     """
     if not configs:
         return "there is no run to train"
@@ -55,12 +55,12 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
 def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = None) -> list[dict[str, Any]]:
     """Train several runs at once as one batched computation on one device; each writes its run folder as `train` does.
 
-    Weights, batches and augmentation of a run are those that `train` gives it. What differs is rounding, and with
-    dropout the masks, which all runs draw from one stream of random numbers. A run whose `run_dir` holds it already
-    goes on from its checkpoint, or is only read if it is complete; those behind others catch up with them first. A
-    checkpoint of a stacked run is one that `train` can resume, too.
+    Each run has the weights, batches and augmentation that `train` gives it. Only rounding differs, and with dropout
+    the masks, because all runs draw them from one stream of random numbers. If the `run_dir` of a run already holds it,
+    the run continues from its checkpoint; a complete one is only read. Runs that are behind others catch up first.
+    `train` can resume the checkpoint of a stacked run, too.
 
-    Where a run's loss is no finite number the others go on, and TrainingError is raised when they are done.
+    If one run's loss becomes NaN or infinite, the other runs continue. TrainingError is raised when they are done.
 
     Args:
         configs: equal but for PER_RUN (`stackable`).
@@ -71,8 +71,8 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
         were trained at once, images_per_second is the run's own share, and seconds and memory are the stack's.
 
     Raises:
-        ConfigError: `stackable` gives a reason, the memory does not suffice, or the runs' training sets are cut into
-            different numbers of batches and the optimiser is not SGD.
+        ConfigError: `stackable` gives a reason, or there is too little memory, or the epochs of the runs have different
+            numbers of batches and the optimiser is not SGD.
         FastnoiseError: for anything else that the user can mend.
         Interrupted: after Ctrl-C or SIGTERM, once the states are saved.
     """
@@ -82,7 +82,7 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     console = console or make_console()
     device = choose_device(configs[0].engine.device)
     if choose_amp(configs[0].engine.amp, device)[0] == torch.float16:
-        raise ConfigError("runs are not stacked in fp16, whose loss scaling is of all at once; give --amp off")
+        raise ConfigError("runs are not stacked in fp16, because all runs would share its loss scaling; give --amp off")
     for config in configs:
         check_names(config)
     dataset = load_images(configs[0])

@@ -32,7 +32,7 @@ from .method import StackedMethod, StackedStatistics
 
 
 def own_folder(config: RunConfig) -> RunFolder | None:
-    """The folder of the run, None where it is yet to begin; CheckpointError where the folder holds another run."""
+    """The folder of the run, None if it has not begun; CheckpointError if the folder holds another run."""
     folder = RunFolder(Path(config.run_dir or ""))
     if config.run_dir is None or not folder.config.exists():
         return None
@@ -41,7 +41,7 @@ def own_folder(config: RunConfig) -> RunFolder | None:
 
 
 def own_checkpoint(config: RunConfig) -> dict[str, Any] | None:
-    """The run's checkpoint on the CPU, None where there is none."""
+    """The run's checkpoint on the CPU, None if there is none."""
     folder = own_folder(config)
     return None if folder is None else folder.read_checkpoint(torch.device("cpu"))
 
@@ -114,7 +114,7 @@ class Stack(Training):
             network.use(fastest_form(network, torch.zeros(shape, dtype=dtype, device=device), amp))
 
     def begin(self) -> None:
-        """Make the runs' folders, or take those that they have, and take up their checkpoints."""
+        """Make the runs' folders, or use the existing ones, and load their checkpoints."""
         environment = describe_environment()
         for record in self.members:
             held = own_folder(record.config) is not None
@@ -124,7 +124,7 @@ class Stack(Training):
         self._states = []
 
     def settle(self) -> None:
-        """Give each run's method the attention weights of its samples, which the joined step has not told it."""
+        """Give each run's method the attention weights of its samples, which the joint step has not recorded for it."""
         for record in self.records:
             record.method.settle(record.statistics.attention)
 
@@ -157,7 +157,7 @@ class Stack(Training):
         return "start the same runs again to go on"
 
     def fail(self, record: Record, error: TrainingError) -> None:
-        """Go on without the run, whose weights are set to 0 so that nothing of it can spread."""
+        """Continue without the run. Its weights become 0, so that its NaNs cannot spread to others."""
         self.records.remove(record)
         self.failures.append(f"{record.folder.path}: {error}")
         self._say(f"failed: {self.failures[-1]}")
@@ -247,7 +247,7 @@ def _shared(data: RunData, dataset: ImageDataset) -> RunData:
 
 
 def _require_room(config: RunConfig, sets: Sequence[RunData], network: Network, device: torch.device) -> None:
-    """Refuse a stack that does not fit into memory, counted from one network's step; ConfigError or DataError."""
+    """Refuse a stack that does not fit into memory. The estimate is counted from one step. ConfigError or DataError."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

@@ -256,7 +256,7 @@ def test_resuming_a_complete_run_changes_nothing(tmp_path: Path) -> None:
         (("--dataset", "folder:nowhere"), "nowhere"),
         (("--dataset", "folder:"), "needs the path of a folder after the colon"),
         (("--limit-train", "5000"), "digits has 1438 training images"),
-        (("--limit-train", "60", "--val-fraction", "0.999"), "--val-fraction 0.999 of 60 images leaves no image for training"),
+        (("--limit-train", "60", "--val-fraction", "0.999"), "of 60 images leaves no image for training"),
         (("--width", "inf"), "--width must be positive, not inf"),
         (("--method", "bootstrap", "--beta", "1.5"), "--beta must lie in [0, 1], not 1.5"),
         (("--batch-size", "300", "--limit-train", "200", "--drop-last"), "drop"),

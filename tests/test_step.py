@@ -169,7 +169,7 @@ def test_compile_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> 
     both = {"combo_kernels": True, "triton.enable_pdl": True}
     assert given == [{}, {}, {"combo_kernels": True}, {"triton.enable_pdl": True}, both]
     assert set(step_module.INDUCTOR_OPTIONS) == set(COMPILE_OPTIONS)
-    assert parse_compile_options("auto") == ()  # no figure of a GPU is recorded that would speak for one
+    assert parse_compile_options("auto") == ()  # test_graphed_equals_eager has met neither on a GPU
 
 
 class _Counted(torch.utils._python_dispatch.TorchDispatchMode):

@@ -9,6 +9,8 @@ are in memory. The page `extend.md` in this package shows how to write your own 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import lazy
+
 __version__ = "0.1.0"
 
 _SUBMODULES = (
@@ -34,12 +36,13 @@ if TYPE_CHECKING:
     from .engine import train
 
 
+_attribute = lazy.attributes(__name__, _ATTRIBUTES)
+
+
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
-    if name in _ATTRIBUTES:
-        return getattr(import_module(f"{__name__}.{_ATTRIBUTES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _attribute(name)
 
 
 def __dir__() -> list[str]:

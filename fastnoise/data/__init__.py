@@ -5,9 +5,9 @@ package imports no torch: `DATASETS` is a table of names, and the rest is loaded
 scikit-learn and DALI are imported by the data sets and loaders that need them, when they do.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .. import lazy
 from .names import DATASETS
 
 if TYPE_CHECKING:
@@ -17,19 +17,16 @@ if TYPE_CHECKING:
     from .plan import Augmentation
     from .table import ImageDataset, ImageTable, stratified_split
 
-_LAZY = {
-    "load_dataset": "datasets",
-    **dict.fromkeys(("IndexedDataset", "with_index"), "index"),
-    **dict.fromkeys(("LOADERS", "Loader", "make_loader"), "loaders"),
-    "Augmentation": "plan",
-    **dict.fromkeys(("ImageDataset", "ImageTable", "stratified_split"), "table"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy.attributes(
+    __name__,
+    {
+        "load_dataset": "datasets",
+        **dict.fromkeys(("IndexedDataset", "with_index"), "index"),
+        **dict.fromkeys(("LOADERS", "Loader", "make_loader"), "loaders"),
+        "Augmentation": "plan",
+        **dict.fromkeys(("ImageDataset", "ImageTable", "stratified_split"), "table"),
+    },
+)
 
 
 __all__ = [

@@ -1,10 +1,9 @@
 """Data sets by name."""
 
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
-from .. import own
+from .. import lazy, own
 from ..errors import ConfigError, DataError
 from .folder import load_folder
 from .names import DATASETS, FOLDER, ROOTLESS, check_dataset
@@ -32,10 +31,9 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     path = None if root is None else Path(root).expanduser()
     if own.is_own(name):
         return _own(name, path, download)
-    module, _, attribute = DATASETS[name].partition(":")
     if path is None and name not in ROOTLESS:
         raise ConfigError(f"{name} needs a data root: the folder that holds its files or will hold them")
-    dataset: ImageDataset = getattr(import_module(module), attribute)(name, path, download)
+    dataset: ImageDataset = lazy.named(DATASETS[name])(name, path, download)
     return dataset
 
 

@@ -48,7 +48,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .. import own
+from .. import lazy, own
 from ..config import COMMON
 from ..errors import ConfigError, nearest
 from ..options import Above, AtLeast, Between, MethodOptions, values_of
@@ -59,7 +59,10 @@ if TYPE_CHECKING:
 
     METHODS: dict[str, type[Method]]
 
-_OF_BASE = ("Estimates", "Forward", "Method", "Phase", "Run", "Selection", "Setting", "random_numbers")
+_of_base = lazy.attributes(
+    __name__,
+    dict.fromkeys(("Estimates", "Forward", "Method", "Phase", "Run", "Selection", "Setting", "random_numbers"), "base"),
+)
 
 
 @cache
@@ -79,9 +82,7 @@ def _methods() -> "dict[str, type[Method]]":
 def __getattr__(name: str) -> Any:
     if name == "METHODS":
         return _methods()
-    if name in _OF_BASE:
-        return getattr(import_module(f"{__name__}.base"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _of_base(name)
 
 
 def find_method(name: str) -> "type[Method]":

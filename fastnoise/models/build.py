@@ -3,13 +3,12 @@
 import inspect
 import math
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import own
+from .. import lazy, own
 from ..errors import ConfigError
 from .heads import Backbone, LogitsNetwork, Network
 from .names import MODELS, check_model
@@ -58,8 +57,7 @@ def create_model(
 
 
 def _builder(name: str) -> Callable[..., Backbone]:
-    module, _, attribute = MODELS[name].partition(":")
-    builder: Callable[..., Backbone] = getattr(import_module(module), attribute)
+    builder: Callable[..., Backbone] = lazy.named(MODELS[name])
     return builder
 
 

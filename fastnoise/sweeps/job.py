@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import lazy
 from ..config import RunConfig
 from ..errors import ConfigError, FastnoiseError
 from ..fields import stored
@@ -160,8 +160,7 @@ def _prepare(sweep: Path, job: Job) -> Path:
 
 def _run(job: Job, folder: Path, console: Any) -> None:
     if job.function is not None:
-        module, _, name = job.function.partition(":")
-        summary = getattr(importlib.import_module(module), name)(dict(job.fields), folder, console)
+        summary = lazy.named(job.function)(dict(job.fields), folder, console)
         write_json(folder / "summary.json", summary)
         return
     from ..engine import train

@@ -77,8 +77,12 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_names(config: RunConfig) -> None:
-    """Refuse an unknown data set or network and impossible noise before anything is loaded; ConfigError in one line."""
-    check_dataset(config.data.dataset)
+def check_names(config: RunConfig, *, arrays: bool = False) -> None:
+    """Refuse an unknown data set or network and impossible noise before anything is loaded; ConfigError in one line.
+
+    With `arrays` the data set is given in memory, and its name is that of none.
+    """
+    if not arrays:
+        check_dataset(config.data.dataset)
     check_model(config.model.model)
     check_noise(config.noise.noise)

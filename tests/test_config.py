@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastnoise.config import COMMON, Optimizer, RunConfig, SaveEvery, Schedule
-from fastnoise.engine.prepare import check_names
+from fastnoise.engine.prepare import check_run
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import METHODS, check_options
 from fastnoise.methods.options import ELROptions, NALOptions
@@ -29,7 +29,7 @@ def test_every_recipe_sets_just_what_its_method_reads(method: str, dataset: str)
     assert config.method.method == method
     assert config.data.dataset == dataset
     assert check_options(config.method).name == method
-    check_names(config)
+    check_run(config)
 
 
 def test_published_hyperparameters() -> None:
@@ -120,7 +120,7 @@ def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
 )
 def test_refusals_are_one_line_and_name_the_flag(words: list[str], message: str) -> None:
     with pytest.raises(FastnoiseError) as caught:
-        check_names(train_config(words)[0])
+        check_run(train_config(words)[0])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

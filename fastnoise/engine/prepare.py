@@ -12,15 +12,13 @@ from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
-from ..data.names import check_dataset
 from ..errors import ConfigError, DataError
+from ..fields import check_names
 from ..methods import Method, Setting, check_options, create_method
 from ..models import create_model
 from ..models.encoder import load_encoder
-from ..models.names import check_model
 from ..noise.corrupt import checked_labels
 from ..noise.files import read_labels as read_label_file
-from ..noise.spec import check_noise
 
 Labels = NDArray[np.int64]
 
@@ -51,7 +49,7 @@ class RunData:
     std: tuple[float, ...]
 
 
-def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
+def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
     """Refuse unknown names and impossible noise before anything is read; ConfigError in one line.
 
     With `dataset` the configuration must be of a data set of its name.
@@ -62,15 +60,12 @@ def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None)
             f"the data set must be a fastnoise.ImageDataset, such as ImageDataset.from_arrays(images, labels), not "
             f"{type(dataset).__name__}"
         )
-    if dataset is None:
-        check_dataset(config.data.dataset)
-    elif config.data.dataset != dataset.name and not own.is_own(config.data.dataset):
+    if dataset is not None and config.data.dataset != dataset.name and not own.is_own(config.data.dataset):
         raise ConfigError(
             f"the configuration is for data set {config.data.dataset!r}, but dataset= is {dataset.name!r}; "
             f"make the configuration by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
         )
-    check_model(config.model.model)
-    check_noise(config.noise.noise)
+    check_names(config, arrays=dataset is not None)
 
 
 def read_labels(source: str, true: Labels, num_classes: int, first: int | None = None) -> Labels:
@@ -141,7 +136,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     Order: take the first `limit_train` samples, corrupt them, then split each class of the given labels with the noise
     seed. Runs that differ only in the training seed therefore have the same data.
     """
-    check_names(config, dataset)
+    check_run(config, dataset)
     if dataset is None:
         dataset = load_images(config)
     total = len(dataset.train)

@@ -1,6 +1,6 @@
 """What sits on a network's penultimate features: the classifier, the heads that methods add, and those of tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -17,6 +17,14 @@ class Outputs(NamedTuple):
     features: Tensor | None = None
     """[B, F], the penultimate features, which are the input of the heads. None if they are unknown: for the mean of
     several networks, and in `Run.scan` of stacked runs."""
+
+    def map(self, of: Callable[[Tensor], Tensor]) -> "Outputs":
+        """The outputs with `of` applied to each part that is there."""
+        return Outputs(of(self.logits), *(None if part is None else of(part) for part in self[1:]))
+
+    def take(self, rows: Tensor) -> "Outputs":
+        """The outputs of these images, int64 [R]."""
+        return self.map(lambda part: part[rows])
 
 
 class Backbone(nn.Module):

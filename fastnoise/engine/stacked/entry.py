@@ -13,7 +13,7 @@ from ...errors import ConfigError, TrainingError
 from ...methods import METHODS, find_method
 from ..checkpoint import place_of
 from ..display import make_console
-from ..prepare import check_names, load_images
+from ..prepare import check_run, load_images
 from ..step import choose_amp, choose_device
 from .stack import Stack, own_checkpoint, own_folder
 
@@ -84,7 +84,7 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     if choose_amp(configs[0].engine.amp, device)[0] == torch.float16:
         raise ConfigError("runs are not stacked in fp16, because all runs would share its loss scaling; give --amp off")
     for config in configs:
-        check_names(config)
+        check_run(config)
     dataset = load_images(configs[0])
     summaries: dict[int, dict[str, Any]] = {}
     failures: list[str] = []

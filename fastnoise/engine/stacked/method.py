@@ -62,7 +62,7 @@ class StackedMethod(Method):
         network = networks[0]
         outputs = network(images) if even else self._unequal(network, images)  # type: ignore[arg-type]
         if even:
-            outputs = Outputs(*(None if part is None else part.flatten(0, 1) for part in outputs))  # type: ignore[arg-type]
+            outputs = outputs.map(lambda part: part.flatten(0, 1))
         if self.program == 0:
             losses = self.lead.loss(outputs, labels, index)
         else:
@@ -82,7 +82,7 @@ class StackedMethod(Method):
         losses = torch.zeros(len(index), device=index.device)
         for start, method, part in zip(self.starts[:-1], self._members, parts, strict=True):
             if len(part):
-                own = Outputs(*(None if each is None else each[part] for each in outputs))  # type: ignore[arg-type]
+                own = outputs.take(part)
                 losses = losses.index_copy(0, part, method.loss(own, labels[part], index[part] - start))
         return losses
 

@@ -191,7 +191,7 @@ class Stack(Training):
                 outputs = self.step.evaluate(images[:, None], loader.batch_size)
                 index = (index[:, None] + starts).flatten()
             if outputs.logits.dim() == 3:
-                outputs = Outputs(*(None if part is None else part.flatten(0, 1) for part in outputs))  # type: ignore[arg-type]
+                outputs = outputs.map(lambda part: part.flatten(0, 1))
             yield outputs, index
 
     def networks_of(self, record: Record) -> list[Network]:
@@ -213,8 +213,7 @@ class Stack(Training):
             self._found = [Outputs(*parts) for parts in zip(*(table.split(sizes) for table in whole), strict=True)]
         own, count = self._found[self.members.index(record)], len(record.given)
         batches = torch.arange(count, device=self.device).split(self.config.data.batch_size)
-        cut = ((index, Outputs(*(None if part is None else part[index] for part in own))) for index in batches)  # type: ignore[arg-type]
-        return keep(((index, of([outputs], index)) for index, outputs in cut), count)
+        return keep(((index, of([own.take(index)], index)) for index in batches), count)
 
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
         """Means over the runs, and the images per second of all together."""

@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastnoise.cli import main
+from fastnoise.commands.bench import PARTS
 from fastnoise.engine.profile import StepProfiler
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.losses import reference
@@ -18,7 +19,7 @@ from fastnoise.models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import counting, loader, ordinary, report, train, workload  # noqa: E402
+from benchmarks import counting, loader, ordinary, report, suite, train, workload  # noqa: E402
 from benchmarks.timing import Spread, spread  # noqa: E402
 
 sys.path.remove(str(ROOT))
@@ -286,3 +287,8 @@ def test_a_loop_shorter_than_the_warm_up_says_so(tmp_path: Path) -> None:
 
 def test_percentiles() -> None:
     assert spread([1, 2, 3, 4, 5, 6]) == pytest.approx((2, 3.5, 5))
+
+
+def test_the_command_names_the_parts_that_there_are() -> None:
+    """It refuses other words before it imports them."""
+    assert tuple(suite.PARTS) == PARTS

@@ -95,18 +95,18 @@ class ImageDataset:
     """int64 [N], the true classes of the training images, if `train.labels` are given ones and these are known."""
 
     def __post_init__(self) -> None:
+        sets = {"training": self.train.labels, "test": self.test.labels}
+        for split, found in sets.items():
+            if len(found) == 0:
+                raise DataError(f"{self.name}: the {split} set is empty")
         if self.clean_labels is not None:
             clean = _class_labels(f"{self.name}: clean_labels", self.clean_labels, len(self.train))
-            if clean.min() < 0 or clean.max() >= self.num_classes:
-                span = f"{clean.min()}..{clean.max()}"
-                raise DataError(f"{self.name}: clean labels span {span}, outside 0..{self.num_classes - 1}")
             object.__setattr__(self, "clean_labels", clean)
-        for split, table in (("training", self.train), ("test", self.test)):
-            if len(table) == 0:
-                raise DataError(f"{self.name}: the {split} set is empty")
-            if table.labels.min() < 0 or table.labels.max() >= self.num_classes:
-                low, high = table.labels.min(), table.labels.max()
-                raise DataError(f"{self.name}: {split} labels span {low}..{high}, outside 0..{self.num_classes - 1}")
+            sets = {"clean": clean} | sets
+        for split, found in sets.items():
+            if found.min() < 0 or found.max() >= self.num_classes:
+                span = f"{found.min()}..{found.max()}"
+                raise DataError(f"{self.name}: {split} labels span {span}, outside 0..{self.num_classes - 1}")
 
     @classmethod
     def from_arrays(

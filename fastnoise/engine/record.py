@@ -39,7 +39,7 @@ def open_folder(config: RunConfig, data: RunData) -> RunFolder:
     """
     if config.run_dir is None:
         raise CheckpointError('no run to go on with: give its folder, as in config.replace({"run_dir": FOLDER})')
-    folder = RunFolder.open(Path(config.run_dir or ""))
+    folder = RunFolder.open(Path(config.run_dir))
     folder.require(config)
     if NoisyLabels.load(folder.labels).sha256 != data.noisy.sha256:
         name = config.data.dataset

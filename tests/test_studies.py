@@ -16,13 +16,13 @@ from fastnoise.commands import study
 from fastnoise.config import RunConfig
 from fastnoise.engine import Interrupted
 from fastnoise.engine.folder import RunFolder
-from fastnoise.engine.metrics import Evaluation
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
 from fastnoise.models import MODELS, create_model
 from fastnoise.noise import corrupt_regression
 from fastnoise.studies import STUDIES, base, load_study, multiclass, regression
 from fastnoise.studies.base import StudyFolder, StudyOptions
 from fastnoise.sweeps import SweepResult
+from fastnoise.tasks.classification import ClassEvaluation
 from fastnoise.words import parsed
 
 TRAIN, TEST = 600, 200
@@ -434,5 +434,5 @@ def test_run_from_before_dropout_is_read(tmp_path: Path) -> None:
 
 
 def test_accuracy_by_class() -> None:
-    answers = Evaluation(np.array([0, 1, 1, 0, 3]), None, math.nan, 0.0)
+    answers = ClassEvaluation(np.array([0, 1, 1, 0, 3]), None, 0.0, math.nan)
     assert answers.class_accuracy(np.array([0, 0, 1, 1, 3]), 5) == [0.5, 0.5, None, 1.0, None]

@@ -92,6 +92,8 @@ class ImageDataset:
     """Whether `train.labels` are labels as someone gave them, right or wrong, and not the true ones."""
     clean_labels: np.ndarray | None = None
     """int64 [N], the true classes of the training images, where `train.labels` are given ones and they are known."""
+    task: str = "classification"
+    """What is learnt from it, by name (`fastnoise.tasks`)."""
 
     def __post_init__(self) -> None:
         if self.clean_labels is not None:

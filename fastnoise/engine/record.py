@@ -14,16 +14,15 @@ from ..errors import CheckpointError
 from ..files import write_json
 from ..methods import Method, Run
 from ..noise import NoisyLabels
-from .evaluate import class_figures
+from ..tasks import Evaluation
+from ..tasks.base import Labels, differing
 from .folder import RunFolder
 from .metrics import (
     EpochStatistics,
-    Evaluation,
     attention_figures,
     best_last_mean,
     detection_figures,
     selection_figures,
-    split_shares,
 )
 from .prepare import RunData, encoder_shape
 
@@ -73,8 +72,8 @@ class Record:
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
 
-    def truth(self, part: Part) -> NDArray[np.int64]:
-        """The labels that answers are compared with: int64, one per image. Given ones but for the test set."""
+    def truth(self, part: Part) -> Labels:
+        """The labels that answers are compared with, one row per image. Given ones but for the test set."""
         if part == "test":
             return self.data.test.labels
         labels = self.data.validation_given if part == "validation" else self.data.given
@@ -84,16 +83,15 @@ class Record:
     def training_figures(self) -> dict[str, Any]:
         """Figures of the training passes themselves: augmented images, weights changing underway."""
         statistics, data = self.statistics, self.data
-        predictions = statistics.predictions.cpu().numpy()
-        seen = predictions >= 0
+        answers = statistics.predictions.cpu().numpy()
         figures: dict[str, Any] = {
             "train_loss": float(statistics.loss_sum) / int(statistics.samples),
-            "train_accuracy_given": float((predictions == data.given)[seen].mean()),
+            **data.task.training_figures(answers, data.given),
         }
         if data.clean is not None:
-            figures |= split_shares(predictions, data.given, data.clean)
+            figures |= data.task.shares(answers, data.given, data.clean)
             if statistics.attention is not None:
-                figures |= attention_figures(statistics.attention.cpu().numpy(), data.given != data.clean)
+                figures |= attention_figures(statistics.attention.cpu().numpy(), differing(data.given, data.clean))
             figures |= self._correction()
         return figures
 
@@ -114,7 +112,7 @@ class Record:
         corrected = self.method.corrected(self.given)
         if corrected is None or self.data.clean is None:
             return {}
-        return {"correction_accuracy": float((corrected.cpu().numpy() == self.data.clean).mean())}
+        return {"correction_accuracy": float((~differing(corrected.cpu().numpy(), self.data.clean)).mean())}
 
     @torch.no_grad()
     def _estimates(self, run: Run) -> dict[str, Any]:
@@ -137,17 +135,32 @@ class Record:
         figures = {"suspected": float(suspected.mean())}
         if data.clean is not None:
             columns["true"] = data.clean
-            figures |= detection_figures(suspected, data.given != data.clean)
+            figures |= detection_figures(suspected, differing(data.given, data.clean))
         self.folder.write_corrected(columns)
         return {"label_errors": figures}
 
     def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:
         """Figures of the test set, and of the validation set where there is one."""
-        found = class_figures(test, self.truth("test"), self.data.num_classes)
+        task = self.data.task
+        found = task.figures(test, self.truth("test"))
         figures: dict[str, Any] = {f"test_{name}": value for name, value in found.items()}
         if validation is not None:
-            figures["validation_accuracy"] = validation.accuracy(self.truth("validation"))
+            held = task.validation_figures(validation, self.truth("validation"))
+            figures |= {f"validation_{name}": value for name, value in held.items()}
         return figures
+
+    def _test_summary(self) -> dict[str, Any]:
+        """The test figures of all epochs: of a number the best, the last and a mean, of a list the last."""
+        summary: dict[str, Any] = {}
+        for name, higher in self.data.task.summarised.items():
+            key = f"test_{name}"
+            if key not in self.history[-1]:  # top-5 accuracy of few classes
+                continue
+            if higher is None:
+                summary[key] = self.history[-1][key]
+            else:
+                summary[key] = best_last_mean(self.history, key, higher=higher)
+        return summary
 
     def summary(self, final: Evaluation, run: Run) -> dict[str, Any]:
         """What summary.json holds; writes corrected.csv where the method estimates labels.
@@ -170,20 +183,18 @@ class Record:
                 "realised_rate": None if data.noisy.clean_labels is None else data.noisy.realised_rate,
                 "sha256": data.noisy.sha256,
             },
-            "test_accuracy": best_last_mean(history, "test_accuracy"),
-            "test_macro_f1": best_last_mean(history, "test_macro_f1"),
-            "test_class_accuracy": history[-1].get("test_class_accuracy"),  # none in epochs of earlier versions
-            **({"test_top5": best_last_mean(history, "test_top5")} if data.num_classes > 5 else {}),
+            **self._test_summary(),
             "training_samples": {},
         }
         if data.validation is not None:
-            chosen = best_last_mean(history, "validation_accuracy")
+            score = f"validation_{data.task.score}"
+            chosen = best_last_mean(history, score, higher=data.task.higher)
             at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
-            summary["validation_accuracy"] = {**chosen, "test_at_best": at_best["test_accuracy"]}
+            summary[score] = {**chosen, "test_at_best": at_best[f"test_{data.task.score}"]}
         if data.clean is not None:
-            summary["training_samples"] = split_shares(final.predictions, data.given, data.clean)
+            summary["training_samples"] = data.task.shares(final.answers, data.given, data.clean)
             if final.attention is not None:
-                summary["attention"] = attention_figures(final.attention, data.given != data.clean)
+                summary["attention"] = attention_figures(final.attention, differing(data.given, data.clean))
             summary |= self._correction()
         selections = [{"epoch": epoch["epoch"], **epoch["selections"]} for epoch in history if "selections" in epoch]
         if selections:

@@ -20,10 +20,11 @@ from ..files import write_json
 from ..methods import Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
+from ..tasks import Evaluation
 from . import checkpoint
 from .display import Display
-from .evaluate import ClassAnswers, evaluate
-from .metrics import EpochStatistics, Evaluation
+from .evaluate import evaluate
+from .metrics import EpochStatistics
 from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost
 from .prepare import Loaders
 from .profile import StepProfiler
@@ -368,7 +369,7 @@ class Training(ABC):
     def evaluate(self, part: Part) -> dict[Record, Evaluation]:
         """The answers of each run that goes on for the images of `part`."""
         truths = [record.truth(part) for record in self.members]
-        answers = ClassAnswers(truths, self.members[0].data.num_classes, self.device)
+        answers = self.members[0].data.task.collect(truths, self.device)
         found = evaluate(answers, self.answers(getattr(self.loaders, part)))
         return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
 

@@ -55,6 +55,7 @@ from ..options import Above, AtLeast, Between, MethodOptions, values_of
 from .options import OPTIONS
 
 if TYPE_CHECKING:
+    from ..tasks import Task
     from .base import Estimates, Forward, Method, Phase, Run, Selection, Setting, random_numbers
 
     METHODS: dict[str, type[Method]]
@@ -135,9 +136,30 @@ def check_options(options: MethodOptions) -> "type[Method]":
     return method
 
 
-def create_method(options: MethodOptions, *, num_samples: int, num_classes: int) -> "Method":
-    """Build the method that `options` name for N samples of C classes; ConfigError as in `check_options`."""
-    return check_options(options)(options, num_samples, num_classes)
+def create_method(
+    options: MethodOptions, *, num_samples: int, num_classes: int, task: "Task | None" = None
+) -> "Method":
+    """Build the method that `options` name for N samples and networks of C outputs.
+
+    Args:
+        options: of the method.
+        num_samples: N.
+        num_classes: C.
+        task: what is learnt; classification by default.
+
+    ConfigError as in `check_options`, and for a task that the method does not serve.
+    """
+    kind = check_options(options)
+    if task is not None and kind.tasks is not None and task.name not in kind.tasks:
+        able = sorted(name for name, method in _methods().items() if method.tasks is None or task.name in method.tasks)
+        raise ConfigError(
+            f"method {options.method} serves {' and '.join(kind.tasks)}, and the data set is one of {task.name}; "
+            f"methods that serve it: {', '.join(able) or 'none'}"
+        )
+    method = kind(options, num_samples, num_classes)
+    if task is not None:
+        method.task = task
+    return method
 
 
 def options_of(name: str) -> type[MethodOptions]:

@@ -1,0 +1,192 @@
+"""What every task says of itself, and what the engine keeps of an evaluation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data import ImageDataset
+from ..errors import ConfigError, nearest
+from ..models import Outputs
+from ..noise import NoisyLabels
+from .names import TASKS
+
+Labels = NDArray[Any]
+"""Labels or answers of n samples, [n] or [n, K]: their dtype and shape are the task's."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network answers for a whole image table, in its order."""
+
+    answers: Labels
+    """[n, ...], what `Task.answer` makes of the outputs, or more of them where the figures need more."""
+    attention: NDArray[np.float32] | None
+    """[n], NAL's weights."""
+    loss: float
+    """Mean of the task's loss against the labels given to the evaluation."""
+
+
+class Answers(ABC):
+    """What is kept of a pass over images, of one run or of several that are trained as one.
+
+    Args:
+        truths: of each run, [n, ...]: the labels that the answers are compared with.
+        device: that of the outputs.
+    """
+
+    def __init__(self, truths: Sequence[Labels], device: torch.device):
+        self.sizes = [len(truth) for truth in truths]
+        self.truth = torch.from_numpy(np.concatenate(truths)).to(device)
+        self.attention: Tensor | None = None
+        # Of one run a batch's losses are summed where they are made; several runs share a batch.
+        shape = () if len(truths) == 1 else (len(self.truth),)
+        self.losses = torch.zeros(shape, dtype=torch.float64, device=device)
+
+    def add(self, outputs: Outputs, rows: Tensor) -> None:
+        """Take up a batch: logits [R, C] and attention [R] of the images in `rows` [R]."""
+        self.keep(outputs.logits, self.truth[rows], rows)
+        if outputs.attention is not None:
+            if self.attention is None:
+                self.attention = torch.empty(len(self.truth), device=rows.device)
+            self.attention[rows] = outputs.attention
+
+    @abstractmethod
+    def keep(self, logits: Tensor, truth: Tensor, rows: Tensor) -> None:
+        """Take up logits [R, C] and labels [R, ...] of the images in `rows` [R]: answers and losses."""
+
+    @abstractmethod
+    def evaluations(self) -> Sequence[Evaluation]:
+        """Those of each run."""
+
+    def mean_losses(self) -> list[float]:
+        """Mean loss of each run."""
+        losses = [self.losses] if self.losses.dim() == 0 else self.losses.cpu().split(self.sizes)
+        return [float(loss.sum()) / size for loss, size in zip(losses, self.sizes, strict=True)]
+
+    def split(self, table: Tensor | None) -> Sequence[Any]:
+        """The part of each run of a table [n of all runs, ...] as an array, or None for each."""
+        if table is None:
+            return [None] * len(self.sizes)
+        return [part.numpy() for part in table.cpu().split(self.sizes)]
+
+
+class Task(ABC):
+    """What is learnt from a data set.
+
+    The engine and the methods know tasks by this interface alone. What goes into a step (`loss`, `answer`) works on
+    tensors and is compiled with the step.
+
+    Args:
+        outputs: what each column of the labels means: the names of classes, labels or values.
+    """
+
+    name: ClassVar[str]
+    """By which methods say that they serve it. A subclass with its parent's name is served by the same methods."""
+    unit: ClassVar[str]
+    """What its outputs are called, in the plural: classes."""
+    score: ClassVar[str]
+    """The figure of `figures` that tells good networks from bad ones."""
+    summarised: ClassVar[Mapping[str, bool | None]]
+    """The figures of `figures` that summary.json holds, the score among them: whether the higher value is the better
+    one, None for lists."""
+
+    def __init__(self, outputs: Sequence[str] = ()):
+        self.outputs = tuple(outputs)
+
+    @classmethod
+    def of(cls, dataset: ImageDataset) -> "Task":
+        """The task for a data set; DataError where its labels have another form."""
+        return cls(dataset.class_names)
+
+    @property
+    def higher(self) -> bool:
+        """Whether a higher score is a better one."""
+        return bool(self.summarised[self.score])
+
+    # -- the head --------------------------------------------------------------------------------------------
+
+    @property
+    def num_outputs(self) -> int:
+        """Columns of the network's logits."""
+        return len(self.outputs)
+
+    def describe(self) -> str:
+        """What the outputs are: "10 classes"."""
+        return f"{len(self.outputs)} {self.unit}"
+
+    # -- labels and noise ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def read_labels(self, source: str, true: Labels, first: int) -> Labels:
+        """The labels in a file that --labels names, in the form of `true` [N, ...].
+
+        They are of all N samples, or of the first `first`. DataError where they do not fit.
+        """
+
+    @abstractmethod
+    def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyLabels:
+        """Labels that were not made here, with the true ones where they are known; `spec` says where they are from."""
+
+    @abstractmethod
+    def corrupt(self, dataset: ImageDataset, true: Labels, noise: str, seed: int) -> NoisyLabels:
+        """Noisy labels from the true ones of the first samples of a data set; ConfigError for another task's noise."""
+
+    # -- in a step: tensors only -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a batch: logits [B, num_outputs], labels [B, ...] as the data set has them."""
+
+    @abstractmethod
+    def answer(self, logits: Tensor) -> Tensor:
+        """What is kept of each sample in training: [B, ...], of the form that `unseen` has."""
+
+    @abstractmethod
+    def unseen(self, count: int, device: torch.device) -> Tensor:
+        """The table of answers [count, ...] before any sample was seen: filled with -1, or NaN for real numbers."""
+
+    # -- figures ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def collect(self, truths: Sequence[Labels], device: torch.device) -> Answers:
+        """What keeps the answers of an evaluation; the arguments are those of `Answers`."""
+
+    @abstractmethod
+    def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
+        """The figures of an evaluation by name, `loss` and the score among them."""
+
+    def validation_figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
+        """Those of `figures` that metrics.jsonl has of the validation set."""
+        return {self.score: self.figures(found, truth)[self.score]}
+
+    @abstractmethod
+    def training_figures(self, answers: Labels, given: Labels) -> dict[str, float]:
+        """Figures of the answers in training, which may lack samples (`unseen`), against the given labels; by the names
+        that metrics.jsonl has."""
+
+    @abstractmethod
+    def shares(self, answers: Labels, given: Labels, clean: Labels) -> dict[str, float]:
+        """How the samples with right and with wrong labels are answered; arrays as in `training_figures`."""
+
+
+def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
+    """Which rows of two arrays of labels [n] or [n, K] differ; bool [n]."""
+    different = np.not_equal(one, other)
+    rows: NDArray[np.bool_] = different if different.ndim == 1 else different.any(1)
+    return rows
+
+
+def find_task(name: str) -> type[Task]:
+    """The task called `name`; ConfigError with the nearest and all valid names where there is none."""
+    if name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}; {nearest(name, list(TASKS))}")
+    module, _, attribute = TASKS[name].partition(":")
+    found: type[Task] = getattr(import_module(module), attribute)
+    return found

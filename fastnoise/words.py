@@ -13,6 +13,7 @@ import tyro
 
 from . import own
 from .config import FREE_ON_RESUME, RunConfig, located
+from .data.names import WRITTEN, family, read_options, task_of
 from .errors import ConfigError, nearest
 from .fields import check_names, checked, meaningless
 from .recipes import recipe
@@ -77,7 +78,10 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         default = stored = folder.read_config()
     else:
         noise = "none" if chosen["labels"] is not None and chosen["noise"] is None else chosen["noise"]
-        method, dataset = chosen["method"] or "nal", chosen["dataset"] or "digits"
+        dataset = chosen["dataset"] or "digits"
+        if family(dataset) in WRITTEN:
+            read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
+        method = chosen["method"] or ("nal" if task_of(dataset) in ("classification", None) else "plain")
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _set_cases import write_mnist
 from rich.console import Console
 
 from fastnoise.commands import study
@@ -28,27 +29,10 @@ from fastnoise.words import parsed
 TRAIN, TEST = 600, 200
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
-
-
 @pytest.fixture(scope="module")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with a small set in MNIST's form: each class a bright block in a place of its own."""
-    root = tmp_path_factory.mktemp("data")
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split, count in (("train", TRAIN), ("t10k", TEST)):
-        labels = np.arange(count) % 10
-        images = rng.integers(0, 60, (count, 28, 28))
-        for image, label in zip(images, labels, strict=True):
-            row, column = divmod(int(label), 4)
-            image[2 + 8 * row : 9 + 8 * row, 1 + 7 * column : 7 + 7 * column] += 180
-        write_idx(raw / f"{split}-images-idx3-ubyte", images)
-        write_idx(raw / f"{split}-labels-idx1-ubyte", labels)
-    return root
+    return write_mnist(tmp_path_factory.mktemp("data"), TRAIN, TEST)
 
 
 def console(tmp_path: Path) -> Console:
@@ -212,7 +196,7 @@ def test_jobs_of_the_paper() -> None:
     assert len(noises) == len(jobs)
     assert {"none", "heterogeneous:1,clean=9,strategy=2", "heterogeneous:0.95,clean=0,strategy=1"} <= noises
     # 54,000 training images in 422 batches; 16,000 evaluated after each epoch, 54,000 at the end.
-    assert multiclass._steps(config, 60_000, 10_000) == pytest.approx(14 * 422 + (14 * 16_000 + 54_000) / 3 / 128)
+    assert base.steps_of(config, 60_000, 10_000) == pytest.approx(14 * 422 + (14 * 16_000 + 54_000) / 3 / 128)
 
 
 def test_multiclass_goes_from_data_to_figure_and_goes_on(mnist: Path, tmp_path: Path) -> None:

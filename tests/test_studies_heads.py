@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _set_cases import IDS, NAMES, write_coco
 from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score
@@ -17,16 +18,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mish
 
 from fastnoise.config import OptimConfig
-from fastnoise.data import ImageTable, load_dataset
+from fastnoise.data import ImageTable, canvas, coco, load_dataset
+from fastnoise.data.canvas import group_ranges
 from fastnoise.engine import RunFolder
-from fastnoise.engine.metrics import average_precision
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
-from fastnoise.models import create_model
 from fastnoise.models.heads import MultiTaskNetwork
 from fastnoise.models.resnet import BasicBlock, PreActBlock, ResNet
-from fastnoise.studies import canvas, coco, fit, multilabel, multitask
-from fastnoise.studies.multilabel_training import group_ranges, mean_binary_cross_entropy
+from fastnoise.studies import fit, multilabel, multitask
 from fastnoise.studies.multitask_training import MultiTask, split_classes, summed_cross_entropy, task_data
+from fastnoise.tasks.multilabel import MultiLabel, average_precision
 
 GROUPS = (range(6), range(6, 10))
 
@@ -88,10 +88,10 @@ def test_losses_of_the_studies_are_one_graph() -> None:
     batch = images, labels, images.flip(0), labels
     compiled = torch.compile(summed_cross_entropy, fullgraph=True, dynamic=False, backend="eager")
     torch.testing.assert_close(compiled(tasks, *batch), summed_cross_entropy(tasks, *batch))
-    network = create_model("resnet18", num_classes=5, image_size=(8, 8), width=0.125)
-    targets = (torch.rand(4, 5) < 0.5).float()
-    compiled = torch.compile(mean_binary_cross_entropy, fullgraph=True, dynamic=False, backend="eager")
-    torch.testing.assert_close(compiled(network, images, targets), mean_binary_cross_entropy(network, images, targets))
+    logits, targets = torch.randn(4, 5), (torch.rand(4, 5) < 0.5).to(torch.uint8)
+    loss = MultiLabel(tuple("abcde")).loss
+    compiled = torch.compile(loss, fullgraph=True, dynamic=False, backend="eager")
+    torch.testing.assert_close(compiled(logits, targets), loss(logits, targets))
 
 
 # -- two tasks: data -------------------------------------------------------------------------------------------
@@ -405,37 +405,6 @@ def test_large_logits_are_still_told_apart() -> None:
 
 
 # -- COCO ------------------------------------------------------------------------------------------------------
-
-NAMES = ("person", "bicycle", "car", "dog", "cup", "chair")
-IDS = (1, 2, 3, 18, 47, 62)
-
-
-def write_coco(root: Path, name: str, count: int, seed: int = 0) -> tuple[Path, Path, np.ndarray]:
-    """An annotation file and a folder of images: category c is a block of a colour of its own."""
-    folder = root / name
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    labels = random.random((count, len(IDS))) < 0.3
-    labels[0] = False  # an image may show nothing
-    images, annotations = [], []
-    for row in range(count):
-        pixels = random.integers(0, 60, (90 + row % 7, 100, 3)).astype(np.uint8)
-        for column in np.flatnonzero(labels[row]):
-            top, left = 30 * (column // 3), 32 * (column % 3)
-            pixels[top : top + 28, left : left + 28, column % 3] = 220
-            annotation = {
-                "id": len(annotations),
-                "image_id": 1000 + row,
-                "category_id": IDS[column],
-                "bbox": [0, 0, 1, 1],
-            }
-            annotations += [annotation, annotation | {"iscrowd": 1}]
-        images.append({"id": 1000 + row, "file_name": f"{row:06}.png", "width": 100})
-        Image.fromarray(pixels).save(folder / f"{row:06}.png")
-    categories = [{"id": number, "name": name} for number, name in zip(IDS, NAMES, strict=True)][::-1]
-    file = root / f"{name}.json"
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return file, folder, labels
 
 
 def test_annotations_become_labels(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import own
 from ..errors import ConfigError, DataError
 from .folder import load_folder
-from .names import DATASETS, FOLDER, ROOTLESS, check_dataset
+from .names import DATASETS, FOLDER, check_dataset, family, needs_root
 from .table import ImageDataset
 
 
@@ -20,6 +20,10 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     cifar100      ROOT/cifar-100-python
     cifar10n      cifar10 and ROOT/CIFAR-10_human.pt or ROOT/cifar_n_labels.npz
     cifar100n     cifar100 and ROOT/CIFAR-100_human.pt or ROOT/cifar_n_labels.npz
+    mnist-canvas  several digits of mnist on a canvas, and which they are (`load_canvas`)
+    coco:...      several labels an image, by annotation files of COCO's form (`load_coco`)
+    rotated:...   digits or other images, and the angles that they are turned by (`load_rotated`)
+    values:...    image files and the values that a CSV gives them (`load_values`)
     folder:PATH   class folders, see `load_folder`; needs no root
     FILE.py:NAME  what a function of the user's gives (fastnoise/extend.md)
 
@@ -34,8 +38,8 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     path = None if root is None else Path(root).expanduser()
     if own.is_own(name):
         return _own(name, path, download)
-    module, _, attribute = DATASETS[name].partition(":")
-    if path is None and name not in ROOTLESS:
+    module, _, attribute = DATASETS[family(name)].partition(":")
+    if path is None and needs_root(name):
         raise ConfigError(f"{name} needs a data root: the folder that holds its files or is to hold them")
     dataset: ImageDataset = getattr(import_module(module), attribute)(name, path, download)
     return dataset

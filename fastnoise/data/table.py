@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,9 @@ DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
 
 
+Form = Literal["classes", "labels", "values"]
+
+
 @dataclass(frozen=True, eq=False)
 class ImageTable:
     """Labelled images, either in memory or as files.
@@ -24,7 +27,7 @@ class ImageTable:
     """
 
     labels: np.ndarray
-    """int64 [N]."""
+    """int64 [N]; in other forms than classes, see `form`."""
     images: np.ndarray | None = None
     """uint8 [N, H, W, C], C-contiguous."""
     files: tuple[str, ...] = ()
@@ -34,12 +37,12 @@ class ImageTable:
     share the size of the first 16 where that is one size, else DEFAULT_IMAGE_SIZE."""
     names: tuple[str, ...] = ()
     """What the samples are called, one text each; empty where they have no names."""
+    form: Form = "classes"
+    """What `labels` are: a class each, int64 [N]; of each label whether an image has it, uint8 [N, C] of zeros and
+    ones; or real numbers, float64 [N, K], given as [N] where K is 1."""
 
     def __post_init__(self) -> None:
-        labels = np.asarray(self.labels)
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"labels must be integers of shape [N], not {labels.dtype} of shape {list(labels.shape)}")
-        object.__setattr__(self, "labels", np.ascontiguousarray(labels, dtype=np.int64))
+        object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
         if self.images is not None and self.files:
             raise DataError("an image table holds an array of images or files, not both")
         if self.images is None:
@@ -53,8 +56,8 @@ class ImageTable:
             object.__setattr__(self, "images", np.ascontiguousarray(self.images))
             object.__setattr__(self, "size", self.images.shape[1:3])
         count = len(self.files) if self.images is None else len(self.images)
-        if count != len(labels):
-            raise DataError(f"{count} images but {len(labels)} labels: there must be one label for each image")
+        if count != len(self.labels):
+            raise DataError(f"{count} images but {len(self.labels)} labels: there must be one label for each image")
         if self.names and len(self.names) != count:
             raise DataError(f"{len(self.names)} names for {count} images: give one for each, or none")
 
@@ -71,18 +74,43 @@ class ImageTable:
         names = tuple(self.names[i] for i in positions) if self.names else ()
         labels = self.labels[positions]
         if self.images is None:
-            return ImageTable(labels, files=tuple(self.files[i] for i in positions), size=self.size, names=names)
-        return ImageTable(labels, images=self.images[positions], names=names)
+            files = tuple(self.files[i] for i in positions)
+            return ImageTable(labels, files=files, size=self.size, names=names, form=self.form)
+        return ImageTable(labels, images=self.images[positions], names=names, form=self.form)
+
+
+def checked_form(what: str, labels: ArrayLike, form: Form) -> np.ndarray:
+    """Labels as `ImageTable` holds them in a form, else DataError."""
+    array = np.asarray(labels)
+    given = f"{array.dtype} of shape {list(array.shape)}"
+    if form == "values":
+        if array.ndim not in (1, 2) or array.dtype.kind not in "iuf" or not array.size:
+            raise DataError(f"{what} must be real numbers of shape [N] or [N, K], not {given}")
+        values = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(f"{what}: the value of sample {int((~np.isfinite(values)).any(1).argmax())} is not finite")
+        return values
+    if form == "labels":
+        if array.ndim != 2 or array.dtype.kind not in "biu":
+            raise DataError(f"{what} must be zeros and ones of shape [N, C], not {given}")
+        if ((array != 0) & (array != 1)).any():
+            row, column = np.argwhere((array != 0) & (array != 1))[0]
+            raise DataError(f"{what}: entry [{row}, {column}] is {array[row, column]}, neither 0 nor 1")
+        return np.ascontiguousarray(array, dtype=np.uint8)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{what} must be integers of shape [N], not {given}")
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A training and a test table over the same classes."""
+    """A training and a test table over the same classes, labels or values."""
 
     name: str
     train: ImageTable
     test: ImageTable
     class_names: tuple[str, ...]
+    """Of the classes, or of the columns of the labels."""
     mean: tuple[float, ...]
     """Per channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
@@ -96,6 +124,9 @@ class ImageDataset:
     """What is learnt from it, by name (`fastnoise.tasks`)."""
 
     def __post_init__(self) -> None:
+        if self.train.labels.ndim == 2:
+            self._check_columns()
+            return
         if self.clean_labels is not None:
             clean = _class_labels(f"{self.name}: clean_labels", self.clean_labels, len(self.train))
             if clean.min() < 0 or clean.max() >= self.num_classes:
@@ -109,6 +140,24 @@ class ImageDataset:
                 low, high = table.labels.min(), table.labels.max()
                 raise DataError(f"{self.name}: {split} labels span {low}..{high}, outside 0..{self.num_classes - 1}")
 
+    def _check_columns(self) -> None:
+        """DataError unless the labels of all tables have the same columns, each with its name."""
+        tables = {"training": self.train.labels, "test": self.test.labels}
+        if self.clean_labels is not None:
+            clean = checked_form(f"{self.name}: clean_labels", self.clean_labels, self.train.form)
+            object.__setattr__(self, "clean_labels", clean)
+            tables["clean"] = self.clean_labels
+        for what, labels in tables.items():
+            if len(labels) == 0:
+                raise DataError(f"{self.name}: the {what} set is empty")
+            if labels.dtype != self.train.labels.dtype or labels.shape[1:] != (len(self.class_names),):
+                raise DataError(
+                    f"{self.name}: {what} labels are {labels.dtype} {list(labels.shape)}, and the training labels "
+                    f"{self.train.labels.dtype} with {len(self.class_names)} columns that have a name"
+                )
+        if self.clean_labels is not None and len(self.clean_labels) != len(self.train):
+            raise DataError(f"{self.name}: {len(self.clean_labels)} clean labels for {len(self.train)} images")
+
     @classmethod
     def from_arrays(
         cls,
@@ -121,21 +170,25 @@ class ImageDataset:
         test_images: ArrayLike | None = None,
         test_labels: ArrayLike | None = None,
         name: str = "arrays",
+        task: str = "classification",
     ) -> "ImageDataset":
         """A data set of arrays in memory, whose labels are as they are given: some may be wrong.
 
         Args:
             images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones.
-            labels: the given classes, integers [N] from 0.
-            clean_labels: the true classes, integers [N], where they are known. A run then says how many of the given
+            labels: the given classes, integers [N] from 0; of the task multilabel zeros and ones [N, C], of regression
+                real numbers [N] or [N, K].
+            clean_labels: the true ones, of the same form, where they are known. A run then says how many of the given
                 labels are wrong, and what became of them; it never trains on the true ones.
             names: N different texts, what the samples are called in tables; where some are held out for the test, by
                 default their places in `images`.
-            class_names: C different texts; by default the classes' numbers, up to the largest label.
+            class_names: C or K different texts; by default the classes' numbers, up to the largest label, or those of
+                the columns.
             test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class, drawn with a fixed seed,
                 is taken out of the training set for the test.
-            test_labels: integers [M].
+            test_labels: of those, in the form of `labels`.
             name: of the data set.
+            task: what is learnt: classification, multilabel or regression.
 
         Raises:
             DataError: arrays of another form, or that do not fit each other.
@@ -144,9 +197,12 @@ class ImageDataset:
         if is_named(name) or not name:
             raise ConfigError(f"name {name!r} is that of another data set; choose one of your own")
         pixels = _pixels("images", images)
-        given = _class_labels("labels", labels, len(pixels))
-        clean = None if clean_labels is None else _class_labels("clean_labels", clean_labels, len(pixels))
-        train = ImageTable(given, images=pixels, names=_texts("names", names))
+        if task not in FORMS_OF:
+            raise ConfigError(f"task {task!r} must be one of {', '.join(FORMS_OF)}")
+        form = FORMS_OF[task]
+        given = _given_labels("labels", labels, len(pixels), form)
+        clean = None if clean_labels is None else _given_labels("clean_labels", clean_labels, len(pixels), form)
+        train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
         if (test_images is None) != (test_labels is None):
             raise DataError("test_images and test_labels go together: give both, or neither")
         if test_images is None:
@@ -155,7 +211,7 @@ class ImageDataset:
             kept, held_out = stratified_split(truth, TEST_FRACTION, SPLIT_SEED)
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold some out for the test; give test_images")
-            test = ImageTable(truth, images=pixels, names=train.names).take(held_out)
+            test = ImageTable(truth, images=pixels, names=train.names, form=form).take(held_out)
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
             others = _pixels("test_images", test_images)
@@ -164,14 +220,16 @@ class ImageDataset:
                     f"test_images are {list(others.shape[1:])} and images {list(pixels.shape[1:])} (height, width, "
                     "channels): they must be of one form"
                 )
-            test = ImageTable(_class_labels("test_labels", test_labels, len(others)), images=others)
+            test = ImageTable(_given_labels("test_labels", test_labels, len(others), form), images=others, form=form)
+        if class_names is None and given.ndim == 2:
+            class_names = list(map(str, range(given.shape[1])))
         if class_names is None:
             found = [array for array in (train.labels, test.labels, clean) if array is not None]
             class_names = [str(label) for label in range(max(2, *(int(array.max()) + 1 for array in found)))]
         assert train.images is not None
         mean, std = _statistics(train.images)
         classes = _texts("class_names", class_names)
-        return cls(name, train, test, classes, mean, std, given_labels=True, clean_labels=clean)
+        return cls(name, train, test, classes, mean, std, given_labels=True, clean_labels=clean, task=task)
 
     @property
     def num_classes(self) -> int:
@@ -198,6 +256,20 @@ def _pixels(what: str, images: Any) -> np.ndarray:
     if array.shape[1] in (1, 3) and array.shape[3] > 4:
         raise DataError(f"{what} must have their channels last, [N, H, W, C], not {form}: transpose(0, 2, 3, 1) them")
     return np.ascontiguousarray(array)
+
+
+FORMS_OF: dict[str, Form] = {"classification": "classes", "multilabel": "labels", "regression": "values"}
+"""Task -> the form of its labels."""
+
+
+def _given_labels(what: str, labels: Any, count: int, form: Form) -> np.ndarray:
+    """Labels of `count` images in their form, else DataError."""
+    if form == "classes":
+        return _class_labels(what, labels, count)
+    array = checked_form(what, labels, form)
+    if len(array) != count:
+        raise DataError(f"{what}: {len(array)} for {count} images: there must be one for each")
+    return array
 
 
 def _class_labels(what: str, labels: Any, count: int) -> np.ndarray:
@@ -250,11 +322,13 @@ def common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split positions 0..N-1 so that each class gives `fraction` of its samples, rounded, to the second part.
 
+    Labels are classes [N]; where they have another form, [N, K], all samples count as of one class.
     Returns (kept, held_out), sorted int64 positions. A pure function of its arguments. ConfigError unless
     0 <= fraction < 1.
     """
     if not 0 <= fraction < 1:
         raise ConfigError(f"the held-out fraction must be at least 0 and below 1, not {fraction}")
+    labels = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     held_out = [
         members[: int(fraction * len(members) + 0.5)]

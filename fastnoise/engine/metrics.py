@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..methods import Forward
@@ -124,19 +124,6 @@ def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) 
     if len(figures) == 2:
         figures["attention_auroc"] = float(roc_auc_score(~wrong, attention))
     return figures
-
-
-def average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average precision of each label of several at once, float64 [C]; NaN where no sample has the label.
-
-    Args:
-        scores: [N, C], larger where a label is likelier; logits will do, since only their order counts.
-        labels: [N, C], zeros and ones.
-    """
-    found = np.full(labels.shape[1], np.nan)
-    for column in np.flatnonzero(labels.any(0)):
-        found[column] = average_precision_score(labels[:, column], scores[:, column])
-    return found
 
 
 def detection_figures(suspected: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, float]:

@@ -219,6 +219,7 @@ def create_parts(
             attention=method.attention,
             features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
+            classifier=data.task.classifier,
         )
         for _ in range(method.networks)
     ).to(device)

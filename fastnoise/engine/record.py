@@ -13,7 +13,7 @@ from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_json
 from ..methods import Method, Run
-from ..noise import NoisyLabels
+from ..noise.targets import load_noisy
 from ..tasks import Evaluation
 from ..tasks.base import Labels, differing
 from .folder import RunFolder
@@ -33,7 +33,7 @@ Part = Literal["test", "validation", "train_in_order"]
 def open_folder(config: RunConfig, data: RunData) -> RunFolder:
     """The folder of the run in `config.run_dir`; CheckpointError where its labels are not those of `data`."""
     folder = RunFolder.open(Path(config.run_dir or ""))
-    if NoisyLabels.load(folder.labels).sha256 != data.noisy.sha256:
+    if load_noisy(folder.labels).sha256 != data.noisy.sha256:
         raise CheckpointError(
             f"the labels of {config.data.dataset} under {config.data.data_root} are not those of the run "
             f"({folder.labels}); give the --data-root that the run was started with"
@@ -151,8 +151,11 @@ class Record:
 
     def _test_summary(self) -> dict[str, Any]:
         """The test figures of all epochs: of a number the best, the last and a mean, of a list the last."""
+        task = self.data.task
         summary: dict[str, Any] = {}
-        for name, higher in self.data.task.summarised.items():
+        if not task.classifier:  # what a summary without these is of
+            summary |= {"task": task.name, "score": task.score._asdict()}
+        for name, higher in task.summarised.items():
             key = f"test_{name}"
             if key not in self.history[-1]:  # top-5 accuracy of few classes
                 continue
@@ -187,10 +190,10 @@ class Record:
             "training_samples": {},
         }
         if data.validation is not None:
-            score = f"validation_{data.task.score}"
-            chosen = best_last_mean(history, score, higher=data.task.higher)
+            score = data.task.score
+            chosen = best_last_mean(history, f"validation_{score.name}", higher=score.higher)
             at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
-            summary[score] = {**chosen, "test_at_best": at_best[f"test_{data.task.score}"]}
+            summary[f"validation_{score.name}"] = {**chosen, "test_at_best": at_best[f"test_{score.name}"]}
         if data.clean is not None:
             summary["training_samples"] = data.task.shares(final.answers, data.given, data.clean)
             if final.attention is not None:

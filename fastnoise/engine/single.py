@@ -90,7 +90,9 @@ class Single(Training):
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         amp, _ = choose_amp(config.engine.amp, device)
         loaders = make_loaders(config, data, device, method.views, image_dtype(method, amp))
-        labels = torch.from_numpy(data.given).to(device, copy=True)  # which methods may change, unlike what is given
+        labels = torch.from_numpy(data.task.table(data.given)).to(
+            device, copy=True
+        )  # which methods may change, unlike what is given
         statistics = EpochStatistics(
             len(data.given), method.attention, device, answers=data.task.unseen(len(data.given), device)
         )

@@ -24,18 +24,20 @@ def create_model(
     attention: bool = False,
     features: bool = False,
     dropout: float = 0.0,
+    classifier: bool = True,
 ) -> Network:
     """Build a network by name, in channels_last memory format.
 
     Args:
         name: one of MODELS, or FILE.py:NAME of a class or function that makes an `nn.Module` (fastnoise/extend.md).
-        num_classes: C, at least 2.
+        num_classes: C, the columns of the logits; at least 2 for a classifier.
         channels: of the images.
         image_size: (H, W); up to 64 the ResNets with basic blocks take the CIFAR stem.
         width: factor on the channels of every layer.
         attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
         features: whether the network must give features, and not logits alone as one of the user's may.
         dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
+        classifier: whether the outputs are classes of which one is right.
 
     Returns:
         A network that maps images [B, channels, H, W] to `Outputs`.
@@ -46,7 +48,7 @@ def create_model(
             features where they are needed.
     """
     check_model(name)
-    if num_classes < 2:
+    if classifier and num_classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
     if own.is_own(name):
         network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features)

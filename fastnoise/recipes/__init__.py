@@ -15,6 +15,7 @@ from .dividemix import dividemix
 from .elr import elr
 from .elr_plus import elr_plus
 from .nal import nal
+from .plain import plain
 from .simclr import simclr
 from .swce import swce
 from .swce_loss import swce_loss
@@ -34,6 +35,7 @@ _RECIPES: dict[str, Callable[[str, str], RunConfig]] = {
     "mae": mae,
     "mixup": mixup,
     "nal": nal,
+    "plain": plain,
     "plc": plc,
     "sce": sce,
     "selc": selc,
@@ -94,6 +96,7 @@ __all__ = [
     "mae",
     "mixup",
     "nal",
+    "plain",
     "plc",
     "recipe",
     "sce",

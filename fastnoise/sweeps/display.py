@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..engine.display import percent
+from ..tasks.names import score_in
 from .job import Assignment, run_folder
 from .results import METRICS, SweepResult
 from .spec import Job
@@ -193,12 +194,13 @@ class SweepDisplay:
             table.add_column(column, justify="left" if column in ("job", "") else "right")
         shown = sorted(self._running.values(), key=lambda running: -running.epoch)[:_MOST_SHOWN]
         for running in shown:
-            accuracy = running.last.get("test_accuracy")
+            score = score_in(running.last)
+            reached = running.last.get(f"test_{score.name}")
             table.add_row(
                 running.job.name,
                 Text(running.job.describe()),
                 f"{running.epoch}/{running.epochs}",
-                "" if accuracy is None else percent(accuracy),
+                "" if reached is None else score.shown(reached),
                 "" if running.began is None else duration(running.seconds),
             )
         if len(self._running) > len(shown):

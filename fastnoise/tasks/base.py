@@ -15,7 +15,7 @@ from ..data import ImageDataset
 from ..errors import ConfigError, nearest
 from ..models import Outputs
 from ..noise import NoisyLabels
-from .names import TASKS
+from .names import TASKS, Score
 
 Labels = NDArray[Any]
 """Labels or answers of n samples, [n] or [n, K]: their dtype and shape are the task's."""
@@ -26,7 +26,7 @@ class Evaluation:
     """What a network answers for a whole image table, in its order."""
 
     answers: Labels
-    """[n, ...], what `Task.answer` makes of the outputs, or more of them where the figures need more."""
+    """[n, ...], what `Task.answer` makes of the outputs."""
     attention: NDArray[np.float32] | None
     """[n], NAL's weights."""
     loss: float
@@ -45,9 +45,6 @@ class Answers(ABC):
         self.sizes = [len(truth) for truth in truths]
         self.truth = torch.from_numpy(np.concatenate(truths)).to(device)
         self.attention: Tensor | None = None
-        # Of one run a batch's losses are summed where they are made; several runs share a batch.
-        shape = () if len(truths) == 1 else (len(self.truth),)
-        self.losses = torch.zeros(shape, dtype=torch.float64, device=device)
 
     def add(self, outputs: Outputs, rows: Tensor) -> None:
         """Take up a batch: logits [R, C] and attention [R] of the images in `rows` [R]."""
@@ -59,16 +56,11 @@ class Answers(ABC):
 
     @abstractmethod
     def keep(self, logits: Tensor, truth: Tensor, rows: Tensor) -> None:
-        """Take up logits [R, C] and labels [R, ...] of the images in `rows` [R]: answers and losses."""
+        """Take up logits [R, C] and labels [R, ...] of the images in `rows` [R]."""
 
     @abstractmethod
     def evaluations(self) -> Sequence[Evaluation]:
         """Those of each run."""
-
-    def mean_losses(self) -> list[float]:
-        """Mean loss of each run."""
-        losses = [self.losses] if self.losses.dim() == 0 else self.losses.cpu().split(self.sizes)
-        return [float(loss.sum()) / size for loss, size in zip(losses, self.sizes, strict=True)]
 
     def split(self, table: Tensor | None) -> Sequence[Any]:
         """The part of each run of a table [n of all runs, ...] as an array, or None for each."""
@@ -89,10 +81,12 @@ class Task(ABC):
 
     name: ClassVar[str]
     """By which methods say that they serve it. A subclass with its parent's name is served by the same methods."""
+    classifier: ClassVar[bool] = False
+    """Whether its outputs are classes of which one is right."""
     unit: ClassVar[str]
     """What its outputs are called, in the plural: classes."""
-    score: ClassVar[str]
-    """The figure of `figures` that tells good networks from bad ones."""
+    score: ClassVar[Score]
+    """One of its figures."""
     summarised: ClassVar[Mapping[str, bool | None]]
     """The figures of `figures` that summary.json holds, the score among them: whether the higher value is the better
     one, None for lists."""
@@ -104,11 +98,6 @@ class Task(ABC):
     def of(cls, dataset: ImageDataset) -> "Task":
         """The task for a data set; DataError where its labels have another form."""
         return cls(dataset.class_names)
-
-    @property
-    def higher(self) -> bool:
-        """Whether a higher score is a better one."""
-        return bool(self.summarised[self.score])
 
     # -- the head --------------------------------------------------------------------------------------------
 
@@ -138,11 +127,15 @@ class Task(ABC):
     def corrupt(self, dataset: ImageDataset, true: Labels, noise: str, seed: int) -> NoisyLabels:
         """Noisy labels from the true ones of the first samples of a data set; ConfigError for another task's noise."""
 
+    def table(self, labels: Labels) -> Labels:
+        """Labels [N, ...] as the steps read them; as they are but for tasks that scale them."""
+        return labels
+
     # -- in a step: tensors only -----------------------------------------------------------------------------
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch: logits [B, num_outputs], labels [B, ...] as the data set has them."""
+        """Mean loss of a batch: logits [B, num_outputs], labels [B, ...] as `table` gives them."""
 
     @abstractmethod
     def answer(self, logits: Tensor) -> Tensor:
@@ -164,7 +157,7 @@ class Task(ABC):
 
     def validation_figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         """Those of `figures` that metrics.jsonl has of the validation set."""
-        return {self.score: self.figures(found, truth)[self.score]}
+        return {self.score.name: self.figures(found, truth)[self.score.name]}
 
     @abstractmethod
     def training_figures(self, answers: Labels, given: Labels) -> dict[str, float]:
@@ -178,9 +171,8 @@ class Task(ABC):
 
 def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
     """Which rows of two arrays of labels [n] or [n, K] differ; bool [n]."""
-    different = np.not_equal(one, other)
-    rows: NDArray[np.bool_] = different if different.ndim == 1 else different.any(1)
-    return rows
+    different = np.asarray(one != other)
+    return different if different.ndim == 1 else np.asarray(different.any(1))
 
 
 def find_task(name: str) -> type[Task]:

@@ -18,6 +18,7 @@ from ..noise import NoisyLabels
 from ..noise.corrupt import checked_labels
 from ..noise.files import read_labels as read_label_file
 from .base import Answers, Evaluation, Labels, Task
+from .names import SCORES
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class ClassAnswers(Answers):
 
     def __init__(self, truths: Sequence[NDArray[np.int64]], num_classes: int, device: torch.device):
         super().__init__(truths, device)
+        # Of one run a batch's losses are summed where they are made; several runs share a batch.
+        shape = () if len(truths) == 1 else self.truth.shape
+        self.losses = torch.zeros(shape, dtype=torch.float64, device=device)
         self.predictions = torch.empty_like(self.truth)
         self.among = torch.empty_like(self.truth, dtype=torch.bool) if num_classes > 5 else None
 
@@ -66,16 +70,15 @@ class ClassAnswers(Answers):
             self.among[rows] = (logits.topk(5).indices == truth[:, None]).any(1)
 
     def evaluations(self) -> list[ClassEvaluation]:
-        parts = zip(
-            self.split(self.predictions),
-            self.split(self.attention),
-            self.mean_losses(),
-            self.split(self.among),
-            strict=True,
-        )
+        losses = [self.losses] if self.losses.dim() == 0 else self.losses.cpu().split(self.sizes)
+        tables = (self.predictions, self.attention, self.among)
         return [
-            ClassEvaluation(predictions, weights, loss, np.nan if among is None else int(among.sum()) / len(among))
-            for predictions, weights, loss, among in parts
+            ClassEvaluation(
+                predictions, weights, float(loss.sum()) / size, np.nan if among is None else int(among.sum()) / size
+            )
+            for size, loss, predictions, weights, among in zip(
+                self.sizes, losses, *map(self.split, tables), strict=True
+            )
         ]
 
 
@@ -83,9 +86,16 @@ class Classification(Task):
     """Each image has one class. Labels are int64 [N], the loss is cross-entropy, the answer the likeliest class."""
 
     name = "classification"
+    classifier = True
     unit = "classes"
-    score = "accuracy"
+    score = SCORES["classification"]
     summarised: ClassVar = {"accuracy": True, "macro_f1": True, "class_accuracy": None, "top5": True}
+
+    @classmethod
+    def of(cls, dataset: ImageDataset) -> "Classification":
+        if dataset.train.form != "classes":
+            raise DataError(f"{dataset.name}: a set for classification has a class for each image")
+        return cls(dataset.class_names)
 
     def read_labels(self, source: str, true: Labels, first: int) -> NDArray[np.int64]:
         """As `Task` says; for a file of noisy labels that were made from other true ones DataError too: of another data

@@ -1,6 +1,44 @@
 """Tasks by name, without importing any: a task is its file and a line here."""
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 TASKS: dict[str, str] = {
     "classification": "fastnoise.tasks.classification:Classification",
+    "multilabel": "fastnoise.tasks.multilabel:MultiLabel",
+    "regression": "fastnoise.tasks.regression:Regression",
 }
 """Name -> MODULE:NAME of a subclass of `fastnoise.tasks.Task`."""
+
+
+class Score(NamedTuple):
+    """The figure that tells good networks from bad ones."""
+
+    name: str
+    """As `Task.figures` has it; metrics.jsonl has test_NAME and validation_NAME."""
+    title: str
+    """For tables and charts."""
+    higher: bool = True
+    """Whether a larger one is better."""
+    share: bool = True
+    """Whether it is a share, shown as a percentage."""
+
+    def shown(self, value: float) -> str:
+        """A value in a table."""
+        return f"{100 * value:.2f} %" if self.share else f"{value:.6g}"
+
+
+SCORES: dict[str, Score] = {
+    "classification": Score("accuracy", "accuracy"),
+    "multilabel": Score("mean_average_precision", "mean average precision"),
+    "regression": Score("mse", "mean squared error", higher=False, share=False),
+}
+
+
+def score_in(figures: Mapping[str, Any]) -> Score:
+    """The score in a summary or an epoch's figures: what the summary says of its task, else the one that is there."""
+    said = figures.get("score")
+    if isinstance(said, Mapping):
+        return Score(str(said["name"]), str(said["title"]), bool(said["higher"]), bool(said["share"]))
+    found = (score for score in SCORES.values() if f"test_{score.name}" in figures)
+    return next(found, SCORES["classification"])

@@ -15,8 +15,10 @@ from rich.console import Console
 
 from fastnoise.commands import study
 from fastnoise.config import RunConfig
+from fastnoise.data.rotated import rotate
 from fastnoise.engine import Interrupted
 from fastnoise.engine.folder import RunFolder
+from fastnoise.engine.prepare import load_data
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
 from fastnoise.models import MODELS, create_model
 from fastnoise.noise import corrupt_regression
@@ -287,24 +289,24 @@ def test_more_images_than_there_are_are_refused(mnist: Path, tmp_path: Path, mod
 
 def test_rotation_is_counterclockwise_about_the_centre() -> None:
     images = np.random.default_rng(1).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8)
-    turned = regression.rotate(images, np.array([0.0, 90.0, 180.0, -90.0, 270.0, 360.0]))
+    turned = rotate(images, np.array([0.0, 90.0, 180.0, -90.0, 270.0, 360.0]))
     for image, result, quarters in zip(images, turned, (0, 1, 2, -1, 3, 0), strict=True):
         assert np.array_equal(result, np.rot90(image, quarters))
     # Anything else is bilinear: of a smooth image, close to scipy's.
-    from scipy.ndimage import gaussian_filter, rotate
+    from scipy import ndimage
 
     image = np.zeros((28, 28))
     image[6:20, 10:14] = 255
-    image = gaussian_filter(image, 2).round().astype(np.uint8)
-    result = regression.rotate(image[None, :, :, None], np.array([30.0]))[0, :, :, 0]
-    other = rotate(image.astype(float), 30.0, reshape=False, order=1)
+    image = ndimage.gaussian_filter(image, 2).round().astype(np.uint8)
+    result = rotate(image[None, :, :, None], np.array([30.0]))[0, :, :, 0]
+    other = ndimage.rotate(image.astype(float), 30.0, reshape=False, order=1)
     assert np.abs(result - other).max() < 1.0
 
 
 def test_rotation_does_not_depend_on_the_batch() -> None:
     images = np.random.default_rng(2).integers(0, 256, (1003, 28, 28, 1), dtype=np.uint8)
     degrees = np.linspace(-60, 60, 1003)
-    assert np.array_equal(regression.rotate(images, degrees)[1001:], regression.rotate(images[1001:], degrees[1001:]))
+    assert np.array_equal(rotate(images, degrees)[1001:], rotate(images[1001:], degrees[1001:]))
 
 
 def test_noise_bias_is_that_of_the_noise() -> None:
@@ -346,30 +348,17 @@ def test_regression_goes_from_data_to_figure(mnist: Path, tmp_path: Path) -> Non
     assert [(training["sigma"], training["seed"]) for training in trainings] == [("0", "0"), ("200", "0")]
 
 
-def test_one_training_of_angles_is_reproducible_and_noisy_inside_alone(
-    mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = {
-        "limit": 60.0, "low": 0.0, "high": 60.0, "sigma": 30.0, "epochs": 1, "limit_train": 256, "angle_seed": 0,
-        "seed": 3, "noise_seed": 3, "data_root": str(mnist), "device": "cpu",
-    }  # fmt: skip
-    targets = []
-    step = regression.Trainer.step
-    monkeypatch.setattr(
-        regression.Trainer, "step", lambda self, images, wanted: targets.append(wanted) or step(self, images, wanted)
-    )
-    figures = []
-    for name in ("a", "b", "clean"):
-        (tmp_path / name).mkdir()
-        own = config | ({"sigma": 0.0} if name == "clean" else {})
-        figures.append(regression.train(own, tmp_path / name, console(tmp_path)))
-        assert len((tmp_path / name / "metrics.jsonl").read_text().splitlines()) == 1
-    assert figures[0] == figures[1] != figures[2]
-    noisy, _, exact = (60 * torch.cat(targets[2 * run : 2 * run + 2]) for run in range(3))  # two batches each
-    inside = exact >= 0
-    assert torch.equal(noisy[~inside], exact[~inside])
-    assert (noisy[inside] != exact[inside]).all()
-    assert ((noisy[inside] >= 0) & (noisy[inside] <= 60 + 1e-4)).all()
+def test_the_study_of_angles_has_noise_inside_alone(mnist: Path, tmp_path: Path) -> None:
+    options = regression.Options(data_root=str(mnist), low=0.0, high=60.0)
+    config = regression._base(options, {"epochs": 1, "limit_train": 256})
+    data = load_data(config.replace({"noise": regression._noise(30.0, options), "noise_seed": 3}))
+    assert data.clean is not None
+    inside = (data.clean >= 0)[:, 0]
+    assert np.array_equal(data.given[~inside], data.clean[~inside])
+    assert (data.given[inside] != data.clean[inside]).all()
+    assert ((data.given[inside] >= 0) & (data.given[inside] <= 60)).all()
+    assert (data.clean.min(), data.clean.max()) == pytest.approx((-60, 60), abs=2)
+    assert regression._noise(0.0, options) == "none"
 
 
 # -- what studies need of the engine ---------------------------------------------------------------------------

@@ -193,8 +193,12 @@ class Training(ABC):
         if last is not None:
             return []
         final = self.evaluate("train_in_order")
+        task = self.members[0].data.task
+        test = self.evaluate("test") if task.keeps_answers else {}
         summaries = []
         for record in self.records:
+            if record in test:
+                record.folder.write_answers(task.kept(test[record], record.truth("test")))
             summary = record.summary(final[record], self._view(record, epochs))
             summary["throughput"]["gear"] = self.step.gear.name
             if self.step_seconds:

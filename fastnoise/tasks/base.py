@@ -87,6 +87,8 @@ class Task(ABC):
     """What its outputs are called, in the plural: classes."""
     score: ClassVar[Score]
     """One of its figures."""
+    keeps_answers: ClassVar[bool] = False
+    """Whether a run's folder keeps `kept` of the test images."""
     summarised: ClassVar[Mapping[str, bool | None]]
     """The figures of `figures` that summary.json holds, the score among them: whether the higher value is the better
     one, None for lists."""
@@ -158,6 +160,10 @@ class Task(ABC):
     def validation_figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         """Those of `figures` that metrics.jsonl has of the validation set."""
         return {self.score.name: self.figures(found, truth)[self.score.name]}
+
+    def kept(self, found: Evaluation, truth: Labels) -> dict[str, Labels]:
+        """Arrays by name, a row for each image: what answers.npz has of the test images after the last epoch."""
+        return {"truth": truth, "answers": found.answers}
 
     @abstractmethod
     def training_figures(self, answers: Labels, given: Labels) -> dict[str, float]:

@@ -56,6 +56,7 @@ class MultiLabel(Task):
     name = "multilabel"
     unit = "labels"
     score = SCORES["multilabel"]
+    keeps_answers = True
     summarised: ClassVar = {"mean_average_precision": True, "average_precision": None}
 
     @classmethod
@@ -106,6 +107,11 @@ class MultiLabel(Task):
     def validation_figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         figures = self.figures(found, truth)
         return {name: figures[name] for name in ("loss", "mean_average_precision", "label_loss")}
+
+    def kept(self, found: Evaluation, truth: Labels) -> dict[str, Labels]:
+        """With the logits as scores, float32 [n, C]."""
+        assert isinstance(found, MultiLabelEvaluation)
+        return {"truth": truth, "answers": found.answers, "scores": found.scores}
 
     def training_figures(self, answers: Labels, given: Labels) -> dict[str, float]:
         seen = answers >= 0

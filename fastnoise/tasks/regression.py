@@ -57,6 +57,7 @@ class Regression(Task):
     name = "regression"
     unit = "values"
     score = SCORES["regression"]
+    keeps_answers = True
     summarised: ClassVar = {"mse": False, "mae": False, "r2": True}
 
     def __init__(self, outputs: Sequence[str] = (), centre: Sequence[float] = (), scale: Sequence[float] = ()):
@@ -124,6 +125,11 @@ class Regression(Task):
             "mae": float(np.abs(errors).mean()),
             "r2": float(explained.mean()),
         }
+
+    def kept(self, found: Evaluation, truth: Labels) -> dict[str, Labels]:
+        """Answers are in the data set's unit, as the truth is."""
+        assert isinstance(found, ValueEvaluation)
+        return {"truth": truth, "answers": found.values}
 
     def training_figures(self, answers: Labels, given: Labels) -> dict[str, float]:
         return {"train_mse_given": self._mse(answers, given)}

@@ -179,7 +179,7 @@ class MethodOptions(Checked):
 
     method: str = "ce"
     """Method: apl, bootstrap, ce, coteaching, dividemix, elr, elr_plus, focal, forward, gce, label_smoothing, mae,
-    mixup, nal, plain (the task's own loss), plc, sce, selc, selc_plus, simclr, swce, swce_loss (the loss alone), or FILE.py:CLASS, one of your
+    mixup, multitask, nal, plain (the task's own loss), plc, sce, selc, selc_plus, simclr, swce, swce_loss (the loss alone), or FILE.py:CLASS, one of your
     own."""
 
     AUTO: ClassVar[str] = "auto"

@@ -18,6 +18,9 @@ from .errors import ConfigError, nearest
 from .fields import check_names, checked, meaningless
 from .recipes import recipe
 
+_DEFAULT_METHODS = {"classification": "nal", None: "nal", "multitask": "multitask"}
+"""By task; None: of data sets that only say themselves what is learnt. Others: plain."""
+
 _HELP = ("-h", "--help")
 
 
@@ -81,7 +84,7 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         dataset = chosen["dataset"] or "digits"
         if family(dataset) in WRITTEN:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
-        method = chosen["method"] or ("nal" if task_of(dataset) in ("classification", None) else "plain")
+        method = chosen["method"] or _DEFAULT_METHODS.get(task_of(dataset), "plain")
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}

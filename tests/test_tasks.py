@@ -233,12 +233,13 @@ def sets(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
     return {
         "canvas": ["--dataset", "mnist-canvas:images=80,test=40,side=64", "--data-root", str(mnist), *small],
         "coco": ["--dataset", coco, "--data-root", str(root), "--noise", "swap:0.5,group=0-2,cardinality=free", *small],
+        "tasks": ["--dataset", "two-tasks:of=digits,limit=120", *small],
         "rotated": ["--dataset", "rotated", "--limit-train", "200", *small],
         "values": ["--dataset", f"values:train={root / 'values.csv'}", *small],
     }
 
 
-@pytest.mark.parametrize(("name", "step"), [("canvas", 10), ("coco", 8), ("rotated", 25), ("values", 5)])
+@pytest.mark.parametrize(("name", "step"), [("canvas", 10), ("coco", 8), ("rotated", 25), ("values", 5), ("tasks", 20)])
 def test_runs_are_killed_and_resumed_to_the_bit(
     name: str, step: int, sets: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,13 +17,14 @@ DATASETS: dict[str, str] = {
     "mnist-canvas": "fastnoise.data.canvas:load_canvas",
     "coco": "fastnoise.data.coco:load_coco",
     "rotated": "fastnoise.data.rotated:load_rotated",
+    "two-tasks": "fastnoise.data.two_tasks:load_two_tasks",
     "values": "fastnoise.data.values:load_values",
 }
 """Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
 what lies under none."""
 
 ROOTLESS = frozenset({"digits", "coco", "values"})
-"""Those that lie under no root, or need none; `rotated` does as its digits do."""
+"""Those that lie under no root, or need none; `rotated` and `two-tasks` do as the images that they are made of."""
 
 
 class Written(NamedTuple):
@@ -47,6 +48,7 @@ WRITTEN: dict[str, Written] = {
         "coco:train=FILE.json,images=DIR,test=FILE.json,test_images=DIR",
     ),
     "rotated": Written({"of": "digits", "limit": 60.0, "seed": 0}, "regression", "rotated:of=mnist"),
+    "two-tasks": Written({"of": "cifar100", "seed": 0, "limit": 0, "only": 0}, "multitask", "two-tasks:of=cifar100"),
     "values": Written({"train": "", "test": "-"}, "regression", "values:train=FILE.csv"),
 }
 """Data sets that are more than a name."""
@@ -97,7 +99,7 @@ def task_of(name: str) -> str | None:
 
 def needs_root(name: str) -> bool:
     """Whether a data set lies under the data root."""
-    base = read_options(name)["of"] if family(name) == "rotated" else family(name)
+    base = read_options(name)["of"] if family(name) in ("rotated", "two-tasks") else family(name)
     return base in DATASETS and base not in ROOTLESS
 
 

@@ -122,6 +122,8 @@ class ImageDataset:
     """int64 [N], the true classes of the training images, where `train.labels` are given ones and they are known."""
     task: str = "classification"
     """What is learnt from it, by name (`fastnoise.tasks`)."""
+    groups: tuple[int, ...] = ()
+    """multitask: how many classes each task has, in the order of the classes."""
 
     def __post_init__(self) -> None:
         if self.train.labels.ndim == 2:

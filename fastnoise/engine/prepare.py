@@ -220,6 +220,7 @@ def create_parts(
             features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
             classifier=data.task.classifier,
+            head=data.task.head,
         )
         for _ in range(method.networks)
     ).to(device)

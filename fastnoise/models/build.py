@@ -25,6 +25,7 @@ def create_model(
     features: bool = False,
     dropout: float = 0.0,
     classifier: bool = True,
+    head: Callable[[int], nn.Module] | None = None,
 ) -> Network:
     """Build a network by name, in channels_last memory format.
 
@@ -37,6 +38,8 @@ def create_model(
         attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
         features: whether the network must give features, and not logits alone as one of the user's may.
         dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
+        head: what takes the place of the linear layer on the features (`Network`); a network of the user's that gives
+            logits alone has it inside.
         classifier: whether the outputs are classes of which one is right.
 
     Returns:
@@ -51,10 +54,10 @@ def create_model(
     if classifier and num_classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
     if own.is_own(name):
-        network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features)
+        network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features, head)
     else:
         backbone = _backbone(name, channels, image_size, width, dropout)
-        network = Network(backbone, num_classes, attention)
+        network = Network(backbone, num_classes, attention, head)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -95,6 +98,7 @@ def _own(
     dropout: float,
     attention: bool,
     needs_features: bool,
+    head: Callable[[int], nn.Module] | None,
 ) -> Network:
     """A network of the user's, tried out on two images."""
     flag = f"--model {name}"
@@ -127,7 +131,7 @@ def _own(
         )
         raise ConfigError(f"{flag}: images [2, {channels}, {image_size[0]}, {image_size[1]}] give {form}, not {wanted}")
     if features is not None:
-        return Network(module, num_classes, attention)  # type: ignore[arg-type]
+        return Network(module, num_classes, attention, head)  # type: ignore[arg-type]
     if attention or needs_features:
         raise ConfigError(
             f"{flag} gives logits alone, and --method or --encoder needs the features before them: leave the last "

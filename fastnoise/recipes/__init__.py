@@ -14,6 +14,7 @@ from .coteaching import coteaching
 from .dividemix import dividemix
 from .elr import elr
 from .elr_plus import elr_plus
+from .multitask import multitask
 from .nal import nal
 from .plain import plain
 from .simclr import simclr
@@ -34,6 +35,7 @@ _RECIPES: dict[str, Callable[[str, str], RunConfig]] = {
     "label_smoothing": label_smoothing,
     "mae": mae,
     "mixup": mixup,
+    "multitask": multitask,
     "nal": nal,
     "plain": plain,
     "plc": plc,
@@ -95,6 +97,7 @@ __all__ = [
     "label_smoothing",
     "mae",
     "mixup",
+    "multitask",
     "nal",
     "plain",
     "plc",

@@ -14,10 +14,18 @@ def default_noise(dataset: str) -> str:
     of the user's own, which is never corrupted unasked."""
     if own.is_own(dataset) or not is_named(dataset) or family(dataset) == "values":
         return "none"
+    if family(dataset) == "two-tasks":
+        return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"
     noises = {"mnist-canvas": "swap:0.4,group=0-5", "coco": "swap:0.4,group=0-49", "rotated": "gaussian:20.0,low=0.0"}
     if family(dataset) in noises:
         return noises[family(dataset)]
     return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")
+
+
+def _second_task(dataset: str) -> str:
+    """The classes of the second of two tasks, as noises write them."""
+    count = {"cifar100": 100, "cifar100n": 100}.get(str(read_options(dataset)["of"]), 10)
+    return f"{count // 2}-{count - 1}"
 
 
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
@@ -48,6 +56,16 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
         )
     if task_of(dataset) in ("multilabel", "regression"):
         return _of_another_task(dataset, noise_config, method, engine)
+    if family(dataset) == "two-tasks":
+        digits = read_options(dataset)["of"] in ("digits", "mnist")
+        return RunConfig(
+            method,
+            DataConfig(dataset=dataset, crop_padding=1 if digits else 4, flip=not digits, batch_size=256),
+            noise_config,
+            ModelConfig("resnet18_mish", width=2.0),
+            OptimConfig(200, "sgd:momentum=0.9,nesterov", 0.05, weight_decay=5e-4, schedule="cosine"),
+            engine,
+        )
     if dataset.startswith("cifar"):
         return RunConfig(
             method, DataConfig(dataset=dataset), noise_config, ModelConfig("resnet34"), OptimConfig(), engine

@@ -28,6 +28,7 @@ from ..files import write_atomically, write_json, write_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from ..config import RunConfig
     from ..sweeps import Job, SweepResult
@@ -211,17 +212,23 @@ def time_steps(step: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def make_step(config: "RunConfig", task: "Task", shape: tuple[int, int, int]) -> Callable[[], object]:
-    """A training step of a run on images of noise of a shape [channels, height, width], op by op."""
+def make_step(
+    config: "RunConfig", task: "Task", shape: tuple[int, int, int], labels: "NDArray[Any]"
+) -> Callable[[], object]:
+    """A training step of a run on images of noise of a shape [channels, height, width], op by op.
+
+    labels: of a batch, [B, ...] as `Task.table` gives them.
+    """
     import torch
 
     from ..engine.step import Step, choose_device, create_optimizer
-    from ..methods import create_method
+    from ..methods import Setting, create_method
     from ..models import create_model
 
     device, batch = choose_device(config.engine.device), config.data.batch_size
     channels, height, width = shape
     method = create_method(config.method, num_samples=batch, num_classes=task.num_outputs, task=task).to(device)
+    method.configure(Setting(config.optim, (0.5,) * channels, (0.5,) * channels, batch))
     network = create_model(
         config.model.model,
         num_classes=task.num_outputs,
@@ -230,13 +237,14 @@ def make_step(config: "RunConfig", task: "Task", shape: tuple[int, int, int]) ->
         width=config.model.width,
         dropout=config.model.dropout,
         classifier=task.classifier,
+        head=task.head,
     ).to(device)
     method.attach([network])
     step = Step(
         [network],
         method,
         create_optimizer(config.optim, network),
-        task.unseen(batch, device).fill_(0),  # labels that every task takes
+        torch.from_numpy(labels).to(device),
         batch_size=batch,
         config=config.replace({"gear": "eager"}).engine,
         device=device,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from rich.console import Console
 
 from ..config import RunConfig
@@ -144,13 +145,14 @@ def run(options: Options, console: Console) -> Path:
     }
     folder = StudyFolder.open("multiclass", options, settings)
     jobs = _jobs(base, rates, classes, strategies)
+    labels = np.zeros(base.data.batch_size, np.int64)
     steps = steps_of(base, base.data.limit_train or len(data.train), len(data.test))
     announce(
         console,
         folder,
         jobs,
         steps=lambda job: steps,
-        seconds_per_step=time_steps(make_step(base, Classification(data.class_names), data.train.shape)),
+        seconds_per_step=time_steps(make_step(base, Classification(data.class_names), data.train.shape, labels)),
         workers=workers(options),
     )
     rows = _rows(run_jobs(folder, jobs, options, console, stack=options.stack), classes)

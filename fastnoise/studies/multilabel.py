@@ -251,7 +251,8 @@ def _seconds_per_step(config: RunConfig, data: "ImageDataset") -> float:
 
     size = config.data.batch_size
     part = size if choose_device(config.engine.device).type == "cuda" else min(size, _TIMED_IMAGES)
-    step = make_step(config.replace({"batch_size": part}), MultiLabel.of(data), data.train.shape)
+    labels = np.zeros((part, data.num_classes), np.uint8)
+    step = make_step(config.replace({"batch_size": part}), MultiLabel.of(data), data.train.shape, labels)
     return time_steps(step) * size / part
 
 

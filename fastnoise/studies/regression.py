@@ -130,12 +130,13 @@ def run(options: Options, console: Console) -> Path:
         for sigma in sigmas
         for seed in range(options.seed, options.seed + repeats)
     )
+    targets = np.zeros((BATCH, 1), np.float32)
     announce(
         console,
         folder,
         jobs,
         steps=lambda job: steps_of(base, shared["limit_train"], 10_000),
-        seconds_per_step=time_steps(make_step(base, Regression(("angle",)), (1, 28, 28))),
+        seconds_per_step=time_steps(make_step(base, Regression(("angle",)), (1, 28, 28), targets)),
         workers=workers(options),
     )
     result = run_jobs(folder, jobs, options, console)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import ImageDataset
 from ..errors import ConfigError, nearest
@@ -111,6 +111,10 @@ class Task(ABC):
     def describe(self) -> str:
         """What the outputs are: "10 classes"."""
         return f"{len(self.outputs)} {self.unit}"
+
+    def head(self, num_features: int) -> nn.Module:
+        """What makes logits [B, num_outputs] of features [B, num_features]."""
+        return nn.Linear(num_features, self.num_outputs)
 
     # -- labels and noise ------------------------------------------------------------------------------------
 

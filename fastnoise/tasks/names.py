@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 TASKS: dict[str, str] = {
     "classification": "fastnoise.tasks.classification:Classification",
     "multilabel": "fastnoise.tasks.multilabel:MultiLabel",
+    "multitask": "fastnoise.tasks.multitask:MultiTask",
     "regression": "fastnoise.tasks.regression:Regression",
 }
 """Name -> MODULE:NAME of a subclass of `fastnoise.tasks.Task`."""
+
+DEFAULT = "classification"
+"""What is learnt where nothing else is said, as in run folders of earlier versions."""
 
 
 class Score(NamedTuple):
@@ -41,4 +45,4 @@ def score_in(figures: Mapping[str, Any]) -> Score:
     if isinstance(said, Mapping):
         return Score(str(said["name"]), str(said["title"]), bool(said["higher"]), bool(said["share"]))
     found = (score for score in SCORES.values() if f"test_{score.name}" in figures)
-    return next(found, SCORES["classification"])
+    return next(found, SCORES[DEFAULT])

@@ -20,6 +20,7 @@ from .errors import ConfigError, DataError, alternatives, nearest
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions
+from .tasks import names as task_names
 
 
 def _require(holds: bool, message: str) -> None:
@@ -124,6 +125,9 @@ class DataConfig(Checked):
     """Folder that holds the data sets, in torchvision's layout; a folder you name must exist."""
     download: bool = True
     """Download a data set that is not under data-root."""
+    task: Annotated[
+        str | None, arg(help=f"What is learnt: {alternatives(task_names.FORMS)}; None: what the data set says.")
+    ] = None
     limit_train: Annotated[int, Above(0)] | None = None
     """Train on the first so many training images only; evaluation stays on the whole test set."""
     val_fraction: Annotated[float, Between(0, 1, "[)")] = 0.0
@@ -376,8 +380,9 @@ def located(config: RunConfig) -> RunConfig:
         from .noise.spec import with_absolute_paths
 
         paths["noise"] = with_absolute_paths(config.noise.noise)
-    for kind, name in (("method", config.method.method), ("model", config.model.model)):
-        if own.is_own(name):
+    names = (("method", config.method.method), ("model", config.model.model), ("task", config.data.task))
+    for kind, name in names:
+        if name is not None and own.is_own(name):
             paths[kind] = own.located(name)
     if config.model.encoder is not None:
         paths["encoder"] = str(Path(config.model.encoder).expanduser().absolute())

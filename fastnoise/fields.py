@@ -11,6 +11,7 @@ from .methods.options import OPTIONS
 from .models.names import check_model
 from .noise.spec import check_noise
 from .options import Values, values_of
+from .tasks.names import check_task
 
 
 def types_of(config: RunConfig) -> dict[str, Values]:
@@ -60,5 +61,7 @@ def stored(fields: Mapping[str, Any]) -> RunConfig:
 def check_names(config: RunConfig) -> None:
     """Refuse an unknown data set or network and impossible noise before anything is loaded; ConfigError in one line."""
     check_dataset(config.data.dataset)
+    if config.data.task is not None:
+        check_task(config.data.task)
     check_model(config.model.model)
     check_noise(config.noise.noise)

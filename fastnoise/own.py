@@ -1,4 +1,4 @@
-"""Code of the user's own: FILE.py:NAME wherever fastnoise takes the name of a method, model, data set or noise.
+"""Code of the user's own: FILE.py:NAME wherever fastnoise takes the name of a method, model, data set, noise or task.
 
 The file is imported once for each content that it has. Nothing here imports torch; the file itself may.
 """
@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from .errors import ConfigError, FastnoiseError
 
-Kind = Literal["method", "model", "dataset", "noise"]
-KINDS: tuple[Kind, ...] = ("method", "model", "dataset", "noise")
+Kind = Literal["method", "model", "dataset", "noise", "task"]
+KINDS: tuple[Kind, ...] = ("method", "model", "dataset", "noise", "task")
 """The fields of a configuration that take FILE.py:NAME."""
 
 _FORM = re.compile(r"(?P<file>.*?\.py):(?P<name>[^:,]*)(?P<rest>.*)", re.DOTALL)

@@ -52,6 +52,7 @@ class _Choice:
     variant: str | None = None
     model: str | None = None
     labels: str | None = None
+    task: str | None = None
     config: str | None = None
     resume: str | None = None
 
@@ -72,7 +73,10 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
     plain = [word for word in arguments if word not in _HELP]
     choice, _ = _parse(_Choice, plain, prog)
     table = {} if choice.config is None else _read_toml(choice.config)
-    chosen = {name: _text(choice, table, name) for name in ("method", "dataset", "noise", "variant", "model", "labels")}
+    chosen = {
+        name: _text(choice, table, name)
+        for name in ("method", "dataset", "noise", "variant", "model", "labels", "task")
+    }
     if choice.resume is not None:
         from .engine import RunFolder
 
@@ -84,7 +88,7 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         dataset = chosen["dataset"] or "digits"
         if family(dataset) in WRITTEN:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
-        method = chosen["method"] or _DEFAULT_METHODS.get(task_of(dataset), "plain")
+        method = chosen["method"] or _DEFAULT_METHODS.get(chosen["task"] or task_of(dataset), "plain")
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}
@@ -172,7 +176,7 @@ def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
 def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:
     """The stored configuration with the changes that a resumed run may make; ConfigError names any other."""
     before, now = stored.flat(), run.flat()
-    now |= {kind: own.located(now[kind]) for kind in own.KINDS}
+    now |= {kind: own.located(now[kind]) for kind in own.KINDS if now[kind] is not None}
     for name, value in now.items():
         if value != before[name] and name not in FREE_ON_RESUME:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The page on methods, networks, data sets and noise of one's own: its examples, run from its text."""
+"""The page on methods, networks, data sets, noise and tasks of one's own: its examples, run from its text."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_has_an_example_of_each_kind_of_twenty_lines() -> None:
-    assert set(FILES) == {"trimmed.py", "perceptron.py", "features.py", "weak_digits.py", "neighbours.py"}
+    assert set(FILES) == {"trimmed.py", "perceptron.py", "features.py", "weak_digits.py", "neighbours.py", "ordinal.py"}
     assert all(len(text.splitlines()) <= 20 for text in FILES.values())
     readme = Path(__file__).resolve().parents[1] / "README.md"
     assert "(fastnoise/extend.md)" in readme.read_text(encoding="utf-8")

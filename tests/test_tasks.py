@@ -321,3 +321,100 @@ def test_arrays_of_values_train() -> None:
     assert several.task == "multilabel"
     with pytest.raises(ConfigError, match="method ce serves classification"):
         fastnoise.train(recipe("ce", "levels").replace({"epochs": 1}), dataset=several)
+
+
+# -- a task of one's own ---------------------------------------------------------------------------------------
+
+OWN = """
+import torch
+from fastnoise.tasks import Task
+from fastnoise.tasks.names import Score
+from fastnoise.tasks.classification import Classification
+
+
+class Half(Classification):
+    "Tells the upper half of the classes from the lower one, by a single output."
+
+    name = "half"
+    score = Score("halves", "share of right halves")
+    summarised = {"halves": True}
+    num_outputs = 1
+    collect = Task.collect
+
+    def _upper(self, labels):
+        return labels >= len(self.outputs) // 2
+
+    def loss(self, logits, labels):
+        return torch.nn.functional.softplus(torch.where(self._upper(labels), -1, 1) * logits[:, 0]).mean()
+
+    def answer(self, logits):
+        return (logits[:, 0] > 0).long()
+
+    def figures(self, found, truth):
+        return {"loss": found.loss, "halves": float((found.answers == self._upper(truth)).mean())}
+
+    def validation_figures(self, found, truth):
+        return self.figures(found, truth)
+
+    def training_figures(self, answers, given):
+        return {}
+
+    def shares(self, answers, given, clean):
+        return {}
+
+
+class Bare(Task):
+    pass
+"""
+
+
+@pytest.fixture
+def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half.py").write_text(OWN)
+    return tmp_path
+
+
+def test_a_task_of_ones_own_is_killed_and_resumed_where_it_is_named(
+    own_task: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--task", "half.py:Half", "--limit-train", "300", "--epochs", "4", "--loader", "torch"]
+    words += ["--val-fraction", "0.2", "--save-every", "1", "--noise", "symmetric:0.1"]
+    assert main([*words, "--run-dir", "whole"]) == 0
+    said = capsys.readouterr().out
+    assert "plain on digits" in said
+    assert "test share of right halves, last epoch" in said
+    with monkeypatch.context() as patch:
+        killed_at(patch, 10)
+        with pytest.raises(GeneratorExit):
+            main([*words, "--run-dir", "cut"])
+    assert main(["train", "--resume", "cut"]) == 2
+    assert f"add --task {own_task}/half.py:Half" in capsys.readouterr().err
+    assert main(["train", "--resume", "cut", "--task", "half.py:Half"]) == 0
+    assert_same_end(own_task / "whole", own_task / "cut")
+    summary = json.loads((own_task / "whole" / "summary.json").read_text())
+    assert summary["task"] == "half"
+    assert summary["test_halves"]["last"] > 0.6, "guessing gives a half"
+    assert "half.py" not in json.dumps(summary["title"])
+    assert "task" in json.loads((own_task / "whole" / "environment.json").read_text())[0]["own_files"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--task", "half.py:Hal"],
+            "has no class 'Hal' derived from fastnoise.tasks.Task; it has: Classification, Half",
+        ),
+        (["--task", "half.py:Bare"], "--task half.py:Bare: it lacks answer, brought"),
+        (["--task", "halves"], "unknown task 'halves'"),
+        (["--task", "regression"], "digits: a set for regression has real numbers for labels"),
+        (["--task", "half.py:Half", "--method", "elr"], "method elr serves classification, and the data set is one of"),
+    ],
+)
+def test_tasks_that_cannot_be_had(
+    words: list[str], message: str, own_task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, *words).replace(f"{own_task}/", "")
+    assert message in said
+    assert not (own_task / "runs").exists()

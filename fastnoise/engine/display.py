@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..tasks.names import score_in
+from ..tasks.names import Score, score_in
 
 _FIGURES = (
     ("correction_accuracy", "corrected", "{:.2%}"),
@@ -35,9 +35,11 @@ class Display:
         batches: per epoch.
         every: batches between two readings of the running loss, which wait for the device; made only for the
             bar, never where nobody watches.
+        score: shown of each epoch.
     """
 
-    def __init__(self, console: Console, epochs: int, batches: int, every: int):
+    def __init__(self, console: Console, epochs: int, batches: int, every: int, score: Score):
+        self.score = score
         self.console, self.epochs, self.batches, self.every = console, epochs, batches, every
         self._live = console.is_terminal
         self._began = time.monotonic()
@@ -78,7 +80,7 @@ class Display:
         self._first = number - 1 if self._first is None else self._first
         left = (time.monotonic() - self._began) / (number - self._first) * (self.epochs - number)
         words = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}", f"loss {figures['train_loss']:.4f}"]
-        score = score_in(figures)
+        score = self.score
         form = "{:.2%}" if score.share else "{:.6g}"
         for part in ("test", "validation"):
             if f"{part}_{score.name}" in figures:

@@ -21,6 +21,7 @@ from ..models.names import check_model
 from ..noise.spec import check_noise
 from ..tasks import Task, find_task
 from ..tasks.base import Labels
+from ..tasks.names import check_task
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -65,6 +66,8 @@ def check_names(config: RunConfig, dataset: datasets.ImageDataset | None = None)
             f"the configuration is for data set {config.data.dataset!r}, and the data set given is {dataset.name!r}; "
             f"make it by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
         )
+    if config.data.task is not None:
+        check_task(config.data.task)
     check_model(config.model.model)
     check_noise(config.noise.noise)
 
@@ -102,7 +105,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     count = min(total, config.data.limit_train or total)
     if config.data.limit_train is not None and config.data.limit_train > total:
         raise ConfigError(f"--limit-train {config.data.limit_train}: {dataset.name} has {total} training images")
-    task = find_task(dataset.task).of(dataset)
+    task = find_task(config.data.task or dataset.task).of(dataset)
     noisy = _noisy_labels(config, dataset, task, count)
     kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
@@ -219,7 +222,6 @@ def create_parts(
             attention=method.attention,
             features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
-            classifier=data.task.classifier,
             head=data.task.head,
         )
         for _ in range(method.networks)

@@ -16,7 +16,7 @@ from ..methods import Method, Run
 from ..noise.targets import load_noisy
 from ..tasks import Evaluation
 from ..tasks.base import Labels, differing
-from ..tasks.names import DEFAULT
+from ..tasks.names import DEFAULT, SCORES
 from .folder import RunFolder
 from .metrics import (
     EpochStatistics,
@@ -154,7 +154,7 @@ class Record:
         """The test figures of all epochs: of a number the best, the last and a mean, of a list the last."""
         task = self.data.task
         summary: dict[str, Any] = {}
-        if task.name != DEFAULT:
+        if task.name != DEFAULT or task.score != SCORES[DEFAULT]:
             summary |= {"task": task.name, "score": task.score._asdict()}
         for name, higher in task.summarised.items():
             key = f"test_{name}"

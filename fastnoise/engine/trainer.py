@@ -171,7 +171,7 @@ class Training(ABC):
         with (
             deferred_signals() as signals,
             self.profiler or nullcontext(),
-            Display(self.console, epochs, batches, config.engine.log_every) as display,
+            Display(self.console, epochs, batches, config.engine.log_every, self.members[0].data.task.score) as display,
         ):
             while epoch <= (last or epochs):
                 figures = self._epoch(epoch, batch, display, signals)

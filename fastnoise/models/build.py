@@ -24,14 +24,13 @@ def create_model(
     attention: bool = False,
     features: bool = False,
     dropout: float = 0.0,
-    classifier: bool = True,
     head: Callable[[int], nn.Module] | None = None,
 ) -> Network:
     """Build a network by name, in channels_last memory format.
 
     Args:
         name: one of MODELS, or FILE.py:NAME of a class or function that makes an `nn.Module` (fastnoise/extend.md).
-        num_classes: C, the columns of the logits; at least 2 for a classifier.
+        num_classes: C, the columns of the logits; at least 2 without a `head`.
         channels: of the images.
         image_size: (H, W); up to 64 the ResNets with basic blocks take the CIFAR stem.
         width: factor on the channels of every layer.
@@ -40,7 +39,6 @@ def create_model(
         dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
         head: what takes the place of the linear layer on the features (`Network`); a network of the user's that gives
             logits alone has it inside.
-        classifier: whether the outputs are classes of which one is right.
 
     Returns:
         A network that maps images [B, channels, H, W] to `Outputs`.
@@ -51,7 +49,7 @@ def create_model(
             features where they are needed.
     """
     check_model(name)
-    if classifier and num_classes < 2:
+    if head is None and num_classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
     if own.is_own(name):
         network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features, head)

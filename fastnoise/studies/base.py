@@ -236,7 +236,6 @@ def make_step(
         image_size=(height, width),
         width=config.model.width,
         dropout=config.model.dropout,
-        classifier=task.classifier,
         head=task.head,
     ).to(device)
     method.attach([network])

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .. import own
 from ..data import ImageDataset
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError
 from ..models import Outputs
 from ..noise import NoisyLabels
-from .names import TASKS, Score
+from .names import TASKS, Score, check_task
 
 Labels = NDArray[Any]
 """Labels or answers of n samples, [n] or [n, K]: their dtype and shape are the task's."""
@@ -81,8 +82,6 @@ class Task(ABC):
 
     name: ClassVar[str]
     """By which methods say that they serve it. A subclass with its parent's name is served by the same methods."""
-    classifier: ClassVar[bool] = False
-    """Whether its outputs are classes of which one is right."""
     unit: ClassVar[str]
     """What its outputs are called, in the plural: classes."""
     score: ClassVar[Score]
@@ -153,9 +152,10 @@ class Task(ABC):
 
     # -- figures ---------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def collect(self, truths: Sequence[Labels], device: torch.device) -> Answers:
-        """What keeps the answers of an evaluation; the arguments are those of `Answers`."""
+        """What keeps the answers of an evaluation; the arguments are those of `Answers`. By default those of `answer`,
+        and the mean of `loss`."""
+        return PlainAnswers(truths, self, device)
 
     @abstractmethod
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
@@ -179,6 +179,24 @@ class Task(ABC):
         """How the samples with right and with wrong labels are answered; arrays as in `training_figures`."""
 
 
+class PlainAnswers(Answers):
+    """What `Task.answer` says of each image, and the mean of `Task.loss`, of one run."""
+
+    def __init__(self, truths: Sequence[Labels], task: Task, device: torch.device):
+        super().__init__([task.table(truth) for truth in truths], device)
+        (size,) = self.sizes
+        self.task, self.found = task, task.unseen(size, device)
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+
+    def keep(self, logits: Tensor, truth: Tensor, rows: Tensor) -> None:
+        self.found[rows] = self.task.answer(logits)
+        self.loss += self.task.loss(logits, truth) * len(rows)
+
+    def evaluations(self) -> list[Evaluation]:
+        (answers,), (weights,) = self.split(self.found), self.split(self.attention)
+        return [Evaluation(answers, weights, float(self.loss) / len(answers))]
+
+
 def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
     """Which rows of two arrays of labels [n] or [n, K] differ; bool [n]."""
     different = np.asarray(one != other)
@@ -186,9 +204,13 @@ def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
 
 
 def find_task(name: str) -> type[Task]:
-    """The task called `name`; ConfigError with the nearest and all valid names where there is none."""
-    if name not in TASKS:
-        raise ConfigError(f"unknown task {name!r}; {nearest(name, list(TASKS))}")
+    """The task called `name`, or the class that FILE.py:NAME names; ConfigError where there is none."""
+    if own.is_own(name):
+        mine: type[Task] = own.load(name, "task", Task)
+        if getattr(mine, "__abstractmethods__", None):
+            raise ConfigError(f"--task {name}: it lacks {', '.join(sorted(mine.__abstractmethods__))}")
+        return mine
+    check_task(name)
     module, _, attribute = TASKS[name].partition(":")
     found: type[Task] = getattr(import_module(module), attribute)
     return found

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from .. import noise as noises
 from ..data import ImageDataset
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..noise import NoisyLabels
 from ..noise.corrupt import checked_labels
 from ..noise.files import read_labels as read_label_file
@@ -86,7 +86,6 @@ class Classification(Task):
     """Each image has one class. Labels are int64 [N], the loss is cross-entropy, the answer the likeliest class."""
 
     name = "classification"
-    classifier = True
     unit = "classes"
     score = SCORES["classification"]
     summarised: ClassVar = {"accuracy": True, "macro_f1": True, "class_accuracy": None, "top5": True}
@@ -95,6 +94,8 @@ class Classification(Task):
     def of(cls, dataset: ImageDataset) -> "Classification":
         if dataset.train.form != "classes":
             raise DataError(f"{dataset.name}: a set for classification has a class for each image")
+        if dataset.num_classes < 2:
+            raise ConfigError(f"a classifier needs at least 2 classes, not {dataset.num_classes}")
         return cls(dataset.class_names)
 
     def read_labels(self, source: str, true: Labels, first: int) -> NDArray[np.int64]:
@@ -144,7 +145,7 @@ class Classification(Task):
         return ClassAnswers(truths, len(self.outputs), device)
 
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
-        assert isinstance(found, ClassEvaluation)
+        found = _of_classes(found)
         figures: dict[str, Any] = {
             "loss": found.loss,
             "accuracy": found.accuracy(truth),
@@ -154,8 +155,7 @@ class Classification(Task):
         return figures if np.isnan(found.top5) else {**figures, "top5": found.top5}
 
     def validation_figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
-        assert isinstance(found, ClassEvaluation)
-        return {"accuracy": found.accuracy(truth)}
+        return {"accuracy": _of_classes(found).accuracy(truth)}
 
     def training_figures(self, answers: Labels, given: Labels) -> dict[str, float]:
         seen = answers >= 0
@@ -163,6 +163,13 @@ class Classification(Task):
 
     def shares(self, answers: Labels, given: Labels, clean: Labels) -> dict[str, float]:
         return split_shares(answers, given, clean)
+
+
+def _of_classes(found: Evaluation) -> ClassEvaluation:
+    """An evaluation with the figures of classes, also of a task of the user's that keeps no top-5 accuracy."""
+    if isinstance(found, ClassEvaluation):
+        return found
+    return ClassEvaluation(found.answers, found.attention, found.loss, np.nan)
 
 
 def split_shares(

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from .. import own
+from ..errors import ConfigError, nearest
+
 TASKS: dict[str, str] = {
     "classification": "fastnoise.tasks.classification:Classification",
     "multilabel": "fastnoise.tasks.multilabel:MultiLabel",
@@ -10,6 +13,17 @@ TASKS: dict[str, str] = {
     "regression": "fastnoise.tasks.regression:Regression",
 }
 """Name -> MODULE:NAME of a subclass of `fastnoise.tasks.Task`."""
+
+FORMS: tuple[str, ...] = (*TASKS, "FILE.py:NAME")
+"""What may be written for a task."""
+
+
+def check_task(name: str) -> None:
+    """ConfigError for an unknown task, with the nearest and all valid names; FILE.py:NAME is looked at when the data
+    are there."""
+    if not own.is_own(name) and name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}; {nearest(name, list(FORMS))}")
+
 
 DEFAULT = "classification"
 """What is learnt where nothing else is said, as in run folders of earlier versions."""

@@ -69,8 +69,9 @@ class SharedNetwork(Method):
         return np.concatenate([part.reshape(steps, self.share) for part in parts], 1).ravel()
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
-        parts = [networks[0](part).logits for part in images.split(self.share)]
-        losses = [self.task.loss(*pair) for pair in zip(parts, labels.split(self.share), strict=True)]
+        count = len(self._sizes)
+        parts = [networks[0](part).logits for part in images.chunk(count)]
+        losses = [self.task.loss(*pair) for pair in zip(parts, labels.chunk(count), strict=True)]
         return Forward(torch.stack(losses).sum(), self.task.answer(torch.cat(parts).detach()))
 
 

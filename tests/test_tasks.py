@@ -268,6 +268,41 @@ def parse_of(words: list[str]) -> str:
     return str(parse(asked or recipe("plain", words[1]).noise.noise))
 
 
+def test_a_sweep_of_another_task_has_a_table_of_its_score(tmp_path: Path) -> None:
+    (tmp_path / "sweep.toml").write_text(
+        """
+        dataset = "rotated"
+        epochs = 1
+        limit_train = 100
+        width = 0.25
+        loader = "torch"
+        method = "plain"
+        [grid]
+        noise = ["none", "gaussian:40.0,low=0.0"]
+        """
+    )
+    assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    table = (tmp_path / "out" / "tables.md").read_text()
+    assert "## Test mean squared error, last epoch" in table
+    assert "accuracy" not in table
+    head, *lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert "test_mse_last" in head
+    assert "score" not in head
+    assert len(lines) == 2
+    assert main(["report", str(tmp_path / "out"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Test mean squared error over epochs by noise" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["canvas", "rotated", "tasks"])
+def test_mixed_precision(name: str, sets: dict[str, list[str]], tmp_path: Path) -> None:
+    """In bf16, whose answers are kept in full precision."""
+    words = ["train", *sets[name], "--epochs", "1", "--amp", "bf16", "--run-dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    (line,) = history(tmp_path / "run")
+    assert np.isfinite(line["train_loss"])
+    assert np.isfinite(line["test_loss"])
+
+
 def test_regression_learns_the_angle(tmp_path: Path) -> None:
     words = ["--dataset", "rotated", "--epochs", "12", "--loader", "torch", "--run-dir", str(tmp_path / "run")]
     assert main(["train", *words, "--noise", "none"]) == 0

@@ -66,7 +66,7 @@ def load_coco(name: str, root: Path | None, download: bool) -> ImageDataset:
 
     tables = table(train, chosen), table(test, np.arange(len(test.files)))
     names = tuple(train.categories.values())
-    return ImageDataset(name, *tables, names, *IMAGENET_MEAN_STD, task="multilabel")
+    return ImageDataset(name, *tables, names, *IMAGENET_MEAN_STD, given_labels=True, task="multilabel")
 
 
 def read_coco(annotations: Path, images: Path) -> CocoSet:

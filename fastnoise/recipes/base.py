@@ -12,11 +12,11 @@ from ..options import MethodOptions
 def default_noise(dataset: str) -> str:
     """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them. None for data
     of the user's own, which is never corrupted unasked."""
-    if own.is_own(dataset) or not is_named(dataset) or family(dataset) == "values":
+    if own.is_own(dataset) or not is_named(dataset) or family(dataset) in ("coco", "values"):
         return "none"
     if family(dataset) == "two-tasks":
         return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"
-    noises = {"mnist-canvas": "swap:0.4,group=0-5", "coco": "swap:0.4,group=0-49", "rotated": "gaussian:20.0,low=0.0"}
+    noises = {"mnist-canvas": "swap:0.4,group=0-5", "rotated": "gaussian:20.0,low=0.0"}
     if family(dataset) in noises:
         return noises[family(dataset)]
     return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")

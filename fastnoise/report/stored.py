@@ -243,6 +243,11 @@ class StoredSweep:
     """results.csv, its header first."""
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def score(self) -> Score:
+        """What tells good networks from bad ones in its runs."""
+        return next((job.score for job in self.jobs if job.history), score_in({}))
+
     def groups(self, fields: tuple[str, ...] | None = None) -> dict[tuple[str, ...], list[StoredRun]]:
         """Jobs by their values of `fields` (by default all that vary): numbers in their order, words as they came."""
         fields = self.varied if fields is None else fields

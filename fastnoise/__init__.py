@@ -3,7 +3,7 @@
 Importing the package needs no GPU, no Triton and no DALI, and loads nothing heavy: the submodules
 (`fastnoise.losses`, `fastnoise.noise`, `fastnoise.data`, ...) are imported where they are first used.
 `fastnoise.train` trains as the command line does, and `fastnoise.ImageDataset.from_arrays` takes images and labels that
-are in memory; `fastnoise/extend.md` shows methods, networks, data sets and noise of one's own.
+are in memory; `fastnoise/extend.md` shows methods, networks, data sets, noise and tasks of one's own.
 """
 
 from importlib import import_module

@@ -1,6 +1,7 @@
 """Tasks: what each makes of labels and outputs, and training of each through the one engine."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -453,3 +454,14 @@ def test_tasks_that_cannot_be_had(
     said = refusal(capsys, *words).replace(f"{own_task}/", "")
     assert message in said
     assert not (own_task / "runs").exists()
+
+
+def test_values_are_learnt_in_their_unit() -> None:
+    dataset = load_dataset("rotated:limit=30", None)
+    task = Regression.of(dataset)
+    assert task.scale.tolist() == [30.0]
+    assert np.abs(task.table(dataset.train.labels)).max() <= 1.1
+    plain = Regression.of(replace(dataset, scale=()))
+    assert plain.table(dataset.train.labels).std() == pytest.approx(1, rel=1e-3)
+    with pytest.raises(DataError, match="scale must be a positive number for each of 1 values"):
+        Regression.of(replace(dataset, scale=(1.0, 0.0)))

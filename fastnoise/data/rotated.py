@@ -37,7 +37,14 @@ def load_rotated(name: str, root: Path | None, download: bool) -> ImageDataset:
         degrees = np.random.default_rng([seed, part]).uniform(-limit, limit, len(table))
         tables.append(ImageTable(degrees, rotate(table.images, degrees), form="values"))
     return replace(
-        source, name=name, train=tables[0], test=tables[1], class_names=("angle",), human_labels={}, task="regression"
+        source,
+        name=name,
+        train=tables[0],
+        test=tables[1],
+        class_names=("angle",),
+        human_labels={},
+        task="regression",
+        scale=(limit,),
     )
 
 

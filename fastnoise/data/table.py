@@ -124,6 +124,8 @@ class ImageDataset:
     """What is learnt from it, by name (`fastnoise.tasks`)."""
     groups: tuple[int, ...] = ()
     """multitask: how many classes each task has, in the order of the classes."""
+    scale: tuple[float, ...] = ()
+    """regression: the unit in which a network learns each value; by default their standard deviations."""
 
     def __post_init__(self) -> None:
         if self.train.labels.ndim == 2:

@@ -50,8 +50,8 @@ class Regression(Task):
 
     Args:
         outputs: the names of the values.
-        centre, scale: of each value; by default those of the data set's training values: mean and standard deviation,
-            whatever noise comes on top.
+        centre, scale: of each value; `of` takes the mean of the data set's training values, and the set's scale or
+            their standard deviation, whatever noise comes on top.
     """
 
     name = "regression"
@@ -71,7 +71,10 @@ class Regression(Task):
         if dataset.train.form != "values":
             raise DataError(f"{dataset.name}: a set for regression has real numbers for labels")
         spread = values.std(0)
-        return cls(dataset.class_names, values.mean(0).tolist(), np.where(spread > 0, spread, 1.0).tolist())
+        scale = dataset.scale or np.where(spread > 0, spread, 1.0).tolist()
+        if len(scale) != values.shape[1] or not all(0 < each < np.inf for each in scale):
+            raise DataError(f"{dataset.name}: scale must be a positive number for each of {values.shape[1]} values")
+        return cls(dataset.class_names, values.mean(0).tolist(), scale)
 
     def describe(self) -> str:
         return f"values: {', '.join(self.outputs)}"

@@ -24,7 +24,11 @@ from . import record
 
 RESULTS = record.RESULTS / "methods.csv"
 
-METHODS = tuple(name for name in methods.METHODS if name != "simclr")
+METHODS = tuple(
+    name
+    for name, method in methods.METHODS.items()
+    if name != "simclr" and "classification" in (method.tasks or ("classification",))
+)
 """simclr trains an encoder and classifies nothing."""
 SEEDS = (0, 1, 2)
 

@@ -20,6 +20,7 @@ from .errors import ConfigError, DataError, alternatives, nearest
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions
+from .tasks import names as task_names
 
 
 def _require(holds: bool, message: str) -> None:
@@ -124,6 +125,9 @@ class DataConfig(Checked):
     """Folder that holds the data sets, in torchvision's layout. A folder that you name must exist."""
     download: bool = True
     """Download a data set that is not under data-root."""
+    task: Annotated[
+        str | None, arg(help=f"What is learnt: {alternatives(task_names.FORMS)}; None: what the data set says.")
+    ] = None
     limit_train: Annotated[int, Above(0)] | None = None
     """Number of training images to use, from the first on. The test set stays whole."""
     val_fraction: Annotated[float, Between(0, 1, "[)")] = 0.0
@@ -147,7 +151,7 @@ class DataConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(
-            self.image_size is None or self.dataset.startswith("folder:"),
+            self.image_size is None or data_names.family(self.dataset) in data_names.RESIZED,
             f"--image-size resizes the images of folder:PATH; {self.dataset} has a fixed size",
         )
 
@@ -158,7 +162,8 @@ class NoiseConfig(Checked):
         str,
         arg(
             help=f"Label noise: {alternatives(noise_names.FORMS)}, with options as in "
-            "symmetric:R,true_class=included,quota=class or asymmetric:R,map=superclass."
+            "symmetric:R,true_class=included,quota=class or asymmetric:R,map=superclass. swap is for several labels an "
+            "image (swap:R,group=0-4), gaussian for values (gaussian:SIGMA,low=0)."
         ),
     ] = "symmetric:0.4"
     noise_seed: Annotated[int, Between(0, 2**63, "[)")] = 0
@@ -373,22 +378,17 @@ def located(config: RunConfig) -> RunConfig:
     """
     root = Path(config.data.data_root)
     named = config.data.data_root != DataConfig.data_root
-    needed = config.data.dataset in data_names.DATASETS and config.data.dataset not in data_names.ROOTLESS
-    if named and needed and not root.is_dir():
+    if named and data_names.needs_root(config.data.dataset) and not root.is_dir():
         raise DataError(f"--data-root {root}: no such folder; create it, or drop the option to use ./data")
-    paths = {"data_root": str(root.absolute())}
-    if config.data.dataset.startswith("folder:") and config.data.dataset != "folder:":
-        folder = Path(config.data.dataset.removeprefix("folder:")).expanduser()
-        paths["dataset"] = f"folder:{folder.absolute()}"
+    paths = {"data_root": str(root.absolute()), "dataset": data_names.located(config.data.dataset)}
     if any(word in config.noise.noise for word in ("matrix", "posteriors", ".py:")):
         from .noise.spec import with_absolute_paths
 
         paths["noise"] = with_absolute_paths(config.noise.noise)
-    for kind, name in (("method", config.method.method), ("model", config.model.model)):
-        if own.is_own(name):
+    names = (("method", config.method.method), ("model", config.model.model), ("task", config.data.task))
+    for kind, name in names:
+        if name is not None and own.is_own(name):
             paths[kind] = own.located(name)
-    if own.is_own(config.data.dataset):
-        paths["dataset"] = own.located(config.data.dataset)
     if config.model.encoder is not None:
         paths["encoder"] = str(Path(config.model.encoder).expanduser().absolute())
     if config.noise.labels is not None:

@@ -12,6 +12,7 @@ from .methods.options import OPTIONS
 from .models.names import check_model
 from .noise.spec import check_noise, parse
 from .options import Values, values_of
+from .tasks.names import check_task
 
 
 def types_of(config: RunConfig) -> dict[str, Values]:
@@ -84,5 +85,7 @@ def check_names(config: RunConfig, *, arrays: bool = False) -> None:
     """
     if not arrays:
         check_dataset(config.data.dataset)
+    if config.data.task is not None:
+        check_task(config.data.task)
     check_model(config.model.model)
     check_noise(config.noise.noise)

@@ -1,4 +1,4 @@
-"""The user's own code: FILE.py:NAME in place of the name of a method, model, data set or noise.
+"""The user's own code: FILE.py:NAME in place of the name of a method, model, data set, noise or task.
 
 A file is imported once, and again after it has changed. Nothing here imports torch; the file itself may.
 """
@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from .errors import ConfigError, FastnoiseError
 
-Kind = Literal["method", "model", "dataset", "noise"]
-KINDS: tuple[Kind, ...] = ("method", "model", "dataset", "noise")
+Kind = Literal["method", "model", "dataset", "noise", "task"]
+KINDS: tuple[Kind, ...] = ("method", "model", "dataset", "noise", "task")
 """The fields of a configuration that take FILE.py:NAME."""
 
 _FORM = re.compile(r"(?P<file>.*?\.py):(?P<name>[^:,]*)(?P<rest>.*)", re.DOTALL)

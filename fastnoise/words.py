@@ -13,10 +13,13 @@ import tyro
 
 from . import own
 from .config import RunConfig, located
-from .data.names import is_named
+from .data.names import WRITTEN, family, is_named, read_options, task_of
 from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, meaningless
 from .recipes import recipe
+
+_DEFAULT_METHODS = {"classification": "nal", None: "nal", "multitask": "multitask"}
+"""By task; None: of data sets that only say themselves what is learnt. Others: plain."""
 
 _HELP = ("-h", "--help")
 
@@ -49,6 +52,7 @@ class _Choice:
     variant: str | None = None
     model: str | None = None
     labels: str | None = None
+    task: str | None = None
     config: str | None = None
     resume: str | None = None
 
@@ -70,7 +74,10 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
     plain = [word for word in arguments if word not in _HELP]
     choice, _ = _parse(_Choice, plain, prog)
     table = {} if choice.config is None else _read_toml(choice.config)
-    chosen = {name: _text(choice, table, name) for name in ("method", "dataset", "noise", "variant", "model", "labels")}
+    chosen = {
+        name: _text(choice, table, name)
+        for name in ("method", "dataset", "noise", "variant", "model", "labels", "task")
+    }
     if choice.resume is not None:
         from .engine import RunFolder
 
@@ -84,7 +91,10 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
             )
     else:
         noise = "none" if chosen["labels"] is not None and chosen["noise"] is None else chosen["noise"]
-        method, dataset = chosen["method"] or "nal", chosen["dataset"] or "digits"
+        dataset = chosen["dataset"] or "digits"
+        if family(dataset) in WRITTEN:
+            read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
+        method = chosen["method"] or _DEFAULT_METHODS.get(chosen["task"] or task_of(dataset), "plain")
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}

@@ -1,4 +1,4 @@
-"""The page on methods, networks, data sets and noise of one's own: its examples, run from its text."""
+"""The page on methods, networks, data sets, noise and tasks of one's own: its examples, run from its text."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_has_an_example_of_each_kind_of_twenty_lines() -> None:
-    kinds = {"trimmed.py", "capped.py", "perceptron.py", "features.py", "weak_digits.py", "neighbours.py"}
+    kinds = {"trimmed.py", "capped.py", "perceptron.py", "features.py", "weak_digits.py", "neighbours.py", "ordinal.py"}
     assert set(FILES) == kinds
     assert set(SWEEPS) == {"capped.toml"}
     assert all(len(text.splitlines()) <= 20 for name, text in FILES.items() if name != "capped.py")

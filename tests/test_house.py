@@ -226,7 +226,7 @@ def test_the_order_is_read_rightly() -> None:
     assert home("engine", "train") == "engine.single"
     assert "engine.stacked.stack" in imports("engine.stacked.entry")
     assert "engine.single" in imports("sweeps.job")  # inside of a function
-    assert "noise.corrupt" in imports("engine.prepare")  # as noise.corrupt(...)
+    assert "noise.corrupt" in imports("tasks.classification")  # as noises.corrupt(...)
     assert "kernels.average" in imports("ops.averages")  # by its name as a text
 
 

@@ -17,8 +17,11 @@ from fastnoise.cli import main
 from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError
 from fastnoise.methods import METHODS, find_method
+from fastnoise.tasks import TASKS
 
-CLASSIFIERS = [name for name in METHODS if name != "simclr"]
+CLASSIFIERS = [
+    name for name, method in METHODS.items() if name != "simclr" and "classification" in (method.tasks or TASKS)
+]
 SHORT = ["--dataset", "digits", "--limit-train", "150", "--width", "0.25", "--batch-size", "32", "--loader", "torch"]
 EPOCHS = {
     "swce": ["--epochs", "6", "--warm-up", "2", "--stages", "1,2;1,2", "--rate-factors", "1,1,1"],

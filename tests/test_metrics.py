@@ -8,9 +8,9 @@ from fastnoise.engine.metrics import (
     EpochStatistics,
     attention_figures,
     best_last_mean,
-    split_shares,
 )
 from fastnoise.engine.step import Forward
+from fastnoise.tasks.classification import split_shares
 
 
 def test_split_shares_by_hand() -> None:

@@ -82,7 +82,7 @@ def test_parsed_fields():
             [
                 "unknown noise 'symetric'",
                 "did you mean 'symmetric'?",
-                "valid: FILE.py:NAME, asymmetric, heterogeneous",
+                "valid: FILE.py:NAME, asymmetric, gaussian, heterogeneous",
             ],
         ),
         ("", ["unknown noise ''", "valid:"]),

@@ -41,4 +41,5 @@ def test_configurations_are_those_of_0_1_0(name: str) -> None:
 def test_every_recipe_is_in_the_table() -> None:
     from fastnoise.methods import METHODS
 
-    assert {name.partition(" ")[0] for name in TABLE["table"]} == set(METHODS)
+    later = {"plain", "multitask"}
+    assert {name.partition(" ")[0] for name in TABLE["table"]} == set(METHODS) - later

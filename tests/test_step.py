@@ -27,6 +27,9 @@ from fastnoise.errors import ConfigError
 from fastnoise.methods import METHODS, Forward, create_method
 from fastnoise.models import create_model
 from fastnoise.recipes import recipe
+from fastnoise.tasks import Task
+from fastnoise.tasks.classification import Classification
+from fastnoise.tasks.multitask import MultiTask
 
 CORE = ("ce", "elr", "nal", "swce_loss")
 """Compiled by Inductor in every run of the tests; the other methods with --slow."""
@@ -46,7 +49,10 @@ def make_step(
     """A step on narrow networks with weights and labels from a fixed seed; it observes into `statistics_of(step)`."""
     torch.manual_seed(0)
     config = recipe(method, "digits")
-    made = create_method(config.method, num_samples=NUM_SAMPLES, num_classes=NUM_CLASSES)
+    task: Task = Classification(tuple(map(str, range(NUM_CLASSES))))
+    if METHODS[method].tasks == ("multitask",):
+        task = MultiTask(task.outputs, (NUM_CLASSES // 2, NUM_CLASSES - NUM_CLASSES // 2))
+    made = create_method(config.method, num_samples=NUM_SAMPLES, num_classes=NUM_CLASSES, task=task)
     made.start_epoch(1)
     networks = torch.nn.ModuleList(
         create_model(
@@ -59,7 +65,8 @@ def make_step(
     labels = torch.randint(NUM_CLASSES, (NUM_SAMPLES,)).to(device)
     engine = EngineConfig(gear=gear, compile=compile_, amp=amp, compile_options=compile_options)  # type: ignore[arg-type]
     optimizer = create_optimizer(config.optim, networks, capturable=gear.endswith("graphed"))
-    statistics = EpochStatistics(NUM_SAMPLES, made.attention, torch.device(device))
+    place = torch.device(device)
+    statistics = EpochStatistics(NUM_SAMPLES, made.attention, place, answers=task.unseen(NUM_SAMPLES, place))
     step = Step(
         list(networks),  # type: ignore[arg-type]
         made,

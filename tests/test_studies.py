@@ -10,45 +10,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _set_cases import write_mnist
 from rich.console import Console
 
 from fastnoise.commands import study
 from fastnoise.config import RunConfig
+from fastnoise.data.rotated import rotate
 from fastnoise.engine import Interrupted
 from fastnoise.engine.folder import RunFolder
-from fastnoise.engine.metrics import Evaluation
+from fastnoise.engine.prepare import load_data
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
 from fastnoise.models import MODELS, create_model
 from fastnoise.noise import corrupt_regression
 from fastnoise.studies import STUDIES, base, load_study, multiclass, regression
 from fastnoise.studies.base import StudyFolder, StudyOptions
 from fastnoise.sweeps import SweepResult
+from fastnoise.tasks.classification import ClassEvaluation
 from fastnoise.words import parsed
 
 TRAIN, TEST = 600, 200
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
-
-
 @pytest.fixture(scope="module")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with a small set in MNIST's form: each class a bright block in a place of its own."""
-    root = tmp_path_factory.mktemp("data")
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split, count in (("train", TRAIN), ("t10k", TEST)):
-        labels = np.arange(count) % 10
-        images = rng.integers(0, 60, (count, 28, 28))
-        for image, label in zip(images, labels, strict=True):
-            row, column = divmod(int(label), 4)
-            image[2 + 8 * row : 9 + 8 * row, 1 + 7 * column : 7 + 7 * column] += 180
-        write_idx(raw / f"{split}-images-idx3-ubyte", images)
-        write_idx(raw / f"{split}-labels-idx1-ubyte", labels)
-    return root
+    return write_mnist(tmp_path_factory.mktemp("data"), TRAIN, TEST)
 
 
 def console(tmp_path: Path) -> Console:
@@ -212,7 +198,7 @@ def test_jobs_of_the_paper() -> None:
     assert len(noises) == len(jobs)
     assert {"none", "heterogeneous:1,clean=9,strategy=2", "heterogeneous:0.95,clean=0,strategy=1"} <= noises
     # 54,000 training images in 422 batches; 16,000 evaluated after each epoch, 54,000 at the end.
-    assert multiclass._steps(config, 60_000, 10_000) == pytest.approx(14 * 422 + (14 * 16_000 + 54_000) / 3 / 128)
+    assert base.steps_of(config, 60_000, 10_000) == pytest.approx(14 * 422 + (14 * 16_000 + 54_000) / 3 / 128)
 
 
 def test_multiclass_goes_from_data_to_figure_and_goes_on(mnist: Path, tmp_path: Path) -> None:
@@ -303,24 +289,24 @@ def test_more_images_than_there_are_are_refused(mnist: Path, tmp_path: Path, mod
 
 def test_rotation_is_counterclockwise_about_the_centre() -> None:
     images = np.random.default_rng(1).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8)
-    turned = regression.rotate(images, np.array([0.0, 90.0, 180.0, -90.0, 270.0, 360.0]))
+    turned = rotate(images, np.array([0.0, 90.0, 180.0, -90.0, 270.0, 360.0]))
     for image, result, quarters in zip(images, turned, (0, 1, 2, -1, 3, 0), strict=True):
         assert np.array_equal(result, np.rot90(image, quarters))
     # Anything else is bilinear: of a smooth image, close to scipy's.
-    from scipy.ndimage import gaussian_filter, rotate
+    from scipy import ndimage
 
     image = np.zeros((28, 28))
     image[6:20, 10:14] = 255
-    image = gaussian_filter(image, 2).round().astype(np.uint8)
-    result = regression.rotate(image[None, :, :, None], np.array([30.0]))[0, :, :, 0]
-    other = rotate(image.astype(float), 30.0, reshape=False, order=1)
+    image = ndimage.gaussian_filter(image, 2).round().astype(np.uint8)
+    result = rotate(image[None, :, :, None], np.array([30.0]))[0, :, :, 0]
+    other = ndimage.rotate(image.astype(float), 30.0, reshape=False, order=1)
     assert np.abs(result - other).max() < 1.0
 
 
 def test_rotation_does_not_depend_on_the_batch() -> None:
     images = np.random.default_rng(2).integers(0, 256, (1003, 28, 28, 1), dtype=np.uint8)
     degrees = np.linspace(-60, 60, 1003)
-    assert np.array_equal(regression.rotate(images, degrees)[1001:], regression.rotate(images[1001:], degrees[1001:]))
+    assert np.array_equal(rotate(images, degrees)[1001:], rotate(images[1001:], degrees[1001:]))
 
 
 def test_noise_bias_is_that_of_the_noise() -> None:
@@ -362,30 +348,17 @@ def test_regression_goes_from_data_to_figure(mnist: Path, tmp_path: Path) -> Non
     assert [(training["sigma"], training["seed"]) for training in trainings] == [("0", "0"), ("200", "0")]
 
 
-def test_one_training_of_angles_is_reproducible_and_noisy_inside_alone(
-    mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = {
-        "limit": 60.0, "low": 0.0, "high": 60.0, "sigma": 30.0, "epochs": 1, "limit_train": 256, "angle_seed": 0,
-        "seed": 3, "noise_seed": 3, "data_root": str(mnist), "device": "cpu",
-    }  # fmt: skip
-    targets = []
-    step = regression.Trainer.step
-    monkeypatch.setattr(
-        regression.Trainer, "step", lambda self, images, wanted: targets.append(wanted) or step(self, images, wanted)
-    )
-    figures = []
-    for name in ("a", "b", "clean"):
-        (tmp_path / name).mkdir()
-        own = config | ({"sigma": 0.0} if name == "clean" else {})
-        figures.append(regression.train(own, tmp_path / name, console(tmp_path)))
-        assert len((tmp_path / name / "metrics.jsonl").read_text().splitlines()) == 1
-    assert figures[0] == figures[1] != figures[2]
-    noisy, _, exact = (60 * torch.cat(targets[2 * run : 2 * run + 2]) for run in range(3))  # two batches each
-    inside = exact >= 0
-    assert torch.equal(noisy[~inside], exact[~inside])
-    assert (noisy[inside] != exact[inside]).all()
-    assert ((noisy[inside] >= 0) & (noisy[inside] <= 60 + 1e-4)).all()
+def test_the_study_of_angles_has_noise_inside_alone(mnist: Path, tmp_path: Path) -> None:
+    options = regression.Options(data_root=str(mnist), low=0.0, high=60.0)
+    config = regression._base(options, {"epochs": 1, "limit_train": 256})
+    data = load_data(config.replace({"noise": regression._noise(30.0, options), "noise_seed": 3}))
+    assert data.clean is not None
+    inside = (data.clean >= 0)[:, 0]
+    assert np.array_equal(data.given[~inside], data.clean[~inside])
+    assert (data.given[inside] != data.clean[inside]).all()
+    assert ((data.given[inside] >= 0) & (data.given[inside] <= 60)).all()
+    assert (data.clean.min(), data.clean.max()) == pytest.approx((-60, 60), abs=2)
+    assert regression._noise(0.0, options) == "none"
 
 
 # -- what studies need of the engine ---------------------------------------------------------------------------
@@ -434,5 +407,5 @@ def test_run_from_before_dropout_is_read(tmp_path: Path) -> None:
 
 
 def test_accuracy_by_class() -> None:
-    answers = Evaluation(np.array([0, 1, 1, 0, 3]), None, math.nan, 0.0)
+    answers = ClassEvaluation(np.array([0, 1, 1, 0, 3]), None, 0.0, math.nan)
     assert answers.class_accuracy(np.array([0, 0, 1, 1, 3]), 5) == [0.5, 0.5, None, 1.0, None]

@@ -10,23 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _set_cases import IDS, NAMES, write_coco
 from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score
 from torch import nn
 from torch.nn.functional import cross_entropy, mish
 
-from fastnoise.config import OptimConfig
-from fastnoise.data import ImageTable, load_dataset
-from fastnoise.engine import RunFolder
-from fastnoise.engine.metrics import average_precision
-from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
-from fastnoise.models import create_model
-from fastnoise.models.heads import MultiTaskNetwork
+from fastnoise.config import RunConfig
+from fastnoise.data import ImageTable, canvas, coco, load_dataset
+from fastnoise.data.canvas import group_ranges
+from fastnoise.data.two_tasks import split_classes
+from fastnoise.engine.prepare import create_parts, load_data
+from fastnoise.errors import ConfigError, DataError
+from fastnoise.methods import Run
 from fastnoise.models.resnet import BasicBlock, PreActBlock, ResNet
-from fastnoise.studies import canvas, coco, fit, multilabel, multitask
-from fastnoise.studies.multilabel_training import group_ranges, mean_binary_cross_entropy
-from fastnoise.studies.multitask_training import MultiTask, split_classes, summed_cross_entropy, task_data
+from fastnoise.recipes import recipe
+from fastnoise.studies import multilabel, multitask
+from fastnoise.tasks.multilabel import MultiLabel, average_precision
+from fastnoise.tasks.multitask import MultiTask
+from fastnoise.tasks.regression import Regression
 
 GROUPS = (range(6), range(6, 10))
 
@@ -70,31 +73,19 @@ def test_mish_in_pre_activation_networks() -> None:
     assert network(torch.randn(2, 3, 8, 8)).shape == (2, 64)
 
 
-def test_tasks_share_the_backbone_and_nothing_else() -> None:
-    network = MultiTaskNetwork(ResNet(BasicBlock, (1, 1, 1, 1), 3, (8, 8), 0.125), (5, 7))
-    images = torch.randn(4, 3, 8, 8)
-    network.eval()
-    assert [network(images, task).shape for task in (0, 1)] == [(4, 5), (4, 7)]
-    torch.testing.assert_close(network(images, 1), network.classifiers[1](network.backbone(images)))
-    network(images, 1).sum().backward()
-    assert network.classifiers[0].weight.grad is None
-    assert all(parameter.grad is not None for parameter in network.backbone.parameters())
-
-
 def test_losses_of_the_studies_are_one_graph() -> None:
     """What CUDA devices compile; dynamo alone, which needs no compiler."""
-    tasks = MultiTaskNetwork(ResNet(BasicBlock, (1, 1, 1, 1), 3, (8, 8), 0.0625, "mish"), (5, 7))
-    images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-    batch = images, labels, images.flip(0), labels
-    compiled = torch.compile(summed_cross_entropy, fullgraph=True, dynamic=False, backend="eager")
-    torch.testing.assert_close(compiled(tasks, *batch), summed_cross_entropy(tasks, *batch))
-    network = create_model("resnet18", num_classes=5, image_size=(8, 8), width=0.125)
-    targets = (torch.rand(4, 5) < 0.5).float()
-    compiled = torch.compile(mean_binary_cross_entropy, fullgraph=True, dynamic=False, backend="eager")
-    torch.testing.assert_close(compiled(network, images, targets), mean_binary_cross_entropy(network, images, targets))
+    for task, labels in (
+        (MultiTask(tuple("abcde"), (2, 3)), torch.tensor([0, 1, 2, 3])),
+        (MultiLabel(tuple("abcde")), (torch.rand(4, 5) < 0.5).to(torch.uint8)),
+        (Regression(tuple("abcde")), torch.randn(4, 5)),
+    ):
+        logits = torch.randn(4, 5)
+        compiled = torch.compile(task.loss, fullgraph=True, dynamic=False, backend="eager")
+        torch.testing.assert_close(compiled(logits, labels), task.loss(logits, labels))
 
 
-# -- two tasks: data -------------------------------------------------------------------------------------------
+# -- two tasks -------------------------------------------------------------------------------------------------
 
 
 def test_classes_are_split_at_random_into_halves() -> None:
@@ -109,228 +100,101 @@ def test_classes_are_split_at_random_into_halves() -> None:
     assert [len(part) for part in split_classes(7, 0)] == [3, 4]
 
 
-@pytest.fixture(scope="module")
-def digits() -> Any:
-    return load_dataset("digits", None)
+TASKS = "two-tasks:of=digits,seed=3,limit=300"
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
-def test_noise_stays_in_the_training_labels_of_its_task(digits: Any, rate: float) -> None:
-    classes = np.array([1, 4, 6, 7, 9])
-    right = task_data(digits, classes, rate=0.0, limit=None, seed=3)
-    task = task_data(digits, classes, rate=rate, limit=None, seed=3)
-    for part in ("train", "validation", "test"):
-        assert np.array_equal(getattr(task, part).images, getattr(right, part).images)
-    for part in ("validation", "test"):
-        assert np.array_equal(getattr(task, part).labels, getattr(right, part).labels)
-    flipped = task.train.labels != right.train.labels
-    spread = 4 * math.sqrt(rate * (1 - rate) / len(flipped))
-    assert abs(flipped.mean() - rate) <= spread
-    assert task.num_classes == 5
-    assert task.train.labels.min() >= 0
-    assert task.train.labels.max() <= 4
-    assert len(task.validation) == pytest.approx(0.1 * (len(task.train) + len(task.validation)), abs=3)
-    assert len(task.test) == np.isin(digits.test.labels, classes).sum()
+def task_config(**changes: Any) -> RunConfig:
+    noise = {"noise": "symmetric:0.5,classes=5-9", "val_fraction": 0.1}
+    small = {"batch_size": 32, "width": 0.125, "loader": "torch", "device": "cpu"}
+    return recipe("multitask", TASKS, "none").replace({**noise, **small, **changes})
 
 
-def test_labels_of_a_task_count_its_classes(digits: Any) -> None:
-    classes = np.array([1, 4, 6, 7, 9])
-    task = task_data(digits, classes, rate=0.0, limit=100, seed=0)
-    assert len(task.train) + len(task.validation) == pytest.approx(100, abs=3)
+def test_labels_of_two_tasks_count_their_classes() -> None:
+    digits, data = load_dataset("digits", None), load_dataset(TASKS, None)
+    classes = np.concatenate(split_classes(10, 3))
     known = {image.tobytes(): label for image, label in zip(digits.train.images, digits.train.labels, strict=True)}
-    for part in (task.train, task.validation):
-        found = [known[image.tobytes()] for image in part.images]
-        assert np.array_equal(found, classes[part.labels])
+    assert data.train.images is not None
+    assert [known[image.tobytes()] for image in data.train.images] == classes[data.train.labels].tolist()
+    assert np.bincount(data.train.labels // 5).tolist() == pytest.approx([300, 300], abs=3)
+    assert len(data.test) == len(digits.test)
+    assert data.groups == (5, 5)
+    alone = load_dataset(TASKS + ",only=1", None)
+    assert alone.groups == (5,)
+    assert np.array_equal(alone.train.images, data.train.images[data.train.labels < 5])
 
 
-def test_higher_rates_keep_the_flips_of_lower_ones(digits: Any) -> None:
-    classes = np.arange(5)
-    labels = [task_data(digits, classes, rate=rate, limit=None, seed=0).train.labels for rate in (0.0, 0.3, 0.8)]
-    low = labels[1] != labels[0]
-    assert low.any()
-    assert np.array_equal(labels[2][low], labels[1][low])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("two-tasks:of=digits,limit=5000", "limit=5000: a task of digits has "),
+        ("two-tasks:of=digits,only=3", "only=3 must be 1 or 2, or 0 for both tasks"),
+        ("two-tasks:of=rotated", "of=rotated must be a data set with one class an image"),
+    ],
+)
+def test_two_tasks_that_cannot_be(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_dataset(name, "data")
 
 
-def test_limits_that_cannot_be_met(digits: Any) -> None:
-    with pytest.raises(ConfigError, match="--limit-train 5000: a task of digits has "):
-        task_data(digits, np.arange(5), rate=0.0, limit=5000, seed=0)
-    with pytest.raises(ConfigError, match="images of a task leave none to validate on; give a larger --limit-train"):
-        task_data(digits, np.arange(5), rate=0.0, limit=10, seed=0)
+def test_noise_stays_in_its_task() -> None:
+    data = load_data(task_config())
+    assert data.clean is not None
+    flipped = data.given != data.clean
+    assert not flipped[data.clean < 5].any()
+    assert flipped[data.clean >= 5].mean() == pytest.approx(0.5, abs=0.15)
+    assert data.given[data.clean >= 5].min() >= 5
 
 
-TASK_CONFIG: dict[str, Any] = {
-    "dataset": "digits",
-    "data_root": "data",
-    "download": False,
-    "device": "cpu",
-    "seed": 1,
-    "tasks": 2,
-    "rate": 0.5,
-    "limit_train": 300,
-    "width": 0.0625,
-    "batch_size": 32,
-    "epochs": 3,
-    "optimizer": "sgd:momentum=0.9,nesterov",
-    "learning_rate": 0.05,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-}
+def shared(config: RunConfig) -> tuple[Any, Any, Any]:
+    """A run's data, method and network, as they stand before the first step."""
+    data = load_data(config)
+    method, (network,) = create_parts(config, data, torch.device("cpu"), fresh=True)
+    given = torch.from_numpy(data.given)
+    view: Any = None
+    method.end_epoch(Run(0, 3, 1, [network], given, given, view, view))
+    return data, method, network
 
 
 def test_batches_alternate_and_losses_are_summed() -> None:
-    study = MultiTask(TASK_CONFIG)
-    batches = list(study.batches(0))
-    assert len(batches) == study.loaders[0].num_batches
-    classes = split_classes(10, TASK_CONFIG["seed"])
-    digits = load_dataset("digits", None)
-    for images1, labels1, images2, labels2 in batches:
-        assert images1.shape == images2.shape == (32, 1, 8, 8)
-        loss = summed_cross_entropy(study.network, images1, labels1, images2, labels2)
-        alone = cross_entropy(study.network(images1, 0), labels1), cross_entropy(study.network(images2, 1), labels2)
-        torch.testing.assert_close(loss, alone[0] + alone[1])
-    assert len(study.tasks[0].train) == len(
-        np.unique(np.concatenate([index for _, index in study.loaders[0].epoch(0)]))
-    ) + (len(study.tasks[0].train) % 32)
-    assert np.array_equal(
-        study.tasks[0].test.labels,
-        np.searchsorted(classes[0], digits.test.labels[np.isin(digits.test.labels, classes[0])]),
-    )
-
-
-def test_the_second_task_runs_on_through_its_own_epochs() -> None:
-    study = MultiTask(TASK_CONFIG)
-    count = study.loaders[1].num_batches
-    whole = [index for epoch in range(3) for _, index in study.loaders[1].epoch(epoch)]
-    from fastnoise.studies.multitask_training import _endless
-
-    stream = _endless(study.loaders[1], count - 2)
-    for wanted in whole[count - 2 : count + 3]:
-        assert torch.equal(next(stream)[1], wanted)
+    data, method, network = shared(task_config())
+    task, labels = data.task, torch.from_numpy(data.given)
+    first = np.flatnonzero(data.given < 5)
+    orders = [method.order(epoch, 1).reshape(-1, 2, 16) for epoch in range(1, 9)]
+    for order in orders:
+        assert len(order) == len(first) // 16
+        assert (data.given[order[:, 0]] < 5).all()
+        assert (data.given[order[:, 1]] >= 5).all()
+        assert len(np.unique(order[:, 0])) == order[:, 0].size, "an epoch is one of the first task"
+    second, stream = np.flatnonzero(data.given >= 5), np.concatenate([order[:, 1].ravel() for order in orders])
+    for start in range(0, len(stream) - len(second), len(second)):
+        assert np.array_equal(np.sort(stream[start : start + len(second)]), second), "the second runs on by itself"
+    index = torch.from_numpy(orders[0][0].ravel())
+    images = torch.randn(32, *data.train.shape)
+    found = method.training_step([network], images, labels[index], index)
+    network.train()
+    parts = [network(part).logits[:, 5 * number : 5 * number + 5] for number, part in enumerate(images.split(16))]
+    targets = labels[index[:16]], labels[index[16:]] - 5
+    losses = [cross_entropy(part, wanted) for part, wanted in zip(parts, targets, strict=True)]
+    torch.testing.assert_close(found.loss, losses[0] + losses[1])
+    assert torch.equal(found.predictions[:16, 0], parts[0].argmax(1))
+    assert torch.equal(found.predictions[16:, 1], 5 + parts[1].argmax(1))
+    assert task.describe() == "2 tasks of 5 and 5 classes"
 
 
 def test_the_baseline_begins_with_the_weights_it_has_beside_the_other_task() -> None:
-    together, alone = MultiTask(TASK_CONFIG), MultiTask(TASK_CONFIG | {"tasks": 1, "rate": 0.0})
-    shared = together.network.state_dict()
-    for name, value in alone.network.state_dict().items():
-        assert torch.equal(value, shared[name]), name
-    first, second = next(alone.batches(2)), next(together.batches(2))
-    assert torch.equal(first[0], second[0])
-    assert torch.equal(first[1], second[1])
+    _, _, together = shared(task_config())
+    _, _, alone = shared(task_config(dataset=TASKS + ",only=1", noise="none", batch_size=16))
+    weights = together.state_dict()
+    assert len(alone.state_dict()) == len(weights) - 2
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, weights[name]), name
 
 
-def test_too_few_classes_for_two_tasks(tmp_path: Path) -> None:
-    for label in ("a", "b"):
-        (tmp_path / label).mkdir()
-        for number in range(20):
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / label / f"{number}.png")
-    config = TASK_CONFIG | {"dataset": f"folder:{tmp_path}", "limit_train": None, "batch_size": 4}
-    with pytest.raises(ConfigError, match="has 2 classes, and two tasks need at least 4"):
-        MultiTask(config)
-    with pytest.raises(ConfigError, match=r"--width 0\.005 leaves layers with no channels"):
-        MultiTask(TASK_CONFIG | {"width": 0.005})
-
-
-# -- the training loop -----------------------------------------------------------------------------------------
-
-
-def mean_square(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return (network(x) - y).square().mean()
-
-
-OPTIM = OptimConfig(epochs=6, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, schedule="cosine")
-
-
-def line_fit(validation: Callable[[fit.NetworkFit, int], float], stop_at: int | None = None) -> Any:
-    """A line to be fitted; `validation` tells the loss after an epoch. Stops within an epoch where that is told."""
-    torch.manual_seed(0)
-    training = fit.NetworkFit(nn.Linear(2, 1), mean_square, OPTIM, torch.device("cpu"), steps=4)
-    seen: list[int] = []
-
-    def batches(epoch: int) -> Any:
-        for number in range(4):
-            if epoch == stop_at and number == 2:
-                raise KeyboardInterrupt
-            generator = torch.Generator().manual_seed(10 * epoch + number)
-            x = torch.randn(8, 2, generator=generator)
-            yield x, x @ torch.tensor([[1.0], [-2.0]]) + 0.5
-        seen.append(epoch)
-
-    def validate() -> torch.Tensor:
-        return torch.tensor(validation(training, seen[-1] + 1))
-
-    def test() -> dict[str, float]:
-        return {"weight": training.network.weight[0, 0].item()}  # type: ignore[union-attr, index, operator]
-
-    def run(path: Path) -> dict[str, Any]:
-        return training.fit(batches, validate, test, path, console(path))
-
-    return run, seen, training
-
-
-def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
-    losses = [3.0, 2.0, 2.5, 2.0, 2.25, 4.0]
-    weights = {}
-
-    def validation(training: Any, epoch: int) -> float:
-        weights[epoch] = training.network.weight[0, 0].item()
-        return losses[epoch - 1]
-
-    run, seen, training = line_fit(validation)
-    found = run(tmp_path)
-    assert seen == list(range(6))
-    assert (found["best_epoch"], found["validation_loss"]) == (2, 2.0)
-    assert (found["weight"], found["last_weight"]) == (weights[2], weights[6])
-    assert training.network.weight[0, 0].item() == weights[2]
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert [line["validation_loss"] for line in lines] == losses
-    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
-
-
-@pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_a_killed_training_goes_on_to_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
-) -> None:
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-
-    def validation(training: Any, epoch: int) -> float:
-        return abs(epoch - 2.4)
-
-    run, *_ = line_fit(validation)
-    whole = run(tmp_path / "whole")
-    run, *_ = line_fit(validation, stop_at)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut")
-    run, seen, _ = line_fit(validation)
-    assert run(tmp_path / "cut") == whole
-    assert seen == list(range(stop_at, 6))
-    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
-    assert metrics[0] == metrics[1]
-    run, seen, _ = line_fit(validation)
-    assert run(tmp_path / "cut") == whole  # killed between its end and its summary: nothing is trained again
-    assert seen == []
-    assert RunFolder(tmp_path / "cut").checkpoint.stat().st_size < 4096
-
-
-def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
-    run, *_ = line_fit(lambda training, epoch: math.nan if epoch == 2 else 1.0)
-    with pytest.raises(TrainingError, match="became NaN or infinite in epoch 2; lower --learning-rate"):
-        run(tmp_path)
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(b"junk")
-    run, *_ = line_fit(lambda training, epoch: 1.0)
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
-        run(tmp_path)
-
-
-def test_seeds_for_different_purposes_differ() -> None:
-    found = {fit.derive_seed(seed, *path) for seed in range(50) for path in ((0,), (1,), (0, 1), (2,))}
-    assert len(found) == 200
-    assert all(0 <= seed < 2**63 for seed in found)
+def test_a_batch_is_shared_evenly() -> None:
+    with pytest.raises(ConfigError, match="--batch-size 31: 2 tasks share a batch evenly; give a multiple of 2"):
+        shared(task_config(batch_size=31))
+    with pytest.raises(ConfigError, match=r"task 1 has \d+ training images, and a step takes 400"):
+        shared(task_config(batch_size=800))
 
 
 # -- canvases --------------------------------------------------------------------------------------------------
@@ -405,37 +269,6 @@ def test_large_logits_are_still_told_apart() -> None:
 
 
 # -- COCO ------------------------------------------------------------------------------------------------------
-
-NAMES = ("person", "bicycle", "car", "dog", "cup", "chair")
-IDS = (1, 2, 3, 18, 47, 62)
-
-
-def write_coco(root: Path, name: str, count: int, seed: int = 0) -> tuple[Path, Path, np.ndarray]:
-    """An annotation file and a folder of images: category c is a block of a colour of its own."""
-    folder = root / name
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    labels = random.random((count, len(IDS))) < 0.3
-    labels[0] = False  # an image may show nothing
-    images, annotations = [], []
-    for row in range(count):
-        pixels = random.integers(0, 60, (90 + row % 7, 100, 3)).astype(np.uint8)
-        for column in np.flatnonzero(labels[row]):
-            top, left = 30 * (column // 3), 32 * (column % 3)
-            pixels[top : top + 28, left : left + 28, column % 3] = 220
-            annotation = {
-                "id": len(annotations),
-                "image_id": 1000 + row,
-                "category_id": IDS[column],
-                "bbox": [0, 0, 1, 1],
-            }
-            annotations += [annotation, annotation | {"iscrowd": 1}]
-        images.append({"id": 1000 + row, "file_name": f"{row:06}.png", "width": 100})
-        Image.fromarray(pixels).save(folder / f"{row:06}.png")
-    categories = [{"id": number, "name": name} for number, name in zip(IDS, NAMES, strict=True)][::-1]
-    file = root / f"{name}.json"
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return file, folder, labels
 
 
 def test_annotations_become_labels(tmp_path: Path) -> None:
@@ -574,7 +407,7 @@ def test_options_replace_what_quick_and_full_say(study: Any) -> None:
 
 def test_study_of_two_tasks(tmp_path: Path) -> None:
     options = multitask.Options(
-        quick=True, dataset="digits", rates=(1.0,), epochs=2, limit_train=200, width=0.0625, batch_size=32,
+        quick=True, dataset="digits", rates=(1.0,), epochs=2, limit_train=200, width=0.125, batch_size=32,
         device="cpu", out=str(tmp_path / "out"), jobs=1,
     )  # fmt: skip
     out = multitask.run(options, console(tmp_path))

@@ -6,7 +6,7 @@ from pathlib import Path
 from .. import lazy, own
 from ..errors import ConfigError, DataError
 from .folder import load_folder
-from .names import DATASETS, FOLDER, ROOTLESS, check_dataset
+from .names import DATASETS, FOLDER, check_dataset, family, needs_root
 from .table import ImageDataset
 
 
@@ -19,6 +19,10 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     cifar100      ROOT/cifar-100-python
     cifar10n      cifar10 and ROOT/CIFAR-10_human.pt or ROOT/cifar_n_labels.npz
     cifar100n     cifar100 and ROOT/CIFAR-100_human.pt or ROOT/cifar_n_labels.npz
+    mnist-canvas  several digits of mnist on a canvas, and which they are (`load_canvas`)
+    coco:...      several labels an image, by annotation files of COCO's form (`load_coco`)
+    rotated:...   digits or other images, and the angles that they are turned by (`load_rotated`)
+    values:...    image files and the values that a CSV gives them (`load_values`)
     folder:PATH   class folders, see `load_folder`; needs no root
     FILE.py:NAME  the result of a user's function (fastnoise/extend.md)
 
@@ -31,9 +35,9 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     path = None if root is None else Path(root).expanduser()
     if own.is_own(name):
         return _own(name, path, download)
-    if path is None and name not in ROOTLESS:
+    if path is None and needs_root(name):
         raise ConfigError(f"{name} needs a data root: the folder that holds its files or will hold them")
-    dataset: ImageDataset = lazy.named(DATASETS[name])(name, path, download)
+    dataset: ImageDataset = lazy.named(DATASETS[family(name)])(name, path, download)
     return dataset
 
 

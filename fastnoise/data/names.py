@@ -1,5 +1,9 @@
 """Data sets by name, without importing any: a data set is its file and a line here."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
 from .. import own
 from ..errors import ConfigError, nearest
 
@@ -10,30 +14,133 @@ DATASETS: dict[str, str] = {
     "cifar100": "fastnoise.data.cifar:load_cifar",
     "cifar10n": "fastnoise.data.cifar:load_cifar_n",
     "cifar100n": "fastnoise.data.cifar:load_cifar_n",
+    "mnist-canvas": "fastnoise.data.canvas:load_canvas",
+    "coco": "fastnoise.data.coco:load_coco",
+    "rotated": "fastnoise.data.rotated:load_rotated",
+    "two-tasks": "fastnoise.data.two_tasks:load_two_tasks",
+    "values": "fastnoise.data.values:load_values",
 }
 """Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
 what lies under none."""
 
-ROOTLESS = frozenset({"digits"})
-"""Those that lie under no root."""
+ROOTLESS = frozenset({"digits", "coco", "values"})
+"""Those that lie under no root, or need none; `rotated` and `two-tasks` do as the images that they are made of."""
+
+
+class Written(NamedTuple):
+    """How the name of a data set with options is written: NAME:KEY=VALUE,KEY=VALUE."""
+
+    options: Mapping[str, str | int | float]
+    """Key -> default; a value has the default's type. An empty text: it has to be given, as a path."""
+    task: str
+    """What is learnt (`fastnoise.tasks`)."""
+    form: str
+    """For help texts."""
+
+
+WRITTEN: dict[str, Written] = {
+    "mnist-canvas": Written(
+        {"images": 25_000, "test": 5_000, "side": 128, "first_group": 0, "seed": 0}, "multilabel", "mnist-canvas"
+    ),
+    "coco": Written(
+        {"train": "", "images": "", "test": "", "test_images": "", "side": 128, "limit": 0, "seed": 0},
+        "multilabel",
+        "coco:train=FILE.json,images=DIR,test=FILE.json,test_images=DIR",
+    ),
+    "rotated": Written({"of": "digits", "limit": 60.0, "seed": 0}, "regression", "rotated:of=mnist"),
+    "two-tasks": Written({"of": "cifar100", "seed": 0, "limit": 0, "only": 0}, "multitask", "two-tasks:of=cifar100"),
+    "values": Written({"train": "", "test": "-"}, "regression", "values:train=FILE.csv"),
+}
+"""Data sets that are more than a name."""
+
+_PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
 FOLDER = "folder:"
 """How the name of a data set of class folders begins."""
 
-FORMS: tuple[str, ...] = (*DATASETS, "folder:PATH", "FILE.py:NAME")
+RESIZED = ("folder", "values")
+"""Families whose images are files that --image-size resizes."""
+
+FORMS: tuple[str, ...] = (
+    *(WRITTEN[name].form if name in WRITTEN else name for name in DATASETS),
+    "folder:PATH",
+    "FILE.py:NAME",
+)
 """The forms in which a data set can be written."""
+
+
+def family(name: str) -> str:
+    """What stands before the colon, or the whole name."""
+    return name.partition(":")[0]
 
 
 def is_named(name: str) -> bool:
     """Whether a data set can be loaded by this name, at any time; else it was given as arrays."""
-    return name in DATASETS or name.startswith(FOLDER) or own.is_own(name)
+    return name in DATASETS or family(name) in WRITTEN or name.startswith(FOLDER) or own.is_own(name)
 
 
 def check_dataset(name: str) -> None:
-    """ConfigError for an unknown data set, with the nearest and all valid names, or for what is wrong with FILE.py."""
+    """ConfigError for an unknown data set, with the nearest and all valid names, for what is wrong with FILE.py, or for
+    options that it has not."""
     if own.is_own(name):
         own.load(name, "dataset")
     elif name == FOLDER:
         raise ConfigError("the dataset folder:PATH needs the path of a folder after the colon")
     elif not is_named(name):
         raise ConfigError(f"unknown dataset {name!r}; {nearest(name, list(FORMS))}")
+    elif family(name) in WRITTEN:
+        read_options(name)
+
+
+def task_of(name: str) -> str | None:
+    """What is learnt from a data set, None where only the data set itself says."""
+    if own.is_own(name) or not is_named(name):
+        return None
+    return WRITTEN[family(name)].task if family(name) in WRITTEN else "classification"
+
+
+def needs_root(name: str) -> bool:
+    """Whether a data set lies under the data root."""
+    base = read_options(name)["of"] if family(name) in ("rotated", "two-tasks") else family(name)
+    return base in DATASETS and base not in ROOTLESS
+
+
+def read_options(name: str) -> dict[str, str | int | float]:
+    """The options that stand behind a data set's name, with the defaults of the others; ConfigError in one line."""
+    head, _, rest = name.partition(":")
+    written, given = WRITTEN[head], dict[str, str | int | float]()
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, text = (piece.strip() for piece in part.partition("="))
+        if not equals or key not in written.options:
+            raise ConfigError(f"--dataset {head}: no option {key!r}; {nearest(key, list(written.options))}")
+        if key in given:
+            raise ConfigError(f"--dataset {head}: {key} is given twice")
+        kind = type(written.options[key])
+        try:
+            given[key] = kind(text)
+        except ValueError:
+            wanted = "an integer" if kind is int else "a number"
+            raise ConfigError(f"--dataset {head}: {key}={text} must be {wanted}") from None
+    for key, default in written.options.items():
+        value = given.setdefault(key, default)
+        if value == "":
+            raise ConfigError(f"--dataset {head} needs {key}=PATH; write {written.form}")
+        if isinstance(value, int) and value < 0:
+            raise ConfigError(f"--dataset {head}: {key}={value} must be 0 or more")
+    return given
+
+
+def located(name: str) -> str:
+    """The name with its paths written from the root, for use in any folder."""
+    if own.is_own(name):
+        return own.located(name)
+    if name.startswith(FOLDER):
+        return f"{FOLDER}{Path(name.removeprefix(FOLDER)).expanduser().absolute()}"
+    head = family(name)
+    if head not in _PATHS:
+        return name
+    given, options = {part.partition("=")[0].strip() for part in name.partition(":")[2].split(",")}, read_options(name)
+    for key in _PATHS[head]:
+        if options[key] != WRITTEN[head].options[key]:
+            options[key] = str(Path(str(options[key])).expanduser().absolute())
+    return f"{head}:" + ",".join(f"{key}={value}" for key, value in options.items() if key in given)

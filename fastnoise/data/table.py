@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +17,9 @@ DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
 
 
+Form = Literal["classes", "labels", "values"]
+
+
 @dataclass(frozen=True, eq=False)
 class ImageTable:
     """Labelled images, either in memory or as files.
@@ -25,7 +28,7 @@ class ImageTable:
     """
 
     labels: np.ndarray
-    """int64 [N]."""
+    """int64 [N]; in other forms than classes, see `form`."""
     images: np.ndarray | None = None
     """uint8 [N, H, W, C], C-contiguous."""
     files: tuple[str, ...] = ()
@@ -35,12 +38,12 @@ class ImageTable:
     the size of the first 16 if they all have the same, else DEFAULT_IMAGE_SIZE."""
     names: tuple[str, ...] = ()
     """One name for each sample; empty if they have no names."""
+    form: Form = "classes"
+    """The form of `labels`. classes: one class each, int64 [N]. labels: for each of C labels whether an image has it,
+    uint8 [N, C] of zeros and ones. values: real numbers, float64 [N, K]; an array [N] is taken as K = 1."""
 
     def __post_init__(self) -> None:
-        labels = np.asarray(self.labels)
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"labels must be integers of shape [N], not {labels.dtype} of shape {list(labels.shape)}")
-        object.__setattr__(self, "labels", np.ascontiguousarray(labels, dtype=np.int64))
+        object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
         if self.images is not None and self.files:
             raise DataError("give an image table either images or files, not both")
         if self.images is None:
@@ -54,8 +57,8 @@ class ImageTable:
             object.__setattr__(self, "images", np.ascontiguousarray(self.images))
             object.__setattr__(self, "size", self.images.shape[1:3])
         count = len(self.files) if self.images is None else len(self.images)
-        if count != len(labels):
-            raise DataError(f"{count} images but {len(labels)} labels: there must be one label for each image")
+        if count != len(self.labels):
+            raise DataError(f"{count} images but {len(self.labels)} labels: there must be one label for each image")
         if self.names and len(self.names) != count:
             raise DataError(f"{len(self.names)} names for {count} images: give one for each, or none")
 
@@ -72,18 +75,43 @@ class ImageTable:
         names = tuple(self.names[i] for i in positions) if self.names else ()
         labels = self.labels[positions]
         if self.images is None:
-            return ImageTable(labels, files=tuple(self.files[i] for i in positions), size=self.size, names=names)
-        return ImageTable(labels, images=self.images[positions], names=names)
+            files = tuple(self.files[i] for i in positions)
+            return ImageTable(labels, files=files, size=self.size, names=names, form=self.form)
+        return ImageTable(labels, images=self.images[positions], names=names, form=self.form)
+
+
+def checked_form(what: str, labels: ArrayLike, form: Form) -> np.ndarray:
+    """Labels as `ImageTable` holds them in a form, else DataError."""
+    array = np.asarray(labels)
+    given = f"{array.dtype} of shape {list(array.shape)}"
+    if form == "values":
+        if array.ndim not in (1, 2) or array.dtype.kind not in "iuf" or not array.size:
+            raise DataError(f"{what} must be real numbers of shape [N] or [N, K], not {given}")
+        values = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(f"{what}: the value of sample {int((~np.isfinite(values)).any(1).argmax())} is not finite")
+        return values
+    if form == "labels":
+        if array.ndim != 2 or array.dtype.kind not in "biu":
+            raise DataError(f"{what} must be zeros and ones of shape [N, C], not {given}")
+        if ((array != 0) & (array != 1)).any():
+            row, column = np.argwhere((array != 0) & (array != 1))[0]
+            raise DataError(f"{what}: entry [{row}, {column}] is {array[row, column]}, neither 0 nor 1")
+        return np.ascontiguousarray(array, dtype=np.uint8)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{what} must be integers of shape [N], not {given}")
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A training and a test table over the same classes."""
+    """A training and a test table over the same classes, labels or values."""
 
     name: str
     train: ImageTable
     test: ImageTable
     class_names: tuple[str, ...]
+    """Of the classes, or of the columns of the labels."""
     mean: tuple[float, ...]
     """Per channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
@@ -92,13 +120,23 @@ class ImageDataset:
     given_labels: bool = False
     """Whether `train.labels` are given labels, some of which may be wrong, and not the true ones."""
     clean_labels: np.ndarray | None = None
-    """int64 [N], the true classes of the training images, if `train.labels` are given ones and these are known."""
+    """int64 [N], the true classes of the training images, if `train.labels` are given ones and these are known. Of
+    other forms they have the shape and dtype of `train.labels`."""
+    task: str = "classification"
+    """The name of the task that is learnt from it (`fastnoise.tasks`)."""
+    groups: tuple[int, ...] = ()
+    """multitask: how many classes each task has, in the order of the classes."""
+    scale: tuple[float, ...] = ()
+    """regression: the unit in which a network learns each value; by default their standard deviations."""
 
     def __post_init__(self) -> None:
         sets = {"training": self.train.labels, "test": self.test.labels}
         for split, found in sets.items():
             if len(found) == 0:
                 raise DataError(f"{self.name}: the {split} set is empty")
+        if self.train.labels.ndim == 2:
+            self._check_columns()
+            return
         if self.clean_labels is not None:
             clean = _class_labels(f"{self.name}: clean_labels", self.clean_labels, len(self.train))
             object.__setattr__(self, "clean_labels", clean)
@@ -107,6 +145,24 @@ class ImageDataset:
             if found.min() < 0 or found.max() >= self.num_classes:
                 span = f"{found.min()}..{found.max()}"
                 raise DataError(f"{self.name}: {split} labels span {span}, outside 0..{self.num_classes - 1}")
+
+    def _check_columns(self) -> None:
+        """DataError unless the labels of all tables have the same columns, each with its name."""
+        tables = {"training": self.train.labels, "test": self.test.labels}
+        if self.clean_labels is not None:
+            clean = checked_form(f"{self.name}: clean_labels", self.clean_labels, self.train.form)
+            object.__setattr__(self, "clean_labels", clean)
+            tables["clean"] = self.clean_labels
+        for what, labels in tables.items():
+            if len(labels) == 0:
+                raise DataError(f"{self.name}: the {what} set is empty")
+            if labels.dtype != self.train.labels.dtype or labels.shape[1:] != (len(self.class_names),):
+                raise DataError(
+                    f"{self.name}: {what} labels are {labels.dtype} {list(labels.shape)}, and the training labels "
+                    f"{self.train.labels.dtype} with {len(self.class_names)} columns that have a name"
+                )
+        if self.clean_labels is not None and len(self.clean_labels) != len(self.train):
+            raise DataError(f"{self.name}: {len(self.clean_labels)} clean labels for {len(self.train)} images")
 
     @classmethod
     def from_arrays(
@@ -120,21 +176,25 @@ class ImageDataset:
         test_images: ArrayLike | None = None,
         test_labels: ArrayLike | None = None,
         name: str = "arrays",
+        task: str = "classification",
     ) -> "ImageDataset":
         """A data set of arrays in memory. Its labels are taken as they are; some may be wrong.
 
         Args:
             images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones.
-            labels: the given classes, integers [N] from 0.
-            clean_labels: the true classes, integers [N], if they are known. A run then reports how many given labels
+            labels: the given labels: classes, integers [N] from 0; for the task multilabel zeros and ones [N, C]; for
+                regression real numbers [N] or [N, K].
+            clean_labels: the true labels in the same form, if they are known. A run then reports how many given labels
                 are wrong and how they were treated. It never trains on the true labels.
             names: N different texts that name the samples in corrected.csv. The default is each sample's position in
                 `images` if there are no test images, and no names otherwise.
-            class_names: C different texts. The default is the numbers of the classes, up to the largest label.
+            class_names: C or K different texts. The default is the numbers of the classes, up to the largest label, or
+                the numbers of the columns.
             test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class is held out as the test
                 set, drawn with a fixed seed.
-            test_labels: integers [M].
+            test_labels: the labels of `test_images`, in the form of `labels`.
             name: the name of the data set, which a configuration gives as its `dataset`.
+            task: what is learnt: classification, multilabel or regression.
 
         Raises:
             DataError: an array has the wrong dtype or shape, or the arrays do not fit each other.
@@ -143,9 +203,12 @@ class ImageDataset:
         if is_named(name) or not name:
             raise ConfigError(f"the name {name!r} is not free for a data set; choose another name")
         pixels = _pixels("images", images)
-        given = _class_labels("labels", labels, len(pixels))
-        clean = None if clean_labels is None else _class_labels("clean_labels", clean_labels, len(pixels))
-        train = ImageTable(given, images=pixels, names=_texts("names", names))
+        if task not in FORMS_OF:
+            raise ConfigError(f"task {task!r} must be one of {', '.join(FORMS_OF)}")
+        form = FORMS_OF[task]
+        given = _given_labels("labels", labels, len(pixels), form)
+        clean = None if clean_labels is None else _given_labels("clean_labels", clean_labels, len(pixels), form)
+        train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
         if (test_images is None) != (test_labels is None):
             raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
@@ -154,7 +217,7 @@ class ImageDataset:
             kept, held_out = stratified_split(truth, TEST_FRACTION, SPLIT_SEED)
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold out a test set; give test_images")
-            test = ImageTable(truth, images=pixels, names=train.names).take(held_out)
+            test = ImageTable(truth, images=pixels, names=train.names, form=form).take(held_out)
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
             others = _pixels("test_images", test_images)
@@ -163,14 +226,16 @@ class ImageDataset:
                     f"test_images are {list(others.shape[1:])} and images {list(pixels.shape[1:])} (height, width, "
                     "channels): both must have one shape"
                 )
-            test = ImageTable(_class_labels("test_labels", test_labels, len(others)), images=others)
+            test = ImageTable(_given_labels("test_labels", test_labels, len(others), form), images=others, form=form)
+        if class_names is None and given.ndim == 2:
+            class_names = list(map(str, range(given.shape[1])))
         if class_names is None:
             found = [array for array in (train.labels, test.labels, clean) if array is not None]
             class_names = [str(label) for label in range(max(2, *(int(array.max()) + 1 for array in found)))]
         assert train.images is not None
         mean, std = _statistics(train.images)
         classes = _texts("class_names", class_names)
-        return cls(name, train, test, classes, mean, std, given_labels=True, clean_labels=clean)
+        return cls(name, train, test, classes, mean, std, given_labels=True, clean_labels=clean, task=task)
 
     @property
     def num_classes(self) -> int:
@@ -197,6 +262,20 @@ def _pixels(what: str, images: Any) -> np.ndarray:
     if array.shape[1] in (1, 3) and array.shape[3] > 4:
         raise DataError(f"{what} must have their channels last, [N, H, W, C], not {form}; use transpose(0, 2, 3, 1)")
     return np.ascontiguousarray(array)
+
+
+FORMS_OF: dict[str, Form] = {"classification": "classes", "multilabel": "labels", "regression": "values"}
+"""Task -> the form of its labels."""
+
+
+def _given_labels(what: str, labels: Any, count: int, form: Form) -> np.ndarray:
+    """Labels of `count` images in their form, else DataError."""
+    if form == "classes":
+        return _class_labels(what, labels, count)
+    array = checked_form(what, labels, form)
+    if len(array) != count:
+        raise DataError(f"{what}: {len(array)} for {count} images: there must be one for each")
+    return array
 
 
 def _class_labels(what: str, labels: Any, count: int) -> np.ndarray:
@@ -249,11 +328,13 @@ def common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split positions 0..N-1 so that each class gives `fraction` of its samples, rounded, to the second part.
 
+    Labels are classes [N]; where they have another form, [N, K], all samples count as of one class.
     Returns (kept, held_out), sorted int64 positions. A pure function of its arguments. ConfigError unless
     0 <= fraction < 1.
     """
     if not 0 <= fraction < 1:
         raise ConfigError(f"the held-out fraction must be at least 0 and below 1, not {fraction}")
+    labels = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     held_out = [
         members[: int(fraction * len(members) + 0.5)]

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..tasks.names import Score, score_in
+
 _FIGURES = (
-    ("test_accuracy", "test", "{:.2%}"),
-    ("validation_accuracy", "validation", "{:.2%}"),
     ("correction_accuracy", "corrected", "{:.2%}"),
     ("attention_auroc", "AUROC", "{:.3f}"),
 )
@@ -35,9 +35,11 @@ class Display:
         batches: per epoch.
         every: batches between two readings of the running loss, which wait for the device; made only for the
             bar, never where nobody watches.
+        score: shown of each epoch.
     """
 
-    def __init__(self, console: Console, epochs: int, batches: int, every: int):
+    def __init__(self, console: Console, epochs: int, batches: int, every: int, score: Score):
+        self.score = score
         self.console, self.epochs, self.batches, self.every = console, epochs, batches, every
         self._live = console.is_terminal
         self._began = time.monotonic()
@@ -78,6 +80,11 @@ class Display:
         self._first = number - 1 if self._first is None else self._first
         left = (time.monotonic() - self._began) / (number - self._first) * (self.epochs - number)
         words = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}", f"loss {figures['train_loss']:.4f}"]
+        score = self.score
+        form = "{:.2%}" if score.share else "{:.6g}"
+        for part in ("test", "validation"):
+            if f"{part}_{score.name}" in figures:
+                words.append(f"{part} {form.format(figures[f'{part}_{score.name}'])}")
         words += [f"{name} {form.format(figures[key])}" for key, name, form in _FIGURES if key in figures]
         for name, chosen in figures.get("selections", {}).items():
             right = f", {chosen['precision']:.2%} right" if "precision" in chosen else ""
@@ -92,19 +99,25 @@ def result_table(summary: dict[str, Any]) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    test = summary["test_accuracy"]
-    table.add_row("test accuracy, last epoch", percent(test["last"]), "")
-    table.add_row("test accuracy, mean of the last ten", percent(test["mean_last_10"]), "")
-    table.add_row("test accuracy, best", percent(test["best"]), f"epoch {test['best_epoch']}, selected on test data")
-    f1 = summary["test_macro_f1"]
-    top5 = f"top-5 accuracy {percent(summary['test_top5']['last'])}" if "test_top5" in summary else ""
-    table.add_row("macro F1, last epoch", percent(f1["last"]), top5)
-    if "validation_accuracy" in summary:
-        chosen = summary["validation_accuracy"]
+    score = score_in(summary)
+    test = summary[f"test_{score.name}"]
+    table.add_row(f"test {score.title}, last epoch", score.shown(test["last"]), "")
+    table.add_row(f"test {score.title}, mean of the last ten", score.shown(test["mean_last_10"]), "")
+    table.add_row(
+        f"test {score.title}, best", score.shown(test["best"]), f"epoch {test['best_epoch']}, selected on test data"
+    )
+    if "test_macro_f1" in summary:
+        top5 = f"top-5 accuracy {percent(summary['test_top5']['last'])}" if "test_top5" in summary else ""
+        table.add_row("macro F1, last epoch", percent(summary["test_macro_f1"]["last"]), top5)
+    for key, name in (("test_mae", "mean absolute error"), ("test_r2", "R2, share of the variance explained")):
+        if key in summary:
+            table.add_row(f"{name}, last epoch", f"{summary[key]['last']:.6g}", "")
+    if f"validation_{score.name}" in summary:
+        chosen = summary[f"validation_{score.name}"]
         table.add_row(
-            "test accuracy at the best validation epoch",
-            percent(chosen["test_at_best"]),
-            f"epoch {chosen['best_epoch']}, validation {percent(chosen['best'])} on given labels",
+            f"test {score.title} at the best validation epoch",
+            score.shown(chosen["test_at_best"]),
+            f"epoch {chosen['best_epoch']}, validation {score.shown(chosen['best'])} on given labels",
         )
     table.add_section()
     shares = summary["training_samples"]
@@ -113,6 +126,13 @@ def result_table(summary: dict[str, Any]) -> Table:
             if f"{group}_{name}" in shares:
                 words = {"true": "predicted true", "memorised": "memorised (predicted as given)", "other": "other"}
                 table.add_row(f"{group} samples, {words[name]}", percent(shares[f"{group}_{name}"]), "")
+    for key, said in (
+        ("clean_mse", "samples with right values, mean squared error"),
+        ("mislabelled_mse_true", "samples with wrong values, against the true ones"),
+        ("mislabelled_mse_given", "samples with wrong values, against the given ones"),
+    ):
+        if key in shares:
+            table.add_row(said, f"{shares[key]:.6g}", "")
     if "attention" in summary:
         attention = summary["attention"]
         for group in ("clean", "mislabelled"):

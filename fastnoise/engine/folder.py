@@ -11,6 +11,7 @@ corrected.csv      the method's estimate for each training sample, once training
                    name if it has one, given and corrected class, confidence in the given class, suspected (0 or 1),
                    NAL's attention weight, and the true class if it is known
 corrected.npz      the same as arrays
+answers.npz        of the tasks that keep them: the test images' true labels and the answers after the last epoch
 profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """
 
@@ -49,6 +50,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.pt"
         self.summary = path / "summary.json"
         self.corrected = path / "corrected.csv"
+        self.answers = path / "answers.npz"
         self.profile = path / "profile.json"
 
     @classmethod
@@ -162,10 +164,11 @@ class RunFolder:
         for row in zip(*(column.tolist() for column in columns.values()), strict=True):
             table.writerow(map(_cell, row))
         write_text(self.corrected, text.getvalue())
-        write_atomically(
-            self.corrected.with_suffix(".npz"),
-            lambda stream: np.savez(stream, **columns),  # type: ignore[arg-type]  # its stub sees other keywords
-        )
+        _write_arrays(self.corrected.with_suffix(".npz"), columns)
+
+    def write_answers(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write answers.npz."""
+        _write_arrays(self.answers, arrays)
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a failure leaves the old one as it is (CheckpointError)."""
@@ -196,6 +199,13 @@ class RunFolder:
 
 
 CHECKPOINT_FORMAT = 2
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    write_atomically(
+        path,
+        lambda stream: np.savez(stream, **arrays),  # type: ignore[arg-type]  # its stub sees other keywords
+    )
 
 
 def _cell(value: float | bool | str) -> str:

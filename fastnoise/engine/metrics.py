@@ -1,12 +1,11 @@
 """What a run measures: running sums on the device, which are read once an epoch, and the figures made from them."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..methods import Forward
@@ -23,13 +22,24 @@ class EpochStatistics:
         num_samples: N of the training set.
         attention: whether the network has an attention branch.
         shape: of the sums; several runs that share their steps have one each.
+        answers: [N, ...], the table that keeps what the network said of each sample, filled as `Task.unseen` makes it;
+            by default one for a class each.
     """
 
-    def __init__(self, num_samples: int, attention: bool, device: torch.device, shape: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        num_samples: int,
+        attention: bool,
+        device: torch.device,
+        shape: tuple[int, ...] = (),
+        answers: Tensor | None = None,
+    ):
         self.loss_sum = torch.zeros(shape, dtype=torch.float64, device=device)
         self.counts = torch.zeros((3, *shape), dtype=torch.int64, device=device)
         """Samples, steps, and steps until the first loss that was NaN or infinite."""
-        self.predictions = torch.full((num_samples,), -1, dtype=torch.int64, device=device)
+        if answers is None:
+            answers = torch.full((num_samples,), -1, dtype=torch.int64, device=device)
+        self.predictions = answers
         self.attention = torch.full((num_samples,), torch.nan, device=device) if attention else None
         self._added: dict[int, Tensor] = {}
         """Batch size -> what its steps add to `counts`; the last is set anew in every step."""
@@ -54,7 +64,7 @@ class EpochStatistics:
         """Start an epoch."""
         self.loss_sum.zero_()
         self.counts.zero_()
-        self.predictions.fill_(-1)
+        self.predictions.fill_(torch.nan if self.predictions.is_floating_point() else -1)
         if self.attention is not None:
             self.attention.fill_(torch.nan)
 
@@ -98,60 +108,6 @@ class EpochStatistics:
         self.counts[2] = torch.where(bad < 0, self.steps, bad - 1)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A network's answers for a whole image table, in the order of the table."""
-
-    predictions: NDArray[np.int64]
-    """[N]."""
-    attention: NDArray[np.float32] | None
-    """[N], NAL's weights."""
-    top5: float
-    """Share of samples whose label is among the five largest logits; NaN for fewer than six classes."""
-    loss: float
-    """Mean cross-entropy against the labels given to the evaluation."""
-
-    def accuracy(self, labels: NDArray[np.int64]) -> float:
-        """Share of predictions equal to `labels`."""
-        return float((self.predictions == labels).mean())
-
-    def class_accuracy(self, labels: NDArray[np.int64], num_classes: int) -> list[float | None]:
-        """`accuracy` of each class's samples; None for a class that `labels` lacks."""
-        sizes = np.bincount(labels, minlength=num_classes)
-        right = np.bincount(labels[self.predictions == labels], minlength=num_classes)
-        return [int(found) / int(size) if size else None for found, size in zip(right, sizes, strict=True)]
-
-    def macro_f1(self, labels: NDArray[np.int64]) -> float:
-        """Mean over the classes, predicted or in `labels`, of 2 TP / (2 TP + FP + FN)."""
-        return float(f1_score(labels, self.predictions, average="macro", zero_division=0))
-
-
-def split_shares(
-    predictions: NDArray[np.int64], given: NDArray[np.int64], clean: NDArray[np.int64]
-) -> dict[str, float]:
-    """Clean and mislabelled samples split into predicted true, memorised and other (ELR, Figure 1).
-
-    Of the clean samples, the shares predicted as their true label and as another; of the mislabelled ones, as
-    their true label, as their wrong given label (memorised), and as another. int64 [N] each; a prediction of
-    -1 (not visited) is left out. A group without samples gives no entry.
-    """
-    seen = predictions >= 0
-    wrong = given != clean
-    shares: dict[str, float] = {}
-    if (group := seen & ~wrong).any():
-        true = float((predictions[group] == clean[group]).mean())
-        shares |= {"clean_true": true, "clean_other": 1 - true}
-    if (group := seen & wrong).any():
-        true = float((predictions[group] == clean[group]).mean())
-        memorised = float((predictions[group] == given[group]).mean())
-        shares |= {
-            "mislabelled_true": true,
-            "mislabelled_memorised": memorised,
-            "mislabelled_other": max(0.0, 1 - true - memorised),
-        }
-    return shares
-
-
 def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) -> dict[str, float]:
     """Mean attention weight of clean and of mislabelled samples, and how well it tells them apart.
 
@@ -168,19 +124,6 @@ def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) 
     if len(figures) == 2:
         figures["attention_auroc"] = float(roc_auc_score(~wrong, attention))
     return figures
-
-
-def average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average precision of each label of several at once, float64 [C]; NaN if no sample has the label.
-
-    Args:
-        scores: [N, C], larger where a label is likelier; logits will do, since only their order counts.
-        labels: [N, C], zeros and ones.
-    """
-    found = np.full(labels.shape[1], np.nan)
-    for column in np.flatnonzero(labels.any(0)):
-        found[column] = average_precision_score(labels[:, column], scores[:, column])
-    return found
 
 
 def detection_figures(suspected: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, float]:
@@ -219,10 +162,11 @@ def selection_figures(
     return figures
 
 
-def best_last_mean(history: list[dict[str, Any]], key: str) -> dict[str, float]:
-    """Best, last and mean-of-the-last-ten value of `key` over the epochs, and the best one's epoch."""
+def best_last_mean(history: list[dict[str, Any]], key: str, *, higher: bool = True) -> dict[str, float]:
+    """Best, last and mean-of-the-last-ten value of `key` over the epochs, and the best one's epoch: that of the highest
+    value, else of the lowest."""
     values = [epoch[key] for epoch in history]
-    best = int(np.argmax(values))
+    best = int(np.argmax(values) if higher else np.argmin(values))
     return {
         "best": values[best],
         "best_epoch": history[best]["epoch"],

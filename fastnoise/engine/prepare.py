@@ -12,15 +12,13 @@ from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..fields import check_names
 from ..methods import Method, Setting, check_options, create_method
 from ..models import create_model
 from ..models.encoder import load_encoder
-from ..noise.corrupt import checked_labels
-from ..noise.files import read_labels as read_label_file
-
-Labels = NDArray[np.int64]
+from ..tasks import Task, find_task
+from ..tasks.base import Labels
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -30,16 +28,19 @@ SMALL_IMAGE = 64
 class RunData:
     """What a run learns from. `index` counts the n samples of the arrays in their order."""
 
-    num_classes: int
+    task: Task
+    """What is learnt; its outputs are the network's."""
     class_names: tuple[str, ...]
+    """Of the classes, labels or values."""
     channels: int
     image_size: tuple[int, int]
     noisy: noise.NoisyLabels
     """Labels of training and validation samples together, before the split."""
-    positions: Labels
+    positions: NDArray[np.int64]
     """Positions of the training samples in the data set, without the validation samples."""
     train: ImageTable
     given: Labels
+    """[n, ...], as the task has them."""
     clean: Labels | None
     """True labels; None if they are unknown."""
     validation: ImageTable | None
@@ -68,61 +69,19 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     check_names(config, arrays=dataset is not None)
 
 
-def read_labels(source: str, true: Labels, num_classes: int, first: int | None = None) -> Labels:
-    """The labels in a file of any kind that `noise.files.read_labels` takes, for a data set with the labels `true` [N].
-
-    Returns int64 [N], in [0, num_classes). With `first`, [first] will do as well: labels of so many samples at the
-    beginning, such as a run on them wrote.
-
-    Raises DataError for a file that can't be read, another number of labels, labels out of range, and for noisy labels
-    that were made from other true ones: of another data set, or in another order.
-    """
-    content = read_label_file(source)
-    labels = content.labels if isinstance(content, noise.NoisyLabels) else content
-    if len(labels) not in (len(true), first):
-        raise DataError(f"--labels {source}: {len(labels)} labels for a training set of {len(true)} images")
-    if isinstance(content, noise.NoisyLabels) and content.clean_labels is not None:
-        different = np.flatnonzero(content.clean_labels != true[: len(labels)])
-        if len(different):
-            raise DataError(
-                f"--labels {source}: made from other true labels than the data set's, {len(different)} of "
-                f"{len(labels)} differ, the first at sample {different[0]}; give labels of this data set in its order"
-            )
-    return checked_labels(f"--labels {source}", labels, num_classes)
-
-
-def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, count: int) -> noise.NoisyLabels:
-    labels, num_classes = dataset.train.labels, dataset.num_classes
+def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int) -> noise.NoisyLabels:
+    """The labels of the first `count` samples, and what is known about them."""
+    labels = dataset.train.labels
     true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
     if config.noise.labels is not None:
-        given = read_labels(config.noise.labels, true, num_classes, count)
-        return noise.NoisyLabels(
-            labels=given[:count],
-            clean_labels=true[:count],
-            spec=f"file:{Path(config.noise.labels).name}",
-            seed=None,
-            num_classes=num_classes,
-            requested_rate=None,
-        )
+        given = task.read_labels(config.noise.labels, true, count)
+        return task.brought(given[:count], true[:count], f"file:{Path(config.noise.labels).name}")
     if config.noise.noise == "none" and dataset.given_labels:
         # Whether labels that someone brings are right nobody knows but who brings the true ones.
-        return noise.NoisyLabels(
-            labels=labels[:count],
-            clean_labels=None if dataset.clean_labels is None else dataset.clean_labels[:count],
-            spec="none" if dataset.clean_labels is None else "given",
-            seed=None,
-            num_classes=num_classes,
-            requested_rate=None,
-        )
-    return noise.corrupt(
-        true[:count],
-        config.noise.noise,
-        seed=config.noise.noise_seed,
-        num_classes=num_classes,
-        dataset=dataset.name,
-        inputs=None if dataset.train.images is None else dataset.train.images[:count],
-        human_labels={name: human[:count] for name, human in dataset.human_labels.items()},
-    )
+        if dataset.clean_labels is None:
+            return task.brought(labels[:count], None, "none")
+        return task.brought(labels[:count], dataset.clean_labels[:count], "given")
+    return task.corrupt(dataset, true[:count], config.noise.noise, config.noise.noise_seed)
 
 
 def load_images(config: RunConfig) -> datasets.ImageDataset:
@@ -143,7 +102,8 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     count = min(total, config.data.limit_train or total)
     if config.data.limit_train is not None and config.data.limit_train > total:
         raise ConfigError(f"--limit-train {config.data.limit_train}: {dataset.name} has {total} training images")
-    noisy = _noisy_labels(config, dataset, count)
+    task = find_task(config.data.task or dataset.task).of(dataset)
+    noisy = _noisy_labels(config, dataset, task, count)
     kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
@@ -153,7 +113,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     if config.data.image_size is not None:
         height = width = config.data.image_size
     return RunData(
-        num_classes=dataset.num_classes,
+        task=task,
         class_names=dataset.class_names,
         channels=channels,
         image_size=(height, width),
@@ -247,18 +207,21 @@ def create_parts(
     Without `fresh` the networks are to be given a checkpoint's weights, and don't begin from `config.model.encoder`.
     """
     torch.manual_seed(config.engine.seed)
-    method = create_method(config.method, num_samples=len(data.given), num_classes=data.num_classes)
+    method = create_method(
+        config.method, num_samples=len(data.given), num_classes=data.task.num_outputs, task=data.task
+    )
     method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size))
     networks = torch.nn.ModuleList(
         create_model(
             config.model.model,
-            num_classes=data.num_classes,
+            num_classes=data.task.num_outputs,
             channels=data.channels,
             image_size=data.image_size,
             width=config.model.width,
             attention=method.attention,
             features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
+            head=data.task.head,
         )
         for _ in range(method.networks)
     ).to(device)

@@ -10,21 +10,21 @@ from torch import Tensor
 
 from .. import own
 from ..config import RunConfig
-from ..data.names import DATASETS
+from ..data.names import needs_root
 from ..errors import CheckpointError
 from ..files import write_json
 from ..methods import Method, Run
-from ..noise import NoisyLabels
-from .evaluate import class_figures
+from ..noise.targets import load_noisy
+from ..tasks import Evaluation
+from ..tasks.base import Labels, differing
+from ..tasks.names import DEFAULT, SCORES
 from .folder import RunFolder
 from .metrics import (
     EpochStatistics,
-    Evaluation,
     attention_figures,
     best_last_mean,
     detection_figures,
     selection_figures,
-    split_shares,
 )
 from .prepare import RunData, encoder_shape
 
@@ -41,10 +41,10 @@ def open_folder(config: RunConfig, data: RunData) -> RunFolder:
         raise CheckpointError('no run to go on with: give its folder, as in config.replace({"run_dir": FOLDER})')
     folder = RunFolder.open(Path(config.run_dir))
     folder.require(config)
-    if NoisyLabels.load(folder.labels).sha256 != data.noisy.sha256:
+    if load_noisy(folder.labels).sha256 != data.noisy.sha256:
         name = config.data.dataset
         what, advice = name, "data set that the run was started with"
-        if name in DATASETS:
+        if needs_root(name):
             what, advice = f"{name} under {config.data.data_root}", "--data-root that the run was started with"
         raise CheckpointError(f"the labels of {what} are not those of the run ({folder.labels}); give the {advice}")
     return folder
@@ -81,8 +81,8 @@ class Record:
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
 
-    def truth(self, part: Part) -> NDArray[np.int64]:
-        """The labels that predictions are compared with: int64 [n]; given labels, except for the test set."""
+    def truth(self, part: Part) -> Labels:
+        """The labels that answers are compared with, one row per image; given labels, except for the test set."""
         if part == "test":
             return self.data.test.labels
         labels = self.data.validation_given if part == "validation" else self.data.given
@@ -92,16 +92,15 @@ class Record:
     def training_figures(self) -> dict[str, Any]:
         """Figures of the training passes: on augmented images, while the weights change."""
         statistics, data = self.statistics, self.data
-        predictions = statistics.predictions.cpu().numpy()
-        seen = predictions >= 0
+        answers = statistics.predictions.cpu().numpy()
         figures: dict[str, Any] = {
             "train_loss": float(statistics.loss_sum) / int(statistics.samples),
-            "train_accuracy_given": float((predictions == data.given)[seen].mean()),
+            **data.task.training_figures(answers, data.given),
         }
         if data.clean is not None:
-            figures |= split_shares(predictions, data.given, data.clean)
+            figures |= data.task.shares(answers, data.given, data.clean)
             if statistics.attention is not None:
-                figures |= attention_figures(statistics.attention.cpu().numpy(), data.given != data.clean)
+                figures |= attention_figures(statistics.attention.cpu().numpy(), differing(data.given, data.clean))
             figures |= self._correction()
         return figures
 
@@ -122,7 +121,7 @@ class Record:
         corrected = self.method.corrected(self.given)
         if corrected is None or self.data.clean is None:
             return {}
-        return {"correction_accuracy": float((corrected.cpu().numpy() == self.data.clean).mean())}
+        return {"correction_accuracy": float((~differing(corrected.cpu().numpy(), self.data.clean)).mean())}
 
     @torch.no_grad()
     def _estimates(self, run: Run) -> dict[str, Any]:
@@ -145,17 +144,35 @@ class Record:
         figures = {"suspected": float(suspected.mean())}
         if data.clean is not None:
             columns["true"] = data.clean
-            figures |= detection_figures(suspected, data.given != data.clean)
+            figures |= detection_figures(suspected, differing(data.given, data.clean))
         self.folder.write_corrected(columns)
         return {"label_errors": figures}
 
     def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:
         """Figures of the test set, and of the validation set if there is one."""
-        found = class_figures(test, self.truth("test"), self.data.num_classes)
+        task = self.data.task
+        found = task.figures(test, self.truth("test"))
         figures: dict[str, Any] = {f"test_{name}": value for name, value in found.items()}
         if validation is not None:
-            figures["validation_accuracy"] = validation.accuracy(self.truth("validation"))
+            held = task.validation_figures(validation, self.truth("validation"))
+            figures |= {f"validation_{name}": value for name, value in held.items()}
         return figures
+
+    def _test_summary(self) -> dict[str, Any]:
+        """The test figures of all epochs: of a number the best, the last and a mean, of a list the last."""
+        task = self.data.task
+        summary: dict[str, Any] = {}
+        if task.name != DEFAULT or task.score != SCORES[DEFAULT]:
+            summary |= {"task": task.name, "score": task.score._asdict()}
+        for name, higher in task.summarised.items():
+            key = f"test_{name}"
+            if key not in self.history[-1]:  # top-5 accuracy of few classes
+                continue
+            if higher is None:
+                summary[key] = self.history[-1][key]
+            else:
+                summary[key] = best_last_mean(self.history, key, higher=higher)
+        return summary
 
     def summary(self, final: Evaluation, run: Run) -> dict[str, Any]:
         """The content of summary.json. Writes corrected.csv if the method estimates labels.
@@ -178,20 +195,18 @@ class Record:
                 "realised_rate": None if data.noisy.clean_labels is None else data.noisy.realised_rate,
                 "sha256": data.noisy.sha256,
             },
-            "test_accuracy": best_last_mean(history, "test_accuracy"),
-            "test_macro_f1": best_last_mean(history, "test_macro_f1"),
-            "test_class_accuracy": history[-1].get("test_class_accuracy"),  # none in epochs of earlier versions
-            **({"test_top5": best_last_mean(history, "test_top5")} if data.num_classes > 5 else {}),
+            **self._test_summary(),
             "training_samples": {},
         }
         if data.validation is not None:
-            chosen = best_last_mean(history, "validation_accuracy")
+            score = data.task.score
+            chosen = best_last_mean(history, f"validation_{score.name}", higher=score.higher)
             at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
-            summary["validation_accuracy"] = {**chosen, "test_at_best": at_best["test_accuracy"]}
+            summary[f"validation_{score.name}"] = {**chosen, "test_at_best": at_best[f"test_{score.name}"]}
         if data.clean is not None:
-            summary["training_samples"] = split_shares(final.predictions, data.given, data.clean)
+            summary["training_samples"] = data.task.shares(final.answers, data.given, data.clean)
             if final.attention is not None:
-                summary["attention"] = attention_figures(final.attention, data.given != data.clean)
+                summary["attention"] = attention_figures(final.attention, differing(data.given, data.clean))
             summary |= self._correction()
         selections = [{"epoch": epoch["epoch"], **epoch["selections"]} for epoch in history if "selections" in epoch]
         if selections:

@@ -90,8 +90,12 @@ class Single(Training):
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         amp, _ = choose_amp(config.engine.amp, device)
         loaders = make_loaders(config, data, device, method.views, image_dtype(method, amp))
-        labels = torch.from_numpy(data.given).to(device, copy=True)  # which methods may change, unlike what is given
-        statistics = EpochStatistics(len(data.given), method.attention, device)
+        labels = torch.from_numpy(data.task.table(data.given)).to(
+            device, copy=True
+        )  # which methods may change, unlike what is given
+        statistics = EpochStatistics(
+            len(data.given), method.attention, device, answers=data.task.unseen(len(data.given), device)
+        )
         self.record = Record(config, data, method, statistics, labels)
         batch_size = min(config.data.batch_size, len(data.given))
         super().__init__(
@@ -115,7 +119,7 @@ class Single(Training):
         lines = [
             f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(data.train)} training "
             f"images {size}, "
-            f"{len(data.test)} test images, {data.num_classes} classes",
+            f"{len(data.test)} test images, {data.task.describe()}",
             f"labels: {data.noisy.describe()}",
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "

@@ -20,10 +20,11 @@ from ..files import write_json
 from ..methods import Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
+from ..tasks import Evaluation
 from . import checkpoint
 from .display import Display
-from .evaluate import ClassAnswers, evaluate
-from .metrics import EpochStatistics, Evaluation
+from .evaluate import evaluate
+from .metrics import EpochStatistics
 from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost
 from .prepare import Loaders
 from .profile import StepProfiler
@@ -170,7 +171,7 @@ class Training(ABC):
         with (
             deferred_signals() as signals,
             self.profiler or nullcontext(),
-            Display(self.console, epochs, batches, config.engine.log_every) as display,
+            Display(self.console, epochs, batches, config.engine.log_every, self.members[0].data.task.score) as display,
         ):
             while epoch <= (last or epochs):
                 figures = self._epoch(epoch, batch, display, signals)
@@ -192,8 +193,12 @@ class Training(ABC):
         if last is not None:
             return []
         final = self.evaluate("train_in_order")
+        task = self.members[0].data.task
+        test = self.evaluate("test") if task.keeps_answers else {}
         summaries = []
         for record in self.records:
+            if record in test:
+                record.folder.write_answers(task.kept(test[record], record.truth("test")))
             summary = record.summary(final[record], self._view(record, epochs))
             summary["throughput"]["gear"] = self.step.gear.name
             if self.step_seconds:
@@ -368,7 +373,7 @@ class Training(ABC):
     def evaluate(self, part: Part) -> dict[Record, Evaluation]:
         """The answers of each run that goes on for the images of `part`."""
         truths = [record.truth(part) for record in self.members]
-        answers = ClassAnswers(truths, self.members[0].data.num_classes, self.device)
+        answers = self.members[0].data.task.collect(truths, self.device)
         found = evaluate(answers, self.answers(getattr(self.loaders, part)))
         return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
 

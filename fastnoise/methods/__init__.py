@@ -55,6 +55,7 @@ from ..options import Above, AtLeast, Between, MethodOptions, values_of
 from .options import OPTIONS
 
 if TYPE_CHECKING:
+    from ..tasks import Task
     from .base import Estimates, Forward, Method, Phase, Run, Selection, Setting, random_numbers
 
     METHODS: dict[str, type[Method]]
@@ -139,16 +140,33 @@ def check_options(options: MethodOptions) -> "type[Method]":
     return method
 
 
-def create_method(options: MethodOptions, *, num_samples: int, num_classes: int) -> "Method":
-    """Build the method that `options` name for N samples of C classes.
+def create_method(
+    options: MethodOptions, *, num_samples: int, num_classes: int, task: "Task | None" = None
+) -> "Method":
+    """Build the method that `options` name for N samples and networks of C outputs.
 
-    ConfigError as in `check_options`, and where a method of the user's can't be built.
+    Args:
+        options: the method's options.
+        num_samples: N.
+        num_classes: C.
+        task: what is learnt; the default is classification.
+
+    ConfigError as in `check_options`, if the method does not serve the task, and if a user's method can't be built.
     """
-    method = check_options(options)
-    if not own.is_own(options.method):
-        return method(options, num_samples, num_classes)
-    built: Method = own.call(method, f"--method {options.method}", options, num_samples, num_classes)
-    return built
+    kind = check_options(options)
+    if task is not None and kind.tasks is not None and task.name not in kind.tasks:
+        able = sorted(name for name, method in _methods().items() if method.tasks is None or task.name in method.tasks)
+        raise ConfigError(
+            f"method {options.method} serves {' and '.join(kind.tasks)}, and the data set is one of {task.name}; "
+            f"methods that serve it: {', '.join(able) or 'none'}"
+        )
+    if own.is_own(options.method):
+        method: Method = own.call(kind, f"--method {options.method}", options, num_samples, num_classes)
+    else:
+        method = kind(options, num_samples, num_classes)
+    if task is not None:
+        method.task = task
+    return method
 
 
 def options_of(name: str) -> type[MethodOptions]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..config import DataConfig, OptimConfig
 from ..models import Network, Outputs
 from ..options import MethodOptions
+from ..tasks import Task
+from ..tasks.classification import Classification
 from .scan import Scan
 
 
@@ -20,7 +22,8 @@ class Forward(NamedTuple):
     loss: Tensor
     """Scalar, with gradient."""
     predictions: Tensor
-    """[B] int64, the class that the networks together predict for each sample of `index`."""
+    """[B] int64, the class that the networks together predict for each sample of `index`. For tasks other than
+    classification: what `Task.answer` makes of their logits."""
     attention: Tensor | None = None
     """[B] float32, NAL's attention weight tau in (0, 1)."""
 
@@ -114,6 +117,10 @@ class Method(nn.Module):
     """
 
     name: ClassVar[str]
+    tasks: ClassVar[tuple[str, ...] | None] = ("classification",)
+    """The tasks that it serves, by name; None: every one, since it takes loss and answers from `task`."""
+    task: Task = Classification()
+    """What is learnt (`fastnoise.tasks`); set before `configure`."""
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     """The dataclass of the method's options. The command line, TOML files and sweeps take them beside the fields that
     every run has."""
@@ -166,7 +173,7 @@ class Method(nn.Module):
         """
         outputs: Outputs = networks[0](images)
         attention = None if outputs.attention is None else outputs.attention.detach().float().sigmoid()
-        return Forward(self.loss(outputs, labels, index), outputs.logits.detach().argmax(1), attention)
+        return Forward(self.loss(outputs, labels, index), self.task.answer(outputs.logits.detach()), attention)
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         """Mean loss of a batch for methods with one network: a scalar, differentiable in the outputs."""

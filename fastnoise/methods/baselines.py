@@ -43,6 +43,16 @@ class CrossEntropy(Method):
         self.criterion = CrossEntropyLoss()
 
 
+class Plain(Method):
+    """The task's own loss on the given labels: cross-entropy, binary cross-entropy of each label, or squared error."""
+
+    name = "plain"
+    tasks = None
+
+    def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
+        return self.task.loss(outputs.logits, labels)
+
+
 class LabelSmoothing(Method):
     """Cross-entropy on labels smoothed towards the uniform distribution (Szegedy et al. 2016, Sec. 7)."""
 

@@ -44,7 +44,7 @@ class SimCLR(Method):
     def attach(self, networks: Sequence[Network]) -> None:
         features = networks[0].backbone.num_features
         projector = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, self.width))
-        networks[0].projector = projector.to(networks[0].classifier.weight.device)
+        networks[0].projector = projector.to(next(networks[0].parameters()).device)
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         self.augment.draw(int(random_numbers(seed, (epoch << 32) + batch, PURPOSE).integers(2**63)))

@@ -24,18 +24,21 @@ def create_model(
     attention: bool = False,
     features: bool = False,
     dropout: float = 0.0,
+    head: Callable[[int], nn.Module] | None = None,
 ) -> Network:
     """Build a network by name, in channels_last memory format.
 
     Args:
         name: one of MODELS, or FILE.py:NAME of a class or function that makes an `nn.Module` (fastnoise/extend.md).
-        num_classes: C, at least 2.
+        num_classes: C, the columns of the logits; at least 2 without a `head`.
         channels: of the images.
         image_size: (H, W); up to 64 the ResNets with basic blocks take the CIFAR stem.
         width: factor on the channels of every layer.
         attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
         features: whether the network must give features. A user's network may give only logits.
         dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
+        head: what takes the place of the linear layer on the features (`Network`); a network of the user's that gives
+            logits alone has it inside.
 
     Returns:
         A network that maps images [B, channels, H, W] to `Outputs`.
@@ -46,13 +49,13 @@ def create_model(
             features where they are needed.
     """
     check_model(name)
-    if num_classes < 2:
+    if head is None and num_classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
     if own.is_own(name):
-        network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features)
+        network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features, head)
     else:
         backbone = _backbone(name, channels, image_size, width, dropout)
-        network = Network(backbone, num_classes, attention)
+        network = Network(backbone, num_classes, attention, head)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -94,6 +97,7 @@ def _own(
     dropout: float,
     attention: bool,
     needs_features: bool,
+    head: Callable[[int], nn.Module] | None,
 ) -> Network:
     """A network of the user's, tried out on two images."""
     flag = f"--model {name}"
@@ -126,7 +130,7 @@ def _own(
         )
         raise ConfigError(f"{flag}: images [2, {channels}, {image_size[0]}, {image_size[1]}] give {form}, not {wanted}")
     if features is not None:
-        return Network(module, num_classes, attention)  # type: ignore[arg-type]
+        return Network(module, num_classes, attention, head)  # type: ignore[arg-type]
     if attention or needs_features:
         raise ConfigError(
             f"{flag} gives only logits, and this --method or --encoder needs features: leave the last layer out of the "

@@ -1,6 +1,6 @@
-"""What sits on a network's penultimate features: the classifier, the heads that methods add, and those of tasks."""
+"""What sits on a network's penultimate features: the classifier, and the heads that methods add."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -43,12 +43,20 @@ class Network(nn.Module):
         num_classes: C.
         attention: adds the branch h = W H + b, W in R^{1 x M}, of NAL (Lu et al. 2022, section 3.1); its
             sigmoid (Eq. 2) is taken by the loss, where it can be fused and stays finite.
+        head: from the number of features to what makes logits [B, C] of them; a linear layer by default.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, attention: bool = False):
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        attention: bool = False,
+        head: Callable[[int], nn.Module] | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
-        self.classifier = nn.Linear(backbone.num_features, num_classes)
+        size = backbone.num_features
+        self.classifier: nn.Module = nn.Linear(size, num_classes) if head is None else head(size)
         self.attention = nn.Linear(backbone.num_features, 1) if attention else None
 
     def forward(self, images: Tensor) -> Outputs:
@@ -73,23 +81,3 @@ class LogitsNetwork(Network):
 
     def forward(self, images: Tensor) -> Outputs:
         return Outputs(self.module(images))
-
-
-class MultiTaskNetwork(nn.Module):
-    """A backbone that several tasks share, and a linear classifier for each: hard parameter sharing, as in Figure 2 of
-    Khanal and Kanan, "How Does Heterogeneous Label Noise Impact Generalization in Neural Nets?" (ISVC 2021).
-
-    Args:
-        backbone: everything before the classifiers.
-        num_classes: of each task.
-    """
-
-    def __init__(self, backbone: Backbone, num_classes: Sequence[int]):
-        super().__init__()
-        self.backbone = backbone
-        self.classifiers = nn.ModuleList(nn.Linear(backbone.num_features, count) for count in num_classes)
-
-    def forward(self, images: Tensor, task: int) -> Tensor:
-        """Logits [B, C of the task] for images [B, channels, H, W] of one task."""
-        logits: Tensor = self.classifiers[task](self.backbone(images))
-        return logits

@@ -8,6 +8,7 @@ MODELS: dict[str, str] = {
     "lenet5": "fastnoise.models.small:LeNet5",
     "cnn9": "fastnoise.models.cnn9:CNN9",
     "resnet18": "fastnoise.models.resnet:resnet18",
+    "resnet18_mish": "fastnoise.models.resnet:resnet18_mish",
     "resnet34": "fastnoise.models.resnet:resnet34",
     "preact_resnet18": "fastnoise.models.resnet:preact_resnet18",
     "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",

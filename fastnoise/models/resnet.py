@@ -151,6 +151,11 @@ def resnet18(channels: int, image_size: tuple[int, int], width: float = 1.0) -> 
     return ResNet(BasicBlock, (2, 2, 2, 2), channels, image_size, width)
 
 
+def resnet18_mish(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
+    """ResNet-18 with Mish in place of every ReLU, see `ResNet`."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), channels, image_size, width, "mish")
+
+
 def resnet34(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
     """ResNet-34, see `ResNet`."""
     return ResNet(BasicBlock, (3, 4, 6, 3), channels, image_size, width)

@@ -6,15 +6,17 @@ from typing import Literal, NamedTuple
 class Kind(NamedTuple):
     """How a noise model is written: NAME[:ARGUMENT][,key=value...]."""
 
-    argument: Literal["RATE", "NAME", "FILE", None]
+    argument: Literal["RATE", "NAME", "FILE", "SIGMA", None]
     """What follows the colon."""
     options: tuple[str, ...] = ()
     example: str = ""
     """An example for help texts, with all that the noise requires."""
+    task: str | None = "classification"
+    """The task whose labels it is for (`fastnoise.tasks`); None: any."""
 
 
 NOISES: dict[str, Kind] = {
-    "none": Kind(None, (), "none"),
+    "none": Kind(None, (), "none", None),
     "symmetric": Kind("RATE", ("true_class", "quota", "classes"), "symmetric:R"),
     "asymmetric": Kind("RATE", ("map", "quota", "sequential"), "asymmetric:R"),
     "pair": Kind("RATE", ("quota",), "pair:R"),
@@ -23,6 +25,8 @@ NOISES: dict[str, Kind] = {
     "heterogeneous": Kind("RATE", ("clean", "strategy"), "heterogeneous:R,clean=3"),
     "idn": Kind("RATE", ("variant", "inputs", "posteriors"), "idn:R"),
     "pmd": Kind("RATE", ("type", "hybrid", "map", "posteriors"), "pmd:R,posteriors=P.npy"),
+    "swap": Kind("RATE", ("group", "cardinality"), "swap:R", "multilabel"),
+    "gaussian": Kind("SIGMA", ("low", "high"), "gaussian:SIGMA", "regression"),
 }
 
 OWN = "own"

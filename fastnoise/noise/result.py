@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from ..files import write_atomically
 from .maps import class_map
 from .spec import NoiseSpec, class_ranges, parse
 
-_FORMAT = 1
 _METADATA = ("spec", "seed", "num_classes", "requested_rate")
 _OPTIONAL = ("pmd_factor",)  # written where they are known
 
@@ -33,22 +32,35 @@ class NoisyLabels:
     pmd_factor      pmd: the factor that gives the requested rate (`fastnoise.noise.pmd_factor`); None otherwise
     """
 
-    labels: NDArray[np.int64]
-    clean_labels: NDArray[np.int64] | None
+    labels: NDArray[Any]
+    clean_labels: NDArray[Any] | None
     spec: str
     seed: int | None
     num_classes: int
     requested_rate: float | None
     pmd_factor: float | None = None
 
+    _format: ClassVar[int] = 1
+    """Of the file that `save` writes."""
+    _least: ClassVar[int] = 2
+    """Classes that there are at least."""
+
     def __post_init__(self) -> None:
         for what, array in (("labels", self.labels), ("clean labels", self.clean_labels)):
-            if array is None:
-                continue
-            if array.dtype != np.int64 or array.shape != (self.labels.size,):
-                raise DataError(f"{what}: must be int64 [{self.labels.size}], got {array.dtype} {list(array.shape)}")
+            if array is not None:
+                self._check_form(what, array)
 
-    def _clean(self) -> NDArray[np.int64]:
+    def _check_form(self, what: str, array: NDArray[Any]) -> None:
+        """DataError unless labels have the dtype and shape that they are to have."""
+        if array.dtype != np.int64 or array.shape != (self.labels.size,):
+            raise DataError(f"{what}: must be int64 [{self.labels.size}], got {array.dtype} {list(array.shape)}")
+
+    def _check_values(self, what: str, array: NDArray[Any]) -> None:
+        """DataError unless there are labels, all in their range."""
+        if not (array.size and array.min() >= 0 and array.max() < self.num_classes):
+            raise DataError(f"{what}: empty, or outside [0, {self.num_classes})")
+
+    def _clean(self) -> NDArray[Any]:
         if self.clean_labels is None:
             raise DataError(f"the clean labels behind {self.spec!r} are unknown, and so are the wrong labels")
         return self.clean_labels
@@ -87,7 +99,7 @@ class NoisyLabels:
     @property
     def sha256(self) -> str:
         """Hash of the labels only (little-endian int64). Equal labels have equal hashes, whatever their source."""
-        return hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
+        return hashlib.sha256(_little_endian(self.labels)).hexdigest()
 
     def describe(self) -> str:
         """The requested and the realised noise, in one line."""
@@ -128,14 +140,14 @@ class NoisyLabels:
         """All but the arrays, as JSON."""
         known = (key for key in _OPTIONAL if getattr(self, key) is not None)
         fields = {key: getattr(self, key) for key in (*_METADATA, *known)}
-        return json.dumps({"format": _FORMAT, **fields}, sort_keys=True)
+        return json.dumps({"format": self._format, **fields}, sort_keys=True)
 
     def _digest(self) -> str:
         """Hash of everything that a file holds."""
         digest = hashlib.sha256(self._metadata().encode())
-        digest.update(self.labels.astype("<i8").tobytes())
+        digest.update(_little_endian(self.labels))
         if self.clean_labels is not None:
-            digest.update(self.clean_labels.astype("<i8").tobytes())
+            digest.update(_little_endian(self.clean_labels))
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -154,7 +166,7 @@ class NoisyLabels:
         write_atomically(Path(path), lambda file: np.savez_compressed(file, **arrays), DataError)
 
     @classmethod
-    def load(cls, path: str | Path) -> "NoisyLabels":
+    def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote, without executing anything in it.
 
         Raises DataError for a file that is missing, truncated, foreign, altered or inconsistent.
@@ -170,7 +182,7 @@ class NoisyLabels:
             raise DataError(f"{str(path)!r}: not a file of noisy labels: {type(error).__name__}: {reason}") from None
 
     @classmethod
-    def _read(cls, path: Path) -> "NoisyLabels":
+    def _read(cls, path: Path) -> Self:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise DataError("it holds a single array")
@@ -180,13 +192,13 @@ class NoisyLabels:
             arrays = {key: file[key] for key in file.files}
         metadata: dict[str, Any] = json.loads(_text(arrays, "metadata"))
         form = metadata.pop("format", None) if isinstance(metadata, dict) else None
-        if form != _FORMAT or set(metadata) - set(_OPTIONAL) != set(_METADATA):
-            raise DataError(f"its metadata isn't of format {_FORMAT}")
+        if form != cls._format or set(metadata) - set(_OPTIONAL) != set(_METADATA):
+            raise DataError(f"its metadata isn't of format {cls._format}")
         noisy = cls(labels=arrays["labels"], clean_labels=arrays.get("clean_labels"), **metadata)
         noisy._check_metadata()
         for what, array in (("labels", noisy.labels), ("clean labels", noisy.clean_labels)):
-            if array is not None and not (array.size and array.min() >= 0 and array.max() < noisy.num_classes):
-                raise DataError(f"{what}: empty, or outside [0, {noisy.num_classes})")
+            if array is not None:
+                noisy._check_values(what, array)
         if noisy._digest() != _text(arrays, "sha256"):
             raise DataError("its content doesn't match its SHA-256 sum: it was altered or damaged")
         return noisy
@@ -197,7 +209,7 @@ class NoisyLabels:
         wanted = {
             "spec": isinstance(self.spec, str),
             "seed": self.seed is None or (type(self.seed) is int and 0 <= self.seed < 2**64),
-            "num_classes": type(self.num_classes) is int and self.num_classes >= 2,
+            "num_classes": type(self.num_classes) is int and self.num_classes >= self._least,
             "requested_rate": self.requested_rate is None or self.requested_rate == rate,
             "pmd_factor": self.pmd_factor is None
             or (spec is not None and spec.kind == "pmd" and _is_positive(self.pmd_factor)),
@@ -205,6 +217,10 @@ class NoisyLabels:
         for key, holds in wanted.items():
             if not holds:
                 raise DataError(f"{key} {getattr(self, key)!r} is impossible")
+
+
+def _little_endian(array: NDArray[Any]) -> bytes:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _is_positive(number: Any) -> bool:

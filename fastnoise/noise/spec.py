@@ -21,6 +21,7 @@ _VALUES: dict[str, dict[str, Any]] = {
     "variant": {"xia": "xia", "shared": "shared", "score": "score"},
     "inputs": {"raw": "raw", "normalised": "normalised", "centred": "centred"},
     "type": {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3},
+    "cardinality": {"kept": "kept", "free": "free"},
 }
 
 _OWN_KIND = Kind("RATE")
@@ -33,10 +34,12 @@ class NoiseSpec:
     """A noise model and its options. `str(spec)` is its canonical text, and `parse(str(spec)) == spec`.
 
     kind        none; symmetric; asymmetric; pair; human; matrix; heterogeneous; idn (instance-dependent);
-                pmd (polynomial-margin diminishing); own (a function of the user's)
+                pmd (polynomial-margin diminishing); swap (of several labels an image); gaussian (of values); own (a
+                function of the user's)
     rate        in [0, 1]. symmetric, asymmetric, pair, heterogeneous: the probability or, with a quota, the share with
                 which a label is drawn anew; idn: the mean of the samples' flip rates before they are cut to [0, 1];
-                pmd: the expected share of wrong labels before any hybrid noise
+                pmd: the expected share of wrong labels before any hybrid noise; swap: the probability that a label of
+                the group is swapped for another of it
     name        human: which of the data set's human labels; matrix: an npy file with a row-stochastic float matrix;
                 own: FILE.py:NAME
     true_class  symmetric: "excluded" draws from the other C - 1 classes, so that `rate` of the labels change;
@@ -55,6 +58,11 @@ class NoiseSpec:
     hybrid      pmd: the noise that follows, symmetric, asymmetric or pair at a rate of its own: "symmetric:0.3"
     posteriors  pmd, and idn with variant score: an npy file with the class probabilities of a trained network, [N, C]
 
+    group       swap: the labels that are swapped for each other, written as `classes`; None: all
+    cardinality swap: "kept" swaps for labels that the image does not have, "free" for any other of the group
+    sigma       gaussian: standard deviation of what is added before it is cut, in the values' unit
+    low, high   gaussian: values in this range get noise, which is cut so that they stay in it; None: the least and the
+                largest training value
     settings    own: further arguments of the function, pairs of name and text
 
     Raises ConfigError for an unknown kind, an option that the kind doesn't take, and a value outside its range.
@@ -75,6 +83,11 @@ class NoiseSpec:
     type: int = 1
     hybrid: str | None = None
     posteriors: str | None = None
+    group: str | None = None
+    cardinality: str = "kept"
+    sigma: float | None = None
+    low: float | None = None
+    high: float | None = None
     settings: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -88,6 +101,10 @@ class NoiseSpec:
             object.__setattr__(self, "rate", self._checked_rate())
         elif self.rate is not None:
             raise ConfigError(f"noise {self.kind!r} takes no rate, got {shown(self.rate)}")
+        if argument == "SIGMA":
+            object.__setattr__(self, "sigma", self._checked_sigma())
+        elif self.sigma is not None:
+            raise ConfigError(f"noise {self.kind!r} takes no sigma, got {shown(self.sigma)}")
         if argument in ("NAME", "FILE"):
             if not self.name:
                 what = (
@@ -109,6 +126,8 @@ class NoiseSpec:
             object.__setattr__(self, key, self._checked_option(key, value))
         if self.kind == "heterogeneous" and self.clean is None:
             raise ConfigError("noise 'heterogeneous' needs its clean classes, such as 'heterogeneous:0.8,clean=3'")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ConfigError(f"noise {self.kind!r}: low={self.low!r} must lie below high={self.high!r}")
         if self.sequential and self.quota != "none":
             raise ConfigError("noise 'asymmetric': sequential=true has its own quota for each class; drop quota=")
         if self.kind == "pmd" and self.map is not None and self.hybrid_kind != "asymmetric":
@@ -139,6 +158,16 @@ class NoiseSpec:
         """The kind of the noise that follows PMD."""
         return None if self.hybrid is None else self.hybrid.partition(":")[0]
 
+    @property
+    def task(self) -> str | None:
+        """The task whose labels it is for, None for any."""
+        return _kind(self.kind).task
+
+    def _checked_sigma(self) -> float:
+        if not isinstance(self.sigma, int | float) or not 0 < self.sigma < math.inf:
+            raise ConfigError(f"noise {self.kind!r}: sigma must be a positive number, got {shown(self.sigma)}")
+        return float(self.sigma)
+
     def _checked_rate(self) -> float:
         rate, what = self.rate, self.name if self.kind == OWN else self.kind
         if rate is None:
@@ -151,7 +180,9 @@ class NoiseSpec:
         return abs(float(rate))  # -0.0 and 0.0 are one rate and have one text
 
     def _checked_option(self, key: str, value: Any) -> Any:
-        if key in ("classes", "clean"):
+        if key in ("low", "high"):
+            return _number(self.kind, key, value)
+        if key in ("classes", "clean", "group"):
             return _class_text(class_ranges(str(value)))
         if key == "posteriors":
             if not isinstance(value, str) or not value or not _is_writable(value):
@@ -170,7 +201,8 @@ class NoiseSpec:
         if self.kind == OWN:
             rate = "" if self.rate is None else f":{self.rate!r}"
             return f"{self.name}{rate}" + "".join(f",{key}={text}" for key, text in self.settings)
-        argument = self.name if self.rate is None else repr(self.rate)
+        number = self.rate if self.sigma is None else self.sigma
+        argument = self.name if number is None else repr(number)
         given = {key: getattr(self, key) for key, default in _OPTIONS.items() if getattr(self, key) != default}
         return self.kind + (f":{argument}" if argument else "") + "".join(f",{k}={_text(v)}" for k, v in given.items())
 
@@ -181,11 +213,17 @@ _NAMED = {"human": "labels", "matrix": "a file here"}
 _OPTIONS = {
     field.name: field.default
     for field in dataclasses.fields(NoiseSpec)
-    if field.name not in ("kind", "rate", "name", "settings")
+    if field.name not in ("kind", "rate", "name", "sigma", "settings")
 }
 
 
-_EXAMPLES = {"hybrid": "symmetric:0.3", "posteriors": "FILE.npy"}  # of options without a list of values
+# Of options without a list of values.
+_EXAMPLES = {
+    "hybrid": "symmetric:0.3",
+    "posteriors": "FILE.npy",
+    "low": "-10",
+    "high": "10",
+}  # of options without a list of values
 
 
 def _is_writable(name: str) -> bool:
@@ -277,11 +315,24 @@ def parse(text: str) -> NoiseSpec:
         match written.argument:
             case "RATE":
                 fields["rate"] = _rate(kind, argument)
+            case "SIGMA":
+                fields["sigma"] = _number(kind, "sigma", argument)
             case None:
                 raise ConfigError(f"noise {kind!r} takes nothing after a colon, got {argument!r}")
             case _:
                 fields["name"] = argument
     return NoiseSpec(kind, **fields)
+
+
+def _number(kind: str, key: str, value: Any) -> float:
+    """A finite number, also from its text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"noise {kind!r}: {key}={shown(value)} must be a finite number")
+    return number
 
 
 def _rate(what: str, text: str) -> float:

@@ -14,7 +14,9 @@ from .coteaching import coteaching
 from .dividemix import dividemix
 from .elr import elr
 from .elr_plus import elr_plus
+from .multitask import multitask
 from .nal import nal
+from .plain import plain
 from .simclr import simclr
 from .swce import swce
 from .swce_loss import swce_loss
@@ -33,7 +35,9 @@ _RECIPES: dict[str, Callable[[str, str], RunConfig]] = {
     "label_smoothing": label_smoothing,
     "mae": mae,
     "mixup": mixup,
+    "multitask": multitask,
     "nal": nal,
+    "plain": plain,
     "plc": plc,
     "sce": sce,
     "selc": selc,
@@ -94,7 +98,9 @@ __all__ = [
     "label_smoothing",
     "mae",
     "mixup",
+    "multitask",
     "nal",
+    "plain",
     "plc",
     "recipe",
     "sce",

@@ -1,8 +1,10 @@
 """What the recipes of all methods share: network, augmentation and schedule by data set."""
 
+from dataclasses import replace
+
 from .. import own
 from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..data.names import is_named
+from ..data.names import family, is_named, read_options, task_of
 from ..noise.spec import parse
 from ..options import MethodOptions
 
@@ -10,9 +12,20 @@ from ..options import MethodOptions
 def default_noise(dataset: str) -> str:
     """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them. None for data
     of the user's own, which is never corrupted unasked."""
-    if own.is_own(dataset) or not is_named(dataset):
+    if own.is_own(dataset) or not is_named(dataset) or family(dataset) in ("coco", "values"):
         return "none"
+    if family(dataset) == "two-tasks":
+        return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"
+    noises = {"mnist-canvas": "swap:0.4,group=0-5", "rotated": "gaussian:20.0,low=0.0"}
+    if family(dataset) in noises:
+        return noises[family(dataset)]
     return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")
+
+
+def _second_task(dataset: str) -> str:
+    """The classes of the second of two tasks, as noises write them."""
+    count = {"cifar100": 100, "cifar100n": 100}.get(str(read_options(dataset)["of"]), 10)
+    return f"{count // 2}-{count - 1}"
 
 
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
@@ -41,6 +54,18 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
             OptimConfig(epochs=20, learning_rate=0.05, weight_decay=0.0, schedule="cosine"),
             engine,
         )
+    if task_of(dataset) in ("multilabel", "regression"):
+        return _of_another_task(dataset, noise_config, method, engine)
+    if family(dataset) == "two-tasks":
+        digits = read_options(dataset)["of"] in ("digits", "mnist")
+        return RunConfig(
+            method,
+            DataConfig(dataset=dataset, crop_padding=1 if digits else 4, flip=not digits, batch_size=256),
+            noise_config,
+            ModelConfig("resnet18_mish", width=2.0),
+            OptimConfig(200, "sgd:momentum=0.9,nesterov", 0.05, weight_decay=5e-4, schedule="cosine"),
+            engine,
+        )
     if dataset.startswith("cifar"):
         return RunConfig(
             method, DataConfig(dataset=dataset), noise_config, ModelConfig("resnet34"), OptimConfig(), engine
@@ -51,6 +76,28 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
         noise_config,
         ModelConfig("resnet18"),
         OptimConfig(epochs=60, learning_rate=0.02, weight_decay=5e-4, schedule="multistep:30,50,gamma=0.1"),
+        engine,
+    )
+
+
+def _of_another_task(dataset: str, noise: NoiseConfig, method: MethodOptions, engine: EngineConfig) -> RunConfig:
+    """For sets that have several labels or values an image: the settings of the studies of them, which are ours.
+
+    Adam down a cosine. Digits lie as they do: they are neither cropped nor mirrored, and an angle is not mirrored.
+    """
+    optim = OptimConfig(epochs=40, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="cosine")
+    if family(dataset) == "rotated":
+        of_digits = read_options(dataset)["of"] == "digits"
+        model, batch = ("small_cnn", 64) if of_digits else ("lenet5", 128)
+        optim = replace(optim, epochs=40 if of_digits else 14)
+        data = DataConfig(dataset=dataset, crop_padding=0, flip=False, batch_size=batch)
+        return RunConfig(method, data, noise, ModelConfig(model), optim, engine)
+    return RunConfig(
+        method,
+        DataConfig(dataset=dataset, crop_padding=8, flip=family(dataset) == "coco", batch_size=128, drop_last=True),
+        noise,
+        ModelConfig("resnet18"),
+        optim,
         engine,
     )
 

@@ -35,29 +35,31 @@ def _lines(run: StoredRun, keys: Sequence[tuple[str, str, str]], dash: str = "-"
 
 
 def accuracy(run: StoredRun) -> Chart | Missing:
-    """Accuracies in training, validation and test over epochs."""
-    series = _lines(run, [("train_accuracy_given", "training, given labels", ORANGE)])
+    """Accuracies in training, validation and test over epochs; of other tasks than classification their score."""
+    score = run.score
+    series = _lines(run, [("train_accuracy_given", "training, given labels", ORANGE)]) if score.share else []
     if (true := _true_accuracy(run)) is not None:
         series.append(true)
     series += _lines(
         run,
-        [("validation_accuracy", "validation, given labels", PURPLE), ("test_accuracy", "test", BLUE)],
+        [(f"validation_{score.name}", "validation, given labels", PURPLE), (f"test_{score.name}", "test", BLUE)],
     )
+    title = score.title.capitalize()
     if not series:
-        return "Accuracy: no epoch has been recorded"
+        return f"{title}: no epoch has been recorded"
     marks: list[tuple[str, float, float, str, str]] = []
-    epochs, values = run.series("test_accuracy")
+    epochs, values = run.series(f"test_{score.name}")
     if values:
-        best = int(np.argmax(values))
+        best = int(np.argmax(values) if score.higher else np.argmin(values))
         marks = [
-            (f"best test {percent(values[best])}, epoch {epochs[best]}", epochs[best], values[best], "*", BLUE),
-            (f"last test {percent(values[-1])}", epochs[-1], values[-1], "o", BLUE),
+            (f"best test {score.shown(values[best])}, epoch {epochs[best]}", epochs[best], values[best], "*", BLUE),
+            (f"last test {score.shown(values[-1])}", epochs[-1], values[-1], "o", BLUE),
         ]
     return line_chart(
         "accuracy",
-        "Accuracy over epochs.",
+        f"{title} over epochs.",
         "Training figures are taken on augmented images while the weights change. Test data chose the best epoch.",
-        [Panel(series, label="accuracy", marks=marks)],
+        [Panel(series, label=score.title, marks=marks, shares=score.share)],
     )
 
 
@@ -242,6 +244,8 @@ _COMMON = {
     "epoch", "learning_rate", "train_loss", "train_accuracy_given", "clean_true", "clean_other", "mislabelled_true",
     "mislabelled_memorised", "mislabelled_other", "attention_clean", "attention_mislabelled", "attention_auroc",
     "correction_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_top5", "validation_accuracy",
+    "test_mean_average_precision", "validation_mean_average_precision", "validation_loss", "train_mse_given",
+    "test_mse", "validation_mse",
     "images_per_second", "data_wait", "seconds",
 }  # fmt: skip
 """Numbers that the trainer records for every method. Other numbers come from the method."""

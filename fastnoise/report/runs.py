@@ -129,12 +129,14 @@ def results(run: StoredRun) -> Html:
             return element(
                 "p", f"summary.json comes from another version of fastnoise ({type(error).__name__}: {error})"
             )
-    for key, name in (("test_accuracy", "test accuracy"), ("validation_accuracy", "validation accuracy")):
-        epochs, values = run.series(key)
+    score = run.score
+    for part in ("test", "validation"):
+        epochs, values = run.series(f"{part}_{score.name}")
         if values:
-            best = int(np.argmax(values))
-            rows.append((f"{name}, last epoch so far", percent(values[-1]), f"epoch {epochs[-1]}"))
-            rows.append((f"{name}, best so far", percent(values[best]), f"epoch {epochs[best]}"))
+            best = int(np.argmax(values) if score.higher else np.argmin(values))
+            name = f"{part} {score.title}"
+            rows.append((f"{name}, last epoch so far", score.shown(values[-1]), f"epoch {epochs[-1]}"))
+            rows.append((f"{name}, best so far", score.shown(values[best]), f"epoch {epochs[best]}"))
     return table(rows, numbers=[1]) if rows else element("p", "No epoch has ended yet.")
 
 

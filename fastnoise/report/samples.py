@@ -104,6 +104,8 @@ def transition(run: StoredRun) -> Chart | Missing:
     """Given labels by true class, of all samples whose labels came with noise."""
     if run.labels is None:
         return "Transition: there are no labels to read"
+    if run.labels.labels.ndim > 1:
+        return "Transition: a sample has not one class"
     if run.labels.clean_labels is None:
         return "Transition: the true labels are unknown"
     if run.labels.num_classes > _MOST_CLASSES:

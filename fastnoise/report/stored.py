@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ..config import COMMON, FREE_ON_RESUME
 from ..errors import ConfigError, DataError
 from ..noise import NoisyLabels
+from ..noise.targets import load_noisy
+from ..tasks.names import Score, score_in
 from .html import plain
 
 _LARGEST = 1e100  # number that is drawn; a loss in float32 ends at 3e38
@@ -62,6 +64,14 @@ class StoredRun:
         return number(value)
 
     @property
+    def score(self) -> Score:
+        """What tells good networks from bad ones in this run."""
+        try:
+            return score_in(self.summary or (self.history[-1] if self.history else {}))
+        except (KeyError, TypeError):  # of a damaged summary
+            return score_in({})
+
+    @property
     def num_classes(self) -> int:
         """C, as far as the folder tells."""
         return _classes(self.corrected) if self.labels is None else self.labels.num_classes
@@ -72,7 +82,7 @@ class StoredRun:
 
     def training_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None] | None:
         """Given and, where known, true labels [n] of the training samples, without those held out for validation."""
-        if self.labels is None:
+        if self.labels is None or self.labels.labels.ndim > 1:
             return None
         kept = self.corrected.get("position")
         if kept is None:
@@ -110,7 +120,7 @@ def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
     if folder.summary.exists():
         run.summary = _read(run, folder.summary, read_json, None, dict)
     if arrays:
-        run.labels = _read(run, folder.labels, NoisyLabels.load, None, NoisyLabels)
+        run.labels = _read(run, folder.labels, load_noisy, None, NoisyLabels)
         corrected = folder.corrected.with_suffix(".npz")
         if corrected.exists():
             run.corrected = _read(run, corrected, _read_columns, {}, dict)
@@ -232,6 +242,11 @@ class StoredSweep:
     results: list[list[str]] = field(default_factory=list)
     """results.csv, its header first."""
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def score(self) -> Score:
+        """What tells good networks from bad ones in its runs."""
+        return next((job.score for job in self.jobs if job.history), score_in({}))
 
     def groups(self, fields: tuple[str, ...] | None = None) -> dict[tuple[str, ...], list[StoredRun]]:
         """Jobs by their values of `fields` (by default all that vary): numbers in their order, words as they came."""

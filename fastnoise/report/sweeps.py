@@ -116,7 +116,7 @@ def _label(key: Sequence[str]) -> str:
 
 def _mean_curve(jobs: Sequence[StoredRun], key: str, label: str, colour: str) -> Series | None:
     """Mean and standard deviation of the jobs' test accuracy over the epochs that all of them have."""
-    curves = [dict(zip(*job.series("test_accuracy"), strict=True)) for job in jobs]
+    curves = [dict(zip(*job.series(f"test_{job.score.name}"), strict=True)) for job in jobs]
     curves = [curve for curve in curves if curve]
     common = sorted(set.intersection(*map(set, curves))) if curves else []
     if not common:
@@ -153,7 +153,7 @@ def curves(sweep: StoredSweep) -> Chart | Missing:
         series = _mean_curve(jobs, _label(key), _label(inner), COLOURS[rest.index(inner) % len(COLOURS)])
         panels.setdefault(title, []).extend([series] if series else [])
     drawn = [
-        Panel(series, title=_label(title) if split else "", label="test accuracy")
+        Panel(series, title=_label(title) if split else "", label=f"test {sweep.score.title}", shares=sweep.score.share)
         for title, series in panels.items()
         if series
     ]
@@ -162,7 +162,7 @@ def curves(sweep: StoredSweep) -> Chart | Missing:
     by = ", ".join(name.replace("_", " ") for name in sweep.varied) or "job"
     return line_chart(
         "curves",
-        f"Test accuracy over epochs by {by}.",
+        f"Test {sweep.score.title} over epochs by {by}.",
         _of(groups.values()),
         drawn,
         columns=min(3, len(drawn)),
@@ -198,9 +198,9 @@ def curves_of(sweep: StoredSweep, name: str) -> Chart | Missing:
         return f"Accuracy by {words}: no job has ended an epoch"
     return line_chart(
         f"curves_by_{name}",
-        f"Test accuracy over epochs by {words} alone.",
+        f"Test {sweep.score.title} over epochs by {words} alone.",
         _of(groups.values()),
-        [Panel(series, label="test accuracy")],
+        [Panel(series, label=f"test {sweep.score.title}", shares=sweep.score.share)],
     )
 
 
@@ -208,7 +208,7 @@ def curves_of(sweep: StoredSweep, name: str) -> Chart | Missing:
 
 
 def _last(jobs: Sequence[StoredRun]) -> list[float]:
-    found = [job.figure("test_accuracy", "last") for job in jobs]
+    found = [job.figure(f"test_{job.score.name}", "last") for job in jobs]
     return [value for value in found if value is not None]
 
 
@@ -222,15 +222,17 @@ def final(sweep: StoredSweep) -> Chart | Missing:
             rows.append((_label(key), float(np.mean(values)), deviation, len(values)))
     if not rows:
         return "Results: no job has ended"
+    if not sweep.score.share:
+        return f"Results: see the tables for the {sweep.score.title}"
     if len(rows) > _MOST_DOTS:
         return f"Results of each combination: {len(rows)} are too many to draw; see the tables"
     return dot_chart(
         "final",
-        "Test accuracy after the last epoch.",
+        f"Test {sweep.score.title} after the last epoch.",
         "Mean over seeds; bars: one standard deviation.",
         rows,
         (" · ".join(sweep.varied) or "jobs", "mean", "sd", "jobs"),
-        "test accuracy",
+        f"test {sweep.score.title}",
     )
 
 
@@ -262,9 +264,9 @@ def against(sweep: StoredSweep) -> list[Chart | Missing]:
         found.append(
             line_chart(
                 f"accuracy_against_{name}",
-                f"Test accuracy after the last epoch against {axis}.",
+                f"Test {sweep.score.title} after the last epoch against {axis}.",
                 "Mean over seeds; bands: one standard deviation.",
-                [Panel(series, label="test accuracy")],
+                [Panel(series, label=f"test {sweep.score.title}", shares=sweep.score.share)],
                 axis=axis,
             )
         )

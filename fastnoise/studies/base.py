@@ -28,8 +28,11 @@ from ..files import write_atomically, write_json, write_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
+    from ..config import RunConfig
     from ..sweeps import Job, SweepResult
+    from ..tasks import Task
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,65 @@ def time_steps(step: Callable[[], object]) -> float:
             break
     torch.set_num_threads(threads)
     return statistics.median(times)
+
+
+def make_step(
+    config: "RunConfig", task: "Task", shape: tuple[int, int, int], labels: "NDArray[Any]"
+) -> Callable[[], object]:
+    """A training step of a run on images of noise of a shape [channels, height, width], op by op.
+
+    labels: of a batch, [B, ...] as `Task.table` gives them.
+    """
+    import torch
+
+    from ..engine.step import Step, choose_device, create_optimizer
+    from ..methods import Setting, create_method
+    from ..models import create_model
+
+    device, batch = choose_device(config.engine.device), config.data.batch_size
+    channels, height, width = shape
+    method = create_method(config.method, num_samples=batch, num_classes=task.num_outputs, task=task).to(device)
+    method.configure(Setting(config.optim, (0.5,) * channels, (0.5,) * channels, batch))
+    network = create_model(
+        config.model.model,
+        num_classes=task.num_outputs,
+        channels=channels,
+        image_size=(height, width),
+        width=config.model.width,
+        dropout=config.model.dropout,
+        head=task.head,
+    ).to(device)
+    method.attach([network])
+    step = Step(
+        [network],
+        method,
+        create_optimizer(config.optim, network),
+        torch.from_numpy(labels).to(device),
+        batch_size=batch,
+        config=config.replace({"gear": "eager"}).engine,
+        device=device,
+    )
+    images = torch.randn(batch, *shape, device=device).to(memory_format=torch.channels_last)
+    index = torch.arange(batch, device=device)
+    return lambda: step.train(images, index)
+
+
+def steps_of(config: "RunConfig", images: int, test_images: int) -> float:
+    """Steps of one training; an evaluated image counts as a third of one trained on, which has no backward pass.
+
+    Args:
+        images: of the data set, some of which may be held out for validation.
+        test_images: looked at after each epoch, as those held out are.
+    """
+    held_out = config.data.val_fraction * images
+    trained = math.ceil((images - held_out) / config.data.batch_size) * config.optim.epochs
+    evaluated = config.optim.epochs * (test_images + held_out) + images - held_out
+    return trained + evaluated / 3 / config.data.batch_size
+
+
+def epochs_of(folder: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl of a run's folder has of each epoch."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def announce(

@@ -11,13 +11,11 @@ down a cosine, weight decay 5e-4, crop and flip. The paper's validation labels a
 training labels; the accuracies in the figure are those of the last epoch, which needs no validation.
 """
 
-import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from rich.console import Console
 
 from ..config import RunConfig
@@ -30,10 +28,13 @@ from .base import (
     announce,
     check_limit,
     draw_line,
+    epochs_of,
+    make_step,
     mean_sd,
     new_figure,
     run_jobs,
     save_figure,
+    steps_of,
     time_steps,
     workers,
     write_table,
@@ -125,6 +126,7 @@ def run(options: Options, console: Console) -> Path:
     figure.csv has a row per strategy and probability, classes.csv one per clean class besides.
     """
     from ..data import load_dataset
+    from ..tasks.classification import Classification
 
     # Here, that it is downloaded once and missing files are told before anything is trained.
     data = load_dataset(options.dataset, options.data_root, download=options.download)
@@ -144,13 +146,14 @@ def run(options: Options, console: Console) -> Path:
     }
     folder = StudyFolder.open("multiclass", options, settings)
     jobs = _jobs(base, rates, classes, strategies)
-    steps = _steps(base, len(data.train), len(data.test))
+    labels = np.zeros(base.data.batch_size, np.int64)
+    steps = steps_of(base, base.data.limit_train or len(data.train), len(data.test))
     announce(
         console,
         folder,
         jobs,
         steps=lambda job: steps,
-        seconds_per_step=time_steps(_make_step(base, data.train.shape)),
+        seconds_per_step=time_steps(make_step(base, Classification(data.class_names), data.train.shape, labels)),
         workers=workers(options),
     )
     rows = _rows(run_jobs(folder, jobs, options, console, stack=options.stack), classes)
@@ -197,49 +200,6 @@ def _jobs(base: RunConfig, rates: list[float], classes: list[int], strategies: l
     return make_jobs(configs)
 
 
-def _steps(config: RunConfig, images: int, test_images: int) -> float:
-    """Steps of one training; an evaluated image counts as a third of one trained on, which has no backward pass."""
-    images = config.data.limit_train or images
-    held_out = config.data.val_fraction * images
-    trained = math.ceil((images - held_out) / config.data.batch_size) * config.optim.epochs
-    evaluated = config.optim.epochs * (test_images + held_out) + images - held_out
-    return trained + evaluated / 3 / config.data.batch_size
-
-
-def _make_step(config: RunConfig, shape: tuple[int, int, int]) -> Callable[[], object]:
-    """A training step on images of noise of a shape [channels, height, width], op by op."""
-    import torch
-
-    from ..engine.step import Step, choose_device, create_optimizer
-    from ..methods import create_method
-    from ..models import create_model
-
-    device = choose_device(config.engine.device)
-    batch = config.data.batch_size
-    channels, height, width = shape
-    method = create_method(config.method, num_samples=batch, num_classes=NUM_CLASSES).to(device)
-    network = create_model(
-        config.model.model,
-        num_classes=NUM_CLASSES,
-        channels=channels,
-        image_size=(height, width),
-        dropout=config.model.dropout,
-    ).to(device)
-    method.attach([network])
-    step = Step(
-        [network],
-        method,
-        create_optimizer(config.optim, network),
-        torch.zeros(batch, dtype=torch.int64, device=device),
-        batch_size=batch,
-        config=config.replace({"gear": "eager"}).engine,
-        device=device,
-    )
-    images = torch.randn(batch, *shape, device=device).to(memory_format=torch.channels_last)
-    index = torch.arange(batch, device=device)
-    return lambda: step.train(images, index)
-
-
 def _rows(result: "SweepResult", classes: list[int]) -> list[dict[str, Any]]:
     """A row per strategy, clean class and probability."""
     strategies = sorted({job.varied["strategy"] for job in result.jobs} - {None})
@@ -247,8 +207,7 @@ def _rows(result: "SweepResult", classes: list[int]) -> list[dict[str, Any]]:
     for job in result.jobs:
         folder = result.run_folder(job.name)
         last = result.summary(job.name)["test_class_accuracy"]
-        epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        best = max(epochs, key=lambda epoch: epoch["validation_accuracy"])["test_class_accuracy"]
+        best = max(epochs_of(folder), key=lambda epoch: epoch["validation_accuracy"])["test_class_accuracy"]
         shared = job.varied["strategy"] is None
         for strategy in strategies if shared else [job.varied["strategy"]]:
             for label in classes if shared else [job.varied["clean"]]:

@@ -9,10 +9,10 @@ over the labels of the clean group, of the corrupted one, and of all, on the tes
 The paper leaves some settings open. Ours are:
 a swapped label becomes one that the image does not have, so that the number of
 labels stays (`--cardinality free` allows others); the model is that of the epoch with the lowest validation loss of the
-clean group's labels, as in the study of two tasks, on a tenth of the training images; the 12 values of p, Adam at 1e-3
-down a cosine for 40 epochs of batches of 128, crop and flip.
+clean group's labels, as in the study of two tasks, on a tenth of the training images, which each repeat draws anew; the
+12 values of p, Adam at 1e-3 down a cosine for 40 epochs of batches of 128, crop and flip.
 
-Without COCO the set is composed of MNIST's digits (`fastnoise.studies.canvas`): one to four on a canvas, the label says
+Without COCO the set is composed of MNIST's digits (`fastnoise.data.canvas`): one to four on a canvas, the label says
 which; the groups are the digits 0 to 5 and 6 to 9.
 """
 
@@ -20,28 +20,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from rich.console import Console
 
-from ..errors import ConfigError
+from ..config import RunConfig
+from ..data.canvas import group_ranges
+from ..data.datasets import load_dataset
+from ..errors import ConfigError, DataError
+from ..noise.spec import parse
+from ..noise.targets import load_noisy, swap_labels
+from ..recipes import recipe
 from .base import (
     StudyFolder,
     StudyOptions,
     announce,
     draw_line,
+    epochs_of,
+    make_step,
     mean_sd,
     new_figure,
     run_jobs,
     save_figure,
+    steps_of,
+    time_steps,
     workers,
     write_table,
 )
 from .multitask import check_ranges, chosen
 
 if TYPE_CHECKING:
+    from ..data import ImageDataset
     from ..sweeps import Job, SweepResult
-    from .multilabel_training import MultiLabel
-
-FUNCTION = "fastnoise.studies.multilabel_training:train"
 
 FULL: dict[str, Any] = {
     "rates": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
@@ -67,7 +76,14 @@ PUBLISHED = {1: (0.3130, 0.0638), 2: (0.2797, 0.1142)}
 """Mean average precision of the corrupted group at p = 0 and p = 1, by group (section 5.3)."""
 FIGURES = ("clean", "corrupted", "overall")
 """Groups of labels whose mean average precision is drawn."""
+VALIDATION = 0.1
+"""Share of the training images that is held out, as in the paper."""
+CANVASES = 25_000, 5_000
+"""Training and test canvases of a full study: as many as mini-COCO's images."""
 _FILES = ("annotations", "images", "test_annotations", "test_images")
+_COCO = ("train", "images", "test", "test_images")
+"""The same as options of the data set's name."""
+_TIMED_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -150,9 +166,30 @@ def run(options: Options, console: Console) -> Path:
         "cardinality": options.cardinality,
     }
     folder = StudyFolder.open("multilabel", options, settings)
-    jobs = _jobs(settings, options)
-    groups = _announce(folder, jobs, options, console)
-    runs = _runs(run_jobs(folder, jobs, options, console))
+    dataset = _dataset(settings, options)
+    data = load_dataset(dataset, _root(folder, options), download=options.download)
+    ranges = group_ranges(data.num_classes, options.first_group)
+    for group in ranges:
+        if not data.test.labels[:, group.start : group.stop].any():
+            raise DataError(f"no test image has a label of {group.start + 1} to {group.stop}; give a larger test set")
+    jobs = _jobs(dataset, settings, options, folder, ranges)
+    first = jobs[0].config
+    assert isinstance(first, RunConfig)
+    for job in jobs[-2:]:  # the highest probability refuses images with too many labels, before any network is trained
+        assert isinstance(job.config, RunConfig)
+        swap_labels(data.train.labels, job.config.noise.noise, seed=job.config.noise.noise_seed)
+    steps = steps_of(first, len(data.train), len(data.test))
+    announce(
+        console,
+        folder,
+        jobs,
+        steps=lambda job: steps,
+        seconds_per_step=_seconds_per_step(first, data),
+        workers=workers(options),
+    )
+    runs = _runs(run_jobs(folder, jobs, options, console), ranges)
+    offset = 0 if options.source == "mnist-canvas" else 1  # COCO's labels are counted from 1, digits are their names
+    groups = {number: f"{group.start + offset} to {group.stop - 1 + offset}" for number, group in enumerate(ranges, 1)}
     write_table(folder.path / "runs.csv", runs)
     points = _points(runs)
     write_table(folder.table, points)
@@ -164,75 +201,92 @@ def run(options: Options, console: Console) -> Path:
     return folder.path
 
 
-def _jobs(settings: dict[str, Any], options: Options) -> "list[Job]":
+def _root(folder: StudyFolder, options: Options) -> Path:
+    """The data root of the trainings: MNIST's, or where COCO's decoded images are kept."""
+    return folder.path.absolute() if options.source == "coco" else Path(options.data_root).absolute()
+
+
+def _dataset(settings: dict[str, Any], options: Options) -> str:
+    """The name of the data set of all trainings."""
+    side, seed, limit = settings["image_size"], options.seed, settings["limit_train"]
+    if options.source == "coco":
+        files = ",".join(f"{key}={settings[name]}" for key, name in zip(_COCO, _FILES, strict=True))
+        return f"coco:{files},side={side},limit={limit or 0},seed={seed}"
+    group = options.first_group or 0
+    return f"mnist-canvas:images={limit or CANVASES[0]},test={CANVASES[1]},side={side},first_group={group},seed={seed}"
+
+
+def _jobs(
+    dataset: str, settings: dict[str, Any], options: Options, folder: StudyFolder, ranges: tuple[range, range]
+) -> "list[Job]":
     """One job per corrupted group, probability and repeat."""
     from ..sweeps import make_jobs
 
+    base = recipe("plain", dataset, "none").replace(
+        {
+            **{name: settings[name] for name in ("epochs", "width", "batch_size", "learning_rate")},
+            "crop_padding": settings["image_size"] // 16,
+            "val_fraction": VALIDATION,
+            "save_every": "60s",
+            "data_root": str(_root(folder, options)),
+            "download": options.download,
+            "device": options.device,
+        }
+    )
     configs = []
     for seed in range(options.seed, options.seed + settings["repeats"]):
         for rate in settings["rates"]:
-            for group in (1, 2):
-                config = {
-                    **{name: value for name, value in settings.items() if name not in ("rates", "repeats")},
-                    "optimizer": "adam",
-                    "weight_decay": 0.0,
-                    "schedule": "cosine",
-                    "data_root": str(Path(options.data_root).absolute()),
-                    "download": options.download,
-                    "device": options.device,
-                    "data_seed": options.seed,
-                    "corrupted_group": group,
-                    "rate": rate,
-                    "seed": seed,
-                }
-                configs.append(({"corrupted_group": group, "rate": rate}, config))
-    return make_jobs(configs, function=FUNCTION)
+            for number, group in enumerate(ranges, 1):
+                labels = f"{group.start}-{group.stop - 1}"
+                noise = str(parse(f"swap:{rate!r},group={labels},cardinality={options.cardinality}"))
+                config = base.replace({"noise": noise, "seed": seed, "noise_seed": seed})
+                configs.append(({"corrupted_group": number, "rate": rate}, config))
+    return make_jobs(configs)
 
 
-def _announce(folder: StudyFolder, jobs: "list[Job]", options: Options, console: Console) -> dict[int, str]:
-    """Say how long the study will take, by the steps of a network that is then thrown away; the names of the groups.
+def _seconds_per_step(config: RunConfig, data: "ImageDataset") -> float:
+    """How long a step takes; on a CPU by a few images, where time goes with their number and a step can take a
+    minute."""
+    from ..engine.step import choose_device
+    from ..tasks.multilabel import MultiLabel
 
-    Both groups are corrupted at the highest probability here, which refuses images with too many labels before any
-    network is trained.
-    """
-    from .multilabel_training import MultiLabel
-
-    cache = folder.path / "images"
-    first, second = (MultiLabel(dict(job.fields), cache, console) for job in jobs[-2:])
-    announce(
-        console,
-        folder,
-        jobs,
-        steps=lambda job: _steps(job, first),
-        seconds_per_step=first.training.seconds_per_step(*next(first.batches(0))),
-        workers=workers(options),
-    )
-    offset = 1 if first.data.flip else 0  # COCO's labels are counted from 1, digits are their names
-    return {
-        number: f"{study.corrupted.start + offset} to {study.corrupted.stop - 1 + offset}"
-        for number, study in ((1, first), (2, second))
-    }
+    size = config.data.batch_size
+    part = size if choose_device(config.engine.device).type == "cuda" else min(size, _TIMED_IMAGES)
+    labels = np.zeros((part, data.num_classes), np.uint8)
+    step = make_step(config.replace({"batch_size": part}), MultiLabel.of(data), data.train.shape, labels)
+    return time_steps(step) * size / part
 
 
-def _steps(job: "Job", study: "MultiLabel") -> float:
-    """Steps; an image that is only looked at counts as a third of one that is trained on."""
-    epochs = job.fields["epochs"]
-    looked_at = epochs * len(study.data.validation.labels) + 2 * len(study.data.test.labels)
-    return epochs * study.loader.num_batches + looked_at / 3 / job.fields["batch_size"]
-
-
-def _runs(result: "SweepResult") -> list[dict[str, Any]]:
-    """A row per network."""
-    names = ("clean", "corrupted", "overall", "swapped", "best_epoch", "last_clean", "last_corrupted", "last_overall")
+def _runs(result: "SweepResult", ranges: tuple[range, range]) -> list[dict[str, Any]]:
+    """A row per network, whose best epoch has the lowest validation loss of the clean group's labels."""
     rows = []
     for job in result.jobs:
-        found = result.summary(job.name)
+        folder, number = result.run_folder(job.name), job.varied["corrupted_group"]
+        corrupted, clean = (slice(group.start, group.stop) for group in ranges[:: 3 - 2 * number])
+        epochs = epochs_of(folder)
+        losses = [float(np.mean(epoch["validation_label_loss"][clean])) for epoch in epochs]
+        best = int(np.argmin(losses))
+        noisy = load_noisy(folder / "labels.npz")
+        assert noisy.clean_labels is not None
+        before, after = noisy.clean_labels[:, corrupted], noisy.labels[:, corrupted]
+
+        def figures(epoch: dict[str, Any], corrupted: slice = corrupted, clean: slice = clean) -> dict[str, float]:
+            found = np.array(epoch["test_average_precision"], np.float64)  # None becomes NaN
+            return {
+                "clean": float(np.nanmean(found[clean])),
+                "corrupted": float(np.nanmean(found[corrupted])),
+                "overall": float(np.nanmean(found)),
+            }
+
         rows.append(
             {
-                "corrupted_group": job.varied["corrupted_group"],
+                "corrupted_group": number,
                 "rate": job.varied["rate"],
                 "seed": job.fields["seed"],
-                **{name: found[name] for name in names},
+                **figures(epochs[best]),
+                "swapped": float((after < before).sum() / max(1, before.sum())),
+                "best_epoch": best + 1,
+                **{f"last_{name}": value for name, value in figures(epochs[-1]).items()},
                 "run": job.name,
             }
         )

@@ -3,7 +3,7 @@
 
 The classes of CIFAR-100 are split at random into two tasks of 50, three times. A ResNet18 of double width with Mish and
 a head for each task gets a batch of each in turn, and the two cross-entropies are summed. Labels of task 2 are replaced
-within the task with probability p; those of task 1, and all that validate and test, stay right. The model is that of
+within the task with probability p; those of task 1, and all that test, stay right. The model is that of
 the epoch with the lowest validation loss of task 1, on a tenth of its training images. The single-task baseline is the
 same network with the first head alone, and what task 1 gains over it is the transfer.
 
@@ -17,27 +17,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 
+from ..config import RunConfig
+from ..data.datasets import load_dataset
 from ..errors import ConfigError
+from ..noise.spec import parse
+from ..recipes import recipe
 from .base import (
     StudyFolder,
     StudyOptions,
     announce,
     draw_line,
+    epochs_of,
+    make_step,
     mean_sd,
     new_figure,
     run_jobs,
     save_figure,
+    steps_of,
+    time_steps,
     workers,
     write_table,
 )
 
 if TYPE_CHECKING:
+    from ..data import ImageDataset
     from ..sweeps import Job, SweepResult
-    from .multitask_training import MultiTask
-
-FUNCTION = "fastnoise.studies.multitask_training:train"
 
 FULL: dict[str, Any] = {
     "rates": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
@@ -57,6 +64,8 @@ QUICK: dict[str, Any] = {
     "batch_size": 32,
     "learning_rate": 0.03,
 }
+VALIDATION = 0.1
+"""Share of the training images that is held out, as in the paper."""
 PUBLISHED = {"baseline": 0.7563, "task1": 0.7950, "task2": 0.809}
 """Test accuracies at p = 0 (section 5.2)."""
 
@@ -121,8 +130,9 @@ def run(options: Options, console: Console) -> Path:
     """
     settings = {"dataset": options.dataset, "seed": options.seed, **chosen(options, FULL, QUICK)}
     folder = StudyFolder.open("multitask", options, settings)
-    jobs = _jobs(settings, options)
-    _announce(folder, jobs, options, console)
+    data = load_dataset(options.dataset, options.data_root, download=options.download)
+    jobs = _jobs(settings, options, data)
+    _announce(folder, jobs, options, data, console)
     runs = _runs(run_jobs(folder, jobs, options, console))
     write_table(folder.path / "runs.csv", runs)
     points = _points(runs)
@@ -135,71 +145,92 @@ def run(options: Options, console: Console) -> Path:
     return folder.path
 
 
-def _jobs(settings: dict[str, Any], options: Options) -> "list[Job]":
+def _name(settings: dict[str, Any], seed: int, tasks: int) -> str:
+    """The data set of a training: both tasks, or the first alone."""
+    limit = settings["limit_train"] or 0
+    return f"two-tasks:of={settings['dataset']},seed={seed},limit={limit},only={0 if tasks == 2 else 1}"
+
+
+def _jobs(settings: dict[str, Any], options: Options, data: "ImageDataset") -> "list[Job]":
     """One job per probability and split, and for each split the baseline; these are shorter, and so come last."""
     from ..sweeps import make_jobs
 
+    classes = data.num_classes
+    second = f"{classes // 2}-{classes - 1}"
+    changes: dict[str, Any] = {
+        **{name: settings[name] for name in ("epochs", "width", "learning_rate")},
+        "crop_padding": data.train.shape[1] // 8,
+        "flip": data.train.shape[0] == 3,  # mirrored, digits are others
+        "val_fraction": VALIDATION,
+        "save_every": "60s",
+        "data_root": str(Path(options.data_root).absolute()),
+        "download": options.download,
+        "device": options.device,
+    }
     configs = []
     for tasks, rates in ((2, settings["rates"]), (1, [0.0])):
         for seed in range(options.seed, options.seed + settings["repeats"]):
+            base = recipe("multitask", _name(settings, seed, tasks), "none").replace(changes)
             for rate in rates:
-                config = {
-                    **{name: value for name, value in settings.items() if name not in ("rates", "repeats")},
-                    "optimizer": "sgd:momentum=0.9,nesterov",
-                    "weight_decay": 5e-4,
-                    "schedule": "cosine",
-                    "data_root": str(Path(options.data_root).absolute()),
-                    "download": options.download,
-                    "device": options.device,
-                    "tasks": tasks,
-                    "rate": rate,
-                    "seed": seed,
-                }
-                configs.append(({"tasks": tasks, "rate": rate}, config))
-    return make_jobs(configs, function=FUNCTION)
+                noise = str(parse(f"symmetric:{rate!r},classes={second}")) if rate else "none"
+                own = {"noise": noise, "seed": seed, "noise_seed": seed, "batch_size": tasks * settings["batch_size"]}
+                configs.append(({"tasks": tasks, "rate": rate}, base.replace(own)))
+    return make_jobs(configs)
 
 
-def _announce(folder: StudyFolder, jobs: "list[Job]", options: Options, console: Console) -> None:
+def _announce(folder: StudyFolder, jobs: "list[Job]", options: Options, data: "ImageDataset", console: Console) -> None:
     """Say how long the study will take, by the steps of a network that is then thrown away."""
-    from .multitask_training import MultiTask
+    from ..tasks.multitask import MultiTask
 
-    shared = MultiTask(dict(jobs[0].fields))
+    sets: dict[int, ImageDataset] = {}
+    for job in (jobs[-1], jobs[0]):
+        sets[job.varied["tasks"]] = load_dataset(job.fields["dataset"], options.data_root, download=False)
+    shared = jobs[0].config
+    assert isinstance(shared, RunConfig)
+    task, batch = MultiTask.of(sets[2]), shared.data.batch_size
+    labels = np.repeat(np.array(task.starts), batch // 2)
+    # A step of one task counts as half of one of two.
     announce(
         console,
         folder,
         jobs,
-        steps=lambda job: _steps(job, shared),
-        seconds_per_step=shared.training.seconds_per_step(*next(shared.batches(0))),
+        steps=lambda job: _steps(job, sets[job.varied["tasks"]]) * job.varied["tasks"] / 2,
+        seconds_per_step=time_steps(make_step(shared, task, data.train.shape, labels)),
         workers=workers(options),
     )
 
 
-def _steps(job: "Job", shared: "MultiTask") -> float:
-    """Steps of two batches; an image that is only looked at counts as a third of one that is trained on."""
-    tasks, epochs = job.fields["tasks"], job.fields["epochs"]
-    trained = epochs * shared.loaders[0].num_batches * tasks
-    looked_at = epochs * len(shared.tasks[0].validation) + 2 * sum(len(task.test) for task in shared.tasks[:tasks])
-    return (trained + looked_at / 3 / job.fields["batch_size"]) / 2
+def _steps(job: "Job", data: "ImageDataset") -> float:
+    assert isinstance(job.config, RunConfig)
+    return steps_of(job.config, len(data.train), len(data.test))
 
 
 def _runs(result: "SweepResult") -> list[dict[str, Any]]:
-    """A row per network that is shared, with its split's baseline."""
-    alone = {job.fields["seed"]: result.summary(job.name)["task1"] for job in result.jobs if job.varied["tasks"] == 1}
+    """A row per network that is shared, with its split's baseline; each at the epoch with the lowest validation loss of
+    task 1."""
+    best, last = {}, {}
+    for job in result.jobs:
+        epochs = epochs_of(result.run_folder(job.name))
+        best[job.name] = min(epochs, key=lambda epoch: epoch["validation_task_loss"][0])
+        last[job.name] = epochs[-1]
+    alone = {
+        job.fields["seed"]: best[job.name]["test_task_accuracy"][0] for job in result.jobs if job.varied["tasks"] == 1
+    }
     rows = []
     for job in result.jobs:
         if job.varied["tasks"] == 2:
-            found, seed = result.summary(job.name), job.fields["seed"]
+            seed, (task1, task2) = job.fields["seed"], best[job.name]["test_task_accuracy"]
             rows.append(
                 {
                     "rate": job.varied["rate"],
                     "seed": seed,
                     "baseline": alone[seed],
-                    "task1": found["task1"],
-                    "task2": found["task2"],
-                    "gain": found["task1"] - alone[seed],
-                    "best_epoch": found["best_epoch"],
-                    "last_task1": found["last_task1"],
-                    "last_task2": found["last_task2"],
+                    "task1": task1,
+                    "task2": task2,
+                    "gain": task1 - alone[seed],
+                    "best_epoch": best[job.name]["epoch"],
+                    "last_task1": last[job.name]["test_task_accuracy"][0],
+                    "last_task2": last[job.name]["test_task_accuracy"][1],
                     "run": job.name,
                 }
             )

@@ -12,7 +12,6 @@ that angles can't be told to within some ten degrees, and what is learned inside
 All settings are ours.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,31 +20,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from ..config import OptimConfig
+from ..config import RunConfig
+from ..data.datasets import load_dataset
 from ..errors import ConfigError
+from ..noise.spec import parse
+from ..recipes import recipe
 from .base import (
     StudyFolder,
     StudyOptions,
     announce,
     check_limit,
     draw_line,
+    make_step,
     mean_sd,
     new_figure,
     run_jobs,
     save_figure,
+    steps_of,
     time_steps,
     workers,
     write_table,
 )
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..data import Loader
-    from ..models import Network
+    from ..sweeps import SweepResult
 
 SIGMAS = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 60.0, 90.0, 120.0, 180.0)
 QUICK_SIGMAS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
@@ -107,11 +107,8 @@ def run(options: Options, console: Console) -> Path:
     figure.csv has a row per noise level, trainings.csv one per training, angles.csv one per noise level and part of the
     angles.
     """
-    import torch
-
-    from ..data import load_dataset
-    from ..engine.step import choose_device
     from ..sweeps import make_jobs
+    from ..tasks.regression import Regression
 
     available = len(load_dataset("mnist", options.data_root, download=options.download).train)
     check_limit(options.limit_train, "mnist", available)
@@ -127,28 +124,25 @@ def run(options: Options, console: Console) -> Path:
         "angle_seed": options.seed,
     }
     folder = StudyFolder.open("regression", options, {**shared, "sigmas": sigmas, "repeats": repeats})
-    places = {"data_root": str(Path(options.data_root).absolute()), "device": options.device}
+    base = _base(options, shared)
     jobs = make_jobs(
-        (
-            ({"sigma": sigma}, {**shared, **places, "sigma": sigma, "seed": seed, "noise_seed": seed})
-            for sigma in sigmas
-            for seed in range(options.seed, options.seed + repeats)
-        ),
-        function=f"{__name__}:train",
+        ({"sigma": sigma}, base.replace({"noise": _noise(sigma, options), "seed": seed, "noise_seed": seed}))
+        for sigma in sigmas
+        for seed in range(options.seed, options.seed + repeats)
     )
-    device = choose_device(options.device)
-    step = Trainer(make_network().to(device), _optim(shared["epochs"]), device).step
-    images, targets = torch.randn(BATCH, 1, 28, 28, device=device), torch.zeros(BATCH, device=device)
+    targets = np.zeros((BATCH, 1), np.float32)
     announce(
         console,
         folder,
         jobs,
-        steps=lambda job: _steps(shared["epochs"], shared["limit_train"]),
-        seconds_per_step=time_steps(lambda: step(images, targets)),
+        steps=lambda job: steps_of(base, shared["limit_train"], 10_000),
+        seconds_per_step=time_steps(make_step(base, Regression(("angle",)), (1, 28, 28), targets)),
         workers=workers(options),
     )
     result = run_jobs(folder, jobs, options, console)
-    trainings = [{"sigma": job.varied["sigma"], "seed": job.fields["seed"], **result.summary(job.name)} for job in jobs]
+    trainings = [
+        {"sigma": job.varied["sigma"], "seed": job.fields["seed"], **_errors(result, job.name, options)} for job in jobs
+    ]
     names = ("mse_inside", "mse_outside", "mse")
     write_table(
         folder.path / "trainings.csv", [{name: row[name] for name in ("sigma", "seed", *names)} for row in trainings]
@@ -178,134 +172,41 @@ def run(options: Options, console: Console) -> Path:
     return folder.path
 
 
-def _steps(epochs: int, images: int) -> float:
-    """Steps of one training; an evaluated image counts as a third of one trained on, which has no backward pass."""
-    return epochs * (-(-images // BATCH) + 10_000 / 3 / BATCH)
-
-
-# -- one training ----------------------------------------------------------------------------------------------
-
-
-def rotate(images: NDArray[np.uint8], degrees: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Each image uint8 [N, H, W, 1], H = W, turned counterclockwise about its centre by its angle [N], bilinearly.
-
-    What comes from outside of an image is 0.
-    """
-    import torch
-    from torch.nn.functional import affine_grid, grid_sample
-
-    turned = np.empty_like(images)
-    radians = torch.from_numpy(np.deg2rad(degrees)).float()
-    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros(len(radians))
-    # Where the pixel at (x, y) comes from, with y pointing down.
-    source = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-    for first in range(0, len(images), 1000):
-        part = slice(first, first + 1000)
-        batch = torch.from_numpy(images[part]).permute(0, 3, 1, 2).float()
-        grid = affine_grid(source[part], list(batch.shape), align_corners=False)
-        values = grid_sample(batch, grid, align_corners=False).round().clamp(0, 255)
-        turned[part] = values.to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return turned
-
-
-def make_network() -> "Network":
-    """LeNet-5 with one output, for images of 28 x 28 pixels."""
-    import torch
-
-    from ..models.heads import Network
-    from ..models.small import LeNet5
-
-    return Network(LeNet5(1, (28, 28)), 1).to(memory_format=torch.channels_last)
-
-
-def _optim(epochs: int) -> OptimConfig:
-    return OptimConfig(epochs, "adam", learning_rate=1e-3, weight_decay=0.0, schedule="cosine")
-
-
-class Trainer:
-    """Least squares on batches of images and targets."""
-
-    def __init__(self, network: "Network", optim: OptimConfig, device: "torch.device"):
-        from ..engine.step import create_optimizer, create_schedule
-
-        self.network, self.device = network, device
-        self.optimizer = create_optimizer(optim, network)
-        self.schedule = create_schedule(optim, self.optimizer)
-
-    def step(self, images: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-        """One update by images [B, 1, H, W] and targets [B]; returns the mean squared error before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = (self.network(images).logits[:, 0] - targets).square().mean()
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    def predict(self, loader: "Loader") -> NDArray[np.float64]:
-        """The network's answers [N] for all samples of a loader."""
-        import torch
-
-        self.network.eval()
-        answers = torch.empty(loader.num_samples, device=self.device)
-        with torch.no_grad():
-            for images, index in loader.epoch(0):
-                answers[index] = self.network(images).logits[:, 0]
-        self.network.train()
-        return answers.double().cpu().numpy()
-
-
-def train(config: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:
-    """One training of the study; returns its mean squared errors in degrees squared.
-
-    mse_inside, mse_outside and mse (all) of the test digits by their true angle, and mse_by_angle over BINS parts.
-    """
-    import torch
-
-    from ..data import ImageTable, load_dataset, make_loader
-    from ..engine import RunFolder
-    from ..engine.step import choose_device
-    from ..noise import corrupt_regression
-
-    limit, low, high, sigma = (config[name] for name in ("limit", "low", "high", "sigma"))
-    device = choose_device(config["device"])
-    data = load_dataset("mnist", config["data_root"], download=False)
-    tables, angles = [], []
-    for part, table in enumerate((data.train.take(np.arange(config["limit_train"])), data.test)):
-        assert table.images is not None
-        degrees = np.random.default_rng([config["angle_seed"], part]).uniform(-limit, limit, len(table))
-        tables.append(ImageTable(table.labels, rotate(table.images, degrees)))
-        angles.append(degrees)
-    truth, noisy = angles[1], angles[0]
-    if sigma > 0:
-        noisy = corrupt_regression(noisy, sigma, seed=config["noise_seed"], low=low, high=high)
-    loaders = [
-        make_loader("auto", table, batch_size=size, mean=data.mean, std=data.std, device=device, **options)
-        for table, size, options in (
-            (tables[0], BATCH, {"seed": config["seed"], "shuffle": True}),
-            (tables[1], 4 * BATCH, {}),
-        )
-    ]
-    torch.manual_seed(config["seed"])
-    # Targets in units of the limit, for weights and rates of the usual size.
-    targets = torch.from_numpy(noisy / limit).float().to(device)
-    trainer = Trainer(make_network().to(device), _optim(config["epochs"]), device)
-    run_folder = RunFolder(folder)
-    run_folder.write_metrics([])
-    inside = (truth >= low) & (truth <= high)
-    for epoch in range(1, config["epochs"] + 1):
-        losses = [trainer.step(images, targets[index]) for images, index in loaders[0].epoch(epoch)]
-        trainer.schedule.step()
-        errors = (limit * trainer.predict(loaders[1]) - truth) ** 2
-        figures = {
-            "train_mse": float(torch.stack(losses).mean()) * limit**2,
-            "mse_inside": float(errors[inside].mean()),
-            "mse_outside": float(errors[~inside].mean()),
-            "mse": float(errors.mean()),
+def _base(options: Options, shared: dict[str, Any]) -> RunConfig:
+    """The configuration of all trainings, without their noise."""
+    dataset = f"rotated:of=mnist,limit={options.limit!r},seed={options.seed}"
+    return recipe("plain", dataset, "none").replace(
+        {
+            "epochs": shared["epochs"],
+            "limit_train": shared["limit_train"],
+            "batch_size": BATCH,
+            "data_root": str(Path(options.data_root).absolute()),
+            "download": options.download,
+            "device": options.device,
         }
-        run_folder.append_metrics({"epoch": epoch, **figures})
-        console.print(f"epoch {epoch}: {json.dumps(figures)}")
-    place = np.clip(((truth + limit) * (BINS / (2 * limit))).astype(np.int64), 0, BINS - 1)
-    by_angle = np.bincount(place, errors, BINS) / np.bincount(place, minlength=BINS)
-    return {**figures, "mse_by_angle": by_angle.tolist()}
+    )
+
+
+def _noise(sigma: float, options: Options) -> str:
+    return str(parse(f"gaussian:{sigma!r},low={options.low!r},high={options.high!r}")) if sigma > 0 else "none"
+
+
+def _errors(result: "SweepResult", name: str, options: Options) -> dict[str, Any]:
+    """One training's mean squared errors on the test digits after the last epoch, in degrees squared.
+
+    mse_inside, mse_outside and mse (all) by the true angle, and mse_by_angle over BINS parts of [-limit, limit].
+    """
+    with np.load(result.run_folder(name) / "answers.npz") as arrays:
+        truth, answers = arrays["truth"][:, 0], arrays["answers"][:, 0]
+    errors = (answers - truth) ** 2
+    inside = (truth >= options.low) & (truth <= options.high)
+    place = np.clip(((truth + options.limit) * (BINS / (2 * options.limit))).astype(np.int64), 0, BINS - 1)
+    return {
+        "mse_inside": float(errors[inside].mean()),
+        "mse_outside": float(errors[~inside].mean()),
+        "mse": float(errors.mean()),
+        "mse_by_angle": (np.bincount(place, errors, BINS) / np.bincount(place, minlength=BINS)).tolist(),
+    }
 
 
 def noise_bias(sigma: float, low: float, high: float) -> float:

@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..engine.display import percent
+from ..tasks.names import SCORES, score_in
 from .job import Assignment, run_folder
-from .results import METRICS, SweepResult
+from .results import SweepResult
 from .spec import Job
 
 _MOST_SHOWN = 16
@@ -137,7 +137,10 @@ class SweepDisplay:
         running = self._running.pop(job.name)
         self._made += running.epochs - running.before
         self.finished += 1
-        accuracy = f" test {percent(row[METRICS['last']])} " if METRICS["last"] in row else " done "
+        reached = next(
+            (s.shown(row[f"test_{s.name}_last"]) for s in SCORES.values() if f"test_{s.name}_last" in row), ""
+        )
+        accuracy = f" test {reached} " if reached else " done "
         self.say(
             f"{self._count()} {job.name} {job.describe()} {accuracy} {duration(running.seconds)}{self._left_words()}"
         )
@@ -193,12 +196,13 @@ class SweepDisplay:
             table.add_column(column, justify="left" if column in ("job", "") else "right")
         shown = sorted(self._running.values(), key=lambda running: -running.epoch)[:_MOST_SHOWN]
         for running in shown:
-            accuracy = running.last.get("test_accuracy")
+            score = score_in(running.last)
+            reached = running.last.get(f"test_{score.name}")
             table.add_row(
                 running.job.name,
                 Text(running.job.describe()),
                 f"{running.epoch}/{running.epochs}",
-                "" if accuracy is None else percent(accuracy),
+                "" if reached is None else score.shown(reached),
                 "" if running.began is None else duration(running.seconds),
             )
         if len(self._running) > len(shown):

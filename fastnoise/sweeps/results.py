@@ -13,10 +13,11 @@ from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_text
 from ..recipes.published import Published, deviations, published
+from ..tasks.names import DEFAULT, SCORES, Score, score_in
 from .job import run_folder, summary_file
 from .spec import SEEDS, Job
 
-_NOT_FIGURES = frozenset({"title", "run_dir", "network", "throughput", "selections"})
+_NOT_FIGURES = frozenset({"title", "run_dir", "network", "throughput", "selections", "score"})
 """Keys of summary.json that are not results. Throughput is not a result, since it differs each time."""
 
 METRICS = {
@@ -176,7 +177,8 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
     """Mean and standard deviation over seeds of each combination of the varied fields.
 
     Training runs get a table of last-epoch accuracies. If a published value follows another convention, such as that of
-    the best epoch, there is a table for it too. Other jobs get a table of their first figure.
+    the best epoch, there is a table for it too. Runs of other tasks than classification get a table of their task's
+    score. Other jobs get a table of their first figure.
     """
     if not result.rows:
         return []
@@ -199,11 +201,26 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
         for key, entry in known.items()
         if entry is not None
     }
-    return [
+    scores = dict.fromkeys(_score(result, members[0][1]) for members in groups.values())
+    accuracies = [
         _table(_TITLES[name], column, 100.0, groups, {key: known[key] for key in metrics if metrics[key] == name})
         for name, column in METRICS.items()
         if name in {"last", *metrics.values()}
     ]
+    others = [
+        _table(f"Test {score.title}, last epoch", f"test_{score.name}_last", 100.0 if score.share else 1.0, groups, {})
+        for score in scores
+        if score != SCORES[DEFAULT]
+    ]
+    return [*(accuracies if SCORES[DEFAULT] in scores else []), *others]
+
+
+def _score(result: SweepResult, row: Mapping[str, Any]) -> Score:
+    """The score of a training run: told by its columns, or, of a task of the user's, by its summary."""
+    for score in SCORES.values():
+        if any(column.startswith(f"test_{score.name}_") for column in row):
+            return score
+    return score_in(result.summary(row["name"]))
 
 
 def _table(

@@ -85,7 +85,7 @@ class Stack(Training):
                 f"these runs cannot be stacked: their epochs have {min(batches)} to {max(batches)} batches, and "
                 f"{configs[0].optim.optimizer} counts the steps of all alike; take --drop-last or --optimizer sgd"
             )
-        lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=sets[0].num_classes)
+        lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=sets[0].task.num_outputs)
         method = StackedMethod(configs[0].method, lead.to(device), members, network, plan).to(device)
         statistics = StackedStatistics(method, device)
         labels = torch.from_numpy(np.concatenate([data.given for data in sets])).to(device)
@@ -139,7 +139,7 @@ class Stack(Training):
         width = max(len(str(record.folder.path)) for record in self.members)
         return [
             f"{self.count} runs at once of {config.method.method} on {config.data.dataset}: images {size}, "
-            f"{len(data.test)} test images, {data.num_classes} classes",
+            f"{len(data.test)} test images, {data.task.describe()}",
             f"networks: {self.count} x {config.model.model}, "
             f"{sum(p.numel() for p in self.network.parameters()) // self.count:,} parameters each; "
             f"convolutions: {self.network.form}; device: {self.device}; {self.step.gear.reason}; "
@@ -261,7 +261,7 @@ def _require_room(config: RunConfig, sets: Sequence[RunData], network: Network, 
     network.train(training)
     weights = 4 * sum(parameter.numel() for parameter in network.parameters())  # with gradient and two moments
     samples = sum(len(data.given) for data in sets)
-    size = len(sets) * (4 * weights + sum(kept.values())) + samples * (4 * sets[0].num_classes + 64)
+    size = len(sets) * (4 * weights + sum(kept.values())) + samples * (4 * sets[0].task.num_outputs + 64)
     what = f"a stack of {len(sets)} runs, of which fewer would fit"
     free = free_memory(device)
     if device.type == "cpu":

@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.progress import track
 
 from ..checks import require_memory, shown
-from ..data.images import read_image
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..files import write_atomically
+from .folder import IMAGENET_MEAN_STD
+from .images import read_image
+from .names import read_options
+from .table import ImageDataset, ImageTable
 
 _EXPANSION = 7  # bytes of memory per byte of JSON: 5.4 of objects where polygons are written out, and the text
 
@@ -32,6 +35,38 @@ class CocoSet:
     """[N, C], zeros and ones: column c is the category with the (c + 1)-th smallest id."""
     categories: Mapping[int, str]
     """Name by id, in rising order of the ids: COCO's 80 ids have gaps and end at 90."""
+
+
+DECODED = "decoded"
+"""Folder under the data root that keeps decoded images."""
+
+
+def load_coco(name: str, root: Path | None, download: bool) -> ImageDataset:
+    """The images of `images` that the annotations `train` name, and those of `test_images` and `test`.
+
+    They are decoded once, at `side` x `side` pixels, and kept under ROOT/decoded. With a `limit` that many training
+    images are drawn by `seed`.
+    """
+    options = read_options(name)
+    paths = {key: Path(str(options[key])) for key in ("train", "images", "test", "test_images")}
+    train, test = read_coco(paths["train"], paths["images"]), read_coco(paths["test"], paths["test_images"])
+    same_categories(train, paths["train"], test, paths["test"])
+    limit, side = int(options["limit"]), int(options["side"])
+    if limit > len(train.files) or not side:
+        raise ConfigError(f"--dataset coco: limit={limit} of {len(train.files)} training images at side={side}")
+    chosen = np.arange(len(train.files))
+    if limit:
+        chosen = np.sort(np.random.default_rng([int(options["seed"]), 0]).permutation(len(train.files))[:limit])
+    cache = (Path("data") if root is None else root) / DECODED
+
+    def table(images: CocoSet, positions: NDArray[np.int64]) -> ImageTable:
+        files = tuple(images.files[position] for position in positions)
+        names = tuple(Path(file).name for file in files)
+        return ImageTable(images.labels[positions], images=decode(files, side, cache), names=names, form="labels")
+
+    tables = table(train, chosen), table(test, np.arange(len(test.files)))
+    names = tuple(train.categories.values())
+    return ImageDataset(name, *tables, names, *IMAGENET_MEAN_STD, given_labels=True, task="multilabel")
 
 
 def read_coco(annotations: Path, images: Path) -> CocoSet:

@@ -1,18 +1,54 @@
 """A multi-label set of real pixels without COCO: several MNIST digits on a canvas, labelled with which are there."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import integer, require_memory
-from ..data import ImageTable
-from ..errors import DataError
+from ..errors import ConfigError, DataError
+from .names import read_options
+from .table import ImageDataset, ImageTable
 
 MOST_DIGITS = 4
 _INK = 20  # MNIST's digits are fitted into 20 x 20 pixels, and put into 28 x 28 by their centre of mass
 _ROOM = 36
 _LAYOUTS = 16  # drawn at once for each canvas that has none yet
+
+
+def load_canvas(name: str, root: Path, download: bool) -> ImageDataset:
+    """`images` canvases to train on and `test` ones, `side` pixels wide, of the digits in ROOT/MNIST/raw.
+
+    first_group, 0 for five eighths, is the number of labels in the first of two groups, of which no canvas holds more
+    than half; `seed` draws the canvases.
+    """
+    from .datasets import load_dataset
+
+    options = {key: int(value) for key, value in read_options(name).items()}
+    if not options["images"] or not options["test"]:
+        raise ConfigError(f"--dataset {name}: images and test must be positive")
+    digits = load_dataset("mnist", root, download=download)
+    groups = group_ranges(digits.num_classes, options["first_group"] or None)
+    tables = []
+    for number, (source, count) in enumerate(((digits.train, options["images"]), (digits.test, options["test"]))):
+        seed = int(np.random.SeedSequence([options["seed"], 1, number]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        pixels, labels = compose_canvases(source, count, options["side"], seed=seed, groups=groups)
+        tables.append(ImageTable(labels, images=pixels, form="labels"))
+    assert tables[0].images is not None
+    mean, std = (float(value) / 255 for value in (tables[0].images.mean(), tables[0].images.std()))
+    return ImageDataset(name, tables[0], tables[1], digits.class_names, (mean,), (std,), task="multilabel")
+
+
+def group_ranges(num_classes: int, first_group: int | None) -> tuple[range, range]:
+    """The two groups of labels, of which the first has five eighths by default: COCO's 1 to 50 and 51 to 80."""
+    first = round(num_classes * 5 / 8) if first_group is None else first_group
+    if not 2 <= first <= num_classes - 2:
+        raise ConfigError(
+            f"--first-group {first}: of {num_classes} labels each group needs at least 2, as one has no other to be "
+            "swapped for"
+        )
+    return range(first), range(first, num_classes)
 
 
 def compose_canvases(

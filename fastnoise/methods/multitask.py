@@ -1,0 +1,80 @@
+"""Several tasks with a network that they share, fed in turn."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..models import Network
+from ..options import MethodOptions
+from ..tasks.multitask import MultiTask
+from .base import Forward, Method, Run, Setting, random_numbers
+
+PURPOSE = 48
+"""Of the random numbers that shuffle the first task; those of the others follow."""
+
+
+class SharedNetwork(Method):
+    """A batch of each task in each step, and the sum of their cross-entropies (Khanal and Kanan 2021, section 3.2).
+
+    A step's --batch-size images are shared out evenly. Each task's go through the network by themselves, so that batch
+    norm sees one task at a time. An epoch is one of the first task, whose last, smaller batch is left out; the others
+    run on through epochs of their own.
+    """
+
+    name = "multitask"
+    tasks = ("multitask",)
+    groups: Tensor
+
+    def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.register_buffer("groups", torch.zeros(num_samples, dtype=torch.int8))  # the task of each sample
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        assert isinstance(self.task, MultiTask)
+        return self.task.sizes
+
+    def configure(self, setting: Setting) -> None:
+        count = len(self._sizes)
+        if setting.batch_size % count:
+            raise ConfigError(
+                f"--batch-size {setting.batch_size}: {count} tasks share a batch evenly; give a multiple of {count}"
+            )
+        self.share = setting.batch_size // count
+
+    def end_epoch(self, run: Run) -> None:
+        if run.epoch:
+            return
+        assert isinstance(self.task, MultiTask)
+        self.groups.copy_(self.task.group_of(run.given))
+        for number in range(len(self._sizes)):
+            size = int((self.groups == number).sum())
+            if size < self.share:
+                raise ConfigError(f"task {number + 1} has {size} training images, and a step takes {self.share}")
+
+    def order(self, epoch: int, seed: int) -> np.ndarray:
+        groups = self.groups.cpu().numpy()
+        members = [np.flatnonzero(groups == number) for number in range(len(self._sizes))]
+        steps = len(members[0]) // self.share
+        first = (epoch - 1) * steps * self.share
+        parts = [_shuffled(members[0], epoch, seed, 0)[: steps * self.share]]
+        for number, positions in enumerate(members[1:], 1):
+            start, offset = divmod(first, len(positions))
+            rounds = range(start, start + 1 + (offset + steps * self.share) // len(positions))
+            stream = np.concatenate([_shuffled(positions, each, seed, number) for each in rounds])
+            parts.append(stream[offset : offset + steps * self.share])
+        return np.concatenate([part.reshape(steps, self.share) for part in parts], 1).ravel()
+
+    def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        count = len(self._sizes)
+        parts = [networks[0](part).logits for part in images.chunk(count)]
+        losses = [self.task.loss(*pair) for pair in zip(parts, labels.chunk(count), strict=True)]
+        return Forward(torch.stack(losses).sum(), self.task.answer(torch.cat(parts).detach()))
+
+
+def _shuffled(positions: np.ndarray, epoch: int, seed: int, task: int) -> np.ndarray:
+    """The samples of a task in the order of one of its own epochs."""
+    return np.asarray(random_numbers(seed, epoch, PURPOSE + task).permutation(positions))

@@ -1,0 +1,62 @@
+"""Tasks by name, without importing any: a task is its file and a line here."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .. import own
+from ..errors import ConfigError, nearest
+
+TASKS: dict[str, str] = {
+    "classification": "fastnoise.tasks.classification:Classification",
+    "multilabel": "fastnoise.tasks.multilabel:MultiLabel",
+    "multitask": "fastnoise.tasks.multitask:MultiTask",
+    "regression": "fastnoise.tasks.regression:Regression",
+}
+"""Name -> MODULE:NAME of a subclass of `fastnoise.tasks.Task`."""
+
+FORMS: tuple[str, ...] = (*TASKS, "FILE.py:NAME")
+"""What may be written for a task."""
+
+
+def check_task(name: str) -> None:
+    """ConfigError for an unknown task, with the nearest and all valid names; FILE.py:NAME is looked at when the data
+    are there."""
+    if not own.is_own(name) and name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}; {nearest(name, list(FORMS))}")
+
+
+DEFAULT = "classification"
+"""What is learnt where nothing else is said, as in run folders of earlier versions."""
+
+
+class Score(NamedTuple):
+    """The figure that tells good networks from bad ones."""
+
+    name: str
+    """As `Task.figures` has it; metrics.jsonl has test_NAME and validation_NAME."""
+    title: str
+    """For tables and charts."""
+    higher: bool = True
+    """Whether a larger one is better."""
+    share: bool = True
+    """Whether it is a share, shown as a percentage."""
+
+    def shown(self, value: float) -> str:
+        """A value in a table."""
+        return f"{100 * value:.2f} %" if self.share else f"{value:.6g}"
+
+
+SCORES: dict[str, Score] = {
+    "classification": Score("accuracy", "accuracy"),
+    "multilabel": Score("mean_average_precision", "mean average precision"),
+    "regression": Score("mse", "mean squared error", higher=False, share=False),
+}
+
+
+def score_in(figures: Mapping[str, Any]) -> Score:
+    """The score in a summary or an epoch's figures: what the summary says of its task, else the one that is there."""
+    said = figures.get("score")
+    if isinstance(said, Mapping):
+        return Score(str(said["name"]), str(said["title"]), bool(said["higher"]), bool(said["share"]))
+    found = (score for score in SCORES.values() if f"test_{score.name}" in figures)
+    return next(found, SCORES[DEFAULT])

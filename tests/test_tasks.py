@@ -1,0 +1,467 @@
+"""Tasks: what each makes of labels and outputs, and training of each through the one engine."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from _set_cases import write_coco, write_mnist
+from _train_cases import assert_same_end, history, refusal
+from PIL import Image
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+import fastnoise
+from fastnoise.cli import main
+from fastnoise.data import ImageDataset, ImageTable, load_dataset
+from fastnoise.engine.step import Step
+from fastnoise.errors import ConfigError, DataError
+from fastnoise.models import Outputs
+from fastnoise.noise import NoisyLabels, corrupt, corrupt_multilabel, corrupt_regression, parse
+from fastnoise.noise.targets import NoisyTargets, load_noisy, shift_values, swap_labels
+from fastnoise.recipes import recipe
+from fastnoise.tasks import TASKS, Task, find_task
+from fastnoise.tasks.classification import Classification
+from fastnoise.tasks.multilabel import MultiLabel
+from fastnoise.tasks.regression import Regression
+
+CPU = torch.device("cpu")
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have the training step `number`, counted from 1, raise what nothing catches."""
+    steps, train = [0], Step.train
+
+    def counting(self: Step, images: torch.Tensor, index: torch.Tensor) -> Any:
+        steps[0] += 1
+        if steps[0] == number:
+            raise GeneratorExit
+        return train(self, images, index)
+
+    monkeypatch.setattr(Step, "train", counting)
+
+
+def evaluated(task: Task, truth: np.ndarray, logits: torch.Tensor) -> Any:
+    """An evaluation of `logits`, taken up in two batches out of order."""
+    answers = task.collect([truth], CPU)
+    for rows in (torch.arange(len(truth))[1:], torch.zeros(1, dtype=torch.int64)):
+        answers.add(Outputs(logits[rows]), rows)
+    return answers.evaluations()[0]
+
+
+# -- what a task makes of labels and outputs -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tasks_go_by_their_names(name: str) -> None:
+    task = find_task(name)
+    assert task.name == name
+    assert task.score.name in task.summarised
+    assert task.summarised[task.score.name] == task.score.higher
+
+
+def test_an_unknown_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown task 'clasification'; did you mean 'classification'"):
+        find_task("clasification")
+
+
+def test_classification_by_hand() -> None:
+    task = Classification(("a", "b"))
+    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1, 1])
+    assert torch.equal(task.loss(logits, labels), cross_entropy(logits, labels))
+    assert task.answer(logits).tolist() == [0, 1, 0]
+    found = evaluated(task, labels.numpy(), logits)
+    assert found.loss == pytest.approx(float(cross_entropy(logits, labels)))
+    figures = task.figures(found, labels.numpy())
+    assert figures["accuracy"] == pytest.approx(2 / 3)
+    assert figures["class_accuracy"] == [1.0, 0.5]
+    assert "top5" not in figures
+
+
+def test_multilabel_by_hand() -> None:
+    task = MultiLabel(("a", "b", "c"))
+    logits = torch.tensor([[1.0, -1.0, -5.0], [2.0, 3.0, -5.0], [-1.0, 1.0, -5.0]])
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], np.uint8)
+    wanted = binary_cross_entropy_with_logits(logits, torch.from_numpy(labels).float())
+    torch.testing.assert_close(task.loss(logits, torch.from_numpy(labels)), wanted)
+    assert task.answer(logits).tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
+    figures = task.figures(evaluated(task, labels, logits), labels)
+    assert figures["loss"] == pytest.approx(float(wanted))
+    assert figures["average_precision"] == [pytest.approx((1 / 2 + 2 / 3) / 2), 1.0, None]
+    assert figures["mean_average_precision"] == pytest.approx(((1 / 2 + 2 / 3) / 2 + 1) / 2)
+    assert np.mean(figures["label_loss"]) == pytest.approx(figures["loss"])
+    answers = np.array([[1, 0, 0], [1, 1, 1], [-1, -1, -1]], np.int8)  # the last was not visited
+    given = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 1]], np.uint8)
+    assert task.training_figures(answers, given) == {"train_accuracy_given": pytest.approx(4 / 6)}
+    assert task.shares(answers, given, labels) == {
+        "clean_true": pytest.approx(3 / 4),
+        "clean_other": pytest.approx(1 / 4),
+        "mislabelled_true": 0.5,
+        "mislabelled_memorised": 0.5,
+        "mislabelled_other": 0.0,
+    }
+    assert task.unseen(2, CPU).tolist() == [[-1] * 3] * 2
+
+
+def test_regression_by_hand() -> None:
+    task = Regression(("angle",), [10.0], [5.0])
+    values = np.array([[0.0], [10.0], [20.0]])
+    assert task.table(values).tolist() == [[-2.0], [0.0], [2.0]]
+    logits = torch.tensor([[-2.0], [1.0], [2.0]])
+    labels = torch.from_numpy(task.table(values))
+    assert float(task.loss(logits, labels)) == pytest.approx(1 / 3)
+    found = evaluated(task, values, logits)
+    assert found.loss == pytest.approx(1 / 3)
+    figures = task.figures(found, values)
+    assert figures == {
+        "loss": pytest.approx(1 / 3),
+        "mse": pytest.approx(25 / 3),
+        "mae": pytest.approx(5 / 3),
+        "r2": pytest.approx(1 - 25 / 200),
+    }
+    given = np.array([[0.0], [10.0], [30.0]])
+    answers = np.array([[-2.0], [np.nan], [2.0]], np.float32)
+    assert task.training_figures(answers, given) == {"train_mse_given": pytest.approx(50.0)}
+    shares = task.shares(answers, given, values)
+    assert shares == {"clean_mse": 0.0, "mislabelled_mse_true": 0.0, "mislabelled_mse_given": pytest.approx(100.0)}
+
+
+# -- labels and noise ------------------------------------------------------------------------------------------
+
+
+def test_labels_have_one_of_three_forms() -> None:
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    assert ImageTable(np.arange(3), images=images).labels.dtype == np.int64
+    assert ImageTable(np.array([[1, 0], [0, 0], [1, 1]]), images=images, form="labels").labels.dtype == np.uint8
+    assert ImageTable(np.array([0.5, 1, 2]), images=images, form="values").labels.shape == (3, 1)
+    with pytest.raises(DataError, match=r"entry \[1, 0\] is 2, neither 0 nor 1"):
+        ImageTable(np.array([[1, 0], [2, 0], [1, 1]]), images=images, form="labels")
+    with pytest.raises(DataError, match="the value of sample 2 is not finite"):
+        ImageTable(np.array([0.5, 1, np.nan]), images=images, form="values")
+
+
+def test_noise_of_other_tasks_is_that_of_the_functions() -> None:
+    labels = (np.random.default_rng(0).random((50, 8)) < 0.4).astype(np.uint8)
+    swapped = swap_labels(labels, "swap:0.5,group=0-3,cardinality=free", seed=3)
+    wanted = corrupt_multilabel(labels, 0.5, seed=3, group="0-3", cardinality="free")
+    assert np.array_equal(swapped.labels, wanted)
+    assert swapped.realised_rate == (wanted != labels).any(1).mean()
+    assert swapped.requested_rate == 0.5
+    values = np.random.default_rng(0).uniform(-1, 1, (50, 2))
+    shifted = shift_values(values, "gaussian:0.5,low=0", seed=3)
+    for number in range(2):
+        high = values[:, number].max()
+        wanted = corrupt_regression(values[:, number], 0.5, seed=3 + number, low=0.0, high=high)
+        assert np.array_equal(shifted.labels[:, number], wanted)
+    assert np.array_equal(shift_values(values, "none", seed=3).labels, values)
+    with pytest.raises(ConfigError, match="noise 'symmetric' is for classification, and the data set is one of mult"):
+        swap_labels(labels, "symmetric:0.4", seed=0)
+    with pytest.raises(ConfigError, match="noise 'gaussian' is for regression, and these labels are one class"):
+        corrupt(np.zeros(4, int), "gaussian:1", seed=0, num_classes=2)
+
+
+@pytest.mark.parametrize("text", ["swap:0.4", "swap:0.4,group=0-5+8", "gaussian:20.0,low=-3.0,high=60.0"])
+def test_their_specs_are_canonical(text: str) -> None:
+    assert str(parse(text)) == text
+    assert parse(str(parse(text))) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gaussian:-1", "sigma must be a positive number, got -1.0"),
+        ("gaussian:x", "sigma='x' must be a finite number"),
+        ("gaussian", "sigma must be a positive number, got None"),
+        ("gaussian:1,low=3,high=2", r"low=3.0 must lie below high=2.0"),
+        ("swap:0.4,cardinality=more", "unknown cardinality 'more'"),
+        ("symmetric:0.4,group=0-3", "noise 'symmetric' has no option 'group'"),
+    ],
+)
+def test_bad_specs_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize("kind", ["labels", "values"])
+def test_noisy_targets_survive_their_file(kind: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    noisy: NoisyLabels
+    if kind == "labels":
+        noisy = swap_labels((random.random((30, 4)) < 0.3).astype(np.uint8), "swap:0.9,cardinality=free", seed=1)
+    else:
+        noisy = shift_values(random.random((30, 2)), "gaussian:1.0", seed=1)
+    noisy.save(tmp_path / "a.npz")
+    again = load_noisy(tmp_path / "a.npz")
+    assert isinstance(again, NoisyTargets)
+    assert again.sha256 == noisy.sha256
+    assert np.array_equal(again.labels, noisy.labels)
+    assert again.describe() == noisy.describe()
+    with pytest.raises(DataError, match="isn't of format 1"):
+        NoisyLabels.load(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    arrays["labels"][0, 0] = 1 - arrays["labels"][0, 0]
+    np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(DataError, match="doesn't match its SHA-256 sum"):
+        load_noisy(tmp_path / "b.npz")
+
+
+# -- training through the engine -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mnist(tmp_path_factory.mktemp("data"), 300, 100)
+
+
+@pytest.fixture(scope="module")
+def sets(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The words that name a small data set of each form."""
+    root = tmp_path_factory.mktemp("sets")
+    train, images, _ = write_coco(root, "train", 60)
+    test, test_images, _ = write_coco(root, "test", 20, seed=1)
+    random = np.random.default_rng(0)
+    lines = ["file,brightness,half"]
+    for number in range(60):
+        value = random.uniform(0, 200)
+        Image.fromarray((random.integers(0, 50, (8, 8, 3)) + value).astype(np.uint8)).save(root / f"{number}.png")
+        lines.append(f"{number}.png,{value},{value / 2}")
+    (root / "values.csv").write_text("\n".join(lines))
+    small = ["--model", "small_cnn", "--width", "0.25", "--batch-size", "16", "--loader", "torch"]
+    coco = f"coco:train={train},images={images},test={test},test_images={test_images},side=32"
+    return {
+        "canvas": ["--dataset", "mnist-canvas:images=80,test=40,side=64", "--data-root", str(mnist), *small],
+        "coco": ["--dataset", coco, "--data-root", str(root), "--noise", "swap:0.5,group=0-2,cardinality=free", *small],
+        "tasks": ["--dataset", "two-tasks:of=digits,limit=120", *small],
+        "rotated": ["--dataset", "rotated", "--limit-train", "200", *small],
+        "values": ["--dataset", f"values:train={root / 'values.csv'}", *small],
+    }
+
+
+@pytest.mark.parametrize(("name", "step"), [("canvas", 10), ("coco", 8), ("rotated", 25), ("values", 5), ("tasks", 20)])
+def test_runs_are_killed_and_resumed_to_the_bit(
+    name: str, step: int, sets: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", *sets[name], "--epochs", "3", "--val-fraction", "0.2", "--save-every", "1"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*words, "--run-dir", str(whole)]) == 0
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["noise"]["spec"] == ("none" if name == "values" else parse_of(sets[name]))
+    with monkeypatch.context() as patch:
+        killed_at(patch, step)
+        with pytest.raises(GeneratorExit):
+            main([*words, "--run-dir", str(cut)])
+    assert len(history(cut)) in (1, 2), "there is a checkpoint to go on from"
+    assert main(["train", "--resume", str(cut)]) == 0
+    assert_same_end(whole, cut)
+    other = json.loads((cut / "summary.json").read_text())
+    for key in ("task", "score", "training_samples", f"test_{summary['score']['name']}"):
+        assert summary[key] == other[key]
+    assert main(["report", str(whole), "--out", str(tmp_path / "page.html")]) == 0
+    assert summary["score"]["title"] in (tmp_path / "page.html").read_text()
+
+
+def parse_of(words: list[str]) -> str:
+    """The noise that a run of these words has."""
+    asked = words[words.index("--noise") + 1] if "--noise" in words else None
+    return str(parse(asked or recipe("plain", words[1]).noise.noise))
+
+
+def test_a_sweep_of_another_task_has_a_table_of_its_score(tmp_path: Path) -> None:
+    (tmp_path / "sweep.toml").write_text(
+        """
+        dataset = "rotated"
+        epochs = 1
+        limit_train = 100
+        width = 0.25
+        loader = "torch"
+        method = "plain"
+        [grid]
+        noise = ["none", "gaussian:40.0,low=0.0"]
+        """
+    )
+    assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    table = (tmp_path / "out" / "tables.md").read_text()
+    assert "## Test mean squared error, last epoch" in table
+    assert "accuracy" not in table
+    head, *lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert "test_mse_last" in head
+    assert "score" not in head
+    assert len(lines) == 2
+    assert main(["report", str(tmp_path / "out"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Test mean squared error over epochs by noise" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["canvas", "rotated", "tasks"])
+def test_mixed_precision(name: str, sets: dict[str, list[str]], tmp_path: Path) -> None:
+    """In bf16, whose answers are kept in full precision."""
+    words = ["train", *sets[name], "--epochs", "1", "--amp", "bf16", "--run-dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    (line,) = history(tmp_path / "run")
+    assert np.isfinite(line["train_loss"])
+    assert np.isfinite(line["test_loss"])
+
+
+def test_regression_learns_the_angle(tmp_path: Path) -> None:
+    words = ["--dataset", "rotated", "--epochs", "12", "--loader", "torch", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", *words, "--noise", "none"]) == 0
+    lines = history(tmp_path / "run")
+    assert lines[-1]["test_r2"] > 0.9, "a digit's angle is seen to within some ten of 120 degrees"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_mse"]["best"] == min(line["test_mse"] for line in lines), "lower is better"
+
+
+def test_a_method_of_another_task_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = refusal(capsys, "--dataset", "rotated", "--method", "nal", "--run-dir", str(tmp_path / "run"))
+    assert "method nal serves classification, and the data set is one of regression" in said
+    assert said.endswith("methods that serve it: plain")
+    assert not (tmp_path / "run").exists()
+
+
+def test_plain_is_cross_entropy_where_an_image_has_one_class(tmp_path: Path) -> None:
+    words = ["--dataset", "digits", "--limit-train", "200", "--epochs", "2", "--loader", "torch"]
+    for method in ("ce", "plain"):
+        assert main(["train", *words, "--method", method, "--run-dir", str(tmp_path / method)]) == 0
+    losses = [[line["train_loss"] for line in history(tmp_path / method)] for method in ("ce", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("rotated:limt=3", "--dataset rotated: no option 'limt'; did you mean 'limit'"),
+        ("rotated:limit=x", "limit=x must be a number"),
+        ("rotated:limit=200", r"limit=200 must lie in (0, 180] degrees"),
+        ("mnist-canvas:images=-1", "images=-1 must be 0 or more"),
+        ("coco:train=a.json", "--dataset coco needs images=PATH; write coco:train=FILE.json"),
+        ("values", "--dataset values needs train=PATH"),
+        ("values:train=missing.csv", "missing.csv: can't be read"),
+    ],
+)
+def test_names_of_data_sets_are_checked(dataset: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refusal(capsys, "--dataset", dataset)
+
+
+def test_arrays_of_values_train() -> None:
+    random = np.random.default_rng(0)
+    values = random.uniform(0, 200, 60)
+    images = (random.integers(0, 50, (60, 8, 8)) + values[:, None, None]).astype(np.uint8)
+    dataset = ImageDataset.from_arrays(images, values, name="brightness", task="regression")
+    assert dataset.task == "regression"
+    assert load_dataset("rotated", None).class_names == ("angle",)
+    several = ImageDataset.from_arrays(
+        images, np.stack([values > 50, values > 100], 1), name="levels", task="multilabel"
+    )
+    assert several.task == "multilabel"
+    with pytest.raises(ConfigError, match="method ce serves classification"):
+        fastnoise.train(recipe("ce", "levels").replace({"epochs": 1}), dataset=several)
+
+
+# -- a task of one's own ---------------------------------------------------------------------------------------
+
+OWN = """
+import torch
+from fastnoise.tasks import Task
+from fastnoise.tasks.names import Score
+from fastnoise.tasks.classification import Classification
+
+
+class Half(Classification):
+    "Tells the upper half of the classes from the lower one, by a single output."
+
+    name = "half"
+    score = Score("halves", "share of right halves")
+    summarised = {"halves": True}
+    num_outputs = 1
+    collect = Task.collect
+
+    def _upper(self, labels):
+        return labels >= len(self.outputs) // 2
+
+    def loss(self, logits, labels):
+        return torch.nn.functional.softplus(torch.where(self._upper(labels), -1, 1) * logits[:, 0]).mean()
+
+    def answer(self, logits):
+        return (logits[:, 0] > 0).long()
+
+    def figures(self, found, truth):
+        return {"loss": found.loss, "halves": float((found.answers == self._upper(truth)).mean())}
+
+    def validation_figures(self, found, truth):
+        return self.figures(found, truth)
+
+    def training_figures(self, answers, given):
+        return {}
+
+    def shares(self, answers, given, clean):
+        return {}
+
+
+class Bare(Task):
+    pass
+"""
+
+
+@pytest.fixture
+def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half.py").write_text(OWN)
+    return tmp_path
+
+
+def test_a_task_of_ones_own_is_killed_and_resumed_where_it_is_named(
+    own_task: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--task", "half.py:Half", "--limit-train", "300", "--epochs", "4", "--loader", "torch"]
+    words += ["--val-fraction", "0.2", "--save-every", "1", "--noise", "symmetric:0.1"]
+    assert main([*words, "--run-dir", "whole"]) == 0
+    said = capsys.readouterr().out
+    assert "plain on digits" in said
+    assert "test share of right halves, last epoch" in said
+    with monkeypatch.context() as patch:
+        killed_at(patch, 10)
+        with pytest.raises(GeneratorExit):
+            main([*words, "--run-dir", "cut"])
+    assert main(["train", "--resume", "cut"]) == 2
+    assert f"add --task {own_task}/half.py:Half" in capsys.readouterr().err
+    assert main(["train", "--resume", "cut", "--task", "half.py:Half"]) == 0
+    assert_same_end(own_task / "whole", own_task / "cut")
+    summary = json.loads((own_task / "whole" / "summary.json").read_text())
+    assert summary["task"] == "half"
+    assert summary["test_halves"]["last"] > 0.6, "guessing gives a half"
+    assert "half.py" not in json.dumps(summary["title"])
+    assert "task" in json.loads((own_task / "whole" / "environment.json").read_text())[0]["own_files"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--task", "half.py:Hal"],
+            "has no class 'Hal' derived from fastnoise.tasks.Task; it has: Classification, Half",
+        ),
+        (["--task", "half.py:Bare"], "--task half.py:Bare: it lacks answer, brought"),
+        (["--task", "halves"], "unknown task 'halves'"),
+        (["--task", "regression"], "digits: a set for regression has real numbers for labels"),
+        (["--task", "half.py:Half", "--method", "elr"], "method elr serves classification, and the data set is one of"),
+    ],
+)
+def test_tasks_that_cannot_be_had(
+    words: list[str], message: str, own_task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, *words).replace(f"{own_task}/", "")
+    assert message in said
+    assert not (own_task / "runs").exists()
+
+
+def test_values_are_learnt_in_their_unit() -> None:
+    dataset = load_dataset("rotated:limit=30", None)
+    task = Regression.of(dataset)
+    assert task.scale.tolist() == [30.0]
+    assert np.abs(task.table(dataset.train.labels)).max() <= 1.1
+    plain = Regression.of(replace(dataset, scale=()))
+    assert plain.table(dataset.train.labels).std() == pytest.approx(1, rel=1e-3)
+    with pytest.raises(DataError, match="scale must be a positive number for each of 1 values"):
+        Regression.of(replace(dataset, scale=(1.0, 0.0)))

@@ -44,6 +44,7 @@ first used. Their names and options (`fastnoise.methods.options`) need no torch.
 
 import dataclasses
 import pkgutil
+import sys
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -96,11 +97,29 @@ def find_method(name: str) -> "type[Method]":
 
         method: type[Method] = own.load(name, "method", Method)
         _check_own(name, method.Options)
+        _check_options_named(name, method)
         return method
     methods = _methods()
     if name not in methods:
         raise ConfigError(f"unknown method {name!r}; {nearest(name, [*methods, 'FILE.py:CLASS'])}")
     return methods[name]
+
+
+def _check_options_named(name: str, method: "type[Method]") -> None:
+    """ConfigError if a user's method takes no options of its file, and the file has some that no method there takes."""
+    from .base import Method
+
+    if method.Options.__module__ == method.__module__:
+        return
+    made = [kind for kind in vars(sys.modules[method.__module__]).values() if isinstance(kind, type)]
+    made = [kind for kind in made if kind.__module__ == method.__module__]
+    taken = {base for kind in made if issubclass(kind, Method) for base in getattr(kind.Options, "__mro__", ())}
+    for kind in made:
+        if issubclass(kind, MethodOptions) and kind not in taken:
+            raise ConfigError(
+                f"--method {name}: no method takes the options in class {kind.__name__}; write "
+                f"`Options = {kind.__name__}` in class {method.__name__}, below class {kind.__name__}"
+            )
 
 
 def _check_own(name: str, options: type[MethodOptions]) -> None:

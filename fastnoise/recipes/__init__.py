@@ -61,7 +61,7 @@ def recipe(
 
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
     between the settings of a method's paper and those of its code, for methods that have both (nal, sce). `model`
-    replaces the recipe's network; the dropout of that network is then switched off.
+    replaces the recipe's network; the recipe's dropout is then switched off.
     ConfigError for an unknown method, or for a variant of a method that has none.
     """
     config = _recipe(method, dataset, noise, variant)

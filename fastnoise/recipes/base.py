@@ -10,8 +10,8 @@ from ..options import MethodOptions
 
 
 def default_noise(dataset: str) -> str:
-    """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them. None for data
-    of the user's own, which is never corrupted unasked."""
+    """The noise of a recipe: 40 % symmetric, or the noisiest human labels if the data set has them. A user's own data
+    has no noise by default: it is never corrupted unasked."""
     if own.is_own(dataset) or not is_named(dataset) or family(dataset) in ("coco", "values"):
         return "none"
     if family(dataset) == "two-tasks":
@@ -23,7 +23,7 @@ def default_noise(dataset: str) -> str:
 
 
 def _second_task(dataset: str) -> str:
-    """The classes of the second of two tasks, as noises write them."""
+    """The classes of the second of two tasks, in the form of a noise's option."""
     count = {"cifar100": 100, "cifar100n": 100}.get(str(read_options(dataset)["of"]), 10)
     return f"{count // 2}-{count - 1}"
 
@@ -31,8 +31,8 @@ def _second_task(dataset: str) -> str:
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
 
-    digits, mnist and folders are ours: no paper of the field publishes a recipe for them. The CIFAR entries
-    are the field's common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
+    The settings for digits, mnist and folders are ours: no paper of the field publishes a recipe for them. The settings
+    for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
     """
     noise_config = NoiseConfig(noise=noise)
     engine = EngineConfig()
@@ -81,9 +81,10 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
 
 
 def _of_another_task(dataset: str, noise: NoiseConfig, method: MethodOptions, engine: EngineConfig) -> RunConfig:
-    """For sets that have several labels or values an image: the settings of the studies of them, which are ours.
+    """The configuration for sets with several labels or values per image. The settings are those of our studies.
 
-    Adam down a cosine. Digits lie as they do: they are neither cropped nor mirrored, and an angle is not mirrored.
+    The optimiser is Adam with a cosine schedule. Only COCO's photos are mirrored. Rotated digits are not cropped
+    either.
     """
     optim = OptimConfig(epochs=40, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="cosine")
     if family(dataset) == "rotated":
@@ -106,11 +107,11 @@ HUMAN_RATES = {"worse": 0.402, "aggre": 0.090, "random1": 0.172, "random2": 0.18
 """Share of wrong labels in CIFAR-N's label sets, counted in its files."""
 
 UNKNOWN_RATE = 0.2
-"""What a noise without a rate in its spec (a transition matrix) counts as."""
+"""The rate that is assumed for a noise without a rate in its spec (a transition matrix)."""
 
 
 def noise_rate(noise: str) -> float:
-    """The rate that a noise spec asks for, for methods whose settings depend on it; that of CIFAR-N's labels."""
+    """The rate that a noise spec asks for, or the rate of CIFAR-N's labels. Some methods' settings depend on it."""
     spec = parse(noise)
     if spec.kind == "none":
         return 0.0
@@ -120,10 +121,10 @@ def noise_rate(noise: str) -> float:
 
 
 def is_cifar10(dataset: str) -> bool:
-    """Whether the published CIFAR-10 settings apply: CIFAR-10 with made or human noise."""
+    """Whether the published CIFAR-10 settings apply: CIFAR-10 with artificial or human noise."""
     return dataset in ("cifar10", "cifar10n")
 
 
 def is_cifar100(dataset: str) -> bool:
-    """Whether the published CIFAR-100 settings apply: CIFAR-100 with made or human noise."""
+    """Whether the published CIFAR-100 settings apply: CIFAR-100 with artificial or human noise."""
     return dataset in ("cifar100", "cifar100n")

@@ -36,14 +36,14 @@ def run_sections(run: StoredRun) -> list[tuple[str, list[Chart | Missing]]]:
 
 
 def head(run: StoredRun) -> Html:
-    """Facts and results side by side. For a run that has not ended: what is missing, and how to continue."""
+    """Facts and results side by side. If the run has not ended, also what is missing and how to continue it."""
     left = element("section", element("h2", "Run"), table(facts(run)))
     right = element("section", element("h2", "Result"), results(run))
     return join([state(run), element("div", left, right, class_="columns")])
 
 
 def state(run: StoredRun) -> Html:
-    """A note if the run has not ended: how far it is, and how to continue."""
+    """A note if the run has not ended: how far it is, and how to continue it."""
     notes = [element("p", problem) for problem in run.problems]
     if run.summary is None:
         last = run.history[-1]["epoch"] if run.history else 0

@@ -158,7 +158,7 @@ def test_failed_trainings_and_signals_end_a_study(
     folder = StudyFolder.open("multiclass", options, {})
     result = SweepResult([], folder.path, failed={"abc": "no such thing", "def": "neither"})
     monkeypatch.setattr("fastnoise.sweeps.run_sweep", lambda *_, **__: result)
-    with pytest.raises(TrainingError, match=r"2 of 3 trainings failed, the first in .*abc: no such thing; give"):
+    with pytest.raises(TrainingError, match=r"2 of 3 trainings failed, the first in .*abc: no such thing; repeat"):
         base.run_jobs(folder, [None] * 3, options, console(tmp_path))  # type: ignore[list-item]
 
     def stopped(*_: object) -> None:

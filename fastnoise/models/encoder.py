@@ -36,7 +36,7 @@ def load_encoder(path: Path, network: Network, **shape: Any) -> None:
         raise CheckpointError(f"{flag}: no such file; make one with fastnoise pretrain --out {path.name}") from None
     except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{flag} is truncated or not an encoder ({reason}); make it anew") from error
+        raise CheckpointError(f"{flag} is truncated or not an encoder ({reason}); make it again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{flag} holds no encoder; give a file that fastnoise pretrain wrote")
     for name, wanted in shape.items():

@@ -45,7 +45,7 @@ class Published:
 
 
 class _Table(NamedTuple):
-    """Rows of one source that share a network: accuracies `91.16±.08` over `noises`, `-` where there is none."""
+    """Rows of one source that share a network: accuracies `91.16±.08` over `noises`, `-` if there is none."""
 
     source: str
     metric: Metric
@@ -55,7 +55,7 @@ class _Table(NamedTuple):
     rows: Mapping[tuple[str, ...], str]
     """(data set, method), or (data set, method, kind) as `_kind` says it -> accuracies."""
     epochs: Mapping[tuple[str, str], int] = {}
-    """(data set, method) -> epochs, where known."""
+    """(data set, method) -> epochs, if they are known."""
     remark: str = ""
 
 

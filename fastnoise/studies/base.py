@@ -138,7 +138,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("no object")
         return content
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove it to measure anew") from error
+        raise CheckpointError(f"{path} is damaged ({error}); remove it to measure again") from error
 
 
 # -- trainings -------------------------------------------------------------------------------------------------

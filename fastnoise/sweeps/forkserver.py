@@ -83,7 +83,7 @@ class ForkServer:
         if not data:
             code = self._process.wait()
             if code >= 0:
-                raise TrainingError(f"the process that starts jobs ended with exit code {code}; its error stands above")
+                raise TrainingError(f"the process that starts jobs ended with exit code {code}; see its error above")
             lost = [(number, code) for number in sorted(self.running)]
             self.running.clear()
             return lost

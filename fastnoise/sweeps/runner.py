@@ -111,7 +111,7 @@ def run_sweep(
         if pending and signals:
             left = len(jobs) - len(result.rows) - len(result.failed)
             raise Interrupted(
-                f"stopped with {left} of {len(jobs)} jobs left, all saved; the same command goes on", signals[0]
+                f"stopped with {left} of {len(jobs)} jobs left, all saved; the same command continues", signals[0]
             )
         if tables:
             for table in found:
@@ -194,7 +194,7 @@ class _Loop:
                 self.display.left(job)
                 continue
             if error is None:
-                error = f"{_death(end)}; see logs/{assignment.log.name}, and run the sweep again to go on"
+                error = f"{_death(end)}; see logs/{assignment.log.name}, and run the sweep again to continue"
                 write_error(folder, job.name, error)
             self.result.failed[job.name] = error
             self.display.failed(job, error)

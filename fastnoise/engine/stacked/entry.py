@@ -38,7 +38,7 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
     if obstacle := method.stack_obstacle(first.method):
         return obstacle
     if first.engine.amp == "fp16":
-        return "fp16 loss scaling skips the steps of all runs where one overflows; take --amp bf16 or off"
+        return "fp16 loss scaling skips the steps of all runs if one overflows; take --amp bf16 or off"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()

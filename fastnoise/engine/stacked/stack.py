@@ -155,7 +155,7 @@ class Stack(Training):
         ]
 
     def how_to_go_on(self) -> str:
-        return "start the same runs again to go on"
+        return "start the same runs again to continue"
 
     def fail(self, record: Record, error: TrainingError) -> None:
         """Continue without the run. Its weights become 0, so that its NaNs cannot spread to others."""
@@ -269,5 +269,5 @@ def _require_room(config: RunConfig, sets: Sequence[RunData], network: Network, 
         require_memory(what, size)
     elif free is not None and size > free:
         raise ConfigError(
-            f"{what}: this takes {size / 1e9:.1f} GB of memory on {device}, where {free / 1e9:.1f} are free"
+            f"{what}: this takes {size / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free on {device}"
         )

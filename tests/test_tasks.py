@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from _set_cases import write_coco, write_mnist
-from _train_cases import assert_same_end, history, refusal
+from _train_cases import Killed, assert_same_end, history, noted, refusal, state
 from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -156,7 +156,9 @@ def test_noise_of_other_tasks_is_that_of_the_functions() -> None:
         wanted = corrupt_regression(values[:, number], 0.5, seed=3 + number, low=0.0, high=high)
         assert np.array_equal(shifted.labels[:, number], wanted)
     assert np.array_equal(shift_values(values, "none", seed=3).labels, values)
-    with pytest.raises(ConfigError, match="noise 'symmetric' is for classification, and the data set is one of mult"):
+    with pytest.raises(
+        ConfigError, match="noise 'symmetric' is for classification and multitask, and the data set is one of mult"
+    ):
         swap_labels(labels, "symmetric:0.4", seed=0)
     with pytest.raises(ConfigError, match="noise 'gaussian' is for regression, and these labels are one class"):
         corrupt(np.zeros(4, int), "gaussian:1", seed=0, num_classes=2)
@@ -173,7 +175,7 @@ def test_their_specs_are_canonical(text: str) -> None:
     [
         ("gaussian:-1", "sigma must be a positive number, got -1.0"),
         ("gaussian:x", "sigma='x' must be a finite number"),
-        ("gaussian", "sigma must be a positive number, got None"),
+        ("gaussian", "noise 'gaussian' needs a sigma above 0, such as 'gaussian:20'"),
         ("gaussian:1,low=3,high=2", r"low=3.0 must lie below high=2.0"),
         ("swap:0.4,cardinality=more", "unknown cardinality 'more'"),
         ("symmetric:0.4,group=0-3", "noise 'symmetric' has no option 'group'"),
@@ -256,6 +258,17 @@ def test_runs_are_killed_and_resumed_to_the_bit(
     assert len(history(cut)) in (1, 2), "there is a checkpoint to go on from"
     assert main(["train", "--resume", str(cut)]) == 0
     assert_same_end(whole, cut)
+    with monkeypatch.context() as patch:
+        noted(patch, kill_at=(2, 1))
+        with pytest.raises(Killed):
+            main([*words, "--save-every", "0.000001s", "--run-dir", str(tmp_path / "inside")])
+    assert (state(tmp_path / "inside")["epoch"], state(tmp_path / "inside")["batch"]) == (2, 1), "inside an epoch"
+    assert main(["train", "--resume", str(tmp_path / "inside")]) == 0
+    assert_same_end(whole, tmp_path / "inside")
+    if name != "tasks":
+        with np.load(whole / "answers.npz") as first, np.load(tmp_path / "inside" / "answers.npz") as second:
+            assert first.files == second.files
+            assert all(np.array_equal(first[array], second[array]) for array in first.files)
     other = json.loads((cut / "summary.json").read_text())
     for key in ("task", "score", "training_samples", f"test_{summary['score']['name']}"):
         assert summary[key] == other[key]
@@ -421,9 +434,9 @@ def test_a_task_of_ones_own_is_killed_and_resumed_where_it_is_named(
     assert "plain on digits" in said
     assert "test share of right halves, last epoch" in said
     with monkeypatch.context() as patch:
-        killed_at(patch, 10)
-        with pytest.raises(GeneratorExit):
-            main([*words, "--run-dir", "cut"])
+        noted(patch, kill_at=(2, 1))
+        with pytest.raises(Killed):
+            main([*words, "--save-every", "0.000001s", "--run-dir", "cut"])
     assert main(["train", "--resume", "cut"]) == 2
     assert f"add --task {own_task}/half.py:Half" in capsys.readouterr().err
     assert main(["train", "--resume", "cut", "--task", "half.py:Half"]) == 0

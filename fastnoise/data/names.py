@@ -53,6 +53,9 @@ WRITTEN: dict[str, Written] = {
 }
 """Data sets that are more than a name."""
 
+_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN)
+"""Those that others can be made `of`."""
+
 _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
 FOLDER = "folder:"
@@ -111,8 +114,11 @@ def read_options(name: str) -> dict[str, str | int | float]:
     written, given = WRITTEN[head], dict[str, str | int | float]()
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, text = (piece.strip() for piece in part.partition("="))
-        if not equals or key not in written.options:
+        if key not in written.options:
             raise ConfigError(f"--dataset {head}: no option {key!r}; {nearest(key, list(written.options))}")
+        example = written.options[key] if key not in _PATHS.get(head, ()) else "PATH"
+        if not equals or not text:
+            raise ConfigError(f"--dataset {head}: {key} needs a value, as in {key}={example}")
         if key in given:
             raise ConfigError(f"--dataset {head}: {key} is given twice")
         kind = type(written.options[key])
@@ -121,6 +127,8 @@ def read_options(name: str) -> dict[str, str | int | float]:
         except ValueError:
             wanted = "an integer" if kind is int else "a number"
             raise ConfigError(f"--dataset {head}: {key}={text} must be {wanted}") from None
+        if key == "of" and text not in _PLAIN:
+            raise ConfigError(f"--dataset {head}: of={text} must be one of {', '.join(_PLAIN)}")
     for key, default in written.options.items():
         value = given.setdefault(key, default)
         if value == "":

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .names import WRITTEN, family, read_options
+from .names import read_options
 from .table import ImageDataset, ImageTable, stratified_split
 
 
@@ -21,8 +21,6 @@ def load_two_tasks(name: str, root: Path | None, download: bool) -> ImageDataset
 
     options = read_options(name)
     of, seed, limit, only = str(options["of"]), int(options["seed"]), int(options["limit"]), int(options["only"])
-    if family(of) in WRITTEN:
-        raise ConfigError(f"--dataset {name}: of={of} must be a data set with one class an image")
     if only > 2:
         raise ConfigError(f"--dataset {name}: only={only} must be 1 or 2, or 0 for both tasks")
     source = load_dataset(of, root, download=download)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import own
+from .. import lazy, own
 from ..data import ImageDataset
-from ..errors import ConfigError
+from ..data.table import Form, checked_form
+from ..errors import ConfigError, DataError
 from ..models import Outputs
 from ..noise import NoisyLabels
+from ..noise.files import read_array
+from ..noise.targets import load_noisy
 from .names import TASKS, Score, check_task
 
 Labels = NDArray[Any]
@@ -197,6 +200,35 @@ class PlainAnswers(Answers):
         return [Evaluation(answers, weights, float(self.loss) / len(answers))]
 
 
+def read_columns(source: str, form: Form, true: Labels, first: int) -> Labels:
+    """Labels [N, K] from a file that --labels names: FILE.npy, or FILE.npz as a run folder has it.
+
+    Args:
+        source: the file.
+        form: labels or values.
+        true: the true ones, [N, K].
+        first: the number of samples that the run takes; the file may have as many instead of N.
+
+    Raises:
+        DataError: the file can't be read, has another form, or holds noise that was made from other true labels.
+    """
+    what, suffix = f"--labels {source}", Path(source).suffix.lower()
+    if suffix not in (".npy", ".npz"):
+        raise DataError(f"{what}: {form} are read from FILE.npy, or from the labels.npz of a run")
+    noisy = load_noisy(source) if suffix == ".npz" else None
+    array = checked_form(what, read_array(what, source) if noisy is None else noisy.labels, form)
+    if array.shape not in ((len(true), *true.shape[1:]), (first, *true.shape[1:])):
+        raise DataError(f"{what}: {list(array.shape)} {form} for a training set that has {list(true.shape)}")
+    if noisy is not None and noisy.clean_labels is not None:
+        different = np.flatnonzero(differing(noisy.clean_labels, true[: len(array)]))
+        if len(different):
+            raise DataError(
+                f"{what}: made from other true {form} than the data set's, the first at sample {different[0]}; give "
+                f"{form} of this data set in its order"
+            )
+    return array
+
+
 def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
     """Which rows of two arrays of labels [n] or [n, K] differ; bool [n]."""
     different = np.asarray(one != other)
@@ -211,6 +243,5 @@ def find_task(name: str) -> type[Task]:
             raise ConfigError(f"--task {name}: it lacks {', '.join(sorted(mine.__abstractmethods__))}")
         return mine
     check_task(name)
-    module, _, attribute = TASKS[name].partition(":")
-    found: type[Task] = getattr(import_module(module), attribute)
+    found: type[Task] = lazy.named(TASKS[name])
     return found

@@ -67,8 +67,8 @@ def require_classes(dataset: "ImageDataset") -> None:
     """ConfigError unless each image of a data set has one class."""
     if dataset.train.form != "classes":
         raise ConfigError(
-            f"--dataset {dataset.name}: its labels are {dataset.train.form}, and this command is for data sets of one "
-            "class an image; fastnoise train --noise makes their noise, and keeps it in the run's labels.npz"
+            f"--dataset {dataset.name}: this command is for data sets of one class an image, not of {dataset.task}; "
+            "fastnoise train --noise corrupts its labels, and keeps them in the run's labels.npz"
         )
 
 

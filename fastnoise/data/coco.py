@@ -205,7 +205,8 @@ def _found(names: Any, folder: Path, annotations: Path) -> tuple[str, ...]:
             missing.append(name)
     if missing:
         raise DataError(
-            f"{folder}: {len(missing)} of the {len(paths)} images in {annotations} are missing, first {shown(missing[0])}"
+            f"{folder}: {len(missing)} of the {len(paths)} images in {annotations} are missing, first "
+            f"{shown(missing[0])}"
         )
     return tuple(paths)
 

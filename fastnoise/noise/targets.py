@@ -85,8 +85,8 @@ def shift_values(clean: NDArray[np.float64], text: str, *, seed: int) -> NoisyTa
             )
             if not low < high:
                 raise ConfigError(
-                    f"noise {text}: the training values in column {number + 1} are {column.min():g}..{column.max():g}, which "
-                    f"leaves no range from low={low:g} to high={high:g}"
+                    f"noise {text}: the training values in column {number + 1} are {column.min():g}..{column.max():g}, "
+                    f"which leaves no range from low={low:g} to high={high:g}"
                 )
             columns.append(corrupt_regression(column, spec.sigma, seed=seed + number, low=low, high=high))
         noisy = np.stack(columns, 1)

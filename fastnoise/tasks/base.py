@@ -18,7 +18,7 @@ from ..errors import ConfigError, DataError
 from ..models import Outputs
 from ..noise import NoisyLabels
 from ..noise.files import read_array
-from ..noise.targets import load_noisy
+from ..noise.targets import NoisyTargets, load_noisy
 from .names import TASKS, Score, check_task
 
 Labels = NDArray[Any]
@@ -216,6 +216,8 @@ def read_columns(source: str, form: Form, true: Labels, first: int) -> Labels:
     if suffix not in (".npy", ".npz"):
         raise DataError(f"{what}: {form} are read from FILE.npy, or from the labels.npz of a run")
     noisy = load_noisy(source) if suffix == ".npz" else None
+    if noisy is not None and not isinstance(noisy, NoisyTargets):
+        raise DataError(f"{what}: holds one class a sample, not {form}")
     array = checked_form(what, read_array(what, source) if noisy is None else noisy.labels, form)
     if array.shape not in ((len(true), *true.shape[1:]), (first, *true.shape[1:])):
         raise DataError(f"{what}: {list(array.shape)} {form} for a training set that has {list(true.shape)}")

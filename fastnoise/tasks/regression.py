@@ -16,7 +16,6 @@ from ..noise.targets import NoisyTargets, shift_values
 from .base import Answers, Evaluation, Labels, Task, differing, read_columns
 from .names import SCORES
 
-
 _LARGEST = 1e150
 
 

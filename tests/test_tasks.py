@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 import fastnoise
 from fastnoise.cli import main
 from fastnoise.data import ImageDataset, ImageTable, load_dataset
+from fastnoise.data.names import short
 from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.models import Outputs
@@ -460,6 +461,22 @@ def test_plain_is_cross_entropy_where_an_image_has_one_class(tmp_path: Path) -> 
 )
 def test_names_of_data_sets_are_checked(dataset: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refusal(capsys, "--dataset", dataset)
+
+
+def test_titles_and_folders_name_files_without_their_paths() -> None:
+    assert short("values:train=/a/b.csv,test=/c/d.csv") == "values:train=b.csv,test=d.csv"
+    assert short("coco:train=/a/t.json,images=/a,test=/b/v.json,test_images=/b,side=64") == (
+        "coco:train=t.json,images=a,test=v.json,test_images=b,side=64"
+    )
+    assert short("mine.py:Set") == "Set"
+    assert short("rotated:of=mnist") == "rotated:of=mnist"
+
+
+def test_a_column_without_a_name_is_no_value(tmp_path: Path) -> None:
+    """Such as that of the row numbers, which pandas writes first."""
+    (tmp_path / "values.csv").write_text(",file,age\n0,a.png,3\n")
+    with pytest.raises(DataError, match="the first column has no name, and isn't a value then; name it or remove it"):
+        load_dataset(f"values:train={tmp_path / 'values.csv'}", None)
 
 
 def test_arrays_of_values_train() -> None:

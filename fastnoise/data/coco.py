@@ -124,7 +124,8 @@ def decode(files: tuple[str, ...], side: int, cache: Path, console: Console | No
     """The images as uint8 [N, side, side, 3], decoded once and kept in the folder `cache`, which processes share.
 
     The array is mapped from the file, so that its pages are read when they are needed. A change of the files' names,
-    sizes or times makes a new one. DataError names an image that can't be decoded, and where memory or disk is short.
+    sizes or times makes a new one. DataError if an image can't be decoded, which it names, or if memory or disk is
+    short.
     """
     found = [os.stat(file) for file in files]
     facts = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, found, strict=True)]

@@ -1,6 +1,6 @@
 """Data sets by name, without importing any: a data set is its file and a line here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +96,7 @@ def check_dataset(name: str) -> None:
 
 
 def task_of(name: str) -> str | None:
-    """What is learnt from a data set, None where only the data set itself says."""
+    """What is learnt from a data set, None if only the data set itself says."""
     if own.is_own(name) or not is_named(name):
         return None
     return WRITTEN[family(name)].task if family(name) in WRITTEN else "classification"
@@ -147,8 +147,19 @@ def located(name: str) -> str:
     head = family(name)
     if head not in _PATHS:
         return name
-    given, options = {part.partition("=")[0].strip() for part in name.partition(":")[2].split(",")}, read_options(name)
+    return _with_paths(name, lambda path: str(path.expanduser().absolute()))
+
+
+def short(name: str) -> str:
+    """The name for titles and names of folders: FILE.py:NAME without the file, and paths by their last part."""
+    return _with_paths(name, lambda path: path.name) if family(name) in _PATHS else own.short(name)
+
+
+def _with_paths(name: str, change: Callable[[Path], str]) -> str:
+    """The name of a data set that has paths among its options, with these changed."""
+    head, _, rest = name.partition(":")
+    given, options = {part.partition("=")[0].strip() for part in rest.split(",")}, read_options(name)
     for key in _PATHS[head]:
         if options[key] != WRITTEN[head].options[key]:
-            options[key] = str(Path(str(options[key])).expanduser().absolute())
+            options[key] = change(Path(str(options[key])))
     return f"{head}:" + ",".join(f"{key}={value}" for key, value in options.items() if key in given)

@@ -57,7 +57,7 @@ def split_classes(num_classes: int, seed: int) -> tuple[NDArray[np.int64], NDArr
 
 
 def _of_task(source: ImageDataset, classes: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
-    """The positions of a task's training images, all or `limit` of them; ConfigError where there are fewer."""
+    """The positions of a task's training images, all or `limit` of them; ConfigError if there are fewer."""
     mine = np.flatnonzero(np.isin(source.train.labels, classes))
     if not limit:
         return mine

@@ -18,7 +18,7 @@ from .spec import parse
 class NoisyTargets(NoisyLabels):
     """As NoisyLabels: labels and clean_labels are uint8 [N, C] of zeros and ones, or values, float64 [N, C].
 
-    num_classes is C. A sample counts as flipped where any of its labels differs, and there are no transitions.
+    num_classes is C. A sample counts as flipped if any of its labels differs, and there are no transitions.
     """
 
     _format = 2
@@ -39,7 +39,7 @@ class NoisyTargets(NoisyLabels):
 
     @property
     def transition(self) -> NDArray[np.int64]:
-        raise DataError("there are no transitions between classes where a sample has not one class")
+        raise DataError("there are no transitions between classes, as a sample has not one class")
 
     @property
     def class_rates(self) -> NDArray[np.float64]:

@@ -100,7 +100,7 @@ class Task(ABC):
 
     @classmethod
     def of(cls, dataset: ImageDataset) -> "Task":
-        """The task for a data set; DataError where its labels have another form."""
+        """The task for a data set; DataError if its labels have another form."""
         return cls(dataset.class_names)
 
     # -- the head --------------------------------------------------------------------------------------------
@@ -124,12 +124,12 @@ class Task(ABC):
     def read_labels(self, source: str, true: Labels, first: int) -> Labels:
         """The labels in a file that --labels names, in the form of `true` [N, ...].
 
-        They are of all N samples, or of the first `first`. DataError where they do not fit.
+        They are of all N samples, or of the first `first`. DataError if they do not fit.
         """
 
     @abstractmethod
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyLabels:
-        """Labels that were not made here, with the true ones where they are known; `spec` says where they are from."""
+        """Labels that were not made here, with the true ones if they are known; `spec` says where they are from."""
 
     @abstractmethod
     def corrupt(self, dataset: ImageDataset, true: Labels, noise: str, seed: int) -> NoisyLabels:
@@ -238,7 +238,7 @@ def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
 
 
 def find_task(name: str) -> type[Task]:
-    """The task called `name`, or the class that FILE.py:NAME names; ConfigError where there is none."""
+    """The task called `name`, or the class that FILE.py:NAME names; ConfigError if there is none."""
     if own.is_own(name):
         mine: type[Task] = own.load(name, "task", Task)
         if getattr(mine, "__abstractmethods__", None):

@@ -21,7 +21,7 @@ from .names import SCORES
 
 @dataclass(frozen=True)
 class MultiLabelEvaluation(Evaluation):
-    """A network's answers where an image has several labels: `answers` are int8 [n, C] of zeros and ones."""
+    """A network's answers if an image has several labels: `answers` are int8 [n, C] of zeros and ones."""
 
     scores: NDArray[np.float32]
     """[n, C], the logits."""
@@ -115,10 +115,10 @@ class MultiLabel(Task):
 
 
 def average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average precision of each label of several at once, float64 [C]; NaN where no sample has the label.
+    """Average precision of each label of several at once, float64 [C]; NaN if no sample has the label.
 
     Args:
-        scores: [N, C], larger where a label is likelier; logits will do, since only their order counts.
+        scores: [N, C], larger for likelier labels; logits will do, since only their order counts.
         labels: [N, C], zeros and ones.
     """
     found = np.full(labels.shape[1], np.nan)

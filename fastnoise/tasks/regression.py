@@ -21,7 +21,7 @@ _LARGEST = 1e150
 
 @dataclass(frozen=True)
 class ValueEvaluation(Evaluation):
-    """A network's answers where an image has values: `answers` are as in training, in units of the task's scale."""
+    """A network's answers if an image has values: `answers` are as in training, in units of the task's scale."""
 
     values: NDArray[np.float64]
     """[n, K], in the data set's unit."""

@@ -13,13 +13,10 @@ import tyro
 
 from . import own
 from .config import RunConfig, located
-from .data.names import WRITTEN, family, is_named, read_options, task_of
+from .data.names import WRITTEN, family, is_named, read_options
 from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, meaningless
-from .recipes import recipe
-
-_DEFAULT_METHODS = {"classification": "nal", None: "nal", "multitask": "multitask"}
-"""By task; None: of data sets that only say themselves what is learnt. Others: plain."""
+from .recipes import default_method, recipe
 
 _HELP = ("-h", "--help")
 _COMPLETION = {"--tyro-print-completion": 2, "--tyro-write-completion": 3}
@@ -97,7 +94,7 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         dataset = chosen["dataset"] or "digits"
         if family(dataset) in WRITTEN:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
-        method = chosen["method"] or _DEFAULT_METHODS.get(chosen["task"] or task_of(dataset), "plain")
+        method = chosen["method"] or default_method(dataset, chosen["task"])
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}

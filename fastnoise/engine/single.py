@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import own
 from ..config import RunConfig
 from ..data import ImageDataset, Loader
+from ..data.names import short
 from ..errors import ConfigError, TrainingError
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
@@ -116,7 +117,7 @@ class Single(Training):
         config, data, loader = self.config, self.record.data, self.loaders.train
         size = "x".join(str(side) for side in data.image_size)
         lines = [
-            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(data.train)} training "
+            f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
             f"images {size}, "
             f"{len(data.test)} test images, {data.task.describe()}",
             f"labels: {data.noisy.describe()}",

@@ -6,7 +6,7 @@ from typing import Literal
 from ..config import RunConfig
 from ..errors import ConfigError, nearest
 from ..methods import options_of
-from .base import base, default_noise
+from .base import base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
 from .correction import forward, plc, selc, selc_plus
@@ -89,6 +89,7 @@ __all__ = [
     "bootstrap",
     "ce",
     "coteaching",
+    "default_method",
     "dividemix",
     "elr",
     "elr_plus",

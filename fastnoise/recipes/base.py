@@ -9,6 +9,14 @@ from ..noise.spec import parse
 from ..options import MethodOptions
 
 
+def default_method(dataset: str, task: str | None = None) -> str:
+    """The method for a data set, or for `task` if another than the data set's is given.
+
+    It is nal if only the data set itself says its task, and plain for a task of the user's own.
+    """
+    return {"classification": "nal", None: "nal", "multitask": "multitask"}.get(task or task_of(dataset), "plain")
+
+
 def default_noise(dataset: str) -> str:
     """The noise of a recipe: 40 % symmetric, or the noisiest human labels if the data set has them. A user's own data
     has no noise by default: it is never corrupted unasked."""
@@ -16,9 +24,10 @@ def default_noise(dataset: str) -> str:
         return "none"
     if family(dataset) == "two-tasks":
         return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"
-    noises = {"mnist-canvas": "swap:0.4,group=0-5", "rotated": "gaussian:20.0,low=0.0"}
-    if family(dataset) in noises:
-        return noises[family(dataset)]
+    if family(dataset) == "mnist-canvas":
+        return f"swap:0.4,group=0-{(int(read_options(dataset)['first_group']) or 6) - 1}"
+    if family(dataset) == "rotated":
+        return "gaussian:20.0,low=0.0"
     return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")
 
 

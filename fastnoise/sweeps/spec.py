@@ -40,7 +40,7 @@ from ..methods import options_of
 from ..methods.options import OPTIONS
 from ..noise.spec import parse
 from ..options import MethodOptions, Values, values_of
-from ..recipes import recipe
+from ..recipes import default_method, recipe
 
 Config = RunConfig | Mapping[str, Any]
 
@@ -167,9 +167,10 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
         fields = fixed | varied | pair
         noise = fields.get("noise", "none" if "labels" in fields else None)
         try:
+            dataset = fields.get("dataset", "digits")
             default = recipe(
-                fields.get("method", "nal"),
-                fields.get("dataset", "digits"),
+                fields.get("method") or default_method(dataset, fields.get("task")),
+                dataset,
                 noise,
                 fields.get("variant"),
                 fields.get("model"),

@@ -1,6 +1,6 @@
 """What sits on a network's penultimate features: the classifier, and the heads that methods add."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -46,6 +46,9 @@ class Network(nn.Module):
         head: from the number of features to what makes logits [B, C] of them; a linear layer by default.
     """
 
+    PARTS: ClassVar = ("backbone", "classifier", "attention", "module")
+    """Its modules, by their names in a state_dict. Others a method has added for its training."""
+
     def __init__(
         self,
         backbone: Backbone,
@@ -65,6 +68,14 @@ class Network(nn.Module):
         if self.attention is None:
             return Outputs(logits, None, features)
         return Outputs(logits, torch.squeeze(self.attention(features), 1), features)
+
+
+def joint(networks: Sequence[Network], images: Tensor) -> Outputs:
+    """The answer of several networks together: one network's outputs, or the mean of the networks' logits."""
+    if len(networks) == 1:
+        outputs: Outputs = networks[0](images)
+        return outputs
+    return Outputs(torch.stack([network(images).logits for network in networks]).mean(0))
 
 
 class LogitsNetwork(Network):

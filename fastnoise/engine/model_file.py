@@ -77,16 +77,13 @@ class ModelHeader:
         name = data.task.score.name
         last = record.history[-1]
         keys = ("task", "model", *(["method"] if answers_itself(method) else []))
-        named = {
-            "task": config.data.task or data.task.name,
-            "model": config.model.model,
-            "method": config.method.method,
-        }
+        task, model, kind = config.data.task or data.task.name, config.model.model, config.method.method
+        named = {"task": task, "model": model, "method": kind}
         return cls(
-            task=_bare(named["task"]),
+            task=_bare(task),
             settings=data.task.settings(),
             class_names=data.class_names,
-            model=_bare(config.model.model),
+            model=_bare(model),
             width=config.model.width,
             dropout=config.model.dropout,
             attention=method.attention,
@@ -96,7 +93,7 @@ class ModelHeader:
             image_size=data.image_size,
             mean=data.mean,
             std=data.std,
-            method=_bare(config.method.method),
+            method=_bare(kind),
             options=_options(config.method) if answers_itself(method) else None,
             samples=len(data.given),
             epoch=last["epoch"],
@@ -198,10 +195,8 @@ def read_model(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
     checksum = content.pop("crc32", None) if isinstance(content, dict) else None
     if checksum != _crc32(json.dumps(content), tensors):
         raise CheckpointError(f"{path} is damaged: its checksum is not that of its content; restore it from a copy")
-    if content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {shown(content.get('format'))}, and this version of fastnoise reads {FORMAT}"
-        )
+    if (found := content.get("format")) != FORMAT:
+        raise CheckpointError(f"{path} has format {shown(found)}, and this version of fastnoise reads {FORMAT}")
     return _header(path, content), tensors
 
 
@@ -222,6 +217,9 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
 
     def number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    def positive(value: Any) -> bool:
+        return number(value) and value > 0
 
     def all_of(holds: Any, length: int | None = None) -> Any:
         def check(values: Any) -> bool:
@@ -244,9 +242,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         channels=channels,
         image_size=tuple(take("image_size", all_of(count, 2), "height and width")),
         mean=tuple(take("mean", all_of(number, channels), "a number for each channel")),
-        std=tuple(
-            take("std", all_of(lambda value: number(value) and value > 0, channels), "a number for each channel")
-        ),
+        std=tuple(take("std", all_of(positive, channels), "a positive number for each channel")),
         method=take("method", text, "the name of a method"),
         options=options,
         samples=take("samples", count, "a number of samples"),

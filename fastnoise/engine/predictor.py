@@ -108,7 +108,7 @@ class Predictor(nn.Module):
     def predict_files(
         self, files: Sequence[str | Path], *, batch_size: int = BATCH, threads: int = THREADS
     ) -> NDArray[np.float32]:
-        """As `predict`, for image files, which are resized; `threads` decode them. DataError names an unreadable one."""
+        """As `predict`, for image files, resized and decoded by `threads`. DataError names an unreadable one."""
         return self.run(self.from_files(files), batch_size=batch_size, threads=threads).outcome
 
     def from_array(self, images: Any) -> ImageTable:
@@ -256,9 +256,9 @@ def _names(file: Path, header: ModelHeader, given: dict[str, str | None]) -> dic
     """The names of task, network and method, with FILE.py:NAME as the user gives it; ConfigError for what is missing,
     or given without need."""
     stored = {"model": header.model, "task": header.task, "method": header.method}
-    needed = {
-        kind for kind, name in stored.items() if own.is_own(name) and (kind != "method" or header.options is not None)
-    }
+    needed = {kind for kind, name in stored.items() if own.is_own(name)}
+    if header.options is None:
+        needed -= {"method"}
     missing = [f"--{kind} {stored[kind]}" for kind in sorted(needed) if given[kind] is None]
     if missing:
         raise ConfigError(

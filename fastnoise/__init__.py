@@ -2,9 +2,9 @@
 
 Importing the package needs no GPU, no Triton and no DALI, and loads nothing heavy. The submodules
 (`fastnoise.losses`, `fastnoise.noise`, `fastnoise.data`, ...) are imported when they are first used.
-`fastnoise.train` trains as the command line does, `fastnoise.load` gives a run's networks for use, and `fastnoise.ImageDataset.from_arrays` takes images and labels that
-are in memory. The page `extend.md` in this package shows how to write your own methods, networks, data sets, noise and
-tasks.
+`fastnoise.train` trains as the command line does, `fastnoise.load` takes a run's networks into use, and
+`fastnoise.ImageDataset.from_arrays` takes images and labels that are in memory. The page `extend.md` in this package
+shows how to write your own methods, networks, data sets, noise and tasks.
 """
 
 from importlib import import_module

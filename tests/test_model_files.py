@@ -72,7 +72,7 @@ def test_probabilities_are_those_of_the_runs_evaluation(method: str) -> None:
         assert found.dtype == np.float32
         assert found.shape == (len(images), 10)
         np.testing.assert_allclose(found, logits.softmax(1).numpy(), rtol=0, atol=1e-5)
-    figures = predictor.evaluate(single.record.data.test, single.record.data.test.labels)[1]
+    figures = predictor.evaluate([single.record.data.test], single.record.data.test.labels)[1]
     last = history(run)[-1]
     assert figures["accuracy"] == pytest.approx(last["test_accuracy"], abs=1e-12)
     assert figures["macro_f1"] == pytest.approx(last["test_macro_f1"], abs=1e-12)
@@ -114,7 +114,7 @@ def test_other_tasks_answer_in_their_own_terms(task: str, score: str) -> None:
         "multitask": lambda: torch.cat([part.softmax(1) for part in logits.split(list(own.sizes), 1)], 1),
     }[task]()
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
-    figures = predictor.evaluate(data.test, data.test.labels)[1]
+    figures = predictor.evaluate([data.test], data.test.labels)[1]
     assert figures[score] == pytest.approx(history(run)[-1][f"test_{score}"], rel=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_the_best_epoch_by_validation_is_kept_beside_the_last(monkeypatch: pytes
         (fastnoise.load(run, best=True), lines[best - 1]),
         (fastnoise.load(run), lines[-1]),
     ):
-        assert predictor.evaluate(test, test.labels)[1]["accuracy"] == pytest.approx(line["test_accuracy"], abs=1e-12)
+        assert predictor.evaluate([test], test.labels)[1]["accuracy"] == pytest.approx(line["test_accuracy"], abs=1e-12)
     whole = [(run / name).read_bytes() for name in ("model-best.safetensors", "model.safetensors")]
 
     with monkeypatch.context() as patch:

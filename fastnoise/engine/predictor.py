@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +143,27 @@ class Predictor(nn.Module):
         return Predictions(np.concatenate(answers), np.concatenate(outcome))
 
     def evaluate(
-        self, table: ImageTable, truth: Labels, *, batch_size: int = BATCH, threads: int = THREADS
+        self, tables: Sequence[ImageTable], truth: Labels, *, batch_size: int = BATCH, threads: int = THREADS
     ) -> tuple[Evaluation, dict[str, Any]]:
-        """The task's evaluation of the networks against labels, and its figures by name."""
+        """The task's evaluation of the networks against labels, and its figures by name.
+
+        Args:
+            tables: with n images together.
+            truth: [n, ...], their labels, with classes in the networks' order.
+            batch_size: images that are computed at a time.
+            threads: that decode image files.
+        """
         answers = self.task.collect([truth], self.device)
-        (found,) = evaluate(answers, self._pass(self._fitting(table), batch_size, threads))
+        first, batches = 0, list[Iterator[tuple[Outputs, Tensor]]]()
+        for table in tables:
+            batches.append(self._pass(self._fitting(table), batch_size, threads, first))
+            first += len(table)
+        (found,) = evaluate(answers, chain.from_iterable(batches))
         return found, self.task.figures(found, truth)
+
+    def pixels(self, table: ImageTable, *, threads: int = THREADS) -> NDArray[np.uint8]:
+        """The images of a table of at least one as the networks take them: uint8 [N, H, W, channels]."""
+        return np.concatenate(list(self._pixels(self._fitting(table), BATCH, threads)))
 
     def _fitting(self, table: ImageTable) -> ImageTable:
         """The table of a data set in the form that the networks take; DataError if it has none."""
@@ -156,14 +172,15 @@ class Predictor(nn.Module):
         return self.from_array(table.images)
 
     @torch.no_grad()
-    def _pass(self, table: ImageTable, batch_size: int, threads: int) -> Iterator[tuple[Outputs, Tensor]]:
-        """Outputs of the images, and their places; in evaluation mode and full precision."""
+    def _pass(
+        self, table: ImageTable, batch_size: int, threads: int, first: int = 0
+    ) -> Iterator[tuple[Outputs, Tensor]]:
+        """Outputs of the images, and their places counted from `first`; in evaluation mode and full precision."""
         if batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
         if threads < 1:
             raise ConfigError(f"--threads must be at least 1, not {threads}")
         self.eval()
-        first = 0
         for pixels in self._pixels(table, batch_size, threads):
             images = self.normalised(torch.from_numpy(pixels).to(self.device))
             rows = torch.arange(first, first + len(pixels), device=self.device)

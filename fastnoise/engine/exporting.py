@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,10 @@ def export_program(predictor: Predictor, out: Path, pixels: NDArray[np.uint8], t
         try:
             content, call = (_onnx if form == ".onnx" else _pt2)(programme, example, said)
         except Exception as error:  # whatever tracing and translating the networks' code raises
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # which says what stands in the way, and the others what to read
+                cause = cause.__cause__
+            reason = " ".join(str(cause).split())[:200] or type(cause).__name__
             raise TrainingError(f"{out}: the networks cannot be exported: {reason}") from error
     worst = _difference(plain, call, pixels, takes)
     if not worst <= CLOSE:
@@ -182,11 +185,11 @@ def _difference(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notes of the exporters, which say nothing that the user can change."""
+    """Without the notes of the exporters and the code that they trace, which say nothing that the user can change."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -245,6 +247,27 @@ def test_data_sets_of_other_forms_or_sizes_are_refused(capsys: pytest.CaptureFix
     assert "unknown dataset" in refused(capsys, "evaluate", "run", "cifar11")
 
 
+# -- the README ----------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    block = re.findall(r"<!-- ci: use -->\n```bash\n(.*?)```\n.*?```python\n(.*?)```", text, re.DOTALL)
+    ((commands, script),) = block
+    Path("runs").mkdir()
+    Path("run").rename("runs/nal-photos")
+    programs = [shlex.split(line, comments=True) for line in commands.splitlines()]
+    assert [words[1] for words in programs] == ["predict", "evaluate", "export"]
+    for program, *words in programs:
+        assert program == "fastnoise"
+        assert main(words) == 0
+    assert len(table("predictions.csv")) == 2
+    names: dict[str, Any] = {}
+    exec(compile(script, "README.md", "exec"), names)
+    pixels = np.stack([np.asarray(picture(label, label)) for label in range(3)])
+    assert names["probabilities"](pixels).shape == (3, 3)
+
+
 # -- export --------------------------------------------------------------------------------------------------
 
 
@@ -379,9 +402,10 @@ def test_networks_that_cannot_be_exported_are_one_line(capsys: pytest.CaptureFix
         "own.py:Linear",
     ]
     assert main(["train", *words, "--run-dir", "other"]) == 0
-    line = refused(capsys, "export", "other", "out.pt2", "--model", "own.py:Linear")
-    assert "out.pt2: the networks cannot be exported: " in line
-    assert not Path("out.pt2").exists()
+    for name in ("out.pt2", *["out.onnx"] * ONNX):
+        line = refused(capsys, "export", "other", name, "--model", "own.py:Linear")
+        assert f"{name}: the networks cannot be exported: Could not guard on data-dependent expression" in line
+        assert not Path(name).exists()
 
 
 @pytest.mark.parametrize(

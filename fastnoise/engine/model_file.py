@@ -165,7 +165,7 @@ def _crc32(text: str, tensors: Mapping[str, Tensor]) -> int:
     """Of the header and of the tensors' bytes in the order of their names."""
     checksum = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, checksum)
     return checksum
 
 

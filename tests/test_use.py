@@ -252,7 +252,7 @@ def test_data_sets_of_other_forms_or_sizes_are_refused(capsys: pytest.CaptureFix
 
 def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    block = re.findall(r"<!-- ci: use -->\n```bash\n(.*?)```\n.*?```python\n(.*?)```", text, re.DOTALL)
+    block = re.findall(r"<!-- tests: use -->\n```bash\n(.*?)```\n.*?```python\n(.*?)```", text, re.DOTALL)
     ((commands, script),) = block
     Path("runs").mkdir()
     Path("run").rename("runs/nal-photos")

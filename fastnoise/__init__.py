@@ -2,9 +2,9 @@
 
 Importing the package needs no GPU, no Triton and no DALI, and loads nothing heavy. The submodules
 (`fastnoise.losses`, `fastnoise.noise`, `fastnoise.data`, ...) are imported when they are first used.
-`fastnoise.train` trains as the command line does, and `fastnoise.ImageDataset.from_arrays` takes images and labels that
-are in memory. The page `extend.md` in this package shows how to write your own methods, networks, data sets, noise and
-tasks.
+`fastnoise.train` trains as the command line does, `fastnoise.load` takes a run's networks into use, and
+`fastnoise.ImageDataset.from_arrays` takes images and labels that are in memory. The page `extend.md` in this package
+shows how to write your own methods, networks, data sets, noise and tasks.
 """
 
 from importlib import import_module
@@ -28,13 +28,13 @@ _SUBMODULES = (
     "selection",
 )
 
-_ATTRIBUTES = {"ImageDataset": "data", "train": "engine"}
+_ATTRIBUTES = {"ImageDataset": "data", "load": "engine", "train": "engine"}
 """Public names -> the submodule that they are taken from when they are first used."""
 
 if TYPE_CHECKING:
     from . import config, data, engine, errors, losses, methods, models, noise, ops, recipes, selection
     from .data import ImageDataset
-    from .engine import train
+    from .engine import load, train
 
 
 _attribute = lazy.attributes(__name__, _ATTRIBUTES)
@@ -57,6 +57,7 @@ __all__ = [
     "data",
     "engine",
     "errors",
+    "load",
     "losses",
     "methods",
     "models",

@@ -1,4 +1,5 @@
-"""The command line: fastnoise train | pretrain | sweep | study | report | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | sweep | study | predict | evaluate | export | report | corrupt |
+inspect | bench | env."""
 
 import os
 import sys
@@ -20,6 +21,9 @@ commands:
   sweep     train all runs that a TOML file describes, several at once
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
+  predict   say what a run's networks make of new images
+  evaluate  measure them on a data set
+  export    write them as a programme for PyTorch (.pt2) or ONNX
   report    make one HTML page of a run, a sweep or a study
   corrupt   make noisy labels: files, their realised rate, a heat map
   inspect   say which noise explains the difference between two label files
@@ -62,6 +66,24 @@ def _study(arguments: Sequence[str]) -> int:
     return study.run(name, parsed(study.options_type(name), arguments[1:], f"fastnoise study {name}"))
 
 
+def _predict(arguments: Sequence[str]) -> int:
+    from .commands.predict import PredictCommand, run
+
+    return run(parsed(PredictCommand, arguments, "fastnoise predict"))
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    from .commands.evaluate import EvaluateCommand, run
+
+    return run(parsed(EvaluateCommand, arguments, "fastnoise evaluate"))
+
+
+def _export(arguments: Sequence[str]) -> int:
+    from .commands.export import ExportCommand, run
+
+    return run(parsed(ExportCommand, arguments, "fastnoise export"))
+
+
 def _report(arguments: Sequence[str]) -> int:
     from .commands.report import ReportCommand, run
 
@@ -97,6 +119,9 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "pretrain": _pretrain,
     "sweep": _sweep,
     "study": _study,
+    "predict": _predict,
+    "evaluate": _evaluate,
+    "export": _export,
     "report": _report,
     "corrupt": _corrupt,
     "inspect": _inspect,

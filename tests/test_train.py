@@ -48,6 +48,7 @@ def test_every_method_trains_and_reports(
         "classes.json",
         "metrics.jsonl",
         "checkpoint.pt",
+        "model.safetensors",
         "summary.json",
     }
     corrects = method in ("nal", "elr")

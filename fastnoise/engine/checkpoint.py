@@ -4,7 +4,7 @@ A checkpoint has the same content for a single run and for one of several stacke
 it. Tensors that stacked runs share are split by run when saved, and joined when loaded.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from .record import Record
 from .step import LRScheduler, Step, load_optimizer
 
 WRITERS = 8
-"""Checkpoints that are written at a time."""
+"""Files that are written at a time."""
 
 
 class Resumable(Protocol):
@@ -135,8 +135,14 @@ def save(training: Resumable, records: Sequence[Record], epoch: int, batch: int)
     def write(record: Record) -> None:
         record.folder.write_checkpoint(state_of(training, record, epoch, batch))
 
-    if len(records) == 1:
-        write(records[0])
+    for_each(write, records)
+
+
+def for_each(write: Callable[[Record], None], records: Sequence[Record]) -> None:
+    """Call `write` for each record, several at a time where there are several."""
+    if len(records) < 2:
+        for record in records:
+            write(record)
         return
     with ThreadPoolExecutor(WRITERS) as pool:  # what takes time is to wait until the disk has each file
         list(pool.map(write, records))

@@ -6,6 +6,11 @@ labels.npz         the given labels with their true ones, noise, seed and hash
 classes.json       the names of the classes, in the order of their numbers
 metrics.jsonl      one line per epoch
 checkpoint.pt      the state when a checkpoint was last written: after an epoch, or inside one
+model.safetensors  the networks after the last epoch, with what it takes to use them (`engine.model_file`), once
+                   training has ended
+model-best.safetensors
+                   those after the epoch with the best validation score, if there is a validation set: written with a
+                   checkpoint, when there are better ones than before
 summary.json       the final table, once training has ended
 corrected.csv      the method's estimate for each training sample, once training has ended: position in the data set,
                    name if it has one, given and corrected class, confidence in the given class, suspected (0 or 1),
@@ -49,6 +54,8 @@ class RunFolder:
         self.classes = path / "classes.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoint = path / "checkpoint.pt"
+        self.model = path / "model.safetensors"
+        self.best_model = path / "model-best.safetensors"
         self.summary = path / "summary.json"
         self.corrected = path / "corrected.csv"
         self.answers = path / "answers.npz"

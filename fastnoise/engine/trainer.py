@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import SaveEvery, parse_compile_options
 from ..data import Loader
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..files import write_json
 from ..methods import Method, Run
 from ..methods.scan import Kept
@@ -24,7 +24,8 @@ from ..tasks import Evaluation
 from . import checkpoint
 from .display import Display
 from .evaluate import evaluate
-from .metrics import EpochStatistics
+from .metrics import EpochStatistics, best_last_mean
+from .model_file import ModelHeader, model_tensors, write_model
 from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost
 from .prepare import Loaders
 from .profile import StepProfiler
@@ -98,6 +99,9 @@ class Training(ABC):
             gear=gear,
             observe=statistics.update,
         )
+        self.best: dict[Record, tuple[ModelHeader, dict[str, Tensor]]] = {}
+        """Networks with a better validation score than all before, which the next checkpoint's writing writes too: a
+        run that goes on from a checkpoint then finds what was the best so far, and no epoch waits for the disk."""
         self.saves = SaveClock(SaveEvery.parse(config.engine.save_every))
         self.step_seconds: list[float] = []
         """What a step took on the mean of each epoch of this process but the first, which compiles and captures."""
@@ -177,6 +181,7 @@ class Training(ABC):
                 figures = self._epoch(epoch, batch, display, signals)
                 for record, found in figures.items():
                     record.history.append(found)
+                self._keep_best(figures)
                 epoch, batch = epoch + 1, 0
                 if self.saves.due_after(epoch - 1) or epoch > (last or epochs) or signals:
                     self._save(epoch, 0)
@@ -192,6 +197,7 @@ class Training(ABC):
             self._keep_times(**{name: float(np.median(self.step_seconds))})
         if last is not None:
             return []
+        self._write_models(self._models(self.records))
         final = self.evaluate("train_in_order")
         task = self.members[0].data.task
         test = self.evaluate("test") if task.keeps_answers else {}
@@ -219,7 +225,40 @@ class Training(ABC):
         with self.saves.writing():
             if batch > 0:  # at the end of an epoch the methods have dealt with theirs
                 self.settle()
+            self._write_models(self.best, best=True)
+            self.best = {}
             checkpoint.save(self, self.records, epoch, batch)
+
+    def _models(self, records: Iterable[Record]) -> dict[Record, tuple[ModelHeader, dict[str, Tensor]]]:
+        """What the runs' model files hold, as they stand after the last epoch. A network of the user's that none can
+        hold trains without one, and a warning says so."""
+        try:
+            return {
+                record: (ModelHeader.of(record), model_tensors(record, self.weights_of(record))) for record in records
+            }
+        except ConfigError as error:
+            self._say(f"warning: no model file: {error}")
+            return {}
+
+    def _keep_best(self, records: Iterable[Record]) -> None:
+        """Copy the networks whose last epoch has the best validation score."""
+        score = self.members[0].data.task.score
+
+        def is_best(record: Record) -> bool:
+            best = best_last_mean(record.history, f"validation_{score.name}", higher=score.higher)
+            return bool(best["best_epoch"] == record.history[-1]["epoch"])
+
+        self.best |= self._models(
+            record for record in records if record.data.validation is not None and is_best(record)
+        )
+
+    def _write_models(
+        self, models: Mapping[Record, tuple[ModelHeader, dict[str, Tensor]]], *, best: bool = False
+    ) -> None:
+        def write(record: Record) -> None:
+            write_model(record.folder.best_model if best else record.folder.model, *models[record])
+
+        checkpoint.for_each(write, list(models))
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         """Take up a checkpoint of each run, all of one place; CheckpointError for one of another run."""

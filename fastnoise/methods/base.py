@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import DataConfig, OptimConfig
 from ..models import Network, Outputs
+from ..models.heads import joint
 from ..options import MethodOptions
 from ..tasks import Task
 from ..tasks.classification import Classification
@@ -187,11 +187,12 @@ class Method(nn.Module):
         """Called after each update of the weights, inside the captured graph. Update averages of weights here."""
 
     def predict(self, networks: Sequence[Network], images: Tensor) -> Outputs:
-        """The answer for unseen images: one network's outputs, or the mean of the networks' logits."""
-        if len(networks) == 1:
-            outputs: Outputs = networks[0](images)
-            return outputs
-        return Outputs(torch.stack([network(images).logits for network in networks]).mean(0))
+        """The answer for unseen images: one network's outputs, or the mean of the networks' logits.
+
+        If a method answers in another way, its model file keeps the method's buffers that have no row for each sample,
+        and whoever uses the file names the method.
+        """
+        return joint(networks, images)
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 

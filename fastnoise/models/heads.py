@@ -1,6 +1,6 @@
 """The layers on a network's penultimate features: the classifier, and the heads that methods add."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -47,6 +47,9 @@ class Network(nn.Module):
             a linear layer.
     """
 
+    PARTS: ClassVar = ("backbone", "classifier", "attention", "module")
+    """Its modules, by their names in a state_dict. Others a method has added for its training."""
+
     def __init__(
         self,
         backbone: Backbone,
@@ -66,6 +69,14 @@ class Network(nn.Module):
         if self.attention is None:
             return Outputs(logits, None, features)
         return Outputs(logits, torch.squeeze(self.attention(features), 1), features)
+
+
+def joint(networks: Sequence[Network], images: Tensor) -> Outputs:
+    """The answer of several networks together: one network's outputs, or the mean of the networks' logits."""
+    if len(networks) == 1:
+        outputs: Outputs = networks[0](images)
+        return outputs
+    return Outputs(torch.stack([network(images).logits for network in networks]).mean(0))
 
 
 class LogitsNetwork(Network):

@@ -153,6 +153,25 @@ class Task(ABC):
     def unseen(self, count: int, device: torch.device) -> Tensor:
         """The table of answers [count, ...] before any sample was seen: filled with -1, or NaN for real numbers."""
 
+    # -- for new images --------------------------------------------------------------------------------------
+
+    gives: ClassVar[str] = "output"
+    """What `outcome` gives for each output, in the singular: probability, value."""
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `__init__` behind the names, as JSON has them: a model file keeps them."""
+        return {}
+
+    def outcome(self, logits: Tensor) -> Tensor:
+        """What is said of new images: float32 [B, num_outputs]; the outputs themselves unless a task says more."""
+        return logits.float()
+
+    def columns(self, answers: Labels, outcome: NDArray[np.float32]) -> dict[str, Labels]:
+        """Columns of a table of new images by name, a row for each image: the `outcome` [n, num_outputs] by output, and
+        what a task has to say of the `answers` [n, ...]."""
+        names = self.outputs if outcome.shape[1] == len(self.outputs) else tuple(map(str, range(outcome.shape[1])))
+        return {f"{self.gives}:{name}": column for name, column in zip(names, outcome.T, strict=True)}
+
     # -- figures ---------------------------------------------------------------------------------------------
 
     def collect(self, truths: Sequence[Labels], device: torch.device) -> Answers:

@@ -144,6 +144,19 @@ class Classification(Task):
     def collect(self, truths: Sequence[Labels], device: torch.device) -> ClassAnswers:
         return ClassAnswers(truths, len(self.outputs), device)
 
+    gives = "probability"
+
+    def outcome(self, logits: Tensor) -> Tensor:
+        """The classes' probabilities."""
+        return logits.float().softmax(1)
+
+    def columns(self, answers: Labels, outcome: NDArray[np.float32]) -> dict[str, Labels]:
+        """The predicted class first, with its probability."""
+        said: dict[str, Labels] = {"predicted": np.array(self.outputs)[answers]}
+        if outcome.shape[1] == len(self.outputs):
+            said[self.gives] = np.take_along_axis(outcome, answers[:, None], 1)[:, 0]
+        return said | super().columns(answers, outcome)
+
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         found = _of_classes(found)
         figures: dict[str, Any] = {

@@ -85,6 +85,18 @@ class MultiLabel(Task):
     def collect(self, truths: Sequence[Labels], device: torch.device) -> MultiLabelAnswers:
         return MultiLabelAnswers(truths, device)
 
+    gives = "probability"
+
+    def outcome(self, logits: Tensor) -> Tensor:
+        """The labels' probabilities."""
+        return logits.float().sigmoid()
+
+    def columns(self, answers: Labels, outcome: NDArray[np.float32]) -> dict[str, Labels]:
+        """The labels that an image has first, with semicolons between them."""
+        names = np.array(self.outputs)
+        said = np.array(["; ".join(names[row.astype(bool)]) for row in answers])
+        return {"predicted": said} | super().columns(answers, outcome)
+
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         """label_loss and average_precision are of each label; None for the precision of one that no image has."""
         assert isinstance(found, MultiLabelEvaluation)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from ..data import ImageDataset
 from ..errors import DataError
-from .base import Answers, Evaluation, Labels
+from .base import Answers, Evaluation, Labels, Task
 from .classification import Classification
 from .names import SCORES
 
@@ -115,6 +115,19 @@ class MultiTask(Classification):
 
     def collect(self, truths: Sequence[Labels], device: torch.device) -> MultiTaskAnswers:  # type: ignore[override]
         return MultiTaskAnswers(truths, self, device)
+
+    def settings(self) -> dict[str, Any]:
+        return {"sizes": list(self.sizes)}
+
+    def outcome(self, logits: Tensor) -> Tensor:
+        """The classes' probabilities, in each task for itself."""
+        return torch.cat([part.softmax(1) for part in logits.float().split(list(self.sizes), 1)], 1)
+
+    def columns(self, answers: Labels, outcome: NDArray[np.float32]) -> dict[str, Labels]:
+        """What each head predicts first."""
+        names = np.array(self.outputs)
+        said = {f"predicted:{number}": names[column] for number, column in enumerate(answers.T, 1)}
+        return said | Task.columns(self, answers, outcome)
 
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         """task_accuracy and task_loss are of each task; None for one that has no images."""

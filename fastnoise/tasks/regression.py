@@ -111,6 +111,18 @@ class Regression(Task):
     def collect(self, truths: Sequence[Labels], device: torch.device) -> ValueAnswers:
         return ValueAnswers(truths, self, device)
 
+    gives = "value"
+
+    def settings(self) -> dict[str, Any]:
+        return {"centre": self.centre.tolist(), "scale": self.scale.tolist()}
+
+    def outcome(self, logits: Tensor) -> Tensor:
+        """The values in the data set's unit."""
+        scale, centre = (
+            torch.tensor(each.tolist(), dtype=torch.float32, device=logits.device) for each in (self.scale, self.centre)
+        )
+        return logits.float() * scale + centre
+
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         """mse and mae: mean squared and mean absolute error; r2: the share of the values' variance that is explained,
         for constant values 1 if the answers are right and else 0. If there are several values, means over them."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from ... import own
 from ...config import RunConfig
 from ...errors import ConfigError, TrainingError
-from ...methods import METHODS, find_method
+from ...methods import METHODS, Method, find_method
 from ..checkpoint import place_of
 from ..display import make_console
 from ..prepare import check_run, load_images
@@ -33,6 +33,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
     if not method.stackable:
         able = sorted(name for name, method in METHODS.items() if method.stackable)
         return f"method {first.method.method} trains in a way of its own; runs of {', '.join(able)} can be stacked"
+    if method.predict is not Method.predict:
+        return f"method {first.method.method} answers in a way of its own, which would be asked for all runs together"
     if own.is_own(first.model.model):
         return f"model {first.model.model} is one of your own, whose layers may mix what belongs to different runs"
     if obstacle := method.stack_obstacle(first.method):

@@ -1,4 +1,4 @@
-"""The command line: fastnoise train | pretrain | sweep | study | report | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | clean | sweep | study | report | corrupt | inspect | bench | env."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ commands:
             scikit-learn's digits with 40 % symmetric label noise
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
+  clean     find the wrong labels of a data set, and what they should be
   sweep     train all runs that a TOML file describes, several at once
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
@@ -42,6 +43,12 @@ def _train(arguments: Sequence[str]) -> int:
 
 def _pretrain(arguments: Sequence[str]) -> int:
     from .commands.pretrain import run
+
+    return run(arguments)
+
+
+def _clean(arguments: Sequence[str]) -> int:
+    from .commands.clean import run
 
     return run(arguments)
 
@@ -95,6 +102,7 @@ def _env(arguments: Sequence[str]) -> int:
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "pretrain": _pretrain,
+    "clean": _clean,
     "sweep": _sweep,
     "study": _study,
     "report": _report,

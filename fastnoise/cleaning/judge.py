@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,16 @@ class Judge(Witness):
         return int(self.seen) // len(self.given)
 
 
+@dataclass(frozen=True, eq=False)
 class Testimony:
-    """What one network said: a job's judged.npz.
+    """What one network said: a job's judged.npz."""
 
-    margins  float32 [N], the mean margin of each given label
-    probs    float32 [N, C], the mean probability of each class
-    held     bool [N], the images whose labels the network did not learn from
-    """
-
-    def __init__(self, margins: NDArray[np.float32], probs: NDArray[np.float32], held: NDArray[np.bool_]):
-        self.margins, self.probs, self.held = margins, probs, held
+    margins: NDArray[np.float32]
+    """[N], the mean margin of each given label."""
+    probs: NDArray[np.float32]
+    """[N, C], the mean probability of each class."""
+    held: NDArray[np.bool_]
+    """[N], the images whose labels the network did not learn from."""
 
     @classmethod
     def of(cls, judge: Judge, held: NDArray[np.bool_]) -> "Testimony":

@@ -36,10 +36,16 @@ class MarginMixture:
     """[B, 2]"""
 
     def wrong(self, scores: Numbers) -> Numbers:
-        """[B, M], the probability that a label with each of M scores is wrong. It never rises with the score: a score
-        beyond the mean of a component counts as that mean, where the wider of two normal distributions would win."""
-        low, high = self.means[:, 1:], np.maximum(self.means[:, :1], self.means[:, 1:])
-        return self._posterior(np.clip(scores, low, high))
+        """[B, M], the probability that a label with each of M scores is wrong. It never rises with the score: far out,
+        the wider of two normal distributions would win on both sides, so scores beyond the turning point count as it.
+        """
+        precision = 1 / self.deviations**2
+        bend = precision[:, 0] - precision[:, 1]  # of the log odds, a parabola
+        with np.errstate(divide="ignore", invalid="ignore"):
+            turn = ((precision[:, 0] * self.means[:, 0] - precision[:, 1] * self.means[:, 1]) / bend)[:, None]
+        above, below = (bend > 0)[:, None], (bend < 0)[:, None]
+        scores = np.where(above, np.minimum(scores, turn), np.where(below, np.maximum(scores, turn), scores))
+        return self._posterior(scores)
 
     def _posterior(self, scores: Numbers) -> Numbers:
         share = np.clip(self.share, 1e-12, 1 - 1e-12)

@@ -91,7 +91,8 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
             splits += [split] * len(other)
         table = joined(tables)
     labels = np.concatenate(given)
-    known = np.concatenate([np.full(len(part), UNKNOWN) if part is None else part for part in clean])
+    unknown = (np.full(len(part), UNKNOWN) for part in given)
+    known = np.concatenate([part if of is None else of for part, of in zip(unknown, clean, strict=True)])
     true = None if data.clean is None else known
     names = _names(table)
     measured = true is not None and bool((true >= 0).all())

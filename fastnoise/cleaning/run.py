@@ -35,7 +35,7 @@ class CleanOptions:
     out: Path
     """The cleaning's folder."""
     folds: int = 5
-    """Number of networks, each of which learns from all labels but those of its fold. 1: one network learns from all."""
+    """Number of networks. Each learns from all labels but those of its fold. 1: one network learns from all."""
     jobs: int = 0
     """Networks that are trained at once; 0: one per GPU, or one per core."""
     threads: int = 1

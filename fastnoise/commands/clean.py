@@ -21,11 +21,11 @@ SETTINGS = {"epochs": 15, "schedule": "cosine", "val_fraction": 0.0}
 class CleanCommand:
     """Find the wrong labels of a data set, and what they should be.
 
-    Networks are trained on the labels as they are, each without a fold of them, and judge every image after every epoch.
-    Out come labels.csv (for each image the probability that its label is wrong, and a suggested class), suspects.csv,
-    and the corrected data set. The first word is the data set. All options of `fastnoise train` can follow and say what
-    the networks are; by default they learn by elr for 15 epochs, from labels to which no noise is added. If the command
-    is stopped or killed, the same command continues. Examples:
+    Networks are trained on the labels as they are, each without a fold of them, and judge every image after every
+    epoch. Out come labels.csv (for each image the probability that its label is wrong, and a suggested class),
+    suspects.csv, and the corrected data set. The first word is the data set. All options of `fastnoise train` can
+    follow and say what the networks are; by default they learn by elr for 15 epochs, from labels to which no noise is
+    added. If the command is stopped or killed, the same command continues. Examples:
       fastnoise clean folder:photos
       fastnoise clean folder:photos --epochs 30 --folds 3
       fastnoise clean digits --noise pair:0.2 --out cleaned/digits

@@ -1,5 +1,5 @@
-"""The command line: fastnoise train | pretrain | sweep | study | predict | evaluate | export | report | corrupt |
-inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | clean | sweep | study | predict | evaluate | export | report |
+corrupt | inspect | bench | env."""
 
 import os
 import sys
@@ -18,6 +18,7 @@ commands:
             scikit-learn's digits with 40 % symmetric label noise
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
+  clean     find the wrong labels of a data set, and what they should be
   sweep     train all runs that a TOML file describes, several at once
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
@@ -46,6 +47,12 @@ def _train(arguments: Sequence[str]) -> int:
 
 def _pretrain(arguments: Sequence[str]) -> int:
     from .commands.pretrain import run
+
+    return run(arguments)
+
+
+def _clean(arguments: Sequence[str]) -> int:
+    from .commands.clean import run
 
     return run(arguments)
 
@@ -117,6 +124,7 @@ def _env(arguments: Sequence[str]) -> int:
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "pretrain": _pretrain,
+    "clean": _clean,
     "sweep": _sweep,
     "study": _study,
     "predict": _predict,

@@ -64,12 +64,32 @@ def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
     return result
 
 
-def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
+def own_and_other_words(command: Any, arguments: Sequence[str], prog: str) -> tuple[Any, list[str]]:
+    """Read a command's own options into its dataclass; the words that are not its own come back in their order.
+
+    ConfigError in one line; SystemExit(0) after --help.
+    """
+    result, others = _parse(command, arguments, prog)
+    return result, list(others)
+
+
+def train_config(
+    arguments: Sequence[str],
+    prog: str = "fastnoise train",
+    method: str | None = None,
+    noise: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[RunConfig, bool]:
     """The configuration that the words after `fastnoise train` describe, and whether they resume a run.
+
+    Args:
+        arguments: the words.
+        prog: the command whose words they are.
+        method, noise: what they are if the words name none; None: what `fastnoise train` takes.
+        settings: fields by flat names that have other defaults than the recipe's.
 
     ConfigError in one line for any error in the words or their TOML file; SystemExit(0) after --help.
     """
-    prog = "fastnoise train"
     completion = arguments[: _COMPLETION.get(arguments[0], 0)] if arguments else []
     plain = [word for word in arguments[len(completion) :] if word not in _HELP]
     choice, _ = _parse(_Choice, plain, prog)
@@ -90,12 +110,13 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
                 "there with fastnoise.train(config, dataset=dataset, resume=True)"
             )
     else:
-        noise = "none" if chosen["labels"] is not None and chosen["noise"] is None else chosen["noise"]
+        noise = chosen["noise"] or ("none" if chosen["labels"] is not None else noise)
         dataset = chosen["dataset"] or "digits"
         if family(dataset) in WRITTEN:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
-        method = chosen["method"] or default_method(dataset, chosen["task"])
+        method = chosen["method"] or method or default_method(dataset, chosen["task"])
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
+        default = default.replace(settings or {})
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}
     default = default.replace({name: value for name, value in changes.items() if name not in given})

@@ -29,7 +29,7 @@ LAYERS = (
     {"methods"},
     {"recipes"},
     {"engine"},
-    {"report", "studies", "sweeps", "words"},
+    {"cleaning", "report", "studies", "sweeps", "words"},
     {"commands"},
     {"cli"},
     {"benchmarks"},

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +79,22 @@ class ImageTable:
             files = tuple(self.files[i] for i in positions)
             return ImageTable(labels, files=files, size=self.size, names=names, form=self.form)
         return ImageTable(labels, images=self.images[positions], names=names, form=self.form)
+
+
+def joined(tables: Sequence[ImageTable]) -> ImageTable:
+    """The samples of several tables of one kind, one table after the other. What a table has once is the first's."""
+    if len(tables) == 1:
+        return tables[0]
+    columns: dict[str, Any] = {}
+    for item in fields(ImageTable):
+        parts = [getattr(table, item.name) for table in tables]
+        if all(isinstance(part, np.ndarray) for part in parts):
+            columns[item.name] = np.concatenate(parts)
+        elif item.name in ("files", "names"):
+            columns[item.name] = tuple(chain.from_iterable(parts)) if all(parts) else ()
+        else:
+            columns[item.name] = parts[0]
+    return ImageTable(**columns)
 
 
 def checked_form(what: str, labels: ArrayLike, form: Form) -> np.ndarray:

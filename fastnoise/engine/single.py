@@ -22,6 +22,7 @@ from .prepare import RunData, create_parts, image_dtype, load_data, make_loaders
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
+from .witness import Witness
 
 
 def train(
@@ -48,14 +49,29 @@ def train(
         FastnoiseError: for anything that the user can correct, before or during training.
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved.
     """
-    console = console or make_console()
     if not isinstance(config, RunConfig):
         raise ConfigError(f"the configuration must be a RunConfig, such as recipe(METHOD), not {type(config).__name__}")
+    return train_on(config, load_data(config, dataset), resume=resume, console=console)
+
+
+def train_on(
+    config: RunConfig,
+    data: RunData,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    witness: Witness | None = None,
+) -> dict[str, Any]:
+    """`train` for data that is loaded already, such as a part of a data set.
+
+    Args:
+        witness: sees the outputs for the test images after each epoch. Its buffers are saved with the run.
+    """
+    console = console or make_console()
     device = choose_device(config.engine.device)
-    data = load_data(config, dataset)
     folder = open_folder(config, data) if resume else None
     checkpoint = None if folder is None else folder.read_checkpoint(device)
-    run = Single(config, data, device, console, checkpoint)
+    run = Single(config, data, device, console, checkpoint, witness)
     for name in [] if folder is None else folder.changed_code(config):
         console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
@@ -76,6 +92,7 @@ class Single(Training):
         device: to train on.
         console: where progress and the final table go.
         checkpoint: that the run is to go on from; `load` takes it up once the run has its folder.
+        witness: as `train_on` takes it. It becomes a part of the method, whose buffers are in checkpoints.
     """
 
     def __init__(
@@ -85,8 +102,11 @@ class Single(Training):
         device: torch.device,
         console: Console,
         checkpoint: dict[str, Any] | None = None,
+        witness: Witness | None = None,
     ):
         method, networks = create_parts(config, data, device, fresh=checkpoint is None)
+        if witness is not None:
+            method.add_module("witness", witness.to(device))
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         amp, _ = choose_amp(config.engine.amp, device)
         loaders = make_loaders(config, data, device, method.views, image_dtype(method, amp))
@@ -111,6 +131,7 @@ class Single(Training):
             (batch_size, data.channels, *data.image_size),
             amp,
             place_of(checkpoint),
+            witness=witness,
         )
 
     def describe(self) -> list[str]:

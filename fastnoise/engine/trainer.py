@@ -33,6 +33,7 @@ from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
 from .step import Step, choose_gear, create_optimizer, create_schedule, reset_optimizer
+from .witness import Witness
 
 
 class Training(ABC):
@@ -56,6 +57,7 @@ class Training(ABC):
         amp: the autocast dtype.
         start: epoch and batch that training begins before, in a resumed run others than (1, 0).
         last: epoch that training ends after; None: the run's last.
+        witness: sees the outputs for the test images after each epoch.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Training(ABC):
         amp: torch.dtype | None,
         start: tuple[int, int] = (1, 0),
         last: int | None = None,
+        witness: Witness | None = None,
     ):
         config = members[0].config
+        self.witness = witness
         self.members, self.records = tuple(members), list(members)
         self.config, self.device, self.console = config, device, console
         self.method, self.networks, self.loaders, self.statistics = method, networks, loaders, statistics
@@ -321,7 +325,7 @@ class Training(ABC):
             self.schedule.step()
         training_figures = {record: record.training_figures() for record in self.records}
         self.end_epoch(epoch)
-        test = self.evaluate("test")
+        test = self.evaluate("test", self.witness)
         self._check_finite(epoch, test)
         validation = self.evaluate("validation") if self.loaders.validation is not None else {}
         timed = max(seconds - first - saving, 1e-9)
@@ -409,11 +413,12 @@ class Training(ABC):
             message = f"the loss became NaN or infinite {where}; {kept}; try a lower --learning-rate"
             self.fail(record, TrainingError(message))
 
-    def evaluate(self, part: Part) -> dict[Record, Evaluation]:
-        """The answers of each run that goes on for the images of `part`."""
+    def evaluate(self, part: Part, witness: Witness | None = None) -> dict[Record, Evaluation]:
+        """The answers of each run that goes on for the images of `part`, which `witness` sees too."""
         truths = [record.truth(part) for record in self.members]
         answers = self.members[0].data.task.collect(truths, self.device)
-        found = evaluate(answers, self.answers(getattr(self.loaders, part)))
+        batches = self.answers(getattr(self.loaders, part))
+        found = evaluate(answers, batches if witness is None else witness.watch(batches))
         return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
 
     # -- what one run and several do each in its way ----------------------------------------------------------

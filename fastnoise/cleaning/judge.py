@@ -1,0 +1,152 @@
+"""What each network says of each label, and the job that trains it."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from ..config import RunConfig
+from ..engine.single import train_on
+from ..engine.witness import Witness
+from ..errors import CheckpointError, DataError
+from ..fields import stored
+from ..files import write_atomically
+from ..models import Outputs
+from ..sweeps import Job, make_jobs
+from ..sweeps.job import run_folder
+from .decisions import read_decisions
+from .pool import Judged, fold_of, load_judged, part_of
+
+FUNCTION = "fastnoise.cleaning.judge:train_judge"
+
+OWN_FIELDS = ("fold", "folds", "sha256", "decisions")
+"""Fields of a job beside the configuration's."""
+
+
+class Judge(Witness):
+    """Adds up over the epochs what a network says of every label.
+
+    The margin of a label is its logit less the largest of the others; its mean over epochs is low for wrong labels
+    (AUM, Pleiss et al. 2020, Eq. 1). There it is taken in the training steps, here in evaluation mode at the end of
+    each epoch, which images that are held out have too.
+
+    Args:
+        given: int64 [N], the labels that are judged.
+        num_classes: C.
+    """
+
+    given: Tensor
+    margins: Tensor
+    probs: Tensor
+    seen: Tensor
+
+    def __init__(self, given: NDArray[np.int64], num_classes: int):
+        super().__init__()
+        self.register_buffer("given", torch.from_numpy(given.copy()), persistent=False)
+        self.register_buffer("margins", torch.zeros(len(given)))  # sums over the epochs
+        self.register_buffer("probs", torch.zeros(len(given), num_classes))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def see(self, outputs: Outputs, index: Tensor) -> None:
+        logits, labels = outputs.logits.float(), self.given[index, None]
+        of_given = logits.gather(1, labels).squeeze(1)
+        others = logits.scatter(1, labels, float("-inf")).amax(1)
+        self.margins[index] += of_given - others
+        self.probs[index] += logits.softmax(1)
+        self.seen += len(index)
+
+    @property
+    def epochs(self) -> int:
+        """How often each image was seen."""
+        return int(self.seen) // len(self.given)
+
+
+@dataclass(frozen=True, eq=False)
+class Testimony:
+    """What one network said: a job's judged.npz."""
+
+    margins: NDArray[np.float32]
+    """[N], the mean margin of each given label."""
+    probs: NDArray[np.float32]
+    """[N, C], the mean probability of each class."""
+    held: NDArray[np.bool_]
+    """[N], the images whose labels the network did not learn from."""
+
+    @classmethod
+    def of(cls, judge: Judge, held: NDArray[np.bool_]) -> "Testimony":
+        """What a network said over all epochs."""
+        margins, probs = ((sums / judge.epochs).cpu().numpy() for sums in (judge.margins, judge.probs))
+        return cls(margins, probs, held)
+
+    def save(self, path: Path) -> None:
+        """Write the file; CheckpointError if it cannot be written."""
+        write_atomically(path, lambda file: np.savez(file, margins=self.margins, probs=self.probs, held=self.held))
+
+    @classmethod
+    def load(cls, path: Path, count: int, num_classes: int) -> "Testimony":
+        """Read what `save` wrote; CheckpointError for a file that is damaged or of other images."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = cls(file["margins"], file["probs"], file["held"])
+        except Exception as error:  # whatever a damaged zip or npy file makes its readers raise
+            raise CheckpointError(f"{path} is damaged ({type(error).__name__}); remove {path.parent}") from error
+        shapes = (found.margins.shape, found.probs.shape, found.held.shape)
+        if shapes != ((count,), (count, num_classes), (count,)):
+            raise CheckpointError(f"{path} is of other images; remove {path.parent}")
+        return found
+
+
+def make_judges(config: RunConfig, judged: Judged, folds: int, decisions: Path | None) -> list[Job]:
+    """A job for each network. With one fold a single network learns from all labels; with more, each from all but
+    those of its fold."""
+    fields = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
+    own = {"folds": folds, "sha256": judged.sha256}
+    if decisions is not None:
+        own["decisions"] = str(decisions)
+    return make_jobs(
+        [({"fold": fold}, {**fields, "seed": config.engine.seed + fold, "fold": fold, **own}) for fold in range(folds)],
+        function=FUNCTION,
+    )
+
+
+def train_judge(fields: Mapping[str, Any], folder: Path, console: Console) -> dict[str, Any]:
+    """Train one network (a job's function), and write judged.npz; returns the job's figures.
+
+    The run lies in `folder`/run, and continues if an earlier call was stopped.
+    """
+    config = stored({name: value for name, value in fields.items() if name not in OWN_FIELDS})
+    decisions = fields.get("decisions")
+    judged = load_judged(config, None if decisions is None else read_decisions(Path(decisions)))
+    if judged.sha256 != fields["sha256"]:
+        raise DataError(f"the images or labels of {config.data.dataset} have changed meanwhile; begin again")
+    fold, folds = int(fields["fold"]), int(fields["folds"])
+    held = np.zeros(len(judged.given), bool)
+    if folds > 1:
+        held = fold_of(judged.given, folds, config.engine.seed - fold) == fold
+    run = folder / "run"
+    resume = (run / "config.toml").exists()
+    if not resume and run.exists():
+        shutil.rmtree(run)  # cut off before it began
+    judge = Judge(judged.given, len(judged.data.class_names))
+    config = config.replace({"run_dir": str(run)})
+    summary = train_on(config, part_of(judged, held), resume=resume, console=console, witness=judge)
+    said = Testimony.of(judge, held)
+    said.save(folder / "judged.npz")
+    right = said.probs.argmax(1) == judged.given
+    figures: dict[str, Any] = {"agreement": float(right.mean())}
+    if held.any():
+        figures["agreement_held"] = float(right[held].mean())
+    return {**figures, "epochs": summary["epochs"], "throughput": summary["throughput"]}
+
+
+def read_testimonies(folder: Path, jobs: list[Job], judged: Judged) -> list[Testimony]:
+    """What the networks of finished jobs said."""
+    shape = (len(judged.given), len(judged.data.class_names))
+    return [Testimony.load(run_folder(folder, job.name) / "judged.npz", *shape) for job in jobs]

@@ -1,0 +1,123 @@
+"""The files that a cleaning writes. Each appears whole or not at all."""
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..data.names import FOLDER
+from ..errors import CheckpointError
+from ..files import PARTIAL, write_text
+from .pool import Judged
+from .verdict import Verdict
+
+LABELS = "labels.csv"
+SUSPECTS = "suspects.csv"
+TRANSITION = "transition.csv"
+CORRECTED_LIST = "corrected.csv"
+CORRECTED_FOLDER = "corrected"
+
+COLUMNS = ("file", "given", "suggested", "probability", "suspected", "split")
+
+
+def write_outputs(folder: Path, dataset: str, judged: Judged, verdict: Verdict) -> Path:
+    """Write labels.csv, suspects.csv, transition.csv and the corrected data set, in the form in which it came.
+
+    labels.csv has a row for each image, in the order of the data set; suspects.csv has the rows of the suspected
+    labels, the most probable first. Classes are written by name. A data set of class folders is corrected as a tree of
+    links to its files, corrected/, which `--dataset folder:` takes; of others corrected.csv holds the labels.
+
+    Returns:
+        The corrected data set's path.
+    """
+    rows = list(_rows(judged, verdict))
+    write_text(folder / LABELS, _sheet(COLUMNS, rows))
+    suspected = np.flatnonzero(verdict.suspected)
+    order = suspected[np.argsort(-verdict.probability[suspected], kind="stable")]
+    write_text(folder / SUSPECTS, _sheet(COLUMNS, [rows[place] for place in order]))
+    classes = judged.data.class_names
+    tables = (verdict.transition, verdict.transition_low, verdict.transition_high)
+    write_text(
+        folder / TRANSITION,
+        _sheet(
+            ("true", "given", "share", "low", "high"),
+            (
+                (classes[true], classes[label], *(_number(table[true, label]) for table in tables))
+                for true in range(len(classes))
+                for label in range(len(classes))
+            ),
+        ),
+    )
+    corrected = verdict.corrected(judged.given)
+    if dataset.startswith(FOLDER):
+        _link_tree(folder / CORRECTED_FOLDER, judged, corrected.tolist())
+        return folder / CORRECTED_FOLDER
+    column = "file" if judged.data.train.files or judged.data.train.names else "index"
+    split = [] if len(set(judged.splits.tolist())) == 1 else ["split"]
+    lines = (
+        (name, classes[label], *([part] if split else []))
+        for name, label, part in zip(judged.names, corrected.tolist(), judged.splits.tolist(), strict=True)
+    )
+    write_text(folder / CORRECTED_LIST, _sheet((column, "label", *split), lines))
+    return folder / CORRECTED_LIST
+
+
+def _rows(judged: Judged, verdict: Verdict) -> Iterable[tuple[str, ...]]:
+    classes = judged.data.class_names
+    columns = (judged.names, judged.given, verdict.suggested, verdict.probability, verdict.suspected, judged.splits)
+    for name, given, suggested, probability, suspected, split in zip(*columns, strict=True):
+        yield name, classes[given], classes[suggested], _number(probability), str(int(suspected)), str(split)
+
+
+def _number(value: float) -> str:
+    """Six digits; empty where there is none."""
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
+def _sheet(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _link_tree(target: Path, judged: Judged, corrected: Sequence[int]) -> None:
+    """Links to the files in folders of their corrected classes, below folders of their parts if there are several.
+
+    The names of links are those of the files; if two of a class have one name, a number is added.
+    CheckpointError if the system makes no links.
+    """
+    partial = target.with_name(target.name + PARTIAL)
+    old = target.with_name(target.name + ".old")
+    several = len(set(judged.splits.tolist())) > 1
+    try:
+        for path in (partial, old):
+            if path.exists():
+                shutil.rmtree(path)
+        classes = judged.data.class_names
+        for split in sorted(set(judged.splits.tolist())):
+            for name in classes:
+                (partial / split if several else partial).joinpath(name).mkdir(parents=True, exist_ok=True)
+        taken: set[Path] = set()
+        for file, label, split in zip(judged.data.train.files, corrected, judged.splits.tolist(), strict=True):
+            source = Path(os.path.abspath(file))
+            folder = (partial / split if several else partial) / classes[label]
+            link = folder / source.name
+            number = 2
+            while link in taken:
+                link = folder / f"{source.stem}-{number}{source.suffix}"
+                number += 1
+            taken.add(link)
+            link.symlink_to(source)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(partial, target)
+        if old.exists():
+            shutil.rmtree(old)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {target}: {error.strerror}; free space or check permissions") from error

@@ -1,0 +1,152 @@
+"""The images that are judged, and what each network learns from."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import RunConfig
+from ..data.table import ImageTable, joined
+from ..engine.prepare import RunData, load_data, load_images
+from ..errors import ConfigError, DataError
+
+TRAIN = "train"
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """All images whose labels are judged, N of them, in the order of the data set."""
+
+    data: RunData
+    """A run's data whose training images and test images are these N, with the given labels."""
+    splits: NDArray[np.str_]
+    """[N], the part of the data set that each image belongs to: train, validation or test."""
+    names: tuple[str, ...]
+    """N texts: the names of the images, else their paths, else their positions in the data set."""
+    known: NDArray[np.int64]
+    """[N], the right class where someone has said it, -1 elsewhere: clean labels that are known in part, and
+    decisions."""
+    brought: bool
+    """Whether the labels are the user's own and not those of a data set with right labels."""
+
+    @property
+    def given(self) -> NDArray[np.int64]:
+        """[N], the labels as they came."""
+        return self.data.given
+
+    @property
+    def learnt(self) -> NDArray[np.int64]:
+        """[N], the labels that networks learn from: the right ones where they are known, else the given ones."""
+        return np.where(self.known >= 0, self.known, self.given)
+
+    @property
+    def truth(self) -> NDArray[np.int64] | None:
+        """[N], the right labels if all of them are known beforehand. They measure the result and have no other use."""
+        clean = self.data.clean
+        return clean if clean is not None and (clean >= 0).all() else None
+
+    @property
+    def sha256(self) -> str:
+        """A hash of names, labels and what is known about them."""
+        digest = hashlib.sha256("\0".join(self.names).encode("utf-8", "surrogatepass"))
+        digest.update(self.given.tobytes())
+        digest.update(self.known.tobytes())
+        return digest.hexdigest()
+
+
+def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -> Judged:
+    """Load what `config` describes, with all images whose labels the user brings.
+
+    The user's own validation and test images are judged as the training images are, also those that a run would hold
+    out by itself. Of other data sets the training images are judged, the first `limit_train` of them if that is set.
+
+    Args:
+        config: without validation samples held out.
+        decisions: name of an image -> the name of its right class, as someone has decided.
+
+    Raises:
+        ConfigError: the data set is for another task than classification.
+        DataError: a decision names a class that there is not.
+    """
+    dataset = load_images(config)
+    data = load_data(config, dataset)
+    if data.task.name != "classification":
+        raise ConfigError(f"{dataset.name} is for {data.task.name}; clean judges the labels of classification")
+    table, given, clean = data.train, [data.given], [data.clean]
+    splits = [TRAIN] * len(data.train)
+    if dataset.given_labels and config.data.limit_train is None:
+        others = {"validation": data.validation, "test": data.test}
+        tables, seen = [table], {_names(table)}
+        for split, other in others.items():
+            if other is None or (names := _names(other)) in seen:  # validation images can be the test images too
+                continue
+            seen.add(names)
+            tables.append(other)
+            given.append(other.labels)
+            clean.append(None if data.clean is None else np.full(len(other), UNKNOWN))
+            splits += [split] * len(other)
+        table = joined(tables)
+    labels = np.concatenate(given)
+    unknown = (np.full(len(part), UNKNOWN) for part in given)
+    known = np.concatenate([part if of is None else of for part, of in zip(unknown, clean, strict=True)])
+    true = None if data.clean is None else known
+    names = _names(table)
+    measured = true is not None and bool((true >= 0).all())
+    known = np.full(len(labels), UNKNOWN) if measured else known
+    if decisions:
+        known = known.copy()
+        places = {name: place for place, name in enumerate(names)}
+        classes = {name: label for label, name in enumerate(data.class_names)}
+        for name, label in decisions.items():
+            if label not in classes:
+                raise DataError(f"the decision that {name} is {label}: {dataset.name} has no such class")
+            if name in places:  # images may have been removed since
+                known[places[name]] = classes[label]
+    noisy = data.noisy if table is data.train else data.task.brought(labels, None, data.noisy.spec)
+    judged = replace(
+        data,
+        noisy=noisy,
+        positions=np.arange(len(labels)),
+        train=table,
+        given=labels,
+        clean=true,
+        validation=None,
+        validation_given=None,
+        test=replace(table, labels=labels),
+    )
+    return Judged(judged, np.array(splits), names, known, dataset.given_labels)
+
+
+def _names(table: ImageTable) -> tuple[str, ...]:
+    return table.names or table.files or tuple(map(str, range(len(table))))
+
+
+def fold_of(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """[N], the fold of each sample: folds of equal size, in which each class has its share up to one sample.
+
+    ConfigError for fewer samples than folds.
+    """
+    if len(labels) < folds:
+        raise ConfigError(f"--folds {folds}: there are {len(labels)} images; give fewer folds")
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]  # class after class, each in random order
+    fold = np.empty(len(labels), np.int64)
+    fold[order] = np.arange(len(labels)) % folds
+    return fold
+
+
+def part_of(judged: Judged, held: NDArray[np.bool_]) -> RunData:
+    """The data of the network that does not see the labels of the `held` samples; it is tested on all of them."""
+    kept = np.flatnonzero(~held)
+    data, learnt = judged.data, judged.learnt
+    return replace(
+        data,
+        positions=data.positions[kept],
+        train=data.train.take(kept),
+        given=learnt[kept],
+        clean=None if data.clean is None else data.clean[kept],
+    )

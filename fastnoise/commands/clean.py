@@ -1,0 +1,70 @@
+"""fastnoise clean: which labels of a data set are wrong, and what they should be."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..words import own_and_other_words, train_config
+
+METHOD = "elr"
+"""Judges by default. On digits with 20 % symmetric, pair and instance-dependent noise its networks miss 0.4, 1.4 and
+1.7 % of the wrong labels when as many are flagged as there are (15 epochs, five folds); those of cross-entropy 1.8, 9.3
+and 8.8 %."""
+
+SETTINGS = {"epochs": 15, "schedule": "cosine", "val_fraction": 0.0}
+"""What differs from the recipe: verdicts are means over the epochs and need fewer of them."""
+
+
+@dataclass(frozen=True)
+class CleanCommand:
+    """Find the wrong labels of a data set, and what they should be.
+
+    Networks are trained on the labels as they are, each without a fold of them, and judge every image after every
+    epoch. Out come labels.csv (for each image the probability that its label is wrong, and a suggested class),
+    suspects.csv, and the corrected data set. The first word is the data set. All options of `fastnoise train` can
+    follow and say what the networks are; by default they learn by elr for 15 epochs, from labels to which no noise is
+    added. If the command is stopped or killed, the same command continues. Examples:
+      fastnoise clean folder:photos
+      fastnoise clean folder:photos --epochs 30 --folds 3
+      fastnoise clean digits --noise pair:0.2 --out cleaned/digits
+    """
+
+    folds: int = 5
+    """Number of networks. Each learns from all labels but those of its fold. 1: one network learns from all."""
+    out: str | None = None
+    """Folder for the results. None: cleaned/NAME for the data set NAME."""
+    jobs: int = 0
+    """Number of networks that are trained at once. 0: one per GPU, or one per core if there is no GPU."""
+    threads: int = 1
+    """torch threads of each network on the CPU."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Clean as the words say; returns 0, or 130 or 143 when stopped by a signal. FastnoiseError in one line.
+
+    Args:
+        arguments: the words after `fastnoise clean`.
+    """
+    prog = "fastnoise clean DATASET"
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise ConfigError("give the data set first, as in fastnoise clean folder:photos")
+    command, others = own_and_other_words(CleanCommand, arguments, prog)
+    name, words = others[0], others[1:]
+    for flag in ("--dataset", "--resume", "--run-dir"):
+        if any(word.partition("=")[0].replace("_", "-") == flag for word in words):
+            raise ConfigError(f"fastnoise clean takes no {flag}; the first word is the data set, --out the folder")
+    config, _ = train_config(["--dataset", name, *words], prog, METHOD, "none", SETTINGS)
+    from ..cleaning import CleanOptions, clean
+    from ..engine import Interrupted
+
+    last = Path(name.removeprefix("folder:").removeprefix("list:")).name or name
+    base = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in last)
+    out = Path("cleaned") / base if command.out is None else Path(command.out)
+    try:
+        clean(config, CleanOptions(out.absolute(), command.folds, command.jobs, command.threads))
+    except Interrupted as stop:
+        print(f"fastnoise: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    return 0

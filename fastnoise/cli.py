@@ -1,4 +1,4 @@
-"""The command line: fastnoise train | pretrain | sweep | study | report | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | sweep | study | report | check | corrupt | inspect | bench | env."""
 
 import os
 import sys
@@ -21,6 +21,8 @@ commands:
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
   report    make one HTML page of a run, a sweep or a study
+  check     decode every image of a folder or list once; list what cannot be read
+            and what is there twice
   corrupt   make noisy labels: files, their realised rate, a heat map
   inspect   say which noise explains the difference between two label files
   bench     measure losses, noise, loaders and training steps on this machine
@@ -68,6 +70,12 @@ def _report(arguments: Sequence[str]) -> int:
     return run(parsed(ReportCommand, arguments, "fastnoise report"))
 
 
+def _check(arguments: Sequence[str]) -> int:
+    from .commands.check import CheckCommand, run
+
+    return run(parsed(CheckCommand, arguments, "fastnoise check"))
+
+
 def _corrupt(arguments: Sequence[str]) -> int:
     from .commands.corrupt import CorruptCommand, run
 
@@ -98,6 +106,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "sweep": _sweep,
     "study": _study,
     "report": _report,
+    "check": _check,
     "corrupt": _corrupt,
     "inspect": _inspect,
     "bench": _bench,

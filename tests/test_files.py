@@ -85,7 +85,7 @@ def test_a_folder_is_read_as_people_keep_it() -> None:
     assert names(dataset.validation) == ["VALID/cat/0.png", "VALID/cat/1.png"]
     assert names(dataset.test) == [f"test/cat/{number}.jfif" for number in range(3)]
     left, empty, untested = dataset.notes
-    assert left == "left out 3 files (2 .txt, 1 no ending): readme.txt, Train/cat/LICENSE, Train/cat/notes.txt"
+    assert left == "left out 3 files (2 .txt, 1 no ending): Train/cat/LICENSE, Train/cat/notes.txt, readme.txt"
     assert empty == "left out folders without images: Train/empty"
     assert untested == "no test images of chien à poil, train"
 

@@ -109,10 +109,11 @@ def build_pipeline(
             source=source, num_outputs=len(dtypes), dtype=dtypes, ndim=ndims, layout=["" if files else "HWC"]
         )
         if files:
+            encoded: Any = data
             if paths:
-                data = fn.io.file.read(data)  # type: ignore[attr-defined]  # DALI makes the module at run time
-            images = fn.decoders.image(
-                data,
+                encoded = fn.io.file.read(data)  # type: ignore[attr-defined]  # DALI makes the module at run time
+            images: Any = fn.decoders.image(
+                encoded,
                 device="mixed" if gpu else "cpu",
                 output_type=types.DALIImageType.RGB,
                 adjust_orientation=spec.table.exif,

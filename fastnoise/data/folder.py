@@ -204,6 +204,7 @@ def find_folder(path: Path) -> FileSet:
             parts += [part] * len(images.names)
             labels += [numbers[name]] * len(images.names)
     notes = []
+    left.sort()
     if left:
         notes.append(f"left out {_counted(left)}: {listed([shown_name(name) for name in left])}")
     if outside:
@@ -283,7 +284,11 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             yield from sorted((entry for entry in entries if not _hidden(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); change its permissions") from None
+        raise _closed(folder, error) from None
+
+
+def _closed(folder: str, error: OSError) -> DataError:
+    return DataError(f"{folder}: cannot be read ({error.strerror}); change its permissions")
 
 
 def _folders(path: Path, inside: str) -> list[str]:
@@ -302,7 +307,8 @@ def _images(path: Path, inside: str, left: list[str]) -> _Class:
     Links to folders are followed, unless they lead back to a folder that they lie in. What has an image's name but is a
     pipe or a broken link counts as an image, which is then refused.
     """
-    endings = extensions()
+    # Of a million files each line counts; hence no objects and few calls for each.
+    taken: dict[str, bool] = {}
     rows: list[tuple[str, int, int]] = []
 
     def walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
@@ -310,16 +316,30 @@ def _images(path: Path, inside: str, left: list[str]) -> _Class:
         here = (status.st_dev, status.st_ino)
         if here in above:
             return
-        for entry in _entries(folder):
-            name = f"{prefix}{os.sep}{entry.name}"
-            if entry.is_dir():
-                walk(entry.path, name, (*above, here))
-                continue
-            ending = os.path.splitext(entry.name)[1].lower()
-            if ending not in endings and (ending or not holds_image(entry.path)):
-                left.append(name)
-            else:
-                rows.append((name, *file_facts(entry)))
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    file = entry.name
+                    if file[0] == "." or (entry.is_dir() and _hidden(file)):
+                        continue
+                    name = f"{prefix}{os.sep}{file}"
+                    if entry.is_dir():
+                        walk(entry.path, name, (*above, here))
+                    elif is_image(file, entry):
+                        rows.append((name, *file_facts(entry)))
+                    elif not _hidden(file):
+                        left.append(name)
+        except OSError as error:
+            raise _closed(folder, error) from None
+
+    def is_image(file: str, entry: os.DirEntry[str]) -> bool:
+        dot = file.rfind(".")
+        if dot < 0:
+            return holds_image(entry.path)
+        ending = file[dot:]
+        if (known := taken.get(ending)) is None:
+            known = taken[ending] = ending.lower() in extensions()
+        return known
 
     walk(os.path.join(path, inside), inside, ())
     rows.sort()

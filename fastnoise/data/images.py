@@ -177,6 +177,8 @@ def as_ppm(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def shown_name(path: str | Path) -> str:
     """A path as text that every file can hold: bytes that are not UTF-8 as \\xNN, with / between folders."""
     text = str(path)
+    if text.isascii() and os.sep == "/":
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

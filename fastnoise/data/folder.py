@@ -32,12 +32,12 @@ def load_folder(path: Path) -> ImageDataset:
         odd = ", ".join(sorted(train.keys() ^ test.keys()))
         raise DataError(f"{train_path} and {test_path} must hold the same classes; only one of them has: {odd}")
     size = common_size([image_size(file) for files in (*train.values(), *test.values()) for file in files])
-    train_table = _table(train, size)
+    train_table = _table(path, train, size)
     if test_path is None:
         kept, held_out = stratified_split(train_table.labels, TEST_FRACTION, SPLIT_SEED)
         train_table, test_table = train_table.take(kept), train_table.take(held_out)
     else:
-        test_table = _table(test, size)
+        test_table = _table(path, test, size)
     name = f"folder:{path}"
     return ImageDataset(name, train_table, test_table, tuple(train), *IMAGENET_MEAN_STD, given_labels=True)
 
@@ -55,6 +55,7 @@ def _class_files(path: Path) -> dict[str, list[str]]:
     return classes
 
 
-def _table(classes: dict[str, list[str]], size: tuple[int, int]) -> ImageTable:
+def _table(path: Path, classes: dict[str, list[str]], size: tuple[int, int]) -> ImageTable:
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-    return ImageTable(labels, files=tuple(file for files in classes.values() for file in files), size=size)
+    files = tuple(file for files in classes.values() for file in files)
+    return ImageTable(labels, files=files, size=size, names=tuple(str(Path(file).relative_to(path)) for file in files))

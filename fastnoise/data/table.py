@@ -41,6 +41,8 @@ class ImageTable:
     form: Form = "classes"
     """The form of `labels`. classes: one class each, int64 [N]. labels: for each of C labels whether an image has it,
     uint8 [N, C] of zeros and ones. values: real numbers, float64 [N, K]; an array [N] is taken as K = 1."""
+    origin: np.ndarray | None = None
+    """int64 [N], the places of the samples in the table that they were taken from; None for a table of its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
@@ -74,10 +76,11 @@ class ImageTable:
         """The samples at these positions, in this order, as a table of their own."""
         names = tuple(self.names[i] for i in positions) if self.names else ()
         labels = self.labels[positions]
+        origin = np.asarray(positions) if self.origin is None else self.origin[positions]
         if self.images is None:
             files = tuple(self.files[i] for i in positions)
-            return ImageTable(labels, files=files, size=self.size, names=names, form=self.form)
-        return ImageTable(labels, images=self.images[positions], names=names, form=self.form)
+            return ImageTable(labels, files=files, size=self.size, names=names, form=self.form, origin=origin)
+        return ImageTable(labels, images=self.images[positions], names=names, form=self.form, origin=origin)
 
 
 def checked_form(what: str, labels: ArrayLike, form: Form) -> np.ndarray:

@@ -1,6 +1,6 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..fields import check_names
 from ..methods import Method, Setting, check_options, create_method
 from ..models import create_model
 from ..models.encoder import load_encoder
+from ..noise.files import read_label_file
+from ..noise.samples import described, match, with_clean
 from ..tasks import Task, find_task
-from ..tasks.base import Labels
+from ..tasks.base import Labels, differing
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -35,7 +37,7 @@ class RunData:
     channels: int
     image_size: tuple[int, int]
     noisy: noise.NoisyLabels
-    """Labels of training and validation samples together, before the split."""
+    """Labels of training and validation samples together, before the split. Its index says which samples these are."""
     positions: NDArray[np.int64]
     """Positions of the training samples in the data set, without the validation samples."""
     train: ImageTable
@@ -48,6 +50,8 @@ class RunData:
     test: ImageTable
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    """What a run is to say of its labels."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -69,13 +73,43 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     check_names(config, arrays=dataset is not None)
 
 
+def _from_file(
+    source: str, dataset: datasets.ImageDataset, task: Task, count: int
+) -> tuple[noise.NoisyLabels, NDArray[np.int64], str]:
+    """What a file says of the first `count` samples: the labels of those that it has one for, the positions of these,
+    and a line that says how they were found."""
+    file = replace(read_label_file(source, task.outputs), source=f"--labels {source}")
+    found = match(file, dataset, count)
+    labels = task.read_labels(file)
+    known = found.rows >= 0
+    if labels.ndim == 1:
+        known &= labels[found.rows] >= 0
+    positions = np.flatnonzero(known)
+    rows = found.rows[positions]
+    if not len(rows):
+        raise DataError(f"--labels {source}: none of the first {count} training images has a label")
+    true = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
+    clean = None if dataset.given_labels and dataset.clean_labels is None else true[positions]
+    if file.clean is not None:
+        theirs = task.read_labels(with_clean(file))[rows]
+        if clean is None:
+            clean = theirs if theirs.ndim > 1 or (theirs >= 0).all() else None
+        elif len(different := np.flatnonzero(differing(theirs, clean) & (theirs.reshape(len(rows), -1) >= 0).all(1))):
+            raise DataError(
+                f"--labels {source}: made from other true labels than the data set's, {len(different)} of "
+                f"{len(rows)} differ, the first at sample {positions[different[0]]}; give labels of this data set in "
+                "its order"
+            )
+    note = f"labels of {Path(source).name}: matched {found.how}"
+    if len(rows) < count:
+        note += f"; {count - len(rows)} of {count} training images have no known label and are left out"
+    return task.brought(labels[rows], clean, f"file:{Path(source).name}"), positions, note
+
+
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int) -> noise.NoisyLabels:
     """The labels of the first `count` samples, and what is known about them."""
     labels = dataset.train.labels
     true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
-    if config.noise.labels is not None:
-        given = task.read_labels(config.noise.labels, true, count)
-        return task.brought(given[:count], true[:count], f"file:{Path(config.noise.labels).name}")
     if config.noise.noise == "none" and dataset.given_labels:
         # Whether labels that someone brings are right nobody knows but who brings the true ones.
         if dataset.clean_labels is None:
@@ -103,7 +137,13 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     if config.data.limit_train is not None and config.data.limit_train > total:
         raise ConfigError(f"--limit-train {config.data.limit_train}: {dataset.name} has {total} training images")
     task = find_task(config.data.task or dataset.task).of(dataset)
-    noisy = _noisy_labels(config, dataset, task, count)
+    notes: tuple[str, ...] = ()
+    if config.noise.labels is None:
+        noisy, positions = _noisy_labels(config, dataset, task, count), np.arange(count)
+    else:
+        noisy, positions, note = _from_file(config.noise.labels, dataset, task, count)
+        notes = (note,)
+    noisy = described(noisy, dataset, positions)
     kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
@@ -118,15 +158,16 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         channels=channels,
         image_size=(height, width),
         noisy=noisy,
-        positions=kept,
-        train=dataset.train if len(kept) == total else dataset.train.take(kept),
+        positions=positions[kept],
+        train=dataset.train if len(kept) == total else dataset.train.take(positions[kept]),
         given=noisy.labels[kept],
         clean=None if noisy.clean_labels is None else noisy.clean_labels[kept],
-        validation=dataset.train.take(held) if len(held) else None,
+        validation=dataset.train.take(positions[held]) if len(held) else None,
         validation_given=noisy.labels[held] if len(held) else None,
         test=dataset.test,
         mean=dataset.mean,
         std=dataset.std,
+        notes=notes,
     )
 
 

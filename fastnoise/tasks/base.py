@@ -16,6 +16,7 @@ from ..data import ImageDataset
 from ..errors import ConfigError
 from ..models import Outputs
 from ..noise import NoisyLabels
+from ..noise.files import LabelFile
 from .names import TASKS, Score, check_task
 
 Labels = NDArray[Any]
@@ -118,10 +119,10 @@ class Task(ABC):
     # -- labels and noise ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        """The labels in a file that --labels names, in the form of `true` [N, ...].
+    def read_labels(self, file: LabelFile) -> Labels:
+        """The labels of all rows of a file that --labels names, [N, ...]; classes -1 where they are not known.
 
-        They are of all N samples, or of the first `first`. DataError where they do not fit.
+        DataError where they do not fit.
         """
 
     @abstractmethod

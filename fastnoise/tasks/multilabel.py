@@ -13,7 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..data import ImageDataset
 from ..errors import DataError
-from ..noise.files import read_array
+from ..noise.files import LabelFile
+from ..noise.samples import columns_in
 from ..noise.targets import NoisyTargets, swap_labels
 from .base import Answers, Evaluation, Labels, Task
 from .classification import split_shares
@@ -65,14 +66,10 @@ class MultiLabel(Task):
             raise DataError(f"{dataset.name}: a multi-label set has labels of zeros and ones [N, C]")
         return cls(dataset.class_names)
 
-    def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        labels = read_array(f"--labels {source}", source)
-        shapes = [(count, len(self.outputs)) for count in (len(true), first)]
-        if labels.shape not in shapes or not np.isin(labels, (0, 1)).all():
-            raise DataError(
-                f"--labels {source}: must be an npy file with zeros and ones {list(shapes[0])}, not {labels.dtype} "
-                f"{list(labels.shape)}"
-            )
+    def read_labels(self, file: LabelFile) -> Labels:
+        labels = columns_in(file, self.outputs)
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError(f"{file.source}: must be zeros and ones [N, {len(self.outputs)}]")
         return labels.astype(np.uint8)
 
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyTargets:

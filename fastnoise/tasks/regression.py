@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..data import ImageDataset
 from ..errors import DataError
-from ..noise.files import read_array
+from ..noise.files import LabelFile
+from ..noise.samples import columns_in
 from ..noise.targets import NoisyTargets, shift_values
 from .base import Answers, Evaluation, Labels, Task, differing
 from .names import SCORES
@@ -79,16 +80,8 @@ class Regression(Task):
     def describe(self) -> str:
         return f"values: {', '.join(self.outputs)}"
 
-    def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        values = read_array(f"--labels {source}", source)
-        values = values.reshape(len(values), -1) if values.ndim else values
-        shapes = [(count, len(self.outputs)) for count in (len(true), first)]
-        if values.shape not in shapes or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-            raise DataError(
-                f"--labels {source}: must be an npy file with finite numbers {list(shapes[0])}, not {values.dtype} "
-                f"{list(values.shape)}"
-            )
-        return values.astype(np.float64)
+    def read_labels(self, file: LabelFile) -> Labels:
+        return columns_in(file, self.outputs)
 
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyTargets:
         return NoisyTargets(labels, clean, spec, None, len(self.outputs), None)

@@ -181,8 +181,9 @@ class NoiseConfig(Checked):
     noise_seed: Annotated[int, Between(0, 2**63, "[)")] = 0
     """Seed of the label noise. It does not depend on --seed."""
     labels: str | None = None
-    """File with the given labels, in the order of the training set. Use it with --noise none.
-    Write FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt."""
+    """File with the given labels: classes by name or number, one-hot rows, -1 for unknown. Use it with --noise none.
+    Samples are found by name or position (index) if the file has them, else by row.
+    Write FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.npy, FILE.npz:ARRAY, FILE.pt:KEY or FILE.txt."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

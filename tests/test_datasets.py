@@ -237,6 +237,23 @@ def test_unpickler_damaged_streams(stream):
         unpickle(stream, TORCH_GLOBALS, "x.pkl")
 
 
+def test_unpickler_makes_no_pointers():
+    """A dtype with fields that hold objects would take the array's bytes for addresses."""
+    head = b"\x80\x02}X\x04\0\0\0datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\0tC\x01btR(K\x01(K\x01t"
+    field = b"cnumpy\ndtype\n(X\x02\0\0\0O8\x89\x88tR"
+    struct = b"cnumpy\ndtype\n(X\x02\0\0\0V8\x89\x88tR(K\x03X\x01\0\0\0|N(X\x01\0\0\0at}X\x01\0\0\0a(" + field
+    for dtype in (field, struct + b"K\0tsK\x08K\x01K\0tb"):
+        with refuses(DataError, "x.pkl", "a dtype other than numbers and texts"):
+            unpickle(head + dtype + b"\x89C\x08AAAAAAAAtbs.", CIFAR_GLOBALS, "x.pkl")
+    plain = (
+        b"cnumpy\ndtype\n(X\x02\0\0\0u1\x89\x88tR(K\x03X\x01\0\0\0|N(X\x01\0\0\0atN"
+        + b"J\xff\xff\xff\xff" * 2
+        + b"K\0tb"
+    )
+    with refuses(DataError, "x.pkl", "a dtype that is made of others"):
+        unpickle(head + plain + b"\x89C\x01Atbs.", CIFAR_GLOBALS, "x.pkl")
+
+
 def test_unpickler_encodes_as_latin1_only():
     # Protocol 2 has no bytes: pickle writes them as a call of _codecs.encode, which knows more than text encodings.
     assert unpickle(pickle.dumps(b"\x00\xff", 2), TORCH_GLOBALS, "x.pkl") == b"\x00\xff"

@@ -275,7 +275,8 @@ def test_bad_options(words: tuple[str, ...], message: str, capsys: pytest.Captur
     ("labels", "message"),
     [
         (np.full(1438, 10), "labels.npy: position 0 holds 10, outside [0, 10)"),
-        (np.full(1438, -1), "position 0 holds -1"),
+        (np.full(1438, -2), "position 0 holds -2"),
+        (np.full(1438, -1), "labels.npy: all of its labels are -1, which says that they are not known"),
         (np.zeros(1436, np.int64), "1436 labels for a training set of 1438 images"),
         (np.zeros(1438), "need integers [N], found float64 [1438]"),
         (np.zeros((1438, 1), np.int64), "found int64 [1438, 1]"),

@@ -40,14 +40,16 @@ class CorruptCommand:
     out: tuple[str, ...] = ()
     """Files to write. The ending decides the format.
     .npz holds labels, clean labels and the noise spec; .csv labels and clean labels; .npy only the labels.
+    The first two say which images they are of, and name images and classes that have names.
     .png is a heat map of the transition matrix, and needs matplotlib."""
     dataset: Annotated[
         str | None, tyro.conf.arg(help=f"Data set whose training labels to corrupt: {alternatives(data_names.FORMS)}.")
     ] = None
     labels: str | None = None
-    """Label file to corrupt instead: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN or FILE.txt."""
+    """Label file to corrupt instead: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.pt or
+    FILE.txt. Its classes are numbers or names."""
     num_classes: int | None = None
-    """Number of classes of a label file. None: the largest label plus one."""
+    """Number of classes of a label file. None: the largest label plus one, or that of its names."""
     seed: int = 0
     """Seed of the noise."""
     inputs: str | None = None
@@ -75,9 +77,10 @@ def require_classes(dataset: "ImageDataset") -> None:
 def run(command: CorruptCommand) -> int:
     """Do what the command says; ConfigError and DataError in one line."""
     from .. import noise
-    from ..noise.files import read_array, write_csv
+    from ..noise.files import read_array, read_label_file, write_csv
     from ..noise.plot import check_plot, plot_transition
     from ..noise.result import known_labels
+    from ..noise.samples import described, known_classes
     from ..noise.spec import check_noise
 
     if command.noise is None or not command.out:
@@ -111,8 +114,15 @@ def run(command: CorruptCommand) -> int:
             if inputs is None and spec.kind == "idn" and spec.variant != "score":
                 raise ConfigError(f"idn needs images of one size in memory, and {dataset.name} has none; give --inputs")
     else:
-        labels = label_array(str(command.labels))
-        num_classes = int(labels.max()) + 1 if command.num_classes is None else command.num_classes
+        file = read_label_file(str(command.labels))
+        labels, class_names = known_classes(file)
+        if (labels < 0).any():
+            raise DataError(
+                f"--labels {command.labels}: {(labels < 0).sum()} labels are not known, the first at "
+                f"{file.where(int((labels < 0).argmax()))}; noise is made of known labels"
+            )
+        found = int(labels.max()) + 1 if class_names is None else len(class_names)
+        num_classes = found if command.num_classes is None else command.num_classes
         if command.num_classes is None and num_classes < 2:
             raise ConfigError(f"--labels {command.labels}: the largest label is {labels.max()}; give --num-classes")
     for path in paths:
@@ -136,8 +146,13 @@ def run(command: CorruptCommand) -> int:
         inputs=inputs,
         posteriors=None if command.posteriors is None else read_array("--posteriors", command.posteriors),
     )
-    if dataset is not None and dataset.given_labels and dataset.clean_labels is None:
-        noisy = replace(noisy, clean_are="given")
+    if dataset is not None:
+        noisy = described(noisy, dataset, np.arange(len(labels)))
+        if dataset.given_labels and dataset.clean_labels is None:
+            noisy = replace(noisy, clean_are="given")
+    else:
+        named = class_names if class_names is not None and len(class_names) == num_classes else None
+        noisy = replace(noisy, class_names=named, names=file.names, index=file.index)
     for path in paths:
         match path.suffix.lower():
             case ".npz":
@@ -149,23 +164,14 @@ def run(command: CorruptCommand) -> int:
 
                 write_atomically(path, lambda stream: np.save(stream, noisy.labels), DataError)
             case _:
-                names = None if dataset is None else dataset.class_names
-                plot_transition(noisy.transition, path, title=noisy.describe(), class_names=names, words=noisy.words)
+                title, names = noisy.describe(), noisy.class_names
+                plot_transition(noisy.transition, path, title=title, class_names=names, words=noisy.words)
     print(noisy.describe())
     if num_classes <= _MOST_RATED:
         print(f"rates by class: {rates_line(noisy.class_rates)}")
     print(f"sha256 {noisy.sha256}")
     print(f"written: {', '.join(map(str, paths))}")
     return 0
-
-
-def label_array(source: str) -> NDArray[np.int64]:
-    """The labels in a file, whatever else it holds."""
-    from ..noise import NoisyLabels
-    from ..noise.files import read_labels
-
-    content = read_labels(source)
-    return content.labels if isinstance(content, NoisyLabels) else content
 
 
 def rates_line(rates: NDArray[np.float64]) -> str:

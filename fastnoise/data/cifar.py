@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100 from the official pickles, and the human labels of CIFAR-N."""
 
-import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from ..errors import DataError
 from .download import complete, read_verified
 from .images import one_line
 from .table import ImageDataset, ImageTable
-from .unpickle import CIFAR_GLOBALS, TORCH_GLOBALS, unpickle
+from .unpickle import CIFAR_GLOBALS, unpickle, unpickle_archive
 
 MEAN_STD = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -131,13 +129,7 @@ def load_cifar_n(name: str, root: Path, download: bool) -> ImageDataset:
 
 def _read_pt(path: Path, checksum: str) -> dict[str, Any]:
     """A file of torch.save is a zip archive with a pickle in it; the labels are NumPy arrays within the pickle."""
-    content = read_verified(path, checksum)
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            pickled = archive.read(next(member for member in archive.namelist() if member.endswith("/data.pkl")))
-    except (zipfile.BadZipFile, StopIteration) as error:
-        raise DataError(f"{path} is not a file of torch.save: get it again") from error
-    return unpickle(pickled, TORCH_GLOBALS, str(path))
+    return unpickle_archive(read_verified(path, checksum), str(path))
 
 
 def _read_npz(path: Path, prefix: str) -> dict[str, Any]:

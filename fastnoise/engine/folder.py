@@ -14,8 +14,8 @@ model-best.safetensors
 summary.json       the final table, once training has ended
 corrected.csv      the method's estimate for each training sample, once training has ended: position in the data set,
                    name if it has one, given and corrected class, confidence in the given class, suspected (0 or 1),
-                   NAL's attention weight, and the true class if it is known
-corrected.npz      the same as arrays
+                   NAL's attention weight, and the true class if it is known. Classes are named
+corrected.npz      the same as arrays, with the numbers of the classes
 answers.npz        of the tasks that keep them: the test images' true labels and the answers after the last epoch
 profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """
@@ -41,6 +41,7 @@ from ..errors import CheckpointError, ConfigError
 from ..fields import changed, stored
 from ..files import PARTIAL, write_atomically, write_json, write_text
 from ..methods import find_method
+from ..noise.files import written_name
 
 
 class RunFolder:
@@ -166,12 +167,13 @@ class RunFolder:
                 f"cannot write {self.metrics}: {error.strerror}; free space, then --resume {self.path}"
             ) from error
 
-    def write_corrected(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Write corrected.csv and corrected.npz; columns of one length, in this order."""
+    def write_corrected(self, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
+        """Write corrected.csv and corrected.npz; columns of one length, in this order. The csv has those of `named` in
+        place of the numbers of classes."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(columns)
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+        for row in zip(*(named.get(key, column.tolist()) for key, column in columns.items()), strict=True):
             table.writerow(map(_cell, row))
         write_text(self.corrected, text.getvalue())
         _write_arrays(self.corrected.with_suffix(".npz"), columns)
@@ -220,7 +222,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def _cell(value: float | bool | str) -> str:
     if isinstance(value, str):
-        return value
+        return written_name(value)
     return f"{value:.6g}" if isinstance(value, float) else str(int(value))
 
 

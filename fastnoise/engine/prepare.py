@@ -12,14 +12,16 @@ from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..fields import check_names, known_task
 from ..methods import Method, Setting, check_options, create_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
+from ..noise.files import read_label_file
 from ..noise.result import known_labels
+from ..noise.samples import described, match, with_clean
 from ..tasks import Task, find_task
-from ..tasks.base import Labels
+from ..tasks.base import Labels, differing
 from ..tasks.trial import task_of, try_task
 
 SMALL_IMAGE = 64
@@ -37,7 +39,7 @@ class RunData:
     channels: int
     image_size: tuple[int, int]
     noisy: noise.NoisyLabels
-    """Labels of training and validation samples together, before the split."""
+    """Labels of training and validation samples together, before the split. Its index says which samples these are."""
     positions: NDArray[np.int64]
     """Positions of the training samples in the data set, without the validation samples."""
     train: ImageTable
@@ -76,14 +78,43 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         require_task(method, config.method.method, task)
 
 
+def _from_file(
+    source: str, dataset: datasets.ImageDataset, task: Task, count: int
+) -> tuple[noise.NoisyLabels, NDArray[np.int64], str]:
+    """What a file says of the first `count` samples: the labels of those that it has one for, the positions of these,
+    and a line that says how they were found."""
+    file = replace(read_label_file(source, task.outputs), source=f"--labels {source}")
+    found = match(file, dataset, count)
+    labels = task.read_labels(file)
+    known = found.rows >= 0
+    if labels.ndim == 1:
+        known &= labels[found.rows] >= 0
+    positions = np.flatnonzero(known)
+    rows = found.rows[positions]
+    if not len(rows):
+        raise DataError(f"--labels {source}: none of the first {count} training images has a label")
+    true = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
+    clean = None if dataset.given_labels and dataset.clean_labels is None else true[positions]
+    if file.clean is not None:
+        theirs = task.read_labels(with_clean(file))[rows]
+        if clean is None:
+            clean = theirs
+        elif len(different := np.flatnonzero(differing(theirs, clean) & known_labels(theirs) & known_labels(clean))):
+            raise DataError(
+                f"--labels {source}: made from other true labels than the data set's, {len(different)} of "
+                f"{len(rows)} differ, the first at sample {positions[different[0]]}; give labels of this data set in "
+                "its order"
+            )
+    note = f"labels of {Path(source).name}: matched {found.how}"
+    if len(rows) < count:
+        note += f"; {count - len(rows)} of {count} training images have no known label and are left out"
+    return task.brought(labels[rows], clean, f"file:{Path(source).name}"), positions, note
+
+
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int) -> noise.NoisyLabels:
     """The labels of the first `count` samples, and what is known about them."""
     labels = dataset.train.labels
     true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
-    if config.noise.labels is not None:
-        given = task.read_labels(config.noise.labels, true, count)
-        known = None if dataset.given_labels and dataset.clean_labels is None else true[:count]
-        return task.brought(given[:count], known, f"file:{Path(config.noise.labels).name}")
     if config.noise.noise == "none" and dataset.given_labels:
         # Whether labels that someone brings are right nobody knows but who brings the true ones.
         if dataset.clean_labels is None:
@@ -96,6 +127,17 @@ def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task,
         )
     noisy = task.corrupt(dataset, true[:count], config.noise.noise, config.noise.noise_seed)
     return replace(noisy, clean_are="given") if dataset.given_labels and dataset.clean_labels is None else noisy
+
+
+def _labels(
+    config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int
+) -> tuple[noise.NoisyLabels, NDArray[np.int64], tuple[str, ...]]:
+    """The labels of the first `count` samples or of those that --labels has, the positions of these, and what there is
+    to say of them."""
+    if config.noise.labels is None:
+        return _noisy_labels(config, dataset, task, count), np.arange(count), ()
+    noisy, positions, note = _from_file(config.noise.labels, dataset, task, count)
+    return noisy, positions, (note,)
 
 
 def load_images(config: RunConfig) -> datasets.ImageDataset:
@@ -128,13 +170,15 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     kind = find_task(name)
     if own.is_own(name):
         task = task_of(name, kind, dataset)
-        noisy = own.call(_noisy_labels, f"--task {own.short(name)}: labels or noise", config, dataset, task, count)
+        what = f"--task {own.short(name)}: labels or noise"
+        noisy, positions, notes = own.call(_labels, what, config, dataset, task, count)
         if not isinstance(noisy, noise.NoisyLabels):
             raise ConfigError(f"--task {own.short(name)}: corrupt and brought must return fastnoise.noise.NoisyLabels")
         try_task(name, task, noisy.labels, noisy.clean_labels, dataset.test.labels)
     else:
         task = kind.of(dataset)
-        noisy = _noisy_labels(config, dataset, task, count)
+        noisy, positions, notes = _labels(config, dataset, task, count)
+    noisy = described(noisy, dataset, positions)
     brings = dataset.validation
     if brings is not None and config.data.val_fraction > 0:
         raise ConfigError(
@@ -155,16 +199,16 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         channels=channels,
         image_size=(height, width),
         noisy=noisy,
-        positions=kept,
-        train=dataset.train if len(kept) == total else dataset.train.take(kept),
+        positions=positions[kept],
+        train=dataset.train if len(kept) == total else dataset.train.take(positions[kept]),
         given=noisy.labels[kept],
         clean=None if noisy.clean_labels is None else noisy.clean_labels[kept],
-        validation=dataset.train.take(held) if len(held) else brings,
+        validation=dataset.train.take(positions[held]) if len(held) else brings,
         validation_given=noisy.labels[held] if len(held) else None if brings is None else brings.labels,
         test=dataset.test,
         mean=dataset.mean,
         std=dataset.std,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *notes),
     )
 
 

@@ -33,6 +33,10 @@ Part = Literal["test", "validation", "train_in_order"]
 """A set of images to evaluate, by its loader's name in `Loaders`."""
 
 
+_CLASSES = ("given", "corrected", "true", "given_before_noise")
+"""Columns of corrected.csv that hold classes."""
+
+
 def open_folder(config: RunConfig, data: RunData) -> RunFolder:
     """The folder of the run in `config.run_dir`.
 
@@ -156,7 +160,8 @@ class Record:
         if data.clean is not None:
             columns["true" if data.noisy.clean_are is None else "given_before_noise"] = data.clean
             figures |= detection_figures(suspected[self.known], self._wrong())
-        self.folder.write_corrected(columns)
+        named = {key: data.noisy.named(columns[key]) for key in _CLASSES if key in columns and data.given.ndim == 1}
+        self.folder.write_corrected(columns, named)
         return {"label_errors": figures}
 
     def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from .maps import class_map
 from .spec import NoiseSpec, class_ranges, parse
 
 _METADATA = ("spec", "seed", "num_classes", "requested_rate")
-_OPTIONAL = ("pmd_factor", "clean_are")  # written where they are known, or not as usual
+_OPTIONAL = ("pmd_factor", "clean_are", "class_names")  # written if they are known, or not as usual
+_SAMPLES = {"clean_labels", "index", "names"}  # arrays of a file that need not be there
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,9 @@ class NoisyLabels:
     requested_rate  the spec's rate; None if no rate was requested, as for human labels
     pmd_factor      pmd: the factor that gives the requested rate (`fastnoise.noise.pmd_factor`); None otherwise
     clean_are       what clean_labels hold: None, the true classes; "given", what people brought, before noise was added
+    class_names     what the classes are called, or None
+    names           of the N samples; empty if they have none
+    index           int64 [N], the positions of the samples in the data set's training set; None: 0 to N - 1
     """
 
     labels: NDArray[Any]
@@ -41,6 +45,9 @@ class NoisyLabels:
     requested_rate: float | None
     pmd_factor: float | None = None
     clean_are: str | None = None
+    class_names: tuple[str, ...] | None = None
+    names: tuple[str, ...] = ()
+    index: NDArray[np.int64] | None = None
 
     _format: ClassVar[int] = 1
     """Of the file that `save` writes."""
@@ -51,6 +58,11 @@ class NoisyLabels:
         for what, array in (("labels", self.labels), ("clean labels", self.clean_labels)):
             if array is not None:
                 self._check_form(what, array)
+        if self.names and len(self.names) != len(self.labels):
+            raise DataError(f"{len(self.names)} names for {len(self.labels)} labels")
+        index = self.index
+        if index is not None and (index.dtype != np.int64 or index.shape != (len(self.labels),)):
+            raise DataError(f"index: must be int64 [{len(self.labels)}], got {index.dtype} {list(index.shape)}")
 
     def _check_form(self, what: str, array: NDArray[Any]) -> None:
         """DataError unless labels have the dtype and shape that they are to have."""
@@ -119,6 +131,16 @@ class NoisyLabels:
         """Hash of the labels only (little-endian int64). Equal labels have equal hashes, whatever their source."""
         return hashlib.sha256(_little_endian(self.labels)).hexdigest()
 
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """int64 [N], where the samples are in the data set's training set."""
+        return np.arange(len(self.labels)) if self.index is None else self.index
+
+    def named(self, labels: NDArray[Any]) -> list[Any]:
+        """Labels [N] as texts show them: by the classes' names if they are known."""
+        known = self.class_names
+        return [label if known is None or label < 0 else known[label] for label in labels.tolist()]
+
     def describe(self) -> str:
         """The requested and the realised noise, in one line."""
         spec = self.parsed_spec()
@@ -168,10 +190,21 @@ class NoisyLabels:
         digest.update(_little_endian(self.labels))
         if self.clean_labels is not None:
             digest.update(_little_endian(self.clean_labels))
+        for array in self._samples().values():
+            digest.update(_little_endian(array))
         return digest.hexdigest()
 
+    def _samples(self) -> dict[str, NDArray[Any]]:
+        """What says which samples the labels are of, as far as it is known: names as bytes with a NUL between two."""
+        arrays = {} if self.index is None else {"index": self.index}
+        if self.names:
+            joined = "\0".join(self.names).encode("utf-8", "surrogateescape")  # names of files need not be UTF-8
+            arrays["names"] = np.frombuffer(joined, np.uint8)
+        return arrays
+
     def save(self, path: str | Path) -> None:
-        """Write an npz file (arrays `labels` and, where known, `clean_labels`; texts `metadata` and `sha256`).
+        """Write an npz file: arrays `labels` and, where known, `clean_labels`, `index` and `names`; texts `metadata`
+        and `sha256`.
 
         The file appears whole or not at all. Raises DataError when it can't be written; a file that was there before
         then stays.
@@ -180,6 +213,7 @@ class NoisyLabels:
             "labels": self.labels,
             "metadata": np.array(self._metadata()),
             "sha256": np.array(self._digest()),
+            **self._samples(),
         }
         if self.clean_labels is not None:
             arrays["clean_labels"] = self.clean_labels
@@ -207,14 +241,24 @@ class NoisyLabels:
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise DataError("it holds a single array")
         with file:
-            if set(file.files) - {"clean_labels"} != {"labels", "metadata", "sha256"}:
+            if set(file.files) - _SAMPLES != {"labels", "metadata", "sha256"}:
                 raise DataError(f"it holds {sorted(file.files)} instead of labels, metadata and sha256")
             arrays = {key: file[key] for key in file.files}
         metadata: dict[str, Any] = json.loads(_text(arrays, "metadata"))
         form = metadata.pop("format", None) if isinstance(metadata, dict) else None
         if form != cls._format or set(metadata) - set(_OPTIONAL) != set(_METADATA):
             raise DataError(f"its metadata isn't of format {cls._format}")
-        noisy = cls(labels=arrays["labels"], clean_labels=arrays.get("clean_labels"), **metadata)
+        metadata["class_names"] = _names(metadata.get("class_names"))
+        names = arrays.get("names")
+        if names is not None and (names.dtype != np.uint8 or names.ndim != 1):
+            raise DataError("its names aren't texts")
+        noisy = cls(
+            labels=arrays["labels"],
+            clean_labels=arrays.get("clean_labels"),
+            names=() if names is None else tuple(names.tobytes().decode("utf-8", "surrogateescape").split("\0")),
+            index=arrays.get("index"),
+            **metadata,
+        )
         noisy._check_metadata()
         for what, array in (("labels", noisy.labels), ("clean labels", noisy.clean_labels)):
             if array is not None:
@@ -230,6 +274,7 @@ class NoisyLabels:
             "spec": isinstance(self.spec, str),
             "seed": self.seed is None or (type(self.seed) is int and 0 <= self.seed < 2**64),
             "num_classes": type(self.num_classes) is int and self.num_classes >= self._least,
+            "class_names": self.class_names is None or len(self.class_names) == self.num_classes,
             "requested_rate": self.requested_rate is None or self.requested_rate == rate,
             "clean_are": self.clean_are in (None, "given"),
             "pmd_factor": self.pmd_factor is None
@@ -243,6 +288,15 @@ class NoisyLabels:
 def known_labels(clean: NDArray[Any]) -> NDArray[np.bool_]:
     """bool [N]: which clean labels are known; of classes [N] those from 0, of other forms [N, K] all."""
     return np.asarray(clean >= 0) if clean.ndim == 1 else np.ones(len(clean), bool)
+
+
+def _names(found: Any) -> tuple[str, ...] | None:
+    """Texts from JSON, or None."""
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise DataError("class_names aren't texts")
+    return tuple(found)
 
 
 def _little_endian(array: NDArray[Any]) -> bytes:

@@ -106,7 +106,8 @@ class StoredRun:
             if fraction is None or not 0 <= fraction < 1 or type(seed) is not int or seed < 0:
                 return None
             kept, _ = stratified_split(self.labels.labels, fraction, seed)
-        kept = kept.astype(np.int64)
+        else:
+            kept = _rows(self.labels, kept)
         clean = self.labels.clean_labels
         return self.labels.labels[kept], None if clean is None else clean[kept]
 
@@ -224,16 +225,20 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
 
 def _belong(columns: dict[str, NDArray[Any]], labels: NoisyLabels) -> bool:
     """Whether the columns of corrected.npz belong to samples of `labels` and have the same given and true labels."""
-    positions = columns["position"]
-    if len(positions) and positions.max() >= len(labels.labels):
+    if len(np.setdiff1d(columns["position"], labels.positions)):
         return False
-    positions = positions.astype(np.int64)
+    positions = _rows(labels, columns["position"])
     true = labels.clean_labels
     return (
         _classes(columns) <= labels.num_classes
         and np.array_equal(columns["given"], labels.labels[positions])
         and ("true" not in columns or (true is not None and np.array_equal(columns["true"], true[positions])))
     )
+
+
+def _rows(labels: NoisyLabels, positions: NDArray[Any]) -> NDArray[np.int64]:
+    """int64 [n], the rows of `labels` that are of the samples at these positions, which it has in ascending order."""
+    return np.searchsorted(labels.positions, positions.astype(np.int64))
 
 
 def _classes(columns: dict[str, NDArray[Any]]) -> int:

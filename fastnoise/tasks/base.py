@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +12,10 @@ from torch import Tensor, nn
 
 from .. import lazy, own
 from ..data import ImageDataset
-from ..data.table import Form, checked_form
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..models import Outputs
 from ..noise import NoisyLabels
-from ..noise.files import read_array
-from ..noise.targets import NoisyTargets, load_noisy
+from ..noise.files import LabelFile
 from .names import TASKS, Score, check_task
 
 Labels = NDArray[Any]
@@ -121,10 +118,10 @@ class Task(ABC):
     # -- labels and noise ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        """The labels in a file that --labels names, in the form of `true` [N, ...].
+    def read_labels(self, file: LabelFile) -> Labels:
+        """The labels of all rows of a file that --labels names, [N, ...]; classes -1 where they are not known.
 
-        They are of all N samples, or of the first `first`. DataError if they do not fit.
+        DataError if they do not fit.
         """
 
     @abstractmethod
@@ -217,37 +214,6 @@ class PlainAnswers(Answers):
     def evaluations(self) -> list[Evaluation]:
         (answers,), (weights,) = self.split(self.found), self.split(self.attention)
         return [Evaluation(answers, weights, float(self.loss) / len(answers))]
-
-
-def read_columns(source: str, form: Form, true: Labels, first: int) -> Labels:
-    """Labels [N, K] from a file that --labels names: FILE.npy, or FILE.npz as a run folder has it.
-
-    Args:
-        source: the file.
-        form: labels or values.
-        true: the true ones, [N, K].
-        first: the number of samples that the run takes; the file may have as many instead of N.
-
-    Raises:
-        DataError: the file can't be read, has another form, or holds noise that was made from other true labels.
-    """
-    what, suffix = f"--labels {source}", Path(source).suffix.lower()
-    if suffix not in (".npy", ".npz"):
-        raise DataError(f"{what}: {form} are read from FILE.npy, or from the labels.npz of a run")
-    noisy = load_noisy(source) if suffix == ".npz" else None
-    if noisy is not None and not isinstance(noisy, NoisyTargets):
-        raise DataError(f"{what}: holds one class a sample, not {form}")
-    array = checked_form(what, read_array(what, source) if noisy is None else noisy.labels, form)
-    if array.shape not in ((len(true), *true.shape[1:]), (first, *true.shape[1:])):
-        raise DataError(f"{what}: {list(array.shape)} {form} for a training set that has {list(true.shape)}")
-    if noisy is not None and noisy.clean_labels is not None:
-        different = np.flatnonzero(differing(noisy.clean_labels, true[: len(array)]))
-        if len(different):
-            raise DataError(
-                f"{what}: made from other true {form} than the data set's, the first at sample {different[0]}; give "
-                f"{form} of this data set in its order"
-            )
-    return array
 
 
 def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:

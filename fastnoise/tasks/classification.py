@@ -15,8 +15,8 @@ from .. import noise as noises
 from ..data import ImageDataset
 from ..errors import ConfigError, DataError
 from ..noise import NoisyLabels
-from ..noise.corrupt import checked_labels
-from ..noise.files import read_labels as read_label_file
+from ..noise.files import LabelFile
+from ..noise.samples import classes_in
 from .base import Answers, Evaluation, Labels, Task
 from .names import SCORES
 
@@ -98,22 +98,8 @@ class Classification(Task):
             raise ConfigError(f"a classifier needs at least 2 classes, not {dataset.num_classes}")
         return cls(dataset.class_names)
 
-    def read_labels(self, source: str, true: Labels, first: int) -> NDArray[np.int64]:
-        """As `Task` says; for a file of noisy labels that were made from other true ones DataError too: of another data
-        set, or in another order."""
-        content = read_label_file(source)
-        labels = content.labels if isinstance(content, NoisyLabels) else content
-        if len(labels) not in (len(true), first):
-            raise DataError(f"--labels {source}: {len(labels)} labels for a training set of {len(true)} images")
-        if isinstance(content, NoisyLabels) and content.clean_labels is not None:
-            different = np.flatnonzero(content.clean_labels != true[: len(labels)])
-            if len(different):
-                raise DataError(
-                    f"--labels {source}: made from other true labels than the data set's, {len(different)} of "
-                    f"{len(labels)} differ, the first at sample {different[0]}; give labels of this data set in its "
-                    "order"
-                )
-        return checked_labels(f"--labels {source}", labels, len(self.outputs))
+    def read_labels(self, file: LabelFile) -> NDArray[np.int64]:
+        return classes_in(file, self.outputs)
 
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyLabels:
         return NoisyLabels(

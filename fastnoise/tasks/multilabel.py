@@ -13,8 +13,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..data import ImageDataset
 from ..errors import DataError
+from ..noise.files import LabelFile
+from ..noise.samples import columns_in
 from ..noise.targets import NoisyTargets, swap_labels
-from .base import Answers, Evaluation, Labels, Task, read_columns
+from .base import Answers, Evaluation, Labels, Task
 from .classification import split_shares
 from .names import SCORES
 
@@ -64,8 +66,11 @@ class MultiLabel(Task):
             raise DataError(f"{dataset.name}: a multi-label set has labels of zeros and ones [N, C]")
         return cls(dataset.class_names)
 
-    def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        return read_columns(source, "labels", true, first)
+    def read_labels(self, file: LabelFile) -> Labels:
+        labels = columns_in(file, self.outputs)
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError(f"{file.source}: must be zeros and ones [N, {len(self.outputs)}]")
+        return labels.astype(np.uint8)
 
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyTargets:
         return NoisyTargets(labels, clean, spec, None, len(self.outputs), None)

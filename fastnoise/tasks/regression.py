@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ..data import ImageDataset
 from ..errors import DataError
+from ..noise.files import LabelFile
+from ..noise.samples import columns_in
 from ..noise.targets import NoisyTargets, shift_values
-from .base import Answers, Evaluation, Labels, Task, differing, read_columns
+from .base import Answers, Evaluation, Labels, Task, differing
 from .names import SCORES
 
 _LARGEST = 1e150
@@ -83,8 +85,8 @@ class Regression(Task):
     def describe(self) -> str:
         return f"values: {', '.join(self.outputs)}"
 
-    def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        return read_columns(source, "values", true, first)
+    def read_labels(self, file: LabelFile) -> Labels:
+        return columns_in(file, self.outputs)
 
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyTargets:
         return NoisyTargets(labels, clean, spec, None, len(self.outputs), None)

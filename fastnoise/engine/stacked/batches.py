@@ -175,7 +175,7 @@ def stacked_loaders(
     )
     validation = None
     if data.validation is not None:
-        held = [np.setdiff1d(np.arange(len(each.noisy.labels)), each.positions) for each in sets]
+        held = [np.setdiff1d(each.noisy.positions, each.positions) for each in sets]
         validation = in_order(held)
     return Loaders(
         StackedLoader(loader(data.train, plans.batch_size, augmentation), plans, device),

@@ -377,6 +377,29 @@ def test_a_folder_that_cannot_be_written_has_its_cache_elsewhere(monkeypatch: py
     load_dataset("folder:d", None)
 
 
+def test_an_interrupted_start_keeps_what_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill("d/a", 10)
+    fill("d/b", 10)
+    learn, read = scan._learn, list[str]()
+
+    def interrupted(path: str, *rest: Any) -> None:
+        if len(read) == 7:
+            raise KeyboardInterrupt
+        read.append(path)
+        learn(path, *rest)
+
+    with monkeypatch.context() as context:
+        context.setattr(scan, "_learn", interrupted)
+        context.setattr(scan.os, "sched_getaffinity", lambda _: {0}, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            load_dataset("folder:d", None)
+    again: list[str] = []
+    monkeypatch.setattr(scan, "_learn", lambda path, *rest: (again.append(path), learn(path, *rest)))
+    load_dataset("folder:d", None)
+    assert len(read) == 7
+    assert sorted(read + again) == sorted([f"d/{name}/{number}.png" for name in "ab" for number in range(10)])
+
+
 # -- lists -----------------------------------------------------------------------------------------------------------
 
 
@@ -456,3 +479,39 @@ def test_classes_and_splits_that_no_line_of_training_has(rows: list[str], words:
     Path("l.csv").write_text(f"path,label,split\n{lines}\n", encoding="utf-8")
     with refused("l.csv", *words):
         load_dataset("list:l.csv", None)
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_was_left_out_and_knows_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    fill("d[/b]/a", 8)
+    fill("d[/b]/b", 8)
+    Path("d[/b]/notes.txt").write_text("no image")
+    words = ("--method", "ce", "--model", "small_cnn", "--width", "0.2", "--epochs", "1", "--loader", "torch")
+    assert main(["train", "--dataset", "folder:d[/b]", "--run-dir", "run[/b]", *words]) == 0
+    text = capsys.readouterr().out
+    assert "run folder: run[/b]" in text
+    assert "labels: given: realised rate unknown" in text
+    assert "left out 1 file (1 .txt): notes.txt" in text
+    assert text.index("left out") < text.index("epoch 1/1")
+    assert main(["train", "--dataset", "folder:d[/b]", *words, "--no-exif-orientation"]) == 0
+    assert "runs/ce-b--given-s0" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+def test_damaged_files_that_dali_has_from_pillow_are_named() -> None:
+    fill("d", 12, ".gif", size=(40, 40))
+    damage("d/7.gif")
+    files = tuple(f"d/{number}.gif" for number in range(12))
+    loader = make_loader(
+        "dali", ImageTable(np.zeros(12, int), files=files), batch_size=4, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu"
+    )
+    for _ in range(2):
+        with refused("d/7.gif"):
+            list(loader.epoch(0))
+    picture(1, (40, 40)).save("d/7.gif")
+    for _ in range(2):
+        assert sum(len(index) for _, index in loader.epoch(0)) == 12
+        next(iter(loader.epoch(1)))
+    loader.close()

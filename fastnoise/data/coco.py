@@ -129,7 +129,7 @@ def decode(files: tuple[str, ...], side: int, cache: Path, console: Console | No
     """
     found = [os.stat(file) for file in files]
     facts = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, found, strict=True)]
-    digest = hashlib.sha256(repr((side, facts)).encode()).hexdigest()
+    digest = hashlib.sha256(repr((side, "upright", facts)).encode()).hexdigest()  # as EXIF says
     path = cache / f"images-{digest[:16]}.npy"
     if not path.exists():
         shape = (len(files), side, side, 3)

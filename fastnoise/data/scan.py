@@ -40,6 +40,7 @@ SIDE = 16
 """Squares that an image is cut into along each side for its likeness."""
 
 _UNKNOWN = -(2**63)  # as the time of a file that is to be read again
+_MANY = 2000  # files of which a line says that they are read, where there is no terminal to show the progress
 _NAMED = 5  # unreadable files that a message names
 
 
@@ -116,9 +117,13 @@ def scan(found: Found, cache: Path, threads: int | None = None) -> FileFacts:
     if known is not None:
         todo = _take(found, known, parts, errors)
     if len(todo):
-        _read(found, todo, parts, errors, threads)
+        try:
+            _read(found, todo, parts, errors, threads)
+        except BaseException:  # Ctrl-C: what was read until now is kept
+            _save_any(places, found, parts, errors)
+            raise
     if len(todo) or known is None or len(known.names) != len(found.names):
-        where = next((place for place in places if _save(place, found, parts, errors)), None)
+        where = _save_any(places, found, parts, errors)
     learnt = {name: parts[name] for name in _PARTS if name not in ("sizes", "times")}
     return FileFacts(**learnt, errors=errors, read=len(todo), cache=where)
 
@@ -141,24 +146,30 @@ def require_readable(found: Found, known: FileFacts, what: str) -> None:
 def _read(
     found: Found, todo: NDArray[np.int64], parts: dict[str, NDArray[Any]], errors: dict[int, str], threads: int | None
 ) -> None:
-    def learn(place: int) -> None:
+    times = parts["times"][todo]
+    parts["times"][todo] = _UNKNOWN
+
+    def learn(place: int, time: int) -> None:
         try:
             _learn(found.path(place), place, parts)
+            parts["times"][place] = time
         except Exception as error:  # Pillow's decoders raise errors of any kind on damaged files
             for name in ("height", "width", "turned", "by_pillow", "digest", "likeness"):
                 parts[name][place] = 0
             errors[place] = _why(error)
-            if isinstance(error, OSError) and error.errno:  # of the system and not of the content: tried again
-                parts["times"][place] = _UNKNOWN
+            if not (isinstance(error, OSError) and error.errno):  # of the content; what the system says is tried again
+                parts["times"][place] = time
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(threads or cores) as pool:
-        results = pool.map(learn, todo.tolist())
+        results = pool.map(learn, todo.tolist(), times.tolist())
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import track
 
             results = track(results, "reading images once", len(todo), console=Console(stderr=True), transient=True)  # type: ignore[assignment]
+        elif len(todo) >= _MANY:
+            print(f"reading {len(todo)} images once; later starts read only what is new or changed", file=sys.stderr)
         for _ in results:
             pass
 
@@ -257,6 +268,13 @@ def _take(found: Found, known: _Known, parts: dict[str, NDArray[Any]], errors: d
             if (why := known.errors.get(int(rows[place]))) is not None:
                 errors[place] = why
     return np.flatnonzero(~same)
+
+
+def _save_any(
+    places: Sequence[Path], found: Found, parts: dict[str, NDArray[Any]], errors: dict[int, str]
+) -> Path | None:
+    """The first of the places that a cache could be written to."""
+    return next((place for place in places if _save(place, found, parts, errors)), None)
 
 
 def _save(path: Path, found: Found, parts: dict[str, NDArray[Any]], errors: dict[int, str]) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: fastnoise train | pretrain | sweep | study | predict | evaluate | export | report | corrupt |
+"""The command line: fastnoise train | pretrain | sweep | study | predict | evaluate | export | report | check | corrupt |
 inspect | bench | env."""
 
 import os
@@ -25,6 +25,8 @@ commands:
   evaluate  measure them on a data set
   export    write them as a programme for PyTorch (.pt2) or ONNX
   report    make one HTML page of a run, a sweep or a study
+  check     decode every image of a folder or list once; list what cannot be read
+            and what is there twice
   corrupt   make noisy labels: files, their realised rate, a heat map
   inspect   say which noise explains the difference between two label files
   bench     measure losses, noise, loaders and training steps on this machine
@@ -90,6 +92,12 @@ def _report(arguments: Sequence[str]) -> int:
     return run(parsed(ReportCommand, arguments, "fastnoise report"))
 
 
+def _check(arguments: Sequence[str]) -> int:
+    from .commands.check import CheckCommand, run
+
+    return run(parsed(CheckCommand, arguments, "fastnoise check"))
+
+
 def _corrupt(arguments: Sequence[str]) -> int:
     from .commands.corrupt import CorruptCommand, run
 
@@ -123,6 +131,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": _evaluate,
     "export": _export,
     "report": _report,
+    "check": _check,
     "corrupt": _corrupt,
     "inspect": _inspect,
     "bench": _bench,

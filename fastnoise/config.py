@@ -133,7 +133,11 @@ class DataConfig(Checked):
     val_fraction: Annotated[float, Between(0, 1, "[)")] = 0.0
     """Share of each class of the training set that is held out for validation. Its labels are noisy too."""
     image_size: Annotated[int, Above(0)] | None = None
-    """Side in pixels to which images of folder:PATH are resized. None: their own size, or 224 if sizes differ."""
+    """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ."""
+    exif_orientation: bool = True
+    """Turn image files upright as the camera noted in EXIF. Without it their pixels stay as they are stored."""
+    skip_unreadable: bool = False
+    """Leave out images of folder:PATH or list:FILE that cannot be decoded. Without it the run does not begin."""
     crop_padding: Annotated[int, AtLeast(0)] = 4
     """Zero padding in pixels for the random crop in training. 0 switches the crop off."""
     flip: bool = True
@@ -152,7 +156,15 @@ class DataConfig(Checked):
         super().__post_init__()
         _require(
             self.image_size is None or data_names.family(self.dataset) in data_names.RESIZED,
-            f"--image-size resizes the images of folder:PATH; {self.dataset} has a fixed size",
+            f"--image-size resizes image files as those of folder:PATH; {self.dataset} has a fixed size",
+        )
+        _require(
+            self.exif_orientation or data_names.family(self.dataset) in data_names.RESIZED,
+            f"--no-exif-orientation is for image files as those of folder:PATH, and {self.dataset} has none",
+        )
+        _require(
+            not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
+            f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
         )
 
 

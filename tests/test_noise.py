@@ -743,7 +743,7 @@ def test_load_refuses_foreign_files(tmp_path: Path, write: str):
         ("labels: must be int64", {"labels_array": np.zeros(1000)}),
         ("labels: must be int64", {"labels_array": np.zeros((1000, 1), np.int64)}),
         ("clean labels: must be int64 [1000]", {"clean_labels_array": np.zeros(999, np.int64)}),
-        ("clean labels: empty, or outside [0, 10)", {"clean_labels_array": np.full(1000, -1)}),
+        ("clean labels: empty, or outside [-1, 10)", {"clean_labels_array": np.full(1000, -2)}),
         ("doesn't match its SHA-256", {"labels_array": np.zeros(1000, np.int64)}),
         ("doesn't match its SHA-256", {"clean_labels_array": np.zeros(1000, np.int64)}),
     ],

@@ -15,13 +15,16 @@ method, with its variant, and a data set the place in `changes` for each noise. 
 NEW = {"selc": {"update_from": "auto"}, "selc_plus": {"update_from": "auto"}, "bootstrap": {"beta": "auto"}}
 """Differences on purpose: what was None, and so not in the table, is now written auto."""
 
+ADDED = {"exif_orientation": True, "skip_unreadable": False}
+"""Options that came later, which have no meaning for the data sets of the table."""
+
 
 def _differences(name: str, dataset: str) -> list[str]:
     method, _, variant = name.partition(" ")
     found = []
     for noise, place in zip(TABLE["noises"], TABLE["table"][name][dataset], strict=True):
         before: dict[str, Any] = {"method": method, "dataset": dataset, "noise": noise}
-        before |= NEW.get(method, {}) | TABLE["common"] | TABLE["changes"][place]
+        before |= ADDED | NEW.get(method, {}) | TABLE["common"] | TABLE["changes"][place]
         config: Any = recipe(method, dataset, noise, variant or None)  # type: ignore[arg-type]
         now = {key: value for key, value in config.flat().items() if value is not None}
         found += [

@@ -1,6 +1,6 @@
 """fastnoise corrupt: clean labels in, noisy labels out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +68,7 @@ def run(command: CorruptCommand) -> int:
     from .. import noise
     from ..noise.files import read_array, write_csv
     from ..noise.plot import check_plot, plot_transition
+    from ..noise.result import known_labels
     from ..noise.spec import check_noise
 
     if command.noise is None or not command.out:
@@ -109,6 +110,11 @@ def run(command: CorruptCommand) -> int:
             raise ConfigError(
                 f"--out {path}: a heat map has room for {_MOST_DRAWN} classes, but these labels have {num_classes}"
             )
+    if not known_labels(labels).all():
+        raise ConfigError(
+            f"noise is made of true labels, and {command.dataset or command.labels} has them for "
+            f"{known_labels(labels).sum()} of {len(labels)} samples"
+        )
     noisy = noise.corrupt(
         labels,
         spec,
@@ -120,6 +126,8 @@ def run(command: CorruptCommand) -> int:
         inputs=inputs,
         posteriors=None if command.posteriors is None else read_array("--posteriors", command.posteriors),
     )
+    if dataset is not None and dataset.given_labels and dataset.clean_labels is None:
+        noisy = replace(noisy, clean_are="given")
     for path in paths:
         match path.suffix.lower():
             case ".npz":
@@ -132,7 +140,7 @@ def run(command: CorruptCommand) -> int:
                 write_atomically(path, lambda stream: np.save(stream, noisy.labels), DataError)
             case _:
                 names = None if dataset is None else dataset.class_names
-                plot_transition(noisy.transition, path, title=noisy.describe(), class_names=names)
+                plot_transition(noisy.transition, path, title=noisy.describe(), class_names=names, words=noisy.words)
     print(noisy.describe())
     if num_classes <= _MOST_RATED:
         print(f"rates by class: {rates_line(noisy.class_rates)}")

@@ -56,6 +56,7 @@ def run(command: InspectCommand) -> int:
     from ..noise import NoisyLabels, parse
     from ..noise.audit import audit
     from ..noise.files import read_labels
+    from ..noise.result import known_labels
 
     if command.labels_a is None:
         raise ConfigError("give one or two label files, as in fastnoise inspect clean.npy noisy.csv")
@@ -90,6 +91,10 @@ def run(command: InspectCommand) -> int:
     if num_classes is None:
         num_classes = max(2, int(max(clean.max(), given.max())) + 1)
     inputs = None if dataset is None else dataset.train.images
+    if len(clean) == len(given) and not (known := known_labels(clean)).all():
+        print(f"the true labels of {known.sum()} of {len(clean)} samples are known; what follows is of these")
+        clean, given = clean[known], given[known]
+        inputs = None if inputs is None else inputs[known]
     found = audit(
         clean,
         given,

@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.plugin.pytorch.torch_utils import feed_ndarray
 
+from ..errors import DataError
 from .base import BaseLoader, LoaderSpec
-from .images import unreadable
+from .images import as_ppm, read_by_dali, read_image, unreadable
 from .plan import Batch, PlannedEpoch
+from .table import ImageTable
+from .torch_loader import prefetch
 
 PREFETCH = 2
 """Batches that DALI works on ahead of the consumer."""
@@ -21,24 +25,48 @@ PREFETCH = 2
 class Source:
     """Hands planned batches to DALI's external source, and remembers those that have not come out yet."""
 
-    def __init__(self, spec: LoaderSpec) -> None:
-        self.spec = spec
-        self.batches: Iterator[Batch] = iter(())
+    def __init__(self, spec: LoaderSpec, by_pillow: np.ndarray | None = None) -> None:
+        self.spec, self.by_pillow = spec, by_pillow
+        self.batches: Iterator[tuple[Batch, Any]] = iter(())
         self.in_flight: deque[np.ndarray] = deque()
 
     def start(self, batches: Iterable[Batch]) -> None:
-        self.batches = iter(batches)
+        self.stop()
+        # What Pillow decodes is made ahead in a thread, as DALI calls for a batch in the thread of the training.
+        self.batches = ((batch, self._data(batch)) for batch in batches)
+        if self.by_pillow is not None:
+            self.batches = prefetch(self.batches, PREFETCH)
         self.in_flight.clear()
 
-    def __call__(self) -> list[Any]:
-        batch = next(self.batches)  # its StopIteration tells DALI that the epoch ends here
-        self.in_flight.append(batch.index)
+    def stop(self) -> None:
+        """End the thread that reads ahead, if there is one."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
+
+    def _data(self, batch: Batch) -> Any:
+        """Images, or the paths or contents of files."""
         table = self.spec.table
-        data: Any
-        if table.images is None:
-            data = [np.frombuffer(os.fsencode(table.files[i]), dtype=np.uint8) for i in batch.index]
-        else:
-            data = table.images[batch.index]
+        if table.images is not None:
+            return table.images[batch.index]
+        if self.by_pillow is None:
+            return [np.frombuffer(os.fsencode(table.files[i]), dtype=np.uint8) for i in batch.index]
+        with ThreadPoolExecutor(self.spec.threads) as pool:
+            return list(pool.map(self._content, batch.index.tolist()))
+
+    def _content(self, position: int) -> np.ndarray:
+        """A file's bytes, or those of what Pillow decodes from it."""
+        assert self.by_pillow is not None
+        file = self.spec.table.files[position]
+        if self.by_pillow[position]:
+            return as_ppm(read_image(file, self.spec.size, self.spec.table.exif))
+        try:
+            return np.fromfile(file, np.uint8)
+        except OSError as error:
+            raise unreadable(file, error.strerror or "it cannot be opened") from error
+
+    def __call__(self) -> list[Any]:
+        batch, data = next(self.batches)  # its StopIteration tells DALI that the epoch ends here
+        self.in_flight.append(batch.index)
         views = self.spec.plan.views
         drawn = [
             part.reshape(views, -1, *part.shape[1:])
@@ -49,13 +77,19 @@ class Source:
 
 
 def build_pipeline(
-    source: Callable[[], list[Any]], spec: LoaderSpec, *, batch_size: int, gpu: bool, device_id: int | None
+    source: Callable[[], list[Any]],
+    spec: LoaderSpec,
+    *,
+    batch_size: int,
+    gpu: bool,
+    device_id: int | None,
+    paths: bool = True,
 ) -> Pipeline:
-    """The graph from (images or paths, index, crop corner, flip and hole of each view) to (float32 [B, H, W, C] for
-    each view, int64 [B]).
+    """The graph from (images, paths or files' contents, index, crop corner, flip and hole of each view) to (float32
+    [B, H, W, C] for each view, int64 [B]).
 
     Every random choice comes in through `source`. `gpu` puts the image operators on the GPU `device_id`: uint8 pixels
-    or encoded files are what is copied there.
+    or encoded files are what is copied there. With `paths` DALI reads the files, else `source` gives their contents.
     """
     plan = spec.plan
     files = spec.table.images is None
@@ -75,11 +109,14 @@ def build_pipeline(
             source=source, num_outputs=len(dtypes), dtype=dtypes, ndim=ndims, layout=["" if files else "HWC"]
         )
         if files:
-            images = fn.decoders.image(
-                fn.io.file.read(data),  # type: ignore[attr-defined]  # DALI makes the module at run time
+            encoded: Any = data
+            if paths:
+                encoded = fn.io.file.read(data)  # type: ignore[attr-defined]  # DALI makes the module at run time
+            images: Any = fn.decoders.image(
+                encoded,
                 device="mixed" if gpu else "cpu",
                 output_type=types.DALIImageType.RGB,
-                adjust_orientation=False,  # as read_image, and as torchvision's folders
+                adjust_orientation=spec.table.exif,
                 jpeg_fancy_upsampling=True,  # as the CPU's decoder does
             )
             images = fn.resize(
@@ -111,6 +148,16 @@ def build_pipeline(
     return pipeline
 
 
+def _by_pillow(table: ImageTable) -> np.ndarray | None:
+    """bool [N]: the files whose pixels Pillow makes; None if there are none, so that DALI reads the files itself."""
+    if table.images is not None:
+        return None
+    found = table.by_pillow
+    if found is None:
+        found = np.array([not read_by_dali(file) for file in table.files])
+    return found if found.any() else None
+
+
 def _copy(dense: Any, tensor: torch.Tensor) -> torch.Tensor:
     """`tensor` with what DALI's tensor holds; on CUDA by torch's current stream, for which DALI's then wait."""
     stream = torch.cuda.current_stream(tensor.device) if tensor.is_cuda else None
@@ -130,14 +177,20 @@ class DaliLoader(BaseLoader):
 
     def __init__(self, spec: LoaderSpec, reason: str) -> None:
         super().__init__(spec, reason)
-        self._source = Source(spec)
+        self._by_pillow = _by_pillow(spec.table)
+        self._source = Source(spec, self._by_pillow)
         self._pipeline: Pipeline | None = self._build(self._source, spec.plan.batch_size)
         self._pipeline.build()
 
     def _build(self, source: Source, batch_size: int) -> Pipeline:
         device = self.spec.device
         return build_pipeline(
-            source, self.spec, batch_size=batch_size, gpu=device.type == "cuda", device_id=device.index
+            source,
+            self.spec,
+            batch_size=batch_size,
+            gpu=device.type == "cuda",
+            device_id=device.index,
+            paths=self._by_pillow is None,
         )
 
     def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
@@ -156,6 +209,8 @@ class DaliLoader(BaseLoader):
             if (culprit := self._culprit()) is None:
                 raise
             raise unreadable(culprit, "DALI cannot decode it") from error
+        finally:
+            self._source.stop()
         pipeline.reset()
         self._pipeline = pipeline
 
@@ -192,15 +247,17 @@ class DaliLoader(BaseLoader):
         return files[suspects[0]] if suspects and self._fails(suspects) else None
 
     def _fails(self, positions: list[int]) -> bool:
-        source = Source(self.spec)
+        source = Source(self.spec, self._by_pillow)
         plan = self.spec.plan
         zeros = np.zeros((plan.views * len(positions), 2), dtype=np.int32)
         corner, hole = zeros if plan.crop_padding else None, zeros if plan.cutout else None
         source.start([Batch(np.asarray(positions), corner, zeros[:, 0].copy() if plan.flips else None, hole)])
         try:
             self._build(source, len(positions)).run()
-        except RuntimeError:
+        except (RuntimeError, DataError):
             return True
+        finally:
+            source.stop()
         return False
 
     def close(self) -> None:

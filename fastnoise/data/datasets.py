@@ -5,12 +5,15 @@ from pathlib import Path
 
 from .. import lazy, own
 from ..errors import ConfigError, DataError
-from .folder import load_folder
-from .names import DATASETS, FOLDER, check_dataset, family, needs_root
-from .table import ImageDataset
+from .folder import FileSet, find_folder, read_files
+from .lists import find_list
+from .names import CHECKED, DATASETS, FOLDER, check_dataset, family, needs_root
+from .table import ImageDataset, ImageTable
 
 
-def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -> ImageDataset:
+def load_dataset(
+    name: str, root: str | Path | None, *, download: bool = True, exif: bool = True, skip_unreadable: bool = False
+) -> ImageDataset:
     """Load a data set by name from the folder `root`. Missing files are downloaded if `download` allows it.
 
     digits        scikit-learn's 1,797 digits, 8 x 8 grey, 80/20 per class with seed 0; needs no root
@@ -23,22 +26,37 @@ def load_dataset(name: str, root: str | Path | None, *, download: bool = True) -
     coco:...      several labels an image, by annotation files of COCO's form (`load_coco`)
     rotated:...   digits or other images, and the angles that they are turned by (`load_rotated`)
     values:...    image files and the values that a CSV gives them (`load_values`)
-    folder:PATH   class folders, see `load_folder`; needs no root
+    folder:PATH   class folders, see `find_folder`; needs no root
+    list:FILE     a CSV of paths and labels, see `find_list`; needs no root
     FILE.py:NAME  the result of a user's function (fastnoise/extend.md)
 
-    A missing root is created for a download; its parent folder must exist. ConfigError for an unknown name, DataError
-    for data that is missing, damaged or of the wrong form.
+    `exif` says whether image files are turned upright as the camera noted; `skip_unreadable` leaves out what cannot be
+    decoded of a folder or list, which else is refused. A missing root is created for a download; its parent folder must
+    exist. ConfigError for an unknown name, DataError for data that is missing, damaged or of the wrong form.
     """
     check_dataset(name)
-    if name.startswith(FOLDER):
-        return load_folder(Path(name.removeprefix(FOLDER)).expanduser())
+    if family(name) in CHECKED:
+        return read_files(find_files(name), exif=exif, skip_unreadable=skip_unreadable)
     path = None if root is None else Path(root).expanduser()
     if own.is_own(name):
         return _own(name, path, download)
     if path is None and needs_root(name):
         raise ConfigError(f"{name} needs a data root: the folder that holds its files or will hold them")
     dataset: ImageDataset = lazy.named(DATASETS[family(name)])(name, path, download)
-    return dataset
+    if exif:
+        return dataset
+    return replace(dataset, train=_stored(dataset.train), test=_stored(dataset.test))
+
+
+def _stored(table: ImageTable) -> ImageTable:
+    """A table whose files are not turned upright, and so may have another size."""
+    return table if table.images is not None else replace(table, exif=False, size=(0, 0))
+
+
+def find_files(name: str) -> FileSet:
+    """The files of a folder or list, as they are before any is read."""
+    path = Path(name.partition(":")[2]).expanduser()
+    return find_folder(path) if name.startswith(FOLDER) else find_list(path)
 
 
 def _own(name: str, root: Path | None, download: bool) -> ImageDataset:

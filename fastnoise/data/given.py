@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from .images import EXTENSIONS
+from .images import extensions
 from .sheets import read_sheet
 
 LIST = "list:"
@@ -30,9 +30,9 @@ def given_files(words: Sequence[str]) -> tuple[list[str], int]:
             files += _listed(word.removeprefix(LIST))
         elif os.path.isdir(word):
             below = list(_below(word))
-            images = [file for file in below if file.lower().endswith(EXTENSIONS)]
+            images = [file for file in below if os.path.splitext(file)[1].lower() in extensions()]
             if not images:
-                raise DataError(f"{word} holds no images ({' '.join(EXTENSIONS)}), nor do the folders in it")
+                raise DataError(f"{word} holds no images of a format that is read, nor do the folders in it")
             files += images
             left_out += len(below) - len(images)
         elif os.path.isfile(word):

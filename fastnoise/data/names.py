@@ -55,15 +55,18 @@ WRITTEN: dict[str, Written] = {
 
 _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
-FOLDER = "folder:"
-"""How the name of a data set of class folders begins."""
+FOLDER, LIST = "folder:", "list:"
+"""How the names of data sets of class folders, and of lists of files, begin."""
 
-RESIZED = ("folder", "values")
+RESIZED = ("folder", "list", "values")
 """Families whose images are files that --image-size resizes."""
+CHECKED = ("folder", "list")
+"""Families whose files are all decoded once before they are used (`fastnoise.data.scan`)."""
 
 FORMS: tuple[str, ...] = (
     *(WRITTEN[name].form if name in WRITTEN else name for name in DATASETS),
     "folder:PATH",
+    "list:FILE.csv",
     "FILE.py:NAME",
 )
 """The forms in which a data set can be written."""
@@ -76,7 +79,12 @@ def family(name: str) -> str:
 
 def is_named(name: str) -> bool:
     """Whether a data set can be loaded by this name, at any time; else it was given as arrays."""
-    return name in DATASETS or family(name) in WRITTEN or name.startswith(FOLDER) or own.is_own(name)
+    return name in DATASETS or family(name) in WRITTEN or name.startswith((FOLDER, LIST)) or own.is_own(name)
+
+
+def is_brought(name: str) -> bool:
+    """Whether the labels of a data set are what its user brings: given ones, right or wrong, of training and test."""
+    return own.is_own(name) or not is_named(name) or family(name) in ("coco", "folder", "list", "values")
 
 
 def check_dataset(name: str) -> None:
@@ -86,6 +94,8 @@ def check_dataset(name: str) -> None:
         own.load(name, "dataset")
     elif name == FOLDER:
         raise ConfigError("the dataset folder:PATH needs the path of a folder after the colon")
+    elif name == LIST:
+        raise ConfigError("the dataset list:FILE.csv needs the path of a file after the colon")
     elif not is_named(name):
         raise ConfigError(f"unknown dataset {name!r}; {nearest(name, list(FORMS))}")
     elif family(name) in WRITTEN:
@@ -134,8 +144,9 @@ def located(name: str) -> str:
     """The name with its paths written from the root, for use in any folder."""
     if own.is_own(name):
         return own.located(name)
-    if name.startswith(FOLDER):
-        return f"{FOLDER}{Path(name.removeprefix(FOLDER)).expanduser().absolute()}"
+    for prefix in (FOLDER, LIST):
+        if name.startswith(prefix):
+            return f"{prefix}{Path(name.removeprefix(prefix)).expanduser().absolute()}"
     head = family(name)
     if head not in _PATHS:
         return name

@@ -37,10 +37,17 @@ class ImageTable:
     """Height and width of the images, or of the resized files. If not given, it is found from the data: for files it is
     the size of the first 16 if they all have the same, else DEFAULT_IMAGE_SIZE."""
     names: tuple[str, ...] = ()
-    """One name for each sample; empty if they have no names."""
+    """One name for each sample, as a file's path relative to the data set; empty if they have no names."""
     form: Form = "classes"
     """The form of `labels`. classes: one class each, int64 [N]. labels: for each of C labels whether an image has it,
     uint8 [N, C] of zeros and ones. values: real numbers, float64 [N, K]; an array [N] is taken as K = 1."""
+    origin: np.ndarray | None = None
+    """int64 [N], the places of the samples in the table that they were taken from; None for a table of its own."""
+    exif: bool = True
+    """Whether files are turned upright as EXIF notes the camera's orientation."""
+    by_pillow: np.ndarray | None = None
+    """bool [N]: the files that DALI gets from Pillow, because it reads them otherwise or not at all. If not given, the
+    loader of DALI finds out from the files' first bytes."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
@@ -49,7 +56,7 @@ class ImageTable:
         if self.images is None:
             object.__setattr__(self, "files", tuple(map(str, self.files)))
             if self.size == (0, 0):
-                object.__setattr__(self, "size", common_size([image_size(file) for file in self.files[:16]]))
+                object.__setattr__(self, "size", common_size([image_size(file, self.exif) for file in self.files[:16]]))
         else:
             if self.images.ndim != 4 or self.images.dtype != np.uint8 or 0 in self.images.shape[1:]:
                 shape = list(self.images.shape)
@@ -74,10 +81,12 @@ class ImageTable:
         """The samples at these positions, in this order, as a table of their own."""
         names = tuple(self.names[i] for i in positions) if self.names else ()
         labels = self.labels[positions]
+        origin = np.asarray(positions) if self.origin is None else self.origin[positions]
         if self.images is None:
             files = tuple(self.files[i] for i in positions)
-            return ImageTable(labels, files=files, size=self.size, names=names, form=self.form)
-        return ImageTable(labels, images=self.images[positions], names=names, form=self.form)
+            by_pillow = None if self.by_pillow is None else self.by_pillow[positions]
+            return replace(self, labels=labels, files=files, names=names, by_pillow=by_pillow, origin=origin)
+        return ImageTable(labels, images=self.images[positions], names=names, form=self.form, origin=origin)
 
 
 def checked_form(what: str, labels: ArrayLike, form: Form) -> np.ndarray:
@@ -105,7 +114,7 @@ def checked_form(what: str, labels: ArrayLike, form: Form) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A training and a test table over the same classes, labels or values."""
+    """A training and a test table over the same classes, labels or values, and perhaps one for validation."""
 
     name: str
     train: ImageTable
@@ -120,17 +129,24 @@ class ImageDataset:
     given_labels: bool = False
     """Whether `train.labels` are given labels, some of which may be wrong, and not the true ones."""
     clean_labels: np.ndarray | None = None
-    """int64 [N], the true classes of the training images, if `train.labels` are given ones and these are known. Of
-    other forms they have the shape and dtype of `train.labels`."""
+    """int64 [N], the true classes of the training images, if `train.labels` are given ones and these are known; -1
+    where they are not. Of other forms they have the shape and dtype of `train.labels`, and all are known."""
     task: str = "classification"
     """The name of the task that is learnt from it (`fastnoise.tasks`)."""
     groups: tuple[int, ...] = ()
     """multitask: how many classes each task has, in the order of the classes."""
     scale: tuple[float, ...] = ()
     """regression: the unit in which a network learns each value; by default their standard deviations."""
+    validation: ImageTable | None = None
+    """Images for validation, if the data set brings them. Its labels stay as they are given, whatever noise is added to
+    those of the training set."""
+    notes: tuple[str, ...] = ()
+    """What its user should know of it, a line each: as what was left out."""
 
     def __post_init__(self) -> None:
         sets = {"training": self.train.labels, "test": self.test.labels}
+        if self.validation is not None:
+            sets["validation"] = self.validation.labels
         for split, found in sets.items():
             if len(found) == 0:
                 raise DataError(f"{self.name}: the {split} set is empty")
@@ -138,9 +154,9 @@ class ImageDataset:
             self._check_columns()
             return
         if self.clean_labels is not None:
-            clean = _class_labels(f"{self.name}: clean_labels", self.clean_labels, len(self.train))
-            object.__setattr__(self, "clean_labels", clean)
-            sets = {"clean": clean} | sets
+            clean = _class_labels(f"{self.name}: clean_labels", self.clean_labels, len(self.train), least=-1)
+            object.__setattr__(self, "clean_labels", clean if (clean >= 0).any() else None)
+            sets = {"clean": np.maximum(clean, 0)} | sets
         for split, found in sets.items():
             if found.min() < 0 or found.max() >= self.num_classes:
                 span = f"{found.min()}..{found.max()}"
@@ -149,6 +165,8 @@ class ImageDataset:
     def _check_columns(self) -> None:
         """DataError unless the labels of all tables have the same columns, each with its name."""
         tables = {"training": self.train.labels, "test": self.test.labels}
+        if self.validation is not None:
+            tables["validation"] = self.validation.labels
         if self.clean_labels is not None:
             clean = checked_form(f"{self.name}: clean_labels", self.clean_labels, self.train.form)
             object.__setattr__(self, "clean_labels", clean)
@@ -184,8 +202,9 @@ class ImageDataset:
             images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones.
             labels: the given labels: classes, integers [N] from 0; for the task multilabel zeros and ones [N, C]; for
                 regression real numbers [N] or [N, K].
-            clean_labels: the true labels in the same form, if they are known. A run then reports how many given labels
-                are wrong and how they were treated. It never trains on the true labels.
+            clean_labels: the true labels in the same form, if they are known; of classes -1 where one is unknown. A
+                run then reports how many given labels are wrong and how they were treated. It never trains on the true
+                labels.
             names: N different texts that name the samples in corrected.csv. The default is each sample's position in
                 `images` if there are no test images, and no names otherwise.
             class_names: C or K different texts. The default is the numbers of the classes, up to the largest label, or
@@ -207,12 +226,16 @@ class ImageDataset:
             raise ConfigError(f"task {task!r} must be one of {', '.join(FORMS_OF)}")
         form = FORMS_OF[task]
         given = _given_labels("labels", labels, len(pixels), form)
-        clean = None if clean_labels is None else _given_labels("clean_labels", clean_labels, len(pixels), form)
+        clean = None
+        if clean_labels is not None:
+            clean = _given_labels("clean_labels", clean_labels, len(pixels), form, least=-1)
         train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
         if (test_images is None) != (test_labels is None):
             raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
             truth = given if clean is None else clean
+            if form == "classes":
+                truth = np.where(truth < 0, given, truth)  # the best that is known
             train = train if train.names else replace(train, names=tuple(map(str, range(len(pixels)))))
             kept, held_out = stratified_split(truth, TEST_FRACTION, SPLIT_SEED)
             if not len(held_out):
@@ -268,25 +291,26 @@ FORMS_OF: dict[str, Form] = {"classification": "classes", "multilabel": "labels"
 """Task -> the form of its labels."""
 
 
-def _given_labels(what: str, labels: Any, count: int, form: Form) -> np.ndarray:
-    """Labels of `count` images in their form, else DataError."""
+def _given_labels(what: str, labels: Any, count: int, form: Form, least: int = 0) -> np.ndarray:
+    """Labels of `count` images in their form, else DataError; `least` is the smallest class."""
     if form == "classes":
-        return _class_labels(what, labels, count)
+        return _class_labels(what, labels, count, least)
     array = checked_form(what, labels, form)
     if len(array) != count:
         raise DataError(f"{what}: {len(array)} for {count} images: there must be one for each")
     return array
 
 
-def _class_labels(what: str, labels: Any, count: int) -> np.ndarray:
-    """int64 [count], else DataError."""
+def _class_labels(what: str, labels: Any, count: int, least: int = 0) -> np.ndarray:
+    """int64 [count], none below `least`, else DataError."""
     array = as_array(what, labels)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"{what} must be integers of shape [N], not {array.dtype} {list(array.shape)}")
     if len(array) != count:
         raise DataError(f"{what}: {len(array)} labels for {count} images; give one for each image")
-    if int(array.min(initial=0)) < 0 or int(array.max(initial=0)) >= 2**31:
-        raise DataError(f"{what} must be classes from 0, not {array.min()}..{array.max()}")
+    if int(array.min(initial=0)) < least or int(array.max(initial=0)) >= 2**31:
+        unknown = "" if least == 0 else ", or -1 where they are unknown"
+        raise DataError(f"{what} must be classes from 0{unknown}, not {array.min()}..{array.max()}")
     return np.ascontiguousarray(array, dtype=np.int64)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import Any, TypeVar
@@ -132,7 +133,8 @@ class TorchLoader(BaseLoader):
         table, plan = self.spec.table, self.spec.plan
         if table.images is None:
             files = [table.files[i] for i in batch.index]
-            pixels = np.stack(list(pool.map(read_image, files, [self.spec.size] * len(files))))
+            read = partial(read_image, size=self.spec.size, exif=table.exif)
+            pixels = np.stack(list(pool.map(read, files)))
         else:
             pixels = table.images[batch.index]
         if plan.views > 1:

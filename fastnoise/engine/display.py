@@ -18,8 +18,8 @@ _FIGURES = (
 
 def make_console() -> Console:
     """A console on standard output. If that is no terminal, it is wide enough that no line of a table is wrapped."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    console = Console(markup=False)  # paths and names may look like markup
+    return console if console.is_terminal else Console(width=120, markup=False)
 
 
 def percent(share: float) -> str:

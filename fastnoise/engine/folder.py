@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from .. import own
 from ..config import RunConfig
+from ..data.names import is_brought
 from ..errors import CheckpointError, ConfigError
 from ..fields import changed, stored
 from ..files import PARTIAL, write_atomically, write_json, write_text
@@ -76,8 +77,10 @@ class RunFolder:
                 raise CheckpointError(f"--run-dir {path} is not empty and holds no run; choose another")
             _make(path, exist_ok=True)
             return cls(path)
-        dataset = Path(own.short(config.data.dataset).removeprefix("folder:")).name
+        dataset = Path(own.short(config.data.dataset).removeprefix("folder:").removeprefix("list:")).name
         noise = "labels" if config.noise.labels else own.short(config.noise.noise)
+        if noise == "none" and is_brought(config.data.dataset):
+            noise = "given"
         words = f"{own.short(config.method.method)}-{dataset}-{noise}-s{config.engine.seed}"
         name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in words)
         number = 1

@@ -141,17 +141,23 @@ def detection_figures(suspected: NDArray[np.bool_], wrong: NDArray[np.bool_]) ->
 
 
 def selection_figures(
-    members: NDArray[np.bool_], labels: NDArray[np.int64], given: NDArray[np.int64], clean: NDArray[np.int64] | None
+    members: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    given: NDArray[np.int64],
+    clean: NDArray[np.int64] | None,
+    known: NDArray[np.int64] | slice = slice(None),
 ) -> dict[str, float]:
     """How many samples a method selected, and how often it is right about them; [N] each.
 
     samples: how many. Where true labels are known: precision, the share of the members whose class in `labels` is the
     true one; given_precision, the same of their given labels; recall, the members with the true class as a share of
-    all N samples; recovered, that share of the mislabelled samples. A share of nothing is left out.
+    all N samples; recovered, that share of the mislabelled samples. A share of nothing is left out. All but the number
+    of samples is of those in `known`, the samples whose true label is known.
     """
     figures: dict[str, float] = {"samples": int(members.sum())}
     if clean is None:
         return figures
+    members, labels, given, clean = members[known], labels[known], given[known], clean[known]
     right, wrong = members & (labels == clean), given != clean
     if members.any():
         figures["precision"] = float(right.sum() / members.sum())

@@ -1,6 +1,6 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..fields import check_names
 from ..methods import Method, Setting, check_options, create_method
 from ..models import create_model
 from ..models.encoder import load_encoder
+from ..noise.result import known_labels
 from ..tasks import Task, find_task
 from ..tasks.base import Labels
 
@@ -42,12 +43,14 @@ class RunData:
     given: Labels
     """[n, ...], as the task has them."""
     clean: Labels | None
-    """True labels; None if they are unknown."""
+    """True labels, -1 where they are unknown; None if all are."""
     validation: ImageTable | None
     validation_given: Labels | None
     test: ImageTable
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    """What a run is to say of its labels."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -75,25 +78,40 @@ def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task,
     true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
     if config.noise.labels is not None:
         given = task.read_labels(config.noise.labels, true, count)
-        return task.brought(given[:count], true[:count], f"file:{Path(config.noise.labels).name}")
+        known = None if dataset.given_labels and dataset.clean_labels is None else true[:count]
+        return task.brought(given[:count], known, f"file:{Path(config.noise.labels).name}")
     if config.noise.noise == "none" and dataset.given_labels:
         # Whether labels that someone brings are right nobody knows but who brings the true ones.
         if dataset.clean_labels is None:
-            return task.brought(labels[:count], None, "none")
+            return task.brought(labels[:count], None, "given")
         return task.brought(labels[:count], dataset.clean_labels[:count], "given")
-    return task.corrupt(dataset, true[:count], config.noise.noise, config.noise.noise_seed)
+    if not known_labels(true[:count]).all():
+        raise ConfigError(
+            f"--noise {config.noise.noise}: noise is made of true labels, and {dataset.name} has them for "
+            f"{known_labels(true[:count]).sum()} of {count} images; drop --noise to train on its given labels"
+        )
+    noisy = task.corrupt(dataset, true[:count], config.noise.noise, config.noise.noise_seed)
+    return replace(noisy, clean_are="given") if dataset.given_labels and dataset.clean_labels is None else noisy
 
 
 def load_images(config: RunConfig) -> datasets.ImageDataset:
     """The data set that `config` names."""
-    return datasets.load_dataset(config.data.dataset, Path(config.data.data_root), download=config.data.download)
+    settings = config.data
+    return datasets.load_dataset(
+        settings.dataset,
+        Path(settings.data_root),
+        download=settings.download,
+        exif=settings.exif_orientation,
+        skip_unreadable=settings.skip_unreadable,
+    )
 
 
 def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> RunData:
     """Load the data set that `config` names (or take `dataset`), corrupt its labels, and hold out validation samples.
 
     Order: take the first `limit_train` samples, corrupt them, then split each class of the given labels with the noise
-    seed. Runs that differ only in the training seed therefore have the same data.
+    seed. Runs that differ only in the training seed therefore have the same data. A data set's own validation images
+    are used with the labels that they come with.
     """
     check_run(config, dataset)
     if dataset is None:
@@ -104,6 +122,12 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--limit-train {config.data.limit_train}: {dataset.name} has {total} training images")
     task = find_task(config.data.task or dataset.task).of(dataset)
     noisy = _noisy_labels(config, dataset, task, count)
+    brings = dataset.validation
+    if brings is not None and config.data.val_fraction > 0:
+        raise ConfigError(
+            f"--val-fraction {config.data.val_fraction}: {dataset.name} has {len(brings)} images for "
+            "validation; drop the option"
+        )
     kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
@@ -122,11 +146,12 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         train=dataset.train if len(kept) == total else dataset.train.take(kept),
         given=noisy.labels[kept],
         clean=None if noisy.clean_labels is None else noisy.clean_labels[kept],
-        validation=dataset.train.take(held) if len(held) else None,
-        validation_given=noisy.labels[held] if len(held) else None,
+        validation=dataset.train.take(held) if len(held) else brings,
+        validation_given=noisy.labels[held] if len(held) else None if brings is None else brings.labels,
         test=dataset.test,
         mean=dataset.mean,
         std=dataset.std,
+        notes=dataset.notes,
     )
 
 

@@ -14,6 +14,7 @@ from ..data.names import needs_root
 from ..errors import CheckpointError
 from ..files import write_json
 from ..methods import Method, Run
+from ..noise.result import known_labels
 from ..noise.targets import load_noisy
 from ..tasks import Evaluation
 from ..tasks.base import Labels, differing
@@ -67,6 +68,10 @@ class Record:
         self.config, self.data, self.method = config, data, method
         self.statistics, self.labels = statistics, labels
         self.given = labels.clone()
+        # Of which samples the true label is known; a slice takes all of them without a copy.
+        self.known: NDArray[np.int64] | slice = slice(None)
+        if data.clean is not None and not (known := known_labels(data.clean)).all():
+            self.known = np.flatnonzero(known)
         self.history: list[dict[str, Any]] = []
         self.first_step_seconds = 0.0
 
@@ -98,9 +103,9 @@ class Record:
             **data.task.training_figures(answers, data.given),
         }
         if data.clean is not None:
-            figures |= data.task.shares(answers, data.given, data.clean)
+            figures |= data.task.shares(answers[self.known], data.given[self.known], data.clean[self.known])
             if statistics.attention is not None:
-                figures |= attention_figures(statistics.attention.cpu().numpy(), differing(data.given, data.clean))
+                figures |= attention_figures(statistics.attention.cpu().numpy()[self.known], self._wrong())
             figures |= self._correction()
         return figures
 
@@ -109,11 +114,16 @@ class Record:
         given, clean = self.data.given, self.data.clean
         figures = {
             name: selection_figures(
-                members.cpu().numpy(), given if labels is None else labels.cpu().numpy(), given, clean
+                members.cpu().numpy(), given if labels is None else labels.cpu().numpy(), given, clean, self.known
             )
             for name, (members, labels) in self.method.selections().items()
         }
         return {"selections": figures} if figures else {}
+
+    def _wrong(self) -> NDArray[np.bool_]:
+        """Which of the samples with a known true label have another given one."""
+        assert self.data.clean is not None
+        return differing(self.data.given[self.known], self.data.clean[self.known])
 
     @torch.no_grad()
     def _correction(self) -> dict[str, float]:
@@ -121,7 +131,8 @@ class Record:
         corrected = self.method.corrected(self.given)
         if corrected is None or self.data.clean is None:
             return {}
-        return {"correction_accuracy": float((~differing(corrected.cpu().numpy(), self.data.clean)).mean())}
+        different = differing(corrected.cpu().numpy()[self.known], self.data.clean[self.known])
+        return {"correction_accuracy": float((~different).mean())}
 
     @torch.no_grad()
     def _estimates(self, run: Run) -> dict[str, Any]:
@@ -143,8 +154,8 @@ class Record:
             columns["attention"] = estimates.attention.float().cpu().numpy()
         figures = {"suspected": float(suspected.mean())}
         if data.clean is not None:
-            columns["true"] = data.clean
-            figures |= detection_figures(suspected, differing(data.given, data.clean))
+            columns["true" if data.noisy.clean_are is None else "given_before_noise"] = data.clean
+            figures |= detection_figures(suspected[self.known], self._wrong())
         self.folder.write_corrected(columns)
         return {"label_errors": figures}
 
@@ -204,9 +215,10 @@ class Record:
             at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
             summary[f"validation_{score.name}"] = {**chosen, "test_at_best": at_best[f"test_{score.name}"]}
         if data.clean is not None:
-            summary["training_samples"] = data.task.shares(final.answers, data.given, data.clean)
+            known = self.known
+            summary["training_samples"] = data.task.shares(final.answers[known], data.given[known], data.clean[known])
             if final.attention is not None:
-                summary["attention"] = attention_figures(final.attention, differing(data.given, data.clean))
+                summary["attention"] = attention_figures(final.attention[known], self._wrong())
             summary |= self._correction()
         selections = [{"epoch": epoch["epoch"], **epoch["selections"]} for epoch in history if "selections" in epoch]
         if selections:

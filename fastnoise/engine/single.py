@@ -121,6 +121,7 @@ class Single(Training):
             f"images {size}, "
             f"{len(data.test)} test images, {data.task.describe()}",
             f"labels: {data.noisy.describe()}",
+            *data.notes,
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",

@@ -145,10 +145,11 @@ def read_array(what: str, path: str | Path) -> NDArray[Any]:
 
 
 def write_csv(noisy: NoisyLabels, path: Path) -> None:
-    """The columns index, label and, where known, clean_label. Raises DataError when it can't be written."""
+    """The columns index, label and, where known, clean_label, which is called given_label if people brought it and
+    noise was added to it. Raises DataError when it can't be written."""
     columns = {"index": np.arange(len(noisy.labels)), "label": noisy.labels}
     if noisy.clean_labels is not None:
-        columns["clean_label"] = noisy.clean_labels
+        columns["clean_label" if noisy.clean_are is None else "given_label"] = noisy.clean_labels
     rows = "".join(f"{','.join(map(str, row))}\n" for row in zip(*(c.tolist() for c in columns.values()), strict=True))
     content = f"{','.join(columns)}\n{rows}".encode()
     write_atomically(path, lambda stream: stream.write(content), DataError)

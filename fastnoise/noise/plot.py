@@ -33,6 +33,11 @@ def as_shares(counts: NDArray[Any]) -> NDArray[np.float64]:
     return shares
 
 
+def as_text(name: str) -> str:
+    """A name that matplotlib draws as it is written, where it would take what stands between dollars for a formula."""
+    return name.replace("$", r"\$")
+
+
 def draw_matrix(
     axes: "Axes",
     values: NDArray[Any],
@@ -67,16 +72,25 @@ def draw_matrix(
 
 
 def plot_transition(
-    transition: NDArray[np.int64], path: Path, *, title: str, class_names: tuple[str, ...] | None = None
+    transition: NDArray[np.int64],
+    path: Path,
+    *,
+    title: str,
+    class_names: tuple[str, ...] | None = None,
+    words: tuple[str, str] = ("true class", "given label"),
 ) -> None:
-    """Draw counts [C, C] as shares of each true class (rows) and write a PNG. DataError when it can't be written."""
+    """Draw counts [C, C] as shares of each row's class and write a PNG. DataError when it can't be written.
+
+    `words` say what rows and columns are.
+    """
     check_plot()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 6.5), layout="constrained")
     axes = figure.add_subplot()
-    image = draw_matrix(axes, as_shares(transition), class_names=class_names)
-    figure.colorbar(image, label="share of the true class")
-    axes.set(xlabel="given label", ylabel="true class")
-    axes.set_title(textwrap.fill(title, 90), fontsize=9)
+    names = None if class_names is None else tuple(map(as_text, class_names))
+    image = draw_matrix(axes, as_shares(transition), class_names=names)
+    figure.colorbar(image, label=f"share of the {words[0]}")
+    axes.set(xlabel=words[1], ylabel=words[0])
+    axes.set_title(as_text(textwrap.fill(title, 90)), fontsize=9)
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=150), DataError)

@@ -17,7 +17,7 @@ from .maps import class_map
 from .spec import NoiseSpec, class_ranges, parse
 
 _METADATA = ("spec", "seed", "num_classes", "requested_rate")
-_OPTIONAL = ("pmd_factor",)  # written where they are known
+_OPTIONAL = ("pmd_factor", "clean_are")  # written where they are known, or not as usual
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,12 @@ class NoisyLabels:
     """The labels a run trains on, where they come from, and how many of them are wrong.
 
     labels          int64 [N], in [0, num_classes)
-    clean_labels    int64 [N], or None if they are unknown
+    clean_labels    int64 [N], -1 where they are unknown; None if all are
     spec            the noise spec in full (an asymmetric one names its map), or another source of the labels
     seed            of the noise; None for labels that weren't drawn here
     requested_rate  the spec's rate; None if no rate was requested, as for human labels
     pmd_factor      pmd: the factor that gives the requested rate (`fastnoise.noise.pmd_factor`); None otherwise
+    clean_are       what clean_labels hold: None, the true classes; "given", what people brought, before noise was added
     """
 
     labels: NDArray[Any]
@@ -39,6 +40,7 @@ class NoisyLabels:
     num_classes: int
     requested_rate: float | None
     pmd_factor: float | None = None
+    clean_are: str | None = None
 
     _format: ClassVar[int] = 1
     """Of the file that `save` writes."""
@@ -57,8 +59,9 @@ class NoisyLabels:
 
     def _check_values(self, what: str, array: NDArray[Any]) -> None:
         """DataError unless there are labels, all in their range."""
-        if not (array.size and array.min() >= 0 and array.max() < self.num_classes):
-            raise DataError(f"{what}: empty, or outside [0, {self.num_classes})")
+        least = -1 if what == "clean labels" else 0
+        if not (array.size and array.min() >= least and array.max() < self.num_classes):
+            raise DataError(f"{what}: empty, or outside [{least}, {self.num_classes})")
 
     def _clean(self) -> NDArray[Any]:
         if self.clean_labels is None:
@@ -66,14 +69,28 @@ class NoisyLabels:
         return self.clean_labels
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """bool [N]: of which samples the clean label is known."""
+        if self.clean_labels is None:
+            return np.zeros(len(self.labels), bool)
+        return known_labels(self.clean_labels)
+
+    @property
     def flipped(self) -> NDArray[np.bool_]:
-        """bool [N]: which labels differ from the clean ones. Raises DataError if those are unknown."""
-        return self.labels != self._clean()
+        """bool [N]: which labels differ from known clean ones. Raises DataError if all of those are unknown."""
+        return (self.labels != self._clean()) & self.known
 
     @property
     def realised_rate(self) -> float | None:
-        """The share of wrong labels; None if the clean labels are unknown."""
-        return None if self.clean_labels is None else float(self.flipped.mean())
+        """The share of wrong labels among those whose clean label is known; None if there are none."""
+        count = int(self.known.sum())
+        return int(self.flipped.sum()) / count if count else None
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What tables call clean_labels and labels: `true class` and `given label`, or `given class` and `noisy label`
+        where noise was added to what people brought."""
+        return ("true class", "given label") if self.clean_are is None else ("given class", "noisy label")
 
     @property
     def transition(self) -> NDArray[np.int64]:
@@ -82,7 +99,8 @@ class NoisyLabels:
         DataError as for `flipped`, and if the counts don't fit into memory.
         """
         require_memory(f"counts of {self.num_classes} x {self.num_classes} classes", 8 * self.num_classes**2)
-        pairs = np.bincount(self._clean() * self.num_classes + self.labels, minlength=self.num_classes**2)
+        clean, labels = self._clean()[self.known], self.labels[self.known]
+        pairs = np.bincount(clean * self.num_classes + labels, minlength=self.num_classes**2)
         return pairs.reshape(self.num_classes, self.num_classes)
 
     @property
@@ -92,7 +110,7 @@ class NoisyLabels:
         DataError as for `transition`.
         """
         require_memory(f"rates of {self.num_classes} classes", 40 * self.num_classes)
-        counts = np.bincount(self._clean(), minlength=self.num_classes)
+        counts = np.bincount(self._clean()[self.known], minlength=self.num_classes)
         wrong = np.bincount(self._clean()[self.flipped], minlength=self.num_classes)
         return np.where(counts > 0, wrong / np.maximum(counts, 1), np.nan)
 
@@ -126,7 +144,9 @@ class NoisyLabels:
         if self.realised_rate is None:
             realised = f"realised rate unknown ({self.labels.size} labels)"
         else:
-            realised = f"realised {_percent(self.realised_rate)} ({self.flipped.sum()} of {self.labels.size})"
+            count = int(self.known.sum())
+            of = f"{count}" if count == self.labels.size else f"{count} known, {self.labels.size} labels in all"
+            realised = f"realised {_percent(self.realised_rate)} ({self.flipped.sum()} of {of})"
         return f"{self.spec}{note}{seed}: {requested}{realised}"
 
     def parsed_spec(self) -> NoiseSpec | None:
@@ -211,12 +231,18 @@ class NoisyLabels:
             "seed": self.seed is None or (type(self.seed) is int and 0 <= self.seed < 2**64),
             "num_classes": type(self.num_classes) is int and self.num_classes >= self._least,
             "requested_rate": self.requested_rate is None or self.requested_rate == rate,
+            "clean_are": self.clean_are in (None, "given"),
             "pmd_factor": self.pmd_factor is None
             or (spec is not None and spec.kind == "pmd" and _is_positive(self.pmd_factor)),
         }
         for key, holds in wanted.items():
             if not holds:
                 raise DataError(f"{key} {getattr(self, key)!r} is impossible")
+
+
+def known_labels(clean: NDArray[Any]) -> NDArray[np.bool_]:
+    """bool [N]: which clean labels are known; of classes [N] those from 0, of other forms [N, K] all."""
+    return np.asarray(clean >= 0) if clean.ndim == 1 else np.ones(len(clean), bool)
 
 
 def _little_endian(array: NDArray[Any]) -> bytes:

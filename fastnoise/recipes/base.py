@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from .. import own
 from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..data.names import family, is_named, read_options, task_of
+from ..data.names import family, is_brought, read_options, task_of
 from ..noise.spec import parse
 from ..options import MethodOptions
 
@@ -12,7 +11,7 @@ from ..options import MethodOptions
 def default_noise(dataset: str) -> str:
     """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them. None for data
     of the user's own, which is never corrupted unasked."""
-    if own.is_own(dataset) or not is_named(dataset) or family(dataset) in ("coco", "values"):
+    if is_brought(dataset):
         return "none"
     if family(dataset) == "two-tasks":
         return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"
@@ -31,7 +30,7 @@ def _second_task(dataset: str) -> str:
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
 
-    digits, mnist and folders are ours: no paper of the field publishes a recipe for them. The CIFAR entries
+    digits, mnist, folders and lists are ours: no paper of the field publishes a recipe for them. The CIFAR entries
     are the field's common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
     """
     noise_config = NoiseConfig(noise=noise)

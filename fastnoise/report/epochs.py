@@ -66,9 +66,10 @@ def accuracy(run: StoredRun) -> Chart | Missing:
 def _true_accuracy(run: StoredRun) -> Series | None:
     """Training accuracy against the true labels: of clean and of mislabelled samples, weighted by their numbers."""
     labels = run.training_labels()
-    if labels is None or labels[1] is None:
+    if labels is None or labels[1] is None or not (labels[1] >= 0).any():
         return None
-    wrong = float((labels[0] != labels[1]).mean())
+    known = labels[1] >= 0
+    wrong = float((labels[0] != labels[1])[known].mean())
     epochs, values = [], []
     for epoch in run.history:
         clean, mislabelled = number(epoch.get("clean_true")), number(epoch.get("mislabelled_true"))
@@ -76,7 +77,8 @@ def _true_accuracy(run: StoredRun) -> Series | None:
             continue
         epochs.append(epoch["epoch"])
         values.append((1 - wrong) * (clean or 0.0) + wrong * (mislabelled or 0.0))
-    return Series("train_accuracy_true", "training, true labels", epochs, values, GREEN) if values else None
+    words = "true labels" if run.words[0] == "true class" else "labels before noise"
+    return Series("train_accuracy_true", f"training, {words}", epochs, values, GREEN) if values else None
 
 
 def loss(run: StoredRun) -> Chart | Missing:
@@ -100,12 +102,13 @@ def loss(run: StoredRun) -> Chart | Missing:
 
 def shares(run: StoredRun) -> Chart | Missing:
     """Clean and mislabelled samples by what the network predicts for them (ELR, Figure 1)."""
-    clean = _lines(run, [("clean_true", "true class", GREEN), ("clean_other", "another class", BLUE)])
+    true, given = run.words
+    clean = _lines(run, [("clean_true", true, GREEN), ("clean_other", "another class", BLUE)])
     mislabelled = _lines(
         run,
         [
-            ("mislabelled_true", "true class", GREEN),
-            ("mislabelled_memorised", "given wrong label (memorised)", RED),
+            ("mislabelled_true", true, GREEN),
+            ("mislabelled_memorised", f"wrong {given} (memorised)", RED),
             ("mislabelled_other", "another class", BLUE),
         ],
     )
@@ -159,14 +162,14 @@ def class_accuracy(run: StoredRun) -> Chart | Missing:
                 series.append(Series(f"class_{label}", names[label], places, values, COLOURS[label]))
         if not series:
             return f"{title}: the test set has no samples"
-        caption = "One line for each true class."
+        caption = f"One line for each {run.test_class}."
         return line_chart("class_accuracy", f"{title} over epochs.", caption, [Panel(series, label="test accuracy")])
     epoch, last = rows[-1]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         axes.bar(range(classes), [np.nan if value is None else value for value in last], width=1, color=BLUE)
-        axes.set(xlabel="true class", ylabel="test accuracy")
+        axes.set(xlabel=run.test_class, ylabel="test accuracy")
         axes.yaxis.set_major_formatter(percent_ticks)
         axes.margins(x=0.01)
 

@@ -32,16 +32,23 @@ def _no_estimates(run: StoredRun, truth: bool = False, classes: bool = False) ->
         return f"method {plain(run.config.get('method', '?'))} estimates no confidence and corrects no label"
     if not len(run.corrected["given"]):
         return "corrected.npz has no samples"
-    if truth and "true" not in run.corrected:
+    if truth and not ("true" in run.corrected and _known(run).any()):
         return "the true labels are unknown"
     if classes and run.num_classes > _MOST_CLASSES:
         return f"{run.num_classes} classes are too many to draw"
     return None
 
 
+def _known(run: StoredRun) -> NDArray[np.bool_]:
+    """Of which samples in corrected.npz the true label is known; of all without such a column."""
+    given = run.corrected["given"]
+    return run.corrected["true"] >= 0 if "true" in run.corrected else np.ones(len(given), bool)
+
+
 def _wrong(run: StoredRun) -> NDArray[np.bool_] | None:
-    columns = run.corrected
-    return columns["given"] != columns["true"] if "true" in columns else None
+    """Of the known samples, which labels are wrong."""
+    columns, known = run.corrected, _known(run)
+    return columns["given"][known] != columns["true"][known] if "true" in columns else None
 
 
 def histogram(run: StoredRun) -> Chart | Missing:
@@ -52,6 +59,7 @@ def histogram(run: StoredRun) -> Chart | Missing:
     wrong = _wrong(run)
     groups = [("all samples", GREY, values)]
     if wrong is not None:
+        values = values[_known(run)]
         groups = [("clean", BLUE, values[~wrong]), ("mislabelled", RED, values[wrong])]
     groups = [group for group in groups if len(group[2])]
     return histogram_chart(
@@ -70,14 +78,15 @@ def weight_matrix(run: StoredRun) -> Chart | Missing:
     words, values = _weights(run)
     counts, sums = (_by_class(run, "true", "given", weights) for weights in (None, values))
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    true, given = run.words
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     digits = 2 if high - low > 0.05 else 4
     matrix = Matrix(
         "mean",
         "",
         means,
-        "true class",
-        "given label",
+        true,
+        given,
         low,
         high,
         lambda value: f"{value:.{digits}f}",
@@ -85,7 +94,7 @@ def weight_matrix(run: StoredRun) -> Chart | Missing:
     )
     return matrix_chart(
         "weight_matrix",
-        f"Mean {words} by true and given class.",
+        f"Mean {words} by {true} and {given}.",
         "The diagonal holds the clean samples. Grey cells have no samples (NAL, Figure 4a).",
         [matrix],
         f"mean {words}",
@@ -95,8 +104,9 @@ def weight_matrix(run: StoredRun) -> Chart | Missing:
 
 def _by_class(run: StoredRun, rows: str, columns: str, weights: NDArray[Any] | None = None) -> NDArray[Any]:
     """[C, C]: how many samples, or the sum of their weights, by their classes in two columns of corrected.npz."""
-    found, classes = run.corrected, run.num_classes
-    pairs = found[rows].astype(np.int64) * classes + found[columns].astype(np.int64)
+    found, classes, known = run.corrected, run.num_classes, _known(run)
+    pairs = found[rows][known].astype(np.int64) * classes + found[columns][known].astype(np.int64)
+    weights = None if weights is None else weights[known]
     return np.bincount(pairs, weights, minlength=classes**2).reshape(classes, classes)
 
 
@@ -106,18 +116,19 @@ def transition(run: StoredRun) -> Chart | Missing:
         return "Transition: there are no labels to read"
     if run.labels.labels.ndim > 1:
         return "Transition: a sample has not one class"
-    if run.labels.clean_labels is None:
+    if not run.labels.known.any():
         return "Transition: the true labels are unknown"
     if run.labels.num_classes > _MOST_CLASSES:
         return f"Transition: {run.labels.num_classes} classes are too many to draw"
     counts = run.labels.transition
-    matrix = Matrix("share", "", as_shares(counts), "true class", "given label", counts=counts)
+    true, given = run.words
+    matrix = Matrix("share", "", as_shares(counts), true, given, counts=counts)
     return matrix_chart(
         "transition",
-        "Transition from true classes to given labels.",
-        f"Shares of each true class in per cent. {run.labels.describe()}.",
+        f"Transition from {true} to {given}.",
+        f"Shares of each {true} in per cent. {run.labels.describe()}.",
         [matrix],
-        "share of the true class",
+        f"share of the {true}",
         run.class_names(run.num_classes),
     )
 
@@ -138,17 +149,18 @@ def confusion(run: StoredRun) -> Chart | Missing:
             run.class_names(run.num_classes),
         )
     matrices = []
-    for key in ("given", "corrected"):
+    true, given = run.words
+    for key, label in (("given", given), ("corrected", "corrected label")):
         counts = _by_class(run, "true", key)
         right = counts.trace() / counts.sum()
-        title = f"{key} labels, {percent(right)} right"
-        matrices.append(Matrix(key, title, as_shares(counts), "true class", f"{key} label", counts=counts))
+        title = f"{label}s, {percent(right)} {'right' if true == 'true class' else 'as given'}"
+        matrices.append(Matrix(key, title, as_shares(counts), true, label, counts=counts))
     return matrix_chart(
         "confusion",
-        "Given and corrected labels against the truth.",
-        "Training samples; shares of each true class in per cent (NAL, Figures 4b and 4c).",
+        f"{given.capitalize()}s and corrected labels against the {true}.",
+        f"Training samples; shares of each {true} in per cent (NAL, Figures 4b and 4c).",
         matrices,
-        "share of the true class",
+        f"share of the {true}",
         run.class_names(run.num_classes),
     )
 
@@ -157,17 +169,18 @@ def suspicion(run: StoredRun) -> Chart | Missing:
     """Precision against recall of the suspicion that a label is wrong."""
     if missing := _no_estimates(run, truth=True):
         return f"Precision and recall of the suspicion: {missing}"
-    wrong = run.corrected["given"] != run.corrected["true"]
+    wrong, known = _wrong(run), _known(run)
+    assert wrong is not None  # `_no_estimates` has seen the true labels
     if not wrong.any():
         return "Precision and recall of the suspicion: no label is wrong"
-    confidence = run.corrected["confidence"].astype(np.float64)
+    confidence = run.corrected["confidence"].astype(np.float64)[known]
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     precision, recall, thresholds = precision_recall_curve(wrong, -confidence)
     precision, recall, thresholds = precision[:-1], recall[:-1], -thresholds  # the last point stands for no sample
     kept = np.unique(np.linspace(0, len(thresholds) - 1, min(len(thresholds), _MOST_POINTS)).round().astype(int))
     average = float(average_precision_score(wrong, -confidence))
-    suspected = run.corrected["suspected"]
+    suspected = run.corrected["suspected"][known]
     found = int((suspected & wrong).sum())
     at = (found / max(1, int(suspected.sum())), found / int(wrong.sum()))
     rows = [("curve", thresholds[place], recall[place], precision[place]) for place in kept]

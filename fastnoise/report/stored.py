@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import COMMON, FREE_ON_RESUME
+from ..data.names import is_brought
 from ..errors import ConfigError, DataError
 from ..noise import NoisyLabels
 from ..noise.targets import load_noisy
@@ -22,6 +23,8 @@ from .html import plain
 _LARGEST = 1e100  # number that is drawn; a loss in float32 ends at 3e38
 _LONGEST_NAME = 16  # characters of a class's name
 _DEEPEST = 20  # levels of a JSON document
+_BEFORE = "given_before_noise"
+"""What corrected.npz calls the labels that people brought, if noise was added to them. Here they are `true` too."""
 _INTEGER_COLUMNS, _FLOAT_COLUMNS = ("position", "given", "corrected", "true"), ("confidence", "attention")
 
 
@@ -80,8 +83,19 @@ class StoredRun:
         """The names, if there is one for each of `count` classes."""
         return self.names if self.names is not None and len(self.names) == count else None
 
+    @property
+    def words(self) -> tuple[str, str]:
+        """What charts call true classes and given labels, as `NoisyLabels.words`."""
+        return ("true class", "given label") if self.labels is None else self.labels.words
+
+    @property
+    def test_class(self) -> str:
+        """What charts call the class that an image of the test set has: nobody vouches for labels that people bring."""
+        return "given class" if is_brought(str(self.config.get("dataset", "digits"))) else "true class"
+
     def training_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None] | None:
-        """Given and, where known, true labels [n] of the training samples, without those held out for validation."""
+        """Given and, where known, true labels [n] of the training samples, without those held out for validation; -1
+        where the true one is unknown."""
         if self.labels is None or self.labels.labels.ndim > 1:
             return None
         kept = self.corrected.get("position")
@@ -192,12 +206,14 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of corrected.npz, checked for form; nothing in it is executed."""
     with np.load(path, allow_pickle=False) as file:
         columns = {name: file[name] for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS, "suspected") if name in file.files}
+        if _BEFORE in file.files:
+            columns["true"] = file[_BEFORE]
     length = len(columns["given"])
     for name, column in columns.items():
         kinds = "iu" if name in _INTEGER_COLUMNS else "f" if name in _FLOAT_COLUMNS else "b"
         if column.shape != (length,) or column.dtype.kind not in kinds:
             raise DataError(f"{name} is {column.dtype} {list(column.shape)}")
-        if kinds == "iu" and length and column.min() < 0:
+        if kinds == "iu" and length and column.min() < (-1 if name == "true" else 0):
             raise DataError(f"{name} has negative entries")
         if kinds == "f" and not ((column >= 0) & (column <= 1)).all():
             raise DataError(f"{name} has entries outside 0 to 1")

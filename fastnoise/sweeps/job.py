@@ -127,7 +127,7 @@ def run_assignment(assignment: Assignment) -> int:
     """
     from rich.console import Console
 
-    console = Console(width=120)
+    console = Console(width=120, markup=False)
     locks = Locks(assignment.folder)
     try:
         for job in assignment.jobs:

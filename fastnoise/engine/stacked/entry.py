@@ -88,6 +88,8 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     for config in configs:
         check_run(config)
     dataset = load_images(configs[0])
+    if dataset.validation is not None:
+        raise ConfigError(f"these runs cannot be stacked: {dataset.name} has a validation set of its own")
     summaries: dict[int, dict[str, Any]] = {}
     failures: list[str] = []
     places: dict[tuple[int, int], dict[int, RunConfig]] = {}

@@ -1,0 +1,133 @@
+"""Lists: a file of paths and labels as a data set."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import shown
+from ..errors import DataError, nearest
+from .folder import SPLITS, FileSet, file_facts
+from .scan import CACHE, Found
+from .sheets import Sheet, read_sheet
+
+PATHS = ("path", "file", "filename", "file_name", "image", "name")
+LABELS = ("label", "class", "labels", "class_name")
+_UNKNOWN = ("", "-1")
+"""What stands for an unknown class in the column clean_label."""
+
+
+def find_list(path: Path) -> FileSet:
+    """The image files that a sheet lists (`fastnoise.data.sheets.read_sheet`), one a line.
+
+    The columns are path (or file), relative to the sheet's folder; label (or class), the name of a class or its number;
+    and, where they are there, clean_label, the true class, empty or -1 where it is unknown, and split: train, val,
+    valid, validation or test in any case. Other columns are left out, and the notes say so. The classes are those of
+    the training lines, given and true: numbers in their order, names in that of the alphabet. Classes that no line of
+    training has are refused.
+
+    Raises:
+        DataError: in one line, with the line of the sheet and what stands there: a file that is missing or listed
+            twice, an empty field, a class or a split that is unknown.
+    """
+    sheet = read_sheet(path, source=str(path))
+    column = sheet.require(*PATHS)
+    names = [name.strip() for name in sheet.column(column)]
+    _check_different(sheet, names)
+    given = [text.strip() for text in sheet.column(sheet.require(*LABELS))]
+    used = [column, sheet.find(*LABELS)]
+    parts = ["train"] * len(sheet)
+    if (split := sheet.find("split")) is not None:
+        used.append(split)
+        for row, text in enumerate(sheet.column(split)):
+            part = SPLITS.get(text.strip().casefold())
+            if part is None:
+                raise sheet.error(row, f"column {split!r}: {shown(text)} is no split; {nearest(text, list(SPLITS))}")
+            parts[row] = part
+    true: list[str] | None = None
+    if (clean := sheet.find("clean_label")) is not None:
+        used.append(clean)
+        true = [text.strip() for text in sheet.column(clean, empty=True)]
+    class_names = _classes(sheet, given, true, parts)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    labels = _labels(sheet, sheet.require(*LABELS), given, numbers)
+    clean_labels = None
+    if true is not None and clean is not None:
+        clean_labels = _labels(sheet, clean, true, numbers | dict.fromkeys(_UNKNOWN, -1))
+    notes = []
+    if others := [name for name in sheet.names if name not in used]:
+        notes.append(f"left out the columns {', '.join(others)} of {path.name}")
+    return FileSet(
+        f"list:{path}",
+        _found(sheet, path.parent, names),
+        tuple(parts),
+        labels,
+        class_names,
+        path.with_name(f".{path.name}{CACHE}"),
+        clean_labels,
+        tuple(notes),
+    )
+
+
+def _check_different(sheet: Sheet, names: list[str]) -> None:
+    """DataError for a file that two lines list, however they write it."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if "\0" in name:
+            raise sheet.error(row, f"{shown(name)} is no path")
+        if (before := first.setdefault(os.path.normpath(name), row)) != row:
+            raise sheet.error(row, f"the file {shown(name)} is in line {sheet.lines[before]} too; drop one of them")
+
+
+def _classes(sheet: Sheet, given: list[str], true: list[str] | None, parts: list[str]) -> tuple[str, ...]:
+    """The classes of the training lines."""
+    names = {text for text, part in zip(given, parts, strict=True) if part == "train"}
+    if true is not None:
+        names |= {text for text, part in zip(true, parts, strict=True) if part == "train"} - set(_UNKNOWN)
+    if not names:
+        raise DataError(f"{sheet.source}: no line is of the split train")
+    if all(name.removeprefix("-").isascii() and name.removeprefix("-").isdigit() for name in names):
+        for row, text in enumerate(given):
+            if text.startswith("-"):
+                raise sheet.error(row, f"the label {shown(text)} is below 0; drop the line if its class is unknown")
+        return tuple(sorted(names, key=lambda name: (int(name[:20]), name)))
+    return tuple(sorted(names))
+
+
+def _labels(sheet: Sheet, column: str, texts: list[str], numbers: dict[str, int]) -> NDArray[np.int64]:
+    for row, text in enumerate(texts):
+        if text not in numbers:
+            known = [name for name, number in numbers.items() if number >= 0]
+            raise sheet.error(
+                row, f"column {column!r}: no training line has the class {shown(text)}; {_near(text, known)}"
+            )
+    return np.array([numbers[text] for text in texts], np.int64)
+
+
+def _near(text: str, known: list[str]) -> str:
+    if len(known) > 20:
+        return f"they have {len(known)} classes, as {known[0]}"
+    return nearest(text, known)
+
+
+def _found(sheet: Sheet, folder: Path, names: list[str]) -> Found:
+    """The files, all of which are there."""
+    facts = []
+    missing = []
+    for row, name in enumerate(names):
+        path = Path(os.path.join(folder, name))
+        fact = file_facts(path)
+        if fact[0] < 0 and not path.exists():
+            missing.append(row)
+        elif path.is_dir():
+            raise sheet.error(row, f"{shown(name)} is a folder and no image")
+        facts.append(fact)
+    if missing:
+        lines = ", ".join(f"{shown(names[row])} in line {sheet.lines[row]}" for row in missing[:3])
+        raise DataError(
+            f"{sheet.source}: {len(missing)} of {len(names)} files are missing in {folder}: {lines}"
+            f"{', ...' if len(missing) > 3 else ''}; paths are relative to the list"
+        )
+    sizes, times = zip(*facts, strict=True)
+    return Found(folder, tuple(names), np.array(sizes, np.int64), np.array(times, np.int64))

@@ -1,0 +1,280 @@
+"""What is known of image files after each was decoded once, kept in a cache so that the next start reads none."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import DataError
+from .images import dali_reads, decode, one_line, orientation, require_regular
+
+CACHE = ".fastnoise-files.npz"
+"""The cache's file, beside the data."""
+
+_FORMAT = 1
+_PARTS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "sizes": (np.int64, ()),
+    "times": (np.int64, ()),
+    "height": (np.int32, ()),
+    "width": (np.int32, ()),
+    "turned": (np.bool_, ()),
+    "by_pillow": (np.bool_, ()),
+    "digest": (np.uint8, (16,)),
+    "likeness": (np.uint8, (32,)),
+}
+"""Arrays of a cache: dtype and shape of a file's entry."""
+
+SIDE = 16
+"""Squares that an image is cut into along each side for its likeness."""
+
+_UNKNOWN = -(2**63)  # as the time of a file that is to be read again
+_NAMED = 5  # unreadable files that a message names
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Image files under a folder, F of them, as the file system lists them."""
+
+    root: Path
+    names: tuple[str, ...]
+    """Paths relative to `root`."""
+    sizes: NDArray[np.int64]
+    """[F], bytes."""
+    times: NDArray[np.int64]
+    """[F], of the last change, ns."""
+
+    def path(self, position: int) -> str:
+        return os.path.join(self.root, self.names[position])
+
+    def paths(self) -> tuple[str, ...]:
+        prefix = os.path.join(self.root, "")
+        return tuple([prefix + name for name in self.names])
+
+
+@dataclass(frozen=True, eq=False)
+class FileFacts:
+    """What was learnt of the F files of a `Found`. Files that cannot be read have zeros, and an entry in `errors`."""
+
+    height: NDArray[np.int32]
+    """[F], as the pixels are stored."""
+    width: NDArray[np.int32]
+    turned: NDArray[np.bool_]
+    """[F], whether EXIF's orientation exchanges height and width."""
+    by_pillow: NDArray[np.bool_]
+    """[F], whether DALI has the pixels from Pillow (`ImageTable.by_pillow`)."""
+    digest: NDArray[np.uint8]
+    """[F, 16], BLAKE2b of the file."""
+    likeness: NDArray[np.uint8]
+    """[F, 32], bits: whether each of 16 x 16 squares is darker than its right neighbour. Like images have few that
+    differ, at any size and quality. ("dHash", N. Krawetz 2013, with 256 bits.)"""
+    errors: dict[int, str]
+    """Position -> why the file cannot be read, in one line."""
+    read: int
+    """How many files were read for this; the others come from the cache."""
+    cache: Path | None
+    """Where the cache lies; None if no place could be written."""
+
+    def size(self, positions: NDArray[np.int64], exif: bool) -> tuple[int, int] | None:
+        """The one size (height, width) that all of these files have once they are decoded, or None."""
+        height, width = self.height[positions], self.width[positions]
+        if exif:
+            turned = self.turned[positions]
+            height, width = np.where(turned, width, height), np.where(turned, height, width)
+        if not len(height) or (height != height[0]).any() or (width != width[0]).any():
+            return None
+        return int(height[0]), int(width[0])
+
+
+def scan(found: Found, cache: Path, threads: int | None = None) -> FileFacts:
+    """Decode the files that the cache does not know or that have changed, several at once, and keep what is learnt.
+
+    A file counts as unchanged while its size and time of change stay the same. The cache is written to `cache` if that
+    can be written, and else to the user's folder of caches. Nothing in a cache is executed, and a damaged one is made
+    anew.
+    """
+    places = (cache, _elsewhere(cache))
+    parts: dict[str, NDArray[Any]] = {
+        name: np.zeros((len(found.names), *shape), kind) for name, (kind, shape) in _PARTS.items()
+    }
+    parts["sizes"], parts["times"] = found.sizes.copy(), found.times.copy()
+    errors: dict[int, str] = {}
+    todo = np.arange(len(found.names))
+    loaded = ((place, known) for place in places if (known := _load(place)) is not None)
+    where, known = next(loaded, (None, None))
+    if known is not None:
+        todo = _take(found, known, parts, errors)
+    if len(todo):
+        _read(found, todo, parts, errors, threads)
+    if len(todo) or known is None or len(known.names) != len(found.names):
+        where = next((place for place in places if _save(place, found, parts, errors)), None)
+    learnt = {name: parts[name] for name in _PARTS if name not in ("sizes", "times")}
+    return FileFacts(**learnt, errors=errors, read=len(todo), cache=where)
+
+
+def require_readable(found: Found, known: FileFacts, what: str) -> None:
+    """DataError that counts the files which cannot be read and names the first of them."""
+    if not known.errors:
+        return
+    named = [f"{found.path(place)} ({known.errors[place]})" for place in sorted(known.errors)[:_NAMED]]
+    more = f" and {len(known.errors) - _NAMED} more, which fastnoise check lists" if len(known.errors) > _NAMED else ""
+    raise DataError(
+        f"{what}: cannot read {len(known.errors)} of {len(found.names)} images: {', '.join(named)}{more}: "
+        "replace or remove them, or let training leave them out by --skip-unreadable"
+    )
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read(
+    found: Found, todo: NDArray[np.int64], parts: dict[str, NDArray[Any]], errors: dict[int, str], threads: int | None
+) -> None:
+    def learn(place: int) -> None:
+        try:
+            _learn(found.path(place), place, parts)
+        except Exception as error:  # Pillow's decoders raise errors of any kind on damaged files
+            for name in ("height", "width", "turned", "by_pillow", "digest", "likeness"):
+                parts[name][place] = 0
+            errors[place] = _why(error)
+            if isinstance(error, OSError) and error.errno:  # of the system and not of the content: tried again
+                parts["times"][place] = _UNKNOWN
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(threads or cores) as pool:
+        results = pool.map(learn, todo.tolist())
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import track
+
+            results = track(results, "reading images once", len(todo), console=Console(stderr=True), transient=True)  # type: ignore[assignment]
+        for _ in results:
+            pass
+
+
+def _learn(path: str, place: int, parts: dict[str, NDArray[Any]]) -> None:
+    require_regular(path)
+    with open(path, "rb") as stream:
+        content = stream.read()
+    with Image.open(io.BytesIO(content)) as image:
+        turned = orientation(image) >= 5
+        rgb = decode(image, exif=False)
+    parts["height"][place], parts["width"][place], parts["turned"][place] = rgb.height, rgb.width, turned
+    parts["by_pillow"][place] = not dali_reads(content[:32])
+    parts["digest"][place] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
+    parts["likeness"][place] = likeness(rgb)
+
+
+def likeness(image: Image.Image) -> NDArray[np.uint8]:
+    """uint8 [32], 256 bits that say where an image grows brighter to the right (`FileFacts.likeness`)."""
+    small = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX)
+    grey = np.asarray(small)
+    return np.packbits(grey[:, :-1] < grey[:, 1:])
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, DataError):
+        return str(error).partition("(")[2].partition(")")[0]
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "no image of a known format"
+    return one_line(error)
+
+
+# -- the cache -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    names: list[bytes]
+    blob: bytes
+    parts: dict[str, NDArray[Any]]
+    errors: dict[int, str]
+
+
+def _elsewhere(cache: Path) -> Path:
+    """Where the cache lies if its own place cannot be written."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    digest = hashlib.sha256(os.fsencode(cache.absolute())).hexdigest()[:32]
+    return folder / "fastnoise" / "files" / f"{digest}.npz"
+
+
+def _blob(names: Sequence[str]) -> bytes:
+    return os.fsencode("\0".join(names))
+
+
+def _load(path: Path) -> _Known | None:
+    """What a cache says; None for one that is missing, damaged, or of another format."""
+    try:
+        require_regular(str(path))
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(bytes(file["about"]))
+            if about["format"] != _FORMAT:
+                return None
+            blob = bytes(file["names"])
+            names = blob.split(b"\0") if blob else []
+            parts = {name: file[name] for name in _PARTS}
+        errors = {int(place): str(why) for place, why in about["errors"].items()}
+        for name, (kind, shape) in _PARTS.items():
+            if parts[name].dtype != kind or parts[name].shape != (len(names), *shape):
+                return None
+        if about["pillow"] != PIL.__version__:  # which may read what another one could not
+            for place in about["errors"]:
+                parts["times"][int(place)] = _UNKNOWN
+        return _Known(names, blob, parts, errors)
+    except Exception:  # whatever a damaged file makes the readers of zip, npy and JSON raise
+        return None
+
+
+def _take(found: Found, known: _Known, parts: dict[str, NDArray[Any]], errors: dict[int, str]) -> NDArray[np.int64]:
+    """Fill in what the cache knows; returns the positions of the files that are new or have changed."""
+    if _blob(found.names) == known.blob:
+        rows = np.arange(len(found.names))
+    else:
+        places = {name: place for place, name in enumerate(known.names)}
+        rows = np.array([places.get(os.fsencode(name), -1) for name in found.names], np.int64)
+    same = rows >= 0
+    for name in ("sizes", "times"):
+        same[same] = known.parts[name][rows[same]] == parts[name][same]
+    for name in _PARTS:
+        if name not in ("sizes", "times"):
+            parts[name][same] = known.parts[name][rows[same]]
+    if known.errors:
+        for place in np.flatnonzero(same).tolist():
+            if (why := known.errors.get(int(rows[place]))) is not None:
+                errors[place] = why
+    return np.flatnonzero(~same)
+
+
+def _save(path: Path, found: Found, parts: dict[str, NDArray[Any]], errors: dict[int, str]) -> bool:
+    """Write a cache in one step; False if its place cannot be written. Processes that write at once do no harm."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    about = {"format": _FORMAT, "pillow": PIL.__version__, "errors": {str(key): why for key, why in errors.items()}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as stream:
+            np.savez(
+                stream,
+                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+                names=np.frombuffer(_blob(found.names), np.uint8),
+                **parts,  # type: ignore[arg-type]  # numpy's stub takes these for allow_pickle
+            )
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        return False
+    return True

@@ -1,5 +1,5 @@
-"""The command line: fastnoise train | pretrain | sweep | study | predict | evaluate | export | report | check | corrupt |
-inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | sweep | study | predict | evaluate | export | report | check |
+corrupt | inspect | bench | env."""
 
 import os
 import sys

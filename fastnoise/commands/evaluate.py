@@ -97,8 +97,9 @@ def _parts(dataset: "ImageDataset", split: str) -> "list[tuple[ImageTable, np.nd
         return [test]
     parts = [(train, known)]
     held = dataset.validation
-    if split == "all" and held is not None and held.files != dataset.test.files:  # else it is the test set too
-        parts.append((held, held.labels))
+    if split == "all" and held is not None:
+        same = held.files == dataset.test.files and held.images is dataset.test.images
+        parts += [] if same else [(held, held.labels)]  # images for validation may be the test set too
     return parts if split == "train" else [*parts, test]
 
 

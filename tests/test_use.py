@@ -118,6 +118,21 @@ def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None
     assert f"new/a.png: {CLASSES[order[0]]}, {100 * probs[order[0]]:.2f} %\n" in capsys.readouterr().out
 
 
+def test_photos_are_turned_upright_as_in_training(made: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open("new/a.png") as image:
+        image.transpose(Image.Transpose.ROTATE_90).save("new/turned.png", exif=exif)
+    predictor = fastnoise.load("run")
+    assert predictor.header.exif
+    upright, turned = predictor.predict_files(["new/a.png", "new/turned.png"])
+    np.testing.assert_allclose(turned, upright, rtol=0, atol=1e-6)
+    words = ["--dataset", "folder:photos", "--no-exif-orientation", "--model", "small_cnn", "--method", "ce"]
+    assert main(["train", *words, "--epochs", "1", "--loader", "torch", "--run-dir", "as_stored"]) == 0
+    upright, turned = fastnoise.load("as_stored").predict_files(["new/a.png", "new/turned.png"])
+    assert not np.allclose(turned, upright, rtol=0, atol=1e-4)
+
+
 def test_the_best_network_is_taken_when_it_is_asked_for() -> None:
     best = fastnoise.load("run", best=True)
     assert best.header.epoch <= 6

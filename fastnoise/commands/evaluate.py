@@ -76,9 +76,9 @@ def run(command: EvaluateCommand) -> int:
     predictor = loaded(command)
     dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
     figures: dict[str, Any] = {"dataset": command.dataset, "split": command.split, "epoch": predictor.header.epoch}
-    parts = {"test": ["test"], "train": ["train"], "all": ["train", "test"]}[command.split]
-    tables = [dataset.test if part == "test" else dataset.train for part in parts]
-    truth = np.concatenate([_truth(dataset, part) for part in parts])
+    parts = _parts(dataset, command.split)
+    tables = [table for table, _ in parts]
+    truth = np.concatenate([labels for _, labels in parts])
     truth = _as_the_network_counts(predictor, dataset, truth)
     figures |= _measured(command, predictor, tables, truth)
     _print(command, predictor, dataset, figures)
@@ -88,11 +88,19 @@ def run(command: EvaluateCommand) -> int:
     return 0
 
 
-def _truth(dataset: "ImageDataset", part: str) -> np.ndarray:
-    """The best labels that are known of a part: the true ones, else the given ones."""
-    if part == "test":
-        return dataset.test.labels
-    return dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
+def _parts(dataset: "ImageDataset", split: str) -> "list[tuple[ImageTable, np.ndarray]]":
+    """The images to measure on with the best labels that are known of them: the true ones, else the given ones."""
+    train, test = dataset.train, (dataset.test, dataset.test.labels)
+    clean = train.labels if dataset.clean_labels is None else dataset.clean_labels
+    known = np.where(clean < 0, train.labels, clean) if train.form == "classes" else clean
+    if split == "test":
+        return [test]
+    parts = [(train, known)]
+    held = dataset.validation
+    if split == "all" and held is not None:
+        same = held.files == dataset.test.files and held.images is dataset.test.images
+        parts += [] if same else [(held, held.labels)]  # images for validation may be the test set too
+    return parts if split == "train" else [*parts, test]
 
 
 def _as_the_network_counts(predictor: "Predictor", dataset: "ImageDataset", truth: np.ndarray) -> np.ndarray:

@@ -58,6 +58,8 @@ class ModelHeader:
     mean: tuple[float, ...]
     """Of each channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
+    exif: bool
+    """Whether image files are turned upright as the camera noted."""
     method: str
     options: dict[str, Any] | None
     """Of the method, if it answers in a way of its own (`Method.predict`); else None, since it is not needed."""
@@ -93,6 +95,7 @@ class ModelHeader:
             image_size=data.image_size,
             mean=data.mean,
             std=data.std,
+            exif=data.train.exif,
             method=_bare(kind),
             options=_options(config.method) if answers_itself(method) else None,
             samples=len(data.given),
@@ -243,6 +246,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         image_size=tuple(take("image_size", all_of(count, 2), "height and width")),
         mean=tuple(take("mean", all_of(number, channels), "a number for each channel")),
         std=tuple(take("std", all_of(positive, channels), "a positive number for each channel")),
+        exif=take("exif", lambda value: isinstance(value, bool), "true or false"),
         method=take("method", text, "the name of a method"),
         options=options,
         samples=take("samples", count, "a number of samples"),

@@ -197,7 +197,7 @@ class Predictor(nn.Module):
         channels, size = self.header.channels, self.header.image_size
 
         def read(file: str) -> NDArray[np.uint8]:
-            pixels = read_image(file, size)
+            pixels = read_image(file, size, self.header.exif)
             return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
         with ThreadPoolExecutor(threads) as pool:

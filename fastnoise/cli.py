@@ -1,4 +1,4 @@
-"""The command line: fastnoise train | pretrain | clean | sweep | study | report | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | clean | review | sweep | study | report | corrupt | inspect | ..."""
 
 import os
 import sys
@@ -18,6 +18,7 @@ commands:
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
   clean     find the wrong labels of a data set, and what they should be
+  review    look at the labels that clean suspects, in a browser, and decide
   sweep     train all runs that a TOML file describes, several at once
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
@@ -51,6 +52,12 @@ def _clean(arguments: Sequence[str]) -> int:
     from .commands.clean import run
 
     return run(arguments)
+
+
+def _review(arguments: Sequence[str]) -> int:
+    from .commands.review import ReviewCommand, run
+
+    return run(parsed(ReviewCommand, arguments, "fastnoise review"))
 
 
 def _sweep(arguments: Sequence[str]) -> int:
@@ -103,6 +110,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "pretrain": _pretrain,
     "clean": _clean,
+    "review": _review,
     "sweep": _sweep,
     "study": _study,
     "report": _report,

@@ -24,9 +24,12 @@ def attribute(name: str, value: str) -> Html:
 
 
 def element(tag: str, *content: object, **attributes: str) -> Html:
-    """`<tag attributes>content</tag>`; text is escaped. An attribute that Python reserves ends in `_`; empty: none."""
+    """`<tag attributes>content</tag>`; text is escaped. An attribute that Python reserves ends in `_`, other `_` stand
+    for `-`; empty: none."""
     named = Html("").join(
-        Html(" {}").format(attribute(key.rstrip("_"), value)) for key, value in attributes.items() if value
+        Html(" {}").format(attribute(key.rstrip("_").replace("_", "-"), value))
+        for key, value in attributes.items()
+        if value
     )
     return Html("<{0}{1}>{2}</{0}>").format(tag, named, join(content))
 

@@ -1,5 +1,5 @@
-"""The command line: fastnoise train | pretrain | clean | sweep | study | predict | evaluate | export | report | check |
-corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | clean | review | sweep | study | predict | evaluate | export |
+report | check | corrupt | inspect | bench | env."""
 
 import os
 import sys
@@ -19,6 +19,7 @@ commands:
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
   clean     find the wrong labels of a data set, and what they should be
+  review    look at the labels that clean suspects, in a browser, and decide
   sweep     train all runs that a TOML file describes, several at once
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
@@ -57,6 +58,12 @@ def _clean(arguments: Sequence[str]) -> int:
     from .commands.clean import run
 
     return run(arguments)
+
+
+def _review(arguments: Sequence[str]) -> int:
+    from .commands.review import ReviewCommand, run
+
+    return run(parsed(ReviewCommand, arguments, "fastnoise review"))
 
 
 def _sweep(arguments: Sequence[str]) -> int:
@@ -133,6 +140,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "pretrain": _pretrain,
     "clean": _clean,
+    "review": _review,
     "sweep": _sweep,
     "study": _study,
     "predict": _predict,

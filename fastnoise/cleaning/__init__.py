@@ -4,8 +4,3 @@
 image after every epoch: images whose labels it has learnt from, and images whose labels it has never seen. What the
 networks say together becomes a score for each label, the scores a probability that the label is wrong.
 """
-
-from .decisions import Decision, DecisionLog, read_decisions
-from .run import CleanOptions, Finding, clean
-
-__all__ = ["CleanOptions", "Decision", "DecisionLog", "Finding", "clean", "read_decisions"]

@@ -1,5 +1,6 @@
 """A cleaning from beginning to end: networks are trained, labels judged, files written."""
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +18,12 @@ from .decisions import read_decisions
 from .judge import make_judges, read_testimonies
 from .outputs import SUSPECTS, write_outputs
 from .pool import Judged, load_judged
+from .review import DECISIONS, FINDING, SETTINGS, pick_suspects, write_page
 from .verdict import Verdict, reach
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SETTINGS = "clean.json"
-FINDING = "finding.json"
-DECISIONS = "decisions.log"
 NETWORKS = "networks"
 
 
@@ -95,9 +94,9 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
     """Judge every label of a data set, and write what is found to `options.out`.
 
     The folder holds: clean.json with the settings; networks/, the sweep whose jobs train the networks; decisions.log
-    if someone has reviewed suspects; and the findings: finding.json, labels.csv, suspects.csv, transition.csv and the
-    corrected data set. If the call is stopped or killed, the same call continues it. If decisions were taken meanwhile,
-    it trains anew with the decided labels.
+    if someone has reviewed suspects; and the findings: finding.json, labels.csv, suspects.csv, suspects.html,
+    transition.csv and the corrected data set. If the call is stopped or killed, the same call continues it. If
+    decisions were taken meanwhile, it trains anew with the decided labels.
 
     Args:
         config: of the networks, by a method for classification; its data set and labels are those that are judged.
@@ -114,7 +113,7 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
         raise ConfigError(f"--val-fraction {config.data.val_fraction}: clean judges every image; drop the option")
     if config.method.method == "simclr":
         raise ConfigError("--method simclr learns from no labels and judges none; take elr, nal or ce")
-    settings = {name: value for name, value in config.flat().items() if name not in FREE_ON_RESUME}
+    settings = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
     claim(options.out, {"folds": options.folds, **settings})
     log = options.out / DECISIONS
     decisions = log if log.exists() else None
@@ -128,7 +127,11 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
     verdict = reach(judged, testimonies, config.engine.seed)
     corrected = write_outputs(options.out, config.data.dataset, judged, verdict)
     finding = Finding(judged, verdict, corrected)
-    write_json(options.out / FINDING, finding.figures())
+    figures = finding.figures()
+    write_json(options.out / FINDING, figures)
+    with open(options.out / SUSPECTS, newline="", encoding="utf-8") as stream:
+        suspects = pick_suspects(judged.names, judged.data.train, list(csv.DictReader(stream)))
+    write_page(options.out, config.data.dataset, figures, suspects)
     for line in describe(finding, options):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return finding
@@ -156,11 +159,12 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise CheckpointError(f"{description} is damaged ({error}); choose another --out") from error
     for name in {**plain, **before}:
-        if plain.get(name) != before.get(name):
+        if name not in FREE_ON_RESUME and plain.get(name) != before.get(name):
             raise ConfigError(
                 f"--out {folder} holds a cleaning with {name} {shown(before.get(name))}, not {shown(plain.get(name))}; "
                 "choose another folder, or the same options"
             )
+    write_json(description, plain)  # data may lie elsewhere now
 
 
 def describe(finding: Finding, options: CleanOptions) -> list[str]:
@@ -173,7 +177,7 @@ def describe(finding: Finding, options: CleanOptions) -> list[str]:
         low, high = verdict.rate_interval
         rate = f"{_percent(verdict.rate)} of the labels are wrong (95 %: {_percent(low)} to {_percent(high)})"
         lines = [f"{len(judged.given)} images judged: {rate}; {count} are suspected, in {options.out / SUSPECTS}"]
-        lines.append(f"corrected data set: {finding.corrected}")
+        lines.append(f"corrected data set: {finding.corrected}; look at suspects: fastnoise review {options.out}")
     if judged.truth is not None and not np.isnan(verdict.rate):
         found = measure(verdict, judged.given, judged.truth)
         lines.append(

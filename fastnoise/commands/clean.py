@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         if any(word.partition("=")[0].replace("_", "-") == flag for word in words):
             raise ConfigError(f"fastnoise clean takes no {flag}; the first word is the data set, --out the folder")
     config, _ = train_config(["--dataset", name, *words], prog, METHOD, "none", SETTINGS)
-    from ..cleaning import CleanOptions, clean
+    from ..cleaning.run import CleanOptions, clean
     from ..engine import Interrupted
 
     last = Path(name.removeprefix("folder:").removeprefix("list:")).name or name

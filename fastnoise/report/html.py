@@ -24,10 +24,12 @@ def attribute(name: str, value: str) -> Html:
 
 
 def element(tag: str, *content: object, **attributes: str) -> Html:
-    """`<tag attributes>content</tag>` with escaped text. Write `class_` for the attribute class. Empty attributes are
-    left out."""
+    """`<tag attributes>content</tag>` with escaped text. The name of an attribute that Python reserves ends in `_`, as in
+    `class_`. Any other `_` becomes `-`. Empty attributes are left out."""
     named = Html("").join(
-        Html(" {}").format(attribute(key.rstrip("_"), value)) for key, value in attributes.items() if value
+        Html(" {}").format(attribute(key.rstrip("_").replace("_", "-"), value))
+        for key, value in attributes.items()
+        if value
     )
     return Html("<{0}{1}>{2}</{0}>").format(tag, named, join(content))
 

@@ -1,6 +1,7 @@
 """The page: one HTML document that needs no other file."""
 
 import base64
+import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -138,10 +139,29 @@ def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
 
 
-def _document(title: str, subtitle: str, sections: Sequence[str], *body: Html) -> str:
-    """The whole document. Its content security policy forbids all requests and scripts, whatever the folder holds."""
+def document(
+    title: str,
+    subtitle: str,
+    sections: Sequence[str],
+    *body: Html,
+    style: str = "",
+    script: str = "",
+    talks: bool = False,
+) -> str:
+    """The whole document. Its policy forbids every request and every script but its own, whatever the folder holds.
+
+    Args:
+        sections: the headings that it begins with links to.
+        style: CSS beside that of all pages.
+        script: the page's own script. No other runs, not even one that slips into the page.
+        talks: whether the script may speak to the server that the page came from.
+    """
     links = [element("a", name, href="#" + _anchor(name)) for name in sections]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script:
+        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    if talks:
+        policy += "; connect-src 'self'"
     made = f"Made by fastnoise {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
     page = join(
         [
@@ -149,11 +169,12 @@ def _document(title: str, subtitle: str, sections: Sequence[str], *body: Html) -
             Html('<meta http-equiv="Content-Security-Policy" {}>').format(attribute("content", policy)),
             Html('<meta name="viewport" content="width=device-width,initial-scale=1">'),
             element("title", title),
-            element("style", Html(_CSS)),
+            element("style", Html(_CSS + style)),
             Html("</head><body>"),
             element("header", element("h1", title), element("p", subtitle, class_="sub"), element("nav", *links)),
             element("main", *body),
             element("footer", made),
+            element("script", Html(script)) if script else "",
             Html("</body></html>\n"),
         ]
     )
@@ -173,7 +194,7 @@ def _run_page(folder: Path, pictures: _Pictures) -> str:
     title = f"{words[0]} on {words[1]}, {words[2]}"
     sections = runs.run_sections(run)
     body = [runs.head(run), pictures.draw(sections), element("h2", "Settings"), runs.appendix(run)]
-    return _document(plain(title), f"Run folder {folder.resolve()}", _drawn(sections), *body)
+    return document(plain(title), f"Run folder {folder.resolve()}", _drawn(sections), *body)
 
 
 def _sweep_page(folder: Path, pictures: _Pictures) -> str:
@@ -183,7 +204,7 @@ def _sweep_page(folder: Path, pictures: _Pictures) -> str:
     again = element("code", command) if spec.is_file() else join(["the program that began the sweep."])
     sections = sweeps.sweep_sections(sweep)
     body = [sweeps.head(sweep, again), sweeps.tables(sweep), pictures.draw(sections)]
-    return _document(f"Sweep {folder.resolve().name}", f"Folder {folder.resolve()}", _drawn(sections), *body)
+    return document(f"Sweep {folder.resolve().name}", f"Folder {folder.resolve()}", _drawn(sections), *body)
 
 
 def _study_page(folder: Path, pictures: _Pictures) -> str:
@@ -217,7 +238,7 @@ def _study_page(folder: Path, pictures: _Pictures) -> str:
                 table([(key.replace("_", " "), _words(value)) for key, value in study[name].items()]),
             ]
     name = f"Study {study.get('study', folder.resolve().name)}"
-    return _document(plain(name), f"Folder {folder.resolve()}", ["Figures"], *body)
+    return document(plain(name), f"Folder {folder.resolve()}", ["Figures"], *body)
 
 
 def _saved_figures(folder: Path, pictures: _Pictures) -> list[Html]:

@@ -24,8 +24,8 @@ def attribute(name: str, value: str) -> Html:
 
 
 def element(tag: str, *content: object, **attributes: str) -> Html:
-    """`<tag attributes>content</tag>` with escaped text. The name of an attribute that Python reserves ends in `_`, as in
-    `class_`. Any other `_` becomes `-`. Empty attributes are left out."""
+    """`<tag attributes>content</tag>` with escaped text. An attribute that Python reserves ends in `_`, as in `class_`.
+    Any other `_` becomes `-`. Empty attributes are left out."""
     named = Html("").join(
         Html(" {}").format(attribute(key.rstrip("_").replace("_", "-"), value))
         for key, value in attributes.items()

@@ -142,7 +142,7 @@ def located(name: str) -> str:
     """The name with its paths written from the root, for use in any folder."""
     if own.is_own(name):
         return own.located(name)
-    if name.startswith(FOLDER):
+    if name.startswith(FOLDER) and name != FOLDER:
         return f"{FOLDER}{Path(name.removeprefix(FOLDER)).expanduser().absolute()}"
     head = family(name)
     if head not in _PATHS:

@@ -330,7 +330,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: Annotated[OptimConfig, arg(name="optimiser")] = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     run_dir: str | None = None
     """Folder of this run. None: a new folder under ./runs, named after method, data set, noise and seed."""

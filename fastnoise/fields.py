@@ -5,14 +5,14 @@ from typing import Any
 
 from . import own
 from .config import FREE_ON_RESUME, RunConfig
-from .data.names import check_dataset
+from .data.names import check_dataset, task_of
 from .errors import ConfigError, nearest
 from .methods import options_of
 from .methods.options import OPTIONS
 from .models.names import check_model
 from .noise.spec import check_noise, parse
 from .options import Values, values_of
-from .tasks.names import check_task
+from .tasks.names import TASKS, check_task
 
 
 def types_of(config: RunConfig) -> dict[str, Values]:
@@ -78,14 +78,23 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_names(config: RunConfig, *, arrays: bool = False) -> None:
+def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
     """Refuse an unknown data set or network and impossible noise before anything is loaded; ConfigError in one line.
 
-    With `arrays` the data set is given in memory, and its name is that of none.
+    `given_task` is that of a data set that is given in memory, whose name is that of none.
     """
-    if not arrays:
+    if given_task is None:
         check_dataset(config.data.dataset)
     if config.data.task is not None:
         check_task(config.data.task)
     check_model(config.model.model)
-    check_noise(config.noise.noise)
+    spec, task = check_noise(config.noise.noise), known_task(config, given_task)
+    if task is not None:
+        spec.require_task(task)
+
+
+def known_task(config: RunConfig, given_task: str | None = None) -> str | None:
+    """The name of the task that a run learns. None if it is the user's own, if only the loaded data set says it, or if
+    --task names another than the data set's, which may fit its labels or not."""
+    task = given_task or task_of(config.data.dataset)
+    return task if task in TASKS and config.data.task in (None, task) else None

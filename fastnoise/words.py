@@ -7,21 +7,20 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 
 from . import own
 from .config import RunConfig, located
-from .data.names import WRITTEN, family, is_named, read_options, task_of
+from .data.names import WRITTEN, family, is_named, read_options
 from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, meaningless
-from .recipes import recipe
-
-_DEFAULT_METHODS = {"classification": "nal", None: "nal", "multitask": "multitask"}
-"""By task; None: of data sets that only say themselves what is learnt. Others: plain."""
+from .recipes import default_method, recipe
 
 _HELP = ("-h", "--help")
+_COMPLETION = {"--tyro-print-completion": 2, "--tyro-write-completion": 3}
+"""The first words of a command that asks tyro for a shell's completion script, and how many words that takes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class TrainCommand:
       fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0
     """
 
-    run: RunConfig
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]  # or the groups of --help would be called run.data and so on
     config: str | None = None
     """TOML file that sets any of these options by name, as in learning_rate = 0.05."""
     resume: str | None = None
@@ -71,7 +70,8 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
     ConfigError in one line for any error in the words or their TOML file; SystemExit(0) after --help.
     """
     prog = "fastnoise train"
-    plain = [word for word in arguments if word not in _HELP]
+    completion = arguments[: _COMPLETION.get(arguments[0], 0)] if arguments else []
+    plain = [word for word in arguments[len(completion) :] if word not in _HELP]
     choice, _ = _parse(_Choice, plain, prog)
     table = {} if choice.config is None else _read_toml(choice.config)
     chosen = {
@@ -94,13 +94,13 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
         dataset = chosen["dataset"] or "digits"
         if family(dataset) in WRITTEN:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
-        method = chosen["method"] or _DEFAULT_METHODS.get(chosen["task"] or task_of(dataset), "plain")
+        method = chosen["method"] or default_method(dataset, chosen["task"])
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}
     default = default.replace({name: value for name, value in changes.items() if name not in given})
     asked = ["--help"] * any(word in _HELP for word in arguments)
-    command, unknown = _parse(TrainCommand, [*plain, *asked], prog, default=TrainCommand(default))
+    command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(default))
     _refuse_unknown(unknown, [*default.groups(), "config", "resume"], default.method.method)
     if choice.resume is not None:
         return _resumed(command.run, stored, choice.resume), True

@@ -1,11 +1,11 @@
-"""Batches of training images from a table of uint8 in device memory, in one kernel: gather, crop, flip, normalise, cut
-out, cast, channels last.
+"""Batches of training images from a table of uint8 images in device memory, in one kernel: gather, crop, flip,
+normalise, cut out, cast, channels last.
 
-Nothing is drawn here: which sample stands where, and how it is augmented, is a table of the whole epoch, so that any
-number of batches takes one launch and nothing from the host. A program makes BLOCK consecutive numbers of one image.
-Its stores are vectors; its loads are single bytes, since crop and flip put them at any alignment, but those of a warp
-lie in a line or two of the cache. Sizes are constexpr, so that divisions by them are multiplications and the stores'
-mask and alignment are known.
+The kernel draws no random numbers. A table of the whole epoch says which sample is where and how it is augmented, so
+that one launch makes any number of batches and needs nothing from the host. A program makes BLOCK consecutive numbers
+of one image. It stores vectors. It loads single bytes, because crop and flip put them at any alignment, but the loads
+of a warp lie in one or two cache lines. Sizes are constexpr, so that divisions by them become multiplications, and mask
+and alignment of the stores are known.
 """
 
 import torch
@@ -14,11 +14,11 @@ import triton.language as tl
 from torch import Tensor
 
 MAX_BLOCK = 1024
-"""Numbers per program: 8 per thread of 4 warps. A batch of 128 images of 32 x 32 x 3 is 384 programs."""
+"""Numbers per program: 8 per thread of 4 warps. A batch of 128 images of 32 x 32 x 3 takes 384 programs."""
 
 ALIGNMENT = 512
-"""Bytes: every batch begins at a multiple of it, as a tensor of its own would. Kernels are compiled for the alignment
-of their tensors, and cuDNN chooses by it."""
+"""Every batch begins at a multiple of this many bytes, as a tensor of its own would. Kernels are compiled for the
+alignment of their tensors, and cuDNN chooses kernels by it."""
 
 
 @triton.jit(do_not_specialize=["first", "batch", "rows", "units", "length"])
@@ -44,7 +44,7 @@ def augment_images(
 ):
     """Row v * batch + b of the output's batch k is view v of the sample at position first + k * batch + b of the epoch.
 
-    A batch has `rows` of them and begins `units` UNITs after the one before.
+    A batch has `rows` rows and begins `units` UNITs after the one before.
     """
     number = tl.program_id(0) // rows
     row = tl.program_id(0) % rows
@@ -83,7 +83,7 @@ def geometry(numbers: int) -> tuple[int, int]:
 
 
 def bytes_of(rows: int, numbers: int, dtype: torch.dtype) -> int:
-    """Memory that a batch of `rows` images of `numbers` values takes: up to where the next one may begin."""
+    """Bytes from the start of a batch of `rows` images of `numbers` values to the start of the next batch."""
     return -(-rows * numbers * dtype.itemsize // ALIGNMENT) * ALIGNMENT
 
 
@@ -103,21 +103,21 @@ def launch(
 ) -> tuple[Tensor, ...]:
     """Make the batches of the epoch's positions first..last - 1 on the current device and stream.
 
-    A plain launch: loaders run outside autograd and compiled code, so there is nothing for a dispatcher to do.
+    It launches the kernel directly: loaders run outside autograd and compiled code, so no dispatcher is needed.
 
     Args:
         images: uint8 [N, H, W, C], contiguous.
         index: [M] int64, each in [0, N), which is not checked here.
-        draws: [views, M, 5] int32, contiguous: row and column in the image where the crop begins (what lies outside is
-            0), 1 to mirror the crop, and row and column of the result where the cutout begins.
+        draws: [views, M, 5] int32, contiguous: row and column in the image at which the crop begins (pixels outside the
+            image are 0), 1 to mirror the crop, and row and column of the result at which the cutout begins.
         mean, scale: [C] float32, of pixels 0..255: an image is (pixel - mean) * scale.
-        batch: samples in each batch, of which first..last - 1 holds a whole number.
+        batch: samples in each batch. first..last - 1 must be a whole number of batches.
         cutout: side of the square set to 0; 0 for none.
         dtype: float32, float16 or bfloat16.
 
     Returns:
-        Each batch, [views * batch, C, H, W] in channels_last memory format: view by view. They share new memory, which
-        is free again when the last of them is.
+        Each batch, [views * batch, C, H, W] in channels_last memory format, view after view. The batches share new
+        memory, which is freed together with the last of them.
     """
     _, height, width, channels = images.shape
     numbers, rows, count = height * width * channels, views * batch, (last - first) // batch

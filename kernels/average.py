@@ -1,9 +1,9 @@
 """One update of exponential moving averages of weights: all tensors of all networks in one launch.
 
-PyTorch's own lists of tensors (`torch._foreach_lerp_`) take one number for the weight, which a captured graph would
-keep for good, and need a launch for every 64 tensors or 320 pieces. Here the momentum follows a counter on the device,
-and where the tensors lie is a table on the device, so that their number doesn't count. A program moves one piece of one
-tensor: 12 bytes a weight, against 32 of a subtraction, a product and a sum.
+PyTorch's function for lists of tensors (`torch._foreach_lerp_`) takes the weight as a number, which a captured graph
+would keep for ever, and needs a launch for every 64 tensors or 320 pieces. Here the momentum follows a counter on the
+device. The tensors' addresses are a table on the device, so that any number of tensors takes one launch. A program
+moves one piece of one tensor. It moves 12 bytes per weight; a subtraction, a product and a sum would move 32.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,14 @@ import triton.language as tl
 from torch import Tensor
 
 PIECE = 4096
-"""Weights per program: 16 per thread of 8 warps. Two ResNet-18 are 5,500 programs."""
+"""Weights per program: 16 per thread of 8 warps. Two ResNet-18 take 5,500 programs."""
 WARPS = 8
 
 
 @triton.jit
 def move_averages(pieces_K3, updates, momentum, ramp, RAMPED: tl.constexpr, PIECE: tl.constexpr):
-    """Each row of the table is the address of a piece of an average, of the same piece of the weights, and its length.
+    """Each row of the table has the address of a piece of an average, the address of that piece of the weights, and its
+    length.
 
     Pieces begin at multiples of 16 bytes.
     """
@@ -44,7 +45,7 @@ def move_averages(pieces_K3, updates, momentum, ramp, RAMPED: tl.constexpr, PIEC
 
 
 def alike(average: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel can go through a pair of tensors number by number."""
+    """Whether two tensors have the dtype and memory layout that the kernel needs to move one towards the other."""
     return (
         average.dtype == weight.dtype == torch.float32
         and average.stride() == weight.stride() == torch.empty_like(average, device="meta").stride()  # without gaps
@@ -53,7 +54,7 @@ def alike(average: Tensor, weight: Tensor) -> bool:
 
 
 def pieces(pairs: Iterable[tuple[Tensor, Tensor]]) -> np.ndarray:
-    """The kernel's table, int64 [K, 3], of pairs of an average and its weights that are `alike`."""
+    """The kernel's table, int64 [K, 3], for pairs of an average and its weights. The two must be `alike`."""
     rows = [np.empty((0, 3), np.int64)]
     for average, weight in pairs:
         first = np.arange(0, average.numel(), PIECE, dtype=np.int64)
@@ -67,7 +68,7 @@ def launch(table: Tensor, updates: Tensor, momentum: float, ramp: int) -> None:
 
     Args:
         table: int64 [K, 3] of `pieces`, on the device.
-        updates: float32 scalar there: the updates up to this one.
+        updates: float32 scalar there: the number of updates, this one included.
         momentum: of the averages, once `updates` has reached `ramp`; see `fastnoise.ops.averages`.
         ramp: 0 for none.
     """

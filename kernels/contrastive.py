@@ -1,17 +1,17 @@
-"""NT-Xent (Chen et al. 2020, Eq. 1) without the matrix of similarities: blocks of it are formed, used and forgotten.
+"""NT-Xent (Chen et al. 2020, Eq. 1) without storing the matrix of similarities: its blocks are computed when needed.
 
 With unit rows z_i, s_ij = z_i . z_j / T and i' the other view of i's sample (row i + n / 2, modulo n),
 
     L_i = log sum_{k != i} exp(s_ik) - s_ii'.
 
 The forward pass goes over the blocks of a row once, with a running maximum, and keeps the logarithm of the sum, M_i.
-From it the backward pass has every P_ij = exp(s_ij - M_i) again. s_ij occurs in L_i and in L_j, so that with the
+The backward pass computes every P_ij = exp(s_ij - M_i) from it again. s_ij occurs in L_i and in L_j, so that with the
 upstream gradients u
 
     dL/dz_i = 1/T sum_{j != i} (u_i P_ij + u_j P_ji - (u_i + u_j) [j = i']) z_j.
 
-Products are in three passes of TF32, which leaves fp32's precision: one pass would tell similarities apart to one part
-in 1,000 only. Rows of any width are taken in chunks; memory is n numbers beside input and output.
+Products take three passes of TF32, which keep fp32's precision; one pass would resolve similarities to one part in
+1,000 only. Rows of any width are processed in chunks. Besides input and output the kernels need memory for n numbers.
 """
 
 import torch

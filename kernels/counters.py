@@ -1,9 +1,9 @@
-"""Zeroed counters on the device for kernels whose last program finishes the work: no launch is spent on zeroing.
+"""Counters on the device that are 0, for kernels whose last program finishes the work. No launch is spent on zeroing.
 
-A kernel leaves its counter at 0, so the launches of one stream, which run one after another, share one. A CUDA graph
-may be replayed on any stream and beside other graphs: each launch that it records gets a counter that nobody else ever
-uses, out of a pool that eager launches keep filled. Where a capture finds the pool empty, the counter is made and
-zeroed inside the graph, which costs a node.
+A kernel leaves its counter at 0. The launches of one stream run one after another and so share one counter. A CUDA
+graph can be replayed on any stream and at the same time as other graphs, so each launch that it records gets a counter
+that nothing else ever uses. Such counters come from a pool that eager launches keep filled. If the pool is empty during
+a capture, the counter is made and zeroed inside the graph, which costs a node.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,27 +12,27 @@ import torch
 from torch import Tensor
 
 POOL = 1024
-"""Counters laid by per device."""
+"""Number of counters in the pool of each device."""
 
 of_streams: dict[tuple[torch.device, int], Tensor] = {}
 of_graphs: dict[torch.device, list[Tensor]] = {}
 kept: list[Tensor] = []
-"""The memory of all pools so far. A graph keeps no more than a counter's address: what its launches took must not be
-freed when the pool is empty."""
+"""The memory of all pools so far. A graph keeps only the address of a counter, so this memory must not be freed when a
+pool is empty."""
 
 
 def zeroed(count: int, device: torch.device) -> Tensor:
-    """Counters [count, 4] int32, of which the first column is used: Triton compiles a kernel again for a pointer that
-    is not aligned to 16 bytes."""
+    """Counters [count, 4] int32. Only the first column is used, because Triton compiles a kernel again for a pointer
+    that is not aligned to 16 bytes."""
     return torch.zeros(count, 4, dtype=torch.int32, device=device)
 
 
 def lasting(count: int, device: torch.device) -> Tensor:
-    """`zeroed` on the current stream, in memory that stays.
+    """`zeroed` on the current stream, in memory that is never reused.
 
-    While torch.compile warms up its own CUDA graphs (mode="reduce-overhead"), and in torch.cuda.use_mem_pool, all that
-    the thread allocates comes from the graphs' pool, which is reused and where PyTorch raises an error at what it
-    doesn't know. So another thread asks for the memory.
+    While torch.compile warms up its own CUDA graphs (mode="reduce-overhead"), and in torch.cuda.use_mem_pool, all
+    memory that a thread allocates comes from the graphs' pool. This memory is reused, and PyTorch raises an error for
+    tensors in it that it doesn't know. So another thread allocates the memory.
     """
     if device.type != "cuda":
         return zeroed(count, device)

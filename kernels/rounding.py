@@ -1,11 +1,11 @@
 """Stochastic rounding of the values of a half-precision target table, by random bits that depend on no order or device.
 
-A moving average stalls under rounding to nearest. bfloat16 has steps of 0.0039 between 1/2 and 1: with momentum 0.99
-a change of (1 - momentum)(p - t) is less than half of that once t is within 0.19 of p, and is lost at every visit.
+A moving average stalls under rounding to nearest. bfloat16 has steps of 0.0039 between 1/2 and 1. With momentum 0.99
+the change (1 - momentum)(p - t) is less than half a step once t is within 0.19 of p, and is then lost at every visit.
 Rounding up with a probability equal to the fraction that would be cut off is right on average.
 
-The bits come from a counter: a hash of (seed, sample, number of earlier visits, column). `fastnoise.ops.tables` says
-the same in NumPy, to the bit.
+The bits are counter-based: a hash of (seed, sample, number of earlier visits, column). `fastnoise.ops.tables` computes
+the same bits in NumPy.
 """
 
 import triton
@@ -22,7 +22,7 @@ def mix(x):
 
 @triton.jit
 def row_key(sample, visit, SEED: tl.constexpr):
-    """What sets one visit of one sample apart from every other, as uint32."""
+    """A uint32 for each visit of each sample, from which its random bits are made."""
     return mix(mix(mix(sample.to(tl.uint32)) ^ SEED) ^ visit.to(tl.uint32))
 
 
@@ -30,9 +30,9 @@ def row_key(sample, visit, SEED: tl.constexpr):
 def round_stochastically(value, key, column, DTYPE: tl.constexpr):
     """`value` (float32) in [0, 1], rounded to a neighbour in DTYPE such that its mean over the bits is `value`.
 
-    The bits below the last kept place become a carry: added to as many random bits, they overflow with the
-    probability sought. float16 has 10 bits of mantissa down to 2^-14; below, its spacing is 2^-24 throughout. What the
-    arithmetic has left outside [0, 1] is clamped, and NaN stays NaN.
+    Equally many random bits are added to the bits that are cut off; the sum overflows into the last kept bit with the
+    right probability. float16 has 10 bits of mantissa down to 2^-14; below, its spacing is always 2^-24. Values that
+    the arithmetic has left outside [0, 1] are clamped, and NaN stays NaN.
     """
     bits = mix(key ^ (column.to(tl.uint32) * 0x9E3779B9))
     clamped = tl.minimum(tl.maximum(value, 0.0), 1.0)

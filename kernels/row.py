@@ -1,29 +1,31 @@
 """The skeleton of every fused loss: one kernel from logits to loss, logit gradient and updated targets.
 
-What the loss computes comes as a rule (`rules`): Triton functions passed as constexpr. The kernel makes up to four
-passes over its rows (softmax, the sum that the target update needs, the loss's sums, the stores) in stretches of BLOCK
-columns, and leaves out those that the rule has no use for. Where BLOCK covers the row, each pass is a loop of one trip:
-the compiler unrolls it and merges the equal loads, so that the row is read once and stays in registers. Longer rows are
-read again from the cache, three times at most by the built-in rules, which join two passes where their sums allow. All
-arithmetic is fp32, whatever the logits' dtype, but fp64 on up to four classes: a gradient lies in C - 1 dimensions, and
-the fewer these are, the more rows come so near to its zero, where terms cancel, that fp32 keeps no digits of it. NAL's
-largest error of 10,000 random rows, relative to the row's norm, was in fp32 6.5e-5 at C = 2, 3.5e-5 at C = 3 (with
-RNAL), 7.5e-6 at C = 4 and 2.4e-6 at C = 10; ELR+'s, weighted, was 1.2e-5 at C = 2 within 40 rows. In fp64, which costs
-little on so short rows, they are 1.6e-7 and 2.0e-6.
+A rule (`rules`) says what the loss computes: Triton functions passed as constexpr. The kernel makes up to four passes
+over its rows (softmax, the sum that the target update needs, the loss's sums, the stores) in stretches of BLOCK
+columns. It leaves out passes that the rule does not need. If BLOCK covers the row, each pass is a loop of one trip: the
+compiler unrolls it and merges equal loads, so that the row is read once and stays in registers. Longer rows are read
+again from the cache. The built-in rules read them at most three times, because they join two passes if their sums allow
+it.
 
-Nothing is subtracted from 1: the sum of powers leaves out the largest, which is 1, so that 1 - p of the most probable
-class m is as exact as any other probability. The gradient p_j sum_k g_k - g_j (`rules`) is for m the sum of
-p_m sum_{k != m} g_k and -(1 - p_m) g_m, which keeps its precision where p_m nears 1 and both are small. What m needs
-is formed once per row and put in its column's place; for the other classes 1 - p is at least 1/2 and exact anyway.
-Of a rule without terms the gradient is g_y p_j, but -g_y (1 - p_y) for the label's class y.
+All arithmetic is fp32, whatever the logits' dtype, and fp64 with up to four classes. The reason: a gradient lies in
+C - 1 dimensions. The fewer these are, the more rows have a gradient so near 0 that its terms cancel and fp32 keeps no
+digit of it. NAL's largest error in 10,000 random rows, relative to the row's norm, was in fp32 6.5e-5 at C = 2, 3.5e-5
+at C = 3 (with RNAL), 7.5e-6 at C = 4 and 2.4e-6 at C = 10; that of weighted ELR+ was 1.2e-5 at C = 2 in 40 rows. In
+fp64, which costs little on such short rows, they are 1.6e-7 and 2.0e-6.
 
-A mean or sum over the batch costs no launch of its own: the program that comes last adds up what all have left. A row
-with a NaN or +inf among its logits (or, where there is one, as its attention logit) changes neither its targets nor
-their visits, and its loss and gradient become NaN; -inf is a masked class.
+Nothing is subtracted from 1. The sum of powers leaves out the largest power, which is 1, so that 1 - p of the most
+probable class m is as exact as any other probability. The gradient p_j sum_k g_k - g_j (`rules`) of m is the sum of
+p_m sum_{k != m} g_k and -(1 - p_m) g_m, which stays precise if p_m nears 1 and both are small. The values of m are
+computed once per row and put into its column. For the other classes 1 - p is at least 1/2 and exact anyway. If a rule
+has no terms, the gradient is g_y p_j, but -g_y (1 - p_y) for the label's class y.
 
-C is constexpr, and with it the row strides of the contiguous matrices: as a run-time integer it would be specialised
-only on multiples of 16, and rows of 100 or 1000 would load 2 or 4 bytes at a time. Nothing is autotuned, because
-tuning runs a kernel many times and each run would update the targets.
+A mean or sum over the batch needs no launch of its own: the program that finishes last adds up the sums of all
+programs. If a logit of a row, or its attention logit, is NaN or +inf, its targets and their visits do not change, and
+its loss and gradient become NaN. A logit of -inf is a masked class.
+
+C is constexpr, and so are the row strides of the contiguous matrices. A run-time integer would be specialised only for
+multiples of 16, and rows of 100 or 1000 would load 2 or 4 bytes at a time. Nothing is autotuned, because tuning runs a
+kernel many times, and each run would update the targets.
 """
 
 import torch
@@ -36,15 +38,17 @@ from .rounding import round_stochastically, row_key
 from .rules import Rule, exp, log1p, reciprocal
 
 MAX_BLOCK = 2048
-"""The longest row, padded to a power of two, that is held in registers, and the columns per stretch of a longer one.
-Rows of 4096 spill in NAL's rule on sm_100 with a table in fp16, with 8 and with 16 warps, and on sm_90 with 32."""
+"""The longest row, padded to a power of two, that stays in registers; also the columns per stretch of a longer row.
+Rows of 4096 spill in NAL's rule: on sm_100 with a table in fp16 and 8 or 16 warps, and on sm_90 with 32 warps."""
 
 
 @triton.jit
 def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.constexpr):
-    """Logits of at least -1e30: as good as -inf, for padding and masked classes, and spares inf - inf. NaN stays.
+    """Logits, raised to at least -1e30, which acts like -inf for padding and masked classes but avoids inf - inf. NaN
+    stays NaN.
 
-    Columns come as the start of a stretch and lanes in it: what is added last is then part of the load's address.
+    Columns are given as the start of a stretch and the lanes in it, so that the last addition becomes part of the
+    load's address.
     """
     inside = mask & (lane < C - start)
     logits = tl.load(logits_BC + (row * C + start) + lane, mask=inside, other=float("-inf")).to(MATH)
@@ -53,7 +57,7 @@ def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.con
 
 @triton.jit
 def load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr):
-    """Stored targets of some columns; of a pair of rows, their mixture."""
+    """Stored targets of some columns, or the mixture of the targets of a pair of rows."""
     target = 0.0
     if targets_NC is not None:
         mask = valid & (lane < C - start)
@@ -68,7 +72,7 @@ def load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C: 
 def load_softmax(logits_BC, row, start, lane, in_batch, softmax, C: tl.constexpr, MATH: tl.constexpr):
     """Powers of some columns relative to the highest, probabilities and their logarithms.
 
-    log p = (z - max) - log sum: the first difference is exact where it is small, unlike z - (max + log sum).
+    log p = (z - max) - log sum. The first difference is exact if it is small, unlike z - (max + log sum).
     """
     highest, inverse, log_total = softmax
     shifted = load_logits(logits_BC, row, start, lane, in_batch, C, MATH) - highest
@@ -78,7 +82,7 @@ def load_softmax(logits_BC, row, start, lane, in_batch, softmax, C: tl.constexpr
 
 @triton.jit
 def at_labels(start, lane, label, pair_label, first, second):
-    """`first` in the label's column, plus `second` in the pair's."""
+    """`first` in the column of the label plus `second` in the column of the pair's label, else 0."""
     shared = tl.where(lane == label - start, first, 0.0)
     if pair_label is not None:
         shared += tl.where(lane == pair_label - start, second, 0.0)
@@ -100,10 +104,10 @@ def of_classes(
     TERMS: tl.constexpr,
     OPTIONS: tl.constexpr,
 ):
-    """Of some classes: the updated target, what that has kept of the earlier one, and the rule's three terms.
+    """For some classes: the updated target, the part that it keeps of the earlier target, and the rule's three terms.
 
-    `anchor`, for rules with KEPT, is the top class's probability, target and kept part over probability; None is for
-    the top class itself.
+    `anchor`, for rules with KEPT, has the probability and the target of the top class, and its kept part divided by its
+    probability. It is None for the top class itself.
     """
     total, momentum, attention = row_values
     kept = 0.0
@@ -138,13 +142,13 @@ def add3(a0, a1, a2, b0, b1, b2):
 
 @triton.jit
 def fold(partial, partials_P, arrivals, loss, loss_scale, LANES: tl.constexpr):
-    """Write loss_scale times the sum of all programs' partial sums: done by the program that comes last, and nobody
-    waits for it.
+    """Write loss_scale times the sum of all programs' partial sums. The program that finishes last does it; no program
+    waits for another.
 
-    It adds the partial sums in the order of the programs, whichever came last, so that equal batches yield equal bits.
-    One thread stores the partial sum and counts it: what it releases is visible to whoever counts later. The counter is
-    0 before each launch, since the last program leaves it so. Partial sums are read in fours, so that the last thread's
-    are filled up with zeros.
+    It always adds the partial sums in the order of the programs, so that equal batches give equal bits. One thread of
+    each program stores the partial sum and then raises the counter; programs that count later see the stored sum. The
+    last program sets the counter back to 0 for the next launch. Partial sums are read in fours, and zeros fill up the
+    last four.
     """
     num_programs = tl.num_programs(0)
     tl.store(partials_P + tl.program_id(0), partial)
@@ -209,10 +213,10 @@ def fused_rows(
     BLOCK: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """ROWS rows per program. A tensor that the rule has no use for is None.
+    """ROWS rows per program. Tensors that the rule does not need are None.
 
-    `loss` is [B], or with `partials_P` the one sum of all rows, times loss_scale. `gradient` is [B, C], followed by [B]
-    of the attention's where that is given; all of it is multiplied by gradient_scale before it is rounded.
+    `loss` is [B], or with `partials_P` the sum over all rows times loss_scale. `gradient` is [B, C]; with an attention
+    logit the attention's gradient [B] follows. All of it is multiplied by gradient_scale before it is rounded.
 
     A label or index out of range makes that row invalid: nothing is read or written through it, and its loss and
     gradient become NaN, which reports it without a device sync. A row whose label is IGNORE has loss and gradient 0.
@@ -530,9 +534,9 @@ def fused_rows(
 def geometry(num_classes: int) -> tuple[int, int, int]:
     """Rows per program, columns per stretch and warps for rows of C columns.
 
-    Up to 512 columns a program is one warp, which needs no barrier, with as many rows as give its threads some columns
-    each: many small programs are spread over all multiprocessors. Rows of up to 4 columns have blocks of 4, which is 2
-    elements per thread: 8 spill in fp64. Longer rows get two warps at up to 1024 columns, and so on.
+    Up to 512 columns a program is one warp, which needs no barrier. It has so many rows that each thread gets some
+    columns: many small programs spread over all multiprocessors. Rows of up to 4 columns have blocks of 4, which is 2
+    elements per thread; 8 elements would spill in fp64. Rows of up to 1024 columns get two warps, and so on.
     """
     block = 4 if num_classes <= 4 else min(MAX_BLOCK, max(16, triton.next_power_of_2(num_classes)))
     rows = {4: 16, 16: 4, 32: 4, 64: 2}.get(block, 1)
@@ -544,16 +548,18 @@ def constants(
 ) -> dict[str, int | bool]:
     """The kernel's constants and the compiler's options for a geometry, by default that of `geometry`.
 
-    Threads get half as many columns of a long row where a rule holds much of each: one with `kept` (RNAL spills on
-    sm_100), and in loops one with pairs (ELR+ does).
+    In long rows threads get half as many columns if a rule needs many values per column: a rule with `kept` (RNAL
+    spills on sm_100), and in loops a rule with pairs (ELR+ spills).
 
-    Rows of more than 4096 columns whose targets are updated go in stretches of 4096 by 16 warps, which leaves one
-    program to a multiprocessor: what its passes read again is still in the L2 cache. On an H100, 8192 rows of 21,841
-    columns in bfloat16 take ELR 1.56 ms so, and 1.80 ms in stretches of 2048 by 8 warps. NAL spills that way on sm_100,
-    and rules without a table gain nothing (SWCE takes 0.66 and 0.46 ms).
+    If targets are updated, rows of more than 4096 columns are processed in stretches of 4096 by 16 warps. One program
+    then fills a multiprocessor, and the passes after the first find their data still in the L2 cache. On an H100, 8192
+    rows of 21,841 columns in bfloat16 take ELR 1.56 ms in this way, and 1.80 ms in stretches of 2048 by 8 warps. NAL
+    would spill in this way on sm_100, and rules without a table gain nothing (SWCE takes 0.66 ms, and 0.46 ms in
+    stretches of 2048).
 
-    Registers are bounded by what there is, since ptxas may otherwise choose a bound and spill, to fit one more program.
-    Rows that are looped over are bounded to 128, without spills, so that two programs fit.
+    The number of registers is bounded by those that there are; otherwise ptxas may choose a lower bound and spill, to
+    fit one more program. For rows that are looped over the bound is 128, which spills nothing and lets two programs
+    fit.
     """
     rows, block, num_warps = chosen or geometry(num_classes)
     if chosen is None and rule is not None:
@@ -608,26 +614,26 @@ def launch(
         labels: [B] int64, each in [0, C).
         index: [B] int64, distinct rows of `targets`.
         attention: [B], NAL's logit before the sigmoid.
-        pair_labels, pair_index: [B] int64, the other label and row of targets of each mixup pair.
-        share: [B] or [], of the first label in the pair.
+        pair_labels, pair_index: [B] int64, the other label and the other row of targets of each mixup pair.
+        share: [B] or [], the share of the first label in the pair.
         targets: [N, C], contiguous; float32, or with `visits` float16 or bfloat16.
-        soft_labels: in place of targets, a row [C] for each of the batch.
-        columns: in place of targets, [C, C], of which each row of the batch reads that of its label.
+        soft_labels: [B, C], used in place of targets.
+        columns: [C, C], used in place of targets: each row of the batch reads the row of its label.
         knobs: [3] float32: update flag, momentum, strength.
         options: the rule's OPTIONS.
-        ignore_index: a label whose row has loss and gradient 0 and leaves its targets alone.
-        update: False leaves the targets alone whatever the update flag.
+        ignore_index: a label whose rows have loss and gradient 0, and whose targets do not change.
+        update: False: no target changes, whatever the update flag.
         reduction: "none", or "mean" or "sum" over the batch, formed by the same launch.
-        gradient_scale: what every entry of the gradient is multiplied by, in fp32, before it is rounded.
+        gradient_scale: a factor of every entry of the gradient, applied in fp32 before it is rounded.
         geometry: rows per program, columns per stretch and warps, powers of two, in place of `geometry(C)`.
-        visits: [N] int32, the updates so far of each row of a half-precision table; raised in place.
+        visits: [N] int32, the number of updates of each row of a half-precision table, raised in place.
         rank, world: `targets` holds the samples with index % world == rank, in row index // world.
         seed: of the stochastic rounding.
 
     Returns:
-        The loss, float32: [B], or [] of a mean or sum; of no rows the mean is NaN. And its gradient in one tensor:
+        The loss, float32: [B], or [] for a mean or sum; the mean of no rows is NaN. And its gradient in one tensor:
         d loss / d logits [B, C] in the logits' dtype; with `attention` [B * C + B], d loss / d logits row by row and
-        then d loss / d attention, in the dtype that both promote to. Nothing where the rule has no loss.
+        then d loss / d attention, in the dtype that both promote to. An empty tuple if the rule has no loss.
     """
     logits = logits.contiguous()
     num_rows, num_classes = logits.shape

@@ -1,4 +1,4 @@
-"""What sample selection looks at, from one reading of the logits: loss, prediction and confidence, written by index."""
+"""Loss, prediction and confidence for sample selection, from one pass over the logits, written by index."""
 
 import triton
 import triton.language as tl
@@ -23,15 +23,15 @@ def select_rows(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """ROWS rows per program, in stretches of BLOCK columns; without labels the prediction takes their place.
+    """ROWS rows per program, in stretches of BLOCK columns. Without labels the prediction is used as the label.
 
-    Where BLOCK does not cover the row, each lane keeps, over its columns so far, the highest logit, where it first
-    stood, the sum of powers relative to it and the sum of the logits' distances from it; the lanes meet once, after the
-    loop. Distances are summed, not logits: sum_k log p_k = sum_k (z_k - max) - C log(total power) would otherwise
-    cancel where all logits are large.
+    If BLOCK does not cover the row, each lane keeps, for its columns so far, the highest logit, its first column, the
+    sum of powers relative to it, and the sum of the logits' distances from it. The lanes are combined once, after the
+    loop. Distances are summed instead of logits, because sum_k log p_k = sum_k (z_k - max) - C log(total power) would
+    otherwise cancel if all logits are large.
 
-    A row of NaN yields NaN and the prediction -1. A label out of range yields a NaN loss, and through an index out of
-    range nothing is written.
+    A row of NaN gives NaN and the prediction -1. A label out of range gives a NaN loss, and an index out of range
+    writes nothing.
     """
     row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     lane = tl.arange(0, BLOCK)[None, :]
@@ -100,10 +100,10 @@ def launch(
         logits: [B, C] of float32, float16 or bfloat16.
         labels: [B] int64, each in [0, C); None for the predictions.
         index: [B] int64, distinct, each in [0, N).
-        loss: [N] float32, written in place, as the next two.
+        loss: [N] float32, written in place, like the next two.
         prediction: [N] int32.
         confidence: [N] float32.
-        ce: cross-entropy, else NCE + mae * (1 - p_y).
+        ce: True for cross-entropy, False for NCE + mae * (1 - p_y).
         mae: the weight of 1 - p_y.
         geometry: rows per program, columns per stretch and warps, in place of `row.geometry(C)`.
     """

@@ -2,6 +2,8 @@
 
 Takes the method's words of the command line as JSON, N, C and a folder. Prints a line of JSON: `peak`, the largest
 resident set in bytes; `start`, that before training; `buffers`, the method's registered buffers in bytes.
+
+The images come as arrays and the network is code of a user's, this file: no part of fastnoise is replaced.
 """
 
 import json
@@ -14,10 +16,11 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from fastnoise.data import ImageDataset, ImageTable
-from fastnoise.engine import prepare, trainer
-from fastnoise.models import Outputs
+import fastnoise
+from fastnoise.data import ImageDataset
 from fastnoise.recipes import recipe
+
+SIDE = 8
 
 
 class Linear(nn.Module):
@@ -25,27 +28,29 @@ class Linear(nn.Module):
 
     def __init__(self, num_classes: int):
         super().__init__()
-        self.layer = nn.Linear(3 * 8 * 8, num_classes)
+        self.layer = nn.Linear(3 * SIDE**2, num_classes)
 
-    def forward(self, images: Tensor) -> Outputs:
-        return Outputs(self.layer(images.flatten(1)))
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layer(images.flatten(1))
+        return logits
 
 
 def make_dataset(num_samples: int, num_classes: int) -> ImageDataset:
     """A pattern of 8x8 pixels for each class, under noise."""
     random = np.random.default_rng(0)
-    patterns = random.integers(60, 196, (num_classes, 8, 8, 3))
+    patterns = random.integers(60, 196, (num_classes, SIDE, SIDE, 3))
 
-    def table(count: int) -> ImageTable:
+    def samples(count: int) -> tuple[np.ndarray, np.ndarray]:
         labels = np.arange(count) % num_classes
-        images = np.empty((count, 8, 8, 3), np.uint8)
+        images = np.empty((count, SIDE, SIDE, 3), np.uint8)
         for first in range(0, count, 10_000):
             part = patterns[labels[first : first + 10_000]]
             images[first : first + 10_000] = part + random.integers(-60, 60, part.shape)
-        return ImageTable(labels, images=images)
+        return images, labels
 
-    names = tuple(f"class{number}" for number in range(num_classes))
-    return ImageDataset("patterns", table(num_samples), table(num_classes), names, (0.5,) * 3, (0.25,) * 3)
+    images, labels = samples(num_samples)
+    test_images, test_labels = samples(num_classes)
+    return ImageDataset.from_arrays(images, labels, test_images=test_images, test_labels=test_labels)
 
 
 def memory(name: str) -> int:
@@ -59,22 +64,20 @@ def main(words: str, num_samples: str, num_classes: str, folder: str) -> None:
     torch.set_num_threads(1)
     options = json.loads(words)
     dataset = make_dataset(int(num_samples), int(num_classes))
-    config = recipe(options.pop("method"), "digits", "symmetric:0.3").replace(
+    config = recipe(options.pop("method"), dataset.name, "symmetric:0.3").replace(
         {
-            "epochs": 2, "batch_size": 256, "loader": "torch", "device": "cpu", "run_dir": folder, "save_every": 1,
-            "learning_rate": 0.02, **options,
+            "model": f"{__file__}:Linear", "epochs": 2, "batch_size": 256, "loader": "torch", "device": "cpu",
+            "run_dir": folder, "save_every": 1, "learning_rate": 0.02, "weight_decay": 1e-3, "crop_padding": 0,
+            "flip": False, **options,
         }
     )  # fmt: skip
-    prepare.load_images = lambda config: dataset
-    trainer.create_model = lambda name, **rest: Linear(rest["num_classes"])  # type: ignore[assignment,return-value]
-    methods = []
-    create = trainer.create_method
-    trainer.create_method = lambda *given, **named: methods.append(create(*given, **named)) or methods[-1]  # type: ignore[assignment,func-returns-value]
     start = memory("VmRSS")
     with open(os.devnull, "w") as nowhere:
-        trainer.train(config, console=Console(file=nowhere))
-    buffers = sum(buffer.nbytes for buffer in methods[0].buffers())
-    print(json.dumps({"peak": memory("VmHWM"), "start": start, "buffers": buffers}))
+        fastnoise.train(config, dataset=dataset, console=Console(file=nowhere))
+    peak = memory("VmHWM")
+    method = torch.load(Path(folder) / "checkpoint.pt", weights_only=True, mmap=True)["method"]
+    buffers = sum(tensor.nbytes for tensor in method.values())
+    print(json.dumps({"peak": peak, "start": start, "buffers": buffers}))
 
 
 if __name__ == "__main__":

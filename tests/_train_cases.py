@@ -8,8 +8,28 @@ import pytest
 import torch
 
 from fastnoise.cli import main
+from fastnoise.engine import RunFolder
 
 TIMES = {"images_per_second", "data_wait", "seconds"}
+
+
+class Killed(BaseException):
+    """Nothing of the engine's handles it: the run ends as by kill -9."""
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, kill_at: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+    """Where checkpoints are written; with `kill_at`, the end once one is there."""
+    places: list[tuple[int, int]] = []
+    original = RunFolder.write_checkpoint
+
+    def write(self: RunFolder, state: dict[str, Any]) -> None:
+        original(self, state)
+        places.append((state["epoch"], state["batch"]))
+        if places[-1] == kill_at:
+            raise Killed
+
+    monkeypatch.setattr(RunFolder, "write_checkpoint", write)
+    return places
 
 
 def history(run: Path) -> list[dict[str, Any]]:

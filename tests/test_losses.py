@@ -565,7 +565,7 @@ def test_soft_labels() -> None:
     half = CrossEntropyLoss()(data.logits, soft.bfloat16())
     torch.testing.assert_close(half, nn.functional.cross_entropy(data.logits, soft.bfloat16().float()))
     for loss_of in (CrossEntropyLoss(ignore_index=3), CrossEntropyLoss(label_smoothing=0.1)):
-        with pytest.raises(DataError, match="soft labels go with neither label_smoothing nor ignore_index"):
+        with pytest.raises(DataError, match="soft labels take neither label_smoothing nor ignore_index"):
             loss_of(data.logits, soft)
     with pytest.raises(DataError, match="soft_labels requires a gradient, which this loss has none for; detach it"):
         CrossEntropyLoss()(data.logits, leaf(soft))

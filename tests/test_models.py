@@ -80,8 +80,8 @@ def test_channels_last_from_first_to_last_convolution(name: str) -> None:
         ({"name": "resnet1", "num_classes": 10}, "unknown model"),
         ({"name": "lenet5", "num_classes": 10, "image_size": (8, 8)}, "at least 12x12"),
         ({"name": "resnet18", "num_classes": 1}, "at least 2 classes"),
-        ({"name": "resnet18", "num_classes": 10, "width": 0.0}, "--width 0.0 is no factor"),
-        ({"name": "resnet18", "num_classes": 10, "width": float("inf")}, "--width inf is no factor"),
+        ({"name": "resnet18", "num_classes": 10, "width": 0.0}, "--width 0.0 is not a factor"),
+        ({"name": "resnet18", "num_classes": 10, "width": float("inf")}, "--width inf is not a factor"),
         ({"name": "resnet18", "num_classes": 10, "width": 0.01}, "--width 0.01 leaves layers with no channels"),
     ],
 )

@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 import tomli_w
+from _noise_cases import refused
 from _train_cases import refusal
 
 from fastnoise.cli import main
@@ -17,7 +19,7 @@ from fastnoise.engine import RunFolder
 from fastnoise.errors import CheckpointError, ConfigError
 from fastnoise.methods import METHODS, create_method, find_method, options_of
 from fastnoise.methods.options import OPTIONS, BootstrapOptions
-from fastnoise.options import Above, AtLeast, Between, Values
+from fastnoise.options import Above, AtLeast, Between, MethodOptions, Values
 from fastnoise.recipes import recipe
 from fastnoise.sweeps.spec import job_name, resolve
 from fastnoise.words import train_config
@@ -126,7 +128,20 @@ def shown_help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def of_the_method(text: str) -> str:
     """The part of a help text that has the method's options, in one line."""
-    return " ".join(text.partition("run.method options")[2].partition("run.data options")[0].split())
+    return " ".join(text.partition(" method options ")[2].partition(" data options ")[0].split())
+
+
+def test_help_names_its_groups_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """Shell completion lists the same flags as --help."""
+    text = shown_help(capsys)
+    titles = re.findall(r"^ +(?:([a-z.]+) )?options  +$", text, re.MULTILINE)
+    assert titles == ["", "method", "data", "noise", "model", "optimiser", "engine"]
+    shown = set(re.findall(r"^  (--[a-z][a-z-]*)", text, re.MULTILINE))
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--tyro-print-completion", "bash"])
+    assert not end.value.code
+    script = capsys.readouterr().out
+    assert sorted(flag for flag in shown if f"'{flag}'," not in script and f"'{flag}']" not in script) == []
 
 
 def test_help_lists_every_method(capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,6 +339,26 @@ def test_options_that_cannot_be_read_are_refused(own: str, options: str, message
     with pytest.raises(ConfigError) as caught:
         find_method(own)
     assert message in str(caught.value)
+
+
+def test_options_that_no_method_takes_are_refused(own: str, tmp_path: Path) -> None:
+    head, options, rest = OWN.partition("    @dataclass")
+    options, _, rest = (options + rest).partition("\n\n    def __init__")
+    apart = textwrap.dedent(options).replace("class Options", "class Boosted")
+    text = head.replace("class Mine", f"{apart}\n\nclass Mine") + "    {}\n\n    def __init__" + rest
+    (tmp_path / "own.py").write_text(text.format("pass"))
+    with refused(ConfigError, f"--method {own}: no method takes", "class Boosted; write `Options = Boosted`"):
+        find_method(own)
+    (tmp_path / "own.py").write_text(text.format("Options = Boosted"))
+    assert find_method(own).Options.names() == ("boost", "kind")
+    other = "\n\nclass Other(Mine):\n    name, Options = 'other', Boosted\n"
+    (tmp_path / "own.py").write_text(text.format("pass") + other)  # Mine has no options, and needs none
+    assert find_method(own).Options is MethodOptions
+    assert find_method("own.py:Other").Options.names() == ("boost", "kind")
+    more = "\n\n@dataclass(frozen=True)\nclass More(Boosted):\n    more: int = 1\n"
+    (tmp_path / "own.py").write_text(text.format("pass") + more + other.replace("Boosted", "More"))
+    assert find_method("own.py:Other").Options.names() == ("boost", "kind", "more")
+    assert find_method(own).Options is MethodOptions
 
 
 def test_options_may_refuse_values_together(own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

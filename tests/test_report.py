@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -291,12 +293,23 @@ def test_a_killed_run_shows_what_there_is_and_how_to_go_on(trained: Path, tmp_pa
     page, _ = make_page(folder)
     assert "2 of 3 epochs are recorded, and there is no readable summary.json" in page.text
     assert f"fastnoise train --resume '{folder}'" in page.text
+    assert "This runs the code" not in page.text
     assert "continues from its last checkpoint" in page.text
     assert "metrics.jsonl: 1 of 3 lines cannot be read" in page.text
     assert {"accuracy", "memorisation", "transition", "correction"} <= set(page.ids)
     assert not {"weights", "weight_matrix", "confusion", "suspicion"} & set(page.ids)
     assert page.text.count("there is no corrected.npz before the run has ended") == 4
     assert "last epoch so far" in page.text
+
+    config = tomllib.loads((folder / "config.toml").read_text())
+    own = {"method": "/x y/mine.py:Mine", "noise": "/x/noise.py:wrong:0.4,step=2"}
+    (folder / "config.toml").write_text(tomli_w.dumps(config | own))
+    words = f"fastnoise train --resume '{folder}' --method '/x y/mine.py:Mine' --noise /x/noise.py:wrong:0.4,step=2"
+    text = make_page(folder)[0].text
+    assert words in text
+    assert "This runs the code in the files that it names." in text
+    (folder / "config.toml").write_text(tomli_w.dumps(config | {"dataset": "arrays"}))
+    assert f'fastnoise.train(config.replace({{"run_dir": "{folder}"}}), dataset=dataset' in make_page(folder)[0].text
 
 
 def test_a_run_killed_before_its_first_epoch(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from _train_cases import assert_same_end
+from _train_cases import Killed, assert_same_end, noted
 from rich.console import Console
 
 from fastnoise.config import RunConfig, SaveEvery
@@ -76,25 +76,6 @@ def test_by_what_they_take(clock: Clock) -> None:
 
 def quick(**changes: Any) -> RunConfig:
     return recipe("nal", "digits").replace({"limit_train": 200, "epochs": 4, "width": 0.25, **changes})
-
-
-class Killed(BaseException):
-    """Nothing of the engine's handles it: the run ends as by kill -9."""
-
-
-def noted(monkeypatch: pytest.MonkeyPatch, kill_at: tuple[int, int] | None = None) -> list[tuple[int, int]]:
-    """Where checkpoints are written; with `kill_at`, the end once one is there."""
-    places: list[tuple[int, int]] = []
-    original = RunFolder.write_checkpoint
-
-    def write(self: RunFolder, state: dict[str, Any]) -> None:
-        original(self, state)
-        places.append((state["epoch"], state["batch"]))
-        if places[-1] == kill_at:
-            raise Killed
-
-    monkeypatch.setattr(RunFolder, "write_checkpoint", write)
-    return places
 
 
 EVERYWHERE = [(epoch, batch) for epoch in range(1, 5) for batch in range(4) if (epoch, batch) != (1, 0)] + [(5, 0)]

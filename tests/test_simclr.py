@@ -320,11 +320,11 @@ def test_foreign_encoders_are_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert "no such file; make one with fastnoise pretrain --out encoder.pt" in refusal()
     path.write_bytes(b"not an encoder")
-    assert "is truncated or no encoder" in refusal()
+    assert "is truncated or not an encoder" in refusal()
     torch.save({"weights": torch.zeros(3)}, path)
     assert "holds no encoder; give a file that fastnoise pretrain wrote" in refusal()
     torch.save(torch.nn.Linear(2, 2), path)  # a pickle that would run code
-    assert "is truncated or no encoder" in refusal()
+    assert "is truncated or not an encoder" in refusal()
     save_encoder(path, network.backbone.state_dict(), **SHAPE)
     load_encoder(path, network, **SHAPE)
     assert refusal(model="resnet18").endswith("was made with model small_cnn, and this run has model resnet18")
@@ -334,5 +334,5 @@ def test_foreign_encoders_are_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(refusal().splitlines()) == 1
     path.write_bytes(path.read_bytes()[:200])
     assert main(["train", *SMALL, "--method", "ce", "--epochs", "1", "--encoder", "encoder.pt"]) == 2
-    assert "is truncated or no encoder" in capsys.readouterr().err
+    assert "is truncated or not an encoder" in capsys.readouterr().err
     assert not Path("runs").exists()

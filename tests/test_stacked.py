@@ -445,7 +445,7 @@ def test_methods_of_several_networks_or_phases_are_refused() -> None:
 
 def test_adam_is_refused_where_runs_have_different_numbers_of_steps(tmp_path: Path) -> None:
     configs = quick("ce", optimizer="adam", learning_rate=1e-3, val_fraction=0.1, batch_size=60)
-    with pytest.raises(ConfigError, match="their epochs have 3 to 4 batches, and adam counts the steps"):
+    with pytest.raises(ConfigError, match="their epochs have 3 to 4 batches, and adam counts steps for all"):
         train_stacked(placed(configs, tmp_path), console=QUIET)
     assert not list(tmp_path.iterdir())
 

@@ -82,7 +82,7 @@ def test_options_are_read_from_words(name: str) -> None:
         ("multiclass", {"stack": 0}, "--stack must be at least 1, not 0"),
         ("regression", {"limit": 200.0}, r"--limit must lie in \(0, 180\] degrees, not 200.0"),
         ("regression", {"low": 30.0, "high": 20.0}, "--low 30.0 --high 20.0: give a rising range within"),
-        ("regression", {"low": -60.0}, "--low -60.0 --high 60.0 is all angles"),
+        ("regression", {"low": -60.0}, "--low -60.0 --high 60.0 covers all angles"),
         ("regression", {"sigmas": (-1.0,)}, "--sigmas must be 0 or more degrees, not -1.0"),
         ("regression", {"repeats": 0}, "--repeats must be at least 1, not 0"),
     ],
@@ -158,7 +158,7 @@ def test_failed_trainings_and_signals_end_a_study(
     folder = StudyFolder.open("multiclass", options, {})
     result = SweepResult([], folder.path, failed={"abc": "no such thing", "def": "neither"})
     monkeypatch.setattr("fastnoise.sweeps.run_sweep", lambda *_, **__: result)
-    with pytest.raises(TrainingError, match=r"2 of 3 trainings failed, the first in .*abc: no such thing; give"):
+    with pytest.raises(TrainingError, match=r"2 of 3 trainings failed, the first in .*abc: no such thing; repeat"):
         base.run_jobs(folder, [None] * 3, options, console(tmp_path))  # type: ignore[list-item]
 
     def stopped(*_: object) -> None:

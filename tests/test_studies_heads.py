@@ -128,7 +128,7 @@ def test_labels_of_two_tasks_count_their_classes() -> None:
     [
         ("two-tasks:of=digits,limit=5000", "limit=5000: a task of digits has "),
         ("two-tasks:of=digits,only=3", "only=3 must be 1 or 2, or 0 for both tasks"),
-        ("two-tasks:of=rotated", "of=rotated must be a data set with one class an image"),
+        ("two-tasks:of=rotated", "of=rotated must be one of digits, mnist, cifar10"),
     ],
 )
 def test_two_tasks_that_cannot_be(name: str, message: str) -> None:
@@ -230,7 +230,7 @@ def test_canvases_follow_from_the_seed() -> None:
 
 
 def test_canvases_that_cannot_be() -> None:
-    with pytest.raises(DataError, match="a canvas of 48 x 48 has no room for 4 digits; give --image-size 64 or more"):
+    with pytest.raises(DataError, match="a canvas of 48 x 48 has no room for 4 digits; it takes 64 x 64 or more"):
         canvas.compose_canvases(blocks(), 5, 48, seed=0, groups=GROUPS)
     with pytest.raises(DataError, match="no image of the digit 4"):
         canvas.compose_canvases(blocks().take(np.arange(4)), 5, 80, seed=0, groups=GROUPS)
@@ -243,7 +243,9 @@ def test_groups_of_labels() -> None:
     assert group_ranges(10, None) == GROUPS
     assert group_ranges(10, 3) == (range(3), range(3, 10))
     for first in (0, 1, 9, 10):
-        with pytest.raises(ConfigError, match=f"--first-group {first}: of 10 labels each group needs at least 2"):
+        with pytest.raises(
+            ConfigError, match=f"a first group of {first} labels: of 10 labels each group needs at least 2"
+        ):
             group_ranges(10, first)
 
 
@@ -288,7 +290,16 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no list": (lambda c: c.update(annotations={}), "has no list 'annotations'"),
     "empty images": (lambda c: c.update(images=[]), "the list images is empty"),
     "empty annotations": (lambda c: c.update(annotations=[]), "the list annotations is empty"),
-    "one category": (lambda c: c.update(categories=c["categories"][:1]), "1 categories, and a study needs at least 2"),
+    "one category": (
+        lambda c: c.update(categories=c["categories"][:1]),
+        "the list categories has 1; at least 2 are needed",
+    ),
+    "doubled file": (
+        change("images", 1, file_name="000000.png"),
+        r"images\[1\] has the file_name '000000.png', as one before it",
+    ),
+    "doubled name": (change("categories", 0, name="cup"), r"categories\[1\] has the name 'cup', as one before it"),
+    "long name": (change("images", 0, file_name="x" * 5000), r"1 of the 8 images in .* are missing, first 'xxx"),
     "unknown category": (change("annotations", 2, category_id=90), r"annotations\[2\] has the unknown category_id 90"),
     "unknown image": (change("annotations", 1, image_id=7), r"annotations\[1\] has the image_id 7, which no image has"),
     "doubled image": (change("images", 1, id=1000), r"images\[1\] has the id 1000, as one before it"),
@@ -303,7 +314,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "missing images": (
         lambda c: [entry.update(file_name="x" + entry["file_name"]) for entry in c["images"][4:6]],
-        "2 of the 8 images in .* are missing, first x000004.png",
+        "2 of the 8 images in .* are missing, first 'x000004.png'",
     ),
     "out of the folder": (change("images", 0, file_name="../secret.png"), r"file_name '../secret.png' leads out of"),
     "absolute": (change("images", 0, file_name="/etc/passwd"), r"file_name '/etc/passwd' leads out of"),

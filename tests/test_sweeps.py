@@ -560,7 +560,7 @@ def test_a_sweep_that_is_killed_and_stopped_ends_as_an_undisturbed_one(undisturb
     output, errors = sweep.communicate(timeout=120)
     assert sweep.returncode == 143
     assert "killed by SIGKILL" in output
-    assert re.search(r"stopped with \d of 8 jobs left, all saved; the same command goes on", errors)
+    assert re.search(r"stopped with \d of 8 jobs left, all saved; the same command continues", errors)
     assert done.items() <= finished(out).items(), "what was done is not done again"
     done = finished(out)
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from _set_cases import write_coco, write_mnist
-from _train_cases import assert_same_end, history, refusal
+from _train_cases import Killed, assert_same_end, history, noted, refusal, state
 from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 import fastnoise
 from fastnoise.cli import main
 from fastnoise.data import ImageDataset, ImageTable, load_dataset
+from fastnoise.data.names import short
 from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.models import Outputs
@@ -142,6 +143,40 @@ def test_labels_have_one_of_three_forms() -> None:
         ImageTable(np.array([0.5, 1, np.nan]), images=images, form="values")
 
 
+def test_constant_values_are_explained_if_they_are_met() -> None:
+    """As scikit-learn has it: there is no variance to explain."""
+    task = Regression(("a", "b"), [1.0, 0.0], [2.0, 1.0])
+    for count in (1, 3):
+        values = np.array([[5.0, 7.0]] * count)
+        for logits, wanted in (([2.0, 7.0], 1.0), ([2.5, 6.0], 0.0)):
+            figures = task.figures(evaluated_alone(task, values, torch.tensor([logits] * count)), values)
+            assert figures["r2"] == wanted
+            assert figures["mse"] == (0.0 if wanted else 1.0)
+
+
+def evaluated_alone(task: Task, truth: np.ndarray, logits: torch.Tensor) -> Any:
+    answers = task.collect([truth], CPU)
+    answers.add(Outputs(logits), torch.arange(len(truth)))
+    return answers.evaluations()[0]
+
+
+def test_scale_and_centre_are_those_of_the_data_set_whatever_part_of_it_is_trained_on() -> None:
+    """So that a resumed run, whose noise and split are made anew, answers in the same unit."""
+    dataset = ImageDataset.from_arrays(
+        np.zeros((20, 4, 4), np.uint8), np.arange(20.0), name="numbers", task="regression"
+    )
+    task = Regression.of(dataset)
+    assert task.centre == dataset.train.labels.mean()
+    assert task.scale == dataset.train.labels.std()
+    values = np.array([[-3.0], [40.0]])
+    assert task.values(task.table(values)) == pytest.approx(values, rel=1e-6)
+    constant = ImageDataset.from_arrays(np.zeros((20, 4, 4), np.uint8), [5.0] * 20, name="fives", task="regression")
+    assert Regression.of(constant).scale == [1.0]
+    huge = ImageDataset.from_arrays(np.zeros((20, 4, 4), np.uint8), [1e200] * 20, name="much", task="regression")
+    with pytest.raises(DataError, match="much: values beyond 1e\\+150 have no squares"):
+        Regression.of(huge)
+
+
 def test_noise_of_other_tasks_is_that_of_the_functions() -> None:
     labels = (np.random.default_rng(0).random((50, 8)) < 0.4).astype(np.uint8)
     swapped = swap_labels(labels, "swap:0.5,group=0-3,cardinality=free", seed=3)
@@ -156,7 +191,9 @@ def test_noise_of_other_tasks_is_that_of_the_functions() -> None:
         wanted = corrupt_regression(values[:, number], 0.5, seed=3 + number, low=0.0, high=high)
         assert np.array_equal(shifted.labels[:, number], wanted)
     assert np.array_equal(shift_values(values, "none", seed=3).labels, values)
-    with pytest.raises(ConfigError, match="noise 'symmetric' is for classification, and the data set is one of mult"):
+    with pytest.raises(
+        ConfigError, match="noise 'symmetric' is for classification and multitask, and the data set is one of mult"
+    ):
         swap_labels(labels, "symmetric:0.4", seed=0)
     with pytest.raises(ConfigError, match="noise 'gaussian' is for regression, and these labels are one class"):
         corrupt(np.zeros(4, int), "gaussian:1", seed=0, num_classes=2)
@@ -173,7 +210,7 @@ def test_their_specs_are_canonical(text: str) -> None:
     [
         ("gaussian:-1", "sigma must be a positive number, got -1.0"),
         ("gaussian:x", "sigma='x' must be a finite number"),
-        ("gaussian", "sigma must be a positive number, got None"),
+        ("gaussian", "noise 'gaussian' needs a sigma above 0, such as 'gaussian:20'"),
         ("gaussian:1,low=3,high=2", r"low=3.0 must lie below high=2.0"),
         ("swap:0.4,cardinality=more", "unknown cardinality 'more'"),
         ("symmetric:0.4,group=0-3", "noise 'symmetric' has no option 'group'"),
@@ -256,6 +293,17 @@ def test_runs_are_killed_and_resumed_to_the_bit(
     assert len(history(cut)) in (1, 2), "there is a checkpoint to go on from"
     assert main(["train", "--resume", str(cut)]) == 0
     assert_same_end(whole, cut)
+    with monkeypatch.context() as patch:
+        noted(patch, kill_at=(2, 1))
+        with pytest.raises(Killed):
+            main([*words, "--save-every", "0.000001s", "--run-dir", str(tmp_path / "inside")])
+    assert (state(tmp_path / "inside")["epoch"], state(tmp_path / "inside")["batch"]) == (2, 1), "inside an epoch"
+    assert main(["train", "--resume", str(tmp_path / "inside")]) == 0
+    assert_same_end(whole, tmp_path / "inside")
+    if name != "tasks":
+        with np.load(whole / "answers.npz") as first, np.load(tmp_path / "inside" / "answers.npz") as second:
+            assert first.files == second.files
+            assert all(np.array_equal(first[array], second[array]) for array in first.files)
     other = json.loads((cut / "summary.json").read_text())
     for key in ("task", "score", "training_samples", f"test_{summary['score']['name']}"):
         assert summary[key] == other[key]
@@ -320,6 +368,68 @@ def test_a_method_of_another_task_is_refused(capsys: pytest.CaptureFixture[str],
     assert not (tmp_path / "run").exists()
 
 
+def test_what_cannot_serve_a_task_is_refused_before_its_images_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = "coco:train=gone.json,images=gone,test=gone.json,test_images=gone"
+    for words, message in (
+        (["--method", "elr"], "method elr serves classification, and the data set is one of multilabel; methods that"),
+        (["--method", "multitask"], "method multitask serves multitask, and the data set is one of multilabel"),
+        (["--noise", "gaussian:3"], "noise 'gaussian' is for regression, and the data set is one of multilabel"),
+        (["--noise", "symmetric:0.4"], "and the data set is one of multilabel; noise for it: none, swap:R"),
+    ):
+        assert message in refusal(capsys, "--dataset", gone, *words)
+    wanted = "noise 'swap' is for multilabel, and the data set is one of classification; noise for it: asymmetric:R,"
+    assert wanted in refusal(capsys, "--dataset", "cifar10", "--noise", "swap:0.2")
+    wanted = "rotated: a multi-label set has labels of zeros and ones"
+    assert wanted in refusal(capsys, "--dataset", "rotated", "--task", "multilabel", "--noise", "none")
+
+
+def test_a_batch_that_a_task_cannot_fill_leaves_no_run_behind(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["--dataset", "two-tasks:of=digits,limit=20", "--batch-size", "64", "--run-dir", str(tmp_path / "run")]
+    said = refusal(capsys, *words)
+    assert said.endswith("task 1 has 20 training images, and a step takes 32; give a smaller --batch-size")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_a_run_serve_another(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rotated = ["--limit-train", "100", "--epochs", "1", "--width", "0.25", "--loader", "torch"]
+    first, second = (["--run-dir", str(tmp_path / name)] for name in ("first", "second"))
+    assert main(["train", "--dataset", "rotated", *rotated, *first]) == 0
+    labels = ["--labels", str(tmp_path / "first" / "labels.npz")]
+    assert main(["train", "--dataset", "rotated", *rotated, *second, *labels]) == 0
+    assert history(tmp_path / "first") == history(tmp_path / "second")
+    capsys.readouterr()
+    said = refusal(capsys, "--dataset", "rotated:seed=1", *rotated, *labels)
+    assert "made from other true values than the data set's, the first at sample 0" in said
+    np.save(tmp_path / "short.npy", np.zeros(7))
+    np.save(tmp_path / "nan.npy", np.full(100, np.nan))
+    corrupt(np.arange(100) % 10, "symmetric:0.2", seed=0, num_classes=10).save(tmp_path / "classes.npz")
+    (tmp_path / "values.csv").write_text("angle\n1\n")
+    for name, message in (
+        ("short.npy", "[7, 1] values for a training set that has [1438, 1]"),
+        ("nan.npy", "the value of sample 0 is not finite"),
+        ("classes.npz", "holds one class a sample, not values"),
+        ("values.csv", "values are read from FILE.npy, or from the labels.npz of a run"),
+        ("gone.npy", "No such file"),
+    ):
+        assert message in refusal(capsys, "--dataset", "rotated", *rotated, "--labels", str(tmp_path / name))
+
+
+def test_the_noise_of_canvases_stays_in_their_first_group() -> None:
+    assert recipe("plain", "mnist-canvas").noise.noise == "swap:0.4,group=0-5"
+    assert recipe("plain", "mnist-canvas:first_group=3").noise.noise == "swap:0.4,group=0-2"
+
+
+def test_commands_for_classes_refuse_other_labels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", np.zeros(1438, int))
+    out = ["--out", str(tmp_path / "out.npz")]
+    for words in (["corrupt", "--noise", "none", *out], ["inspect", str(tmp_path / "labels.npy")]):
+        assert main([*words, "--dataset", "rotated"]) == 2
+        said = capsys.readouterr().err
+        assert "--dataset rotated: this command is for data sets of one class an image, not of regression" in said
+
+
 def test_plain_is_cross_entropy_where_an_image_has_one_class(tmp_path: Path) -> None:
     words = ["--dataset", "digits", "--limit-train", "200", "--epochs", "2", "--loader", "torch"]
     for method in ("ce", "plain"):
@@ -334,6 +444,15 @@ def test_plain_is_cross_entropy_where_an_image_has_one_class(tmp_path: Path) -> 
         ("rotated:limt=3", "--dataset rotated: no option 'limt'; did you mean 'limit'"),
         ("rotated:limit=x", "limit=x must be a number"),
         ("rotated:limit=200", r"limit=200 must lie in (0, 180] degrees"),
+        ("rotated:of", "--dataset rotated: of needs a value, as in of=digits"),
+        ("rotated:of=cifra", "of=cifra must be one of digits, mnist, cifar10"),
+        ("two-tasks:of=mine.py:Set", "of=mine.py:Set must be one of digits, mnist, cifar10"),
+        (
+            "coco:train=a,images=a,test=a,test_images=a,side=0",
+            "--dataset coco: side=0: images need a side of at least 1",
+        ),
+        ("values:train=a.csv,test=", "--dataset values: test needs a value, as in test=PATH"),
+        ("mnist-canvas:images=0", "--dataset mnist-canvas: images=0 must be at least 1"),
         ("mnist-canvas:images=-1", "images=-1 must be 0 or more"),
         ("coco:train=a.json", "--dataset coco needs images=PATH; write coco:train=FILE.json"),
         ("values", "--dataset values needs train=PATH"),
@@ -342,6 +461,22 @@ def test_plain_is_cross_entropy_where_an_image_has_one_class(tmp_path: Path) -> 
 )
 def test_names_of_data_sets_are_checked(dataset: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refusal(capsys, "--dataset", dataset)
+
+
+def test_titles_and_folders_name_files_without_their_paths() -> None:
+    assert short("values:train=/a/b.csv,test=/c/d.csv") == "values:train=b.csv,test=d.csv"
+    assert short("coco:train=/a/t.json,images=/a,test=/b/v.json,test_images=/b,side=64") == (
+        "coco:train=t.json,images=a,test=v.json,test_images=b,side=64"
+    )
+    assert short("mine.py:Set") == "Set"
+    assert short("rotated:of=mnist") == "rotated:of=mnist"
+
+
+def test_a_column_without_a_name_is_no_value(tmp_path: Path) -> None:
+    """Such as that of the row numbers, which pandas writes first."""
+    (tmp_path / "values.csv").write_text(",file,age\n0,a.png,3\n")
+    with pytest.raises(DataError, match="the first column has no name, and isn't a value then; name it or remove it"):
+        load_dataset(f"values:train={tmp_path / 'values.csv'}", None)
 
 
 def test_arrays_of_values_train() -> None:
@@ -401,6 +536,102 @@ class Half(Classification):
 
 class Bare(Task):
     pass
+
+
+class Rows(Half):
+    def loss(self, logits, labels):
+        return logits[:, 0]
+
+
+class Number(Half):
+    def loss(self, logits, labels):
+        return 1.0
+
+
+class Detached(Half):
+    def loss(self, logits, labels):
+        return super().loss(logits.detach(), labels)
+
+
+class Raising(Half):
+    def loss(self, logits, labels):
+        return logits @ logits
+
+
+class Real(Half):
+    def answer(self, logits):
+        return logits[:, 0]
+
+
+class Wide(Half):
+    def answer(self, logits):
+        return logits.long()
+
+
+class Few(Half):
+    def unseen(self, count, device):
+        return torch.full((3,), -1)
+
+
+class Scoreless(Half):
+    def figures(self, found, truth):
+        return {"loss": 1.0}
+
+
+class Tensors(Half):
+    def figures(self, found, truth):
+        return {"loss": torch.tensor(1.0), "halves": 0.5}
+
+
+class Headless(Half):
+    def head(self, num_features):
+        return None
+
+
+class Narrow(Half):
+    def head(self, num_features):
+        return torch.nn.Linear(num_features, 3)
+
+
+class Flat(Half):
+    def table(self, labels):
+        return labels[:3]
+
+
+class Odd(Half):
+    num_outputs = "three"
+
+
+class Unscored(Half):
+    score = "halves"
+
+
+class Needy(Half):
+    def __init__(self, outputs, more):
+        pass
+
+
+class Strange(Half):
+    @classmethod
+    def of(cls, dataset):
+        return 3
+
+
+class Unlabelled(Half):
+    def corrupt(self, dataset, true, noise, seed):
+        return true
+
+
+class Sharing(Half):
+    def shares(self, answers, given, clean):
+        return 3
+
+
+class Keeping(Half):
+    keeps_answers = True
+
+    def kept(self, found, truth):
+        return {"answers": found.answers[:3]}
 """
 
 
@@ -421,9 +652,9 @@ def test_a_task_of_ones_own_is_killed_and_resumed_where_it_is_named(
     assert "plain on digits" in said
     assert "test share of right halves, last epoch" in said
     with monkeypatch.context() as patch:
-        killed_at(patch, 10)
-        with pytest.raises(GeneratorExit):
-            main([*words, "--run-dir", "cut"])
+        noted(patch, kill_at=(2, 1))
+        with pytest.raises(Killed):
+            main([*words, "--save-every", "0.000001s", "--run-dir", "cut"])
     assert main(["train", "--resume", "cut"]) == 2
     assert f"add --task {own_task}/half.py:Half" in capsys.readouterr().err
     assert main(["train", "--resume", "cut", "--task", "half.py:Half"]) == 0
@@ -454,6 +685,40 @@ def test_tasks_that_cannot_be_had(
     said = refusal(capsys, *words).replace(f"{own_task}/", "")
     assert message in said
     assert not (own_task / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Rows", "loss must be a tensor [], not torch.float32 [200]"),
+        ("Number", "loss must be a tensor [], not float"),
+        ("Detached", "loss does not depend on the logits; compute it from them without detach()"),
+        ("Raising", "loss fails with RuntimeError: mat1 and mat2"),
+        ("Real", "answer must be a tensor torch.int64 [200], not torch.float32 [200]"),
+        ("Wide", "answer must be a tensor torch.int64 [200], not torch.int64 [200, 1]"),
+        ("Few", "unseen must be a tensor [200], not torch.int64 [3]"),
+        ("Scoreless", "figures: it has no halves; it has: loss"),
+        ("Tensors", "figures: loss is of type Tensor; make it a Python number, as in float(value)"),
+        ("Headless", "head must return a torch.nn.Module, not NoneType"),
+        ("Narrow", "the logits of head must be a tensor [2, 1], not torch.float32 [2, 3]"),
+        ("Flat", "table must return an array of 200 rows, one for each label"),
+        ("Odd", "num_outputs must be an integer of at least 1, not 'three'"),
+        ("Unscored", "its score must be a Score, but it is str"),
+        ("Needy", "of fails with TypeError: Needy.__init__() missing 1 required positional argument: 'more'"),
+        ("Strange", "of must return a task, not int"),
+        ("Unlabelled", "corrupt and brought must return fastnoise.noise.NoisyLabels"),
+        ("Sharing", "shares: it must return a dictionary of figures by name, not int"),
+        ("Keeping", "kept must return arrays by name, with 359 rows each"),
+    ],
+)
+def test_mistakes_in_a_task_show_before_its_run(
+    name: str, message: str, own_task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = torch.get_rng_state()
+    said = refusal(capsys, "--task", f"half.py:{name}", "--noise", "symmetric:0.1", "--limit-train", "200")
+    assert f"--task {name}: {message}" in said
+    assert not (own_task / "runs").exists()
+    assert torch.equal(torch.get_rng_state(), random), "a trial draws no random numbers of the run's"
 
 
 def test_values_are_learnt_in_their_unit() -> None:

@@ -63,6 +63,15 @@ class CorruptCommand:
     """CPU threads. 0: one per core. The labels do not depend on the number."""
 
 
+def require_classes(dataset: "ImageDataset") -> None:
+    """ConfigError unless each image of a data set has one class."""
+    if dataset.train.form != "classes":
+        raise ConfigError(
+            f"--dataset {dataset.name}: this command is for data sets of one class an image, not of {dataset.task}; "
+            "fastnoise train --noise corrupts its labels, and keeps them in the run's labels.npz"
+        )
+
+
 def run(command: CorruptCommand) -> int:
     """Do what the command says; ConfigError and DataError in one line."""
     from .. import noise
@@ -94,6 +103,7 @@ def run(command: CorruptCommand) -> int:
         if command.num_classes is not None:
             raise ConfigError("--num-classes is for label files; a data set knows its own")
         dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
+        require_classes(dataset)
         labels = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
         num_classes = dataset.num_classes
         if inputs is None:

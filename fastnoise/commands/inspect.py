@@ -9,7 +9,7 @@ import tyro
 
 from ..data import names as data_names
 from ..errors import ConfigError, DataError, alternatives
-from .corrupt import rates_line
+from .corrupt import rates_line, require_classes
 
 if TYPE_CHECKING:
     from ..noise.audit import Audit
@@ -65,6 +65,7 @@ def run(command: InspectCommand) -> int:
         from ..data import load_dataset
 
         dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
+        require_classes(dataset)
     second = read_labels(command.labels_a if command.labels_b is None else command.labels_b)
     given = second.labels if isinstance(second, NoisyLabels) else second
     if command.labels_b is not None:

@@ -26,8 +26,9 @@ def load_canvas(name: str, root: Path, download: bool) -> ImageDataset:
     from .datasets import load_dataset
 
     options = {key: int(value) for key, value in read_options(name).items()}
-    if not options["images"] or not options["test"]:
-        raise ConfigError(f"--dataset {name}: images and test must be positive")
+    for key in ("images", "test"):
+        if not options[key]:
+            raise ConfigError(f"--dataset mnist-canvas: {key}=0 must be at least 1")
     digits = load_dataset("mnist", root, download=download)
     groups = group_ranges(digits.num_classes, options["first_group"] or None)
     tables = []
@@ -45,8 +46,8 @@ def group_ranges(num_classes: int, first_group: int | None) -> tuple[range, rang
     first = round(num_classes * 5 / 8) if first_group is None else first_group
     if not 2 <= first <= num_classes - 2:
         raise ConfigError(
-            f"--first-group {first}: of {num_classes} labels each group needs at least 2, as one has no other to be "
-            "swapped for"
+            f"a first group of {first} labels: of {num_classes} labels each group needs at least 2, as one has no "
+            "other to be swapped for"
         )
     return range(first), range(first, num_classes)
 
@@ -74,8 +75,8 @@ def compose_canvases(
     num_classes = groups[-1].stop
     height = max(digits.size)
     if side < height + _ROOM:
-        needed = f"--image-size {height + _ROOM} or more"
-        raise DataError(f"a canvas of {side} x {side} has no room for {MOST_DIGITS} digits; give {needed}")
+        needed = f"{height + _ROOM} x {height + _ROOM} or more"
+        raise DataError(f"a canvas of {side} x {side} has no room for {MOST_DIGITS} digits; it takes {needed}")
     require_memory(f"{count} canvases of {side} x {side}", count * side * side * source.shape[3])
     positions = [np.flatnonzero(digits.labels == label) for label in range(num_classes)]
     for label, members in enumerate(positions):

@@ -48,12 +48,14 @@ def load_coco(name: str, root: Path | None, download: bool) -> ImageDataset:
     images are drawn by `seed`.
     """
     options = read_options(name)
+    if not options["side"]:
+        raise ConfigError("--dataset coco: side=0: images need a side of at least 1 pixel")
     paths = {key: Path(str(options[key])) for key in ("train", "images", "test", "test_images")}
     train, test = read_coco(paths["train"], paths["images"]), read_coco(paths["test"], paths["test_images"])
     same_categories(train, paths["train"], test, paths["test"])
     limit, side = int(options["limit"]), int(options["side"])
-    if limit > len(train.files) or not side:
-        raise ConfigError(f"--dataset coco: limit={limit} of {len(train.files)} training images at side={side}")
+    if limit > len(train.files):
+        raise ConfigError(f"--dataset coco: limit={limit}: {paths['train']} has {len(train.files)} images")
     chosen = np.arange(len(train.files))
     if limit:
         chosen = np.sort(np.random.default_rng([int(options["seed"]), 0]).permutation(len(train.files))[:limit])
@@ -78,13 +80,13 @@ def read_coco(annotations: Path, images: Path) -> CocoSet:
         images: the folder that `file_name` is relative to.
 
     Raises:
-        DataError: a file that can't be read or lacks a list, ids that are doubled or unknown, no annotations, a file
-            name that leads out of the folder, or images that are not there.
+        DataError: a file that can't be read or lacks a list, ids that are doubled or unknown, an image or a category
+            that is there twice, no annotations, a file name that leads out of the folder, or images that are not there.
     """
     content = _read_json(annotations)
     categories = dict(sorted(_named(content, "categories", "name", annotations).items()))
     if len(categories) < 2:
-        raise DataError(f"{annotations}: {len(categories)} categories, and a study needs at least 2")
+        raise DataError(f"{annotations}: the list categories has {len(categories)}; at least 2 are needed")
     names = _named(content, "images", "file_name", annotations)
     if not names:
         raise DataError(f"{annotations}: the list images is empty, so there is nothing to learn from")
@@ -122,7 +124,8 @@ def decode(files: tuple[str, ...], side: int, cache: Path, console: Console | No
     """The images as uint8 [N, side, side, 3], decoded once and kept in the folder `cache`, which processes share.
 
     The array is mapped from the file, so that its pages are read when they are needed. A change of the files' names,
-    sizes or times makes a new one. DataError names an image that can't be decoded, and where memory or disk is short.
+    sizes or times makes a new one. DataError if an image can't be decoded, which it names, or if memory or disk is
+    short.
     """
     found = [os.stat(file) for file in files]
     facts = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, found, strict=True)]
@@ -175,11 +178,15 @@ def _field(entry: Any, key: str, where: str, place: int, path: Path, kind: type[
 def _named(content: dict[str, list[Any]], where: str, key: str, path: Path) -> dict[int, str]:
     """id -> `key` of a list's entries."""
     found: dict[int, str] = {}
+    known: set[str] = set()
     for place, entry in enumerate(content[where]):
         number = _field(entry, "id", where, place, path)
         if number in found:
             raise DataError(f"{path}: {where}[{place}] has the id {number}, as one before it")
         found[number] = _field(entry, key, where, place, path, str)
+        if found[number] in known:
+            raise DataError(f"{path}: {where}[{place}] has the {key} {shown(found[number])}, as one before it")
+        known.add(found[number])
     return found
 
 
@@ -195,10 +202,18 @@ def _found(names: Any, folder: Path, annotations: Path) -> tuple[str, ...]:
             raise DataError(f"{annotations}: the file_name {shown(name)} leads out of the folder {folder}")
         path = folder / name
         paths.append(str(path))
-        if not path.is_file():
+        if not _is_file(path):
             missing.append(name)
     if missing:
         raise DataError(
-            f"{folder}: {len(missing)} of the {len(paths)} images in {annotations} are missing, first {missing[0]}"
+            f"{folder}: {len(missing)} of the {len(paths)} images in {annotations} are missing, first "
+            f"{shown(missing[0])}"
         )
     return tuple(paths)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False

@@ -1,6 +1,6 @@
 """Data sets by name, without importing any: a data set is its file and a line here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +53,9 @@ WRITTEN: dict[str, Written] = {
 }
 """Data sets that are more than a name."""
 
+_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN)
+"""Those that others can be made `of`."""
+
 _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
 FOLDER, LIST = "folder:", "list:"
@@ -103,7 +106,7 @@ def check_dataset(name: str) -> None:
 
 
 def task_of(name: str) -> str | None:
-    """What is learnt from a data set, None where only the data set itself says."""
+    """What is learnt from a data set, None if only the data set itself says."""
     if own.is_own(name) or not is_named(name):
         return None
     return WRITTEN[family(name)].task if family(name) in WRITTEN else "classification"
@@ -121,8 +124,11 @@ def read_options(name: str) -> dict[str, str | int | float]:
     written, given = WRITTEN[head], dict[str, str | int | float]()
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, text = (piece.strip() for piece in part.partition("="))
-        if not equals or key not in written.options:
+        if key not in written.options:
             raise ConfigError(f"--dataset {head}: no option {key!r}; {nearest(key, list(written.options))}")
+        example = written.options[key] if key not in _PATHS.get(head, ()) else "PATH"
+        if not equals or not text:
+            raise ConfigError(f"--dataset {head}: {key} needs a value, as in {key}={example}")
         if key in given:
             raise ConfigError(f"--dataset {head}: {key} is given twice")
         kind = type(written.options[key])
@@ -131,6 +137,8 @@ def read_options(name: str) -> dict[str, str | int | float]:
         except ValueError:
             wanted = "an integer" if kind is int else "a number"
             raise ConfigError(f"--dataset {head}: {key}={text} must be {wanted}") from None
+        if key == "of" and text not in _PLAIN:
+            raise ConfigError(f"--dataset {head}: of={text} must be one of {', '.join(_PLAIN)}")
     for key, default in written.options.items():
         value = given.setdefault(key, default)
         if value == "":
@@ -150,8 +158,19 @@ def located(name: str) -> str:
     head = family(name)
     if head not in _PATHS:
         return name
-    given, options = {part.partition("=")[0].strip() for part in name.partition(":")[2].split(",")}, read_options(name)
+    return _with_paths(name, lambda path: str(path.expanduser().absolute()))
+
+
+def short(name: str) -> str:
+    """The name for titles and names of folders: FILE.py:NAME without the file, and paths by their last part."""
+    return _with_paths(name, lambda path: path.name) if family(name) in _PATHS else own.short(name)
+
+
+def _with_paths(name: str, change: Callable[[Path], str]) -> str:
+    """The name of a data set that has paths among its options, with these changed."""
+    head, _, rest = name.partition(":")
+    given, options = {part.partition("=")[0].strip() for part in rest.split(",")}, read_options(name)
     for key in _PATHS[head]:
         if options[key] != WRITTEN[head].options[key]:
-            options[key] = str(Path(str(options[key])).expanduser().absolute())
+            options[key] = change(Path(str(options[key])))
     return f"{head}:" + ",".join(f"{key}={value}" for key, value in options.items() if key in given)

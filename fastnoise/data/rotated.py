@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import affine_grid, grid_sample
 
 from ..errors import ConfigError, DataError
-from .names import WRITTEN, family, read_options
+from .names import read_options
 from .table import ImageDataset, ImageTable
 
 _AT_ONCE = 1000
@@ -27,8 +27,6 @@ def load_rotated(name: str, root: Path | None, download: bool) -> ImageDataset:
     of, limit, seed = str(options["of"]), float(options["limit"]), int(options["seed"])
     if not 0 < limit <= 180:
         raise ConfigError(f"--dataset {name}: limit={limit:g} must lie in (0, 180] degrees")
-    if family(of) in WRITTEN:
-        raise ConfigError(f"--dataset {name}: of={of} must be a data set of single images, such as digits or mnist")
     source = load_dataset(of, root, download=download)
     tables = []
     for part, table in enumerate((source.train, source.test)):

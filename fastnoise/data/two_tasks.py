@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .names import WRITTEN, family, read_options
+from .names import read_options
 from .table import ImageDataset, ImageTable, stratified_split
 
 
@@ -21,8 +21,6 @@ def load_two_tasks(name: str, root: Path | None, download: bool) -> ImageDataset
 
     options = read_options(name)
     of, seed, limit, only = str(options["of"]), int(options["seed"]), int(options["limit"]), int(options["only"])
-    if family(of) in WRITTEN:
-        raise ConfigError(f"--dataset {name}: of={of} must be a data set with one class an image")
     if only > 2:
         raise ConfigError(f"--dataset {name}: only={only} must be 1 or 2, or 0 for both tasks")
     source = load_dataset(of, root, download=download)
@@ -59,7 +57,7 @@ def split_classes(num_classes: int, seed: int) -> tuple[NDArray[np.int64], NDArr
 
 
 def _of_task(source: ImageDataset, classes: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
-    """The positions of a task's training images, all or `limit` of them; ConfigError where there are fewer."""
+    """The positions of a task's training images, all or `limit` of them; ConfigError if there are fewer."""
     mine = np.flatnonzero(np.isin(source.train.labels, classes))
     if not limit:
         return mine

@@ -1,13 +1,18 @@
 """What a run shows: a progress bar or plain lines during training, and one table at the end."""
 
+import json
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .. import own
+from ..data.names import is_named
 from ..tasks.names import Score, score_in
 
 _FIGURES = (
@@ -25,6 +30,20 @@ def make_console() -> Console:
 def percent(share: float) -> str:
     """A share as a percentage with two decimals."""
     return f"{100 * share:.2f} %"
+
+
+def how_to_resume(folder: Path, fields: Mapping[str, Any]) -> str:
+    """What continues a run: words for the shell, or Python if its data set was given as arrays.
+
+    Args:
+        folder: of the run.
+        fields: its configuration by flat names. The files of code that it names are among the words.
+    """
+    dataset = fields.get("dataset")
+    if isinstance(dataset, str) and not is_named(dataset):
+        place = json.dumps(str(folder), ensure_ascii=False)
+        return f'fastnoise.train(config.replace({{"run_dir": {place}}}), dataset=dataset, resume=True)'
+    return f"fastnoise train --resume {shlex.quote(str(folder))}{own.words_for(fields)}"
 
 
 class Display:

@@ -13,13 +13,14 @@ from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..errors import ConfigError
-from ..fields import check_names
-from ..methods import Method, Setting, check_options, create_method
+from ..fields import check_names, known_task
+from ..methods import Method, Setting, check_options, create_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
 from ..noise.result import known_labels
 from ..tasks import Task, find_task
 from ..tasks.base import Labels
+from ..tasks.trial import task_of, try_task
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -58,7 +59,7 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
 
     With `dataset` the configuration must be of a data set of its name.
     """
-    check_options(config.method)
+    method = check_options(config.method)
     if dataset is not None and not isinstance(dataset, datasets.ImageDataset):
         raise ConfigError(
             f"the data set must be a fastnoise.ImageDataset, such as ImageDataset.from_arrays(images, labels), not "
@@ -69,7 +70,10 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
             f"the configuration is for data set {config.data.dataset!r}, but dataset= is {dataset.name!r}; "
             f"make the configuration by fastnoise.recipes.recipe(METHOD, {dataset.name!r})"
         )
-    check_names(config, arrays=dataset is not None)
+    given_task = None if dataset is None else dataset.task
+    check_names(config, given_task=given_task)
+    if (task := known_task(config, given_task)) is not None:
+        require_task(method, config.method.method, task)
 
 
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int) -> noise.NoisyLabels:
@@ -120,8 +124,17 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     count = min(total, config.data.limit_train or total)
     if config.data.limit_train is not None and config.data.limit_train > total:
         raise ConfigError(f"--limit-train {config.data.limit_train}: {dataset.name} has {total} training images")
-    task = find_task(config.data.task or dataset.task).of(dataset)
-    noisy = _noisy_labels(config, dataset, task, count)
+    name = config.data.task or dataset.task
+    kind = find_task(name)
+    if own.is_own(name):
+        task = task_of(name, kind, dataset)
+        noisy = own.call(_noisy_labels, f"--task {own.short(name)}: labels or noise", config, dataset, task, count)
+        if not isinstance(noisy, noise.NoisyLabels):
+            raise ConfigError(f"--task {own.short(name)}: corrupt and brought must return fastnoise.noise.NoisyLabels")
+        try_task(name, task, noisy.labels, noisy.clean_labels, dataset.test.labels)
+    else:
+        task = kind.of(dataset)
+        noisy = _noisy_labels(config, dataset, task, count)
     brings = dataset.validation
     if brings is not None and config.data.val_fraction > 0:
         raise ConfigError(
@@ -235,7 +248,7 @@ def create_parts(
     method = create_method(
         config.method, num_samples=len(data.given), num_classes=data.task.num_outputs, task=data.task
     )
-    method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size))
+    method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size, data.given))
     networks = torch.nn.ModuleList(
         create_model(
             config.model.model,

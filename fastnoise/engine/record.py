@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import own
 from ..config import RunConfig
-from ..data.names import needs_root
+from ..data.names import needs_root, short
 from ..errors import CheckpointError
 from ..files import write_json
 from ..methods import Method, Run
@@ -194,7 +194,7 @@ class Record:
         """
         config, data, history = self.config, self.data, self.history
         summary: dict[str, Any] = {
-            "title": f"{own.short(config.method.method)} on {own.short(config.data.dataset)}, "
+            "title": f"{own.short(config.method.method)} on {short(config.data.dataset)}, "
             f"{own.short(data.noisy.spec)}, seed {config.engine.seed}",
             "run_dir": str(self.folder.path),
             "epochs": len(history),

@@ -10,12 +10,12 @@ from torch import Tensor
 from .. import own
 from ..config import RunConfig
 from ..data import ImageDataset, Loader
-from ..data.names import is_named
+from ..data.names import short
 from ..errors import ConfigError, TrainingError
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from .checkpoint import place_of
-from .display import make_console, result_table
+from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
 from .metrics import EpochStatistics
 from .prepare import RunData, create_parts, image_dtype, load_data, make_loaders
@@ -117,7 +117,7 @@ class Single(Training):
         config, data, loader = self.config, self.record.data, self.loaders.train
         size = "x".join(str(side) for side in data.image_size)
         lines = [
-            f"{own.short(config.method.method)} on {own.short(config.data.dataset)}: {len(data.train)} training "
+            f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
             f"images {size}, "
             f"{len(data.test)} test images, {data.task.describe()}",
             f"labels: {data.noisy.describe()}",
@@ -133,11 +133,7 @@ class Single(Training):
         return lines
 
     def how_to_go_on(self) -> str:
-        if not is_named(self.config.data.dataset):
-            place = f'config.replace({{"run_dir": "{self.record.folder.path}"}})'
-            return f"go on with: fastnoise.train({place}, dataset=dataset, resume=True)"
-        code = own.words_for(self.config.flat())
-        return f"go on with: fastnoise train --resume {self.record.folder.path}{code}"
+        return f"go on with: {how_to_resume(self.record.folder.path, self.config.flat())}"
 
     def fail(self, record: Record, error: TrainingError) -> None:
         raise error

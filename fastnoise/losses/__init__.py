@@ -3,14 +3,14 @@
     loss = ELRLoss(num_samples=50_000, num_classes=10, strength=3.0, momentum=0.7).to(device)
     loss(logits, labels, index).backward()
 
-`fastnoise.losses.reference` states the same in a few lines each.
+`fastnoise.losses.reference` states each of them in a few lines of PyTorch.
 
 Embedding them
 --------------
 
-A loss with targets is called with each sample's position in the training set, which `fastnoise.data.with_index` adds to
-any dataset, and NAL's with its network's attention logit as well. These examples run as they stand, here on digits with
-40 % of the labels wrong::
+A loss with targets is called with each sample's position in the training set. `fastnoise.data.with_index` adds the
+position to any dataset. NAL's loss also takes the network's attention logit. These examples run as they stand, here on
+digits with 40 % of the labels wrong::
 
     import torch
     from sklearn.datasets import load_digits
@@ -39,7 +39,7 @@ any dataset, and NAL's with its network's attention logit as well. These example
     elr = Network(attention=False), ELRLoss(len(dataset), 10, strength=3.0, momentum=0.7)
     nal = Network(attention=True), NALLoss(len(dataset), 10, strength=10.0, momentum=0.7)
 
-A bare loop. The loss is moved to the model's device and saved beside it: its `state_dict` holds the targets::
+A bare loop. Move the loss to the model's device, and save it beside the model: its `state_dict` holds the targets::
 
     for model, loss_function in (elr, nal):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -54,9 +54,9 @@ A bare loop. The loss is moved to the model's device and saved beside it: its `s
                 total += loss.detach()  # read once per epoch: nothing in the loop waits for the device
             print(f"{type(loss_function).__name__} epoch {epoch}: mean loss {total / len(loader):.3f}")
 
-Lightning. As a submodule the loss moves with the model, and its targets are part of the checkpoint. Validation has no
-rows in the table, so it takes plain cross-entropy. In several processes a submodule's targets would be overwritten by
-those of the first: see `TargetLoss` on shards::
+Lightning. As a submodule the loss moves with the model, and its targets are part of the checkpoint. Validation samples
+have no rows in the table, so validation uses plain cross-entropy. In several processes the targets of the first process
+would overwrite those of the others: see `TargetLoss` on shards::
 
     class Classifier(torch.nn.Module):  # or lightning.LightningModule
         def __init__(self, model, loss_function):
@@ -75,8 +75,8 @@ those of the first: see `TargetLoss` on shards::
         def configure_optimizers(self):
             return torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
 
-A compiled step: network and loss become one graph with no break, in which the targets are updated in place. Call it
-once per step, since each call updates them::
+A compiled step: network and loss become one graph without breaks, which updates the targets in place. Call it once per
+step, since each call updates the targets::
 
     def compiled_step(model, loss_function):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

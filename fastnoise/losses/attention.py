@@ -1,10 +1,11 @@
-"""Noise attention learning: a head says how far each label is to be trusted.
+"""Noise attention learning: a head of the network says how much each label can be trusted.
 
-Constants and clamps are those of the authors' code. Where the loss differs from it, tests/test_parity.py shows:
+Constants and clamps are those of the authors' code. tests/test_parity.py shows the differences:
 
-    NAL  A one-hot target that was never clamped (a first updating epoch that is no multiple of ten) makes the loss NaN,
-         RNAL's log 0 times 0; here it stays finite. The first update starts from the clamped one-hot, not from the
-         one-hot, and so differs by at most 1e-4 per class. The whole table is never clamped.
+    NAL  In the authors' code the loss is NaN if a one-hot target was never clamped, which happens if the first epoch
+         that updates is not a multiple of ten: RNAL then computes 0 * log 0. Here the loss stays finite. The first
+         update starts from the clamped one-hot instead of the one-hot, which changes each class by at most 1e-4. The
+         table as a whole is never clamped.
 """
 
 from typing import Unpack
@@ -37,7 +38,7 @@ def nal(
     gate: float = 0.0,
     **stored: Unpack[Stored],
 ) -> Tensor:
-    """NALLoss; attention [B] float32, float16 or bfloat16 is the head's logit h, which gets a gradient too."""
+    """NALLoss as a function. attention [B], float32, float16 or bfloat16, is the head's logit h. It gets a gradient."""
     form = nal_form(variant, reverse, gate)
     return run(form, logits, attention, labels, index, targets, knobs, labels=labels, **stored)
 
@@ -45,17 +46,18 @@ def nal(
 class NALLoss(TargetLoss):
     """Noise attention learning (Lu et al. 2022, "Noise Attention Learning: Enhancing Noise Robustness").
 
-    With tau = sigmoid(h) and s = tau p + (1 - tau) t: -<t, log s> - strength * log tau (Eq. 3). At each visit
-    t <- momentum * t + (1 - momentum) * p before the loss (Eq. 4, Algorithm 1), starting from the one-hot of the given
-    label, which a row of zeros stands for. With `reverse`, RNAL is added: -reverse * <s, log t> (Sec. 5.3), with t
-    clamped to at least 1e-4 in the logarithm, since that of a one-hot is infinite.
+    With tau = sigmoid(h) and s = tau p + (1 - tau) t the loss is -<t, log s> - strength * log tau (Eq. 3). Each visit
+    first updates the target, t <- momentum * t + (1 - momentum) * p, and then computes the loss (Eq. 4, Algorithm 1).
+    The first target is the one-hot of the given label; a row of zeros stands for it. `reverse` adds the term of RNAL,
+    -reverse * <s, log t> (Sec. 5.3). In its logarithm t is clamped to at least 1e-4, since log 0 is infinite.
 
-    Variant "paper" is that. "code" adds the clamps of the authors' code: p and tau to [1e-12, 1 - 1e-12], targets to
-    [1e-4, 1] without renormalising, the mixture to [1e-7, 1], with no gradient through a clamp that acts. That code
-    clamps the whole table after a batch; here only the batch's rows are touched, which is the same, as every other row
-    either is clamped already or stands for a one-hot that is clamped when read. The sole difference is the first
-    updating batch, whose rows start in that code from unclamped one-hots (at most 1e-4 per entry). When targets are
-    updated (there: every tenth epoch from a first one on) is up to the caller: `set_update`.
+    Variant "paper" computes exactly this. Variant "code" adds the clamps of the authors' code: p and tau to
+    [1e-12, 1 - 1e-12], targets to [1e-4, 1] without renormalising, and the mixture s to [1e-7, 1]. A clamp that changes
+    a value passes no gradient. The authors' code clamps the whole table after each batch. Here only the rows of the
+    batch are clamped, with the same result: every other row is already clamped, or it stands for a one-hot, which is
+    clamped when it is read. The only difference is the first batch that updates: in the authors' code its rows start
+    from unclamped one-hots (at most 1e-4 per entry). The authors update the targets in every tenth epoch from some
+    epoch on. Here the caller decides, with `set_update`.
 
     Args:
         num_samples: N, size of the training set.
@@ -67,8 +69,8 @@ class NALLoss(TargetLoss):
         gate: the code's delta in [0, 1]: only samples with tau > gate have their targets updated.
         options: reduction and ignore_index, see FusedLoss; target_dtype, shard and seed, see TargetLoss.
 
-    Called as `loss(logits, labels, index, attention, *, weight=None, update=True)`: as ELRLoss, with attention [B] the
-    head's logit h, float32, float16 or bfloat16, which gets a gradient from every term.
+    Called as `loss(logits, labels, index, attention, *, weight=None, update=True)`. attention [B], float32, float16 or
+    bfloat16, is the head's logit h; it gets a gradient from every term. The other arguments are those of ELRLoss.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What all losses share: forms, checks of options, reductions, and the modules that the families derive theirs from."""
+"""What all losses share: forms, checks of options, reductions, and the base classes of the families' modules."""
 
 import math
 from typing import Any, TypedDict, Unpack
@@ -13,7 +13,7 @@ from .tables import TARGET_DTYPES, Storage, check_memory, fit_state, shard_rows
 
 REDUCTIONS = ("mean", "sum", "none")
 Form = tuple[FusedOp, tuple[Any, ...]]
-"""An op and its options: what a loss is. Modules ask for it once, functions at every call."""
+"""What defines a loss: an op and its options. Modules make it once, functions at every call."""
 
 
 class Common(TypedDict, total=False):
@@ -80,7 +80,7 @@ def run(
 ) -> Tensor:
     """Call an op, with `update` and `placement` if it has a table.
 
-    It reduces its losses itself unless they are weighted, or the samples that a mean is over must be counted.
+    The op reduces its losses itself. Exceptions are weighted losses, and a mean whose samples must first be counted.
     """
     op, options = form
     if reduction not in REDUCTIONS:
@@ -93,18 +93,18 @@ def run(
 
 
 class FusedLoss(nn.Module):
-    """A loss whose op yields one value per sample.
+    """A loss whose op gives one value per sample.
 
     Args that all losses share:
         reduction: "mean", "sum", or "none" for the loss [B] of each sample.
-        ignore_index: a label, in 0..C-1 or not; samples that carry it have loss and gradient 0 and leave their targets
-            alone, and the mean is over the others (0 where there are none). By default no label is special.
+        ignore_index: a label, in 0..C-1 or not. Samples with this label have loss and gradient 0, and their targets do
+            not change. The mean is over the other samples, and 0 if there are none. By default no label is special.
 
     Called as `loss(logits, labels, index=None, *, weight=None)`: logits [B, C] float32, float16 or bfloat16; labels [B]
     int64 in 0..C-1; index is not used; weight [B], of any floating dtype, multiplies each sample's loss. The mean
     divides by the number of samples, whatever their weights. Returns float32, differentiable once in logits and weight.
-    Tensors of another form raise DataError, as does a label out of range on the CPU; on a CUDA device it makes that
-    sample's loss and gradient NaN, without a wait. Options out of range raise ConfigError.
+    Tensors of another form raise DataError. A label out of range raises DataError on the CPU; on a CUDA device it makes
+    that sample's loss and gradient NaN, and nothing waits for the device. Options out of range raise ConfigError.
     """
 
     def __init__(self, reduction: str = "mean", ignore_index: int | None = None):
@@ -134,43 +134,42 @@ class LabelLoss(FusedLoss):
 
 
 class TargetLoss(FixedDtype, FusedLoss):
-    """A loss with a soft target per training sample, updated in place each time that the sample is visited.
+    """A loss with a soft target for each training sample. Each visit of a sample updates its target in place.
 
     `targets`, [num_samples, num_classes], is a buffer: it is saved in `state_dict` and moves with the module, but keeps
     its dtype when the module is cast. A row of zeros was never updated. `knobs`, float32 [3], holds update flag,
-    momentum and strength on the device, where they may be written in place during training without invalidating a
-    captured graph.
+    momentum and strength on the device. They can be written in place during training; a captured graph stays valid.
 
     Keyword arguments that every loss with targets takes:
-        target_dtype: float32 by default. bfloat16 and float16 halve the table, whose values then lie in [0, 1]. The
-            arithmetic stays in float32 and the updated row is rounded stochastically, since a moving average stalls
+        target_dtype: float32 by default. bfloat16 and float16 halve the table; its values then lie in [0, 1]. The
+            arithmetic stays in float32, and the updated row is rounded stochastically, because a moving average stalls
             under rounding to nearest. The random bits are a hash of (seed, sample, `visits`, column), the same on every
-            device; `visits`, int32 [num_samples], counts each row's visits and is saved, so that a resumed run goes
-            on with the same bits.
-        shard: (rank, world), for training in several processes: the table then holds the samples with
-            index % world == rank, in row index // world, and this process must be given those samples alone, as by a
-            sampler over range(rank, num_samples, world); others are reported like an index out of range. The updates
-            equal those of one whole table, rounding included. A shard's state says which it is; states are merged by
-            `fastnoise.losses.merge_shards`, and a shard that loads a whole table takes its own rows. Keep the loss out
-            of DistributedDataParallel, which would overwrite every shard's buffers by those of rank 0.
+            device. `visits`, int32 [num_samples], counts the visits of each row and is saved, so that a resumed run
+            continues with the same bits.
+        shard: (rank, world), for training in several processes. The table then holds the samples with
+            index % world == rank, in row index // world. Give this process only those samples, for example by a sampler
+            over range(rank, num_samples, world); any other sample counts as an index out of range. The updates equal
+            those of one whole table, rounding included. The state of a shard says which shard it is.
+            `fastnoise.losses.merge_shards` merges the states of all shards, and a shard that loads a whole table takes
+            its own rows. Keep the loss out of DistributedDataParallel, which would overwrite the buffers of every shard
+            with those of rank 0.
         seed: of the rounding, in 0..2^31 - 1.
-    `fastnoise.losses.table_bytes` says how much memory a table takes. One that does not fit on the device where
-    tensors are made at present (`with torch.device("cuda"): ...`) raises ConfigError.
+    `fastnoise.losses.table_bytes` says how much memory a table takes. A table that does not fit on the current default
+    device (`with torch.device("cuda"): ...`) raises ConfigError.
 
-    The indices of a batch must be distinct. On a CUDA device the copies of a duplicate race: each one's loss is right
-    for one of the orders of updates or for none of them, which of the updates stays in the table is undefined, and
-    nothing is raised, since looking for them would make every step wait. `fastnoise.losses.debug` makes every call look
-    and raise DataError, on every device.
+    The indices of a batch must be distinct. On a CUDA device the copies of a duplicate race: the loss of a copy may fit
+    no order of the updates, it is undefined which update stays in the table, and nothing is raised, because a check
+    would make every step wait. With `fastnoise.losses.debug` every call checks and raises DataError, on every device.
 
-    Each call in training mode updates the targets; after `eval()` none does, as with update=False. Activation
-    checkpointing calls a loss again during the backward pass: such a call reads the targets that the first has left,
-    updates nothing, and so yields the same loss and gradient (in half precision, up to the rounding of the targets).
-    Calls before training (the warm-up of a CUDA graph) count as visits unless `set_update(False)` was called. Evaluate
-    with CrossEntropyLoss, since an evaluation set has no rows here.
+    Each call in training mode updates the targets. After `eval()`, or with update=False, no call does. Activation
+    checkpointing calls a loss again during the backward pass. Such a call reads the targets that the first call has
+    written and updates nothing, so that loss and gradient are the same (in half precision, up to the rounding of the
+    targets). Calls before training, such as the warm-up of a CUDA graph, count as visits unless `set_update(False)` was
+    called. Evaluate with CrossEntropyLoss, since an evaluation set has no rows here.
 
-    A sample with a logit of NaN or +inf (in NALLoss also with such an attention), as after an overflow in half
-    precision, leaves its targets and `visits` alone. Its loss and gradient are not finite, so that a GradScaler skips
-    the step. A logit of -inf masks its class and updates as usual.
+    If a logit of a sample is NaN or +inf (in NALLoss also its attention), for example after an overflow in half
+    precision, its targets and `visits` stay as they are. Its loss and gradient are not finite, so that a GradScaler
+    skips the step. A logit of -inf masks its class and updates as usual.
     """
 
     targets: Tensor
@@ -233,11 +232,11 @@ class TargetLoss(FixedDtype, FusedLoss):
         return Placement(self.visits, *self.shard, self.seed)
 
     def set_update(self, update: bool) -> None:
-        """Whether calls from now on update the targets. Written on the device, without waiting for it."""
+        """Say whether later calls update the targets. Written on the device, without waiting for it."""
         self.knobs[0].fill_(float(update))
 
     def set_strength(self, strength: float) -> None:
-        """The strength of calls from now on, for a ramp. Written on the device, without waiting for it."""
+        """Set the strength for later calls, as for a ramp. Written on the device, without waiting for it."""
         self.knobs[2].fill_(within("strength", strength, 0))
 
     def run_table(
@@ -258,10 +257,10 @@ class TargetLoss(FixedDtype, FusedLoss):
         )
 
     def hard_targets(self, labels: Tensor) -> Tensor:
-        """The class each sample's target favours; where none was updated, the given label.
+        """The class with the largest target of each sample, or the given label if the target was never updated.
 
-        Takes the labels [N] int64 of the whole training set and returns as many classes; a shard returns those of its
-        own samples `rank`, `rank + world`, ... in this order.
+        Takes the labels [N] int64 of the whole training set and returns int64 [N]. A shard returns only its own samples
+        `rank`, `rank + world`, ... in this order.
         """
         rank, world = self.shard
         return torch.where(self.targets.any(1), self.targets.argmax(1), labels[rank::world])

@@ -11,10 +11,10 @@ def nt_xent(projections: Tensor, *, temperature: float = 0.5) -> Tensor:
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020, "A Simple Framework for Contrastive Learning of
     Visual Representations", Eq. 1), the mean over all 2B views.
 
-    With z the rows scaled to length 1 and s = z z^T / temperature, view i's loss is log sum_{k != i} exp(s_ik) - s_ij,
-    j the other view of its sample. One op: on CUDA a kernel that never holds the [2B, 2B] matrix, on the CPU PyTorch's
-    products. All is float32 under autocast too: in bfloat16 similarities near 1 / temperature would be told apart to
-    one part in 256 only.
+    Let z be the rows scaled to length 1, and s = z z^T / temperature. The loss of view i is
+    log sum_{k != i} exp(s_ik) - s_ij, with j the other view of the same sample. On CUDA one kernel computes it, which
+    never holds the [2B, 2B] matrix; on the CPU PyTorch's products do. Everything is float32, under autocast too:
+    bfloat16 would resolve similarities near 1 / temperature to one part in 256 only.
 
     Args:
         projections: [2B, D] float, view after view: rows i and B + i belong together.
@@ -24,7 +24,7 @@ def nt_xent(projections: Tensor, *, temperature: float = 0.5) -> Tensor:
         float32 [] (float64 for float64), differentiable.
 
     Raises:
-        DataError: not a matrix with an even number of rows.
+        DataError: `projections` is not a matrix with an even number of rows.
     """
     if projections.ndim != 2 or len(projections) % 2 or not len(projections):
         raise DataError(f"projections are {list(projections.shape)}; expected [2B, D], two views of B samples")

@@ -1,4 +1,4 @@
-"""Losses that correct the label: by the network's own prediction, or by how labels turn into others."""
+"""Losses that correct the label: with the network's own prediction, or with the probabilities of wrong labels."""
 
 from typing import Unpack
 
@@ -40,13 +40,13 @@ def bootstrap(
 class BootstrapLoss(LabelLoss):
     """Bootstrapping (Reed et al. 2015): cross-entropy on beta * y + (1 - beta) * q, a mixture of label and prediction.
 
-    Soft: q = p; hard: q is the one-hot of the most probable class, the first of equals.
+    Soft: q = p. Hard: q is the one-hot of the most probable class, or of the first such class in a tie.
 
     Args:
         kind: "soft" or "hard".
         beta: the label's share, in [0, 1]; by default 0.95 soft and 0.8 hard.
-        target: of the soft kind, "literal" differentiates q = p too, which adds an entropy regulariser's gradient;
-            "detached" holds it fixed, which leaves p - (beta * y + (1 - beta) * p) = beta * (p - y).
+        target: for the soft kind. "literal" also differentiates q = p, which adds the gradient of an entropy
+            regulariser. "detached" treats q as constant; the gradient is then beta * (p - y).
         reduction, ignore_index: see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
@@ -66,7 +66,7 @@ class BootstrapLoss(LabelLoss):
 
 
 def forward(logits: Tensor, labels: Tensor, transition: Tensor, **common: Unpack[Common]) -> Tensor:
-    """ForwardLoss; `transition` [C, C] float32 is not looked into here, and transposed at every call."""
+    """ForwardLoss as a function. `transition` [C, C] float32 is not checked, and is transposed at every call."""
     return run((FORWARD, ()), logits, labels, transition.T.contiguous(), labels=labels, **common)
 
 
@@ -78,9 +78,9 @@ class ForwardLoss(FixedDtype, FusedLoss):
             float32 and transposed.
         reduction, ignore_index: see FusedLoss.
 
-    Called as every loss without targets (see FusedLoss). Raises ConfigError unless transition is square, of at least
-    two classes, not negative, with rows that sum to 1 to within 1e-4, and with no class that no other turns into: the
-    loss of its label would be infinite.
+    Called as every loss without targets (see FusedLoss). Raises ConfigError if transition is not square, has fewer than
+    two classes or a negative entry, if a row does not sum to 1 within 1e-4, or if a column is all 0: the loss of that
+    label would be infinite.
     """
 
     columns: Tensor

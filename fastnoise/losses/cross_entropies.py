@@ -22,7 +22,7 @@ def cross_entropy_form(label_smoothing: float) -> Form:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, **common: Unpack[Common]) -> Tensor:
-    """CrossEntropyLoss. Soft labels [B, C] of a floating dtype are taken too."""
+    """CrossEntropyLoss as a function. Labels may also be soft: [B, C] of a floating dtype."""
     return cross_entropy_of(cross_entropy_form(label_smoothing), logits, labels, **common)
 
 
@@ -30,7 +30,7 @@ def cross_entropy_of(form: Form, logits: Tensor, labels: Tensor, **common: Unpac
     if labels.is_floating_point():
         if form[0] is not CE or common.get("ignore_index") is not None:
             raise DataError(
-                "cross_entropy: soft labels go with neither label_smoothing nor ignore_index; give a weight"
+                "cross_entropy: soft labels take neither label_smoothing nor ignore_index; use weight instead"
             )
         form = SOFT_CE, ()
     return run(form, logits, labels, labels=labels, **common)
@@ -40,11 +40,12 @@ class CrossEntropyLoss(LabelLoss):
     """Cross-entropy on the given labels, -log p_y.
 
     Args:
-        label_smoothing: s in [0, 1], for -(1 - s) log p_y - s * mean_k log p_k (Szegedy et al. 2016, Sec. 7).
+        label_smoothing: s in [0, 1]; the loss is -(1 - s) log p_y - s * mean_k log p_k (Szegedy et al. 2016, Sec. 7).
         reduction, ignore_index: see FusedLoss.
 
-    Called as every loss without targets (see FusedLoss). Without smoothing and ignore_index, labels may also be soft:
-    [B, C] float32, float16 or bfloat16, which need not sum to 1 and get no gradient, for -sum_k labels_k log p_k.
+    Called as every loss without targets (see FusedLoss). Without smoothing and ignore_index, labels may also be soft,
+    [B, C] float32, float16 or bfloat16. The loss is then -sum_k labels_k log p_k. Soft labels need not sum to 1, and
+    get no gradient.
     """
 
     def __init__(self, *, label_smoothing: float = 0.0, reduction: str = "mean", ignore_index: int | None = None):
@@ -64,16 +65,17 @@ def swce_form(weighting: str) -> Form:
 
 
 def swce(logits: Tensor, labels: Tensor, *, weighting: str = "detached", **common: Unpack[Common]) -> Tensor:
-    """SWCELoss; `weighting` is the module's `weight`, which here is that of each sample."""
+    """SWCELoss as a function. `weighting` is the module's option `weight`; here `weight` is a factor per sample."""
     return run(swce_form(weighting), logits, labels, labels=labels, **common)
 
 
 class SWCELoss(LabelLoss):
     """Softmax-weighted cross-entropy, -p_y log p_y.
 
-    The paper does not say whether gradient flows through the weight p_y. "detached" lets none through: the logit
-    gradient is p_y (p - y), that of 1 - p_y. "literal" does: (1 + log p_y) p_y (p - y), which pushes p_y down while
-    it is below 1/e, the state of a fresh head of three or more classes.
+    The paper does not say whether gradient flows through the weight p_y. With "detached" none does: the gradient in the
+    logits is p_y (p - y), the same as that of 1 - p_y. With "literal" it does: the gradient is
+    (1 + log p_y) p_y (p - y). This pushes p_y down while it is below 1/e, as it is at the start with three or more
+    classes.
 
     Args:
         weight: "detached" or "literal".

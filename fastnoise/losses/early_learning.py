@@ -1,10 +1,10 @@
 """Early-learning regularisation: ELR, and ELR+ on mixup pairs.
 
-Constants and clamps are those of the authors' code. Where the losses differ from it, tests/test_parity.py shows:
+Constants and clamps are those of the authors' code. tests/test_parity.py shows the differences:
 
     ELR   None.
-    ELR+  With target="weighted", a pair whose labels both have a target of 0 has NaN as its loss; here the labels' own
-          shares. The share may differ per sample, where the authors draw one per batch.
+    ELR+  With target="weighted", the authors' loss is NaN for a pair whose labels both have a target of 0; here such a
+          pair uses the unweighted shares. The share may differ per sample; the authors draw one per batch.
 """
 
 from typing import Unpack
@@ -36,9 +36,10 @@ def elr(
 class ELRLoss(TargetLoss):
     """Early-learning regularisation (Liu et al. 2020, "Early-Learning Regularization Prevents Memorization").
 
-    Cross-entropy + strength * log(1 - <p, t>) (Eq. 6). At each visit t <- momentum * t + (1 - momentum) * p before the
-    loss (Eq. 9), from t = 0. As in the authors' code, p is clamped to [1e-4, 1 - 1e-4] in both, without gradient
-    outside, and then renormalised for the update alone; the cross-entropy sees the unclamped logits.
+    The loss is cross-entropy + strength * log(1 - <p, t>) (Eq. 6). Each visit first updates the target,
+    t <- momentum * t + (1 - momentum) * p (Eq. 9), starting from t = 0. As in the authors' code, p is clamped to
+    [1e-4, 1 - 1e-4] in both formulas, and a clamped p gets no gradient. The update then renormalises p; the loss does
+    not. The cross-entropy uses the unclamped logits.
 
     Args:
         num_samples: N, size of the training set.
@@ -49,9 +50,9 @@ class ELRLoss(TargetLoss):
 
     Called as `loss(logits, labels, index, *, weight=None, update=True)`: logits [B, C] float32, float16 or bfloat16;
     labels [B] int64 in 0..C-1; index [B] int64, positions in the training set, distinct within the batch; weight [B], a
-    factor of each sample's loss; update=False leaves the targets alone, as evaluation mode does, for evaluation on
-    training samples. Returns float32. Tensors of another form raise DataError, as does a label or index out of range on
-    the CPU; on a CUDA device it makes that sample's loss NaN.
+    factor of each sample's loss. With update=False, as in evaluation mode, the targets do not change: use it to
+    evaluate on training samples. Returns float32. Tensors of another form raise DataError. A label or index out of
+    range raises DataError on the CPU; on a CUDA device it makes that sample's loss NaN.
     """
 
     def forward(
@@ -77,7 +78,7 @@ def elr_plus(
     target: str = "labels",
     **stored: Unpack[Stored],
 ) -> Tensor:
-    """ELRPlusLoss: its tensors, and the table, which is only read."""
+    """ELRPlusLoss as a function. The table is only read."""
     tensors = logits, labels, pair_labels, index, pair_index, share, targets, knobs
     return run(elr_plus_form(target), *tensors, labels=labels, **stored)
 
@@ -87,7 +88,7 @@ def update_targets(
 ) -> None:
     """targets[index] <- momentum * targets[index] + (1 - momentum) * softmax(logits), as ELRPlusLoss.update_targets.
 
-    Rows with a logit of NaN or +inf leave their targets alone.
+    The targets of rows with a logit of NaN or +inf do not change.
     """
     EMA(logits.detach(), index, targets, knobs, placement=placement)
 
@@ -100,22 +101,23 @@ class ELRPlusLoss(TargetLoss):
 
         share * CE(y_i) + (1 - share) * CE(y_j) + strength * log(1 - <p, q>),
 
-    p clamped to [1e-4, 1 - 1e-4] in the last term, as in ELRLoss. No gradient flows through q, and the call updates
-    nothing: before it, `update_targets` is given what the other network, in its averaged copy, says of the unmixed
-    images. Those probabilities are not clamped. `set_strength` takes the ramp of the strength.
+    with p clamped to [1e-4, 1 - 1e-4] in the last term, as in ELRLoss. No gradient flows through q. The call updates
+    nothing. Before it, call `update_targets` with the logits that the averaged copy of the other network gives for the
+    unmixed images; their probabilities are not clamped. Call `set_strength` to ramp the strength.
 
     Args:
         num_samples: N, size of the training set.
         num_classes: C, at least 2.
         strength: the paper's lambda, times its ramp (`set_strength`).
         momentum: the paper's beta, of the moving average of targets.
-        target: of the cross-entropy: "labels", the mixed labels y; or "weighted", what the authors' code has for
-            CIFAR-100 alone, y * q, normalised.
+        target: of the cross-entropy. "labels": the mixed labels y. "weighted": y * q, normalised, which the authors'
+            code uses only for CIFAR-100.
         options: reduction and ignore_index, see FusedLoss; target_dtype, shard and seed, see TargetLoss.
 
-    Called as `loss(logits, labels, index, pair_labels, pair_index, share, *, weight=None)`: as ELRLoss, with the
-    partner of each sample, and share [] or [B], on the device, float32, float16 or bfloat16 in [0, 1]. A sample whose
-    own label is `ignore_index` is ignored; a partner's label must be in range.
+    Called as `loss(logits, labels, index, pair_labels, pair_index, share, *, weight=None)`. pair_labels and pair_index
+    are the label and the index of each sample's partner; share [] or [B], on the device, float32, float16 or bfloat16,
+    lies in [0, 1]. The other arguments are those of ELRLoss. A sample is ignored if its own label is `ignore_index`; a
+    partner's label must be in range.
     """
 
     def __init__(
@@ -134,8 +136,8 @@ class ELRPlusLoss(TargetLoss):
     def update_targets(self, logits: Tensor, index: Tensor) -> None:
         """t <- momentum * t + (1 - momentum) * softmax(logits), for logits [B, C] of the samples index [B].
 
-        Also in evaluation mode, since nothing else is asked for here; `set_update(False)` switches it off. Rows with a
-        logit of NaN or +inf leave their targets alone.
+        It also updates in evaluation mode; `set_update(False)` switches it off. The targets of rows with a logit of NaN
+        or +inf do not change.
         """
         update_targets(logits, index, self.targets, self.knobs, placement=self.placement)
 

@@ -1,8 +1,9 @@
 """Self-ensemble label correction: cross-entropy on a moving average of the label and the predictions.
 
-Constants are those of the authors' code. Where the loss differs from it, tests/test_parity.py shows:
+Constants are those of the authors' code. tests/test_parity.py shows the differences:
 
-    SELC  The loss is NaN if a target of 0 meets a probability that has underflowed; here 0 for that class.
+    SELC  The authors' loss is NaN if a class has a target of 0 and its probability has underflowed; here that class
+          adds 0.
 """
 
 from typing import Unpack
@@ -27,10 +28,10 @@ def selc(
 class SELCLoss(TargetLoss):
     """Self-ensemble label correction (Lu & He 2022): cross-entropy on a moving average of label and predictions.
 
-    -sum_k t_k log p_k, with t <- momentum * t + (1 - momentum) * p at each visit before the loss (restated by Lu et al.
-    2022, Eq. 4), starting from the one-hot of the given label, which a row of zeros stands for. Before the epoch from
-    which targets are updated, `set_update(False)` leaves plain cross-entropy. No clamps, as in the authors' code; where
-    that yields -inf * 0 in half precision, log p here is finite.
+    The loss is -sum_k t_k log p_k. Each visit first updates the target, t <- momentum * t + (1 - momentum) * p
+    (restated by Lu et al. 2022, Eq. 4). The first target is the one-hot of the given label; a row of zeros stands for
+    it. Call `set_update(False)` in the epochs before the first update: the loss is then plain cross-entropy. As in the
+    authors' code nothing is clamped, but log p is always finite here; theirs can compute -inf * 0 in half precision.
 
     Args:
         num_samples: N, size of the training set.

@@ -1,4 +1,4 @@
-"""Losses of one's own: a Triton rule and its PyTorch twin become an op and a module like the built-in ones."""
+"""Losses of your own: a Triton rule and the same loss in PyTorch become an op and a module like the built-in ones."""
 
 import inspect
 import re
@@ -20,9 +20,9 @@ WITH_TARGETS = (*PLAIN, "rows", "momentum", "strength")
 
 
 def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLoss"] | type["TargetRuleLoss"]:
-    """Make a fused loss of a rule and its twin; returns its class.
+    """Make a fused loss of a Triton rule and its twin, the same loss in PyTorch; returns the class of the loss.
 
-    A file of your own that makes two of them, one on the logits alone and one that keeps a target per sample::
+    This file makes two losses: one of the logits alone, and one that keeps a target per sample::
 
         import triton
         import triton.language as tl
@@ -80,29 +80,30 @@ def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLo
             Rule(finish=ensemble_finish, terms=ensemble_terms, num_sums=1, update=ensemble_update),
         )
 
-    `TaylorLoss()` is then called as CrossEntropyLoss, `EnsembleLoss(num_samples, num_classes, strength=1.0,
-    momentum=0.6)` as ELRLoss, with all that those have. The ops are torch.ops.mylab.taylor and .ensemble. The functions
-    must be in a file, since Triton reads their source. They are given fp32, on up to four classes fp64: name no dtype.
+    `TaylorLoss()` is called like CrossEntropyLoss, and `EnsembleLoss(num_samples, num_classes, strength=1.0,
+    momentum=0.6)` like ELRLoss; they have the same options. The ops are torch.ops.mylab.taylor and .ensemble. The
+    functions must be in a file, since Triton reads their source. They get fp32, or fp64 with up to four classes, so
+    they must not name a dtype.
 
-    On the CPU the twin is differentiated by autograd at each call. See that the rule agrees with it before you trust a
-    GPU: set TRITON_INTERPRET=1 before Triton is first imported and call `fastnoise.kernels.row.launch(parts, logits,
-    labels)`, which returns loss and gradient, on CPU tensors.
+    On the CPU autograd differentiates the twin at each call. Check that the rule agrees with the twin before you trust
+    a GPU: set TRITON_INTERPRET=1 before Triton is first imported, and call `fastnoise.kernels.row.launch(parts, logits,
+    labels)` on CPU tensors. It returns loss and gradient.
 
     Args:
         name: of the op, "namespace::name" with a namespace of your own.
         twin: the loss in differentiable PyTorch, with these parameters: (logits, labels) -> loss [B], or for a loss
             with targets (logits, labels, rows, momentum, strength) -> (loss [B], new rows). It gets logits [B, C]
-            float32, labels [B] int64, the batch's rows of targets [B, C] float32, and two floats; momentum is 1 where
-            the targets are not to change. No gradient flows into rows. New rows of samples with a logit of NaN or +inf
-            are not stored.
-        parts: the rule, as `fastnoise.kernels.rules` defines its parts; None if there is no Triton: the loss then
-            works on the CPU alone.
+            float32, labels [B] int64, the batch's rows of targets [B, C] float32, and two floats; momentum is 1 if the
+            targets must not change. No gradient flows into rows. New rows of samples with a logit of NaN or +inf are
+            not stored.
+        parts: the rule, as `fastnoise.kernels.rules` defines its parts. None if you have no Triton: the loss then works
+            on the CPU only.
 
     Raises:
-        ConfigError: a name that is malformed or taken, a part that is missing, of no use here, not a Triton function or
-            with other parameters, a twin with other parameters.
+        ConfigError: the name is malformed or taken; a part is missing, has no use here, is not a Triton function or has
+            other parameters; or the twin has other parameters.
         FastnoiseError: at the first call on a CUDA device without triton or without parts.
-        DataError: at a call on the CPU, where the twin returns something else.
+        DataError: at a call on the CPU, if the twin returns something else.
     """
     namespace, _, op_name = name.partition("::")
     if not re.fullmatch(r"[a-z]\w*::[a-z]\w*", name) or namespace == "fastnoise":
@@ -132,7 +133,7 @@ def rule(name: str, twin: Callable[..., Any], parts: Any = None) -> type["RuleLo
 
 
 class RuleLoss(LabelLoss):
-    """A loss made by `rule` of a twin without targets. Arguments and call as every loss without targets."""
+    """A loss that `rule` made from a twin without targets. Arguments and call as every loss without targets."""
 
     op: FusedOp
 
@@ -141,7 +142,7 @@ class RuleLoss(LabelLoss):
 
 
 class TargetRuleLoss(TargetLoss):
-    """A loss made by `rule` of a twin with targets. Arguments and call as ELRLoss."""
+    """A loss that `rule` made from a twin with targets. Arguments and call as ELRLoss."""
 
     op: FusedOp
 
@@ -152,7 +153,7 @@ class TargetRuleLoss(TargetLoss):
 
 
 def check_parts(name: str, parts: Any, has_targets: bool) -> None:
-    """Refuse parts that the skeleton could not call, by comparison with the built-in rules' own."""
+    """Refuse parts that the skeleton cannot call, by comparison with those of the built-in rules."""
     rules = import_module("fastnoise.kernels.rules")
     if not isinstance(parts, rules.Rule):
         raise ConfigError(f"rule {name!r}: parts is {type(parts).__name__}; give a fastnoise.kernels.rules.Rule")
@@ -175,7 +176,7 @@ def check_parts(name: str, parts: Any, has_targets: bool) -> None:
 
 @contextmanager
 def autograd_on() -> Iterator[None]:
-    """Let autograd record inside an op's CPU kernel, which PyTorch calls with autograd taken out of dispatch."""
+    """Let autograd record inside an op's CPU kernel. PyTorch calls that kernel with autograd excluded from dispatch."""
     core = torch._C
     with torch.inference_mode(False), torch.enable_grad():
         excluded = core._dispatch_tls_local_exclude_set() - core.DispatchKeySet(core.DispatchKey.AutogradCPU)

@@ -1,9 +1,9 @@
 """The losses as their papers write them, in plain PyTorch with autograd: the ground truth for tests and benchmarks.
 
 Every function takes logits [B, C] of any floating dtype (float64 for a reference) and labels [B] int64, and returns
-the loss per sample [B]. Those with targets take the batch's rows of the target table [B, C] and return
+the loss per sample [B]. Functions with targets take the batch's rows of the target table [B, C] and return
 `(loss, new rows)`; the caller writes the rows back. No gradient flows into targets. A sample with a logit of NaN or
-+inf keeps its row. Options are those of the modules in `fastnoise.losses`, which cite the papers.
++inf keeps its row. The options are those of the modules in `fastnoise.losses`, which cite the papers.
 """
 
 import math
@@ -31,7 +31,7 @@ def swce(logits: Tensor, labels: Tensor, *, weight: str = "detached") -> Tensor:
 
 
 def gce(logits: Tensor, labels: Tensor, *, q: float = 0.7, k: float = 0.0) -> Tensor:
-    """(1 - p_y^q) / q, constant where p_y <= k."""
+    """(1 - p_y^q) / q, constant if p_y <= k."""
     probs = label_probs(logits, labels)
     return (1 - torch.where(probs > k, probs, k if k > 0 else probs) ** q) / q
 
@@ -166,7 +166,7 @@ def from_one_hot(labels: Tensor, rows: Tensor) -> Tensor:
 def selc(
     logits: Tensor, labels: Tensor, rows: Tensor, *, momentum: float, update: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Self-ensemble label correction (Lu & He 2022); rows of zeros are returned as zeros where `update` is off."""
+    """Self-ensemble label correction (Lu & He 2022). If `update` is False, rows of zeros are returned as zeros."""
     targets = from_one_hot(labels, rows)
     if update:
         updated, kept = momentum * targets + (1 - momentum) * logits.detach().softmax(1), updatable(logits)
@@ -189,7 +189,7 @@ def nal(
 ) -> tuple[Tensor, Tensor]:
     """Noise attention learning (Lu et al. 2022), Eq. 3 and 4; `attention` [B] is the logit h of Eq. 2.
 
-    A row of zeros stands for the one-hot of the label and is returned as zeros where `update` is off. A sample with an
+    A row of zeros stands for the one-hot of the label. If `update` is False it is returned as zeros. A sample with an
     attention of NaN or +inf keeps its row too, and its loss is NaN.
     """
     code = variant == "code"

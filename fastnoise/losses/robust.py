@@ -1,11 +1,12 @@
-"""Losses that bound what one wrong label can add: generalised, symmetric, normalised, active and passive.
+"""Robust losses, in which one wrong label adds little: generalised, symmetric, normalised, active and passive.
 
-Constants and clamps are those of the authors' code. Where the losses differ from it, tests/test_parity.py shows:
+Constants and clamps are those of the authors' code. tests/test_parity.py shows the differences:
 
     SCE        None in variant "code". Variant "paper" has A = -4 and no clamp.
-    GCE        Truncation by the present p_y, where the authors prune by an earlier model's. Ma et al. also clamp p_y to
-               at least 1e-7, which changes the loss by less than 2e-5 at q = 0.7.
-    NCE + MAE  Ma et al. clamp nothing in MAE and take it reduced, as APLLoss does by default; MAELoss defaults to L1.
+    GCE        The present p_y decides what is truncated; the authors prune by the p_y of an earlier model. Ma et al.
+               also clamp p_y to at least 1e-7, which changes the loss by less than 2e-5 at q = 0.7.
+    NCE + MAE  Ma et al. clamp nothing in MAE and use the reduced form, as APLLoss does by default; MAELoss defaults to
+               L1.
 """
 
 import math
@@ -57,9 +58,9 @@ def gce(logits: Tensor, labels: Tensor, *, q: float = 0.7, k: float = 0.0, **com
 class GCELoss(LabelLoss):
     """Generalised cross-entropy, the L_q loss (Zhang & Sabuncu 2018, Sec. 3.2): (1 - p_y^q) / q.
 
-    Cross-entropy as q nears 0, 1 - p_y at q = 1. Truncated (Sec. 3.3), it is the constant (1 - k^q) / q where p_y is at
-    most k, without gradient. The authors' k = 0.5 prunes samples by the model of an earlier epoch, whose selection is
-    the training loop's; here each batch's own p_y decides.
+    It becomes cross-entropy as q nears 0, and is 1 - p_y at q = 1. The truncated form (Sec. 3.3) is the constant
+    (1 - k^q) / q, without gradient, if p_y is at most k. Here the p_y of the present batch decides. The authors prune
+    with k = 0.5 by the model of an earlier epoch; the method `gce` selects samples in this way.
 
     Args:
         q: in (0, 1].
@@ -89,12 +90,13 @@ def sce(
 class SCELoss(LabelLoss):
     """Symmetric cross-entropy (Wang et al. 2019): alpha * CE + beta * RCE, RCE = -sum_k p_k log y_k = -A (1 - p_y).
 
-    A stands for log 0. Variant "code" takes it from the authors' clamp of the one-hot to at least 1e-4, A = log 1e-4 =
-    -9.21, and clamps p_y to at least 1e-7 in CE, below which CE has no gradient. Variant "paper" has the text's A = -4
-    and no clamp, so that its reverse term is 2.3 times smaller for one beta.
+    A stands for log 0. In variant "code" A = log 1e-4 = -9.21, because the authors' code clamps the one-hot to at least
+    1e-4. It also clamps p_y in CE to at least 1e-7; a smaller p_y gets no gradient from CE. Variant "paper" has the
+    paper's A = -4 and no clamp: its reverse term is 2.3 times smaller for the same beta.
 
     Args:
-        alpha, beta: the weights of CE and RCE; not negative. The authors': CIFAR-10 0.1 and 1, CIFAR-100 6 and 0.1.
+        alpha, beta: the weights of CE and RCE, not negative. The authors use 0.1 and 1 on CIFAR-10, 6 and 0.1 on
+            CIFAR-100.
         variant: "code" or "paper".
         reduction, ignore_index: see FusedLoss.
 
@@ -243,11 +245,11 @@ class APLLoss(LabelLoss):
     Args:
         active: "ce", "focal", "nce" or "nfl".
         passive: "mae" or "rce", the reverse cross-entropy -log_zero * (1 - p_y).
-        alpha, beta: the weights; not negative. The authors': CIFAR-10 1 and 1; CIFAR-100 10 and 1 with "mae", 10 and
-            0.1 with "rce"; MNIST 1 and 10.
+        alpha, beta: the weights, not negative. The authors use 1 and 1 on CIFAR-10, on CIFAR-100 10 and 1 with "mae"
+            or 10 and 0.1 with "rce", and 1 and 10 on MNIST.
         gamma: of "focal" and "nfl".
         mae: "reduced", 1 - p_y, as in the authors' code, or "l1", 2 (1 - p_y).
-        log_zero: what stands for log 0 in "rce"; by default from the authors' clamp at 1e-4.
+        log_zero: the value of log 0 in "rce". The default log 1e-4 follows from the authors' clamp at 1e-4.
         reduction, ignore_index: see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).

@@ -1,4 +1,4 @@
-"""The memory of target tables: how much one takes, whether it is there, and how shards become a whole table again."""
+"""The memory of target tables: what a table takes, whether it fits, and how shards are merged into a whole table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -21,7 +21,7 @@ class Storage(TypedDict, total=False):
 
 
 def shard_rows(num_samples: int, shard: tuple[int, int] = (0, 1)) -> int:
-    """How many of the samples `rank`, `rank + world`, ... there are for a shard (rank, world)."""
+    """The number of samples in a shard (rank, world): those at `rank`, `rank + world`, ..."""
     rank, world = shard
     return len(range(rank, num_samples, world))
 
@@ -29,7 +29,7 @@ def shard_rows(num_samples: int, shard: tuple[int, int] = (0, 1)) -> int:
 def table_bytes(
     num_samples: int, num_classes: int, dtype: torch.dtype = torch.float32, shard: tuple[int, int] = (0, 1)
 ) -> int:
-    """Bytes that the targets of a loss take: a row of C values per sample, in half precision and a counter of 4 bytes.
+    """Bytes of a loss's targets: a row of C values per sample, and in half precision a counter of 4 bytes per sample.
 
     Args:
         num_samples: N, of the whole training set.
@@ -42,13 +42,13 @@ def table_bytes(
 
 
 def readable(size: int) -> str:
-    """A number of bytes in the largest decimal unit that leaves it at least 1."""
+    """A number of bytes in the largest decimal unit in which it is at least 1."""
     power = min(4, max(0, (len(str(size)) - 1) // 3))
     return f"{size / 1000**power:.{1 if power else 0}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def check_memory(num_samples: int, num_classes: int, dtype: torch.dtype, shard: tuple[int, int]) -> None:
-    """Refuse a table that does not fit on the device that tensors are made on at present."""
+    """Refuse a table that does not fit on the current default device."""
     device = torch.get_default_device()
     size, free = table_bytes(num_samples, num_classes, dtype, shard), free_memory(device)
     if free is None or size <= free:
@@ -64,10 +64,10 @@ def check_memory(num_samples: int, num_classes: int, dtype: torch.dtype, shard: 
 
 
 def fit_state(state: dict[str, Any], prefix: str, layout: list[int], counts_visits: bool) -> None:
-    """Turn a saved state into that of a loss with this layout (rank, world, number of samples), in place.
+    """Change a saved state, in place, into one for a loss with this layout (rank, world, number of samples).
 
-    A shard takes its rows of a whole table. Counters of visits are dropped where the loss has none and start from 0
-    where the state has none, so that a run may go on in another precision.
+    A shard takes its rows of a whole table. Counters of visits are dropped if the loss has none. They start from 0 if
+    the state has none. So a run can continue in another precision.
     """
     rank, world, num_samples = layout
     targets, saved = state.get(f"{prefix}targets"), state.get(f"{prefix}layout")
@@ -96,15 +96,16 @@ def fit_state(state: dict[str, Any], prefix: str, layout: list[int], counts_visi
 def merge_shards(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One state of a whole table from the states of all its shards.
 
-    A loss with any `shard` loads the result and takes its own rows, so that a run may go on with another number of
+    A loss with any `shard` can load the result; it takes its own rows. So a run can continue with another number of
     processes: `loss.load_state_dict(merge_shards([torch.load(file) for file in files]))`.
 
     Args:
-        states: `state_dict()` of each shard's loss, or of a module with such losses in it, in any order; all else in
-            them is taken from the first.
+        states: the `state_dict()` of each shard's loss, or of a module that contains such losses, in any order.
+            Everything else is taken from the first state.
 
     Raises:
-        CheckpointError: shards are missing, doubled or of different tables, or the states hold no shards.
+        CheckpointError: a shard is missing or given twice, the shards belong to different tables, or the states hold no
+            shards.
     """
     merged = dict(states[0]) if states else {}
     prefixes = [name.removesuffix("layout") for name in merged if name == "layout" or name.endswith(".layout")]

@@ -44,6 +44,7 @@ first used. Their names and options (`fastnoise.methods.options`) need no torch.
 
 import dataclasses
 import pkgutil
+import sys
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -96,11 +97,29 @@ def find_method(name: str) -> "type[Method]":
 
         method: type[Method] = own.load(name, "method", Method)
         _check_own(name, method.Options)
+        _check_options_named(name, method)
         return method
     methods = _methods()
     if name not in methods:
         raise ConfigError(f"unknown method {name!r}; {nearest(name, [*methods, 'FILE.py:CLASS'])}")
     return methods[name]
+
+
+def _check_options_named(name: str, method: "type[Method]") -> None:
+    """ConfigError if a user's method takes no options of its file, and the file has some that no method there takes."""
+    from .base import Method
+
+    if method.Options.__module__ == method.__module__:
+        return
+    made = [kind for kind in vars(sys.modules[method.__module__]).values() if isinstance(kind, type)]
+    made = [kind for kind in made if kind.__module__ == method.__module__]
+    taken = {base for kind in made if issubclass(kind, Method) for base in getattr(kind.Options, "__mro__", ())}
+    for kind in made:
+        if issubclass(kind, MethodOptions) and kind not in taken:
+            raise ConfigError(
+                f"--method {name}: no method takes the options in class {kind.__name__}; write "
+                f"`Options = {kind.__name__}` in class {method.__name__}, below class {kind.__name__}"
+            )
 
 
 def _check_own(name: str, options: type[MethodOptions]) -> None:
@@ -140,6 +159,23 @@ def check_options(options: MethodOptions) -> "type[Method]":
     return method
 
 
+def require_task(method: "type[Method]", name: str, task: str) -> None:
+    """ConfigError that names the methods for a task if a method doesn't serve it.
+
+    Args:
+        method: the method.
+        name: as the user names it.
+        task: the task's name.
+    """
+    if method.tasks is None or task in method.tasks:
+        return
+    able = sorted(each for each, kind in _methods().items() if kind.tasks is None or task in kind.tasks)
+    raise ConfigError(
+        f"method {own.short(name)} serves {' and '.join(method.tasks)}, and the data set is one of {task}; methods "
+        f"that serve it: {', '.join(able)}"
+    )
+
+
 def create_method(
     options: MethodOptions, *, num_samples: int, num_classes: int, task: "Task | None" = None
 ) -> "Method":
@@ -154,12 +190,8 @@ def create_method(
     ConfigError as in `check_options`, if the method does not serve the task, and if a user's method can't be built.
     """
     kind = check_options(options)
-    if task is not None and kind.tasks is not None and task.name not in kind.tasks:
-        able = sorted(name for name, method in _methods().items() if method.tasks is None or task.name in method.tasks)
-        raise ConfigError(
-            f"method {options.method} serves {' and '.join(kind.tasks)}, and the data set is one of {task.name}; "
-            f"methods that serve it: {', '.join(able) or 'none'}"
-        )
+    if task is not None:
+        require_task(kind, options.method, task.name)
     if own.is_own(options.method):
         method: Method = own.call(kind, f"--method {options.method}", options, num_samples, num_classes)
     else:
@@ -195,4 +227,5 @@ __all__ = [
     "find_method",
     "options_of",
     "random_numbers",
+    "require_task",
 ]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import DataConfig, OptimConfig
@@ -56,6 +57,8 @@ class Setting:
     std: tuple[float, ...]
     batch_size: int = DataConfig.batch_size
     """Samples in a full batch."""
+    given: NDArray[Any] | None = None
+    """[N, ...], the given labels of the training set; None if a step is tried without one."""
 
 
 @dataclass(frozen=True)

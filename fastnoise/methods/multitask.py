@@ -8,9 +8,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..models import Network
-from ..options import MethodOptions
 from ..tasks.multitask import MultiTask
-from .base import Forward, Method, Run, Setting, random_numbers
+from .base import Forward, Method, Setting, random_numbers
 
 PURPOSE = 48
 """Of the random numbers that shuffle the first task; those of the others follow."""
@@ -26,11 +25,6 @@ class SharedNetwork(Method):
 
     name = "multitask"
     tasks = ("multitask",)
-    groups: Tensor
-
-    def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
-        super().__init__(options, num_samples, num_classes)
-        self.register_buffer("groups", torch.zeros(num_samples, dtype=torch.int8))  # the task of each sample
 
     @property
     def _sizes(self) -> tuple[int, ...]:
@@ -44,20 +38,20 @@ class SharedNetwork(Method):
                 f"--batch-size {setting.batch_size}: {count} tasks share a batch evenly; give a multiple of {count}"
             )
         self.share = setting.batch_size // count
-
-    def end_epoch(self, run: Run) -> None:
-        if run.epoch:
+        if setting.given is None:
             return
         assert isinstance(self.task, MultiTask)
-        self.groups.copy_(self.task.group_of(run.given))
-        for number in range(len(self._sizes)):
-            size = int((self.groups == number).sum())
-            if size < self.share:
-                raise ConfigError(f"task {number + 1} has {size} training images, and a step takes {self.share}")
+        groups = self.task.group_of(torch.from_numpy(setting.given)).numpy()
+        self.members = [np.flatnonzero(groups == number) for number in range(count)]
+        for number, members in enumerate(self.members, 1):
+            if len(members) < self.share:
+                raise ConfigError(
+                    f"task {number} has {len(members)} training images, and a step takes {self.share}; give a smaller "
+                    "--batch-size"
+                )
 
     def order(self, epoch: int, seed: int) -> np.ndarray:
-        groups = self.groups.cpu().numpy()
-        members = [np.flatnonzero(groups == number) for number in range(len(self._sizes))]
+        members = self.members
         steps = len(members[0]) // self.share
         first = (epoch - 1) * steps * self.share
         parts = [_shuffled(members[0], epoch, seed, 0)[: steps * self.share]]

@@ -1,6 +1,6 @@
 """Networks by name, with the heads that methods add.
 
-Importing this package imports no torch: `MODELS` is a table of names, and the rest is loaded where it is used.
+Importing this package imports no torch: `MODELS` is a table of names, and the rest is loaded when it is first used.
 """
 
 from typing import TYPE_CHECKING

@@ -32,21 +32,21 @@ def create_model(
         name: one of MODELS, or FILE.py:NAME of a class or function that makes an `nn.Module` (fastnoise/extend.md).
         num_classes: C, the columns of the logits; at least 2 without a `head`.
         channels: of the images.
-        image_size: (H, W); up to 64 the ResNets with basic blocks take the CIFAR stem.
+        image_size: (H, W). Up to 64 pixels the ResNets with basic blocks have the CIFAR stem.
         width: factor on the channels of every layer.
         attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
         features: whether the network must give features. A user's network may give only logits.
         dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
-        head: what takes the place of the linear layer on the features (`Network`); a network of the user's that gives
-            logits alone has it inside.
+        head: makes the layer that replaces the linear layer on the features (`Network`). A user's network that gives
+            only logits contains its own head.
 
     Returns:
         A network that maps images [B, channels, H, W] to `Outputs`.
 
     Raises:
-        ConfigError: unknown name, images too small for the network, a width that leaves no channels, dropout for a
-            network that has none. For a network of the user's: no `nn.Module`, an output of another shape, or no
-            features where they are needed.
+        ConfigError: the name is unknown, the images are too small for the network, the width leaves no channels, or the
+            network has no dropout. For a user's network: it is not an `nn.Module`, its output has another shape, or it
+            gives no features although they are needed.
     """
     check_model(name)
     if head is None and num_classes < 2:
@@ -70,7 +70,7 @@ def _has_dropout(name: str) -> bool:
 
 def _backbone(name: str, channels: int, image_size: tuple[int, int], width: float, dropout: float) -> Backbone:
     if not 0 < width < math.inf:
-        raise ConfigError(f"--width {width} is no factor on numbers of channels; give a positive number")
+        raise ConfigError(f"--width {width} is not a factor for numbers of channels; give a positive number")
     if round(6 * width) < 1:
         raise ConfigError(f"--width {width} leaves layers with no channels; give a larger one")
     builder = _builder(name)
@@ -99,7 +99,7 @@ def _own(
     needs_features: bool,
     head: Callable[[int], nn.Module] | None,
 ) -> Network:
-    """A network of the user's, tried out on two images."""
+    """A user's network, tried out on two images."""
     flag = f"--model {name}"
     build = own.load(name, "model")
     optional = {"width": (width, width != 1), "dropout": (dropout, dropout != 0)}

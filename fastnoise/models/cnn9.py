@@ -18,8 +18,9 @@ def _conv(channels_in: int, channels_out: int, padding: int) -> nn.Sequential:
 class CNN9(Backbone):
     """Nine 3x3 convolutions with batch norm and leaky ReLU (Han et al. 2018, Table 2).
 
-    Three of 128 maps, three of 256, each followed by max pooling and dropout of whole units; then 512, 256 and 128
-    maps without padding, and global average pooling. Features: [B, 128 * width]. Images from 28x28 up.
+    Three convolutions have 128 maps and three have 256; after each three come max pooling and dropout of single units.
+    Then follow 512, 256 and 128 maps without padding, and global average pooling. Features: [B, 128 * width]. The
+    smallest images are 28x28.
     """
 
     smallest = 28

@@ -1,4 +1,4 @@
-"""Pretrained backbones in files: the networks of another run begin from them."""
+"""Pretrained backbones in files, from which the networks of another run start."""
 
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ def save_encoder(path: Path, weights: dict[str, torch.Tensor], **shape: Any) -> 
 
 
 def load_encoder(path: Path, network: Network, **shape: Any) -> None:
-    """Give the network's backbone the weights in an encoder file, in place, without executing code from it.
+    """Load the weights of an encoder file into the network's backbone, without executing code from the file.
 
     Args:
         path: written by `save_encoder`.
         network: on any device.
-        shape: what the network was built from, under the names that it was saved with.
+        shape: what the network was built from, by the names that `save_encoder` got.
 
     Raises:
-        CheckpointError: no such file, one of another kind, or the encoder of another network.
+        CheckpointError: there is no such file, it is not an encoder file, or it holds the encoder of another network.
     """
     flag = f"--encoder {path}"
     try:
@@ -36,7 +36,7 @@ def load_encoder(path: Path, network: Network, **shape: Any) -> None:
         raise CheckpointError(f"{flag}: no such file; make one with fastnoise pretrain --out {path.name}") from None
     except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{flag} is truncated or no encoder ({reason}); make it anew") from error
+        raise CheckpointError(f"{flag} is truncated or not an encoder ({reason}); make it again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{flag} holds no encoder; give a file that fastnoise pretrain wrote")
     for name, wanted in shape.items():

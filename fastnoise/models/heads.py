@@ -1,4 +1,4 @@
-"""What sits on a network's penultimate features: the classifier, and the heads that methods add."""
+"""The layers on a network's penultimate features: the classifier, and the heads that methods add."""
 
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
@@ -15,11 +15,11 @@ class Outputs(NamedTuple):
     attention: Tensor | None = None
     """[B], the attention logit h of NAL, before the sigmoid; None without an attention branch."""
     features: Tensor | None = None
-    """[B, F], the penultimate features, which are the input of the heads. None if they are unknown: for the mean of
-    several networks, and in `Run.scan` of stacked runs."""
+    """[B, F], the penultimate features, the input of the heads. None if they are unknown: for the mean of several
+    networks, and in `Run.scan` of stacked runs."""
 
     def map(self, of: Callable[[Tensor], Tensor]) -> "Outputs":
-        """The outputs with `of` applied to each part that is there."""
+        """The outputs with `of` applied to each part that is not None."""
         return Outputs(of(self.logits), *(None if part is None else of(part) for part in self[1:]))
 
     def take(self, rows: Tensor) -> "Outputs":
@@ -41,9 +41,10 @@ class Network(nn.Module):
     Args:
         backbone: everything before the classifier.
         num_classes: C.
-        attention: adds the branch h = W H + b, W in R^{1 x M}, of NAL (Lu et al. 2022, section 3.1); its
-            sigmoid (Eq. 2) is taken by the loss, where it can be fused and stays finite.
-        head: from the number of features to what makes logits [B, C] of them; a linear layer by default.
+        attention: adds the branch h = W H + b, W in R^{1 x M}, of NAL (Lu et al. 2022, section 3.1). The loss computes
+            its sigmoid (Eq. 2), because it can fuse it and keep it finite.
+        head: takes the number of features and returns the layer that turns features into logits [B, C]. The default is
+            a linear layer.
     """
 
     def __init__(

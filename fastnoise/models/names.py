@@ -14,15 +14,16 @@ MODELS: dict[str, str] = {
     "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",
     "resnet50": "fastnoise.models.resnet:ResNet50",
 }
-"""Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`, with a parameter `dropout`
-where the network has dropout. Its attribute `smallest` is the least side of an image that it takes, 1 by default."""
+"""Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`. If the network has dropout it
+also has a parameter `dropout`. Its attribute `smallest` is the smallest side of an image that it takes, by default
+1."""
 
 FORMS: tuple[str, ...] = (*MODELS, "FILE.py:NAME")
 """The forms in which a network can be written."""
 
 
 def check_model(name: str) -> None:
-    """ConfigError for an unknown network, with the nearest and all valid names, or for what is wrong with FILE.py."""
+    """ConfigError for an unknown network, with the nearest and all valid names, or for a FILE.py that can't be used."""
     if own.is_own(name):
         own.load(name, "model")
     elif name not in MODELS:

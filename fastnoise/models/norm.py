@@ -1,4 +1,4 @@
-"""Batch norm without its counter of batches, which nothing reads and which costs a launch a layer and step."""
+"""Batch norm without the counter of batches. Nothing reads the counter, and it costs a launch per layer and step."""
 
 from typing import Any
 
@@ -12,16 +12,17 @@ COUNTER = "num_batches_tracked"
 class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that doesn't count batches: [B, num_features, H, W] -> the same shape, the same numbers.
 
-    PyTorch reads the counter only where the momentum is None, to average over all batches. On CUDA raising it is a
-    launch of its own, 36 in a step of ResNet-34. A state with counters, of an older run or of torchvision's networks,
-    loads as before, and the counters are passed over. One without them loads in `nn.BatchNorm2d`, which keeps its own.
+    PyTorch reads the counter only if the momentum is None, to average over all batches. On CUDA each layer needs a
+    launch to raise it, 36 in a step of ResNet-34. A state with counters, from an older run or from torchvision, loads
+    as before; the counters are ignored. A state without counters loads in `nn.BatchNorm2d`, which keeps its own
+    counter.
 
-    ConfigError from a training batch where someone has set the momentum to None, as `torch.optim.swa_utils.update_bn`
-    does: PyTorch would leave the running statistics as they are and say nothing.
+    A training batch raises ConfigError if the momentum is None, as `torch.optim.swa_utils.update_bn` sets it: PyTorch
+    would silently leave the running statistics unchanged.
     """
 
     _version = 1
-    """Of the state's form: nn.BatchNorm2d has counters from version 2 on and asks states of version 1 for none."""
+    """Version of the state's form. nn.BatchNorm2d has counters since version 2, and needs none in version 1 states."""
 
     def __init__(self, num_features: int):
         super().__init__(num_features)

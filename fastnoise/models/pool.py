@@ -1,4 +1,4 @@
-"""Pooling that costs less than PyTorch's: global averages in every step, 2 x 2 maxima of few channels on a CPU."""
+"""Pooling that is cheaper than PyTorch's: global averages everywhere, and 2 x 2 maxima of few channels on a CPU."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from torch.autograd.function import once_differentiable
 from .. import _C
 
 FEW = 16
-"""Channels up to which PyTorch's pooling leaves lanes of its vectors empty. LeNet-5's first pooling takes it 660 us
-forward and 130 back for a batch of 128, on two threads of an EPYC; ours 55 and 73, on one."""
+"""Number of channels up to which PyTorch's pooling does not fill its vectors. For LeNet-5's first pooling and a batch
+of 128, PyTorch takes 660 us forward and 130 us backward on two threads of an EPYC; ours takes 55 and 73 us on one."""
 
 
 class GlobalAveragePool2d(nn.Module):
     """Each channel's mean: [B, channels, H, W] -> [B, channels].
 
-    `nn.AdaptiveAvgPool2d(1)` takes the same mean, then gives it the strides of channels_last by `as_strided`, whose
-    gradient fills a tensor and copies into it: two launches more in every step.
+    `nn.AdaptiveAvgPool2d(1)` computes the same mean and then gives it the strides of channels_last by `as_strided`. The
+    gradient of `as_strided` fills a tensor and copies into it, which is two more launches in every step.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ class GlobalAveragePool2d(nn.Module):
 class MaxPool2x2(nn.MaxPool2d):
     """`nn.MaxPool2d(2)`: [B, channels, H, W] -> [B, channels, H // 2, W // 2], bit by bit the same, gradients included.
 
-    What lies on the CPU in float32 and channels_last, with at most 16 channels, is pooled by csrc/core/pool.cpp; all
-    else, and what is compiled or traced, by PyTorch.
+    csrc/core/pool.cpp pools float32 images in channels_last on the CPU with at most 16 channels. PyTorch pools all
+    other images, and does so in compiled or traced code.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], type[nn.ReLU] | type[n
     "relu": (torch.relu, nn.ReLU),
     "mish": (nn.functional.mish, nn.Mish),
 }
-"""As blocks call it on what they still need, and as the module that may write over its input."""
+"""Each activation as a function, which leaves its input alone, and as a module that may overwrite its input."""
 
 
 def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -75,7 +75,7 @@ class ResNet(Backbone):
 
     Args:
         block: BasicBlock or PreActBlock.
-        depths: blocks in each stage, (2, 2, 2, 2) for 18 layers and (3, 4, 6, 3) for 34.
+        depths: number of blocks in each stage, (2, 2, 2, 2) for 18 layers and (3, 4, 6, 3) for 34.
         channels: of the images.
         image_size: (H, W); decides the stem (see SMALL_IMAGE).
         width: factor on every layer's channels.
@@ -125,8 +125,8 @@ class ResNet(Backbone):
 class ResNet50(Backbone):
     """torchvision's ResNet-50 as a backbone; features [B, 2048].
 
-    `width` widens the 3x3 convolutions as torchvision's wide_resnet50_2 does (width 2), the features keep
-    their size. The stem stays ImageNet's for every image size.
+    `width` widens only the 3x3 convolutions, as torchvision's wide_resnet50_2 does (width 2); the number of features
+    stays. The stem is ImageNet's for every image size.
     """
 
     smallest = 32

@@ -43,9 +43,10 @@ class SmallCNN(Backbone):
 class LeNet5(Backbone):
     """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, as the noisy-label papers use it on MNIST.
 
-    Features: [B, 84 * width]. Convolutions of 6 and 16 maps, 5x5, the first padded by 2 so that 28x28 images
-    give the original's 5x5 maps; then fully connected layers of 120 and 84 units. Images from 12x12 up. With
-    `dropout` each of those units is zeroed with that probability in training, and the others scaled up by 1 / (1 - it).
+    Features: [B, 84 * width]. Two 5x5 convolutions have 6 and 16 maps; the first is padded by 2, so that 28x28 images
+    give the original's 5x5 maps. Fully connected layers of 120 and 84 units follow. The smallest images are 12x12.
+    Training with dropout p sets each of these units to zero with probability p and multiplies the others by 1 / (1 -
+    p).
     """
 
     smallest = 12

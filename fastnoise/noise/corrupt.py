@@ -70,8 +70,7 @@ def corrupt(
     noise = parse(spec) if isinstance(spec, str) else spec
     if not isinstance(noise, NoiseSpec):
         raise ConfigError(f"a noise spec is a text such as 'symmetric:0.4', got {type(spec).__name__}")
-    if noise.task not in ("classification", None):
-        raise ConfigError(f"noise {noise.kind!r} is for {noise.task}, and these labels are one class a sample")
+    noise.require_task("classification", "these labels are one class a sample")
     seed = integer("the noise seed", seed, 0, 2**64 - 1)
     num_classes = integer("num_classes", num_classes, 2, _MAX_CLASSES)
     threads = integer("threads", threads, 0, 2**16)

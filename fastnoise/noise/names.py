@@ -11,8 +11,8 @@ class Kind(NamedTuple):
     options: tuple[str, ...] = ()
     example: str = ""
     """An example for help texts, with all that the noise requires."""
-    task: str | None = "classification"
-    """The task whose labels it is for (`fastnoise.tasks`); None: any."""
+    tasks: tuple[str, ...] | None = ("classification", "multitask")
+    """The tasks whose labels it is for (`fastnoise.tasks`); None: any."""
 
 
 NOISES: dict[str, Kind] = {
@@ -25,8 +25,8 @@ NOISES: dict[str, Kind] = {
     "heterogeneous": Kind("RATE", ("clean", "strategy"), "heterogeneous:R,clean=3"),
     "idn": Kind("RATE", ("variant", "inputs", "posteriors"), "idn:R"),
     "pmd": Kind("RATE", ("type", "hybrid", "map", "posteriors"), "pmd:R,posteriors=P.npy"),
-    "swap": Kind("RATE", ("group", "cardinality"), "swap:R", "multilabel"),
-    "gaussian": Kind("SIGMA", ("low", "high"), "gaussian:SIGMA", "regression"),
+    "swap": Kind("RATE", ("group", "cardinality"), "swap:R", ("multilabel",)),
+    "gaussian": Kind("SIGMA", ("low", "high"), "gaussian:SIGMA", ("regression",)),
 }
 
 OWN = "own"

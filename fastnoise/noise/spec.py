@@ -158,12 +158,26 @@ class NoiseSpec:
         """The kind of the noise that follows PMD."""
         return None if self.hybrid is None else self.hybrid.partition(":")[0]
 
-    @property
-    def task(self) -> str | None:
-        """The task whose labels it is for, None for any."""
-        return _kind(self.kind).task
+    def require_task(self, task: str, labels: str | None = None) -> None:
+        """ConfigError that names the noises for the labels of `task` if this is none of them.
+
+        Args:
+            task: the name of one of `fastnoise.tasks`.
+            labels: what has these labels, for the message; by default a data set of the task.
+        """
+        tasks = _kind(self.kind).tasks
+        if tasks is None or task in tasks:
+            return
+        what = own.short(str(self.name)) if self.kind == OWN else self.kind
+        able = sorted(kind.example for kind in NOISES.values() if kind.tasks is None or task in kind.tasks)
+        raise ConfigError(
+            f"noise {what!r} is for {' and '.join(tasks)}, and {labels or f'the data set is one of {task}'}; "
+            f"noise for it: {', '.join(able)}"
+        )
 
     def _checked_sigma(self) -> float:
+        if self.sigma is None:
+            raise ConfigError(f"noise {self.kind!r} needs a sigma above 0, such as '{self.kind}:20'")
         if not isinstance(self.sigma, int | float) or not 0 < self.sigma < math.inf:
             raise ConfigError(f"noise {self.kind!r}: sigma must be a positive number, got {shown(self.sigma)}")
         return float(self.sigma)

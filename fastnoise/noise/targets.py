@@ -18,7 +18,7 @@ from .spec import parse
 class NoisyTargets(NoisyLabels):
     """As NoisyLabels: labels and clean_labels are uint8 [N, C] of zeros and ones, or values, float64 [N, C].
 
-    num_classes is C. A sample counts as flipped where any of its labels differs, and there are no transitions.
+    num_classes is C. A sample counts as flipped if any of its labels differs, and there are no transitions.
     """
 
     _format = 2
@@ -39,7 +39,7 @@ class NoisyTargets(NoisyLabels):
 
     @property
     def transition(self) -> NDArray[np.int64]:
-        raise DataError("there are no transitions between classes where a sample has not one class")
+        raise DataError("there are no transitions between classes, as a sample has not one class")
 
     @property
     def class_rates(self) -> NDArray[np.float64]:
@@ -58,7 +58,7 @@ class NoisyTargets(NoisyLabels):
 def swap_labels(clean: NDArray[np.uint8], text: str, *, seed: int) -> NoisyTargets:
     """Noisy labels uint8 [N, C] as the spec `swap` says (`corrupt_multilabel`), or the right ones for `none`."""
     spec = parse(text)
-    _require_task(spec.kind, spec.task, "multilabel")
+    spec.require_task("multilabel")
     noisy = clean
     if spec.rate:
         group = spec.group or f"0-{clean.shape[1] - 1}"
@@ -74,7 +74,7 @@ def shift_values(clean: NDArray[np.float64], text: str, *, seed: int) -> NoisyTa
     Each column has draws of its own.
     """
     spec = parse(text)
-    _require_task(spec.kind, spec.task, "regression")
+    spec.require_task("regression")
     noisy = clean
     if spec.sigma is not None:
         columns = []
@@ -83,15 +83,15 @@ def shift_values(clean: NDArray[np.float64], text: str, *, seed: int) -> NoisyTa
                 float(bound) if given is None else given
                 for given, bound in ((spec.low, column.min()), (spec.high, column.max()))
             )
+            if not low < high:
+                raise ConfigError(
+                    f"noise {text}: the training values in column {number + 1} are {column.min():g}..{column.max():g}, "
+                    f"which leaves no range from low={low:g} to high={high:g}"
+                )
             columns.append(corrupt_regression(column, spec.sigma, seed=seed + number, low=low, high=high))
         noisy = np.stack(columns, 1)
     drawn = spec.kind != "none"
     return NoisyTargets(noisy, clean, str(spec), seed if drawn else None, clean.shape[1], None if drawn else 0.0)
-
-
-def _require_task(kind: str, task: str | None, wanted: str) -> None:
-    if task not in (wanted, None):
-        raise ConfigError(f"noise {kind!r} is for {task}, and the data set is one of {wanted}")
 
 
 def load_noisy(path: str | Path) -> NoisyLabels:

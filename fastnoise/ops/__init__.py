@@ -1,7 +1,6 @@
 """What runs the fused losses: registration, checks, tables, and the device's kernels.
 
-The ops themselves are made by the families in `fastnoise.losses`, whose import registers them; `registry.OPS` has them
-by name.
+The families in `fastnoise.losses` make the ops; importing them registers the ops. `registry.OPS` has them by name.
 """
 
 from .registry import FusedOp

@@ -12,14 +12,14 @@ from .registry import load_kernels
 class MovingAverage:
     """Moves averages towards weights: average <- m * average + (1 - m) * weight, m the momentum of the update.
 
-    m is `momentum`, or with a `ramp` momentum * exp(-5 (1 - min(1, s / ramp))^2) at the s-th update. On CUDA all pairs
-    go in one launch, whose table of addresses stays on the device until a tensor lies elsewhere. It is made at the
-    first update: make one before capturing a graph of them. Pairs that the kernel doesn't take, of other dtypes or
-    unlike in memory, get a launch each.
+    m is `momentum`, or with a `ramp` momentum * exp(-5 (1 - min(1, s / ramp))^2) at the s-th update. On CUDA one launch
+    moves all pairs. Its table of addresses stays on the device until a tensor moves in memory. The first update makes
+    the table, so update once before you capture a graph. The kernel does not take pairs of other dtypes or with
+    different memory layouts; each of them gets its own launch.
 
     Args:
         momentum: in [0, 1).
-        ramp: updates until the full momentum; 0: from the first on.
+        ramp: updates until the full momentum. 0: the first update has it already.
     """
 
     def __init__(self, momentum: float, ramp: int = 0):
@@ -33,7 +33,7 @@ class MovingAverage:
 
         Args:
             averages, weights: tensors of any shapes, pair by pair the same, on one device.
-            updates: s, a float32 scalar there.
+            updates: s, a float32 scalar on that device.
         """
         if updates.device.type != "cuda":
             share = 1 - self._momentum_of(updates)
@@ -51,7 +51,7 @@ class MovingAverage:
                 averages[place].lerp_(weights[place], share.to(averages[place].dtype))
 
     def locate(self, averages: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
-        """Make the table of addresses anew if one has changed."""
+        """Make the table of addresses again if an address has changed."""
         addresses = [tensor.data_ptr() for tensor in (*averages, *weights)]
         if self._table is not None and addresses == self._addresses:
             return

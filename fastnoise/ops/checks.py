@@ -1,4 +1,4 @@
-"""What an op refuses: tensors of the wrong form, always; values out of range, where looking is free or asked for."""
+"""What an op refuses: tensors of the wrong form always; values out of range if the check is free or asked for."""
 
 import os
 from typing import NoReturn
@@ -14,9 +14,9 @@ LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 class debug:
     """Check every batch for labels and indices out of range, and for indices that occur twice; off by default.
 
-    A violation raises DataError on every device. On a CUDA device each call then waits for the device, and cannot be
-    captured in a graph. `debug(True)` holds from there on, `with debug():` within the block; the environment variable
-    FASTNOISE_DEBUG=1 turns it on from the start.
+    A violation raises DataError on every device. On a CUDA device each call then waits for the device and cannot be
+    captured in a graph. `debug(True)` turns the checks on for all later calls, and `with debug():` inside the block.
+    The environment variable FASTNOISE_DEBUG=1 turns them on from the start.
     """
 
     on = os.environ.get("FASTNOISE_DEBUG", "0") == "1"
@@ -38,14 +38,15 @@ def refuse(op: str, name: str, tensor: Tensor, expected: str) -> NoReturn:
 
 
 def check_range(op: str, name: str, tensor: Tensor, limit: int, meaning: str) -> None:
-    """Name the first value outside 0..limit - 1, if there is one."""
+    """DataError for a value outside 0..limit - 1, with the first such value."""
     outside = tensor[(tensor < 0) | (tensor >= limit)]
     if len(outside):
         raise DataError(f"{op}: {name} {int(outside[0])} is outside 0..{limit - 1}, for a {meaning} of {limit}")
 
 
 def check_index(op: str, index: Tensor, num_rows: int, rank: int = 0, world: int = 1) -> None:
-    """Name the first index out of range or of another shard; the table at hand has `num_rows` rows."""
+    """DataError for an index out of range or of another shard, with the first such index. The table has `num_rows`
+    rows."""
     foreign = index[(index >= 0) & (index % world != rank)]
     if len(foreign):
         first = int(foreign[0])
@@ -58,7 +59,7 @@ def check_index(op: str, index: Tensor, num_rows: int, rank: int = 0, world: int
 
 
 def check_distinct(op: str, index: Tensor) -> None:
-    """Name the first index of the batch that occurs again, if one does."""
+    """DataError if an index occurs twice in the batch, with the first such index."""
     ordered, order = index.sort(stable=True)
     again = order[1:][ordered[1:] == ordered[:-1]]
     if len(again):

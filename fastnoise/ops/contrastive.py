@@ -1,4 +1,4 @@
-"""`fastnoise::nt_xent` and its gradient: NT-Xent of unit rows, one loss a row."""
+"""`fastnoise::nt_xent` and its gradient: NT-Xent of unit rows, one loss per row."""
 
 from importlib import import_module
 from typing import Any

@@ -1,7 +1,7 @@
 """The fused losses on the CPU: csrc/core/losses/rules.hpp, called on PyTorch's tensors.
 
-All arithmetic is in C++, one pass per row; what is done here is to hand over addresses. Logits of half precision are
-taken to float32 first, and so is a table that is a shard or of half precision, by `fastnoise.ops.tables`.
+All arithmetic is in C++, one pass per row; the code here hands over addresses. Logits in half precision are converted
+to float32 first. For a table in half precision or a shard, `fastnoise.ops.tables` makes a float32 table of the batch.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ NUMBERS = {name: number for number, name in enumerate(_C.LOSS_RULES)}
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 MANY = 1 << 16
-"""Logits in a batch below which a second thread costs more than it brings."""
+"""Number of logits in a batch below which a second thread costs more than it saves."""
 
 
 PLACES = {
@@ -30,10 +30,10 @@ PLACES = {
     "soft_labels": 8,
     "columns": 8,
 }
-"""Of an op's tensors among the addresses that C++ takes, which are 0 for what isn't there."""
+"""The place of each of an op's tensors among the addresses that C++ takes. The address of a missing tensor is 0."""
 
 ACCEPTED = torch.float32, torch.int64
-"""The dtypes that C++ takes; others are floating, and become float32."""
+"""The dtypes that C++ takes. All others are floating and are converted to float32."""
 
 
 def gradient_dtype(logits: Tensor, attention: Tensor | None) -> torch.dtype:
@@ -52,26 +52,26 @@ def run(
 ) -> tuple[Tensor, ...]:
     """Run one rule over a batch.
 
-    An index that occurs twice finds the targets as they were before the batch, and of its updates the last one stays. A
-    row with a logit of NaN or +inf, or such an attention, leaves its targets alone.
+    If an index occurs twice, both rows read the targets from before the batch, and the last update stays. If a logit or
+    the attention of a row is NaN or +inf, its targets do not change.
 
     Args:
         rule: its name.
-        given: the op's tensors by name, of the forms that `FusedOp.check` demands, with a whole table of float32.
+        given: the op's tensors by name, in the forms that `FusedOp.check` requires, with a whole table in float32.
         options: the rule's.
-        ignore_index: a label whose rows have loss and gradient 0 and leave their targets alone.
-        update: False leaves the targets alone whatever the update flag.
+        ignore_index: a label whose rows have loss and gradient 0, and whose targets do not change.
+        update: False: the targets do not change, whatever the update flag.
         loss: whether the rule has one.
         reduction: "none", "mean" or "sum"; the mean divides by B, and is NaN if that is 0.
         gradient_scale: a factor of every gradient, applied before it is rounded to its dtype.
 
     Returns:
         loss float32, [B] or reduced [], and the gradient: d loss / d logits [B, C] in the logits' dtype; with attention
-        [B * C + B], d loss / d logits row by row and d loss / d attention, in the dtype that both promote to. Nothing
-        where the rule has no loss.
+        [B * C + B], d loss / d logits row by row and then d loss / d attention, in the dtype that both promote to. An
+        empty tuple if the rule has no loss.
 
     Raises:
-        IndexError: a label or index is out of range. Nothing was written then.
+        IndexError: a label or index is out of range. Nothing has been written then.
     """
     logits = given["logits"]
     num_rows, num_classes = logits.shape

@@ -1,9 +1,9 @@
 """Registration: turns a rule into a differentiable op that runs eagerly, compiled and captured.
 
 An op is opaque to the compiler (`torch.library.custom_op`), declares the target table as mutated, and returns loss and
-gradient as fresh tensors. It carries no autograd formula, which PyTorch refuses for an op that mutates its arguments:
-`Fused` wraps it. An op that is run during a backward pass is being recomputed (activation checkpointing): it then
-leaves the targets alone.
+gradient as new tensors. It has no autograd formula, because PyTorch allows none for an op that mutates its arguments;
+`Fused` wraps it instead. If an op runs during a backward pass, activation checkpointing is recomputing it, and it does
+not update the targets.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ OPS: dict[str, "FusedOp"] = {}
 """The registered ops by name."""
 
 BY_FULL_NAME: dict[str, "FusedOp"] = {}
-"""Those and users' own, by namespace::name."""
+"""The registered ops and users' own, by namespace::name."""
 
 
 def find_op(full_name: str) -> "FusedOp":
-    """The op of that name, as a pickled loss asks for it."""
+    """The op with this name, for a loss that is unpickled."""
     if full_name not in BY_FULL_NAME:
         raise FastnoiseError(f"no op {full_name} is registered here: import the file that makes its rule first")
     return BY_FULL_NAME[full_name]
@@ -53,23 +53,23 @@ FORMS: dict[str, tuple[str | None, tuple[torch.dtype, ...], str]] = {
     "targets": (None, (), ""),  # `check_table`
     "knobs": ("3", (torch.float32,), "float32 [3]: update flag, momentum, strength"),
 }
-"""Of an op's tensors: the shape, a letter per size, the dtypes, and both in words."""
+"""For each of an op's tensors: the shape, with a letter per size, the dtypes, and both in words."""
 
 
 class Fused(torch.autograd.Function):
-    """The op computes the gradient with the loss and folds the reduction into both; backward only scales it.
+    """The op computes the gradient together with the loss and reduces both; the backward pass only scales the gradient.
 
-    That is done in fp32 whatever the dtypes, and not at all where the upstream gradient is known to be one
-    (`fastnoise.ops.unit`, `is_one`). The gradient is kept in the logits' dtype until then. In float16 that drops
-    entries below 6e-8 before a loss scale can lift them, so that a mean's 1/B stays out of it until then; bfloat16 has
-    the exponents of float32 and drops nothing.
+    The scaling is done in fp32, whatever the dtypes. It is left out if the upstream gradient is known to be one
+    (`fastnoise.ops.unit`, `is_one`). Until the backward pass the gradient is kept in the logits' dtype. float16 drops
+    entries below 6e-8 before a loss scale can raise them, so the factor 1/B of a mean is applied only in the backward
+    pass. bfloat16 has the exponents of float32 and drops nothing.
 
     Args:
         op: returns loss and gradient.
         on_host: whether the CPU computes them now, and nothing but this call takes part.
-        mean: whether the op folds a mean.
-        inputs: the op's: the logits first, then the attention logit if there is one; the others as far as the op is not
-            bound to them.
+        mean: whether the op itself forms the mean.
+        inputs: of the op: the logits first, then the attention logit if there is one, then those that the op is not yet
+            bound to.
     """
 
     @staticmethod
@@ -110,9 +110,10 @@ scaled_once = once_differentiable(scaled)
 
 
 def is_one(ctx: Any, upstream: Tensor) -> bool:
-    """Whether the upstream gradient is one, where it costs nothing to look, and the saved gradient may go itself.
+    """Whether the upstream gradient is one, so that the saved gradient itself can be returned.
 
-    A graph that is kept goes on saving it, and whoever got it might have written into it.
+    False on a GPU, where looking would make the step wait. False too if the graph is retained: it would keep the saved
+    gradient, and whoever got it could write to it.
     """
     if not ctx.on_host or type(upstream) is not Tensor:
         return False
@@ -120,8 +121,8 @@ def is_one(ctx: Any, upstream: Tensor) -> bool:
 
 
 def in_fp32(gradient: Tensor, factor: Tensor) -> Tensor:
-    """The gradient times a float32 factor in its own dtype, rounded once. A factor without dimensions would be rounded
-    to that dtype first."""
+    """The gradient times a float32 factor, in the gradient's dtype, rounded once. PyTorch would first round a factor
+    without dimensions to that dtype."""
     if gradient.dtype == torch.float32:
         return gradient * factor
     return torch.mul(gradient, factor if factor.dim() else factor.view(1), out=torch.empty_like(gradient))
@@ -129,7 +130,7 @@ def in_fp32(gradient: Tensor, factor: Tensor) -> Tensor:
 
 @cache
 def load_kernels() -> Any:
-    """The Triton launcher and rules; the only import of Triton, made at the first call on a CUDA device."""
+    """The Triton launcher and rules. This is the only import of Triton; the first call on a CUDA device makes it."""
     if find_spec("triton") is None:
         raise FastnoiseError(
             "losses on a CUDA device need triton: pip install triton, or move model and loss to the CPU"
@@ -138,22 +139,24 @@ def load_kernels() -> Any:
 
 
 class FusedOp:
-    """A fused loss as a function: `op(logits, labels, ..., *options) -> loss`, of each row or reduced.
+    """A fused loss as a function: `op(logits, labels, ..., *options) -> loss`, per row or reduced.
 
-    Differentiable once, in logits and attention; `targets` is updated in place. Registers `torch.ops.fastnoise.<name>`
-    with the rules of that name for CUDA (Triton) and the CPU (C++), and a fake kernel for tracing: it returns loss and
-    gradient, as `fastnoise.ops.cpu.run` describes them. An op whose rule has no loss returns nothing and only updates.
+    It is differentiable once, in logits and attention, and updates `targets` in place. It registers
+    `torch.ops.fastnoise.<name>` with the rules of that name for CUDA (Triton) and the CPU (C++), and with a fake kernel
+    for tracing. The registered op returns loss and gradient, as `fastnoise.ops.cpu.run` describes them. If the rule has
+    no loss, the op only updates and returns nothing.
 
     Args:
-        name: of the op; its rules are `fastnoise.kernels.rules.<NAME>` and that of csrc/core/losses/rules.hpp.
+        name: of the op. Its rules are `fastnoise.kernels.rules.<NAME>` and the one in csrc/core/losses/rules.hpp.
         tensors: names of tensors that `fastnoise.kernels.row.launch` takes, in the op's order: "logits" first, then
             "attention" if the rule reads it. "targets!" is updated, "targets" only read.
-        options: the parameters that follow, as in a schema ("bool code, float reverse"): constants, the rule's OPTIONS.
+        options: the parameters that follow, as in a schema ("bool code, float reverse"). They are constants, the rule's
+            OPTIONS.
         loss: whether the rule has a loss.
-        twin: for a rule that C++ doesn't know, the CPU kernel, with the op's tensors and options as parameters. Returns
+        twin: the CPU kernel of a rule that C++ doesn't know, with the op's tensors and options as parameters. Returns
             loss [B] and gradient [B, C], float32.
-        namespace: the op is `torch.ops.<namespace>.<name>`; `OPS` lists those of fastnoise alone.
-        find_rule: returns the rule at a call on a CUDA device, given the module of the built-in ones.
+        namespace: the op is `torch.ops.<namespace>.<name>`. `OPS` lists only those of fastnoise.
+        find_rule: takes the module of the built-in rules and returns the rule. Called for calls on a CUDA device.
     """
 
     def __init__(
@@ -228,7 +231,7 @@ class FusedOp:
             OPS[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled by name: there is one op of a name in a process."""
+        """Copies and pickles hold only the name: a process has one op of each name."""
         return find_op, (self.full_name,)
 
     def __call__(
@@ -243,10 +246,10 @@ class FusedOp:
 
         Args:
             inputs: the op's tensors and options.
-            ignore_index: rows with this label have loss and gradient 0 and leave their targets alone.
+            ignore_index: rows with this label have loss and gradient 0, and their targets do not change.
             reduction: "none", "mean" or "sum". The mean divides by B, whatever is ignored.
-            update: False leaves all targets alone, whatever the knobs say.
-            placement: how a table is stored that is not a whole one of float32.
+            update: False: no target changes, whatever the knobs say.
+            placement: how the table is stored, if it is not a whole table in float32.
         """
         inputs += (ignore_index, reduction)
         if self.has_table:
@@ -275,8 +278,8 @@ class FusedOp:
         )
 
     def direct(self, *inputs: Any) -> tuple[Tensor, ...] | None:
-        """The kernel without PyTorch's dispatcher, which takes as long again as the kernel for a small batch on a CPU,
-        and on the host of a GPU longer than to launch it."""
+        """Call the kernel without PyTorch's dispatcher. For a small batch on a CPU the dispatcher takes as long as the
+        kernel, and on the host of a GPU longer than the launch."""
         results = self.on_cpu(*inputs) if inputs[0].is_cpu else self.on_cuda(*inputs)
         if self.updates_table:
             for tensor in (inputs[self.at["targets"]], inputs[self.at["visits"]]):
@@ -285,7 +288,7 @@ class FusedOp:
         return results
 
     def bind(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
-        """The op's arguments by name, as this run is to take them."""
+        """The op's arguments by name, with the `update` that this call needs."""
         given = dict(zip(self.arguments, inputs, strict=True))
         if self.has_table:
             inside_backward = torch._C._current_graph_task_id() != -1
@@ -297,7 +300,7 @@ class FusedOp:
         return given
 
     def gradient_scale(self, given: dict[str, Any]) -> float:
-        """What the kernel multiplies the gradient by: a mean's 1/B, unless that is left to `Fused` in float16."""
+        """The kernel's factor on the gradient: 1/B for a mean. In float16 it is 1, and `Fused` applies 1/B."""
         if given["reduction"] != "mean":
             return 1.0
         logits = given["logits"]
@@ -306,7 +309,7 @@ class FusedOp:
         return 1.0 if in_half or num_rows == 0 else 1.0 / num_rows
 
     def on_cpu(self, *inputs: Any) -> tuple[Tensor, ...] | None:
-        """Run the CPU kernel: C++ takes all but a table that is a shard or of half precision, of which it gets rows."""
+        """Run the CPU kernel. Of a table that is a shard or in half precision, C++ gets only the batch's rows."""
         given = self.bind(inputs)
         try:
             if self.twin:
@@ -391,7 +394,7 @@ class FusedOp:
                 raise DataError(f"{self.name}: visits on {visits.device}, logits on {logits.device}; put both on one")
 
     def check_ranges(self, given: dict[str, Any]) -> None:
-        """Name the label or index that lies out of range or belongs to another shard, if one does."""
+        """DataError for a label or index that is out of range or belongs to another shard."""
         given = without_ignored(given)
         for name in ("labels", "pair_labels"):
             if name in given:

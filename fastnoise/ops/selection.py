@@ -67,7 +67,7 @@ OP.register_fake(lambda *inputs: None)
 
 
 def check_ranges(logits: Tensor, labels: Tensor | None, index: Tensor, loss: Tensor) -> None:
-    """Name the label or index that lies out of range, and the first index that occurs again."""
+    """DataError for a label or index that is out of range, and for an index that occurs twice."""
     if labels is not None:
         check_range("select", "label", labels, logits.shape[1], "number of classes")
     check_index("select", index, loss.shape[1])
@@ -89,13 +89,13 @@ def select(
 ) -> None:
     """Write row `stage` of the tables at `index`, in place and without gradient.
 
-    A call that activation checkpointing repeats writes the same values again.
+    If activation checkpointing repeats the call, it writes the same values again.
 
     Args:
         logits: [B, C] float32, float16 or bfloat16.
         labels: [B] int64 in 0..C-1; None for the predictions.
         index: [B] int64 in 0..N-1, distinct.
-        loss: [S, N] float32: -log p_y where `ce`, else log p_y / sum_k log p_k + mae * (1 - p_y).
+        loss: [S, N] float32: -log p_y if `ce`, else log p_y / sum_k log p_k + mae * (1 - p_y).
         prediction: [S, N] int32: the first class of the highest logit.
         confidence: [S, N] float32: its probability.
         stage: in 0..S-1.
@@ -103,7 +103,7 @@ def select(
 
     Raises:
         DataError: a tensor of the wrong form, and on the CPU a label or index out of range. On a CUDA device such a
-            label leaves NaN in `loss`, and through such an index nothing is written.
+            label writes NaN to `loss`, and such an index writes nothing.
     """
     tables = {"loss": loss, "prediction": prediction, "confidence": confidence}
     given = {"logits": logits, "labels": labels, "index": index, **tables}

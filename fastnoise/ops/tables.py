@@ -1,7 +1,7 @@
 """How a target table is stored: in float32 or half precision, whole or as one shard of several.
 
-The rules' CPU kernels know nothing of it: `on_gathered_rows` gives them the batch's rows as a small float32 table, and
-rounds and writes back what they leave there. The Triton kernels read and write the table itself.
+The rules' CPU kernels do not know the placement: `on_gathered_rows` gives them the batch's rows as a small float32
+table, and then rounds these rows and writes them back. The Triton kernels read and write the table itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 class Placement(NamedTuple):
-    """The last arguments of every op with targets; by default those of a whole float32 table.
+    """The last arguments of every op with targets. The defaults are those of a whole float32 table.
 
-    A shard holds the samples with `index % world == rank`, in row `index // world`. `visits`, int32, has a number per
-    row of a half-precision table, which the op raises at each visit of the row; with `seed` it yields the random bits.
+    A shard holds the samples with `index % world == rank`, in row `index // world`. `visits`, int32, counts the visits
+    of each row of a half-precision table; the op raises it at each visit. Count and `seed` decide the random bits.
     """
 
     visits: Tensor | None = None
@@ -43,7 +43,8 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def round_stochastically(rows: Tensor, dtype: torch.dtype, index: Tensor, visits: Tensor, seed: int) -> Tensor:
-    """Float32 rows [B, C] of the samples `index` [B] in a half type: `fastnoise.kernels.rounding`, to the bit."""
+    """Round float32 rows [B, C] of the samples `index` [B] to a half type. The bits equal those of
+    `fastnoise.kernels.rounding`."""
     given = rows.numpy()
     sample, visit = index.numpy().astype(np.uint32), visits.numpy().astype(np.uint32)
     key = mix(mix(mix(sample) ^ np.uint32(seed)) ^ visit)[:, None]
@@ -62,12 +63,12 @@ def round_stochastically(rows: Tensor, dtype: torch.dtype, index: Tensor, visits
 
 
 def local_rows(index: Tensor, rank: int, world: int) -> Tensor:
-    """Rows of the shard; -1 for the samples of another."""
+    """The shard's rows of the samples; -1 for samples of another shard."""
     return index if world == 1 else torch.where(index % world == rank, index.div(world, rounding_mode="floor"), -1)
 
 
 def without_ignored(given: dict[str, Any]) -> dict[str, Any]:
-    """An op's arguments by name, without the rows whose label is to be ignored. Waits for the device."""
+    """An op's arguments by name, without the rows whose label is ignored. Waits for the device."""
     if given["ignore_index"] is None or "labels" not in given:
         return given
     kept = given["labels"] != given["ignore_index"]
@@ -76,8 +77,8 @@ def without_ignored(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def on_kept_rows(kernel: Callable[..., Any], names: Sequence[str], given: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Call a twin's kernel, which returns results per row, with the arguments `names` of the rows that are not ignored;
-    the others get loss and gradient 0."""
+    """Call a twin's kernel with the arguments `names`, cut to the rows that are not ignored. The other rows get loss
+    and gradient 0."""
     if given.get("update") is False:
         given = given | {"knobs": given["knobs"] * torch.tensor([0.0, 1.0, 1.0])}
     kept = without_ignored(given)
@@ -95,13 +96,13 @@ def on_kept_rows(kernel: Callable[..., Any], names: Sequence[str], given: dict[s
 
 
 def is_plain(given: dict[str, Any]) -> bool:
-    """Whether an op's table, if it has one, is a whole one of float32."""
+    """Whether an op has no table, or a whole one in float32."""
     return "targets" not in given or (given["visits"] is None and given["world"] == 1)
 
 
 def on_gathered_rows(kernel: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> Any:
-    """Call an op's CPU kernel with its arguments, of which "targets" is a table of any placement: the kernel gets the
-    batch's rows of it as a small table of float32, and what it leaves there is rounded and written back."""
+    """Call an op's CPU kernel with its arguments, whose "targets" is a table of any placement. The kernel gets the
+    batch's rows as a small float32 table; these rows are then rounded and written back."""
     table, visits = given["targets"], given["visits"]
     indices = [name for name in ("index", "pair_index") if name in given]
     rows = local_rows(torch.cat([given[name] for name in indices]), given["rank"], given["world"])

@@ -1,4 +1,4 @@
-"""A loss whose upstream gradient is known to be one, so that nothing need be multiplied by it, eager or compiled."""
+"""A loss whose upstream gradient is known to be one, so that the product with it is left out, eager or compiled."""
 
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ aten, prims = torch.ops.aten, torch.ops.prims
 
 @torch.library.custom_op("fastnoise::one", mutates_args=())
 def one(upstream: Tensor) -> Tensor:
-    """Ones of the form of a gradient that is known to be one."""
+    """Ones with shape, dtype and device of a gradient that is known to be one."""
     return torch.ones_like(upstream)
 
 
@@ -22,7 +22,7 @@ one.register_fake(torch.empty_like)
 
 
 class UnitGradient(torch.autograd.Function):
-    """The identity, whose gradient is one whatever comes from above."""
+    """The identity. Its gradient is one, whatever the upstream gradient."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor) -> Tensor:
@@ -38,10 +38,11 @@ class UnitGradient(torch.autograd.Function):
 
 
 def with_unit_gradient(loss: Tensor) -> Tensor:
-    """The loss, for a caller who goes on to call its `backward` with a gradient of one and does nothing else with it.
+    """The loss, for a caller that only calls its `backward`, with a gradient of one.
 
-    A fused loss then scales no gradient. Of one made of several losses only the last factor is known to be one: what
-    comes to each of them is computed as ever. Compiled, it takes `inductor_options` to leave the scaling out.
+    A fused loss then scales no gradient. If the loss is made of several losses, only its own upstream gradient is known
+    to be one; the gradient that reaches each of them is computed as usual. For compiled code pass `inductor_options` to
+    torch.compile, which leave the scaling out.
     """
     if torch.compiler.is_compiling():
         unit: Tensor = UnitGradient.apply(loss)
@@ -53,7 +54,7 @@ def with_unit_gradient(loss: Tensor) -> Tensor:
 
 @cache
 def inductor_options() -> dict[str, Any]:
-    """Options of torch.compile by which Inductor leaves out products with the gradient of `with_unit_gradient`."""
+    """Options of torch.compile that make Inductor leave out products with the gradient of `with_unit_gradient`."""
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
     class FoldOnes(CustomGraphPass):
@@ -67,7 +68,7 @@ def inductor_options() -> dict[str, Any]:
 
 
 def fold_ones(graph: fx.Graph) -> None:
-    """Take factors of one out of a graph, and the roundings to a dtype that a number has already."""
+    """Remove factors of one from a graph, and conversions to the dtype that a number already has."""
     ones = list(graph.find_nodes(op="call_function", target=torch.ops.fastnoise.one.default))
     found = bool(ones)
     for node in ones:
@@ -89,7 +90,7 @@ CONVERT = prims.convert_element_type.default
 
 
 def spread_ones(graph: fx.Graph, ones: fx.Node) -> None:
-    """Replace each product with these ones, or with another form of them, by its other factor."""
+    """Replace each product with `ones`, or with a reshaped form of them, by its other factor."""
     for user in list(ones.users):
         if user.target in (*FORMS, CONVERT) and user.args[0] is ones:
             spread_ones(graph, user)
@@ -102,7 +103,8 @@ def spread_ones(graph: fx.Graph, ones: fx.Node) -> None:
 
 
 def replace(product: fx.Node, factor: Any) -> None:
-    """Put the factor for the product, or if that has another dtype, for what is taken back to the factor's."""
+    """Replace the product by the factor. If the product has another dtype, replace its conversions back to the
+    factor's dtype."""
     for node in (product, *product.users):
         mine, its = factor.meta["val"], node.meta["val"]
         if (node is product or node.target is CONVERT) and (mine.shape, mine.dtype) == (its.shape, its.dtype):

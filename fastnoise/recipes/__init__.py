@@ -6,7 +6,7 @@ from typing import Literal
 from ..config import RunConfig
 from ..errors import ConfigError, nearest
 from ..methods import options_of
-from .base import base, default_noise
+from .base import base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
 from .correction import forward, plc, selc, selc_plus
@@ -61,7 +61,7 @@ def recipe(
 
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
     between the settings of a method's paper and those of its code, for methods that have both (nal, sce). `model`
-    replaces the recipe's network; the dropout of that network is then switched off.
+    replaces the recipe's network; the recipe's dropout is then switched off.
     ConfigError for an unknown method, or for a variant of a method that has none.
     """
     config = _recipe(method, dataset, noise, variant)
@@ -89,6 +89,7 @@ __all__ = [
     "bootstrap",
     "ce",
     "coteaching",
+    "default_method",
     "dividemix",
     "elr",
     "elr_plus",

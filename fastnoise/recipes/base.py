@@ -8,21 +8,30 @@ from ..noise.spec import parse
 from ..options import MethodOptions
 
 
+def default_method(dataset: str, task: str | None = None) -> str:
+    """The method for a data set, or for `task` if another than the data set's is given.
+
+    It is nal if only the data set itself says its task, and plain for a task of the user's own.
+    """
+    return {"classification": "nal", None: "nal", "multitask": "multitask"}.get(task or task_of(dataset), "plain")
+
+
 def default_noise(dataset: str) -> str:
-    """The noise of a recipe: 40 % symmetric, or the noisiest human labels where the data set brings them. None for data
-    of the user's own, which is never corrupted unasked."""
+    """The noise of a recipe: 40 % symmetric, or the noisiest human labels if the data set has them. A user's own data
+    has no noise by default: it is never corrupted unasked."""
     if is_brought(dataset):
         return "none"
     if family(dataset) == "two-tasks":
         return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"
-    noises = {"mnist-canvas": "swap:0.4,group=0-5", "rotated": "gaussian:20.0,low=0.0"}
-    if family(dataset) in noises:
-        return noises[family(dataset)]
+    if family(dataset) == "mnist-canvas":
+        return f"swap:0.4,group=0-{(int(read_options(dataset)['first_group']) or 6) - 1}"
+    if family(dataset) == "rotated":
+        return "gaussian:20.0,low=0.0"
     return {"cifar10n": "human:worse", "cifar100n": "human:noisy"}.get(dataset, "symmetric:0.4")
 
 
 def _second_task(dataset: str) -> str:
-    """The classes of the second of two tasks, as noises write them."""
+    """The classes of the second of two tasks, in the form of a noise's option."""
     count = {"cifar100": 100, "cifar100n": 100}.get(str(read_options(dataset)["of"]), 10)
     return f"{count // 2}-{count - 1}"
 
@@ -30,8 +39,8 @@ def _second_task(dataset: str) -> str:
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
 
-    digits, mnist, folders and lists are ours: no paper of the field publishes a recipe for them. The CIFAR entries
-    are the field's common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
+    The settings for digits, mnist, folders and lists are ours: no paper of the field publishes a recipe for them. The
+    settings for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
     """
     noise_config = NoiseConfig(noise=noise)
     engine = EngineConfig()
@@ -80,9 +89,10 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
 
 
 def _of_another_task(dataset: str, noise: NoiseConfig, method: MethodOptions, engine: EngineConfig) -> RunConfig:
-    """For sets that have several labels or values an image: the settings of the studies of them, which are ours.
+    """The configuration for sets with several labels or values per image. The settings are those of our studies.
 
-    Adam down a cosine. Digits lie as they do: they are neither cropped nor mirrored, and an angle is not mirrored.
+    The optimiser is Adam with a cosine schedule. Only COCO's photos are mirrored. Rotated digits are not cropped
+    either.
     """
     optim = OptimConfig(epochs=40, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="cosine")
     if family(dataset) == "rotated":
@@ -105,11 +115,11 @@ HUMAN_RATES = {"worse": 0.402, "aggre": 0.090, "random1": 0.172, "random2": 0.18
 """Share of wrong labels in CIFAR-N's label sets, counted in its files."""
 
 UNKNOWN_RATE = 0.2
-"""What a noise without a rate in its spec (a transition matrix) counts as."""
+"""The rate that is assumed for a noise without a rate in its spec (a transition matrix)."""
 
 
 def noise_rate(noise: str) -> float:
-    """The rate that a noise spec asks for, for methods whose settings depend on it; that of CIFAR-N's labels."""
+    """The rate that a noise spec asks for, or the rate of CIFAR-N's labels. Some methods' settings depend on it."""
     spec = parse(noise)
     if spec.kind == "none":
         return 0.0
@@ -119,10 +129,10 @@ def noise_rate(noise: str) -> float:
 
 
 def is_cifar10(dataset: str) -> bool:
-    """Whether the published CIFAR-10 settings apply: CIFAR-10 with made or human noise."""
+    """Whether the published CIFAR-10 settings apply: CIFAR-10 with artificial or human noise."""
     return dataset in ("cifar10", "cifar10n")
 
 
 def is_cifar100(dataset: str) -> bool:
-    """Whether the published CIFAR-100 settings apply: CIFAR-100 with made or human noise."""
+    """Whether the published CIFAR-100 settings apply: CIFAR-100 with artificial or human noise."""
     return dataset in ("cifar100", "cifar100n")

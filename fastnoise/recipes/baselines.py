@@ -1,8 +1,9 @@
 """Recipes of the methods that change the loss alone, and of mixup.
 
-CIFAR: the papers' losses on the network, optimiser and schedule of plain cross-entropy (`ce`: ResNet-34, the setting of
-Zhang and Sabuncu 2018, from which the tables of ELR and NAL take their baselines), so that losses are compared on equal
-terms; what differs is said below. digits and mnist: ours, as for every method.
+On CIFAR the papers' losses train with the network, optimiser and schedule of plain cross-entropy (`ce`), so that losses
+are compared on equal terms. These are ResNet-34 and the setting of Zhang and Sabuncu 2018, from which the tables of ELR
+and NAL take their baselines. Exceptions are listed below. The settings for digits and mnist are ours, as for every
+method.
 """
 
 from dataclasses import replace
@@ -29,7 +30,7 @@ def _like_ce(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
 
 
 def label_smoothing(dataset: str, noise: str) -> RunConfig:
-    """Label smoothing of 0.1, the value of Szegedy et al. 2016; nothing is published for it in the papers' tables."""
+    """Label smoothing of 0.1, the value of Szegedy et al. 2016. The papers' tables have no results for it."""
     return _like_ce(dataset, noise, LabelSmoothingOptions(label_smoothing=0.1))
 
 
@@ -47,10 +48,11 @@ def gce(dataset: str, noise: str) -> RunConfig:
 def sce(dataset: str, noise: str, variant: Literal["paper", "code"] = "code") -> RunConfig:
     """SCE (Wang et al. 2019): alpha 0.1 and beta 1; CIFAR-100 6 and 0.1.
 
-    Variant "code" has log 0 = log 1e-4, "paper" -4. Published by NAL (Table 1) for 40 % symmetric noise: 87.13 and
-    62.27 %. The authors train an 8-layer network on CIFAR-10 and ResNet-44 on CIFAR-100 (learning rates 0.01 and 0.1).
-    mnist: 0.1 and 0.1. The authors' 0.01 and 1 make the reverse term, whose gradient is 9.2 times that of 1 - p_y, too
-    strong for LeNet-5 without batch norm at learning rate 0.05: it stays at chance (10 % with 60 % symmetric noise).
+    Variant "code" has log 0 = log 1e-4, variant "paper" has -4. Published by NAL (Table 1) for 40 % symmetric noise:
+    87.13 and 62.27 %. The authors train an 8-layer network on CIFAR-10 and ResNet-44 on CIFAR-100 (learning rates 0.01
+    and 0.1). mnist: 0.1 and 0.1. With the authors' 0.01 and 1 the reverse term, whose gradient is 9.2 times that of
+    1 - p_y, is too strong for LeNet-5 without batch norm at learning rate 0.05: it stays at chance (10 % with 60 %
+    symmetric noise).
     """
     alpha, beta = (6.0, 0.1) if is_cifar100(dataset) else (0.1, 0.1) if dataset == "mnist" else (0.1, 1.0)
     return _like_ce(dataset, noise, SCEOptions(alpha=alpha, beta=beta, variant=variant))
@@ -59,26 +61,28 @@ def sce(dataset: str, noise: str, variant: Literal["paper", "code"] = "code") ->
 def mae(dataset: str, noise: str) -> RunConfig:
     """MAE (Ghosh et al. 2017), reduced to 1 - p_y as in the code of Ma et al. 2020: L1 at half the learning rate.
 
-    mnist: learning rate 0.02. Its gradient p_y (p - y) doesn't bring back a class once given up: at 0.05 LeNet-5 falls
-    back to chance, at 0.01 some classes are never learnt in 20 epochs (10,000 images, 60 % symmetric noise).
+    mnist: learning rate 0.02. The gradient p_y (p - y) is too small to bring back a class whose probability has become
+    small: at 0.05 LeNet-5 falls back to chance, and at 0.01 it does not learn some classes in 20 epochs (10,000 images,
+    60 % symmetric noise).
     """
     config = _like_ce(dataset, noise, MAEOptions(mae="reduced"))
     return config.replace({"learning_rate": 0.02}) if dataset == "mnist" else config
 
 
 def focal(dataset: str, noise: str) -> RunConfig:
-    """Focal loss with gamma 0.5, as Ma et al. 2020 have it among their baselines."""
+    """Focal loss with gamma 0.5, as in the baselines of Ma et al. 2020."""
     return _like_ce(dataset, noise, FocalOptions(gamma=0.5))
 
 
 def apl(dataset: str, noise: str) -> RunConfig:
     """NCE + MAE (Ma et al. 2020) with the weights of the authors' configuration files.
 
-    alpha and beta: CIFAR-10 1 and 1, CIFAR-100 10 and 1 (take --beta 0.1 with --passive rce); others as CIFAR-10. CIFAR
-    as published: learning rate 0.01, weight decay 1e-4, 120 epochs on CIFAR-10; 0.1, 1e-5 and 200 epochs on CIFAR-100;
-    cosine schedules. Theirs are an 8-layer network and ResNet-50; here ResNet-34 for both. mnist: 1 and 0.1. With
-    the authors' 1 and 10, for learning rate 0.01, LeNet-5 stays at chance at 0.05, and with 10 and 1 it falls back to
-    it after some epochs (10,000 images, 60 % symmetric noise; 94 % with 1 and 0.1).
+    alpha and beta: 1 and 1 on CIFAR-10, 10 and 1 on CIFAR-100 (take --beta 0.1 with --passive rce), 1 and 0.1 on mnist,
+    and otherwise as on CIFAR-10. CIFAR as published: learning rate 0.01, weight decay 1e-4 and 120 epochs on CIFAR-10;
+    0.1, 1e-5 and 200 epochs on CIFAR-100; cosine schedules. The authors train an 8-layer network and ResNet-50; here it
+    is ResNet-34 for both. On mnist the authors have 1 and 10 at learning rate 0.01. At 0.05 LeNet-5 then stays at
+    chance, and with 10 and 1 it falls back to chance after some epochs; with 1 and 0.1 it reaches 94 % (10,000 images,
+    60 % symmetric noise).
     """
     alpha, beta = (10.0, 1.0) if is_cifar100(dataset) else (1.0, 0.1) if dataset == "mnist" else (1.0, 1.0)
     method = APLOptions(active="nce", passive="mae", alpha=alpha, beta=beta, gamma=0.5, mae="reduced")

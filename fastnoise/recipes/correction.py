@@ -1,4 +1,4 @@
-"""Recipes of the methods that correct labels or the loss: forward, plc, selc, selc_plus."""
+"""Recipes of the methods that correct labels or the loss: forward, plc, selc and selc_plus."""
 
 from dataclasses import replace
 from typing import Literal
@@ -12,11 +12,12 @@ from .base import base, is_cifar10, is_cifar100
 def forward(dataset: str, noise: str) -> RunConfig:
     """Forward correction with an estimated matrix (Patrini et al. 2017): two trainings in one run.
 
-    CIFAR-10 and MNIST: T from the 97th percentile, CIFAR-100: from the maximum, as in the authors' code; others as
-    CIFAR-10. CIFAR: learning rate 0.1, batch 128, 10 % held out; CIFAR-10 120 epochs divided by 10 at 40 and 80, weight
-    decay 1e-4; CIFAR-100 150, at 80 and 120, 1e-3. Published by NAL (Table 1) for 40 % symmetric noise: 83.25 and
-    31.05 %. The warm-up is ours: it ends 5 epochs after the first division on CIFAR, and otherwise after a sixth of
-    the epochs (digits, folders: 10 of 60) or a quarter (mnist: 5 of 20).
+    T is estimated from the 97th percentile on CIFAR-10 and MNIST and from the maximum on CIFAR-100, as in the authors'
+    code; on others as on CIFAR-10. CIFAR: learning rate 0.1, batch 128, 10 % held out. CIFAR-10 has 120 epochs with the
+    learning rate divided by 10 at 40 and 80, and weight decay 1e-4; CIFAR-100 has 150 epochs, 80 and 120, and 1e-3.
+    Published by NAL (Table 1) for 40 % symmetric noise: 83.25 and 31.05 %. The warm-up is ours: on CIFAR it ends 5
+    epochs after the first division, and otherwise after a sixth of the epochs (digits, folders: 10 of 60) or a quarter
+    (mnist: 5 of 20).
     """
     percentile = 100.0 if is_cifar100(dataset) else 97.0
     warm_up = 45 if is_cifar10(dataset) else 85 if is_cifar100(dataset) else 5 if dataset == "mnist" else 10
@@ -33,8 +34,9 @@ def forward(dataset: str, noise: str) -> RunConfig:
 def plc(dataset: str, noise: str) -> RunConfig:
     """PLC (Zhang et al. 2021) as in the authors' code: window 5, threshold 0.3 in steps of 0.1, warm-up 8.
 
-    CIFAR: PreActResNet-34, batch 128, learning rate 0.01 with Nesterov momentum, weight decay 5e-4, halved at 40 and
-    80, 180 epochs, 45,000 training images. They select on 5,000 clean images, here the held-out labels are noisy.
+    CIFAR: PreActResNet-34, batch 128, learning rate 0.01 with Nesterov momentum, halved at 40 and 80, weight decay
+    5e-4, 180 epochs, 45,000 training images. The authors select on 5,000 clean images; here the held-out labels are
+    noisy.
     """
     method = PLCOptions(warm_up=8, window=5, threshold=0.3, threshold_step=0.1)
     config = base(dataset, noise, method)
@@ -62,9 +64,9 @@ ES_ASYMMETRIC = {0.4: (40, 20)}
 def selc(dataset: str, noise: str) -> RunConfig:
     """SELC (Lu & He 2022): ResNet-34, batch 128, learning rate 0.02, weight decay 1e-3, momentum 0.9, 200 epochs.
 
-    Divided by 10 at 40 and 80. Correction begins after the `es` of the authors' code where it has one for the noise (20
-    to 80 % symmetric, 40 % asymmetric), else at the turning point that the run finds itself. Published for 40 %
-    symmetric noise: 91.18 and 68.46 %.
+    The learning rate is divided by 10 at 40 and 80. Correction begins after the `es` of the authors' code if the code
+    has one for the noise (20 to 80 % symmetric, 40 % asymmetric), else at the turning point that the run itself finds.
+    Published for 40 % symmetric noise: 91.18 and 68.46 %.
     """
     update_from: int | Literal["auto"] = "auto"
     if is_cifar10(dataset) or is_cifar100(dataset):
@@ -79,7 +81,7 @@ def selc(dataset: str, noise: str) -> RunConfig:
 
 
 def selc_plus(dataset: str, noise: str) -> RunConfig:
-    """SELC+ (Lu & He 2022): twice the epochs of SELC, the second half with mixup, Beta(0.9, 0.9) as in the code."""
+    """SELC+ (Lu & He 2022): twice the epochs of SELC. The second half has mixup, Beta(0.9, 0.9) as in the code."""
     config = selc(dataset, noise)
     assert isinstance(config.method, SELCOptions)
     options = SELCPlusOptions(momentum=config.method.momentum, update_from=config.method.update_from, mixup_alpha=0.9)

@@ -5,19 +5,19 @@ from ..methods.options import DivideMixOptions
 from .base import base, is_cifar10, is_cifar100, noise_rate
 
 UNLABELLED_STRENGTH = {0.2: (0.0, 25.0), 0.5: (25.0, 150.0), 0.8: (25.0, 150.0), 0.9: (50.0, 150.0)}
-"""lambda_u of the authors by symmetric rate: CIFAR-10 and CIFAR-100. Rates between take the nearest one's."""
+"""The authors' lambda_u by symmetric rate, for CIFAR-10 and CIFAR-100. Other rates take that of the nearest rate."""
 
 
 def dividemix(dataset: str, noise: str) -> RunConfig:
     """DivideMix (Li et al. 2020) with the hyperparameters of the authors' code.
 
-    CIFAR: two PreActResNet-18, batches of 64 samples for each of the four parts, learning rate 0.02, weight decay 5e-4,
-    300 epochs divided by 10 at 150, warm-up of 10 epochs (CIFAR-100: 30), Beta(4, 4), T 0.5, threshold 0.5. From 85 %
-    noise the threshold is 0.6 and losses are averaged over 5 epochs. lambda_u: `UNLABELLED_STRENGTH`, 0 for CIFAR-10's
-    noise that depends on the class, whose warm-up has the confidence penalty; CIFAR-100's then counts as symmetric.
-    Published, best epoch (symmetric 20, 50, 80, 90 %, asymmetric 40 %): 96.1, 94.6, 93.2, 76.0, 93.4 and (symmetric)
-    77.3, 74.6, 60.2, 31.5 %. digits, mnist and folders are ours: parts of 16 samples, lambda_u 0, warm-up 10 epochs
-    (mnist: 2).
+    CIFAR: two PreActResNet-18, batches of 64 samples for each of the four parts, learning rate 0.02, divided by 10 at
+    150 of 300 epochs, weight decay 5e-4, warm-up of 10 epochs (CIFAR-100: 30), Beta(4, 4), T 0.5, threshold 0.5. From
+    85 % noise the threshold is 0.6 and losses are averaged over 5 epochs. lambda_u is that of `UNLABELLED_STRENGTH`. If
+    the noise depends on the class, lambda_u is 0 on CIFAR-10 and the warm-up has the confidence penalty; on CIFAR-100
+    such noise counts as symmetric. Published, best epoch (symmetric 20, 50, 80, 90 %, asymmetric 40 %): 96.1, 94.6,
+    93.2, 76.0, 93.4 and (symmetric) 77.3, 74.6, 60.2, 31.5 %. The settings for digits, mnist and folders are ours:
+    parts of 16 samples, lambda_u 0, warm-up 10 epochs (mnist: 2).
     """
     rate = noise_rate(noise)
     symmetric = noise.startswith("symmetric") or noise == "none"

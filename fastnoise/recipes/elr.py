@@ -8,12 +8,12 @@ from .base import base, is_cifar10, is_cifar100
 def elr(dataset: str, noise: str) -> RunConfig:
     """ELR (Liu et al. 2020) with the hyperparameters of the authors' configuration files.
 
-    CIFAR: ResNet-34, batch 128, learning rate 0.02, weight decay 1e-3, 45,000 training images and 5,000 held
-    out per class with noisy labels. CIFAR-10 symmetric: momentum 0.7, strength 3, 150 epochs of cosine
-    annealing restarted every 10 (published as ELR with cosine schedule: 91.43 % at 40 %, true class included
-    in the noise). CIFAR-10 asymmetric: 0.9, 1, 120 epochs, times 0.01 at 40 and 80. CIFAR-100: 0.9, 7, 150
-    epochs, times 0.01 at 80 and 120 (68.28 % at 40 % symmetric). Human and pair noise depends on the class,
-    as asymmetric noise does, and takes its settings. digits and mnist: CIFAR-10's momentum and strength.
+    CIFAR: ResNet-34, batch 128, learning rate 0.02, weight decay 1e-3, 45,000 training images, and 5,000 with noisy
+    labels held out by class. CIFAR-10 symmetric: momentum 0.7, strength 3, 150 epochs of cosine annealing restarted
+    every 10 (published as ELR with cosine schedule: 91.43 % at 40 %, true class included in the noise). CIFAR-10
+    asymmetric: 0.9, 1, 120 epochs, learning rate times 0.01 at 40 and 80. CIFAR-100: 0.9, 7, 150 epochs, learning rate
+    times 0.01 at 80 and 120 (68.28 % at 40 % symmetric). Human and pair noise depend on the class and have the settings
+    of asymmetric noise. digits and mnist: momentum and strength as on CIFAR-10.
     """
     symmetric = noise.startswith("symmetric") or noise == "none"
     if is_cifar100(dataset):

@@ -8,13 +8,14 @@ from .base import base, is_cifar10, is_cifar100
 def elr_plus(dataset: str, noise: str) -> RunConfig:
     """ELR+ (Liu et al. 2020) with the hyperparameters of the authors' configuration files.
 
-    CIFAR: two PreActResNet-18, batch 128, learning rate 0.02, weight decay 5e-4, 10 % held out with noisy labels, mixup
-    from Beta(1, 1), weights averaged with momentum 0.997 ramped up over 40,000 steps, parameters alone. CIFAR-10:
-    momentum 0.7 and strength 3 for symmetric noise, 0.9 and 1 for others, 200 epochs divided by 10 at 150. CIFAR-100:
-    0.9 and 7, the strength ramped up over 40,000 steps, cross-entropy on labels weighted by the targets, 250 epochs
-    divided by 10 at 200. Published (Table 2, symmetric 20, 50, 80, 90 %, asymmetric 40 %): 94.6, 93.8, 91.1, 75.2, 92.7
-    and 77.5, 72.4, 58.2, 30.8, 76.5 %. digits, mnist and folders are ours: CIFAR-10's numbers with averages of momentum
-    0.99, ramped up over 500 steps, for runs of a few thousand.
+    CIFAR: two PreActResNet-18, batch 128, learning rate 0.02, weight decay 5e-4, 10 % with noisy labels held out, mixup
+    from Beta(1, 1). The parameters, but not the buffers, are averaged with momentum 0.997, ramped up over 40,000 steps.
+    CIFAR-10: momentum 0.7 and strength 3 for symmetric noise, 0.9 and 1 for others, 200 epochs with the learning rate
+    divided by 10 at 150. CIFAR-100: 0.9 and 7, the strength ramped up over 40,000 steps, cross-entropy on labels
+    weighted by the targets, 250 epochs with the learning rate divided by 10 at 200. Published (Table 2, symmetric 20,
+    50, 80, 90 %, asymmetric 40 %): 94.6, 93.8, 91.1, 75.2, 92.7 and 77.5, 72.4, 58.2, 30.8, 76.5 %. The settings for
+    digits, mnist and folders are ours: those of CIFAR-10, but averages with momentum 0.99, ramped up over 500 steps,
+    because these runs have only a few thousand steps.
     """
     cifar = is_cifar10(dataset) or is_cifar100(dataset)
     symmetric = noise.startswith("symmetric") or noise == "none"

@@ -6,5 +6,5 @@ from .base import base
 
 
 def plain(dataset: str, noise: str) -> RunConfig:
-    """The settings that all methods share for a data set. Ours: the papers' baselines are those of `ce`."""
+    """The settings that all methods share for a data set. They are ours; `ce` has those of the papers' baselines."""
     return base(dataset, noise, MethodOptions("plain"))

@@ -1,4 +1,4 @@
-"""Published accuracies, to set beside our own: by method, data set, noise and network, each with its source."""
+"""Published accuracies, to compare with our own: by method, data set, noise and network, each with its source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Metric = Literal["last", "best", "mean_last_10", "validation"]
 
 @dataclass(frozen=True)
 class Published:
-    """One published accuracy and how it came about."""
+    """One published accuracy and how it was measured."""
 
     mean: float
     """In per cent."""
@@ -23,12 +23,12 @@ class Published:
     source: str
     """Paper and table."""
     metric: Metric
-    """Which test accuracy of a run: at the last epoch (also where the source doesn't say), the best, the mean of the
-    last ten, or that at the epoch with the best accuracy on held-out noisy labels."""
+    """Which test accuracy of a run it is: at the last epoch (also if the source doesn't say), the best, the mean of the
+    last ten, or at the epoch with the best accuracy on held-out noisy labels."""
     network: str
     """In the source's words."""
     model: str | None
-    """The network by our name; None if we have none like it, or the source doesn't say."""
+    """Our name of the network; None if we have no such network, or the source doesn't say."""
     epochs: int | None
     noise: str
     """The noise as the source makes it."""
@@ -45,7 +45,7 @@ class Published:
 
 
 class _Table(NamedTuple):
-    """Rows of one source that share a network: accuracies `91.16±.08` over `noises`, `-` where there is none."""
+    """Rows of one source that share a network: accuracies `91.16±.08` over `noises`, `-` if there is none."""
 
     source: str
     metric: Metric
@@ -55,12 +55,12 @@ class _Table(NamedTuple):
     rows: Mapping[tuple[str, ...], str]
     """(data set, method), or (data set, method, kind) as `_kind` says it -> accuracies."""
     epochs: Mapping[tuple[str, str], int] = {}
-    """(data set, method) -> epochs, where known."""
+    """(data set, method) -> epochs, if they are known."""
     remark: str = ""
 
 
 def _kind(run: RunConfig) -> str:
-    """What a method's run is called in the rows of a source that has several kinds of it."""
+    """The name of a run's kind, in a source that has several kinds of a method."""
     match run.method:
         case ELROptions():
             return "cosine" if run.optim.schedule.startswith("cosine") else "steps"
@@ -283,17 +283,17 @@ _TABLES = (
 )
 
 _EPOCHS: dict[tuple[str, ...], int] = {("cifar10", "elr", "cosine"): 150}
-"""Epochs of a kind of a method that differ from the method's."""
+"""Epochs of kinds that differ from those of their method."""
 
 
 def _key(spec: NoiseSpec) -> tuple[object, ...]:
-    """What must agree for two noises to be compared: their conventions may differ, which `deviations` says."""
+    """What two noises must have in common to be compared. Their conventions may differ; `deviations` names them."""
     return spec.kind, spec.rate, spec.name, spec.type
 
 
 @cache
 def _index() -> dict[tuple[object, ...], list[tuple[str | None, Published]]]:
-    """(data set, method, noise key) -> kind and value of each that is published."""
+    """(data set, method, noise key) -> kind and value of each published accuracy."""
     found: dict[tuple[object, ...], list[tuple[str | None, Published]]] = {}
     for table in _TABLES:
         noises = table.noises.split()
@@ -341,7 +341,7 @@ def published(config: RunConfig) -> Published | None:
 
 
 def deviations(config: RunConfig, entry: Published) -> str:
-    """In what the run is known to differ from the published one, as the end of a citation; empty where in nothing."""
+    """How the run is known to differ from the published one, as the end of a citation. Empty if it doesn't."""
     words = []
     if entry.model is None:
         words.append(config.model.model)

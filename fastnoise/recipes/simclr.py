@@ -6,11 +6,11 @@ from .base import base, is_cifar10, is_cifar100
 
 
 def simclr(dataset: str, noise: str) -> RunConfig:
-    """SimCLR (Chen et al. 2020) as the SWCE pipeline begins with it.
+    """SimCLR (Chen et al. 2020), with which the SWCE pipeline begins.
 
-    CIFAR: ResNet-18 and 30 epochs, as the SWCE paper has them; temperature 0.5, projections of 128 and jitter 0.5 as
-    SimCLR's appendix has them for CIFAR-10; batch 512 and Adam at 1e-3 under a cosine, ours. Flips are the loader's.
-    digits and mnist: no flips, which make other digits, and crops of at least half the image.
+    CIFAR: ResNet-18 and 30 epochs, as in the SWCE paper; temperature 0.5, projections of 128 and jitter 0.5, as in
+    SimCLR's appendix for CIFAR-10. Batch 512 and Adam at 1e-3 with a cosine schedule are ours. The loader makes the
+    flips. digits and mnist: no flips, since a mirrored digit is another one, and crops of at least half the image.
     """
     written = dataset in ("digits", "mnist")
     options = SimCLROptions(temperature=0.5, projection=128, jitter=0.5, min_area=0.5 if written else 0.08)

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT = "#1b1f24", "#d5dae0"
-"""Text and grid on white; in a page the colours of its theme take their places."""
+"""Text and grid on white. In a page they are replaced by the colours of its theme."""
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3f7fbf", "#d9822b", "#3a9a5f", "#d0494f", "#8e6bbf", "#868e96"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#8c6d4f", "#c65d9e", GREY, "#9aa02c", "#2ba3b0")
-"""Mid-tones, which stand out from white and from near black alike."""
+"""Mid-tones, which are visible on white and on near black."""
 
 Missing = str
 """Why a chart cannot be drawn."""
 
 HALF, WIDE = 5.6, 11.4
-"""Widths in inches of a chart that takes one of the page's two columns, and of one that takes both."""
+"""Widths in inches of a chart of one column and of a chart of two columns. The page has two."""
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # wider than what browsers take for system-ui, so that nothing comes to overlap
@@ -54,7 +54,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure: a name for its files, what it shows in words and in numbers, and how to draw it."""
+    """One figure: the name of its files, what it shows as text and as numbers, and a function that draws it."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ class Chart:
     height: float = 3.3
 
     def csv(self) -> str:
-        """The numbers that are drawn; an empty cell where there is none."""
+        """The numbers that are drawn. A missing number is an empty cell."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.header)
@@ -78,7 +78,7 @@ class Chart:
         return self._saved("png")
 
     def html(self) -> Html:
-        """The figure as an SVG element that takes the colours and the font of the page around it."""
+        """The figure as an SVG element with the colours and the font of the page around it."""
         text = self._saved("svg").decode()
         text = text[text.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "var(--line)")
         text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
@@ -120,7 +120,7 @@ def _number(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Series:
-    """A line: `values` [n] at `places` [n], with a band of `spread` [n] to both sides where there is one."""
+    """A line: `values` [n] at `places` [n], with a band of +- `spread` [n] if it is given."""
 
     key: str
     """Its column in the CSV."""
@@ -134,7 +134,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes with lines; `marks` are points named in the legend: (label, x, y, marker, colour)."""
+    """One pair of axes with lines. `marks` are points with a name in the legend: (label, x, y, marker, colour)."""
 
     series: Sequence[Series]
     title: str = ""
@@ -157,7 +157,7 @@ def line_chart(
     shared: bool = False,
     width: float | None = None,
 ) -> Chart:
-    """Lines in one or more panels side by side under one legend; `shared`: with one y axis for all."""
+    """Lines in one or more panels side by side, with one legend. `shared`: the panels have one y axis."""
     columns = columns or len(panels)
     lines = math.ceil(len(panels) / columns)
     places = sorted({float(place) for panel in panels for series in panel.series for place in series.places})
@@ -216,19 +216,19 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
 
 
 def _set_height(axes: "Axes", panels: Sequence[Panel]) -> None:
-    """Let an axis that begins at 0 reach a little above all that the panels hold."""
+    """Let an axis that begins at 0 reach a little above everything in the panels."""
     if panels[0].zero:
         highest = max(max(series.values) for panel in panels for series in panel.series)
         axes.set_ylim(0, 1.05 * highest or 1)
 
 
 def percent_ticks(value: float, place: float = 0) -> str:
-    """A share on an axis, with the decimals that it has; `place` is what matplotlib adds."""
+    """A share on an axis in per cent, with as many decimals as it needs. matplotlib passes `place`."""
     return f"{100 * value:.6g} %"
 
 
 def _fit(labels: set[str], width: float) -> int:
-    """How many legend entries stand side by side: in inches, a letter at 8 points takes 0.067 and a line 0.5."""
+    """How many legend entries fit side by side. A letter of 8 points takes 0.067 inches, a line 0.5."""
     longest = max((len(label) for label in labels), default=0)
     most = max(1, int(width / (0.5 + 0.067 * longest)))
     return math.ceil(len(labels) / max(1, math.ceil(len(labels) / most)))
@@ -280,7 +280,7 @@ def matrix_chart(
     legend: str,
     class_names: tuple[str, ...] | None = None,
 ) -> Chart:
-    """Heat maps side by side that share a scale; `legend` says what the colour means."""
+    """Heat maps side by side with a common scale. `legend` says what the colour means."""
     first = matrices[0]
     header = [first.rows, first.columns if len(matrices) == 1 else "label"]
     for matrix in matrices:
@@ -317,7 +317,7 @@ def histogram_chart(
 ) -> Chart:
     """Overlaid histograms of (label, colour, values [n] within 0..1), each as shares of its group.
 
-    The bins cover 0 to 1, or what the values cover where that is less than a tenth of it.
+    The bins cover 0 to 1, or the range of the values if that is less than a tenth of it.
     """
     everything = np.concatenate([values for *_, values in groups])
     low, high = float(everything.min()), float(everything.max())
@@ -358,7 +358,7 @@ def dot_chart(
     header: tuple[str, ...],
     axis: str,
 ) -> Chart:
-    """Mean and standard deviation of (label, mean, sd, count) as a dot with a bar, one line each; shares."""
+    """Means and standard deviations of shares, from (label, mean, sd, count): a dot with a bar on a line for each."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()

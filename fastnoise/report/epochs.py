@@ -35,7 +35,7 @@ def _lines(run: StoredRun, keys: Sequence[tuple[str, str, str]], dash: str = "-"
 
 
 def accuracy(run: StoredRun) -> Chart | Missing:
-    """Accuracies in training, validation and test over epochs; of other tasks than classification their score."""
+    """Training, validation and test accuracy over epochs. Tasks other than classification show their own score."""
     score = run.score
     series = _lines(run, [("train_accuracy_given", "training, given labels", ORANGE)]) if score.share else []
     if (true := _true_accuracy(run)) is not None:

@@ -1,4 +1,4 @@
-"""HTML from untrusted text: elements whose text is escaped unless it is HTML already."""
+"""HTML from untrusted text. Elements escape their content unless it is already HTML."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,8 @@ def attribute(name: str, value: str) -> Html:
 
 
 def element(tag: str, *content: object, **attributes: str) -> Html:
-    """`<tag attributes>content</tag>`; text is escaped. An attribute that Python reserves ends in `_`; empty: none."""
+    """`<tag attributes>content</tag>` with escaped text. Write `class_` for the attribute class. Empty attributes are
+    left out."""
     named = Html("").join(
         Html(" {}").format(attribute(key.rstrip("_"), value)) for key, value in attributes.items() if value
     )
@@ -32,12 +33,12 @@ def element(tag: str, *content: object, **attributes: str) -> Html:
 
 
 def join(parts: Iterable[object]) -> Html:
-    """Parts one after another, escaped where they aren't HTML."""
+    """The parts one after another. Parts that aren't HTML are escaped."""
     return Html("").join(part if isinstance(part, Html) else escape(plain(part)) for part in parts)
 
 
 def table(rows: Iterable[Sequence[Any]], header: Sequence[Any] = (), *, numbers: Iterable[int] = ()) -> Html:
-    """A table; the columns `numbers` are set flush right. Without a header the first column names its row."""
+    """A table. The columns `numbers` are right-aligned. Without a header the first cell of a row is its heading."""
     right = frozenset(numbers)
     lines = []
     if header:
@@ -58,14 +59,14 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[Any] = (), *, numbers:
 
 
 def details(summary: str, *content: object) -> Html:
-    """Content that unfolds."""
+    """Content that is folded until the reader opens it."""
     return element("details", element("summary", summary), *content)
 
 
 def markdown(text: str) -> Html:
     """Headings, paragraphs, lists and tables of a Markdown text, and `code` and **bold** in them.
 
-    All else is text, HTML, links and pictures too. Headings become h3, whatever their level.
+    Everything else, also HTML, links and pictures, is shown as text. Headings of every level become h3.
     """
     tokens = _MARKDOWN.parse(plain(text, 1 << 20))
     for token in tokens:

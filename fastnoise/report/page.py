@@ -1,4 +1,4 @@
-"""The page: one HTML document that needs nothing beside it."""
+"""The page: one HTML document that needs no other file."""
 
 import base64
 import json
@@ -65,8 +65,8 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
 
     Args:
         folder: of `fastnoise train`, `fastnoise sweep` or `fastnoise study`, finished or not.
-        out: the HTML file; by default report.html in `folder`.
-        png: folder for each figure as PNG with its numbers as CSV beside it; made where it is not there.
+        out: the HTML file. The default is report.html in `folder`.
+        png: a folder for each figure as PNG, with its numbers as CSV. It is made if it doesn't exist.
 
     Returns:
         The HTML file's path.
@@ -100,7 +100,7 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
 
 
 class _Pictures:
-    """Where figures go besides the page: each as PNG and CSV in a folder, or nowhere."""
+    """Writes each figure as PNG and CSV to a folder, if there is one."""
 
     def __init__(self, folder: Path | None):
         self.folder = folder
@@ -117,7 +117,7 @@ class _Pictures:
                 write_atomically(self.folder / f"{name}{suffix}", lambda stream, c=content: stream.write(c), DataError)  # type: ignore[misc]
 
     def draw(self, sections: Sections) -> Html:
-        """The sections as HTML: charts in two columns, and what cannot be drawn below them with its reason."""
+        """The sections as HTML: charts in two columns, and below them why other charts cannot be drawn."""
         parts = []
         for title, found in sections:
             charts = [chart for chart in found if isinstance(chart, Chart)]
@@ -139,7 +139,7 @@ def _anchor(title: str) -> str:
 
 
 def _document(title: str, subtitle: str, sections: Sequence[str], *body: Html) -> str:
-    """The whole document. Its policy forbids every request and every script, whatever the folder holds."""
+    """The whole document. Its content security policy forbids all requests and scripts, whatever the folder holds."""
     links = [element("a", name, href="#" + _anchor(name)) for name in sections]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     made = f"Made by fastnoise {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
@@ -187,7 +187,7 @@ def _sweep_page(folder: Path, pictures: _Pictures) -> str:
 
 
 def _study_page(folder: Path, pictures: _Pictures) -> str:
-    """A study: what it found, the figures that it drew with their tables, its settings and its trainings."""
+    """The page of a study: its finding, its figures with their tables, its settings and its trainings."""
     problems = []
     try:
         study = read_json(folder / "study.json")
@@ -221,7 +221,7 @@ def _study_page(folder: Path, pictures: _Pictures) -> str:
 
 
 def _saved_figures(folder: Path, pictures: _Pictures) -> list[Html]:
-    """The PNG files of a folder that have a CSV of the same name beside them, then the numbers in its CSV files."""
+    """The PNG files of a folder that have a CSV file of the same name, and then the numbers of all its CSV files."""
     parts: list[Html] = []
     for path in sorted(folder.glob("*.png")):
         numbers = path.with_suffix(".csv")

@@ -1,12 +1,12 @@
 """What a report says of one run: facts, results, and its charts under their headings."""
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..engine.display import percent, result_table
+from .. import own
+from ..engine.display import how_to_resume, percent, result_table
 from .charts import Chart, Missing
 from .epochs import (
     accuracy,
@@ -36,19 +36,18 @@ def run_sections(run: StoredRun) -> list[tuple[str, list[Chart | Missing]]]:
 
 
 def head(run: StoredRun) -> Html:
-    """Facts and results side by side. For a run that has not ended: what is missing, and how to continue."""
+    """Facts and results side by side. If the run has not ended, also what is missing and how to continue it."""
     left = element("section", element("h2", "Run"), table(facts(run)))
     right = element("section", element("h2", "Result"), results(run))
     return join([state(run), element("div", left, right, class_="columns")])
 
 
 def state(run: StoredRun) -> Html:
-    """A note if the run has not ended: how far it is, and how to continue."""
+    """A note if the run has not ended: how far it is, and how to continue it."""
     notes = [element("p", problem) for problem in run.problems]
     if run.summary is None:
         last = run.history[-1]["epoch"] if run.history else 0
         planned = f" of {run.epochs}" if run.epochs is not None else ""
-        folder = run.path.resolve()
         kept = (run.path / "checkpoint.pt").exists()
         where = "continues from its last checkpoint" if kept else "begins again (it has no checkpoint)"
         notes.insert(
@@ -58,7 +57,8 @@ def state(run: StoredRun) -> Html:
                 f"This run has not ended: {last}{planned} epochs are recorded, and there is no readable summary.json. "
                 "The final result, the corrected labels and the charts of them are missing. The run "
                 f"{where} with ",
-                element("code", f"fastnoise train --resume {shlex.quote(str(folder))}"),
+                element("code", how_to_resume(run.path.resolve(), run.config)),
+                ". This runs the code in the files that it names." if own.words_for(run.config) else "",
             ),
         )
     return element("div", *notes, class_="note", role="status") if notes else Html()

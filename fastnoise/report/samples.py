@@ -16,14 +16,15 @@ _MOST_CLASSES = 1000  # of a matrix: about a pixel each
 
 
 def _weights(run: StoredRun) -> tuple[str, NDArray[Any]]:
-    """NAL's attention weight of each training sample, else the method's confidence in its given label."""
+    """NAL's attention weight of each training sample, or for other methods the confidence in the given label."""
     if "attention" in run.corrected:
         return "attention weight", run.corrected["attention"].astype(np.float64)
     return "confidence in the given label", run.corrected["confidence"].astype(np.float64)
 
 
 def _no_estimates(run: StoredRun, truth: bool = False, classes: bool = False) -> Missing | None:
-    """Why a chart of corrected.npz cannot be drawn. `truth`: it needs true labels; `classes`: a class matrix."""
+    """Why a chart of corrected.npz cannot be drawn; None if it can. `truth`: the chart needs true labels. `classes`: it
+    has a cell for each pair of classes."""
     if not run.corrected:
         if run.summary is None:
             return "there is no corrected.npz before the run has ended"
@@ -111,7 +112,7 @@ def _by_class(run: StoredRun, rows: str, columns: str, weights: NDArray[Any] | N
 
 
 def transition(run: StoredRun) -> Chart | Missing:
-    """Given labels by true class, of all samples whose labels came with noise."""
+    """Given labels by true class, for all samples that the noise applied to."""
     if run.labels is None:
         return "Transition: there are no labels to read"
     if run.labels.labels.ndim > 1:

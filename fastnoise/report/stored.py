@@ -1,4 +1,4 @@
-"""Reads run, sweep and study folders. Everything in them is treated as data; what cannot be read is noted."""
+"""Reads run, sweep and study folders. Everything in them is treated as data. Unreadable files are reported."""
 
 import csv
 import json
@@ -36,12 +36,12 @@ class StoredRun:
     config: dict[str, Any] = field(default_factory=dict)
     environment: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One dictionary per epoch, rising epochs."""
+    """One dictionary per epoch, in the order of the epochs."""
     summary: dict[str, Any] | None = None
     """None: the run hasn't ended."""
     labels: NoisyLabels | None = None
     names: tuple[str, ...] | None = None
-    """Names of the classes, if they are not just numbers."""
+    """Names of the classes. None if they are just numbers."""
     corrected: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Columns of corrected.npz, [n] each."""
     error: str = ""
@@ -50,17 +50,17 @@ class StoredRun:
 
     @property
     def epochs(self) -> int | None:
-        """How many epochs the run was to have."""
+        """How many epochs the run was planned to have."""
         value = self.config.get("epochs")
         return value if type(value) is int else None
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
-        """Epochs and values of a figure of metrics.jsonl, where it has a finite one."""
+        """Epochs and values of a figure of metrics.jsonl, without epochs whose value is missing or not finite."""
         found = [(epoch["epoch"], value) for epoch in self.history if (value := number(epoch.get(key))) is not None]
         return [epoch for epoch, _ in found], [value for _, value in found]
 
     def figure(self, *keys: str) -> float | None:
-        """A number of summary.json, by the keys that lead to it."""
+        """A number of summary.json, by its keys from the outside in."""
         value: Any = self.summary
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
@@ -68,7 +68,7 @@ class StoredRun:
 
     @property
     def score(self) -> Score:
-        """What tells good networks from bad ones in this run."""
+        """The figure that says how good a network of this run is."""
         try:
             return score_in(self.summary or (self.history[-1] if self.history else {}))
         except (KeyError, TypeError):  # of a damaged summary
@@ -76,11 +76,11 @@ class StoredRun:
 
     @property
     def num_classes(self) -> int:
-        """C, as far as the folder tells."""
+        """C, as far as the folder says."""
         return _classes(self.corrected) if self.labels is None else self.labels.num_classes
 
     def class_names(self, count: int) -> tuple[str, ...] | None:
-        """The names, if there is one for each of `count` classes."""
+        """The names, or None if they are not `count`."""
         return self.names if self.names is not None and len(self.names) == count else None
 
     @property
@@ -112,14 +112,14 @@ class StoredRun:
 
 
 def number(value: Any) -> float | None:
-    """A number that an axis has room for, or None for anything else."""
+    """A number that can be drawn on an axis, or None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         return None
     return float(value)
 
 
 def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
-    """Read a run folder; without `arrays` its labels stay unread, which curves do without."""
+    """Read a run folder. Without `arrays` its labels are not read, since curves don't need them."""
     from ..engine import RunFolder
 
     folder, run = RunFolder(path), StoredRun(path)
@@ -145,13 +145,13 @@ def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
 
 
 def _names(found: list[Any]) -> tuple[str, ...] | None:
-    """Names as short as an axis has room for; None if they say no more than the numbers do."""
+    """Names cut to a length that fits on an axis; None if they are just the numbers of the classes."""
     names = tuple(plain(name, _LONGEST_NAME) for name in found)
     return None if names == tuple(map(str, range(len(names)))) else names
 
 
 def _read(run: StoredRun, path: Path, read: Callable[[Path], Any], default: Any, kind: type) -> Any:
-    """What `read` makes of a file; `default` and a problem where that is not of `kind`."""
+    """The result of `read` for a file. If it fails or is not of `kind`: `default`, and a problem is noted."""
     try:
         content = read(path)
         if isinstance(content, kind):
@@ -166,7 +166,7 @@ def _read(run: StoredRun, path: Path, read: Callable[[Path], Any], default: Any,
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document; ValueError for one that is none or nested beyond use, OSError."""
+    """A JSON document. ValueError if it is not JSON or nested too deeply; OSError if it can't be read."""
     return _parsed(path.read_text(encoding="utf-8"))
 
 
@@ -185,7 +185,7 @@ def _parsed(text: str | bytes) -> Any:
 
 
 def _history(run: StoredRun, lines: list[bytes]) -> list[dict[str, Any]]:
-    """The epochs of metrics.jsonl. A kill may cut its last line off; the last line of an epoch counts."""
+    """The epochs of metrics.jsonl. A kill can cut off its last line. If an epoch has several lines, the last counts."""
     epochs: dict[int, dict[str, Any]] = {}
     damaged = 0
     for line in lines:
@@ -203,7 +203,7 @@ def _history(run: StoredRun, lines: list[bytes]) -> list[dict[str, Any]]:
 
 
 def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of corrected.npz, checked for form; nothing in it is executed."""
+    """The arrays of corrected.npz, with checked shapes and dtypes. Nothing in the file is executed."""
     with np.load(path, allow_pickle=False) as file:
         columns = {name: file[name] for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS, "suspected") if name in file.files}
         if _BEFORE in file.files:
@@ -223,7 +223,7 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _belong(columns: dict[str, NDArray[Any]], labels: NoisyLabels) -> bool:
-    """Whether the columns of corrected.npz are of samples in `labels`, with these given and true labels."""
+    """Whether the columns of corrected.npz belong to samples of `labels` and have the same given and true labels."""
     positions = columns["position"]
     if len(positions) and positions.max() >= len(labels.labels):
         return False
@@ -261,11 +261,12 @@ class StoredSweep:
 
     @property
     def score(self) -> Score:
-        """What tells good networks from bad ones in its runs."""
+        """The figure that says how good the networks of its runs are."""
         return next((job.score for job in self.jobs if job.history), score_in({}))
 
     def groups(self, fields: tuple[str, ...] | None = None) -> dict[tuple[str, ...], list[StoredRun]]:
-        """Jobs by their values of `fields` (by default all that vary): numbers in their order, words as they came."""
+        """Jobs by their values of `fields`, by default all fields that vary. Numbers are sorted by value,
+        words by letters."""
         fields = self.varied if fields is None else fields
         found: dict[tuple[str, ...], list[StoredRun]] = {}
         for job in self.jobs:
@@ -281,7 +282,8 @@ def _shown(value: Any) -> str:
 
 
 def ranking(values: list[str]) -> dict[str, float]:
-    """Places of a field's values: the numbers themselves where they are numbers, or rates of one kind of noise."""
+    """The places of a field's values on an axis: the numbers themselves, the rates of one kind of noise, or an
+    order."""
     try:
         return {value: float(value) for value in values}
     except ValueError:
@@ -291,7 +293,7 @@ def ranking(values: list[str]) -> dict[str, float]:
 
 
 def is_numeric(values: list[str]) -> bool:
-    """Whether `ranking` found numbers that stand for more than an order."""
+    """Whether the places from `ranking` are numbers or rates, not just an order."""
     try:
         return all(math.isfinite(float(value)) for value in values)
     except ValueError:
@@ -299,7 +301,7 @@ def is_numeric(values: list[str]) -> bool:
 
 
 def _rates(values: list[str]) -> dict[str, float] | None:
-    """The rates of noise specs that differ in nothing else; "none" is a rate of 0."""
+    """The rates of noise specs that differ only in their rate. "none" is a rate of 0. None for other values."""
     from dataclasses import replace
 
     from ..noise import parse
@@ -315,7 +317,7 @@ def _rates(values: list[str]) -> dict[str, float] | None:
 
 
 def read_sweep(path: Path) -> StoredSweep:
-    """Read the folder of a sweep: its jobs as runs without arrays, its tables and results."""
+    """Read the folder of a sweep: its tables, its results, and its jobs as runs without arrays."""
     jobs = []
     for folder in sorted((path / "jobs").iterdir()):
         if not folder.is_dir():
@@ -339,9 +341,9 @@ def read_sweep(path: Path) -> StoredSweep:
 
 
 def _varied(path: Path, jobs: list[StoredRun]) -> tuple[str, ...]:
-    """The fields that a sweep varies: those its spec names, else the first of the configuration that tell jobs apart.
+    """The fields that a sweep varies: those that its spec names, else the first fields that distinguish its jobs.
 
-    Fields that follow from others, as a recipe's numbers follow from the method, are none.
+    Fields that follow from others do not count, as a recipe's numbers follow from the method.
     """
     options = [name for job in jobs for name in job.config if name not in COMMON]
     names = [name for name in dict.fromkeys(["method", *options, *COMMON]) if name not in FREE_ON_RESUME]

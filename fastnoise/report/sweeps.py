@@ -1,4 +1,4 @@
-"""What a report says of a sweep: its tables, the curves of its jobs by what varies, failed jobs with their errors."""
+"""The report of a sweep: its tables, the curves of its jobs by the varied fields, and failed jobs with errors."""
 
 from collections.abc import Iterable, Sequence
 
@@ -127,7 +127,7 @@ def _mean_curve(jobs: Sequence[StoredRun], key: str, label: str, colour: str) ->
 
 
 def _of(groups: Iterable[Sequence[StoredRun]]) -> str:
-    """The caption: how many jobs each line is the mean of."""
+    """Part of a caption: how many jobs each line is the mean of."""
     counts = [len(jobs) for jobs in groups]
     number = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
     if max(counts) == 1:
@@ -136,7 +136,7 @@ def _of(groups: Iterable[Sequence[StoredRun]]) -> str:
 
 
 def curves(sweep: StoredSweep) -> Chart | Missing:
-    """Test accuracy over epochs of each combination of the varied values, in panels where there are many."""
+    """Test accuracy over epochs of each combination of the varied values, in several panels if there are many."""
     groups = sweep.groups()
     split = _split(sweep)
     if split is None:
@@ -172,7 +172,7 @@ def curves(sweep: StoredSweep) -> Chart | Missing:
 
 
 def _split(sweep: StoredSweep) -> tuple[str, ...] | None:
-    """The fields that part the combinations into panels of few lines; None if no choice does."""
+    """The fields that divide the combinations into panels with few lines; None if no choice of fields does."""
     groups = sweep.groups()
     if len(groups) <= _MOST_LINES:
         return ()
@@ -184,7 +184,7 @@ def _split(sweep: StoredSweep) -> tuple[str, ...] | None:
 
 
 def curves_of(sweep: StoredSweep, name: str) -> Chart | Missing:
-    """Test accuracy over epochs by one field, whatever the others are."""
+    """Test accuracy over epochs for each value of one field, as a mean over the other fields."""
     groups = sweep.groups((name,))
     words = name.replace("_", " ")
     if len(groups) > len(COLOURS):
@@ -237,7 +237,8 @@ def final(sweep: StoredSweep) -> Chart | Missing:
 
 
 def against(sweep: StoredSweep) -> list[Chart | Missing]:
-    """The last test accuracy against each varied field that holds numbers or rates, a line for each of the rest."""
+    """The last test accuracy against each varied field with numbers or rates. Each combination of the other fields is a
+    line."""
     found: list[Chart | Missing] = []
     for place, name in enumerate(sweep.varied):
         values = [key[0] for key in sweep.groups((name,))]

@@ -1,4 +1,4 @@
-"""Selects samples by the network's outputs, which are recorded in tables, one evaluation after another.
+"""Selects samples by the network's outputs. Tables record the outputs of one evaluation after another.
 
 tables = StageTables(num_stages=3, num_samples=len(dataset)).to(device)
 for images, index in loader:

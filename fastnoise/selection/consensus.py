@@ -1,7 +1,7 @@
 """Stage consensus: the samples with a small loss and the same prediction at each of several stages.
 
-The rule is that of the SWCE pipeline: at some epochs ("stages") every training sample is evaluated; those whose loss
-lies below a threshold at all stages get the network's prediction as their label, the others keep their own.
+The rule is that of the SWCE pipeline. Every training sample is evaluated at some epochs ("stages"). A sample whose loss
+is below a threshold at all stages gets the network's prediction as its label; the others keep their label.
 """
 
 from collections.abc import Sequence
@@ -33,10 +33,11 @@ class ConsensusOptions:
     compare       a member's losses are "below" the threshold, or "at_most" the threshold
     agree         members' predictions must be equal at all stages
     label_stage   whose prediction is the pseudo-label, counted as Python counts: -1 is the last
-    judged        what is right where it equals the true label: the "pseudo" label, or the "given" one
+    judged        which label must equal the true label for a sample to count as right: the "pseudo" label or the
+                  "given" one
 
-    Which loss, and whether it is that of the predicted or of the given label, is decided where losses are recorded
-    (`StageTables`). A loss of NaN or infinity makes no member.
+    `StageTables` decides which loss is recorded, and whether it is the loss of the predicted or of the given label. A
+    sample with a loss of NaN or infinity is not a member.
     """
 
     compare: str = "below"
@@ -59,10 +60,10 @@ _DEFAULT = ConsensusOptions()
 class Consensus:
     """The members of a consensus.
 
-    mask            uint8 [ceil(N / 8)], bit i % 8 of byte i // 8 tells whether sample i is one
+    mask            uint8 [ceil(N / 8)]; bit i % 8 of byte i // 8 says whether sample i is a member
                     (`numpy.unpackbits(mask, count=N, bitorder="little")`)
     num_members     M
-    predictions     [N], those of `options.label_stage`: a view of what was given, where that needed no copy
+    predictions     [N], those of `options.label_stage`; a view of the given array if that needed no copy
     """
 
     mask: NDArray[np.uint8]
@@ -82,8 +83,8 @@ class Consensus:
         return self.predictions[self.index].astype(np.int64)
 
     def relabelled(self, labels: ArrayLike) -> NDArray[np.int64]:
-        """int64 [N]: `labels` with the members' pseudo-labels. Call it with the original labels each time, so that
-        a pseudo-label goes when its sample is no member any more."""
+        """int64 [N]: `labels` with the members' pseudo-labels. Call it with the original labels each time, so that a
+        sample that is no longer a member gets its own label back."""
         given = _label_array("labels", labels, len(self.predictions)).astype(np.int64)
         given[self.index] = self.pseudo_labels
         return given
@@ -135,11 +136,12 @@ def consensus(
     """The samples whose loss is below `threshold` at every stage.
 
     losses        float32 [S, N], S at least 1
-    predictions   [S, N] classes, any integer dtype; those of 8, 16 and 32 bits are read where they lie
+    predictions   [S, N] classes, any integer dtype; arrays of 8, 16 and 32 bits are not copied
     threshold     of the loss: 1 for CIFAR and 0.25 for medical images in the SWCE paper (NCE + MAE)
     threads       0 for one per core
 
-    Raises ConfigError for a threshold that is no number, and bad options; DataError for arrays of the wrong form.
+    Raises ConfigError for a threshold that is not a number and for bad options, and DataError for arrays of the wrong
+    form.
     """
     options = _options(options)
     loss, predicted = _stages(losses, predictions, 2)
@@ -164,17 +166,17 @@ def consensus_sweep(
     options: ConsensusOptions | None = None,
     threads: int = 0,
 ) -> ConsensusSweep:
-    """How many members every threshold gives, and how many of them are right, from one pass over the data: each
-    sample's worst loss over the stages is sorted among the thresholds once.
+    """How many members every threshold gives, and how many of them are right. One pass over the data is enough: it
+    sorts each sample's largest loss over the stages among the thresholds.
 
     losses        float32 [S, N] of one run, or [R, S, N]
     predictions   classes, of the same shape, any integer dtype
     thresholds    [T], in any order
-    labels        [N], the given labels; with judged="given" alone
-    true_labels   [N]: gives precision and recall
+    labels        [N], the given labels; only with judged="given"
+    true_labels   [N]; needed for precision and recall
     threads       0 for one per core
 
-    Raises as `consensus`.
+    Raises the same errors as `consensus`.
     """
     options = _options(options)
     loss, predicted = _stages(losses, predictions, 3)
@@ -220,7 +222,7 @@ def _number(threshold: Any) -> float:
 
 
 def _cut(threshold: float, options: ConsensusOptions) -> float:
-    """The float32 t for which "loss < t" says of every float32 loss what the comparison with `threshold` says."""
+    """The float32 t such that "loss < t" equals the comparison with `threshold` for every float32 loss."""
     number = _number(threshold)
     if number > _LARGEST:
         return np.inf
@@ -289,7 +291,7 @@ def _label_array(what: str, labels: Any, num_samples: int) -> NDArray[np.integer
 
 
 def _as_predictions(what: str, labels: Any, predicted: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Labels in the predictions' dtype, in which they are compared."""
+    """The labels in the predictions' dtype, for the comparison."""
     array = _label_array(what, labels, predicted.shape[-1])
     info = np.iinfo(predicted.dtype)
     if array.min() < info.min or array.max() > info.max:

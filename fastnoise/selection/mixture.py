@@ -1,4 +1,5 @@
-"""How likely each label is right, from the losses: a mixture of two Gaussians (Arazo et al. 2019; Li et al. 2020)."""
+"""The probability that each label is right, from a mixture of two Gaussians over the losses (Arazo et al. 2019; Li et
+al. 2020)."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,22 +12,22 @@ from sklearn.mixture import GaussianMixture
 from ..errors import DataError
 
 MORE_ITERATIONS = 20
-"""By this factor a fit that hasn't converged goes on."""
+"""Factor by which a fit that hasn't converged may exceed its iterations."""
 
 NO_SPREAD = 1e-6
-"""Losses that differ by less, relative to the largest, differ by rounding in single precision alone."""
+"""Losses that differ by less than this, relative to the largest, differ only by rounding in single precision."""
 
 APART = 1e-3
-"""Components whose means lie closer, on the scale on which losses span [0, 1], tell no samples apart."""
+"""Components whose means are closer than this, with losses scaled to [0, 1], do not separate any samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class LossMixture:
-    """What the mixture says of each sample.
+    """The result of the mixture.
 
-    clean       float64 [N], the posterior probability of the component with the smaller mean; None for a collapse
-    trouble     what went wrong, for people; None if the fit converged. With `clean`: it did not converge, and the
-                last iterate is given, which is at least as likely as every one before it
+    clean       float64 [N], the posterior probability of the component with the smaller mean; None if the fit collapsed
+    trouble     what went wrong, as a text; None if the fit converged. If there is `clean` too, the fit did not
+                converge, and `clean` is that of the last iterate, which is at least as likely as every earlier one
     """
 
     clean: NDArray[np.float64] | None
@@ -40,11 +41,11 @@ def fit_losses(
 
     losses          [N], one per sample
     max_iterations, tolerance, regulariser: of expectation maximisation; defaults as in the authors' code. A fit that
-                    hasn't converged goes on up to MORE_ITERATIONS times as long.
+                    hasn't converged continues for up to MORE_ITERATIONS times as many iterations.
 
-    Expectation maximisation starts from the split by 2-means, found without random numbers and with the same result
-    for any number of threads. The fit collapses where a loss is no finite number, where all are equal, or where the
-    components coincide. Raises DataError for losses that are not of shape [N] with N at least 1.
+    Expectation maximisation starts from the split by 2-means. It uses no random numbers, and the result is the same for
+    any number of threads. The fit collapses if a loss is NaN or infinite, if all losses are equal, or if the components
+    coincide. Raises DataError for losses that are not of shape [N] with N at least 1.
     """
     values = np.asarray(losses, dtype=np.float64)
     if values.ndim != 1 or not len(values):
@@ -82,7 +83,8 @@ def fit_losses(
 
 
 def _upper_half(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """bool [N]: the cluster of larger values that 2-means ends with, begun at the mean. `values` span [0, 1]."""
+    """bool [N]: the cluster of larger values in 2-means, which starts from the split at the mean. `values` span [0,
+    1]."""
     upper = values > values.mean()
     for _ in range(100):
         middle = (values[upper].mean() + values[~upper].mean()) / 2

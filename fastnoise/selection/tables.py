@@ -12,19 +12,19 @@ MAE_WEIGHTS = {"l1": 2.0, "reduced": 1.0}
 
 
 class StageTables(FixedDtype, nn.Module):
-    """What the network makes of every training sample at each stage, recorded batch by batch in one pass over logits.
+    """Loss, prediction and confidence of every training sample at each stage, recorded batch by batch in one pass.
 
-    Buffers, saved in `state_dict`, [num_stages, num_samples]: `loss` float32, NaN if nothing was recorded;
-    `prediction` int32, the first class of the highest logit, -1 where nothing was recorded; `confidence` float32, its
-    probability, NaN if nothing was recorded. A row of NaN logits leaves the same three values.
+    Buffers, saved in `state_dict`, [num_stages, num_samples]: `loss`, float32; `prediction`, int32, the first class
+    with the highest logit; `confidence`, float32, the probability of that class. If nothing was recorded they are NaN,
+    -1 and NaN. A row of NaN logits records the same three values.
 
     Args:
         num_stages: S.
         num_samples: N, size of the training set.
         loss: "ce", -log p_y; or "nce+mae", log p_y / sum_k log p_k plus the mean absolute error (Ma et al. 2020,
             "Normalized Loss Functions for Deep Learning with Noisy Labels").
-        mae: of "nce+mae", "l1", the papers' sum_k |y_k - p_k| = 2 (1 - p_y); or "reduced", the authors' code's 1 - p_y.
-            With "l1" a loss below 1 implies p_y > 1/2; with "reduced", p_y may be far less.
+        mae: for "nce+mae". "l1" is sum_k |y_k - p_k| = 2 (1 - p_y), as in the papers; "reduced" is 1 - p_y, as in the
+            authors' code. With "l1" a loss below 1 implies p_y > 1/2; with "reduced", p_y may be far less.
     """
 
     loss: Tensor
@@ -52,12 +52,12 @@ class StageTables(FixedDtype, nn.Module):
             stage: in 0..S-1.
             logits: [B, C] float32, float16 or bfloat16, C at least 2.
             index: [B] int64 in 0..N-1, positions in the training set, distinct within the batch.
-            labels: [B] int64 in 0..C-1, whose loss is recorded; by default the loss of the predictions.
+            labels: [B] int64 in 0..C-1, whose loss is recorded. Without labels the loss of the predictions is recorded.
 
         Raises:
-            DataError: a tensor of the wrong form, or a stage out of range; on the CPU (on a CUDA device within
-                `fastnoise.losses.debug`) also a label or index out of range. There, such a label otherwise records NaN
-                as the loss, and such an index records nothing.
+            DataError: a tensor of the wrong form, or a stage out of range. On the CPU, and within
+                `fastnoise.losses.debug` on a CUDA device, also a label or index out of range. Otherwise on a CUDA
+                device such a label records NaN as the loss, and such an index records nothing.
         """
         tables = self.loss, self.prediction, self.confidence
         select(logits, labels, index, *tables, stage, ce=self.loss_name == "ce", mae=MAE_WEIGHTS[self.mae])

@@ -1,8 +1,8 @@
 """Studies of heterogeneous label noise (Khanal and Kanan 2021): how wrong labels of some classes, tasks, labels or
 values affect the others. Each study is one command.
 
-A study is a module with `Options`, a dataclass of the command line's options, and `run(options, console)`, which trains
-what is missing and returns the study's folder with figure.png, figure.csv and study.json.
+A study is a module with `Options`, a dataclass of the command line's options, and `run(options, console)`. `run` does
+the trainings that are not done yet and returns the study's folder, which has figure.png, figure.csv and study.json.
 """
 
 from importlib import import_module

@@ -5,7 +5,7 @@ A study's folder:
 study.json     the study's name, every setting that decides its results and, once it is done, its finding
 figure.csv     the data of the figure, one row per point
 figure.png
-jobs/ and what else fastnoise.sweeps writes: each training is one of its jobs
+jobs/          and the other files of a sweep (fastnoise.sweeps): each training is a job
 """
 
 import csv
@@ -117,7 +117,7 @@ class StudyFolder:
                 )
 
     def finish(self, finding: Mapping[str, Any], text: str) -> None:
-        """Add the finding to study.json: figures, and their meaning in a line or two."""
+        """Add the finding to study.json: `finding` has figures, `text` says in a line or two what they mean."""
         write_json(
             self.description,
             {"study": self.study, "settings": self.settings, "finding": dict(finding), "text": text},
@@ -125,27 +125,27 @@ class StudyFolder:
 
 
 def check_limit(limit: int | None, dataset: str, images: int) -> None:
-    """ConfigError for a `--limit-train` that a data set of so many training images cannot give."""
+    """ConfigError if `--limit-train` is not in [1, `images`], the number of training images of `dataset`."""
     if limit is not None and not 1 <= limit <= images:
         raise ConfigError(f"--limit-train must lie in [1, {images}], the training images of {dataset}, not {limit}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON document of a study's folder; CheckpointError if it is damaged."""
+    """A JSON document in a study's folder. CheckpointError if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no object")
         return content
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove it to measure anew") from error
+        raise CheckpointError(f"{path} is damaged ({error}); remove it to measure again") from error
 
 
 # -- trainings -------------------------------------------------------------------------------------------------
 
 
 def workers(options: StudyOptions) -> int:
-    """How many trainings `--jobs` means: by default one per core, on CUDA one per GPU."""
+    """The number of trainings at once that `--jobs` asks for. 0 means one per core, or one per GPU on CUDA."""
     if options.jobs:
         return options.jobs
     import torch
@@ -158,9 +158,9 @@ def workers(options: StudyOptions) -> int:
 def run_jobs(
     folder: StudyFolder, jobs: "Sequence[Job]", options: StudyOptions, console: Console, *, stack: int = 1
 ) -> "SweepResult":
-    """Train what isn't trained yet, each job in a process of its own or `stack` in one, and return the results of all.
+    """Run the jobs that are not done yet, each in its own process or `stack` together. Returns the results of all.
 
-    TrainingError when a job failed, once all others are done; Interrupted after Ctrl-C or SIGTERM.
+    If a job fails, TrainingError is raised when all others are done. Interrupted after Ctrl-C or SIGTERM.
     """
     from ..sweeps import LocalExecutor, run_sweep
 
@@ -176,7 +176,7 @@ def run_jobs(
     for name, error in result.failed.items():
         raise TrainingError(
             f"{len(result.failed)} of {len(jobs)} trainings failed, the first in {result.run_folder(name)}: {error}; "
-            "give the same command to try them again"
+            "repeat the command to try them again"
         )
     return result
 
@@ -185,9 +185,9 @@ def run_jobs(
 
 
 def time_steps(step: Callable[[], object]) -> float:
-    """Seconds of one step with one torch thread, as trainings side by side have.
+    """Seconds of one step with one torch thread, as in trainings that run at the same time.
 
-    The median of up to 30 steps, or of those that fit into 3 s, after three others where steps are fast.
+    It is the median of up to 30 steps, or of as many as fit into 3 s. If steps are fast, three are made before.
     """
     import torch
 
@@ -215,7 +215,7 @@ def time_steps(step: Callable[[], object]) -> float:
 def make_step(
     config: "RunConfig", task: "Task", shape: tuple[int, int, int], labels: "NDArray[Any]"
 ) -> Callable[[], object]:
-    """A training step of a run on images of noise of a shape [channels, height, width], op by op.
+    """A training step of a run, in eager mode, on random images of a shape [channels, height, width].
 
     labels: of a batch, [B, ...] as `Task.table` gives them.
     """
@@ -254,11 +254,11 @@ def make_step(
 
 
 def steps_of(config: "RunConfig", images: int, test_images: int) -> float:
-    """Steps of one training; an evaluated image counts as a third of one trained on, which has no backward pass.
+    """Steps of one training. An image that is evaluated counts as a third of a trained one: it has no backward pass.
 
     Args:
-        images: of the data set, some of which may be held out for validation.
-        test_images: looked at after each epoch, as those held out are.
+        images: number of training images in the data set, some of which may be held out for validation.
+        test_images: number of test images. They are evaluated after each epoch, like those held out.
     """
     held_out = config.data.val_fraction * images
     trained = math.ceil((images - held_out) / config.data.batch_size) * config.optim.epochs
@@ -267,7 +267,7 @@ def steps_of(config: "RunConfig", images: int, test_images: int) -> float:
 
 
 def epochs_of(folder: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl of a run's folder has of each epoch."""
+    """The figures of each epoch in the metrics.jsonl of a run's folder."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -280,11 +280,11 @@ def announce(
     seconds_per_step: float,
     workers: int,
 ) -> float:
-    """Print what is left to do and how long it will take; returns the seconds.
+    """Print what is left to do and how long it will take. Returns the seconds.
 
     Args:
-        steps: of a job, where evaluations count as the share of a step that they take.
-        seconds_per_step: of one of `workers` trainings side by side (`time_steps`).
+        steps: the number of steps of a job. Evaluations are included as fractions of a step.
+        seconds_per_step: of one of `workers` trainings that run at the same time (`time_steps`).
     """
     from ..sweeps.display import duration
     from ..sweeps.job import summary_file
@@ -303,14 +303,14 @@ def announce(
 
 
 START_SECONDS = 3.0
-"""Of each training, before its first step."""
+"""Seconds that each training takes before its first step."""
 
 
 # -- figures ---------------------------------------------------------------------------------------------------
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1; 0 for one value)."""
+    """Mean and standard deviation (with n - 1; 0 for a single value)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
@@ -343,7 +343,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 def new_figure(
     columns: int = 1, rows: int = 1, *, title: str = "", share_y: bool = True
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure with axes in rows, which share their y axes where they show the same quantity."""
+    """A figure with axes in rows. Axes that show the same quantity share their y axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(0.8 + 4.6 * columns, 0.5 + 3.6 * rows), layout="constrained")
@@ -368,7 +368,7 @@ def draw_line(
     label: str,
     role: Role,
 ) -> None:
-    """A line with markers, and a band of +- `spread` around it."""
+    """Draw a line with markers, and a band of +- `spread` around it."""
     look = _LOOKS[role]
     axes.plot(x, mean, label=label, markersize=5, linewidth=1.8, **look)
     if spread is not None and any(spread):
@@ -377,5 +377,5 @@ def draw_line(
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a PNG; DataError when it can't be written."""
+    """Write a PNG. DataError if it can't be written."""
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=150), DataError)

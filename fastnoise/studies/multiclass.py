@@ -1,14 +1,14 @@
 """How noise in all classes but one affects that one (Khanal and Kanan 2021, sections 3.1, 4.1 and 5.1, Figure 4).
 
-The labels of every class but the clean one are replaced with probability p, by another class drawn from all (strategy
-1, the clean one among them) or from the corrupted ones alone (strategy 2). Each class is the clean one in turn. The
-networks are LeNet-5 with dropout on MNIST, batch 128, 14 epochs, and ResNet18 on CIFAR-10, batch 256, 200 epochs, on
-nine tenths of the training set.
+Each label that is not of the clean class is replaced with probability p by another class. In strategy 1 this is any
+other class, also the clean one; in strategy 2 it is one of the corrupted classes. Each class is the clean one in turn.
+The networks are LeNet-5 with dropout on MNIST, batch 128, 14 epochs, and ResNet18 on CIFAR-10, batch 256, 200 epochs,
+on nine tenths of the training set.
 
-The paper leaves some settings open. Ours are:
-Adam at 1e-3 and dropout of 0.5 on MNIST; on CIFAR-10 SGD with momentum 0.9 at 0.1
-down a cosine, weight decay 5e-4, crop and flip. The paper's validation labels are clean, ours are as noisy as the
-training labels; the accuracies in the figure are those of the last epoch, which needs no validation.
+The paper leaves some settings open. Ours are Adam at 1e-3 and a dropout of 0.5 on MNIST, and on CIFAR-10 SGD with
+momentum 0.9, learning rate 0.1 with a cosine schedule, weight decay 5e-4, crop and flip. The paper's validation labels
+are clean; ours are as noisy as the training labels. The figure shows accuracies of the last epoch, which need no
+validation.
 """
 
 from dataclasses import dataclass
@@ -72,20 +72,21 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 _QUICK = {"mnist": {"epochs": 4, "limit_train": 30_000}, "cifar10": {"epochs": 2, "limit_train": 4_000}}
 
 CLOSE = 0.03
-"""What the clean class may lose up to LAST_CLOSE, in accuracy, for the paper's finding to hold."""
+"""The most that the clean class may lose in accuracy, up to p = LAST_CLOSE, if the paper's finding holds."""
 LAST_CLOSE = 0.95
 FAR = 0.20
-"""What the corrupted classes lose at AT_FAR, at least."""
+"""The least that the corrupted classes lose in accuracy at p = AT_FAR, if the paper's finding holds."""
 AT_FAR = 0.98
 
 
 @dataclass(frozen=True)
 class Options(StudyOptions):
-    """Noise in all classes but one, each class in turn: does it hurt the clean one? (Khanal and Kanan 2021, Figure 4)
+    """Does noise in all classes but one hurt that one? Each class is the clean one in turn (Khanal and Kanan 2021,
+    Figure 4).
 
     --quick trains 37 networks on 30,000 digits each, in some five minutes on two free CPU cores. The full study on
-    MNIST trains 141 networks, in about 1.5 hours on two cores; that on CIFAR-10 makes 5 million steps of 256 images,
-    which is a day at 60 steps/s on a GPU. Each start measures steps and prints the time on this machine. Examples:
+    MNIST trains 141 networks, in about 1.5 hours on two cores. On CIFAR-10 it makes 5 million steps of 256 images,
+    which takes a day at 60 steps/s on a GPU. Each start measures steps and prints the time on this machine. Examples:
       fastnoise study multiclass --quick
       fastnoise study multiclass
       fastnoise study multiclass --dataset cifar10
@@ -121,9 +122,9 @@ class Options(StudyOptions):
 
 
 def run(options: Options, console: Console) -> Path:
-    """Train the study's networks and write its figure; returns its folder.
+    """Train the study's networks and write its figure. Returns its folder.
 
-    figure.csv has a row per strategy and probability, classes.csv one per clean class besides.
+    figure.csv has a row per strategy and probability. classes.csv has a row per strategy, clean class and probability.
     """
     from ..data import load_dataset
     from ..tasks.classification import Classification
@@ -186,7 +187,7 @@ def _base(options: Options) -> RunConfig:
 
 
 def _jobs(base: RunConfig, rates: list[float], classes: list[int], strategies: list[int]) -> "list[Job]":
-    """One job per strategy, clean class and probability; at 0 they are all the same one."""
+    """One job per strategy, clean class and probability. At probability 0 there is one job for all of them."""
     from ..sweeps import make_jobs
 
     configs: list[tuple[dict[str, Any], RunConfig]] = [({"strategy": None, "clean": None, "rate": 0.0}, base)]
@@ -271,7 +272,7 @@ def _draw(path: Path, dataset: str, points: list[dict[str, Any]], count: int) ->
 
 
 def _finding(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
-    """Whether the paper's finding holds here, by the clean class and strategy for which it holds least."""
+    """Whether the paper's finding holds here, judged by the clean class and strategy with the worst figures."""
     before = {(row["strategy"], row["clean"]): row for row in rows if row["rate"] == 0}
 
     def loss(row: dict[str, Any], name: str) -> float:

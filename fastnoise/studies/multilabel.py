@@ -1,19 +1,21 @@
-"""How wrong labels of one group affect those of another, if an image has several labels (Khanal and Kanan 2021,
-sections 3.3, 4.3 and 5.3, Figure 6).
+"""How wrong labels of one group affect the labels of another group, if an image has several labels (Khanal and Kanan
+2021, sections 3.3, 4.3 and 5.3, Figure 6).
 
-A ResNet18 with a sigmoid for each of COCO's 80 labels learns from images of 128 x 128 by binary cross-entropy. Each
-label of one group that an image has is swapped, with probability p, for another of the group; the other group's stay
-right. The groups are labels 1 to 50 and 51 to 80, and either is corrupted in turn. Figures are mean average precisions
-over the labels of the clean group, of the corrupted one, and of all, on the test images.
+A ResNet18 with a sigmoid for each of COCO's 80 labels learns from images of 128 x 128 by binary cross-entropy. In one
+group each label of an image is swapped with probability p for another label of the group. The labels of the other group
+stay right. The groups are labels 1 to 50 and 51 to 80; each of them is the corrupted one in turn. The figures are mean
+average precisions on the test images over the labels of the clean group, of the corrupted group, and of both.
 
 The paper leaves some settings open. Ours are:
-a swapped label becomes one that the image does not have, so that the number of
-labels stays (`--cardinality free` allows others); the model is that of the epoch with the lowest validation loss of the
-clean group's labels, as in the study of two tasks, on a tenth of the training images, which each repeat draws anew; the
-12 values of p, Adam at 1e-3 down a cosine for 40 epochs of batches of 128, crop and flip.
 
-Without COCO the set is composed of MNIST's digits (`fastnoise.data.canvas`): one to four on a canvas, the label says
-which; the groups are the digits 0 to 5 and 6 to 9.
+- A swapped label becomes one that the image does not have, so that the number of labels stays. `--cardinality free`
+  allows any other label.
+- The model is that of the epoch with the lowest validation loss of the clean group's labels, as in the study of two
+  tasks. Each repeat draws another tenth of the training images for validation.
+- 12 values of p, Adam at 1e-3 with a cosine schedule for 40 epochs, batches of 128, crop and flip.
+
+Without COCO the images are composed of MNIST's digits (`fastnoise.data.canvas`): one to four digits on a canvas, and a
+label for each digit that is there. The groups are the digits 0 to 5 and 6 to 9.
 """
 
 from dataclasses import dataclass
@@ -77,24 +79,24 @@ PUBLISHED = {1: (0.3130, 0.0638), 2: (0.2797, 0.1142)}
 FIGURES = ("clean", "corrupted", "overall")
 """Groups of labels whose mean average precision is drawn."""
 VALIDATION = 0.1
-"""Share of the training images that is held out, as in the paper."""
+"""Share of the training images that are held out, as in the paper."""
 CANVASES = 25_000, 5_000
-"""Training and test canvases of a full study: as many as mini-COCO's images."""
+"""Number of training and test canvases of a full study: as many as mini-COCO has images."""
 _FILES = ("annotations", "images", "test_annotations", "test_images")
 _COCO = ("train", "images", "test", "test_images")
-"""The same as options of the data set's name."""
+"""The names of these four options in the name of the data set."""
 _TIMED_IMAGES = 16
 
 
 @dataclass(frozen=True)
 class Options(StudyOptions):
-    """Wrong labels in one of two groups, where an image has several labels: do they hurt the other group? (Khanal and
-    Kanan 2021, Figure 6)
+    """Images have several labels in two groups: do wrong labels in one group hurt the other? (Khanal and Kanan 2021,
+    Figure 6)
 
     --quick trains 6 networks in two minutes on two free CPU cores. The full study trains 72 networks on 25,000 images,
     which takes 2.4e17 floating-point operations: an hour at 70 TFLOP/s on a GPU, 22 days of a CPU core at 0.028 s per
-    image. Each start measures steps and prints the time on this machine. The paper's COCO is
-    github.com/giddyup/coco-minitrain, tested on val2017. Examples:
+    image. Each start measures steps and prints the time on this machine. The paper trains on
+    github.com/giddyup/coco-minitrain and tests on val2017. Examples:
       fastnoise study multilabel --quick
       fastnoise study multilabel --dataset mnist-canvas
       fastnoise study multilabel --annotations instances_minitrain2017.json --images train2017
@@ -146,15 +148,15 @@ class Options(StudyOptions):
 
     @property
     def source(self) -> str:
-        """The data set that is meant."""
+        """The data set: as named, or else coco if a file is named, or else mnist-canvas."""
         named = any(getattr(self, name) is not None for name in _FILES)
         return self.dataset or ("coco" if named else "mnist-canvas")
 
 
 def run(options: Options, console: Console) -> Path:
-    """Train the study's networks and write its figure; returns its folder.
+    """Train the study's networks and write its figure. Returns its folder.
 
-    figure.csv has a row per corrupted group and probability, runs.csv one per network.
+    figure.csv has a row per corrupted group and probability, runs.csv has a row per network.
     """
     files = {name: None if (file := getattr(options, name)) is None else str(Path(file).absolute()) for name in _FILES}
     settings = {
@@ -202,7 +204,7 @@ def run(options: Options, console: Console) -> Path:
 
 
 def _root(folder: StudyFolder, options: Options) -> Path:
-    """The data root of the trainings: MNIST's, or where COCO's decoded images are kept."""
+    """The data root of the trainings: MNIST's folder, or the folder for COCO's decoded images."""
     return folder.path.absolute() if options.source == "coco" else Path(options.data_root).absolute()
 
 
@@ -245,8 +247,8 @@ def _jobs(
 
 
 def _seconds_per_step(config: RunConfig, data: "ImageDataset") -> float:
-    """How long a step takes; on a CPU by a few images, where time goes with their number and a step can take a
-    minute."""
+    """Seconds of a step. On a CPU it is measured on a few images, because time is proportional to their number and a
+    whole step can take a minute."""
     from ..engine.step import choose_device
     from ..tasks.multilabel import MultiLabel
 
@@ -258,7 +260,7 @@ def _seconds_per_step(config: RunConfig, data: "ImageDataset") -> float:
 
 
 def _runs(result: "SweepResult", ranges: tuple[range, range]) -> list[dict[str, Any]]:
-    """A row per network, whose best epoch has the lowest validation loss of the clean group's labels."""
+    """A row per network, at the epoch with the lowest validation loss of the clean group's labels."""
     rows = []
     for job in result.jobs:
         folder, number = result.run_folder(job.name), job.varied["corrupted_group"]

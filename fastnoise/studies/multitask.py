@@ -1,15 +1,14 @@
 """How wrong labels of one task affect another that shares its network (Khanal and Kanan 2021, sections 3.2, 4.2 and
 5.2, Figure 5).
 
-The classes of CIFAR-100 are split at random into two tasks of 50, three times. A ResNet18 of double width with Mish and
-a head for each task gets a batch of each in turn, and the two cross-entropies are summed. Labels of task 2 are replaced
-within the task with probability p; those of task 1, and all that test, stay right. The model is that of
-the epoch with the lowest validation loss of task 1, on a tenth of its training images. The single-task baseline is the
-same network with the first head alone, and what task 1 gains over it is the transfer.
+The classes of CIFAR-100 are split at random into two tasks of 50, three times. A ResNet18 of double width with Mish has
+a head for each task and gets a batch of each task in turn; the two cross-entropies are summed. Each label of task 2 is
+replaced with probability p by another class of the task. The labels of task 1 and all test labels stay right. The model
+is that of the epoch with the lowest validation loss of task 1, on a tenth of its training images. The single-task
+baseline is the same network with the first head alone. The transfer is what task 1 gains over the baseline.
 
-The paper leaves some settings open. Ours are:
-the 12 values of p, 200 epochs of batches of 128, SGD with Nesterov momentum 0.9 at
-0.05 down a cosine, weight decay 5e-4, crop and flip.
+The paper leaves some settings open. Ours are 12 values of p, 200 epochs, batches of 128, SGD with Nesterov momentum
+0.9, learning rate 0.05 with a cosine schedule, weight decay 5e-4, crop and flip.
 """
 
 import math
@@ -65,15 +64,15 @@ QUICK: dict[str, Any] = {
     "learning_rate": 0.03,
 }
 VALIDATION = 0.1
-"""Share of the training images that is held out, as in the paper."""
+"""Share of the training images that are held out, as in the paper."""
 PUBLISHED = {"baseline": 0.7563, "task1": 0.7950, "task2": 0.809}
 """Test accuracies at p = 0 (section 5.2)."""
 
 
 @dataclass(frozen=True)
 class Options(StudyOptions):
-    """Wrong labels in one of two tasks of a shared network: does the other lose what it gains from it? (Khanal and
-    Kanan 2021, Figure 5)
+    """Two tasks share a network: do wrong labels in one task take from the other what it gains? (Khanal and Kanan 2021,
+    Figure 5)
 
     --quick trains 4 networks in three minutes on two free CPU cores; they are too narrow for much transfer. The full
     study trains 39 networks on CIFAR-100, which takes 4.6e18 floating-point operations: 13 hours at 100 TFLOP/s on a
@@ -106,7 +105,7 @@ class Options(StudyOptions):
 
 
 def check_ranges(options: Any, counts: tuple[str, ...], sizes: tuple[str, ...]) -> None:
-    """Refuse rates outside [0, 1], counts below 1 and sizes that aren't positive, where they are given."""
+    """Refuse rates outside [0, 1], counts below 1, and sizes that aren't positive. Options that are None pass."""
     for rate in options.rates or ():
         if not 0 <= rate <= 1:
             raise ConfigError(f"--rates must lie in [0, 1], not {rate}")
@@ -117,16 +116,17 @@ def check_ranges(options: Any, counts: tuple[str, ...], sizes: tuple[str, ...]) 
 
 
 def chosen(options: Any, full: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a full or quick study, with those that the options give in their place; rates rise from 0."""
+    """The settings of a full or quick study, replaced by those that the options give. Rates are sorted and begin with
+    0."""
     settings = dict(quick if options.quick else full)
     settings |= {name: value for name in settings if (value := getattr(options, name)) is not None}
     return settings | {"rates": sorted({0.0, *settings["rates"]})}
 
 
 def run(options: Options, console: Console) -> Path:
-    """Train the study's networks and write its figure; returns its folder.
+    """Train the study's networks and write its figure. Returns its folder.
 
-    figure.csv has a row per probability, runs.csv one per network.
+    figure.csv has a row per probability, runs.csv has a row per network.
     """
     settings = {"dataset": options.dataset, "seed": options.seed, **chosen(options, FULL, QUICK)}
     folder = StudyFolder.open("multitask", options, settings)
@@ -146,13 +146,14 @@ def run(options: Options, console: Console) -> Path:
 
 
 def _name(settings: dict[str, Any], seed: int, tasks: int) -> str:
-    """The data set of a training: both tasks, or the first alone."""
+    """The name of a training's data set: both tasks, or the first alone."""
     limit = settings["limit_train"] or 0
     return f"two-tasks:of={settings['dataset']},seed={seed},limit={limit},only={0 if tasks == 2 else 1}"
 
 
 def _jobs(settings: dict[str, Any], options: Options, data: "ImageDataset") -> "list[Job]":
-    """One job per probability and split, and for each split the baseline; these are shorter, and so come last."""
+    """One job per probability and split, and a baseline for each split. The baselines come last, since they are
+    shorter."""
     from ..sweeps import make_jobs
 
     classes = data.num_classes
@@ -179,7 +180,7 @@ def _jobs(settings: dict[str, Any], options: Options, data: "ImageDataset") -> "
 
 
 def _announce(folder: StudyFolder, jobs: "list[Job]", options: Options, data: "ImageDataset", console: Console) -> None:
-    """Say how long the study will take, by the steps of a network that is then thrown away."""
+    """Say how long the study will take. A few steps of a network that is not used further are measured for it."""
     from ..tasks.multitask import MultiTask
 
     sets: dict[int, ImageDataset] = {}
@@ -206,8 +207,8 @@ def _steps(job: "Job", data: "ImageDataset") -> float:
 
 
 def _runs(result: "SweepResult") -> list[dict[str, Any]]:
-    """A row per network that is shared, with its split's baseline; each at the epoch with the lowest validation loss of
-    task 1."""
+    """A row per shared network, with the baseline of its split. Each is taken at the epoch with the lowest validation
+    loss of task 1."""
     best, last = {}, {}
     for job in result.jobs:
         epochs = epochs_of(result.run_folder(job.name))

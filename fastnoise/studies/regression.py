@@ -1,15 +1,15 @@
 """How noise in a range of targets affects the others: the regression that Khanal and Kanan propose as future work
 (2021, second version, "Discussion").
 
-Real MNIST digits are rotated by known angles, uniform in [-limit, limit]; LeNet-5 with one output learns the angle by
-mean squared error. Training targets in [low, high] get Gaussian noise cut so that they stay there
-(`fastnoise.noise.corrupt_regression`); test targets are exact. Measured are the mean squared errors of test digits
-inside and outside of the range against the noise level sigma, all in degrees.
+MNIST digits are rotated by known angles, uniform in [-limit, limit]. LeNet-5 with one output learns the angle by mean
+squared error. Training targets in [low, high] get Gaussian noise, cut so that they stay in this range
+(`fastnoise.noise.corrupt_regression`). Test targets are exact. The study measures the mean squared errors of test
+digits inside and outside of the range against the noise level sigma, all in degrees.
 
-What to expect inside: least squares learns the mean of an angle's noisy targets, which the cut draws towards the middle
-of the range; `noise_bias` is the error of a network that learns it exactly. Outside: digits slant by themselves, so
-that angles can't be told to within some ten degrees, and what is learned inside reaches beyond the edge of the range.
-All settings are ours.
+What to expect inside the range: least squares learns the mean of an angle's noisy targets. The cut moves this mean
+towards the middle of the range; `noise_bias` is the error of a network that learns the mean exactly. Outside: digits
+slant by themselves, so angles are known only to within some ten degrees, and errors that are learnt inside the range
+extend beyond its edge. All settings are ours.
 """
 
 import math
@@ -53,15 +53,15 @@ BATCH = 128
 BINS = 24
 """Parts of [-limit, limit] over which errors are averaged for the second plot."""
 FAR = 20.0
-"""Degrees beyond the range from which on angles are hardly mistaken for ones inside."""
+"""Distance from the range, in degrees, beyond which angles are hardly mistaken for angles inside."""
 
 
 @dataclass(frozen=True)
 class Options(StudyOptions):
-    """Noise in a range of targets: does it hurt the others? On the rotation angle of MNIST digits.
+    """Does noise in a range of targets hurt the others? The targets are rotation angles of MNIST digits.
 
-    --quick trains 12 networks on 30,000 digits each, in some two minutes on two free CPU cores; the full study 36
-    on all 60,000, in about 25 minutes. Each start measures steps and prints the time on this machine. Examples:
+    --quick trains 12 networks on 30,000 digits each, in some two minutes on two free CPU cores. The full study trains
+    36 on all 60,000, in about 25 minutes. Each start measures steps and prints the time on this machine. Examples:
       fastnoise study regression --quick
       fastnoise study regression
       fastnoise study regression --low -20 --high 20 --sigmas 0 10 40
@@ -91,7 +91,7 @@ class Options(StudyOptions):
                 f"--low {self.low} --high {self.high}: give a rising range within [{-self.limit}, {self.limit}]"
             )
         if (self.low, self.high) == (-self.limit, self.limit):
-            raise ConfigError(f"--low {self.low} --high {self.high} is all angles: none is left that is clean")
+            raise ConfigError(f"--low {self.low} --high {self.high} covers all angles: none is left that is clean")
         for sigma in self.sigmas or ():
             if not 0 <= sigma < np.inf:
                 raise ConfigError(f"--sigmas must be 0 or more degrees, not {sigma}")
@@ -102,10 +102,10 @@ class Options(StudyOptions):
 
 
 def run(options: Options, console: Console) -> Path:
-    """Train the study's networks and write its figure; returns its folder.
+    """Train the study's networks and write its figure. Returns its folder.
 
-    figure.csv has a row per noise level, trainings.csv one per training, angles.csv one per noise level and part of the
-    angles.
+    figure.csv has a row per noise level, trainings.csv a row per training, and angles.csv a row per noise level and
+    part of the angles.
     """
     from ..sweeps import make_jobs
     from ..tasks.regression import Regression
@@ -194,7 +194,8 @@ def _noise(sigma: float, options: Options) -> str:
 def _errors(result: "SweepResult", name: str, options: Options) -> dict[str, Any]:
     """One training's mean squared errors on the test digits after the last epoch, in degrees squared.
 
-    mse_inside, mse_outside and mse (all) by the true angle, and mse_by_angle over BINS parts of [-limit, limit].
+    mse_inside, mse_outside and mse are over the true angles inside, outside, and all. mse_by_angle has BINS parts of
+    [-limit, limit].
     """
     with np.load(result.run_folder(name) / "answers.npz") as arrays:
         truth, answers = arrays["truth"][:, 0], arrays["answers"][:, 0]
@@ -210,7 +211,7 @@ def _errors(result: "SweepResult", name: str, options: Options) -> dict[str, Any
 
 
 def noise_bias(sigma: float, low: float, high: float) -> float:
-    """Mean over angles v uniform in [low, high] of the noise's squared bias, (E[noisy | v] - v)^2."""
+    """The noise's squared bias (E[noisy | v] - v)^2, as a mean over angles v uniform in [low, high]."""
     from scipy.stats import truncnorm
 
     if sigma == 0:
@@ -266,13 +267,13 @@ def _draw(
 
 
 def _spread_out(values: Sequence[float], most: int) -> list[float]:
-    """At most so many of the values, evenly from first to last."""
+    """At most `most` of the values, evenly spaced from the first to the last."""
     places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
     return [values[place] for place in places]
 
 
 def _finding(points: list[dict[str, Any]], options: Options) -> tuple[dict[str, Any], str]:
-    """What the strongest noise does inside and outside of its range."""
+    """The effect of the strongest noise inside and outside of its range."""
     first, last = points[0], points[-1]
     finding = {f"{name}_{when}": point[name] for when, point in (("before", first), ("after", last)) for name in (
         "mse_inside", "mse_outside", "mse_far"

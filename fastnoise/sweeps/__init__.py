@@ -1,4 +1,4 @@
-"""Many runs: what they are, where they run, what came out."""
+"""Sweeps of many runs: which runs, where they run, and their results."""
 
 from .executors import Executor, LocalExecutor, RayExecutor
 from .results import SweepResult

@@ -20,7 +20,7 @@ from .spec import Job
 
 _MOST_SHOWN = 16
 _HEARTBEAT = 60.0
-"""Without a terminal: seconds after which a line says that the sweep is still running."""
+"""Seconds after which a line says that the sweep is still running, if there is no terminal."""
 
 
 def duration(seconds: float) -> str:
@@ -52,17 +52,17 @@ class _Running:
 
     @property
     def seconds(self) -> float:
-        """Since its process began, which on a cluster may be long after it was handed over."""
+        """Seconds since its process began, which on a cluster can be long after the job was handed over."""
         return 0.0 if self.began is None else time.monotonic() - self.began
 
     def look(self) -> None:
-        """See whether the process has begun: it opens the log first."""
+        """Check whether the process has begun. It first opens its log."""
         with contextlib.suppress(OSError):
             if self.began is None and self._log.stat().st_mtime >= self._handed:
                 self.began = time.monotonic()
 
     def read(self) -> None:
-        """Take in new lines."""
+        """Read the new lines."""
         try:
             if self._path.stat().st_size < self._offset:  # a resumed run drops what its checkpoint does not know
                 self._offset = 0
@@ -87,14 +87,14 @@ def _epochs(job: Job) -> int:
 
 
 class SweepDisplay:
-    """Progress of a sweep and the time left, from the epochs that are done and those that are to come.
+    """Progress of a sweep and the time left, estimated from the finished and the remaining epochs.
 
     Args:
-        console: a terminal gets a table that is drawn anew, anything else plain lines.
+        console: a terminal shows a table that is redrawn, anything else plain lines.
         title: names the sweep.
         folder: of the sweep.
-        total: all jobs, with those that were done before.
-        pending: those to run now.
+        total: number of all jobs, including those that were done before.
+        pending: the jobs to run now.
     """
 
     def __init__(self, console: Console, title: str, folder: Path, total: int, pending: Sequence[Job]):
@@ -117,23 +117,23 @@ class SweepDisplay:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
         self._spoke = time.monotonic()
 
     def announce(self, where: str) -> None:
-        """The first line: what will run where."""
+        """Print the first line: what will run where."""
         done = f", {self.earlier} done before" if self.earlier else ""
         self.say(f"{self.title}: {self.total} jobs{done}; {where}; folder {self.folder}")
 
     def start(self, assignment: Assignment) -> None:
-        """An assignment was handed over."""
+        """Note that an assignment was handed over."""
         for job in assignment.jobs:
             self._running[job.name] = _Running(assignment, job)
             self._to_come -= self._running[job.name].before
 
     def done(self, job: Job, row: dict[str, Any]) -> None:
-        """A job ended well."""
+        """Note that a job is done."""
         running = self._running.pop(job.name)
         self._made += running.epochs - running.before
         self.finished += 1
@@ -146,13 +146,13 @@ class SweepDisplay:
         )
 
     def failed(self, job: Job, error: str) -> None:
-        """A job failed."""
+        """Note that a job failed."""
         self._forget(job)
         self.broken += 1
         self.say(f"{self._count()} {job.name} {job.describe()}  failed: {error}")
 
     def left(self, job: Job) -> None:
-        """A job was stopped with the sweep."""
+        """Note that a job was stopped with the sweep."""
         self._forget(job)
 
     def _forget(self, job: Job) -> None:
@@ -167,7 +167,7 @@ class SweepDisplay:
         return self._made + sum(running.epoch - running.before for running in self._running.values())
 
     def seconds_left(self) -> float | None:
-        """Estimated from the epochs per second so far; None before there are any."""
+        """The time left, estimated from the epochs per second so far. None if there are none yet."""
         made = self._done_epochs()
         return (time.monotonic() - self._began) / made * (self._to_come - made) if made > 0 else None
 
@@ -214,7 +214,7 @@ class SweepDisplay:
         return Group(table, bottom)
 
     def conclude(self, result: SweepResult) -> None:
-        """The last lines: what failed, where everything is."""
+        """Print the last lines: what failed, and where the results are."""
         names = {job.name: job for job in result.jobs}
         for name, error in result.failed.items():
             self.say(f"failed: {name} ({names[name].describe()}): {error}")

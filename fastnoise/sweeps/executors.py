@@ -20,40 +20,41 @@ class Ended(NamedTuple):
 
     number: int
     code: int | None
-    """Exit code of its process, -N for signal N; None if it is lost."""
+    """Exit code of its process, or -N if signal N ended it. None if the exit code is unknown."""
     message: str = ""
-    """What is known if the exit code is lost."""
+    """What is known if the exit code is unknown."""
 
 
 class Executor(Protocol):
     """Runs assignments, each in a process of its own. The sweep gives each assignment a number."""
 
     slots: int
-    """How many assignments to hand over before one has ended."""
+    """How many assignments the executor takes at once."""
 
     def open(self, jobs: Sequence[Job]) -> str:
-        """Get ready for a sweep of `jobs`; returns a line on what it runs on."""
+        """Get ready for a sweep of `jobs`. Returns a line that says where they will run."""
 
     def start(self, number: int, assignment: Assignment) -> None:
-        """Take an assignment."""
+        """Take an assignment and run it as soon as possible."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Assignments that ended since the last call. Waits at most this long for one."""
+        """The assignments that have ended since the last call. Waits at most `seconds` for one."""
 
     def stop(self) -> None:
         """Ask running assignments to save their state and end (SIGTERM). Those that have not begun are dropped."""
 
     def close(self) -> None:
-        """Kill what still runs, free everything."""
+        """Kill all running assignments and free all resources."""
 
 
 class LocalExecutor:
     """Processes of this machine, several at once.
 
     Args:
-        jobs: assignments at once. 0: one per GPU, or one per core without GPUs. Assignments take the GPUs in turn.
-        threads: torch threads of each assignment. How torch splits a sum depends on it, so a CPU's results can differ
-            in their last bits between numbers of threads, but not between numbers of jobs.
+        jobs: number of assignments at once. 0: one per GPU, or one per core without GPUs. Assignments take the GPUs in
+            turn.
+        threads: torch threads of each assignment. torch splits sums by it, so the last bits of a CPU's results can
+            depend on the number of threads. They do not depend on the number of jobs.
     """
 
     def __init__(self, jobs: int = 0, threads: int = 1):
@@ -65,7 +66,7 @@ class LocalExecutor:
         self._gpus: list[str] = []
 
     def warm_up(self) -> None:
-        """Begin with what takes seconds and needs nothing of a sweep, while the caller goes on; `close` ends it."""
+        """Start the server in the background, which takes seconds and needs no sweep. `close` ends it."""
         if self._server is None:
             self._server = ForkServer(self.threads)
 
@@ -117,19 +118,20 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """A Ray cluster, by its own scheduler. All nodes see the sweep's folder, the data and fastnoise under equal paths.
+    """A Ray cluster with Ray's scheduler. All nodes must see the sweep's folder, data and fastnoise under equal paths.
 
-    If a node or worker is lost, Ray runs its assignment again, at most twice; it continues from its checkpoint.
+    If a node or worker is lost, Ray runs its assignment again, at most twice. The assignment continues from its
+    checkpoint.
 
     Args:
-        address: of a running cluster, `auto` for the one of this machine; None starts one here.
-        gpus_per_job: share of a GPU for each assignment, as 0.25; None: 1 in a cluster with GPUs, else 0.
+        address: of a running cluster, or `auto` for the cluster of this machine. None starts a cluster here.
+        gpus_per_job: share of a GPU for each assignment, for example 0.25. None: 1 in a cluster with GPUs, else 0.
         cpus_per_job: CPU cores reserved for each assignment.
         threads: torch threads of each assignment, as in LocalExecutor.
     """
 
     slots = 256
-    """Assignments that Ray has in hand: more than it needs to plan, few enough that asking after them stays cheap."""
+    """Number of assignments given to Ray at once: more than it needs to plan, but few enough to ask for cheaply."""
 
     def __init__(
         self,
@@ -148,7 +150,7 @@ class RayExecutor:
         self._numbers: dict[Any, int] = {}
         self._ours = False
         self._stop: Path | None = None
-        """File whose being there asks assignments to stop: Ray's own cancelling does not reach a worker that waits."""
+        """If this file exists, assignments stop. Ray's own cancelling does not reach a worker that waits."""
 
     def open(self, jobs: Sequence[Job]) -> str:
         try:
@@ -219,10 +221,9 @@ _servers: dict[int, ForkServer] = {}
 
 
 def _run_on_ray(content: dict[str, Any], threads: int, stop: str) -> int:
-    """An assignment inside a Ray worker, which keeps a fork server for those that follow; returns its exit code.
+    """Run an assignment inside a Ray worker and return its exit code. The worker keeps a fork server for later ones.
 
-    Once the file `stop` is there, an assignment that has not begun never does, and one that runs is asked to save its
-    state.
+    If the file `stop` exists, assignments do not begin, and a running one is asked to save its state and end.
     """
     assignment = replace(Assignment.from_json(content), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
     if os.path.exists(stop):

@@ -1,11 +1,11 @@
-"""A process for each assignment at the price of a fork.
+"""A process of its own for each assignment, at the cost of a fork.
 
-Importing torch takes seconds, and a run must not see what another has left in torch: seeds, threads, compiled code. So
-a server imports all that training needs, does nothing with it, and forks itself for each assignment. Python's
-multiprocessing has such a server too, but runs the caller's main module again in each child.
+Importing torch takes seconds, and a run must not inherit another run's state of torch: seeds, threads, compiled code.
+So a server imports everything that training needs, does nothing with it, and forks itself for each assignment. Python's
+multiprocessing has such a server too, but it runs the caller's main module again in each child.
 
-Nothing outlives its sweep: when the sweep's process ends, however it ends, the server reads the end of its input and
-kills its children; when the server is killed, Linux kills them (PR_SET_PDEATHSIG).
+No process outlives its sweep. If the sweep's process ends in any way, the server reads the end of its input and kills
+its children. If the server is killed, Linux kills the children (PR_SET_PDEATHSIG).
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _PRELOAD = ("fastnoise.engine", "fastnoise.sweeps.results", "rich.progress", "sk
 
 
 class ForkServer:
-    """The sweep's end of a server: start assignments, hear how they ended.
+    """The sweep's side of a server: starts assignments, and says how they ended.
 
     Args:
         threads: torch threads of each assignment.
@@ -55,11 +55,11 @@ class ForkServer:
         self.running: set[int] = set()
 
     def fileno(self) -> int:
-        """For select: readable when an assignment has ended."""
+        """The file descriptor for select. It is readable when an assignment has ended."""
         return self._replies.fileno()
 
     def start(self, number: int, assignment: Assignment) -> None:
-        """Start an assignment under a number of the caller's."""
+        """Start an assignment under a number that the caller chooses."""
         self.running.add(number)
         self._send({"start": number, "assignment": assignment.to_json()})
 
@@ -73,16 +73,17 @@ class ForkServer:
             self._requests.flush()
 
     def ended(self) -> list[tuple[int, int]]:
-        """Assignments that ended since the last call with their exit codes, -N for signal N; call when readable.
+        """The assignments that have ended since the last call, with their exit codes (-N for signal N). Call it when
+        `fileno` is readable.
 
-        When the server itself was killed, so were its assignments: all of them are told as killed, and the server is of
-        no more use (`alive`). TrainingError when it failed, as where torch can't be imported.
+        If the server itself was killed, its assignments were killed too. All of them are returned as killed, and the
+        server takes no more (`alive`). TrainingError if the server failed, for example if torch can't be imported.
         """
         data = os.read(self._replies.fileno(), 1 << 16)
         if not data:
             code = self._process.wait()
             if code >= 0:
-                raise TrainingError(f"the process that starts jobs ended with exit code {code}; its error stands above")
+                raise TrainingError(f"the process that starts jobs ended with exit code {code}; see its error above")
             lost = [(number, code) for number in sorted(self.running)]
             self.running.clear()
             return lost
@@ -97,7 +98,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Kill what still runs, and the server."""
+        """Kill the running assignments and the server."""
         if not self.running:  # which may be at its imports still
             self._process.kill()
         with contextlib.suppress(BrokenPipeError):
@@ -107,7 +108,8 @@ class ForkServer:
 
 
 def serve(threads: int) -> None:
-    """The server: reads assignments from standard input until its end, tells on standard output how each ended."""
+    """Run the server: it reads assignments from standard input until that ends, and writes to standard output how each
+    ended."""
     replies = os.dup(1)
     os.dup2(2, 1)  # what an import prints is no reply
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -172,11 +174,11 @@ def serve(threads: int) -> None:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    """SIGCHLD needs a handler of Python's to write to the wake-up pipe."""
+    """Do nothing. SIGCHLD writes to the wake-up pipe only if it has a handler in Python."""
 
 
 def _child(content: Mapping[str, Any], threads: int) -> int:
-    """An assignment in the process that was forked for it."""
+    """Run an assignment in the process that was forked for it."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""One assignment of a sweep inside the process that it has for itself: a run, or several stacked ones."""
+"""One assignment of a sweep in its own process: one run, or several stacked runs."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ from ..files import write_json, write_text
 from .spec import Config, Job
 
 LOCK_PATIENCE = 60.0
-"""Seconds that a job waits for a process of an earlier sweep, which is being ended, to let go of it."""
+"""Seconds that a job waits until a process of an earlier sweep, which is just ending, releases the job's lock."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Assignment:
     jobs: tuple[Job, ...]
     stacked: bool = False
     devices: str | None = None
-    """Value of CUDA_VISIBLE_DEVICES, None: as it is."""
+    """Value of CUDA_VISIBLE_DEVICES. None leaves it unchanged."""
 
     def to_json(self) -> dict[str, Any]:
-        """For another process; varied fields, which only tables need, stay behind."""
+        """The assignment for another process, without the varied fields, which only tables need."""
         return {
             "folder": str(self.folder),
             "stacked": self.stacked,
@@ -48,7 +48,7 @@ class Assignment:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Assignment":
-        """What `to_json` made."""
+        """The assignment that `to_json` wrote."""
         jobs = []
         for entry in content["jobs"]:
             config: Config = stored(entry["config"]) if entry["run"] else entry["config"]
@@ -57,7 +57,7 @@ class Assignment:
 
     @property
     def log(self) -> Path:
-        """Where the assignment's output goes."""
+        """The file for the assignment's output."""
         return self.folder / "logs" / f"{self.jobs[0].name}.log"
 
 
@@ -72,16 +72,16 @@ def summary_file(folder: Path, name: str) -> Path:
 
 
 def error_file(folder: Path, name: str) -> Path:
-    """Why a job failed; its last line is the error."""
+    """The file that says why a job failed. Its last line is the error."""
     return run_folder(folder, name) / "error.txt"
 
 
 class Locks:
-    """Locks of a sweep's folder that end with the process that holds them, whatever ends it.
+    """Locks of a sweep's folder. A lock ends when the process that holds it ends in any way.
 
-    They are record locks (fcntl) on bytes of one file, SWEEP's for the sweep and for each job the byte that its name
-    counts: no files to clean up, not inherited by forks, and they work over network file systems. A process must open
-    the file once only, since closing it anywhere lets go of all its locks.
+    They are record locks (fcntl) on bytes of one file: byte SWEEP for the sweep, and for each job the byte whose offset
+    is its name as a number. They leave no files behind, forks do not inherit them, and they work over network file
+    systems. A process must open the file only once, because closing it anywhere releases all locks of the process.
     """
 
     SWEEP = 1 << 49  # beyond twelve hexadecimal digits
@@ -91,7 +91,7 @@ class Locks:
         self._stream = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
 
     def take(self, offset: int, patience: float = 0.0) -> bool:
-        """Try for `patience` seconds to take the lock at `offset`; whether it is held now."""
+        """Try for `patience` seconds to take the lock at `offset`. Returns whether this process holds it now."""
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -103,27 +103,26 @@ class Locks:
             time.sleep(0.1)
 
     def sign(self, text: str) -> None:
-        """Write who holds the sweep's lock."""
+        """Write into the file who holds the sweep's lock."""
         self._stream.seek(0)
         self._stream.truncate()
         self._stream.write(text.encode())
         self._stream.flush()
 
     def signature(self) -> str:
-        """What `sign` wrote."""
+        """The text that `sign` wrote."""
         self._stream.seek(0)
         return self._stream.read().decode(errors="replace").strip()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all locks."""
         self._stream.close()
 
 
 def run_assignment(assignment: Assignment) -> int:
-    """Do the assignment; returns the exit code of its process: 0 when all its jobs are done.
+    """Do the assignment. Returns the exit code of its process, 0 if all its jobs are done.
 
-    What fails is told in error.txt. A job that is done already, by a process that an earlier sweep left, is not run
-    again.
+    If a job fails, error.txt says why. A job that a process of an earlier sweep has already done is not run again.
     """
     from rich.console import Console
 
@@ -148,7 +147,7 @@ def run_assignment(assignment: Assignment) -> int:
 
 
 def _prepare(sweep: Path, job: Job) -> Path:
-    """The job's folder, cleared of an earlier error, and of a training run that was cut off before it began."""
+    """The job's folder, without an earlier error, and without a training run that was killed before it began."""
     folder = run_folder(sweep, job.name)
     folder.mkdir(parents=True, exist_ok=True)
     error_file(sweep, job.name).unlink(missing_ok=True)
@@ -181,7 +180,7 @@ def _train_stacked(jobs: Sequence[Job], folders: Sequence[Path], console: Any) -
 
 
 def _explain(assignment: Assignment, error: BaseException) -> int:
-    """Write what went wrong for each job that is not done; returns the exit code."""
+    """Write what went wrong for each job that is not done. Returns the exit code."""
     import torch
 
     from ..engine import Interrupted
@@ -204,14 +203,14 @@ def _explain(assignment: Assignment, error: BaseException) -> int:
 
 
 def write_error(folder: Path, name: str, text: str) -> None:
-    """Keep the error of a job; its last line is the error itself."""
+    """Write a job's error.txt. The last line of `text` is the error itself."""
     with contextlib.suppress(FileExistsError):
         os.makedirs(run_folder(folder, name))
     write_text(error_file(folder, name), text + "\n")
 
 
 def read_error(folder: Path, name: str) -> str | None:
-    """The last line of a job's error, None if it has none."""
+    """The last line of a job's error.txt; None if there is none."""
     try:
         lines = error_file(folder, name).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The results of a sweep: one row per job, and tables over seeds beside published values."""
+"""The results of a sweep: one row per job, and tables of means over seeds with the published values."""
 
 import csv
 import io
@@ -39,7 +39,7 @@ _MOST_COLUMNS = 12
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, float | int]:
-    """The numbers in a summary; those of nested tables by joined names, as in test_accuracy_last."""
+    """The numbers in a summary. Numbers in nested tables have joined names, as test_accuracy_last."""
     found: dict[str, float | int] = {}
 
     def visit(prefix: str, table: Mapping[str, Any]) -> None:
@@ -113,14 +113,14 @@ class ResultsFile:
         return sorted(self._rows.values(), key=lambda row: self._order[row["name"]])
 
     def keep(self, row: dict[str, Any]) -> bool:
-        """Take a row, without writing it; whether it brought no new column."""
+        """Keep a row without writing it. Returns False if the row has a new column."""
         self._rows[row["name"]] = row
         known = len(self._columns)
         self._columns += [key for key in row if key not in set(self._columns)]
         return len(self._columns) == known
 
     def add(self, row: dict[str, Any]) -> None:
-        """Take a row and write it: the whole file anew where it has a column that none had before."""
+        """Keep a row and append it to the file. If the row has a new column, the whole file is rewritten."""
         if not self.keep(row):
             self.rewrite()
             return
@@ -145,7 +145,7 @@ class ResultTable:
     title: str
     columns: tuple[str, ...]
     labels: int
-    """How many columns, from the left, are labels."""
+    """Number of columns, from the left, that are labels."""
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
@@ -216,7 +216,7 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
 
 
 def _score(result: SweepResult, row: Mapping[str, Any]) -> Score:
-    """The score of a training run: told by its columns, or, of a task of the user's, by its summary."""
+    """The score of a training run, found by its columns, or for a user's own task by its summary."""
     for score in SCORES.values():
         if any(column.startswith(f"test_{score.name}_") for column in row):
             return score
@@ -275,7 +275,7 @@ def _label(value: Any) -> str:
 
 
 def write_tables(result: SweepResult, title: str) -> list[ResultTable]:
-    """Write tables.md: the tables, and the jobs that failed; returns the tables."""
+    """Write tables.md with the tables and the failed jobs. Returns the tables."""
     tables = make_tables(result)
     text = f"# {title}\n\n{len(result.rows)} of {len(result.jobs)} jobs done.\n\n"
     text += "\n".join(table.markdown() for table in tables)

@@ -111,7 +111,7 @@ def run_sweep(
         if pending and signals:
             left = len(jobs) - len(result.rows) - len(result.failed)
             raise Interrupted(
-                f"stopped with {left} of {len(jobs)} jobs left, all saved; the same command goes on", signals[0]
+                f"stopped with {left} of {len(jobs)} jobs left, all saved; the same command continues", signals[0]
             )
         if tables:
             for table in found:
@@ -123,7 +123,7 @@ def run_sweep(
 
 
 def _make_assignments(folder: Path, jobs: Sequence[Job], stack: int, display: "SweepDisplay") -> deque[Assignment]:
-    """The assignments of pending jobs in their order; with `stack` those alike together, where they can be."""
+    """The assignments of pending jobs in their order. With `stack`, jobs that can be stacked share an assignment."""
     if stack == 1:
         return deque(Assignment(folder, (job,)) for job in jobs)
     from ..engine.stacked import PER_RUN, stackable
@@ -148,7 +148,7 @@ def _make_assignments(folder: Path, jobs: Sequence[Job], stack: int, display: "S
 
 
 class _Loop:
-    """Hands assignments to the executor and books what becomes of them."""
+    """Hands assignments to the executor and records how each of them ends."""
 
     def __init__(
         self,
@@ -194,14 +194,14 @@ class _Loop:
                 self.display.left(job)
                 continue
             if error is None:
-                error = f"{_death(end)}; see logs/{assignment.log.name}, and run the sweep again to go on"
+                error = f"{_death(end)}; see logs/{assignment.log.name}, and run the sweep again to continue"
                 write_error(folder, job.name, error)
             self.result.failed[job.name] = error
             self.display.failed(job, error)
 
 
 def _death(end: Ended) -> str:
-    """What ended a process that left no error."""
+    """What ended a process that has written no error."""
     if end.code is None:
         return f"its process was lost ({end.message})"
     if end.code >= 0:

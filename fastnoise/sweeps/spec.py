@@ -40,7 +40,7 @@ from ..methods import options_of
 from ..methods.options import OPTIONS
 from ..noise.spec import parse
 from ..options import MethodOptions, Values, values_of
-from ..recipes import recipe
+from ..recipes import default_method, recipe
 
 Config = RunConfig | Mapping[str, Any]
 
@@ -167,9 +167,10 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
         fields = fixed | varied | pair
         noise = fields.get("noise", "none" if "labels" in fields else None)
         try:
+            dataset = fields.get("dataset", "digits")
             default = recipe(
-                fields.get("method", "nal"),
-                fields.get("dataset", "digits"),
+                fields.get("method") or default_method(dataset, fields.get("task")),
+                dataset,
                 noise,
                 fields.get("variant"),
                 fields.get("model"),
@@ -193,7 +194,7 @@ class _Known:
         methods = [name for name in named if isinstance(name, str)] or ["nal"]
         self.options = [options_of(name) for name in methods if name in OPTIONS or own.is_own(name)]
         self.types = types_of(RunConfig())
-        """Of the fields that all runs have."""
+        """The values that each field of all runs takes."""
 
     def fields(self, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a table."""
@@ -219,7 +220,8 @@ class _Known:
         return name
 
     def value(self, where: str, name: str, value: Any) -> Any:
-        """`value` as one of the methods holds it, or as all runs do; ConfigError if none takes it."""
+        """`value` as the configuration holds it. An option may have the value that any of the methods takes;
+        ConfigError if none takes it."""
         *others, last = [self.types[name]] if name in self.types else self._takes(name)
         for values in others:
             try:
@@ -229,7 +231,8 @@ class _Known:
         return last.read(where, value)
 
     def _takes(self, name: str) -> list[Values]:
-        """What an option takes: by the file's methods, else by any other, whose job is then refused by its own name."""
+        """The values that an option takes in the file's methods. If none of them has the option, those of all other
+        methods; the job is refused later, with a message that names them."""
         kinds = [kind for kind in self.options if name in kind.names()]
         return [values_of(kind)[name] for kind in kinds or OPTIONS.values() if name in kind.names()]
 
@@ -274,7 +277,7 @@ def _rows(tables: Any, known: _Known) -> list[dict[str, Any]]:
 
 
 def _seeds(seeds: Any, noise_seeds: Any, named: typing.AbstractSet[str]) -> Sequence[dict[str, int]]:
-    """For each repetition the seeds that it sets."""
+    """The seeds that each repetition sets."""
     if seeds is None:
         if noise_seeds is not None:
             raise ConfigError("noise_seeds needs seeds, one for each; or vary noise_seed in [grid]")

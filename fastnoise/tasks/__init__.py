@@ -7,21 +7,14 @@ say which tasks they serve.
 Importing this package imports no torch: `TASKS` is a table of names, and the rest is loaded where it is used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .. import lazy
 from .names import TASKS
 
 if TYPE_CHECKING:
     from .base import Answers, Evaluation, Task, find_task
 
-_LAZY = dict.fromkeys(("Answers", "Evaluation", "Task", "find_task"), "base")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = lazy.attributes(__name__, dict.fromkeys(("Answers", "Evaluation", "Task", "find_task"), "base"))
 
 __all__ = ["TASKS", "Answers", "Evaluation", "Task", "find_task"]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import own
+from .. import lazy, own
 from ..data import ImageDataset
-from ..errors import ConfigError
+from ..data.table import Form, checked_form
+from ..errors import ConfigError, DataError
 from ..models import Outputs
 from ..noise import NoisyLabels
+from ..noise.files import read_array
+from ..noise.targets import NoisyTargets, load_noisy
 from .names import TASKS, Score, check_task
 
 Labels = NDArray[Any]
@@ -97,7 +100,7 @@ class Task(ABC):
 
     @classmethod
     def of(cls, dataset: ImageDataset) -> "Task":
-        """The task for a data set; DataError where its labels have another form."""
+        """The task for a data set; DataError if its labels have another form."""
         return cls(dataset.class_names)
 
     # -- the head --------------------------------------------------------------------------------------------
@@ -121,12 +124,12 @@ class Task(ABC):
     def read_labels(self, source: str, true: Labels, first: int) -> Labels:
         """The labels in a file that --labels names, in the form of `true` [N, ...].
 
-        They are of all N samples, or of the first `first`. DataError where they do not fit.
+        They are of all N samples, or of the first `first`. DataError if they do not fit.
         """
 
     @abstractmethod
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyLabels:
-        """Labels that were not made here, with the true ones where they are known; `spec` says where they are from."""
+        """Labels that were not made here, with the true ones if they are known; `spec` says where they are from."""
 
     @abstractmethod
     def corrupt(self, dataset: ImageDataset, true: Labels, noise: str, seed: int) -> NoisyLabels:
@@ -197,6 +200,37 @@ class PlainAnswers(Answers):
         return [Evaluation(answers, weights, float(self.loss) / len(answers))]
 
 
+def read_columns(source: str, form: Form, true: Labels, first: int) -> Labels:
+    """Labels [N, K] from a file that --labels names: FILE.npy, or FILE.npz as a run folder has it.
+
+    Args:
+        source: the file.
+        form: labels or values.
+        true: the true ones, [N, K].
+        first: the number of samples that the run takes; the file may have as many instead of N.
+
+    Raises:
+        DataError: the file can't be read, has another form, or holds noise that was made from other true labels.
+    """
+    what, suffix = f"--labels {source}", Path(source).suffix.lower()
+    if suffix not in (".npy", ".npz"):
+        raise DataError(f"{what}: {form} are read from FILE.npy, or from the labels.npz of a run")
+    noisy = load_noisy(source) if suffix == ".npz" else None
+    if noisy is not None and not isinstance(noisy, NoisyTargets):
+        raise DataError(f"{what}: holds one class a sample, not {form}")
+    array = checked_form(what, read_array(what, source) if noisy is None else noisy.labels, form)
+    if array.shape not in ((len(true), *true.shape[1:]), (first, *true.shape[1:])):
+        raise DataError(f"{what}: {list(array.shape)} {form} for a training set that has {list(true.shape)}")
+    if noisy is not None and noisy.clean_labels is not None:
+        different = np.flatnonzero(differing(noisy.clean_labels, true[: len(array)]))
+        if len(different):
+            raise DataError(
+                f"{what}: made from other true {form} than the data set's, the first at sample {different[0]}; give "
+                f"{form} of this data set in its order"
+            )
+    return array
+
+
 def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
     """Which rows of two arrays of labels [n] or [n, K] differ; bool [n]."""
     different = np.asarray(one != other)
@@ -204,13 +238,12 @@ def differing(one: Labels, other: Labels) -> NDArray[np.bool_]:
 
 
 def find_task(name: str) -> type[Task]:
-    """The task called `name`, or the class that FILE.py:NAME names; ConfigError where there is none."""
+    """The task called `name`, or the class that FILE.py:NAME names; ConfigError if there is none."""
     if own.is_own(name):
         mine: type[Task] = own.load(name, "task", Task)
         if getattr(mine, "__abstractmethods__", None):
             raise ConfigError(f"--task {name}: it lacks {', '.join(sorted(mine.__abstractmethods__))}")
         return mine
     check_task(name)
-    module, _, attribute = TASKS[name].partition(":")
-    found: type[Task] = getattr(import_module(module), attribute)
+    found: type[Task] = lazy.named(TASKS[name])
     return found

@@ -23,7 +23,7 @@ from .names import SCORES
 
 @dataclass(frozen=True)
 class ClassEvaluation(Evaluation):
-    """A network's answers where each image has one class: `answers` are predictions, int64 [n]."""
+    """A network's answers if each image has one class: `answers` are predictions, int64 [n]."""
 
     top5: float
     """Share of samples whose label is among the five largest logits; NaN for fewer than six classes."""
@@ -44,7 +44,7 @@ class ClassEvaluation(Evaluation):
 
 
 class ClassAnswers(Answers):
-    """The answers of a pass where each image has one class.
+    """The answers of a pass if each image has one class.
 
     Args:
         truths: of each run, int64 [n].

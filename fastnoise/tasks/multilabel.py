@@ -13,16 +13,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..data import ImageDataset
 from ..errors import DataError
-from ..noise.files import read_array
 from ..noise.targets import NoisyTargets, swap_labels
-from .base import Answers, Evaluation, Labels, Task
+from .base import Answers, Evaluation, Labels, Task, read_columns
 from .classification import split_shares
 from .names import SCORES
 
 
 @dataclass(frozen=True)
 class MultiLabelEvaluation(Evaluation):
-    """A network's answers where an image has several labels: `answers` are int8 [n, C] of zeros and ones."""
+    """A network's answers if an image has several labels: `answers` are int8 [n, C] of zeros and ones."""
 
     scores: NDArray[np.float32]
     """[n, C], the logits."""
@@ -66,14 +65,7 @@ class MultiLabel(Task):
         return cls(dataset.class_names)
 
     def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        labels = read_array(f"--labels {source}", source)
-        shapes = [(count, len(self.outputs)) for count in (len(true), first)]
-        if labels.shape not in shapes or not np.isin(labels, (0, 1)).all():
-            raise DataError(
-                f"--labels {source}: must be an npy file with zeros and ones {list(shapes[0])}, not {labels.dtype} "
-                f"{list(labels.shape)}"
-            )
-        return labels.astype(np.uint8)
+        return read_columns(source, "labels", true, first)
 
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyTargets:
         return NoisyTargets(labels, clean, spec, None, len(self.outputs), None)
@@ -123,10 +115,10 @@ class MultiLabel(Task):
 
 
 def average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average precision of each label of several at once, float64 [C]; NaN where no sample has the label.
+    """Average precision of each label of several at once, float64 [C]; NaN if no sample has the label.
 
     Args:
-        scores: [N, C], larger where a label is likelier; logits will do, since only their order counts.
+        scores: [N, C], larger for likelier labels; logits will do, since only their order counts.
         labels: [N, C], zeros and ones.
     """
     found = np.full(labels.shape[1], np.nan)

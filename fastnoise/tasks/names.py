@@ -26,7 +26,7 @@ def check_task(name: str) -> None:
 
 
 DEFAULT = "classification"
-"""What is learnt where nothing else is said, as in run folders of earlier versions."""
+"""What is learnt if nothing else is said, as in run folders of earlier versions."""
 
 
 class Score(NamedTuple):

@@ -7,19 +7,21 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import Tensor
 
 from ..data import ImageDataset
 from ..errors import DataError
-from ..noise.files import read_array
 from ..noise.targets import NoisyTargets, shift_values
-from .base import Answers, Evaluation, Labels, Task, differing
+from .base import Answers, Evaluation, Labels, Task, differing, read_columns
 from .names import SCORES
+
+_LARGEST = 1e150
 
 
 @dataclass(frozen=True)
 class ValueEvaluation(Evaluation):
-    """A network's answers where an image has values: `answers` are as in training, in units of the task's scale."""
+    """A network's answers if an image has values: `answers` are as in training, in units of the task's scale."""
 
     values: NDArray[np.float64]
     """[n, K], in the data set's unit."""
@@ -70,6 +72,8 @@ class Regression(Task):
         values = dataset.train.labels
         if dataset.train.form != "values":
             raise DataError(f"{dataset.name}: a set for regression has real numbers for labels")
+        if np.abs(values).max() > _LARGEST or np.abs(dataset.test.labels).max() > _LARGEST:
+            raise DataError(f"{dataset.name}: values beyond {_LARGEST:g} have no squares; give them in a larger unit")
         spread = values.std(0)
         scale = dataset.scale or np.where(spread > 0, spread, 1.0).tolist()
         if len(scale) != values.shape[1] or not all(0 < each < np.inf for each in scale):
@@ -80,15 +84,7 @@ class Regression(Task):
         return f"values: {', '.join(self.outputs)}"
 
     def read_labels(self, source: str, true: Labels, first: int) -> Labels:
-        values = read_array(f"--labels {source}", source)
-        values = values.reshape(len(values), -1) if values.ndim else values
-        shapes = [(count, len(self.outputs)) for count in (len(true), first)]
-        if values.shape not in shapes or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-            raise DataError(
-                f"--labels {source}: must be an npy file with finite numbers {list(shapes[0])}, not {values.dtype} "
-                f"{list(values.shape)}"
-            )
-        return values.astype(np.float64)
+        return read_columns(source, "values", true, first)
 
     def brought(self, labels: Labels, clean: Labels | None, spec: str) -> NoisyTargets:
         return NoisyTargets(labels, clean, spec, None, len(self.outputs), None)
@@ -116,17 +112,15 @@ class Regression(Task):
         return ValueAnswers(truths, self, device)
 
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
-        """mse and mae: mean squared and mean absolute error; r2: the share of the values' variance that is explained.
-        Means over the values where there are several."""
+        """mse and mae: mean squared and mean absolute error; r2: the share of the values' variance that is explained,
+        for constant values 1 if the answers are right and else 0. If there are several values, means over them."""
         assert isinstance(found, ValueEvaluation)
-        errors = found.values - truth
-        variance = truth.var(0)
-        explained = 1 - (errors**2).mean(0) / np.where(variance > 0, variance, 1.0)
+        right = float(np.array_equal(truth, found.values))
         return {
             "loss": found.loss,
-            "mse": float((errors**2).mean()),
-            "mae": float(np.abs(errors).mean()),
-            "r2": float(explained.mean()),
+            "mse": float(mean_squared_error(truth, found.values)),
+            "mae": float(mean_absolute_error(truth, found.values)),
+            "r2": float(r2_score(truth, found.values)) if len(truth) > 1 else right,
         }
 
     def kept(self, found: Evaluation, truth: Labels) -> dict[str, Labels]:

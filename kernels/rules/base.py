@@ -1,4 +1,4 @@
-"""What a rule is made of: its parts, and the elementary functions that the rules and the skeleton share."""
+"""The parts of a rule, and the elementary functions that the rules and the skeleton share."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import triton.language as tl
 
 
 class Rule(NamedTuple):
-    """The parts of one loss: no `terms` where p_y says it all, no `update` where targets are only read."""
+    """The parts of one loss. It has no `terms` if p_y alone decides the loss, no `update` if targets are only read."""
 
     finish: triton.JITFunction | None = None
     terms: triton.JITFunction | None = None
@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 
 @triton.jit
 def exp(x):
-    """e^x. In fp32 results below the least normal number are 0; tl.exp takes three more instructions to keep them."""
+    """e^x. In fp32 results below the smallest normal number are 0. tl.exp keeps them with three more instructions."""
     if x.dtype == tl.float64:
         return tl.exp(x)
     else:
@@ -34,9 +34,9 @@ def exp(x):
 
 @triton.jit
 def reciprocal(x):
-    """1 / x for x from 1e-30 to 1e30, to 1 ulp or so; a division takes twice the instructions, for all the others.
+    """1 / x for x from 1e-30 to 1e30, to about 1 ulp. A division serves all x and takes twice the instructions.
 
-    One step of Newton's on the square of the approximate 1 / sqrt(x), which is off by some 2^-21.
+    It is one Newton step on the square of the approximate 1 / sqrt(x), whose error is about 2^-21.
     """
     if x.dtype == tl.float64:
         return 1.0 / x
@@ -48,7 +48,7 @@ def reciprocal(x):
 
 @triton.jit
 def log_near_1(x):
-    """log(1 + x) in fp32 for x in [-1/4, 1/2], within 1.4e-7 of itself."""
+    """log(1 + x) in fp32 for x in [-1/4, 1/2], with a relative error of at most 1.4e-7."""
     square = x * x
     even = (-4.54559326e-2 * square - 1.32279143e-1) * square - 1.66416913e-1
     odd = (1.05529785e-1 * square + 1.44911006e-1) * square + 1.99887201e-1
@@ -58,15 +58,15 @@ def log_near_1(x):
 
 @triton.jit
 def exponent(x):
-    """The pattern of 2^k, less that of 1, where x is 2^k times a number in [3/4, 3/2); for normal fp32 x > 0."""
+    """The bits of 2^k minus the bits of 1, if x is 2^k times a number in [3/4, 3/2); for normal fp32 x > 0."""
     return (x.to(tl.int32, bitcast=True) - 0x3F400000) & -0x00800000
 
 
 @triton.jit
 def log(x):
-    """log x for normal x > 0, within 2e-7 of itself; finite at 0. tl.log takes 9 more instructions, for all the others.
+    """log x for normal x > 0, with a relative error of at most 2e-7. It is finite at 0, and NaN stays NaN.
 
-    NaN stays NaN.
+    tl.log serves all x and takes 9 more instructions.
     """
     if x.dtype == tl.float64:
         return tl.log(x)
@@ -78,9 +78,10 @@ def log(x):
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x >= 0, within 1.4e-7 of itself: with 2^k near 1 + x, k log 2 + log(1 + (x 2^-k + (2^-k - 1))).
+    """log(1 + x) for x >= 0, with a relative error of at most 1.4e-7.
 
-    In fp64 the logarithm of the rounded 1 + x, corrected by how far that is from 1 + x (Kahan).
+    With 2^k near 1 + x it is k log 2 + log(1 + (x 2^-k + (2^-k - 1))). In fp64 it is the logarithm of the rounded 1 +
+    x, corrected by the rounding error (Kahan).
     """
     if x.dtype == tl.float64:
         above = 1.0 + x
@@ -98,7 +99,8 @@ def log_sigmoid(x):
 
 @triton.jit
 def power(x, EXPONENT: tl.constexpr):
-    """x^EXPONENT for x >= 0; 0^0 is 1. A negative exponent may overflow: x is kept above the least normal number."""
+    """x^EXPONENT for x >= 0. 0^0 is 1. With a negative exponent x is raised to the smallest normal number first,
+    against overflow."""
     if EXPONENT == 0:
         return x * 0.0 + 1.0
     elif EXPONENT == 1:

@@ -1,10 +1,11 @@
-"""Several runs of a small network trained as one, each as `train` would train it alone.
+"""Several runs of a small network trained as one. Each gets the training that `train` would give it alone.
 
 With a small network a GPU mostly waits for launches. Here the layers of K networks are joined. Activations have the
-channels of all runs side by side, [B, K * channels, H, W]. A convolution becomes one of K groups, and a linear layer
-one batched product. Batch norm and all layers that work on each channel by itself stay as they are. Every parameter
-holds those of the K runs, one after the other in its first dimension, so that an elementwise optimiser treats each run
-as it would alone. Each run sees its own images in its own order, and has its own labels, targets, figures and folder.
+channels of all runs side by side, [B, K * channels, H, W]. A convolution becomes a convolution of K groups, and a
+linear layer a batched product. Batch norm and all other layers that work on each channel alone stay as they are. A
+joined parameter holds the parameters of the K runs one after the other in its first dimension, so that an elementwise
+optimiser treats each run as it would alone. Each run sees its own images in its own order, and has its own labels,
+targets, figures and folder.
 """
 
 from .batches import StackedPlan

@@ -1,4 +1,4 @@
-"""Batches of several runs over one table of images, drawn from the plans of each."""
+"""Batches of several runs from one table of images. Each run's own plan decides its samples."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -21,25 +21,25 @@ from ..prepare import Loaders, RunData
 class StackedPlan(Plan):
     """The plans of several runs over one table, step by step.
 
-    A step in which every run has as many samples takes them in turn: sample 0 of each run, sample 1 of each, ... In
-    others, at the end of epochs of unequal length, each run's samples come together.
+    If every run has equally many samples in a step, they alternate: sample 0 of each run, sample 1 of each, and so on.
+    Otherwise, at the end of epochs of unequal length, the samples of each run come together.
 
     Args:
-        plans: of the runs, alike but for the number of samples and the seed.
-        positions: for each run the places in the table of its samples.
+        plans: of the runs. They differ only in the number of samples and the seed.
+        positions: for each run, the positions of its samples in the table.
     """
 
     def __init__(self, plans: Sequence[Plan], positions: Sequence[NDArray[np.int64]]):
         self.plans, self.positions = plans, positions
         alike, counts = plans[0], [plan.num_samples for plan in plans]
         self.starts = np.concatenate([[0], np.cumsum(counts)])
-        """Of each run's samples among those of all; the last is their number."""
+        """Where each run's samples begin among the samples of all runs. The last entry is the number of all samples."""
         batches, size = max(plan.num_batches for plan in plans), alike.batch_size
         self.sizes = [
             tuple(0 if step >= plan.num_batches else min(size, plan.num_samples - step * size) for plan in plans)
             for step in range(batches)
         ]
-        """Of each step: each run's samples."""
+        """For each step, the number of samples of each run."""
         super().__init__(
             int(self.starts[-1]),
             sum(self.sizes[0]),
@@ -55,11 +55,11 @@ class StackedPlan(Plan):
             else:
                 places += [np.arange(begin, begin + count) for begin, count in zip(first, sizes, strict=True)]
         self.places = np.concatenate(places)
-        """Which of all runs' samples of an epoch, one run after the other, come in turn."""
+        """The order in which an epoch visits the samples of all runs, which are numbered one run after the other."""
         self._last: StackedEpoch | None = None
 
     def batches(self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None) -> "StackedEpoch":
-        """The epoch from `start_batch` on; the same object where it is asked for again, so that it is drawn once."""
+        """The epoch from `start_batch` on. A repeated call returns the same object, so that it is drawn only once."""
         if self._last is None or (self._last.epoch, self._last.start_batch) != (epoch, start_batch):
             self._last = StackedEpoch(self, epoch, start_batch, None)
         return self._last
@@ -77,7 +77,7 @@ class StackedEpoch(PlannedEpoch):
 
     @cached_property
     def drawn(self) -> tuple[Batch, NDArray[np.int64]]:
-        """The epoch as `draw` gives it, and for each of its samples the place among those of all runs."""
+        """The epoch as `draw` returns it, and the number of each of its samples among those of all runs."""
         plan = self.plan
         parts = [own.batches(self.epoch).draw() for own in plan.plans]
 
@@ -99,10 +99,10 @@ class StackedEpoch(PlannedEpoch):
 
 
 class StackedLoader:
-    """A loader for K runs over one table; a Loader, but for what `epoch` gives.
+    """A loader for K runs over one table. It is a Loader whose `epoch` returns other shapes.
 
     Args:
-        loader: over the table, of any kind, for batches as large as the stack's.
+        loader: of any kind, over the table, with batches of the stack's size.
         plan: of the runs.
     """
 
@@ -118,8 +118,8 @@ class StackedLoader:
     def epoch(
         self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, index): images [B, K, channels, H, W] and index int64 [B * K] of steps in which the runs have as
-        many samples, images [R, channels, H, W] and index [R] run by run in others. The index counts the samples of
+        """(images, index). If the runs have equally many samples in a step: images [B, K, channels, H, W] and index
+        int64 [B * K]. Otherwise: images [R, channels, H, W] and index [R], run by run. The index numbers the samples of
         all runs, one run after the other."""
         planned = self.plan.batches(epoch, start_batch)
         index = upload(planned.drawn[1], self.device)
@@ -135,7 +135,7 @@ class StackedLoader:
 def stacked_loaders(
     configs: Sequence[RunConfig], sets: Sequence[RunData], device: torch.device, dtype: torch.dtype
 ) -> Loaders:
-    """The loaders of a stack, whose runs share their tables. What every run reads alike has an ordinary loader."""
+    """The loaders of a stack, whose runs share their tables. Data that all runs read alike have ordinary loaders."""
     config, data = configs[0], sets[0]
     settings = config.data
     size = (settings.image_size,) * 2 if settings.image_size else data.train.shape[1:]

@@ -24,7 +24,7 @@ PER_RUN = frozenset({"seed", "noise", "noise_seed", "labels", "run_dir"})
 def stackable(configs: Sequence[RunConfig]) -> str | None:
     """Why these runs cannot be trained as one, in one line; None if they can.
 
-    `train_stacked` finds obstacles that only the data show.
+    Some obstacles are only visible in the data; `train_stacked` finds these.
     """
     if not configs:
         return "there is no run to train"
@@ -38,7 +38,7 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
     if obstacle := method.stack_obstacle(first.method):
         return obstacle
     if first.engine.amp == "fp16":
-        return "fp16 loss scaling skips the steps of all runs where one overflows; take --amp bf16 or off"
+        return "fp16 loss scaling skips the steps of all runs if one overflows; take --amp bf16 or off"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()
@@ -63,7 +63,7 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     If one run's loss becomes NaN or infinite, the other runs continue. TrainingError is raised when they are done.
 
     Args:
-        configs: equal but for PER_RUN (`stackable`).
+        configs: they may differ only in the fields PER_RUN (`stackable`).
         console: where progress and a final table go; standard output by default.
 
     Returns:
@@ -73,7 +73,7 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     Raises:
         ConfigError: `stackable` gives a reason, or there is too little memory, or the epochs of the runs have different
             numbers of batches and the optimiser is not SGD.
-        FastnoiseError: for anything else that the user can mend.
+        FastnoiseError: for anything else that the user can correct.
         Interrupted: after Ctrl-C or SIGTERM, once the states are saved.
     """
     obstacle = stackable(configs)
@@ -100,7 +100,7 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     while places:
         here = min(places)
         members = places.pop(here)
-        # Runs that a kill left behind others, which had been saved already, catch up with them.
+        # A kill may leave some runs behind others that were already saved. The runs behind catch up first.
         ahead = min((place for place in places if place[1] == 0), default=None)
         last = None if ahead is None else ahead[0] - 1
         stack = Stack(list(members.values()), dataset, device, console, last)

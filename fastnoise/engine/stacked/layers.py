@@ -1,4 +1,4 @@
-"""Networks of one form as one, whose activations have the channels of all side by side."""
+"""Networks of equal form joined into one, whose activations have the channels of all networks side by side."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from ...models import Network, Outputs
 from ...models.norm import COUNTER
 
 Form = Literal["grouped", "channels_last", "products"]
-"""How joined convolutions run: as grouped ones in either memory format, or as batched products of unfolded images."""
+"""How joined convolutions run: as grouped convolutions in either memory format, or as products of unfolded images."""
 
 
 class JoinedConv2d(nn.Conv2d):
     """Convolutions of K runs as one: x [B, K * channels, H, W], weight [K * out, channels, kh, kw], bias [K * out].
 
     In the form "products" images are unfolded to patches, and the convolution is a matrix product for each image and
-    run. That takes kh * kw times the memory, and doesn't depend on how well convolutions of small groups are made.
+    run. This takes kh * kw times the memory, but its speed doesn't depend on the kernels for small groups.
     """
 
     form: Form = "grouped"
@@ -85,7 +85,7 @@ class JoinedLinear(nn.Linear):
 
 
 def _join_tensors(joined: nn.Module, layers: Sequence[nn.Module]) -> None:
-    """Give a layer the tensors of its K originals: in the first dimension one after the other, counters as they are."""
+    """Give a layer the tensors of its K originals, one after the other in the first dimension. Counters stay single."""
     states = [layer.state_dict() for layer in layers]
     for name, tensor in states[0].items():
         whole = torch.cat([state[name] for state in states]) if tensor.dim() else tensor.clone()
@@ -96,9 +96,9 @@ def _join_tensors(joined: nn.Module, layers: Sequence[nn.Module]) -> None:
 
 
 def join(modules: Sequence[nn.Module]) -> nn.Module:
-    """K modules of one form as one that works on activations with the channels of all K side by side.
+    """Join K modules of equal form into one that works on activations with the channels of all K side by side.
 
-    Its tensors have the names of the originals'. ConfigError for a layer that works otherwise than channel by channel
+    Its tensors have the same names as the originals'. ConfigError for a layer that does not work on each channel alone
     and has no joined form.
     """
     first = modules[0]
@@ -121,7 +121,8 @@ def join(modules: Sequence[nn.Module]) -> nn.Module:
 
 
 class StackedNetwork(nn.Module):
-    """K networks of one form as one; each tensor holds theirs one after the other in its first dimension."""
+    """K networks of equal form as one. Each tensor holds those of the K networks one after the other in its first
+    dimension."""
 
     def __init__(self, networks: Sequence[Network]):
         super().__init__()
@@ -131,7 +132,7 @@ class StackedNetwork(nn.Module):
         self._one = (networks[0],)  # in a tuple, so that its weights are not among this module's
 
     def use(self, form: Form) -> None:
-        """Run convolutions in this form; parameters stay the tensors that they are."""
+        """Run convolutions in this form. The parameters stay the same tensors."""
         self.form = form
         layout = torch.channels_last if form == "channels_last" else torch.contiguous_format
         self.body.to(memory_format=layout)
@@ -140,8 +141,8 @@ class StackedNetwork(nn.Module):
                 module.form = form
 
     def forward(self, images: Tensor) -> Outputs:
-        """Logits [B, K, C], attention [B, K] and features [B, K, F] for images [B, K, channels, H, W], or for
-        [B, 1, ...] that all runs get."""
+        """Logits [B, K, C], attention [B, K] and features [B, K, F] for images [B, K, channels, H, W]. All runs get the
+        same images if these are [B, 1, channels, H, W]."""
         x = images.expand(-1, self.count, -1, -1, -1).flatten(1, 2)
         if self.form == "channels_last":
             x = x.contiguous(memory_format=torch.channels_last)
@@ -151,12 +152,12 @@ class StackedNetwork(nn.Module):
         return Outputs(logits.unflatten(1, (self.count, -1)), attention, features)
 
     def each(self, images: Tensor, sizes: Sequence[int]) -> Outputs:
-        """The runs one by one, for batches of unequal size: logits [R, C], attention [R] and features [R, F] of images
-        [R, ...].
+        """Run the networks one by one, for batches of unequal size: logits [R, C], attention [R] and features [R, F]
+        for images [R, channels, H, W].
 
         Args:
             images: of the first run, then of the second, and so on.
-            sizes: R as a sum over the runs; a run with 0 is left out.
+            sizes: number of images of each run, R in total. A run with 0 is left out.
         """
         network = self._one[0].train(self.training)
         found = []
@@ -176,17 +177,17 @@ class StackedNetwork(nn.Module):
         return Outputs(torch.cat([outputs.logits for outputs in found]), attention, features)
 
     def state_of(self, number: int) -> dict[str, Tensor]:
-        """The state of run `number`'s network, by the names that it has in a ModuleList of its own; views."""
+        """The state of run `number`'s network as views, by the names that it has in a ModuleList of its own."""
         return {f"0.{name}": self.part(tensor, number) for name, tensor in self.body.state_dict().items()}
 
     def load_state(self, number: int, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state_of` gave; RuntimeError where names or shapes are others.
+        """Load the state that `state_of` returned. RuntimeError if names or shapes differ.
 
-        Counters, which the runs share, may be missing or left over: fastnoise's own batch norm has none.
+        Counters, which the runs share, may be missing or superfluous: fastnoise's own batch norm has none.
         """
         own = self.state_of(number)
         if other := {name for name in own.keys() ^ state.keys() if not name.endswith(COUNTER)}:
-            raise RuntimeError(f"the networks' tensors are others: {min(other)}")
+            raise RuntimeError(f"the networks have different tensors: {min(other)}")
         for name, tensor in own.items():
             if name not in state:
                 continue
@@ -195,16 +196,16 @@ class StackedNetwork(nn.Module):
             tensor.copy_(state[name])
 
     def part(self, tensor: Tensor, number: int) -> Tensor:
-        """Run `number`'s part of a parameter, a buffer or an optimiser's state: a view; what has no dimensions is
-        common to all."""
+        """Run `number`'s part of a parameter, a buffer or an optimiser's state, as a view. All runs share a tensor
+        without dimensions."""
         return tensor.chunk(self.count)[number] if tensor.dim() else tensor
 
 
 def fastest_form(network: StackedNetwork, images: Tensor, amp: torch.dtype | None) -> Form:
-    """The form of the convolutions with the fastest forward and backward pass on a GPU, by trial on [B, K, ...] images.
+    """The form of the convolutions with the fastest forward and backward pass on a GPU, tried on images [B, K, ...].
 
-    Which it is depends on the GPU, cuDNN and the channels: cuDNN's grouped convolutions of a few channels may fall back
-    on kernels that are slower than a product of unfolded images with its several times larger traffic.
+    The answer depends on the GPU, cuDNN and the channels. For groups of a few channels cuDNN may choose kernels that
+    are slower than a product of unfolded images, although this product moves several times as much data.
     """
     trial = copy.deepcopy(network)
     times: dict[Form, float] = {}

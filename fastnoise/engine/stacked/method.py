@@ -1,4 +1,4 @@
-"""The steps of several runs as one: their methods, and what their steps add to."""
+"""The joint steps of several runs: their methods, and the statistics that the steps add to."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ from .layers import StackedNetwork
 
 
 class StackedMethod(Method):
-    """K methods of one kind as one, which makes the steps of a stack.
+    """K methods of one kind as one method, which makes the steps of a stack.
 
     Args:
         options: of the methods.
-        lead: the method for the samples of all runs together, with one table; its `loss` is taken of all at once.
-        members: each run's own; their tables are parts of the lead's.
-        network: the runs'.
+        lead: the method for the samples of all runs together, with one table. Its `loss` serves all runs at once.
+        members: the methods of the runs. Their tables are parts of the lead's.
+        network: of the runs.
         plan: of the training batches.
     """
 
@@ -42,7 +42,7 @@ class StackedMethod(Method):
         self._members, self.count, self._network = tuple(members), len(members), (network,)
         self.steps = plan.sizes
         self.sizes: tuple[int, ...] = ()
-        """Samples of each run in the batch at hand, where they may be unequal."""
+        """Number of samples of each run in the present batch, for batches in which it can differ."""
         self.optimizer: torch.optim.Optimizer | None = None
         self._held: list[tuple[Tensor, Tensor]] = []
         for method in (lead, *members):
@@ -56,8 +56,8 @@ class StackedMethod(Method):
         self.register_buffer("losses", torch.zeros(self.count))  # of the last step, by run
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
-        """As Method's: images and index as StackedLoader gives them. The loss is the sum over the runs of each one's
-        mean, so that each has the gradient of its own; theirs are left in `losses` [K]."""
+        """As in Method, with images and index as StackedLoader returns them. The loss is the sum of the runs' mean
+        losses, so that each run has the gradient of its own loss. `losses` [K] holds the runs' losses afterwards."""
         even = images.dim() == 5
         network = networks[0]
         outputs = network(images) if even else self._unequal(network, images)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ class StackedMethod(Method):
         return Forward(means.sum(), outputs.logits.detach().argmax(1), attention)
 
     def _each_loss(self, outputs: Outputs, labels: Tensor, index: Tensor, even: bool) -> Tensor:
-        """Losses [R] by each run's own method, for runs whose options have come to differ."""
+        """Losses [R], each by the run's own method, for runs whose options no longer agree."""
         rows = torch.arange(len(index), device=index.device)
         parts = list(rows.view(-1, self.count).T) if even else list(rows.split(list(self.sizes)))
         losses = torch.zeros(len(index), device=index.device)
@@ -87,7 +87,8 @@ class StackedMethod(Method):
         return losses
 
     def _unequal(self, network: StackedNetwork, images: Tensor) -> Outputs:
-        """A step in which runs without samples stand still: what the optimiser changes of theirs is kept aside."""
+        """A step that leaves runs without samples unchanged: their part of what the optimiser changes is saved before
+        it."""
         for number, size in enumerate(self.sizes):
             if size == 0:
                 assert self.optimizer is not None
@@ -103,7 +104,8 @@ class StackedMethod(Method):
         self._held = []
 
     def predict(self, networks: Sequence[Network], images: Tensor) -> Outputs:
-        """Logits [B, K, C] and attention [B, K] of images [B, K or 1, ...]; [R, C] and [R] of images run by run."""
+        """Logits [B, K, C] and attention [B, K] for images [B, K or 1, ...], or [R, C] and [R] for images run by
+        run."""
         network: StackedNetwork = networks[0]  # type: ignore[assignment]
         outputs: Outputs = network(images) if images.dim() == 5 else network.each(images, self.sizes)
         return outputs
@@ -121,17 +123,17 @@ class StackedMethod(Method):
 
 
 class StackedStatistics(EpochStatistics):
-    """EpochStatistics of K runs: each sum is [K], each table has the samples of one run after the other."""
+    """EpochStatistics of K runs. Sums are [K], and tables hold the samples of one run after the other."""
 
     def __init__(self, method: StackedMethod, device: torch.device):
         super().__init__(method.starts[-1], method.attention, device, (method.count,))
         self.method = method
         self._shares: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
-        """Samples of each run in a step -> the same as weights float64 [K], what the step adds to `counts`, and
-        float64 [K] that is 0 for the runs that take part in it and 1 for the others."""
+        """Number of samples of each run in a step -> the same as weights float64 [K], what the step adds to `counts`,
+        and float64 [K] that is 0 for the runs that take part in the step and 1 for the others."""
 
     def part(self, number: int) -> EpochStatistics:
-        """Run `number`'s own, which follow these."""
+        """The statistics of run `number`. They share memory with these and change with them."""
         own = EpochStatistics(0, False, self.loss_sum.device)
         rows = slice(*self.method.starts[number : number + 2])
         own.loss_sum, own.counts = self.loss_sum[number], self.counts[:, number]

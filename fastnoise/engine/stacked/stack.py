@@ -1,4 +1,4 @@
-"""Several runs in training as one."""
+"""Several runs in one training."""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ from .method import StackedMethod, StackedStatistics
 
 
 def own_folder(config: RunConfig) -> RunFolder | None:
-    """The folder of the run, None if it has not begun; CheckpointError if the folder holds another run."""
+    """The folder of the run, or None if the run has not begun. CheckpointError if the folder holds another run."""
     folder = RunFolder(Path(config.run_dir or ""))
     if config.run_dir is None or not folder.config.exists():
         return None
@@ -50,9 +50,9 @@ class Stack(Training):
     """K runs, trained as one.
 
     Args:
-        configs: as `stackable` takes them, of runs that stand at one place in training.
+        configs: of `stackable` runs that have reached the same batch in training.
         dataset: the images that the configurations name.
-        last: epoch that training is to end after; None: the runs' last.
+        last: the epoch after which training ends. None: the runs' last epoch.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Stack(Training):
         if len(batches) > 1 and Optimizer.parse(configs[0].optim.optimizer).name != "sgd":
             raise ConfigError(
                 f"these runs cannot be stacked: their epochs have {min(batches)} to {max(batches)} batches, and "
-                f"{configs[0].optim.optimizer} counts the steps of all alike; take --drop-last or --optimizer sgd"
+                f"{configs[0].optim.optimizer} counts steps for all runs together; take --drop-last or --optimizer sgd"
             )
         lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=sets[0].task.num_outputs)
         method = StackedMethod(configs[0].method, lead.to(device), members, network, plan).to(device)
@@ -124,7 +124,8 @@ class Stack(Training):
         self._states = []
 
     def settle(self) -> None:
-        """Give each run's method the attention weights of its samples, which the joint step has not recorded for it."""
+        """Give each run's method the attention weights of its samples. The joint step records them for all runs at
+        once."""
         for record in self.records:
             record.method.settle(record.statistics.attention)
 
@@ -154,7 +155,7 @@ class Stack(Training):
         ]
 
     def how_to_go_on(self) -> str:
-        return "start the same runs again to go on"
+        return "start the same runs again to continue"
 
     def fail(self, record: Record, error: TrainingError) -> None:
         """Continue without the run. Its weights become 0, so that its NaNs cannot spread to others."""
@@ -195,15 +196,15 @@ class Stack(Training):
             yield outputs, index
 
     def networks_of(self, record: Record) -> list[Network]:
-        """None: the methods that are stacked ask for `scan` alone."""
+        """An empty list: stackable methods use only `scan`."""
         return []
 
     @torch.no_grad()
     def scan(
         self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
     ) -> Kept:
-        """Of one pass for all runs, whose logits and attention are kept until the epoch has ended: what a run's method
-        asks for is not known before the one before it was answered. `_require_room` counts them."""
+        """Use one pass for all runs. Its logits and attention are kept until the epoch has ended, because the requests
+        of the runs' methods come one after the other. `_require_room` counts this memory."""
         assert not batch_statistics
         if self._found is None:
             passed = self.answers(self.loaders.train_in_order)
@@ -216,7 +217,7 @@ class Stack(Training):
         return keep(((index, of([own.take(index)], index)) for index in batches), count)
 
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
-        """Means over the runs, and the images per second of all together."""
+        """Means over the runs, and the images per second of all runs together."""
         mean = {
             name: float(np.mean([each[name] for each in figures])) if isinstance(value, float) else value
             for name, value in figures[0].items()
@@ -240,8 +241,8 @@ class Stack(Training):
 
 
 def _shared(data: RunData, dataset: ImageDataset) -> RunData:
-    """A run's data with the data set's own tables in place of copies of its parts; `positions` says which samples are
-    the run's."""
+    """A run's data with the tables of the whole data set instead of copies of their parts. `positions` says which
+    samples belong to the run."""
     return replace(data, train=dataset.train, validation=None if data.validation is None else dataset.train)
 
 
@@ -268,5 +269,5 @@ def _require_room(config: RunConfig, sets: Sequence[RunData], network: Network, 
         require_memory(what, size)
     elif free is not None and size > free:
         raise ConfigError(
-            f"{what}: this takes {size / 1e9:.1f} GB of memory on {device}, where {free / 1e9:.1f} are free"
+            f"{what}: this takes {size / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free on {device}"
         )

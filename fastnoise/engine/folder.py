@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from .. import own
 from ..config import RunConfig
-from ..data.names import is_brought, short
+from ..data.names import FOLDER, LIST, is_brought, short
 from ..errors import CheckpointError, ConfigError
 from ..fields import changed, stored
 from ..files import PARTIAL, write_atomically, write_json, write_text
@@ -78,7 +78,7 @@ class RunFolder:
                 raise CheckpointError(f"--run-dir {path} is not empty and holds no run; choose another")
             _make(path, exist_ok=True)
             return cls(path)
-        dataset = Path(short(config.data.dataset).removeprefix("folder:").removeprefix("list:")).name
+        dataset = Path(short(config.data.dataset).removeprefix(FOLDER).removeprefix(LIST)).name
         noise = "labels" if config.noise.labels else own.short(config.noise.noise)
         if noise == "none" and is_brought(config.data.dataset):
             noise = "given"

@@ -13,9 +13,10 @@ import tyro
 
 from . import own
 from .config import RunConfig, located
-from .data.names import WRITTEN, family, is_named, read_options, task_of
+from .data.names import WRITTEN, family, is_named, moved, read_options, task_of
+from .data.names import located as data_located
 from .errors import ConfigError, nearest
-from .fields import changed, check_names, checked, meaningless
+from .fields import changed, check_names, checked, longer, meaningless
 from .recipes import recipe
 
 _DEFAULT_METHODS = {"classification": "nal", None: "nal", "multitask": "multitask"}
@@ -32,14 +33,15 @@ class TrainCommand:
     for the data set and noise. A TOML file (--config) changes the defaults, and flags change both. Examples:
       fastnoise train
       fastnoise train --method nal --dataset cifar100 --noise symmetric:0.4
-      fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0
+      fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0 --epochs 300
     """
 
     run: RunConfig
     config: str | None = None
     """TOML file that sets any of these options by name, as in learning_rate = 0.05."""
     resume: str | None = None
-    """Folder of a run to continue. The run keeps its own configuration."""
+    """Folder of a run to continue. The run keeps its own configuration, but --epochs can make it longer,
+    and --dataset says where its folder of images is now."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,17 @@ def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
 def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:
     """The stored configuration with the changes that a resumed run may make; ConfigError names any other."""
     before, now = stored.flat(), run.flat()
+    if moved(stored.data.dataset, run.data.dataset):
+        run = run.replace({"dataset": data_located(run.data.dataset)})
+        before |= {"dataset": run.data.dataset}
+        now = run.flat()
+    if longer(before["epochs"], now["epochs"]):
+        before["epochs"] = now["epochs"]
+    elif before["epochs"] != now["epochs"]:
+        raise ConfigError(
+            f"--resume {resume}: the run has epochs {before['epochs']}, not {now['epochs']}; a run can "
+            "only be made longer"
+        )
     if (name := changed(before, now)) is not None:
         raise ConfigError(
             f"--resume {resume}: the run has {name} {before[name]}, not {now[name]}; "

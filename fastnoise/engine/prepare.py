@@ -52,6 +52,8 @@ class RunData:
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     """What a run is to say of its labels."""
+    list_hash: str = ""
+    """`ImageDataset.list_hash` of the data set."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -168,6 +170,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         mean=dataset.mean,
         std=dataset.std,
         notes=notes,
+        list_hash=dataset.list_hash,
     )
 
 

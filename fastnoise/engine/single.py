@@ -17,6 +17,7 @@ from ..models import Network, Outputs
 from .checkpoint import place_of
 from .display import make_console, result_table
 from .environment import describe_environment
+from .folder import RunFolder
 from .metrics import EpochStatistics
 from .prepare import RunData, create_parts, image_dtype, load_data, make_loaders
 from .record import Record, open_folder
@@ -54,17 +55,32 @@ def train(
     device = choose_device(config.engine.device)
     data = load_data(config, dataset)
     folder = open_folder(config, data) if resume else None
+    try:
+        return _train(config, data, device, console, folder)
+    finally:
+        if folder is not None:
+            folder.release()
+
+
+def _train(
+    config: RunConfig, data: RunData, device: torch.device, console: Console, folder: RunFolder | None
+) -> dict[str, Any]:
+    """`train` in a folder that is locked, or in a new one."""
     checkpoint = None if folder is None else folder.read_checkpoint(device)
     run = Single(config, data, device, console, checkpoint)
+    if checkpoint is not None:
+        run.lengthened(checkpoint)  # refuses what cannot be made longer before anything is written
     for name in [] if folder is None else folder.changed_code(config):
         console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
-        run.record.begin(folder, describe_environment())
+        run.record.begin(folder, describe_environment(), lock=True)
         if checkpoint is not None:
             run.load([checkpoint])
         return run.train(*place_of(checkpoint))[0]
     finally:
         run.loaders.close()
+        if folder is None and run.record.folder is not None:
+            run.record.folder.release()
 
 
 class Single(Training):

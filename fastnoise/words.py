@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +19,7 @@ from .data.names import located as data_located
 from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, longer, meaningless
 from .recipes import recipe
+from .recipes.base import UNKNOWN_RATE
 
 _DEFAULT_METHODS = {"classification": "nal", None: "nal", "multitask": "multitask"}
 """By task; None: of data sets that only say themselves what is learnt. Others: plain."""
@@ -98,6 +100,15 @@ def train_config(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
         method = chosen["method"] or _DEFAULT_METHODS.get(chosen["task"] or task_of(dataset), "plain")
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
+        brought = chosen["labels"] is not None or own.is_own(dataset) or family(dataset) == "folder"
+        if default.noise.noise == "none" and brought and default.flat().get("forget_rate") == 0:
+            default = default.replace({"forget_rate": UNKNOWN_RATE})
+            if "forget_rate" not in {*table, *map(_field, plain)}:
+                print(
+                    f"fastnoise: warning: the rate of wrong labels is unknown, and {method} needs it: --forget-rate "
+                    f"{UNKNOWN_RATE} is assumed; give your own estimate",
+                    file=sys.stderr,
+                )
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}
     default = default.replace({name: value for name, value in changes.items() if name not in given})

@@ -19,7 +19,7 @@ from .display import make_console, result_table
 from .environment import describe_environment
 from .folder import RunFolder
 from .metrics import EpochStatistics
-from .prepare import RunData, create_parts, image_dtype, load_data, make_loaders
+from .prepare import RunData, check_last_batch, create_parts, image_dtype, load_data, make_loaders
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
@@ -103,6 +103,7 @@ class Single(Training):
         checkpoint: dict[str, Any] | None = None,
     ):
         method, networks = create_parts(config, data, device, fresh=checkpoint is None)
+        check_last_batch(config, data, networks)
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
         amp, _ = choose_amp(config.engine.amp, device)
         loaders = make_loaders(config, data, device, method.views, image_dtype(method, amp))

@@ -253,8 +253,8 @@ def check_last_batch(config: RunConfig, data: RunData, networks: torch.nn.Module
         except ValueError as error:
             if "more than 1 value per channel" in str(error):
                 raise ConfigError(
-                    f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} has "
-                    "one value per channel, and batch norm needs two: add --drop-last, or give another --batch-size"
+                    f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} "
+                    "has one value per channel, and batch norm needs two: add --drop-last, or give another --batch-size"
                 ) from None
         except Exception:  # a layer that has no form without memory says nothing of batch norm
             continue

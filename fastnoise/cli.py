@@ -1,13 +1,17 @@
 """The command line: fastnoise train | pretrain | clean | review | sweep | study | predict | evaluate | export |
 report | check | corrupt | inspect | bench | env."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
 
 from . import __version__
 from .errors import ConfigError, FastnoiseError, nearest
-from .words import parsed
 
 _USAGE = """usage: fastnoise COMMAND [OPTIONS]
 
@@ -40,6 +44,13 @@ options:
 
 `fastnoise COMMAND --help` lists a command's options.
 """
+
+
+def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
+    """`words.parsed`, imported when it is used, so that a Ctrl-C meanwhile finds `main`."""
+    from . import words
+
+    return words.parsed(command, arguments, prog)
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -158,31 +169,93 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0: done; 2: an error that the user can correct; 130: Ctrl-C; 143: SIGTERM.
+    0: done; 2: an error that the user can correct; 130: Ctrl-C; 141: nobody takes the output any more; 143: SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    interrupts: list[int] = []
+    with _noted(interrupts):
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+        except FastnoiseError as error:
+            return _refused(" ".join(str(error).split()))
+        except KeyboardInterrupt:
+            return _interrupted()
+        except BrokenPipeError:  # whoever read our output has seen enough, as in `fastnoise train --help | head`
+            return _without_output()
+        except PermissionError as error:
+            return _refused(f"{error.filename}: {error.strerror}; change its permissions")
+        except OSError as error:
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+                _refused(f"the output cannot be written: {error.strerror}")
+                return _without_output()
+            return _refused(f"{error.filename or 'the system says'}: {error.strerror or error}")
+        except MemoryError as error:
+            return _refused(f"there is too little memory ({str(error) or 'for an array'}); {_LESS}")
+        except Exception as error:
+            if interrupts:  # libraries turn a Ctrl-C in the middle of their import into errors of their own
+                return _interrupted()
+            if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch's, of the CPU
+                return _refused(f"there is too little memory ({str(error).splitlines()[0][-120:]}); {_LESS}")
+            raise
+
+
+_LESS = "lower --batch-size, --width or --image-size"
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    for word in words:
+        if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            plain = word.encode("utf-8", "backslashreplace").decode()
+            raise ConfigError(f"{plain}: not UTF-8, which the files of a run are; rename it, or make a link to it")
+    if words[0] not in _COMMANDS:
+        raise ConfigError(f"unknown command {words[0]!r}; {nearest(words[0], list(_COMMANDS))}")
+    return _COMMANDS[words[0]](words[1:])
+
+
+@contextlib.contextmanager
+def _noted(interrupts: list[int]) -> Iterator[None]:
+    """Keep in `interrupts` that Ctrl-C was pressed, beside what it does by default."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(_USAGE, end="")
-            return 0
-        if words[0] == "--version":
-            print(__version__)
-            return 0
-        if words[0] not in _COMMANDS:
-            raise ConfigError(f"unknown command {words[0]!r}; {nearest(words[0], list(_COMMANDS))}")
-        return _COMMANDS[words[0]](words[1:])
-    except FastnoiseError as error:
-        print(f"fastnoise: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except PermissionError as error:
-        print(f"fastnoise: error: {error.filename}: {error.strerror}; change its permissions", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fastnoise: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read our output has seen enough, as in `fastnoise train --help | head`
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or someone else's
+            raise ValueError
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # as it is outside of the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _refused(message: str) -> int:
+    print(f"fastnoise: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _interrupted() -> int:
+    print("fastnoise: interrupted", file=sys.stderr)
+    return 130
+
+
+def _without_output() -> int:
+    """Let nothing fail again when Python ends and writes what is left."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    return 141
 
 
 if __name__ == "__main__":

@@ -132,13 +132,13 @@ class DataConfig(Checked):
     """Number of training images to use, from the first on. The test set stays whole."""
     val_fraction: Annotated[float, Between(0, 1, "[)")] = 0.0
     """Share of each class of the training set that is held out for validation. Its labels are noisy too."""
-    image_size: Annotated[int, Above(0)] | None = None
+    image_size: Annotated[int, Above(0), Between(1, 65536)] | None = None
     """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ."""
     exif_orientation: bool = True
     """Turn image files upright as the camera noted in EXIF. Without it their pixels stay as they are stored."""
     skip_unreadable: bool = False
     """Leave out images of folder:PATH or list:FILE that cannot be decoded. Without it the run does not begin."""
-    crop_padding: Annotated[int, AtLeast(0)] = 4
+    crop_padding: Annotated[int, AtLeast(0), Between(0, 4096)] = 4
     """Zero padding in pixels for the random crop in training. 0 switches the crop off."""
     flip: bool = True
     """Flip training images left to right with probability 1/2."""
@@ -149,7 +149,7 @@ class DataConfig(Checked):
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
-    loader_threads: Annotated[int, Above(0)] = 2
+    loader_threads: Annotated[int, Above(0), Between(1, 1024)] = 2
     """CPU threads of the input pipeline."""
 
     def __post_init__(self) -> None:
@@ -196,7 +196,7 @@ class NoiseConfig(Checked):
 @dataclass(frozen=True)
 class ModelConfig(Checked):
     model: Annotated[str, arg(help=f"Network: {alternatives(model_names.FORMS)}.")] = "small_cnn"
-    width: Annotated[float, Above(0)] = 1.0
+    width: Annotated[float, Above(0), Between(0, 1e6)] = 1.0
     """Factor that multiplies the number of channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
     """Probability of dropout: in lenet5's fully connected layers, or after cnn9's pooling."""
@@ -258,7 +258,7 @@ class SaveEvery:
 
 @dataclass(frozen=True)
 class OptimConfig(Checked):
-    epochs: Annotated[int, Above(0)] = 100
+    epochs: Annotated[int, Above(0), Between(1, 1e6)] = 100
     """Passes over the training set."""
     optimizer: str = "sgd"
     """Optimiser: sgd (momentum 0.9), sgd:momentum=0, sgd:momentum=0.9,nesterov, adam or adamw."""

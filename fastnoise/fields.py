@@ -78,6 +78,11 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
+def longer(before: Any, now: int) -> bool:
+    """Whether a run of `before` epochs, as its folder says, goes on to more."""
+    return type(before) is int and now > before
+
+
 def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
     """Refuse an unknown data set or network and impossible noise before anything is loaded; ConfigError in one line.
 

@@ -117,6 +117,8 @@ class Values:
         whole = isinstance(value, Integral) and int in self.kinds
         if not whole and float not in self.kinds:
             raise ConfigError(f"{what} must be {self._wanted()}, not {shown(value)}")
+        if isinstance(value, Integral) and not -(2**63) <= int(value) < 2**63:
+            raise ConfigError(f"{what} must fit into 64 bits, not {shown(value)}")
         for limits in self.ranges:
             if not limits.holds(value):
                 raise ConfigError(f"{what} must {limits.describe()}, not {value}")

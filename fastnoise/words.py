@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,10 +14,12 @@ import tyro
 
 from . import own
 from .config import RunConfig, located
-from .data.names import WRITTEN, family, is_named, read_options
+from .data.names import WRITTEN, family, is_brought, is_named, moved, read_options
+from .data.names import located as data_located
 from .errors import ConfigError, nearest
-from .fields import changed, check_names, checked, meaningless
+from .fields import changed, check_names, checked, longer, meaningless
 from .recipes import default_method, recipe
+from .recipes.base import UNKNOWN_RATE
 
 _HELP = ("-h", "--help")
 _COMPLETION = {"--tyro-print-completion": 2, "--tyro-write-completion": 3}
@@ -31,14 +34,15 @@ class TrainCommand:
     for the data set and noise. A TOML file (--config) changes the defaults, and flags change both. Examples:
       fastnoise train
       fastnoise train --method nal --dataset cifar100 --noise symmetric:0.4
-      fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0
+      fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0 --epochs 300
     """
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]  # or the groups of --help would be called run.data and so on
     config: str | None = None
     """TOML file that sets any of these options by name, as in learning_rate = 0.05."""
     resume: str | None = None
-    """Folder of a run to continue. The run keeps its own configuration."""
+    """Folder of a run to continue. The run keeps its own configuration, but --epochs can make it longer,
+    and --dataset says where its folder of images is now."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,15 @@ def train_config(
         method = chosen["method"] or method or default_method(dataset, chosen["task"])
         default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
         default = default.replace(settings or {})
+        brought = chosen["labels"] is not None or is_brought(dataset)
+        if default.noise.noise == "none" and brought and default.flat().get("forget_rate") == 0:
+            default = default.replace({"forget_rate": UNKNOWN_RATE})
+            if "forget_rate" not in {*table, *map(_field, plain)}:
+                print(
+                    f"fastnoise: warning: the rate of wrong labels is unknown, and {method} needs it: --forget-rate "
+                    f"{UNKNOWN_RATE} is assumed; give your own estimate",
+                    file=sys.stderr,
+                )
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}
     default = default.replace({name: value for name, value in changes.items() if name not in given})
@@ -203,6 +216,17 @@ def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
 def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:
     """The stored configuration with the changes that a resumed run may make; ConfigError names any other."""
     before, now = stored.flat(), run.flat()
+    if moved(stored.data.dataset, run.data.dataset):
+        run = run.replace({"dataset": data_located(run.data.dataset)})
+        before |= {"dataset": run.data.dataset}
+        now = run.flat()
+    if longer(before["epochs"], now["epochs"]):
+        before["epochs"] = now["epochs"]
+    elif before["epochs"] != now["epochs"]:
+        raise ConfigError(
+            f"--resume {resume}: the run has epochs {before['epochs']}, not {now['epochs']}; a run can "
+            "only be made longer"
+        )
     if (name := changed(before, now)) is not None:
         raise ConfigError(
             f"--resume {resume}: the run has {name} {before[name]}, not {now[name]}; "

@@ -1,5 +1,6 @@
 """fastnoise train: one run, from the words of the command line to the final table."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +24,8 @@ def run(arguments: Sequence[str], finish: Callable[[dict[str, Any]], None] | Non
     try:
         summary = train(config, resume=resume)
     except Interrupted as stop:
-        print(f"fastnoise: {stop}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # of a closed one
+            print(f"fastnoise: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error

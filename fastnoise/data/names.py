@@ -148,6 +148,16 @@ def read_options(name: str) -> dict[str, str | int | float]:
     return given
 
 
+def moved(before: str, now: str) -> bool:
+    """Whether two names of data sets differ in their paths at most, as those of a folder that was moved do."""
+    if family(before) != family(now) or family(now) not in ("folder", "list", *_PATHS):
+        return False
+    if family(now) not in _PATHS:
+        return True
+    paths = set(_PATHS[family(now)])
+    return all(read_options(before)[key] == value for key, value in read_options(now).items() if key not in paths)
+
+
 def located(name: str) -> str:
     """The name with its paths written from the root, for use in any folder."""
     if own.is_own(name):

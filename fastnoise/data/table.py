@@ -1,5 +1,6 @@
 """Images with their labels: what a dataset is made of, and how a part of it is held out."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -276,6 +277,15 @@ class ImageDataset:
         mean, std = _statistics(train.images)
         classes = _texts("class_names", class_names)
         return cls(name, train, test, classes, mean, std, given_labels=True, clean_labels=clean, task=task)
+
+    @property
+    def list_hash(self) -> str:
+        """SHA-256 of the names of all samples and classes with the labels: of what a list of the data set says."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        for table in (self.train, self.test):
+            digest.update("\0".join(table.names).encode("utf-8", "surrogateescape") + bytes(2))
+            digest.update(table.labels.astype(table.labels.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
 
     @property
     def num_classes(self) -> int:

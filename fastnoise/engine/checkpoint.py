@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..checks import shown
 from ..errors import CheckpointError
 from .folder import CHECKPOINT_FORMAT
 from .record import Record
@@ -42,10 +43,11 @@ def place_of(checkpoint: dict[str, Any] | None) -> tuple[int, int]:
     """Epoch (from 1) and batch (from 0) with which training continues; (1, 0) without a checkpoint."""
     if checkpoint is None:
         return (1, 0)
-    try:
-        return int(checkpoint["epoch"]), int(checkpoint["batch"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint does not say how far it is ({error}); start the run anew") from error
+    epoch, batch = checkpoint.get("epoch"), checkpoint.get("batch")
+    if type(epoch) is not int or type(batch) is not int or not (1 <= epoch < 2**31 and 0 <= batch < 2**31):
+        said = f"epoch {shown(epoch)}, batch {shown(batch)}"
+        raise CheckpointError(f"the checkpoint does not say how far it is ({said}); start the run anew")
+    return epoch, batch
 
 
 def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dic
         "format": CHECKPOINT_FORMAT,
         "epoch": epoch,
         "batch": batch,
+        "epochs": record.config.optim.epochs,
         "networks": _all_alone(training.weights_of(record)),
         "method": _all_alone(record.method.state_dict()),
         "labels": _alone(record.labels),
@@ -96,21 +99,71 @@ def load_states(training: Resumable, states: Mapping[Record, dict[str, Any]]) ->
     first = next(iter(states.values()))
     try:
         for record, state in states.items():
+            _check(record, state)
             training.load_weights(record, state["networks"])
             record.method.load_state_dict(state["method"])
             record.labels.copy_(state["labels"])
             record.statistics.load_state_dict(state["statistics"])
             record.history, record.first_step_seconds = state["history"], state["first_step_seconds"]
         optimizer = _joined([state["optimizer"] for state in states.values()])
+        if type(first["schedule"].get("last_epoch")) is not int:
+            raise TypeError("its schedule does not say how far it is")
+        kinds = [{key: type(value) for key, value in group.items()} for group in training.optimizer.param_groups]
         load_optimizer(training.optimizer, training.schedule, optimizer, first["schedule"])
+        _check_optimizer(training.optimizer, kinds)
         training.step.scaler.load_state_dict(first["scaler"])
         torch.set_rng_state(first["rng_cpu"].cpu())
         if training.device.type == "cuda" and first["rng_cuda"]:
             present = first["rng_cuda"][: torch.cuda.device_count()]  # there may be fewer than when it was saved
             torch.cuda.set_rng_state_all([rng.cpu() for rng in present])
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # torch raises errors of any kind where a value is of another type than its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{record.folder.checkpoint} does not fit the run's configuration: {reason}") from error
+
+
+_FIGURES = ("learning_rate", "train_loss", "images_per_second", "data_wait", "seconds")
+"""What every epoch's figures hold beside those of its task."""
+
+
+def _check(record: Record, state: Mapping[str, Any]) -> None:
+    """TypeError or ValueError unless what is not a tensor has the form that `state_of` gives it, and the labels are
+    classes of the run."""
+    history, seconds, score = state["history"], state["first_step_seconds"], record.data.task.score.name
+    if not isinstance(history, list) or len(history) != state["epoch"] - 1:
+        raise ValueError(f"its history must list {state['epoch'] - 1} epochs")
+    for number, epoch in enumerate(history, 1):
+        if not isinstance(epoch, dict) or epoch.get("epoch") != number:
+            raise ValueError(f"entry {number} of its history is not epoch {number}")
+        for name in (*_FIGURES, f"test_{score}"):
+            if not _is_number(epoch.get(name)):
+                raise TypeError(f"{name} of epoch {number} must be a number, not {shown(epoch.get(name))}")
+    if not _is_number(seconds):
+        raise TypeError(f"first_step_seconds must be a number, not {shown(seconds)}")
+    labels = state["labels"]
+    if labels.shape != record.labels.shape or labels.dtype != record.labels.dtype:
+        raise ValueError(f"its labels are {labels.dtype} {list(labels.shape)}")
+    if labels.dtype == torch.int64 and not (
+        int(labels.min()) >= 0 and int(labels.max()) < record.data.noisy.num_classes
+    ):
+        raise ValueError("its labels are no classes of the run")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, kinds: Sequence[Mapping[str, type]]) -> None:
+    """TypeError or ValueError if a loaded setting is of another type than before, or a moment not of its parameter's
+    shape, which the optimiser would notice in its next step at best."""
+    numbers = (int, float, bool)
+    for group, kind in zip(optimizer.param_groups, kinds, strict=True):
+        for key, before in kind.items():
+            if before in numbers and not isinstance(group.get(key), numbers):
+                raise TypeError(f"{key} of its optimizer must be a number, not {shown(group.get(key))}")
+        for parameter in group["params"]:
+            for name, moment in optimizer.state.get(parameter, {}).items():
+                if isinstance(moment, Tensor) and moment.dim() and moment.shape != parameter.shape:
+                    raise ValueError(f"{name} of its optimizer is {list(moment.shape)}, not {list(parameter.shape)}")
 
 
 def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:

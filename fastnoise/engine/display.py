@@ -1,6 +1,8 @@
 """What a run shows: a progress bar or plain lines during training, and one table at the end."""
 
+import contextlib
 import json
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -21,10 +23,37 @@ _FIGURES = (
 )
 
 
+class RunConsole(Console):
+    """A console that goes on in silence when its output cannot be written: to a pipe that nobody reads any more, or to
+    a full disk. Training looks at `lost` and saves. Markup is off, since paths and names may look like it."""
+
+    lost: str | None = None
+    """What the system said."""
+
+    def __init__(self, width: int | None = None):
+        super().__init__(width=width, markup=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.lost is not None:
+            return
+        try:
+            super().print(*objects, **options)
+            self.file.flush()
+        except (OSError, SystemExit) as error:  # rich ends the process when a pipe is closed
+            self.lost = (error.strerror if isinstance(error, OSError) else None) or "Broken pipe"
+            with contextlib.suppress(OSError, ValueError):  # what is left in its buffer would fail again at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def make_console() -> Console:
     """A console on standard output. If that is no terminal, it is wide enough that no line of a table is wrapped."""
-    console = Console(markup=False)  # paths and names may look like markup
-    return console if console.is_terminal else Console(width=120, markup=False)
+    console = RunConsole()
+    return console if console.is_terminal else RunConsole(width=120)
+
+
+def output_lost(console: Console) -> str | None:
+    """Why the output cannot be written any more; None while it can."""
+    return console.lost if isinstance(console, RunConsole) else None
 
 
 def percent(share: float) -> str:

@@ -21,10 +21,13 @@ profile.json       with --profile, the trace of some training steps for chrome:/
 """
 
 import csv
+import fcntl
 import io
 import json
+import os
 import tomllib
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,9 +39,9 @@ from numpy.typing import NDArray
 
 from .. import own
 from ..config import RunConfig
-from ..data.names import FOLDER, LIST, is_brought, short
+from ..data.names import FOLDER, LIST, is_brought, moved, short
 from ..errors import CheckpointError, ConfigError
-from ..fields import changed, stored
+from ..fields import changed, longer, stored
 from ..files import PARTIAL, write_atomically, write_json, write_text
 from ..methods import find_method
 from ..noise.files import written_name
@@ -61,6 +64,34 @@ class RunFolder:
         self.corrected = path / "corrected.csv"
         self.answers = path / "answers.npz"
         self.profile = path / "profile.json"
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Be the one process that writes to the folder, until `release` or the end of the process, however it ends.
+
+        CheckpointError if another process is. The lock is one of the folder itself (flock), so that it leaves no file.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise CheckpointError(
+                f"{self.path}: another process trains this run; wait for its end, or end it, before you go on with it"
+            ) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise CheckpointError(
+                f"{self.path}: its file system cannot lock a folder ({error.strerror}), without which two processes "
+                "could write to it; choose a --run-dir on another"
+            ) from None
+        self._lock = descriptor
+
+    def release(self) -> None:
+        """Let another process write to the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @classmethod
     def create(cls, config: RunConfig) -> "RunFolder":
@@ -112,6 +143,14 @@ class RunFolder:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 
+    def list_hash(self) -> str | None:
+        """The hash of the data set's list that the run was started with, None of one that has none written down."""
+        try:
+            found = json.loads(self.environment.read_text())[0].get("data_list")
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            return None  # what is damaged, `add_environment` says
+        return found if isinstance(found, str) else None
+
     def read_config(self) -> RunConfig:
         """The configuration as it was written; of a method of the user's own the file is imported for its options.
 
@@ -129,6 +168,10 @@ class RunFolder:
         """CheckpointError unless the run in this folder computes what `config` says; imports no code that it names."""
         before = RunConfig(type(config.method)(config.method.method)).flat() | self.read_fields()
         now = config.flat()
+        if moved(str(before.get("dataset")), config.data.dataset):
+            before["dataset"] = config.data.dataset  # whose list and labels `open_folder` compares
+        if longer(before.get("epochs"), config.optim.epochs):
+            before["epochs"] = config.optim.epochs
         if (name := changed(before, now)) is not None:
             raise CheckpointError(
                 f"{self.path} holds another run: its {name} is {before.get(name)}, not {now[name]}; go on with its own "
@@ -139,6 +182,8 @@ class RunFolder:
         """Add the environment of this start to those of earlier ones."""
         try:
             starts = json.loads(self.environment.read_text()) if self.environment.exists() else []
+            if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+                raise ValueError("not a list of objects")
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.environment} is damaged ({error}); remove it to go on") from error
         write_json(self.environment, [*starts, environment])
@@ -189,12 +234,16 @@ class RunFolder:
     def read_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """The last checkpoint on `device`, None if none was written; read without executing code.
 
-        CheckpointError for a truncated or foreign file.
+        CheckpointError for a truncated or foreign file, or for one whose content does not match its checksums (CRC-32).
         """
         self.checkpoint.with_name(self.checkpoint.name + PARTIAL).unlink(missing_ok=True)
         if not self.checkpoint.exists():
             return None
         try:
+            with zipfile.ZipFile(self.checkpoint) as archive:  # torch.load does not look at the checksums
+                changed_part = archive.testzip()
+            if changed_part is not None:
+                raise ValueError(f"the checksum of {changed_part} is wrong")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of pickles that are not its own; the error says enough
                 state = torch.load(self.checkpoint, map_location=device, weights_only=True)

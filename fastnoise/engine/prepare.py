@@ -1,5 +1,6 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class RunData:
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     """What a run is to say of its labels."""
+    list_hash: str = ""
+    """`ImageDataset.list_hash` of the data set."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -209,6 +212,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         mean=dataset.mean,
         std=dataset.std,
         notes=(*dataset.notes, *notes),
+        list_hash=dataset.list_hash,
     )
 
 
@@ -273,6 +277,28 @@ def make_loaders(
     )
     validation = None if data.validation is None else evaluation(data.validation)
     return Loaders(train, evaluation(data.train), validation, evaluation(data.test))
+
+
+def check_last_batch(config: RunConfig, data: RunData, networks: torch.nn.ModuleList) -> None:
+    """ConfigError if an epoch ends in a batch of one image that batch norm cannot take, having one value per channel.
+
+    The networks are tried without weights and memory (on the device "meta"); what else fails there is passed over.
+    """
+    count, size = len(data.given), config.data.batch_size
+    if config.data.drop_last or count % size != 1 or count < size:
+        return
+    for network in networks:
+        trial = copy.deepcopy(network).to("meta").train()
+        try:
+            trial(torch.zeros(1, data.channels, *data.image_size, device="meta"))
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise ConfigError(
+                    f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} "
+                    "has one value per channel, and batch norm needs two: add --drop-last, or give another --batch-size"
+                ) from None
+        except Exception:  # a layer that has no form without memory says nothing of batch norm
+            continue
 
 
 def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:

@@ -45,14 +45,29 @@ def open_folder(config: RunConfig, data: RunData) -> RunFolder:
     if config.run_dir is None:
         raise CheckpointError('no run to go on with: give its folder, as in config.replace({"run_dir": FOLDER})')
     folder = RunFolder.open(Path(config.run_dir))
+    folder.lock()
+    try:
+        _check_folder(folder, config, data)
+    except BaseException:
+        folder.release()
+        raise
+    return folder
+
+
+def _check_folder(folder: RunFolder, config: RunConfig, data: RunData) -> None:
+    """CheckpointError unless the folder's run is that of `config` and `data`."""
     folder.require(config)
+    if folder.list_hash() not in (None, data.list_hash):
+        raise CheckpointError(
+            f"{config.data.dataset} is not what the run in {folder.path} was started with: its list of images, classes "
+            "or labels has changed; restore it, or start a new run"
+        )
     if load_noisy(folder.labels).sha256 != data.noisy.sha256:
         name = config.data.dataset
         what, advice = name, "data set that the run was started with"
         if needs_root(name):
             what, advice = f"{name} under {config.data.data_root}", "--data-root that the run was started with"
         raise CheckpointError(f"the labels of {what} are not those of the run ({folder.labels}); give the {advice}")
-    return folder
 
 
 class Record:
@@ -66,7 +81,7 @@ class Record:
         labels: int64 [N], the label table that its steps read, on `device`.
     """
 
-    folder: RunFolder
+    folder: RunFolder = None  # type: ignore[assignment]  # until `begin`
 
     def __init__(self, config: RunConfig, data: RunData, method: Method, statistics: EpochStatistics, labels: Tensor):
         self.config, self.data, self.method = config, data, method
@@ -79,14 +94,18 @@ class Record:
         self.history: list[dict[str, Any]] = []
         self.first_step_seconds = 0.0
 
-    def begin(self, folder: RunFolder | None, environment: dict[str, Any]) -> None:
-        """Make the run's folder, or use the existing one, and record this start in it."""
+    def begin(self, folder: RunFolder | None, environment: dict[str, Any], *, lock: bool = False) -> None:
+        """Make the run's folder, or use the existing one, and record this start in it. `lock`: a new folder too."""
         if folder is None:
             folder = RunFolder.create(self.config)
+            self.folder = folder
+            if lock:
+                folder.lock()
             self.data.noisy.save(folder.labels)
             write_json(folder.classes, list(self.data.class_names))
         code = own.fingerprints(self.config.flat())
-        folder.add_environment({**environment, **({"own_files": code} if code else {})})
+        listed = {"data_list": self.data.list_hash}
+        folder.add_environment({**environment, **listed, **({"own_files": code} if code else {})})
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
 

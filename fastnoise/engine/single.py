@@ -17,8 +17,9 @@ from ..models import Network, Outputs
 from .checkpoint import place_of
 from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
+from .folder import RunFolder
 from .metrics import EpochStatistics
-from .prepare import RunData, create_parts, image_dtype, load_data, make_loaders
+from .prepare import RunData, check_last_batch, create_parts, image_dtype, load_data, make_loaders
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
@@ -70,17 +71,37 @@ def train_on(
     console = console or make_console()
     device = choose_device(config.engine.device)
     folder = open_folder(config, data) if resume else None
+    try:
+        return _train(config, data, device, console, folder, witness)
+    finally:
+        if folder is not None:
+            folder.release()
+
+
+def _train(
+    config: RunConfig,
+    data: RunData,
+    device: torch.device,
+    console: Console,
+    folder: RunFolder | None,
+    witness: Witness | None,
+) -> dict[str, Any]:
+    """`train_on` in a folder that is locked, or in a new one."""
     checkpoint = None if folder is None else folder.read_checkpoint(device)
     run = Single(config, data, device, console, checkpoint, witness)
+    if checkpoint is not None:
+        run.lengthened(checkpoint)  # refuses what cannot be made longer before anything is written
     for name in [] if folder is None else folder.changed_code(config):
         console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
-        run.record.begin(folder, describe_environment())
+        run.record.begin(folder, describe_environment(), lock=True)
         if checkpoint is not None:
             run.load([checkpoint])
         return run.train(*place_of(checkpoint))[0]
     finally:
         run.loaders.close()
+        if folder is None and run.record.folder is not None:
+            run.record.folder.release()
 
 
 class Single(Training):
@@ -105,6 +126,7 @@ class Single(Training):
         witness: Witness | None = None,
     ):
         method, networks = create_parts(config, data, device, fresh=checkpoint is None)
+        check_last_batch(config, data, networks)
         if witness is not None:
             method.add_module("witness", witness.to(device))
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds

@@ -115,6 +115,9 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
             found = []
         finally:
             stack.loaders.close()
+            for record in stack.members:
+                if record.folder is not None:
+                    record.folder.release()
         failures += stack.failures
         number_of = dict(zip(stack.members, members, strict=True))
         if ahead is None:

@@ -118,7 +118,7 @@ class Stack(Training):
         environment = describe_environment()
         for record in self.members:
             held = own_folder(record.config) is not None
-            record.begin(open_folder(record.config, record.data) if held else None, environment)
+            record.begin(open_folder(record.config, record.data) if held else None, environment, lock=True)
         if any(self._states):
             self.load([state for state in self._states if state is not None])
         self._states = []

@@ -181,27 +181,6 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
     return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 
-def lengthen(schedule: LRScheduler, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-    """Let a loaded schedule, which `create_schedule` made for fewer epochs, go on as one of `epochs` epochs would at
-    its place. Those that do not depend on the number of epochs stay as they are."""
-    if isinstance(schedule, torch.optim.lr_scheduler.CosineAnnealingLR):
-        schedule.T_max = epochs
-        rates = schedule._get_closed_form_lr()
-    elif isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
-        rates = [
-            base * factor(schedule.last_epoch)
-            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-        ]
-    else:
-        return
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)  # in place: a captured graph reads it there
-        else:
-            group["lr"] = float(rate)
-    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
-
-
 def load_optimizer(
     optimizer: torch.optim.Optimizer, schedule: LRScheduler, state: dict[str, Any], course: dict[str, Any]
 ) -> None:

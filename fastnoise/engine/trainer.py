@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..config import SaveEvery, Schedule, parse_compile_options
+from ..config import SaveEvery, parse_compile_options
 from ..data import Loader
 from ..errors import ConfigError, TrainingError
 from ..files import write_json
@@ -25,6 +25,7 @@ from ..tasks import Evaluation
 from . import checkpoint
 from .display import Display, output_lost
 from .evaluate import evaluate
+from .longer import epochs_before, lengthen
 from .metrics import EpochStatistics, best_last_mean
 from .model_file import ModelHeader, model_tensors, write_model
 from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost
@@ -33,7 +34,7 @@ from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
-from .step import Step, choose_gear, create_optimizer, create_schedule, lengthen, reset_optimizer
+from .step import Step, choose_gear, create_optimizer, create_schedule, reset_optimizer
 from .witness import Witness
 
 
@@ -273,35 +274,12 @@ class Training(ABC):
         """Take up a checkpoint of each run, all of one place; CheckpointError for one of another run."""
         checkpoint.load_states(self, dict(zip(self.members, states, strict=True)))
         if (before := self.lengthened(states[0])) is not None:
-            lengthen(self.schedule, self.optimizer, self.config.optim.epochs)
             done = checkpoint.place_of(states[0])[0] - 1
-            courses = {
-                "cosine": f"follows the cosine of {self.config.optim.epochs} epochs from epoch {done + 1} on, and "
-                f"followed that of {before} before",
-                "linear": f"falls to 0 in epoch {self.config.optim.epochs} now, and not in epoch {before}",
-                "constant": "stays as it is",
-            }
-            name = Schedule.parse(self.config.optim.schedule).name
-            course = courses.get(name, "goes on by the same epochs as before")
-            self._say(f"longer: {self.config.optim.epochs} epochs in place of {before}; the learning rate {course}")
+            self._say(lengthen(self.schedule, self.optimizer, self.config.optim, before, done))
 
     def lengthened(self, state: dict[str, Any]) -> int | None:
-        """The epochs that a checkpoint's run had, if this one has more; else None.
-
-        ConfigError for a method that divides its epochs into rounds, which would lie otherwise.
-        """
-        before = state.get("epochs")
-        if before is None and isinstance(state.get("schedule"), dict):  # of an earlier version
-            before = state["schedule"].get("T_max")
-        now = self.config.optim.epochs
-        if type(before) is not int or before >= now:
-            return None
-        if max(len(self.method.rounds(before)), len(self.method.rounds(now))) > 1:
-            raise ConfigError(
-                f"--epochs {now}: method {self.config.method.method} divides its {before} epochs into rounds, which "
-                "more epochs would move; start a new run"
-            )
-        return before
+        """The epochs that a checkpoint's run had, if this one has more; else None. ConfigError as `epochs_before`."""
+        return epochs_before(state, self.config, self.method)
 
     def _interrupted(self, epoch: int, batch: int, signals: list[int]) -> Interrupted:
         why = f"nobody takes the output ({lost}): " if (lost := output_lost(self.console)) else ""

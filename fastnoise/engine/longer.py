@@ -44,8 +44,8 @@ def lengthen(
     """
     _move(schedule, optimizer, optim.epochs)
     courses = {
-        "cosine": f"follows the cosine of {optim.epochs} epochs from epoch {done + 1} on, and followed that of {before} "
-        "before",
+        "cosine": f"follows the cosine of {optim.epochs} epochs from epoch {done + 1} on, and followed that of "
+        f"{before} before",
         "linear": f"falls to 0 in epoch {optim.epochs} now, and not in epoch {before}",
         "constant": "stays as it is",
     }

@@ -60,7 +60,7 @@ def test_a_changed_bit_and_a_second_writer_are_refused(run: Path, capsys: pytest
     weights = next(iter(state(run)["networks"].values())).numpy().tobytes()
     content[content.index(weights)] ^= 1
     (run / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match="the checksum of .* is wrong"):
+    with pytest.raises(CheckpointError, match=r"the checksum of .* is wrong"):
         folder.read_checkpoint(torch.device("cpu"))
 
 

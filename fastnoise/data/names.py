@@ -163,7 +163,7 @@ def located(name: str) -> str:
     if own.is_own(name):
         return own.located(name)
     for prefix in (FOLDER, LIST):
-        if name.startswith(prefix) and name != prefix:
+        if name.startswith(prefix) and name != prefix:  # which is refused
             return f"{prefix}{Path(name.removeprefix(prefix)).expanduser().absolute()}"
     head = family(name)
     if head not in _PATHS:

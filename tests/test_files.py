@@ -184,7 +184,7 @@ def test_noise_on_own_labels_never_speaks_of_true_ones(capsys: pytest.CaptureFix
         main(["corrupt", "--dataset", "folder:d", "--noise", "symmetric:0.4", "--out", "t.png", "t.csv", "t.npz"]) == 0
     )
     capsys.readouterr()
-    assert Path("t.csv").read_text().splitlines()[0] == "index,label,given_label"
+    assert Path("t.csv").read_text().splitlines()[0] == "index,name,label,given_label"
     data = load_data(recipe("nal", "folder:d", "symmetric:0.4"))
     assert data.noisy.words == ("given class", "noisy label")
     assert type(data.noisy).load("t.npz").words == data.noisy.words

@@ -204,7 +204,15 @@ def test_a_pt_file_runs_nothing(tmp_path: Path) -> None:
 def test_names_in_own_files_survive(tmp_path: Path) -> None:
     names = ("käse.png", "b\udcff.png", 'c,"\n.png')  # the second is not UTF-8 on the disk
     noisy = NoisyLabels(
-        np.array([0, 1, 0]), None, "given", None, 2, None, None, ("no", "yes"), names, np.array([4, 0, 2])
+        np.array([0, 1, 0]),
+        None,
+        "given",
+        None,
+        2,
+        None,
+        class_names=("no", "yes"),
+        names=names,
+        index=np.array([4, 0, 2]),
     )
     noisy.save("l.npz")
     read = NoisyLabels.load("l.npz")

@@ -285,7 +285,7 @@ def test_runs_are_killed_and_resumed_to_the_bit(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*words, "--run-dir", str(whole)]) == 0
     summary = json.loads((whole / "summary.json").read_text())
-    assert summary["noise"]["spec"] == ("none" if name == "values" else parse_of(sets[name]))
+    assert summary["noise"]["spec"] == ("given" if name == "values" else parse_of(sets[name]))
     with monkeypatch.context() as patch:
         killed_at(patch, step)
         with pytest.raises(GeneratorExit):
@@ -401,16 +401,16 @@ def test_labels_of_a_run_serve_another(capsys: pytest.CaptureFixture[str], tmp_p
     assert history(tmp_path / "first") == history(tmp_path / "second")
     capsys.readouterr()
     said = refusal(capsys, "--dataset", "rotated:seed=1", *rotated, *labels)
-    assert "made from other true values than the data set's, the first at sample 0" in said
+    assert "made from other true labels than the data set's, 100 of 100 differ, the first at sample 0" in said
     np.save(tmp_path / "short.npy", np.zeros(7))
     np.save(tmp_path / "nan.npy", np.full(100, np.nan))
     corrupt(np.arange(100) % 10, "symmetric:0.2", seed=0, num_classes=10).save(tmp_path / "classes.npz")
     (tmp_path / "values.csv").write_text("angle\n1\n")
     for name, message in (
-        ("short.npy", "[7, 1] values for a training set that has [1438, 1]"),
-        ("nan.npy", "the value of sample 0 is not finite"),
-        ("classes.npz", "holds one class a sample, not values"),
-        ("values.csv", "values are read from FILE.npy, or from the labels.npz of a run"),
+        ("short.npy", "7 labels for a training set of 1438 images, by row"),
+        ("nan.npy", "not finite"),
+        ("classes.npz", "holds one class a sample, not 1 numbers a row"),
+        ("values.csv", "1 labels for a training set of 1438 images, by row"),
         ("gone.npy", "No such file"),
     ):
         assert message in refusal(capsys, "--dataset", "rotated", *rotated, "--labels", str(tmp_path / name))

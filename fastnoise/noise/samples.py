@@ -237,6 +237,8 @@ def _hot(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]:
 def columns_in(file: LabelFile, names: Sequence[str]) -> NDArray[np.float64]:
     """The finite numbers of all rows of a file, float64 [N, K], a column for each of K names; else DataError."""
     values = file.values
+    if file.noisy is not None and values.ndim == 1:
+        raise DataError(f"{file.source}: holds one class a sample, not {len(names)} numbers a row")
     try:
         values = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
     except ValueError as error:

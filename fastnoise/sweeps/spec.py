@@ -79,17 +79,22 @@ class Job:
         return " ".join(f"{key}={value}" for key, value in words.items() if value is not None)
 
 
+LATER: Mapping[str, bool] = {"exif_orientation": True, "skip_unreadable": False}
+"""Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
+
+
 def job_name(config: Config, function: str | None = None) -> str:
     """The name of the job that computes `config`. It depends only on what decides the results, not on paths or speed.
 
-    Options that are "auto" count as unset. Version 0.1.0 had None for auto, and its jobs must be found again.
+    Options that are "auto" count as unset. Version 0.1.0 had None for auto, and its jobs must be found again; hence
+    LATER.
     """
     if isinstance(config, RunConfig):
         chosen = {name for name in config.method.names() if getattr(config.method, name) == MethodOptions.AUTO}
         fields = {
             key: value
             for key, value in config.flat().items()
-            if key not in FREE_ON_RESUME and key not in chosen and value is not None
+            if key not in FREE_ON_RESUME and key not in chosen and value is not None and LATER.get(key) is not value
         }
         fields["noise"] = str(parse(fields["noise"]))
         fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies

@@ -118,7 +118,7 @@ def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
         (["--noise", "symmetric:1.5"], "1.5"),
         (["--noise", "symetric:0.5"], "did you mean 'symmetric'"),
         (["--labels", "x.npy", "--noise", "pair:0.2"], "--labels uses the labels of a file as they are"),
-        (["--image-size", "64"], "--image-size resizes the images of folder:PATH"),
+        (["--image-size", "64"], "--image-size resizes image files as those of folder:PATH; digits has a fixed size"),
         (["--data-root", "nowhere", "--dataset", "mnist"], "--data-root nowhere: no such folder"),
         (["--resume", "nowhere"], "--resume nowhere: no run here"),
     ],

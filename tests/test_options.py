@@ -79,7 +79,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (Annotated[int, AtLeast(1)], 0, "x must be at least 1, not 0"),
         (Annotated[int, AtLeast(1)], 2.5, "x must be an integer, not 2.5"),
         (Annotated[float, Between(0, 1, "(]")], 0.0, "x must lie in (0, 1], not 0.0"),
-        (Annotated[int, Between(0, 2**63, "[)")], 2**63, f"x must lie in [0, 2^63), not {2**63}"),
+        (Annotated[int, Between(0, 2**63, "[)")], 2**63, f"x must fit into 64 bits, not {2**63}"),
         (Annotated[int, AtLeast(1)] | Literal["auto"], "auto", "auto"),
         (Annotated[int, AtLeast(1)] | Literal["auto"], 3, 3),
         (Annotated[int, AtLeast(1)] | Literal["auto"], "soon", "x must be an integer or auto, not 'soon'"),

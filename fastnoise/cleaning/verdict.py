@@ -68,11 +68,11 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
     """Join what the networks said.
 
     A label's score is its margin, averaged over epochs and over all networks alike, those that learnt from the label
-    and those that did not. In a trial on digits with 20 % symmetric, pair and instance-dependent noise and ELR in
-    five folds, when as many labels are flagged as are wrong, this misses 0.4, 1.4 and 1.7 % of the wrong ones. The networks that
-    did not see the label miss 0.7, 2.9 and 3.4 %, and the probability of the given label at the end of cross-entropy
-    7.1, 21.8 and 19.4 %. The rate comes out within 0.7 points. From networks that did not see the label alone it
-    comes out up to 2.6 points too high, since they know less.
+    and those that did not. In a trial on digits with 20 % symmetric, pair and instance-dependent noise and ELR in five
+    folds, when as many labels are flagged as are wrong, this misses 0.4, 1.4 and 1.7 % of the wrong ones. The networks
+    that did not see the label miss 0.7, 2.9 and 3.4 %, and the probability of the given label at the end of
+    cross-entropy 7.1, 21.8 and 19.4 %. The rate comes out within 0.7 points. From networks that did not see the label
+    alone it comes out up to 2.6 points too high, since they know less.
     """
     given, known = judged.given, judged.known
     each = np.stack([said.margins for said in testimonies]).astype(np.float64)

@@ -306,7 +306,8 @@ def test_runs_on_arrays_go_on_as_they_began(capsys: pytest.CaptureFixture[str]) 
     with refused(CheckpointError, "its method is ce, not elr"):
         fastnoise.train(dataclasses.replace(config, method=recipe("elr").method), dataset=dataset, resume=True)
     others = ImageDataset.from_arrays(IMAGES, (LABELS + 1) % 5)
-    with refused(CheckpointError, "arrays is not what the run in run was started with", "restore it, or start a new run"):
+    said = "arrays is not what the run in run was started with"
+    with refused(CheckpointError, said, "restore it, or start a new run"):
         fastnoise.train(config, dataset=others, resume=True)
     with refused(CheckpointError, "no run to go on with: give its folder"):
         fastnoise.train(config.replace({"run_dir": None}), dataset=dataset, resume=True)

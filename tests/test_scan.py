@@ -343,7 +343,11 @@ def test_trainers_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = recipe("ce", "digits", "symmetric:0.3").replace(
         {"limit_train": 600, "width": 0.25, "loader": "torch", "batch_size": 32, "device": "cpu"}
     )
-    monkeypatch.setattr(prepare, "create_method", lambda options, **sizes: Watching(options, *sizes.values()))
+    monkeypatch.setattr(
+        prepare,
+        "create_method",
+        lambda options, num_samples, num_classes, task: Watching(options, num_samples, num_classes),
+    )
     run = Single(config, load_data(config), torch.device("cpu"), make_console())
     view = run._view(run.record, 0)
     order: list[Tensor] = []

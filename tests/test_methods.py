@@ -34,7 +34,8 @@ EPOCHS = {
 
 
 def words(method: str) -> list[str]:
-    return [*SHORT, "--method", method, *EPOCHS.get(method, ["--epochs", "3"])]
+    # "auto" would also save inside an epoch if its steps are slow.
+    return [*SHORT, "--save-every", "1", "--method", method, *EPOCHS.get(method, ["--epochs", "3"])]
 
 
 @pytest.fixture(autouse=True)

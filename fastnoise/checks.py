@@ -76,6 +76,11 @@ def free_memory(device: "torch.device | None" = None) -> int | None:
         return free
 
 
+def cpu_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def require_memory(what: str, size: int) -> None:
     """Raise DataError if `size` more bytes do not fit into memory. The message begins with `what`.
 

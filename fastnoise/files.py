@@ -1,9 +1,11 @@
 """Files that are never half-written: a temporary name beside the target, synced, then renamed."""
 
 import contextlib
+import csv
+import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +55,15 @@ def _reason(error: BaseException) -> str:
 def write_text(path: Path, text: str) -> None:
     """`write_atomically` for text in UTF-8."""
     write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def csv_text(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """A table as CSV: the names of its columns, then a line for each row."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: Path, value: Any) -> None:

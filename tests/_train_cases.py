@@ -9,6 +9,7 @@ import torch
 
 from fastnoise.cli import main
 from fastnoise.engine import RunFolder
+from fastnoise.engine.step import Step
 
 TIMES = {"images_per_second", "data_wait", "seconds"}
 
@@ -30,6 +31,19 @@ def noted(monkeypatch: pytest.MonkeyPatch, kill_at: tuple[int, int] | None = Non
 
     monkeypatch.setattr(RunFolder, "write_checkpoint", write)
     return places
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have the training step `number`, counted from 1, raise what nothing catches."""
+    steps, train = [0], Step.train
+
+    def counting(self: Step, images: torch.Tensor, index: torch.Tensor) -> Any:
+        steps[0] += 1
+        if steps[0] == number:
+            raise GeneratorExit
+        return train(self, images, index)
+
+    monkeypatch.setattr(Step, "train", counting)
 
 
 def history(run: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _train_cases import assert_same_end
+from _train_cases import assert_same_end, killed_at
 
 import fastnoise
 from fastnoise.cli import main
@@ -87,19 +87,6 @@ def test_scripts(
     assert np.array_equal(labels.labels, dataset.train.labels), "nothing is corrupted unasked"
     again = fastnoise.train(names["config"], dataset=dataset, resume=True)
     assert again["test_accuracy"] == names["summary"]["test_accuracy"]
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Have the training step `number`, counted from 1, raise what nothing catches."""
-    steps, train = [0], Step.train
-
-    def counting(self: Step, images: torch.Tensor, index: torch.Tensor) -> Any:
-        steps[0] += 1
-        if steps[0] == number:
-            raise GeneratorExit
-        return train(self, images, index)
-
-    monkeypatch.setattr(Step, "train", counting)
 
 
 def test_all_four_at_once_are_killed_and_resumed_where_the_user_names_them(

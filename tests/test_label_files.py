@@ -226,6 +226,9 @@ def test_names_in_own_files_survive(tmp_path: Path) -> None:
 # -- through the commands ------------------------------------------------------------------------------------------
 
 
+TRAIN = ["train", "--dataset", "folder:d", "--epochs", "1", "--width", "0.25", "--loader", "torch"]
+
+
 def folders(root: str, count: int) -> None:
     for number, name in enumerate(("cat", "dog owl")):
         Path(root, name).mkdir(parents=True)
@@ -239,20 +242,8 @@ def test_training_matches_by_name_and_leaves_out_the_unknown(capsys: pytest.Capt
     rows = [f"{name}/{image}.png;{name}" for name in ("cat", "dog owl") for image in range(8)]
     rows[3] = "cat/3.png;-1"
     sheet("l.csv", "file;label", rows[::-1])
-    train = [
-        "train",
-        "--dataset",
-        "folder:d",
-        "--epochs",
-        "1",
-        "--width",
-        "0.25",
-        "--method",
-        "elr",
-        "--batch-size",
-        "4",
-    ]
-    assert main([*train, "--loader", "torch", "--labels", "l.csv", "--val-fraction", "0.2", "--run-dir", "a"]) == 0
+    train = [*TRAIN, "--method", "elr", "--batch-size", "4"]
+    assert main([*train, "--labels", "l.csv", "--val-fraction", "0.2", "--run-dir", "a"]) == 0
     said = capsys.readouterr().out
     assert (
         "labels of l.csv: matched by the ends of paths; 1 of 16 training images have no known label and are left"
@@ -265,7 +256,7 @@ def test_training_matches_by_name_and_leaves_out_the_unknown(capsys: pytest.Capt
     lines = Path("a/corrected.csv").read_text().splitlines()
     assert lines[0].startswith("position,name,given,corrected")
     assert all(line.split(",")[2] == line.split(",")[1].split("/")[-2] for line in lines[1:])
-    assert main([*train, "--loader", "torch", "--labels", "a/corrected.csv", "--run-dir", "b"]) == 0
+    assert main([*train, "--labels", "a/corrected.csv", "--run-dir", "b"]) == 0
     assert "of 16 training images have no known label" in capsys.readouterr().out
     assert main(["inspect", "a/corrected.csv:given", "a/corrected.csv", "--dataset", "folder:d"]) == 0
     assert "dog owl" in capsys.readouterr().out
@@ -313,19 +304,7 @@ def _rate(run: Path) -> float:
 def test_labels_of_all_images_of_a_folder_without_test_images(capsys: pytest.CaptureFixture[str]) -> None:
     folders("d", 10)
     np.save("l.npy", np.repeat([0, 1], 10))
-    train = [
-        "train",
-        "--dataset",
-        "folder:d",
-        "--epochs",
-        "1",
-        "--width",
-        "0.25",
-        "--method",
-        "ce",
-        "--loader",
-        "torch",
-    ]
+    train = [*TRAIN, "--method", "ce"]
     assert main([*train, "--labels", "l.npy", "--run-dir", "a"]) == 0
     assert (
         "by row of the 20 images in the order of their names, of which 16 are the training set"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _train_cases import history
+from _train_cases import history, killed_at
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -21,7 +21,6 @@ from fastnoise.engine import RunFolder
 from fastnoise.engine.model_file import read_model, write_model
 from fastnoise.engine.prepare import load_data
 from fastnoise.engine.single import Single
-from fastnoise.engine.step import Step
 from fastnoise.errors import CheckpointError, ConfigError, DataError, FastnoiseError
 from fastnoise.files import PARTIAL
 from fastnoise.methods import METHODS
@@ -157,19 +156,6 @@ def test_the_best_epoch_by_validation_is_kept_beside_the_last(monkeypatch: pytes
     assert not Path("again/model.safetensors").exists(), "the run has not ended"
     assert main(["train", "--resume", "again"]) == 0
     assert [Path("again", name).read_bytes() for name in ("model-best.safetensors", "model.safetensors")] == whole
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Have the training step `number`, counted from 1, raise what nothing catches."""
-    steps, train = [0], Step.train
-
-    def counting(self: Step, images: Tensor, index: Tensor) -> Any:
-        steps[0] += 1
-        if steps[0] == number:
-            raise GeneratorExit
-        return train(self, images, index)
-
-    monkeypatch.setattr(Step, "train", counting)
 
 
 def test_a_run_of_an_earlier_version_gets_its_model_file_when_it_is_resumed() -> None:

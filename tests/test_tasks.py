@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from _set_cases import write_coco, write_mnist
-from _train_cases import Killed, assert_same_end, history, noted, refusal, state
+from _train_cases import Killed, assert_same_end, history, killed_at, noted, refusal, state
 from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -17,7 +17,6 @@ import fastnoise
 from fastnoise.cli import main
 from fastnoise.data import ImageDataset, ImageTable, load_dataset
 from fastnoise.data.names import short
-from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.models import Outputs
 from fastnoise.noise import NoisyLabels, corrupt, corrupt_multilabel, corrupt_regression, parse
@@ -29,19 +28,6 @@ from fastnoise.tasks.multilabel import MultiLabel
 from fastnoise.tasks.regression import Regression
 
 CPU = torch.device("cpu")
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Have the training step `number`, counted from 1, raise what nothing catches."""
-    steps, train = [0], Step.train
-
-    def counting(self: Step, images: torch.Tensor, index: torch.Tensor) -> Any:
-        steps[0] += 1
-        if steps[0] == number:
-            raise GeneratorExit
-        return train(self, images, index)
-
-    monkeypatch.setattr(Step, "train", counting)
 
 
 def evaluated(task: Task, truth: np.ndarray, logits: torch.Tensor) -> Any:

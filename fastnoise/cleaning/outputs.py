@@ -1,7 +1,5 @@
 """The files that a cleaning writes. Each appears whole or not at all."""
 
-import csv
-import io
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -11,7 +9,7 @@ import numpy as np
 
 from ..data.names import FOLDER
 from ..errors import CheckpointError
-from ..files import PARTIAL, write_text
+from ..files import PARTIAL, csv_text, write_text
 from .pool import Judged
 from .verdict import Verdict
 
@@ -35,15 +33,15 @@ def write_outputs(folder: Path, dataset: str, judged: Judged, verdict: Verdict) 
         The corrected data set's path.
     """
     rows = list(_rows(judged, verdict))
-    write_text(folder / LABELS, _sheet(COLUMNS, rows))
+    write_text(folder / LABELS, csv_text(COLUMNS, rows))
     suspected = np.flatnonzero(verdict.suspected)
     order = suspected[np.argsort(-verdict.probability[suspected], kind="stable")]
-    write_text(folder / SUSPECTS, _sheet(COLUMNS, [rows[place] for place in order]))
+    write_text(folder / SUSPECTS, csv_text(COLUMNS, [rows[place] for place in order]))
     classes = judged.data.class_names
     tables = (verdict.transition, verdict.transition_low, verdict.transition_high)
     write_text(
         folder / TRANSITION,
-        _sheet(
+        csv_text(
             ("true", "given", "share", "low", "high"),
             (
                 (classes[true], classes[label], *(_number(table[true, label]) for table in tables))
@@ -62,7 +60,7 @@ def write_outputs(folder: Path, dataset: str, judged: Judged, verdict: Verdict) 
         (name, classes[label], *([part] if split else []))
         for name, label, part in zip(judged.names, corrected.tolist(), judged.splits.tolist(), strict=True)
     )
-    write_text(folder / CORRECTED_LIST, _sheet((column, "label", *split), lines))
+    write_text(folder / CORRECTED_LIST, csv_text((column, "label", *split), lines))
     return folder / CORRECTED_LIST
 
 
@@ -76,14 +74,6 @@ def _rows(judged: Judged, verdict: Verdict) -> Iterable[tuple[str, ...]]:
 def _number(value: float) -> str:
     """Six digits; empty where there is none."""
     return "" if np.isnan(value) else f"{value:.6g}"
-
-
-def _sheet(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _link_tree(target: Path, judged: Judged, corrected: Sequence[int]) -> None:

@@ -1,7 +1,5 @@
 """fastnoise check: decode every image file of a data set once, and say what is wrong with them."""
 
-import csv
-import io
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -161,13 +159,12 @@ def _print(files: "FileSet", findings: list[_Finding], show: int) -> None:
 
 
 def _write(out: Path, files: "FileSet", findings: list[_Finding]) -> None:
-    from ..files import write_atomically
+    from ..files import csv_text, write_atomically
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("kind", "group", "name", "label", "part", "reason"))
-    for number, finding in enumerate(findings, 1):
-        for place, name in zip(finding.positions.tolist(), files.names(finding.positions), strict=True):
-            label = files.class_names[files.labels[place]]
-            table.writerow((finding.kind, number, name, label, files.parts[place], finding.reason))
-    write_atomically(out, lambda stream: stream.write(text.getvalue().encode()), DataError)
+    rows = (
+        (finding.kind, number, name, files.class_names[files.labels[place]], files.parts[place], finding.reason)
+        for number, finding in enumerate(findings, 1)
+        for place, name in zip(finding.positions.tolist(), files.names(finding.positions), strict=True)
+    )
+    content = csv_text(("kind", "group", "name", "label", "part", "reason"), rows).encode()
+    write_atomically(out, lambda stream: stream.write(content), DataError)

@@ -1,7 +1,5 @@
 """fastnoise predict: what the networks of a run say of new images."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import tyro
 
 from ..errors import ConfigError, DataError
-from ..files import write_atomically
+from ..files import csv_text, write_atomically
 
 if TYPE_CHECKING:
     from ..engine import Predictor
@@ -129,12 +127,12 @@ def _lines(columns: Mapping[str, Any], brief: bool) -> Sequence[str]:
 
 def _write(path: Path, files: Sequence[str], columns: Mapping[str, Any]) -> None:
     """The CSV file with a line for each image."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", *columns])
-    for file, *values in zip(files, *(column.tolist() for column in columns.values()), strict=True):
-        table.writerow([file, *(value if isinstance(value, str) else f"{value:.9g}" for value in values)])
-    content = text.getvalue().encode(errors="surrogateescape")  # names that are not UTF-8 stay as they are
+    rows = (
+        (file, *(value if isinstance(value, str) else f"{value:.9g}" for value in values))
+        for file, *values in zip(files, *(column.tolist() for column in columns.values()), strict=True)
+    )
+    text = csv_text(("file", *columns), rows)
+    content = text.encode(errors="surrogateescape")  # names that are not UTF-8 stay as they are
     write_atomically(path, lambda stream: stream.write(content), DataError)
 
 

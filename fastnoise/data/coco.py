@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from ..checks import require_memory, shown
+from ..checks import cpu_cores, require_memory, shown
 from ..errors import ConfigError, DataError
 from ..files import write_atomically
 from .folder import IMAGENET_MEAN_STD
@@ -139,8 +139,7 @@ def decode(files: tuple[str, ...], side: int, cache: Path, console: Console | No
         def fill(row: int) -> None:
             pixels[row] = read_image(files[row], (side, side))
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        with ThreadPoolExecutor(cores) as pool:
+        with ThreadPoolExecutor(cpu_cores()) as pool:
             filled = pool.map(fill, range(len(files)))
             for _ in track(filled, "decoding images", len(files), console=console, disable=console is None):
                 pass

@@ -17,6 +17,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..checks import cpu_cores
 from ..errors import DataError
 from .images import dali_reads, decode, one_line, orientation, require_regular
 
@@ -160,8 +161,7 @@ def _read(
             if not (isinstance(error, OSError) and error.errno):  # of the content; what the system says is tried again
                 parts["times"][place] = time
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(threads or cores) as pool:
+    with ThreadPoolExecutor(threads or cpu_cores()) as pool:
         results = pool.map(learn, todo.tolist(), times.tolist())
         if sys.stderr.isatty():
             from rich.console import Console

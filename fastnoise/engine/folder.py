@@ -20,9 +20,7 @@ answers.npz        of the tasks that keep them: the test images' true labels and
 profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """
 
-import csv
 import fcntl
-import io
 import json
 import os
 import tomllib
@@ -42,7 +40,7 @@ from ..config import RunConfig
 from ..data.names import FOLDER, LIST, is_brought, moved, short
 from ..errors import CheckpointError, ConfigError
 from ..fields import changed, longer, stored
-from ..files import PARTIAL, write_atomically, write_json, write_text
+from ..files import PARTIAL, csv_text, write_atomically, write_json, write_text
 from ..methods import find_method
 from ..noise.files import written_name
 
@@ -215,12 +213,8 @@ class RunFolder:
     def write_corrected(self, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
         """Write corrected.csv and corrected.npz; columns of one length, in this order. The csv has those of `named` in
         place of the numbers of classes."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(columns)
-        for row in zip(*(named.get(key, column.tolist()) for key, column in columns.items()), strict=True):
-            table.writerow(map(_cell, row))
-        write_text(self.corrected, text.getvalue())
+        rows = zip(*(named.get(key, column.tolist()) for key, column in columns.items()), strict=True)
+        write_text(self.corrected, csv_text(columns, (map(_cell, row) for row in rows)))
         _write_arrays(self.corrected.with_suffix(".npz"), columns)
 
     def write_answers(self, arrays: Mapping[str, NDArray[Any]]) -> None:

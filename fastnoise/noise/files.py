@@ -1,7 +1,5 @@
 """Files of labels: csv, tsv, json, npy, npz, pt and txt in; csv out. What is in them is read and never executed."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from ..checks import shown
 from ..data.sheets import Sheet, read_sheet
 from ..data.unpickle import read_torch_arrays
 from ..errors import DataError, nearest
-from ..files import write_atomically
+from ..files import csv_text, write_atomically
 from .result import NoisyLabels
 from .targets import load_noisy
 
@@ -399,11 +397,8 @@ def write_csv(noisy: NoisyLabels, path: Path) -> None:
     columns["label"] = noisy.named(noisy.labels)
     if noisy.clean_labels is not None:
         columns["clean_label" if noisy.clean_are is None else "given_label"] = noisy.named(noisy.clean_labels)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(zip(*columns.values(), strict=True))
-    write_atomically(path, lambda stream: stream.write(text.getvalue().encode()), DataError)
+    content = csv_text(columns, zip(*columns.values(), strict=True)).encode()
+    write_atomically(path, lambda stream: stream.write(content), DataError)
 
 
 def written_name(name: str) -> str:

@@ -1,6 +1,5 @@
 """Charts of a report: drawn by matplotlib as SVG for the page or as PNG, their numbers as CSV."""
 
-import csv
 import io
 import math
 import re
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import csv_text
 from ..noise.plot import draw_matrix
 from .html import Html, attribute, element
 
@@ -67,11 +67,7 @@ class Chart:
 
     def csv(self) -> str:
         """The numbers that are drawn. A missing number is an empty cell."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.header)
-        writer.writerows([_number(cell) for cell in row] for row in self.rows)
-        return text.getvalue()
+        return csv_text(self.header, (map(_number, row) for row in self.rows))
 
     def png(self) -> bytes:
         """The figure on white."""

@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from ..checks import cpu_cores
 from ..errors import CheckpointError, ConfigError, DataError, TrainingError
 from ..files import write_atomically, write_json, write_text
 
@@ -152,7 +152,7 @@ def workers(options: StudyOptions) -> int:
 
     if options.device != "cpu" and torch.cuda.is_available():
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cpu_cores()
 
 
 def run_jobs(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ..checks import cpu_cores
 from ..errors import ConfigError
 from .forkserver import ForkServer
 from .job import Assignment
@@ -80,7 +81,7 @@ class LocalExecutor:
                 movable = wanted <= {"auto", "cpu", "cuda"}
                 count = torch.cuda.device_count()  # CUDA stops at the first name that it does not know
                 self._gpus = visible.split(",")[:count] if movable else [""] * count
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = cpu_cores()
         self.slots = self.jobs or len(self._gpus) or max(1, cores // self.threads)
         where = f"{len(self._gpus)} GPU{'s' * (len(self._gpus) > 1)}" if self._gpus else f"{cores} CPU cores"
         return f"{self.slots} at once on {where}, {self.threads} torch thread{'s' * (self.threads > 1)} each"

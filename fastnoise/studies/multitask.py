@@ -74,7 +74,7 @@ class Options(StudyOptions):
     """Two tasks share a network: do wrong labels in one task take from the other what it gains? (Khanal and Kanan 2021,
     Figure 5)
 
-    --quick trains 4 networks in three minutes on two free CPU cores; they are too narrow for much transfer. The full
+    --quick trains 4 networks in five minutes on two free CPU cores; they are too narrow for much transfer. The full
     study trains 39 networks on CIFAR-100, which takes 4.6e18 floating-point operations: 13 hours at 100 TFLOP/s on a
     GPU, 640 days of a CPU core at 0.16 s per image. Each start measures steps and prints the time. Examples:
       fastnoise study multitask --quick

@@ -93,9 +93,9 @@ class Options(StudyOptions):
     """Images have several labels in two groups: do wrong labels in one group hurt the other? (Khanal and Kanan 2021,
     Figure 6)
 
-    --quick trains 6 networks in three minutes on two free CPU cores. The full study trains 72 networks on 25,000 images,
-    which takes 2.4e17 floating-point operations: an hour at 70 TFLOP/s on a GPU, 22 days of a CPU core at 0.028 s per
-    image. Each start measures steps and prints the time on this machine. The paper trains on
+    --quick trains 6 networks in three minutes on two free CPU cores. The full study trains 72 networks on 25,000
+    images, which takes 2.4e17 floating-point operations: an hour at 70 TFLOP/s on a GPU, 22 days of a CPU core at
+    0.028 s per image. Each start measures steps and prints the time on this machine. The paper trains on
     github.com/giddyup/coco-minitrain and tests on val2017. Examples:
       fastnoise study multilabel --quick
       fastnoise study multilabel --dataset mnist-canvas

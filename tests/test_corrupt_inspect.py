@@ -68,7 +68,7 @@ def test_own_files_come_back(tmp_path: Path):
         ("a.csv", b"label\n1\n1.5\n", ["line 3 holds '1.5'"]),
         ("a.csv", b"label\n", ["a line of column names and no other"]),
         ("a.csv", b"1,2\n3,4\n", ["its 2 columns have no names"]),
-        ("a.csv", b"id,labels\n1,2\n", ["no column 'label'", "did you mean 'labels'?"]),
+        ("a.csv", b"id,lables\n1,2\n", ["no column 'label'", "did you mean 'lables'?"]),
         ("a.csv", b"id,label\n1,2\n3\n", ["line 3 has 1 field"]),
         ("a.npy", b"abc", ["not a file of labels"]),
         ("a.npz", b"abc", ["not a file of labels"]),

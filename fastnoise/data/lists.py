@@ -10,10 +10,8 @@ from ..checks import shown
 from ..errors import DataError, nearest
 from .folder import SPLITS, FileSet, file_facts
 from .scan import CACHE, Found
-from .sheets import Sheet, read_sheet
+from .sheets import FILES, LABELS, TRUE_LABELS, Sheet, read_sheet
 
-PATHS = ("path", "file", "filename", "file_name", "image", "name")
-LABELS = ("label", "class", "labels", "class_name")
 _UNKNOWN = ("", "-1")
 """What stands for an unknown class in the column clean_label."""
 
@@ -32,7 +30,7 @@ def find_list(path: Path) -> FileSet:
             twice, an empty field, a class or a split that is unknown.
     """
     sheet = read_sheet(path, source=str(path))
-    column = sheet.require(*PATHS)
+    column = sheet.require(*FILES)
     names = [name.strip() for name in sheet.column(column)]
     _check_different(sheet, names)
     given = [text.strip() for text in sheet.column(sheet.require(*LABELS))]
@@ -46,7 +44,7 @@ def find_list(path: Path) -> FileSet:
                 raise sheet.error(row, f"column {split!r}: {shown(text)} is no split; {nearest(text, list(SPLITS))}")
             parts[row] = part
     true: list[str] | None = None
-    if (clean := sheet.find("clean_label")) is not None:
+    if (clean := sheet.find(*TRUE_LABELS)) is not None:
         used.append(clean)
         true = [text.strip() for text in sheet.column(clean, empty=True)]
     class_names = _classes(sheet, given, true, parts)

@@ -13,6 +13,13 @@ from ..errors import DataError, nearest
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 """What may stand between two fields, with its name."""
 
+FILES = ("path", "file", "filename", "file_name", "image_path", "image", "image_name", "name")
+"""What a column is called that says which image a row is of, in every sheet that is read."""
+LABELS = ("label", "labels", "class", "class_name")
+"""What a column is called that says of which class it is."""
+TRUE_LABELS = ("clean_label", "clean_labels", "true")
+"""What a column of the true classes is called."""
+
 Headless = Callable[[Sequence[str]], bool]
 """Says of the fields of a file's first line whether they are values and not the names of columns."""
 

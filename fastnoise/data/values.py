@@ -8,16 +8,16 @@ from ..checks import shown
 from ..errors import DataError
 from .folder import IMAGENET_MEAN_STD
 from .names import read_options
-from .sheets import read_sheet
+from .sheets import FILES, read_sheet
 from .table import SPLIT_SEED, TEST_FRACTION, ImageDataset, ImageTable, stratified_split
 
 
 def load_values(name: str, root: Path | None, download: bool) -> ImageDataset:
     """The images and values in `train`=FILE.csv, and in `test`=FILE.csv; without it a fifth is held out for the test.
 
-    A file's first line names its columns: `file`, a path relative to the CSV, and one or more of numbers, the values
-    (`read_sheet` says which files are read). Images are decoded by the loaders, and resized to --image-size or, if
-    their sizes differ, to 224.
+    A file's first line names its columns: one that says which file (`sheets.FILES`), by a path relative to the CSV, and
+    one or more of numbers, the values (`read_sheet` says which files are read). Images are decoded by the
+    loaders, and resized to --image-size or, if their sizes differ, to 224.
     """
     options = read_options(name)
     names, train = _read(Path(str(options["train"])))
@@ -36,7 +36,7 @@ def load_values(name: str, root: Path | None, download: bool) -> ImageDataset:
 def _read(path: Path) -> tuple[tuple[str, ...], ImageTable]:
     """The names of the values, and the images with them; DataError says what is wrong with the file."""
     sheet = read_sheet(path)
-    key = sheet.require("file")
+    key = sheet.require(*FILES)
     names = tuple(name for name in sheet.names if name != key)
     if not names:
         raise DataError(f"{path}: needs one or more columns of numbers beside {key!r}")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import shown
-from ..data.sheets import Sheet, read_sheet
+from ..data import sheets
+from ..data.sheets import FILES, TRUE_LABELS, Sheet, read_sheet
 from ..data.unpickle import read_torch_arrays
 from ..errors import DataError, nearest
 from ..files import csv_text, write_atomically
@@ -24,11 +25,8 @@ FORMATS = (".npy", ".npz", ".csv", ".tsv", ".json", ".pt", ".txt")
 _PARTED = {".npz": "ARRAY", ".csv": "COLUMN", ".tsv": "COLUMN", ".json": "KEY", ".pt": "KEY"}
 """The formats of which FILE:PART takes a part."""
 
-LABELS = ("label", "corrected")
-"""What a column of labels is called where no part is named: by `corrupt`, and in corrected.csv."""
-TRUE = ("clean_label", "clean_labels", "true")
-NAMES = ("name", "file", "filename", "file_name", "path", "image", "image_path", "image_name")
-"""Columns and keys that name the samples."""
+LABELS = (*sheets.LABELS, "corrected")
+"""What a column of labels is called if no part is named, also in corrected.csv."""
 INDEX = ("index", "position", "idx", "")
 """Columns and keys that say which sample of the training set a row is of; pandas writes its own without a name."""
 
@@ -190,16 +188,16 @@ def _from_arrays(source: str, path: Path, found: Any, part: str) -> LabelFile:
         return LabelFile(source, _labels(source, found))
     arrays = {str(key): np.asarray(value) for key, value in found.items()}
     if not part:
-        known = [name for name in (*LABELS, "labels") if name in arrays]
+        known = [name for name in LABELS if name in arrays]
         alone = list(arrays) if len(arrays) == 1 else []
         part = (known or alone or [""])[0]
     if part not in arrays:
         raise DataError(f"{source}: name one of its arrays, as {path}:ARRAY: {nearest(part, list(arrays))}")
     labels = _labels(source, arrays[part])
     count = len(labels)
-    names = next((arrays[key] for key in (*NAMES, "names", "files") if key in arrays and key != part), None)
+    names = next((arrays[key] for key in (*FILES, "names", "files") if key in arrays and key != part), None)
     index = next((arrays[key] for key in INDEX if key in arrays and key != part), None)
-    clean = next((arrays[key] for key in TRUE if key in arrays and key != part), None)
+    clean = next((arrays[key] for key in TRUE_LABELS if key in arrays and key != part), None)
     for what, array, kinds in (("names", names, "U"), ("positions", index, "iu"), ("true labels", clean, "iuU")):
         if array is not None and (array.shape != (count,) or array.dtype.kind not in kinds):
             raise DataError(f"{source}: {what} must be [{count}] as the labels, not {array.dtype} {list(array.shape)}")
@@ -272,9 +270,9 @@ def _from_columns(
                 raise DataError(f"{source}: its {width} columns have no names in a first line: which are the labels?")
             return LabelFile(source, values, where=where)
         return LabelFile(source, _texts(sheet, 0), texts=True, where=where)
-    key = _key(sheet, NAMES, part)
+    key = _key(sheet, FILES, part)
     index = _key(sheet, INDEX, part)
-    clean = _key(sheet, TRUE, part)
+    clean = _key(sheet, TRUE_LABELS, part)
     rest = [name for name in sheet.names if name not in (key, index, clean)]
     label = part or sheet.find(*LABELS)
     names: tuple[str, ...] = ()

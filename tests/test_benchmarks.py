@@ -1,5 +1,6 @@
 """The benchmark of the losses in miniature, its record, and the picture drawn from it."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -156,3 +157,14 @@ def test_picture(recorded: Path, tmp_path: Path) -> None:
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(DataError, match="holds no row of that device"):
         plot_losses.main([*words, "--mode", "backward"])
+
+
+def test_start_of_a_run_on_files(tmp_path: Path) -> None:
+    """Both sides of benchmarks.start begin to train, and the row says how much longer files take."""
+    words = ["-m", "fastnoise.benchmarks.start", "--files", "400", "--rounds", "1", "--output", "start.csv"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (row,) = record.read(tmp_path / "start.csv")
+    more = float(row["files_seconds"]) - float(row["array_seconds"])
+    assert float(row["more_seconds_median"]) == pytest.approx(more, abs=0.011)
+    assert float(row["first_seconds"]) > 0 and row["files"] == "400"
+    assert done.stdout.startswith("400 files: first start ")

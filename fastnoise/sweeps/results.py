@@ -187,26 +187,20 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
     for job in result.jobs:
         if job.name in by_name:
             groups.setdefault(tuple(job.varied.items()), []).append((job, by_name[job.name]))
-    known = {
-        key: published(members[0][0].config)
-        for key, members in groups.items()
-        if isinstance(members[0][0].config, RunConfig)
-    }
-    if not known:
+    runs = {key: members[0][0].config for key, members in groups.items() if isinstance(members[0][0].config, RunConfig)}
+    if not runs:
         first = next((key for key in figures(result.summary(result.rows[0]["name"]))), None)
         return [] if first is None else [_table(first, first, 1.0, groups, {})]
-    # Runs without held-out samples have no best validation epoch: their last one stands beside such a value.
-    metrics = {
-        key: entry.metric if METRICS[entry.metric] in groups[key][0][1] else "last"
-        for key, entry in known.items()
-        if entry is not None
-    }
-    scores = dict.fromkeys(_score(result, members[0][1]) for members in groups.values())
+    known: dict[str, dict[tuple[tuple[str, Any], ...], Published]] = {"last": {}}
+    for key, config in runs.items():
+        for metric, entry in published(config).items():
+            # Runs without held-out samples have no best validation epoch: their last one stands beside such a value.
+            name = metric if METRICS[metric] in groups[key][0][1] else "last"
+            known.setdefault(name, {}).setdefault(key, entry)
     accuracies = [
-        _table(_TITLES[name], column, 100.0, groups, {key: known[key] for key in metrics if metrics[key] == name})
-        for name, column in METRICS.items()
-        if name in {"last", *metrics.values()}
+        _table(_TITLES[name], column, 100.0, groups, known[name]) for name, column in METRICS.items() if name in known
     ]
+    scores = dict.fromkeys(_score(result, members[0][1]) for members in groups.values())
     others = [
         _table(f"Test {score.title}, last epoch", f"test_{score.name}_last", 100.0 if score.share else 1.0, groups, {})
         for score in scores
@@ -228,7 +222,7 @@ def _table(
     metric: str,
     factor: float,
     groups: Mapping[tuple[tuple[str, Any], ...], Sequence[tuple[Job, Mapping[str, Any]]]],
-    known: Mapping[tuple[tuple[str, Any], ...], Published | None],
+    known: Mapping[tuple[tuple[str, Any], ...], Published],
 ) -> ResultTable:
     values: dict[str, dict[Any, None]] = {}
     for key in groups:

@@ -1,10 +1,17 @@
 """The published accuracies, cell by cell against tables typed from the papers."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from fastnoise.config import RunConfig
+from fastnoise.errors import ConfigError
 from fastnoise.noise.spec import parse
 from fastnoise.recipes import recipe
-from fastnoise.recipes.published import _index, _key, published
+from fastnoise.recipes.published import _index, _key, _kind, published
+from fastnoise.sweeps import find_spec, resolve
 
 PAPERS = {
     "Liu et al. 2020 (ELR), Table 1": (
@@ -270,3 +277,40 @@ def test_the_pipeline_s_selection_loss_is_its_kind() -> None:
     found = published(replace(config, data=replace(config.data, dataset="chaoyang")))
     assert found["last"].mean == 31.78
     assert "F1" in found["last"].cite()
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "source"),
+    [
+        ("elr-table-5", 5, "Liu et al. 2020 (ELR), Table 5"),
+        ("nal-table-6", 3, "Lu et al. 2022 (NAL), Table 6"),
+    ],
+)
+def test_a_sweep_repeats_every_cell_of_an_ablation(name: str, seeds: int, source: str) -> None:
+    """Each cell of the table has its jobs, and each job its cell, but those that do not converge in the paper, and the
+    whole method, whose cells stand in NAL's Table 1."""
+    elr = name == "elr-table-5"
+    cells: dict[str, int] = {}
+    others = set()
+    for job in resolve(find_spec(name)):
+        assert isinstance(job.config, RunConfig)
+        said = [f"{entry.source}: {entry.describe()}; {entry.remark}" for entry in published(job.config).values()]
+        value = next((re.search(rf"{re.escape(source)}: ([^;]+)", text) for text in said if source in text), None)
+        if value is None:
+            others.add(f"{job.config.data.dataset} {_kind(job.config)}")
+        else:
+            cells[value[1]] = cells.get(value[1], 0) + 1
+    _, rows = PAPERS[source]
+    listed = [value for line in rows.strip().splitlines() for value in line.split(": ")[1].split() if value != "-"]
+    assert cells == {value.replace("±.", " ± 0."): seeds for value in listed}
+    whole = {f"{dataset} {kind}" for dataset in ("cifar10", "cifar100") for kind in ("full", "no branch")}
+    assert others == (set() if elr else whole)
+
+
+def test_a_name_is_a_table_only_if_no_file_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_spec("nal-table-6").is_absolute()
+    Path("nal-table-6").touch()
+    assert find_spec("nal-table-6") == Path("nal-table-6")
+    with pytest.raises(ConfigError, match=r"no-table: no such file; .*: elr-table-5, nal-table-6$"):
+        resolve(find_spec("no-table"))

@@ -15,14 +15,16 @@ class SweepCommand:
     """Train all jobs of a sweep, several at once, and write one CSV and tables of mean and standard deviation.
 
     SPEC.toml holds options by name as --config does. [grid] holds lists of values, [[list]] tables of options that vary
-    together, and seeds = 3 repeats each job. If a sweep was stopped or killed, the same command continues it. Examples:
+    together, and seeds = 3 repeats each job. If a sweep was stopped or killed, the same command continues it. The names
+    elr-table-5 and nal-table-6 stand for the ablations of these papers. Examples:
       fastnoise sweep SPEC.toml
       fastnoise sweep SPEC.toml --out sweeps/elr --jobs 4
+      fastnoise sweep nal-table-6 --list
       fastnoise sweep SPEC.toml --executor ray --address auto --gpus-per-job 0.25
     """
 
     spec: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")] = None
-    """The sweep's file."""
+    """The sweep's file, or the name of a published table."""
     out: str | None = None
     """Folder of the sweep. None: sweeps/NAME for the file NAME.toml."""
     jobs: int = 0
@@ -46,7 +48,7 @@ class SweepCommand:
 
 def run(command: SweepCommand) -> int:
     """Do what the command says; returns 0, 1 where jobs failed, 130 or 143 when stopped by a signal."""
-    from ..sweeps import Executor, LocalExecutor, RayExecutor, resolve, run_sweep
+    from ..sweeps import Executor, LocalExecutor, RayExecutor, find_spec, resolve, run_sweep
 
     if command.spec is None:
         raise ConfigError("give the sweep's file, as in fastnoise sweep SPEC.toml")
@@ -60,7 +62,7 @@ def run(command: SweepCommand) -> int:
             raise ConfigError(f"{flag} is for --executor ray; drop it")
     if not local and command.jobs:
         raise ConfigError("--jobs is for --executor local; with ray give --gpus-per-job or --cpus-per-job")
-    spec = Path(command.spec)
+    spec = find_spec(command.spec)
     if command.list:
         jobs = resolve(spec)
         for job in jobs:

@@ -1,6 +1,6 @@
 """Published accuracies, to compare with our own: by method, data set, noise and network, each with its source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from ..config import RunConfig
@@ -102,7 +102,8 @@ def _index() -> dict[tuple[object, ...], list[tuple[str | None, Published]]]:
 
 def published(config: RunConfig) -> dict[Metric, Published]:
     """The published accuracies of a configuration's method on its data set, under its noise and with its network, on
-    the data set's own test set, by how they are measured.
+    the data set's own test set, by how they are measured. If several sources have one, the first stands, and its remark
+    names the others.
 
     Empty if there are none, and for runs on a part of the training set, on labels from a file, on synthetic images or
     with a network of another width. Other settings may differ, as in a sweep over them: `deviations` says which.
@@ -118,8 +119,12 @@ def published(config: RunConfig) -> dict[Metric, Published]:
     found: dict[Metric, Published] = {}
     for kind, entry in _index().get((data.dataset, config.method.method, *_key(spec)), []):
         fits = entry.model in (None, config.model.model) and kind in (None, _kind(config))
-        if fits and not entry.test_set and entry.top == 1:
-            found.setdefault(entry.metric, entry)
+        if not fits or entry.test_set or entry.top != 1:
+            continue
+        first = found.setdefault(entry.metric, entry)
+        if first is not entry:
+            also = f"{entry.source}: {entry.describe()}"
+            found[entry.metric] = replace(first, remark=f"{first.remark}{first.remark and '; '}{also}")
     return found
 
 

@@ -130,6 +130,16 @@ def make_jobs(configs: Iterable[tuple[Mapping[str, Any], Config]], *, function: 
     return jobs
 
 
+PUBLISHED = Path(__file__).parent / "published"
+"""Holds the files of sweeps that repeat a published table."""
+
+
+def find_spec(name: str) -> Path:
+    """A sweep's file, or that of the published table of this name (elr-table-5, nal-table-6) if there is none."""
+    path, table = Path(name), PUBLISHED / f"{name}.toml"
+    return table if not path.exists() and Path(name).name == name and table.is_file() else path
+
+
 def resolve(spec: Path) -> list[Job]:
     """The jobs that a sweep's TOML file describes; list tables outermost, seeds innermost.
 
@@ -139,7 +149,8 @@ def resolve(spec: Path) -> list[Job]:
     try:
         content = tomllib.loads(spec.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{spec}: no such file; give a sweep's TOML file") from None
+        tables = ", ".join(sorted(path.stem for path in PUBLISHED.glob("*.toml")))
+        raise ConfigError(f"{spec}: no such file; give a sweep's TOML file, or a published table: {tables}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{spec}: not a readable TOML file: {error}") from None
     try:

@@ -13,15 +13,18 @@ done; an earlier row of the same setting is replaced.
 """
 
 import argparse
+import hashlib
+import json
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy.special import softmax
 from torch import Tensor
 
 from fastnoise.cleaning.judge import Judge, Testimony
@@ -29,8 +32,11 @@ from fastnoise.cleaning.pool import Judged, fold_of, load_judged, part_of
 from fastnoise.cleaning.run import measure
 from fastnoise.cleaning.verdict import reach
 from fastnoise.commands.clean import METHOD, SETTINGS
+from fastnoise.config import RunConfig
 from fastnoise.engine.single import train_on
-from fastnoise.errors import ConfigError
+from fastnoise.engine.witness import Witness
+from fastnoise.errors import ConfigError, DataError
+from fastnoise.files import write_atomically
 from fastnoise.models import Outputs
 from fastnoise.words import train_config
 
@@ -42,22 +48,64 @@ MADE = ("symmetric:0.2", "pair:0.2", "idn:0.2")
 HUMAN = ("human:aggre", "human:random1", "human:random2", "human:random3", "human:worse")
 STUDIES = {"digits": MADE, "mnist": MADE, "cifar10": MADE[:1], "cifar10n": HUMAN}
 """Data set -> its noises."""
-IMAGES = 10_000
-FOLDS = 5
+FOLDS = {"digits": 5, "mnist": 3, "cifar10": 3, "cifar10n": 3}
+
+_FIRST = ("--limit-train", "10000", "--amp", "bf16", "--crop-padding", "0")
+_CIFAR = (*_FIRST, "--epochs", "10", "--batch-size", "32", *"--optimizer adam --learning-rate 0.003".split())
+TRAINING = {
+    "digits": (),
+    "mnist": (*_FIRST, "--epochs", "4"),
+    "cifar10": (*_CIFAR, "--weight-decay", "0"),
+    "cifar10n": (*_CIFAR, "--weight-decay", "0"),
+}
+"""Options of all networks of a data set, by either method."""
 
 
-class LastJudge(Judge):
-    """A judge that also keeps the probabilities after the last epoch, which cleanlab takes."""
+class Keeper(Witness):
+    """Keeps the logits of every image after every epoch.
 
-    last: Tensor
+    Args:
+        epochs: E.
+        count: N.
+        num_classes: C.
+    """
 
-    def __init__(self, given: NDArray[np.int64], num_classes: int):
-        super().__init__(given, num_classes)
-        self.register_buffer("last", torch.zeros(len(given), num_classes))
+    logits: Tensor
+    seen: Tensor
+
+    def __init__(self, epochs: int, count: int, num_classes: int):
+        super().__init__()
+        self.register_buffer("logits", torch.zeros(epochs, count, num_classes, dtype=torch.float16))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def see(self, outputs: Outputs, index: Tensor) -> None:
-        super().see(outputs, index)
-        self.last[index] = outputs.logits.float().softmax(1)
+        self.logits[int(self.seen) // self.logits.shape[1], index] = outputs.logits.half()
+        self.seen += len(index)
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """What one network said."""
+
+    logits: NDArray[np.float16]
+    """[E, N, C], after each epoch."""
+    held: NDArray[np.bool_]
+    """[N], the images whose labels the network did not learn from."""
+    seconds: float
+    """It took to train, judging included."""
+
+    def testimony(self, given: NDArray[np.int64]) -> Testimony:
+        """What a judge of `clean` makes of it."""
+        judge = Judge(given, self.logits.shape[2])
+        index = torch.arange(len(given))
+        for logits in self.logits:
+            judge.see(Outputs(torch.from_numpy(logits)), index)
+        return Testimony.of(judge, self.held)
+
+    @property
+    def last(self) -> NDArray[np.float64]:
+        """[N, C], the probabilities after the last epoch."""
+        return np.asarray(softmax(self.logits[-1].astype(np.float64), 1))
 
 
 @dataclass(frozen=True)
@@ -65,32 +113,56 @@ class Trained:
     """The networks of one method."""
 
     judged: Judged
-    testimonies: list[Testimony]
-    out_of_fold: NDArray[np.float64]
-    """[N, C], probabilities after the last epoch by the network that did not learn from the image."""
-    seconds: float
+    words: list[Words]
+
+    @property
+    def out_of_fold(self) -> NDArray[np.float64]:
+        """[N, C], probabilities after the last epoch by the network that did not learn from the image."""
+        probs = np.zeros(self.words[0].last.shape)
+        for words in self.words:
+            probs[words.held] = words.last[words.held]
+        return probs
+
+    @property
+    def seconds(self) -> float:
+        return sum(words.seconds for words in self.words)
 
 
-def train_folds(method: str, dataset: str, noise: str, data_root: str, epochs: int | None, seed: int) -> Trained:
-    """Train a method's networks on all folds of a setting."""
-    words = ["--method", method, "--dataset", dataset, "--noise", noise, "--data-root", data_root]
-    words += ["--model", "small_cnn", "--seed", str(seed), "--noise-seed", str(seed)]
-    words += [] if dataset == "digits" else ["--limit-train", str(IMAGES)]
-    words += [] if epochs is None else ["--epochs", str(epochs)]
+def train_folds(method: str, dataset: str, noise: str, options: argparse.Namespace) -> Trained:
+    """Train a method's networks on all folds of a setting; those whose words are kept are not trained again."""
+    words = ["--method", method, "--dataset", dataset, "--noise", noise, "--data-root", options.data_root]
+    words += ["--model", "small_cnn", "--seed", str(options.seed), "--noise-seed", str(options.seed)]
+    words += ["--device", "cpu", *TRAINING[dataset], *options.words]
     config, _ = train_config(words, settings=SETTINGS)
     judged = load_judged(config)
-    fold, classes = fold_of(judged.given, FOLDS, seed), len(judged.data.class_names)
-    testimonies, out_of_fold = [], np.zeros((len(judged.given), classes))
+    return Trained(judged, [_network(config, judged, number, options) for number in range(FOLDS[dataset])])
+
+
+def _network(config: RunConfig, judged: Judged, number: int, options: argparse.Namespace) -> Words:
+    """Train the network that does not learn from a fold, or read what it said earlier."""
+    folds = FOLDS[config.data.dataset]
+    fields = {name: value for name, value in config.flat().items() if name not in ("run_dir", "data_root")}
+    fields |= {"fold": number, "folds": folds, "sha256": judged.sha256}
+    name = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    noise = config.noise.noise.replace(":", "-")
+    kept = options.keep / f"{config.data.dataset}-{noise}-{config.method.method}-{number}-{name}.npz"
+    if kept.exists():
+        with np.load(kept) as file:
+            return Words(file["logits"], file["held"], float(file["seconds"]))
+    held = fold_of(judged.given, folds, options.seed) == number
+    keeper = Keeper(config.optim.epochs, len(judged.given), len(judged.data.class_names))
     began = time.perf_counter()
-    for number in range(FOLDS):
-        held = fold == number
-        judge = LastJudge(judged.given, classes)
-        with tempfile.TemporaryDirectory() as folder:
-            run = config.replace({"run_dir": f"{folder}/run", "seed": seed + number})
-            train_on(run, part_of(judged, held), console=Console(quiet=True), witness=judge)
-        testimonies.append(Testimony.of(judge, held))
-        out_of_fold[held] = judge.last.double().cpu().numpy()[held]
-    return Trained(judged, testimonies, out_of_fold, time.perf_counter() - began)
+    with tempfile.TemporaryDirectory() as folder:
+        run = config.replace({"run_dir": f"{folder}/run", "seed": options.seed + number})
+        train_on(run, part_of(judged, held), console=Console(quiet=True), witness=keeper)
+    said = Words(keeper.logits.cpu().numpy(), held, time.perf_counter() - began)
+    print(f"{kept.name}: {said.seconds:.0f} s", flush=True)
+    options.keep.mkdir(parents=True, exist_ok=True)
+    contents = {**asdict(said), "given": judged.given, "config": json.dumps(fields)}
+    if judged.truth is not None:
+        contents["truth"] = judged.truth
+    write_atomically(kept, lambda stream: np.savez_compressed(stream, **contents), DataError)
+    return said
 
 
 def cleanlab_figures(
@@ -115,14 +187,14 @@ def cleanlab_figures(
     }
 
 
-def measure_setting(dataset: str, noise: str, data_root: str, epochs: int | None, seed: int) -> record.Row:
+def measure_setting(dataset: str, noise: str, options: argparse.Namespace) -> record.Row:
     """The row of one setting."""
-    ours = train_folds(METHOD, dataset, noise, data_root, epochs, seed)
-    plain = train_folds("ce", dataset, noise, data_root, epochs, seed)
+    ours = train_folds(METHOD, dataset, noise, options)
+    plain = train_folds("ce", dataset, noise, options)
     judged = ours.judged
     assert judged.truth is not None
     wrong = judged.given != judged.truth
-    verdict = reach(judged, ours.testimonies, seed)
+    verdict = reach(judged, [words.testimony(judged.given) for words in ours.words], options.seed)
     figures = {
         **measure(verdict, judged.given, judged.truth),
         "estimated_rate": verdict.rate,
@@ -140,8 +212,9 @@ def measure_setting(dataset: str, noise: str, data_root: str, epochs: int | None
     stamp = record.stamp()
     return {
         "setting": f"{dataset} {noise}",
-        "seed": str(seed),
-        "epochs": str(SETTINGS["epochs"] if epochs is None else epochs),
+        "seed": str(options.seed),
+        "folds": str(len(ours.words)),
+        "epochs": str(len(ours.words[0].logits)),
         "images": str(len(judged.given)),
         **{key: f"{value:.4f}" for key, value in figures.items()},
         "seconds": f"{ours.seconds:.0f}",
@@ -165,14 +238,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", choices=STUDIES)
     parser.add_argument("--data-root", default="data")
-    parser.add_argument("--epochs", type=int, help="of all networks; default: those of clean")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of networks, folds and noise")
+    parser.add_argument("--noises", nargs="+", help="of the studies' noises only these")
+    parser.add_argument("--keep", type=Path, default=Path("cleanwords"), help="folder of what the networks said")
+    parser.add_argument("--words", nargs=argparse.REMAINDER, default=[], help="options of train for all networks")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file; default: %(default)s")
     options = parser.parse_args()
     for study in options.studies:
         for noise in STUDIES[study]:
-            row = measure_setting(study, noise, options.data_root, options.epochs, options.seed)
-            record.append(options.output, [row], key=("setting", "seed", "epochs"))
+            if options.noises and noise not in options.noises:
+                continue
+            row = measure_setting(study, noise, options)
+            record.append(options.output, [row], key=("setting", "seed", "folds", "epochs"))
             print(line(row), flush=True)
 
 

@@ -5,6 +5,7 @@ Every field has a name of its own across the groups, so that the command line an
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from tyro.conf import arg
 from . import own
 from .data import names as data_names
 from .errors import ConfigError, DataError, alternatives, nearest
+from .files import FINDING
 from .models import names as model_names
 from .noise import names as noise_names
-from .options import Above, AtLeast, Between, Checked, MethodOptions
+from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
 from .tasks import names as task_names
 
 
@@ -168,6 +170,27 @@ class DataConfig(Checked):
         )
 
 
+def read_rate(source: str) -> float:
+    """The rate of wrong labels that `--noise-rate` names: a number, or that of the finding in a cleaning's folder.
+
+    ConfigError if it is neither, or if the cleaning could not say.
+    """
+    try:
+        return float(source)
+    except ValueError:
+        file = Path(source).expanduser() / FINDING
+    try:
+        rate = json.loads(file.read_text(encoding="utf-8"))["rate"]
+    except FileNotFoundError:
+        raise ConfigError(
+            f"--noise-rate {source}: neither a number nor the folder of a fastnoise clean (it has no {FINDING})"
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"--noise-rate {source}: {FINDING} cannot be read: {error}") from None
+    _require(rate is not None, f"--noise-rate {source}: that cleaning could not tell the rate; give a number")
+    return Values.of(float).read(f"--noise-rate {source}: the rate in {FINDING}", rate)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
 class NoiseConfig(Checked):
     noise: Annotated[
@@ -184,8 +207,13 @@ class NoiseConfig(Checked):
     """File with the given labels: classes by name or number, one-hot rows, -1 for unknown. Use it with --noise none.
     Samples are found by name or position (index) if the file has them, else by row.
     Write FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.npy, FILE.npz:ARRAY, FILE.pt:KEY or FILE.txt."""
+    noise_rate: Annotated[float, Between(0, 1, "[)")] | str | None = None
+    """Rate of wrong labels, for methods whose settings follow from it. In Python give it to recipe().
+    Write a number, or the folder of a `fastnoise clean`, whose estimate is taken. None: as --noise says."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.noise_rate, str):
+            object.__setattr__(self, "noise_rate", read_rate(self.noise_rate))  # what is kept is the number
         super().__post_init__()
         _require(
             self.labels is None or self.noise == "none",

@@ -14,6 +14,9 @@ from .errors import CheckpointError, FastnoiseError
 PARTIAL = ".partial"
 """Suffix of a file that is being written. One found in a run folder was cut off and means nothing."""
 
+FINDING = "finding.json"
+"""The file in the folder of a `fastnoise clean` that says what was found, the rate of wrong labels among it."""
+
 
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], object], error_type: type[FastnoiseError] = CheckpointError

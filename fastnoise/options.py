@@ -187,6 +187,11 @@ alone), or FILE.py:CLASS (your own)."""
     AUTO: ClassVar[str] = "auto"
     """The value of an option that the method chooses by itself."""
 
+    by_rate: ClassVar[tuple[str, ...]] = ()
+    """The options that follow from the rate of wrong labels. A recipe sets them for the rate that --noise-rate gives,
+    or that the noise has; in a method of your own each is set to the rate itself. If the rate is unknown, the run says
+    which values it takes."""
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The options by name, without the method's own name."""

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import re
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,12 +13,11 @@ import tyro
 
 from . import own
 from .config import RunConfig, located
-from .data.names import WRITTEN, family, is_brought, is_named, moved, read_options
+from .data.names import WRITTEN, family, is_named, moved, read_options
 from .data.names import located as data_located
 from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, longer, meaningless
 from .recipes import default_method, recipe
-from .recipes.base import UNKNOWN_RATE
 
 _HELP = ("-h", "--help")
 _COMPLETION = {"--tyro-print-completion": 2, "--tyro-write-completion": 3}
@@ -55,6 +53,7 @@ class _Choice:
     variant: str | None = None
     model: str | None = None
     labels: str | None = None
+    noise_rate: str | None = None
     task: str | None = None
     config: str | None = None
     resume: str | None = None
@@ -100,7 +99,7 @@ def train_config(
     table = {} if choice.config is None else _read_toml(choice.config)
     chosen = {
         name: _text(choice, table, name)
-        for name in ("method", "dataset", "noise", "variant", "model", "labels", "task")
+        for name in ("method", "dataset", "noise", "variant", "model", "labels", "noise_rate", "task")
     }
     if choice.resume is not None:
         from .engine import RunFolder
@@ -119,17 +118,17 @@ def train_config(
         if family(dataset) in WRITTEN:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
         method = chosen["method"] or method or default_method(dataset, chosen["task"])
-        default = recipe(method, dataset, noise, chosen["variant"], chosen["model"])  # type: ignore[arg-type]
+        rate, labels = chosen["noise_rate"], chosen["labels"]
+        default = recipe(
+            method,
+            dataset,
+            noise,
+            chosen["variant"],  # type: ignore[arg-type]
+            chosen["model"],
+            noise_rate=rate,
+            labels=labels,
+        )
         default = default.replace(settings or {})
-        brought = chosen["labels"] is not None or is_brought(dataset)
-        if default.noise.noise == "none" and brought and default.flat().get("forget_rate") == 0:
-            default = default.replace({"forget_rate": UNKNOWN_RATE})
-            if "forget_rate" not in {*table, *map(_field, plain)}:
-                print(
-                    f"fastnoise: warning: the rate of wrong labels is unknown, and {method} needs it: --forget-rate "
-                    f"{UNKNOWN_RATE} is assumed; give your own estimate",
-                    file=sys.stderr,
-                )
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain}
     default = default.replace({name: value for name, value in changes.items() if name not in given})
@@ -208,6 +207,8 @@ def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
     value = getattr(choice, name)
     if value is None and name in table:
         value = table[name]
+        if name == "noise_rate" and isinstance(value, int | float):
+            return str(value)
         if not isinstance(value, str):
             raise ConfigError(f"--config {choice.config}: {name} must be a text, not {value!r}")
     return value

@@ -18,14 +18,13 @@ from ..data import ImageTable
 from ..data.images import read_image
 from ..errors import CheckpointError, ConfigError, FastnoiseError
 from ..fields import stored
-from ..files import write_text
+from ..files import FINDING, write_text
 from ..report.gallery import MOST, Suspect, gallery_page
 from .decisions import Decision, DecisionLog, read_decisions
 from .outputs import SUSPECTS
 from .pool import load_judged
 
 SETTINGS = "clean.json"
-FINDING = "finding.json"
 DECISIONS = "decisions.log"
 PAGE = "suspects.html"
 

@@ -1,6 +1,7 @@
 """A run by itself, from a configuration to a run folder."""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..data.names import short
 from ..errors import ConfigError, TrainingError
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
+from ..recipes.rates import settle_rate
 from .checkpoint import place_of
 from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
@@ -70,6 +72,9 @@ def train_on(
     """
     console = console or make_console()
     device = choose_device(config.engine.device)
+    config, rate_note = settle_rate(config, known=config.noise.noise != "none" or data.noisy.requested_rate == 0)
+    if rate_note is not None:
+        data = replace(data, notes=(*data.notes, rate_note))
     folder = open_folder(config, data) if resume else None
     try:
         return _train(config, data, device, console, folder, witness)

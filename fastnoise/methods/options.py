@@ -7,7 +7,7 @@ it, because it means something different in each.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from ..errors import ConfigError
 from ..options import Above, AtLeast, Between, MethodOptions
@@ -141,6 +141,7 @@ class SELCPlusOptions(SELCOptions):
 @dataclass(frozen=True)
 class CoTeachingOptions(MethodOptions):
     method: str = "coteaching"
+    by_rate: ClassVar = ("forget_rate",)
     forget_rate: Annotated[float, Between(0, 1, "[)")] = 0.2
     """Share of each batch that is left out at the end of the ramp. Give the noise rate, or your best estimate of it."""
     forget_epochs: Annotated[int, AtLeast(1)] = 10
@@ -150,6 +151,7 @@ class CoTeachingOptions(MethodOptions):
 @dataclass(frozen=True)
 class DivideMixOptions(MethodOptions):
     method: str = "dividemix"
+    by_rate: ClassVar = ("clean_threshold", "loss_epochs", "unlabelled_strength")
     warm_up: Annotated[int, AtLeast(0)] = 10
     """Epochs of cross-entropy on the given labels before the first division."""
     confidence_penalty: Annotated[float, AtLeast(0)] = 0.0

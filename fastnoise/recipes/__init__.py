@@ -1,12 +1,13 @@
 """Configurations by method and data set, with published hyperparameters. Each recipe names its source."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from ..config import RunConfig
+from ..config import NoiseConfig, RunConfig
+from ..data.names import is_brought
 from ..errors import ConfigError, nearest
 from ..methods import options_of
-from .base import base, default_method, default_noise
+from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
 from .correction import forward, plc, selc, selc_plus
@@ -21,7 +22,7 @@ from .simclr import simclr
 from .swce import swce
 from .swce_loss import swce_loss
 
-_RECIPES: dict[str, Callable[[str, str], RunConfig]] = {
+_RECIPES: dict[str, Callable[..., RunConfig]] = {
     "apl": apl,
     "bootstrap": bootstrap,
     "ce": ce,
@@ -47,6 +48,8 @@ _RECIPES: dict[str, Callable[[str, str], RunConfig]] = {
     "swce_loss": swce_loss,
 }
 
+"""Method -> its recipe, of (data set, noise). If the method's options name some as `by_rate`, it takes a `rate` too."""
+
 _VARIANTS: dict[str, Callable[[str, str, Literal["paper", "code"]], RunConfig]] = {"nal": nal, "sce": sce}
 
 
@@ -56,26 +59,44 @@ def recipe(
     noise: str | None = None,
     variant: Literal["paper", "code"] | None = None,
     model: str | None = None,
+    *,
+    noise_rate: float | str | None = None,
+    labels: str | None = None,
 ) -> RunConfig:
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
     between the settings of a method's paper and those of its code, for methods that have both (nal, sce). `model`
-    replaces the recipe's network; the recipe's dropout is then switched off.
-    ConfigError for an unknown method, or for a variant of a method that has none.
+    replaces the recipe's network; the recipe's dropout is then switched off. `labels` is a file with the given labels,
+    to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder of a `fastnoise clean`, for
+    methods whose settings follow from it (coteaching, dividemix). Without it the rate is that of `noise`, and
+    UNKNOWN_RATE for labels that you bring.
+    ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
     """
-    config = _recipe(method, dataset, noise, variant)
+    if noise is None:
+        noise = default_noise(dataset) if labels is None else "none"
+    given: dict[str, Any] = {"noise_rate": noise_rate, "labels": labels}
+    given = {name: value for name, value in given.items() if value is not None}
+    rate = NoiseConfig(noise_rate=noise_rate).noise_rate
+    if rate is None and noise == "none" and (labels is not None or is_brought(dataset)):
+        rate = UNKNOWN_RATE
+    config = _recipe(method, dataset, noise, variant, rate).replace(given)
     if model is None or model == config.model.model:
         return config
     return config.replace({"model": model, "dropout": 0.0})
 
 
-def _recipe(method: str, dataset: str, noise: str | None, variant: Literal["paper", "code"] | None) -> RunConfig:
-    noise = default_noise(dataset) if noise is None else noise
+def _recipe(
+    method: str, dataset: str, noise: str, variant: Literal["paper", "code"] | None, rate: float | str | None
+) -> RunConfig:
     if ".py:" in method:  # a user's own, on the settings that all methods share
-        return base(dataset, noise, options_of(method)(method))
+        kind = options_of(method)
+        rates = {} if rate is None else dict.fromkeys(kind.by_rate, rate)
+        return base(dataset, noise, kind(method, **rates))
     if method not in _RECIPES:
         raise ConfigError(f"unknown method {method!r}; {nearest(method, [*_RECIPES, 'FILE.py:CLASS'])}")
+    if variant is None and options_of(method).by_rate:
+        return _RECIPES[method](dataset, noise, rate)
     if variant is None:
         return _RECIPES[method](dataset, noise)
     if method not in _VARIANTS:

@@ -115,7 +115,7 @@ HUMAN_RATES = {"worse": 0.402, "aggre": 0.090, "random1": 0.172, "random2": 0.18
 """Share of wrong labels in CIFAR-N's label sets, counted in its files."""
 
 UNKNOWN_RATE = 0.2
-"""The rate that is assumed for a noise without a rate in its spec (a transition matrix)."""
+"""The rate that is assumed for labels of unknown noise, and for a noise without a rate in its spec (a matrix)."""
 
 
 def noise_rate(noise: str) -> float:

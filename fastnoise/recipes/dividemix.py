@@ -8,8 +8,8 @@ UNLABELLED_STRENGTH = {0.2: (0.0, 25.0), 0.5: (25.0, 150.0), 0.8: (25.0, 150.0),
 """The authors' lambda_u by symmetric rate, for CIFAR-10 and CIFAR-100. Other rates take that of the nearest rate."""
 
 
-def dividemix(dataset: str, noise: str) -> RunConfig:
-    """DivideMix (Li et al. 2020) with the hyperparameters of the authors' code.
+def dividemix(dataset: str, noise: str, rate: float | None = None) -> RunConfig:
+    """DivideMix (Li et al. 2020) with the hyperparameters of the authors' code, for the rate of --noise-rate or noise.
 
     CIFAR: two PreActResNet-18, batches of 64 samples for each of the four parts, learning rate 0.02, divided by 10 at
     150 of 300 epochs, weight decay 5e-4, warm-up of 10 epochs (CIFAR-100: 30), Beta(4, 4), T 0.5, threshold 0.5. From
@@ -19,7 +19,7 @@ def dividemix(dataset: str, noise: str) -> RunConfig:
     93.2, 76.0, 93.4 and (symmetric) 77.3, 74.6, 60.2, 31.5 %. The settings for digits, mnist and folders are ours:
     parts of 16 samples, lambda_u 0, warm-up 10 epochs (mnist: 2).
     """
-    rate = noise_rate(noise)
+    rate = noise_rate(noise) if rate is None else rate
     symmetric = noise.startswith("symmetric") or noise == "none"
     cifar = is_cifar10(dataset) or is_cifar100(dataset)
     strength = 0.0

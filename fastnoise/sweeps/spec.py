@@ -190,6 +190,8 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
                 noise,
                 fields.get("variant"),
                 fields.get("model"),
+                noise_rate=fields.get("noise_rate"),
+                labels=fields.get("labels"),
             )
             config = default.replace(checked(default, fields))
             check_names(config)

@@ -29,7 +29,7 @@ COLOURS = ("#c0392b", "#2467a8", "#2a9d5c", "#d9a300", "#7d3c98", "#16a085", "#4
 def picture(shape: int, seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
     """A picture (width, height) of one of seven things, which has a colour and a form of its own."""
     random = np.random.default_rng(seed)
-    grain = random.integers(150, 200, (size[1], size[0], 3), np.uint8)
+    grain = random.integers(170, 182, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(grain)
     draw = ImageDraw.Draw(image)
     side = min(size) * random.uniform(0.55, 0.75)

@@ -59,7 +59,8 @@ SCRIPT = """
 "use strict";
 const at=id=>document.getElementById(id),grid=document.querySelector(".cards"),token=grid.dataset.token;
 const cards=[...grid.querySelectorAll(".card")],said=at("said"),taken=[];
-let sending=Promise.resolve();
+let sending=Promise.resolve(),byMouse=false,last=null;
+const now=()=>last&&!last.hidden?last:[...grid.children].find(each=>!each.hidden);
 function mark(card,label){const {given}=card.dataset;card.dataset.decided=label||"";
 card.classList.remove("failed");card.classList.toggle("accepted",!!label&&label!==given);
 card.classList.toggle("rejected",!!label&&label===given);
@@ -90,19 +91,19 @@ else if(!token)return false;
 else if(key==="a")take(card,suggested);
 else if(key==="r")take(card,given);
 else if(key==="u")undo(card);
-else if(key==="c"){const other=at("other");other.dataset.card=card.dataset.number;other.focus();}
+else if(key==="c")at("other").focus();
 else return false;return true;}
 document.addEventListener("keydown",event=>{if(event.ctrlKey||event.metaKey||event.altKey||event.repeat&&"aru".includes(
 event.key))return;
 if(/^(SELECT|INPUT)$/.test(event.target.tagName)){
-if(event.key==="Escape"&&event.target===at("other"))cards[event.target.dataset.card||0].focus();return;}
-const card=event.target.closest(".card"),first=[...grid.children].find(each=>!each.hidden);
-if(card?act(card,event.key):/^(a|r|c|u|j|k|ArrowRight)$/.test(event.key)&&first)event.preventDefault();else return;
-if(!card)first.focus();});
+byMouse=false;if(event.key==="Escape")now()?.focus();return;}
+const card=event.target.closest(".card"),chosen=now();
+if(card?act(card,event.key):/^(a|r|c|u|j|k|ArrowRight)$/.test(event.key)&&chosen)event.preventDefault();else return;
+if(!card)chosen.focus();});
 grid.addEventListener("click",event=>{const card=event.target.closest(".card");if(!card)return;
 const button=event.target.closest("button");if(button)act(card,button.dataset.key);else card.focus();});
-grid.addEventListener("focusin",event=>{const card=event.target.closest(".card");
-if(card&&token)at("other").dataset.card=card.dataset.number;});
+grid.addEventListener("focusin",event=>{last=event.target.closest(".card")||last;});
+document.querySelector(".bar").addEventListener("pointerdown",()=>{byMouse=true;});
 function arrange(){const given=at("given").value,suggested=at("suggested").value,least=at("least").value/100;
 const open=token&&at("open").checked,by=at("by").value,order=new Intl.Collator(undefined,{numeric:true}).compare;
 for(const card of cards){const data=card.dataset;
@@ -111,12 +112,14 @@ open&&data.decided);}
 const sorted=[...cards].sort((a,b)=>by==="probability"?a.dataset.number-b.dataset.number:
 order(a.dataset[by],b.dataset[by])||a.dataset.number-b.dataset.number);
 grid.append(...sorted);at("leastshown").textContent=at("least").value+" %";count();}
-for(const id of["given","suggested","least","open","by"])if(at(id))at(id).addEventListener("input",arrange);
-if(token){const other=at("other"),target=()=>cards[other.dataset.card||0];
-other.addEventListener("focus",()=>target().classList.add("target"));
-other.addEventListener("blur",()=>target().classList.remove("target"));
-other.addEventListener("change",()=>{const card=target(),label=other.value;other.value="";other.blur();
-if(label)take(card,label);});}
+for(const id of["given","suggested","by","open"])if(at(id))at(id).addEventListener("change",event=>{
+arrange();if(byMouse)event.target.blur();});
+at("least").addEventListener("input",arrange);
+if(token){const other=at("other");let card=null;
+other.addEventListener("focus",()=>{card=now();card?.classList.add("target");});
+other.addEventListener("blur",()=>card?.classList.remove("target"));
+other.addEventListener("change",()=>{const label=other.value;other.value="";other.blur();
+if(label&&card)take(card,label);});}
 for(const card of cards)if(card.dataset.decided)mark(card,card.dataset.decided);
 count();
 """
@@ -254,7 +257,7 @@ def gallery(
 
 
 def _keys(decides: bool) -> Html:
-    keys = [("←", "→", "move")]
+    keys = [("←", "→", "move"), ("Esc", "from a filter back to the pictures")]
     if decides:
         keys = [
             ("a", "accept the suggested class"),

@@ -155,13 +155,13 @@ def identities(fields: Mapping[str, Any]) -> dict[str, str]:
     return {kind: f"{digest}:{short(fields[kind])}" for kind, digest in fingerprints(fields).items()}
 
 
-def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: str) -> None:
-    """Refuse to run code that only the run folder names, not the user: the folder may come from someone else.
+def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], what: str) -> None:
+    """Refuse to run code that only a folder names, not the user: the folder may come from someone else.
 
     Args:
         stored: the configuration in the folder, by flat names.
         words: what the user gave, by flat names.
-        folder: of the run, for the message.
+        what: the folder is of, as the message begins: "--resume FOLDER: the run".
 
     ConfigError with the words to add.
     """
@@ -174,8 +174,7 @@ def require_named(stored: Mapping[str, Any], words: Mapping[str, Any], folder: s
     )
     if missing:
         raise ConfigError(
-            f"--resume {folder}: the run uses code in files, and fastnoise runs only code that you name; if you trust "
-            f"it, add{missing}"
+            f"{what} uses code in files, and fastnoise runs only code that you name; if you trust it, add{missing}"
         )
 
 

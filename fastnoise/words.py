@@ -105,7 +105,7 @@ def train_config(
         from .engine import RunFolder
 
         folder = RunFolder.open(Path(choice.resume))
-        own.require_named(folder.read_fields(), chosen, choice.resume)
+        own.require_named(folder.read_fields(), chosen, f"--resume {choice.resume}: the run")
         default = stored = folder.read_config()
         if not is_named(stored.data.dataset):
             raise ConfigError(

@@ -35,7 +35,7 @@ from fastnoise.cli import main
 from fastnoise.config import RunConfig
 from fastnoise.errors import CheckpointError, ConfigError, DataError
 from fastnoise.recipes import recipe
-from fastnoise.report.gallery import SIDE, Suspect, gallery_page, thumbnail
+from fastnoise.report.gallery import SIDE, Picture, Suspect, gallery_page
 from fastnoise.sweeps.job import run_folder
 
 
@@ -464,7 +464,7 @@ def ask(server: ReviewServer, body: Any = None, **headers: str) -> tuple[int, st
 def test_the_page_needs_nothing_beside_it(cleaned: Path) -> None:
     page = (cleaned / PAGE).read_text(encoding="utf-8")
     assert page.count('class="card"') == 12
-    assert page.count("data:image/png;base64,") == 12
+    assert page.count('src="data:image/png;base64,') == 12
     assert "http://" not in page
     assert "https://" not in page
     assert "data-token=" not in page, "without a server it keeps no decisions"
@@ -476,15 +476,15 @@ def test_decisions_of_the_browser_are_kept_and_shown(server: ReviewServer, clean
     assert status == 200
     token = re.findall(r'data-token="([^"]+)"', page)[0]
     suspects = server.reviewed.suspects
-    assert ask(server, {"suspect": 0, "choice": "suggested"}, **{"X-Token": token}) == (200, "kept")
-    assert ask(server, {"suspect": 1, "choice": "given"}, **{"X-Token": token}) == (200, "kept")
-    assert ask(server, {"suspect": 2, "choice": "given"}, **{"X-Token": token}) == (200, "kept")
-    assert ask(server, {"suspect": 2, "choice": None}, **{"X-Token": token}) == (200, "kept")
+    for number, label in enumerate((suspects[0].suggested, suspects[1].given, suspects[2].given)):
+        assert ask(server, {"suspect": number, "label": label}, **{"X-Token": token}) == (200, "kept")
+    assert ask(server, {"suspect": 2, "label": None}, **{"X-Token": token}) == (200, "kept")
     kept = read_decisions(cleaned / DECISIONS)
     assert kept == {suspects[0].file: suspects[0].suggested, suspects[1].file: suspects[1].given}
     page = ask(server)[1]
-    assert page.count('data-decided="suggested"') == 1
-    assert page.count('data-decided="given"') == 1
+    for suspect, label in ((suspects[0], suspects[0].suggested), (suspects[1], suspects[1].given)):
+        assert len(re.findall(f'data-file="{suspect.file}" data-decided="{label}"', page)) == 1
+    assert page.count("data-decided=") == 2
     judged = load_judged(server.reviewed.config, kept)
     assert (judged.known >= 0).sum() == 2
     with pytest.raises(CheckpointError, match="another review"):
@@ -494,9 +494,10 @@ def test_decisions_of_the_browser_are_kept_and_shown(server: ReviewServer, clean
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({"suspect": 12, "choice": "given"}, 400),
-        ({"suspect": True, "choice": "given"}, 400),
-        ({"suspect": 0, "choice": "dog"}, 400),
+        ({"suspect": 12, "label": "red"}, 400),
+        ({"suspect": True, "label": "red"}, 400),
+        ({"suspect": 0, "label": "dog"}, 400),
+        ({"suspect": 0, "label": ["red"]}, 400),
         ({"suspect": 0}, 400),
         ([], 400),
         ("x" * 5000, 400),
@@ -508,7 +509,7 @@ def test_what_is_no_decision_is_refused(body: Any, status: int, server: ReviewSe
 
 
 def test_other_sites_cannot_decide(server: ReviewServer, cleaned: Path) -> None:
-    decision = {"suspect": 0, "choice": "given"}
+    decision = {"suspect": 0, "label": "red"}
     assert ask(server, decision)[0] == 403
     assert ask(server, decision, **{"X-Token": "guessed"})[0] == 403
     assert ask(server, decision, **{"X-Token": server.token, "Host": "evil.example:80"})[0] == 403
@@ -524,14 +525,17 @@ def test_review_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_names_cannot_bring_code_onto_the_page() -> None:
     evil = '"><script>alert(1)</script>'
-    suspect = Suspect(evil, evil, "dog", 0.9, np.zeros((8, 8, 3), np.uint8))
+    suspect = Suspect(evil, evil, "dog", 0.9, Picture(""))
     page = gallery_page(evil, evil, [suspect], [{"name": evil, "given": 1, "suspected": 1, "lost": None}], [evil])
     assert page.count("<script>") == 1, "its own"
     assert evil not in page
 
 
-def test_thumbnails_are_small_pngs() -> None:
-    for pixels in (np.zeros((300, 200, 3), np.uint8), np.zeros((8, 8, 1), np.uint8)):
-        image = Image.open(io.BytesIO(base64.b64decode(thumbnail(pixels))))
-        assert image.format == "PNG"
+def test_pictures_are_small() -> None:
+    for pixels in (np.zeros((300, 200, 3), np.uint8), np.zeros((8, 8), np.uint8)):
+        picture = Picture.of(Image.fromarray(pixels))
+        kind, _, content = picture.url.partition(";base64,")
+        image = Image.open(io.BytesIO(base64.b64decode(content)))
+        assert kind == f"data:image/{(image.format or '').lower()}"
+        assert image.format == ("PNG" if picture.tiny else "JPEG")
         assert max(image.size) == min(SIDE, max(pixels.shape[:2]))

@@ -1,11 +1,13 @@
 """The files that a cleaning writes. Each appears whole or not at all."""
 
+import csv
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.names import FOLDER
 from ..errors import CheckpointError
@@ -26,8 +28,8 @@ def write_outputs(folder: Path, dataset: str, judged: Judged, verdict: Verdict) 
     """Write labels.csv, suspects.csv, transition.csv and the corrected data set, in the form in which it came.
 
     labels.csv has a row for each image, in the order of the data set; suspects.csv has the rows of the suspected
-    labels, the most probable first. Classes are written by name. A data set of class folders is corrected as a tree of
-    links to its files, corrected/, which `--dataset folder:` takes; of others corrected.csv holds the labels.
+    labels, the most probable first. Classes are written by name. corrected.csv holds the corrected labels; a data set
+    of class folders also is corrected as a tree of links to its files, corrected/, which `--dataset folder:` takes.
 
     Returns:
         The corrected data set's path.
@@ -50,18 +52,61 @@ def write_outputs(folder: Path, dataset: str, judged: Judged, verdict: Verdict) 
             ),
         ),
     )
-    corrected = verdict.corrected(judged.given)
-    if dataset.startswith(FOLDER):
-        _link_tree(folder / CORRECTED_FOLDER, judged, corrected.tolist())
-        return folder / CORRECTED_FOLDER
-    column = "file" if judged.data.train.files or judged.data.train.names else "index"
-    split = [] if len(set(judged.splits.tolist())) == 1 else ["split"]
-    lines = (
-        (name, classes[label], *([part] if split else []))
-        for name, label, part in zip(judged.names, corrected.tolist(), judged.splits.tolist(), strict=True)
-    )
-    write_text(folder / CORRECTED_LIST, csv_text((column, "label", *split), lines))
-    return folder / CORRECTED_LIST
+    return write_corrected(folder, dataset, judged, verdict.corrected(judged.given))
+
+
+def write_corrected(folder: Path, dataset: str, judged: Judged, labels: NDArray[np.int64]) -> Path:
+    """Write the corrected data set with the labels [N], as `write_outputs` says, and return its path.
+
+    corrected.csv has the columns file (or index, of images without names), path if they are files, label, clean_label
+    if some right classes are known (-1 of the others), and split if the data set has several parts. `--dataset list:`
+    takes it for files, and `--labels` with the data set that was judged.
+    """
+    table, classes = judged.data.train, judged.data.class_names
+    columns: dict[str, Sequence[str]] = {"file" if table.files or table.names else "index": judged.names}
+    paths = [os.path.abspath(file) for file in table.files]
+    if paths and all(map(_is_text, paths)):
+        columns["path"] = paths
+    columns["label"] = [classes[label] for label in labels.tolist()]
+    if (judged.known >= 0).any():
+        columns["clean_label"] = [classes[label] if label >= 0 else "-1" for label in judged.known.tolist()]
+    if len(set(judged.splits.tolist())) > 1:
+        columns["split"] = judged.splits.tolist()
+    write_text(folder / CORRECTED_LIST, csv_text(columns, zip(*columns.values(), strict=True)))
+    if not dataset.startswith(FOLDER):
+        return folder / CORRECTED_LIST
+    _link_tree(folder / CORRECTED_FOLDER, judged, labels.tolist())
+    return folder / CORRECTED_FOLDER
+
+
+def apply_decisions(folder: Path, dataset: str, judged: Judged) -> Path:
+    """Write the corrected data set of a finished cleaning anew, with what is known since; returns its path.
+
+    The labels are those that are known, else what labels.csv suggests for suspected ones, else the given ones.
+
+    CheckpointError if labels.csv is damaged or of other images.
+    """
+    path = folder / LABELS
+    numbers = {name: label for label, name in enumerate(judged.data.class_names)}
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            found = {
+                row["file"]: numbers[row["suggested" if row["suspected"] == "1" else "given"]]
+                for row in csv.DictReader(stream)
+            }
+        labels = np.array([found[name] for name in judged.names])
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        reason = "has no line for" if isinstance(error, KeyError) else f"is damaged ({type(error).__name__}):"
+        raise CheckpointError(f"{path} {reason} {' '.join(str(error).split())}; clean again") from error
+    return write_corrected(folder, dataset, judged, np.where(judged.known >= 0, judged.known, labels))
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path is UTF-8."""
+    try:
+        return bool(path.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _rows(judged: Judged, verdict: Verdict) -> Iterable[tuple[str, ...]]:

@@ -24,7 +24,8 @@ class Judged:
     data: RunData
     """A run's data whose training images and test images are these N, with the given labels."""
     splits: NDArray[np.str_]
-    """[N], the part of the data set that each image belongs to: train, validation or test."""
+    """[N], the part of the data set that each image belongs to: train, validation or test. Images that a run would hold
+    out by itself are of train."""
     names: tuple[str, ...]
     """N texts: the names of the images, else their paths, else their positions in the data set."""
     known: NDArray[np.int64]
@@ -94,6 +95,12 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
     unknown = (np.full(len(part), UNKNOWN) for part in given)
     known = np.concatenate([part if of is None else of for part, of in zip(unknown, clean, strict=True)])
     true = None if data.clean is None else known
+    drawn = data.train.origin is not None and data.test.origin is not None
+    if drawn and len(table) > len(data.train) and table.origin is not None:
+        order = np.argsort(table.origin)  # the test images were drawn from the whole and go back to their places
+        table, labels, known = replace(table.take(order), origin=None), labels[order], known[order]
+        true = None if true is None else true[order]
+        splits = [TRAIN] * len(table)
     names = _names(table)
     measured = true is not None and bool((true >= 0).all())
     known = np.full(len(labels), UNKNOWN) if measured else known

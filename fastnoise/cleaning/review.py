@@ -3,25 +3,25 @@
 import csv
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Container, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .. import own
 from ..config import RunConfig
 from ..data import ImageTable
-from ..data.images import read_image
+from ..data.names import FOLDER, LIST
 from ..errors import CheckpointError, ConfigError, FastnoiseError
 from ..fields import stored
 from ..files import FINDING, write_text
-from ..report.gallery import MOST, Suspect, gallery_page
+from ..report.gallery import MOST, Suspect, gallery_page, pictures_of
+from ..report.html import plain
 from .decisions import Decision, DecisionLog, read_decisions
-from .outputs import SUSPECTS
+from .outputs import SUSPECTS, apply_decisions
 from .pool import load_judged
 
 SETTINGS = "clean.json"
@@ -34,38 +34,39 @@ LOCAL = ("localhost", "127.0.0.1")
 _LONGEST = 4096  # bytes of a request
 
 
-def pixels_of(table: ImageTable, place: int) -> NDArray[np.uint8]:
-    """[H, W, C], one image of a table."""
-    if table.images is not None:
-        return np.asarray(table.images[place])
-    return read_image(table.files[place], table.size)
-
-
 def pick_suspects(
-    names: Sequence[str], table: ImageTable, rows: Sequence[Mapping[str, str]], most: int = MOST
+    names: Sequence[str],
+    table: ImageTable,
+    rows: Sequence[Mapping[str, str]],
+    decided: Container[str] = (),
+    most: int = MOST,
 ) -> list[Suspect]:
-    """The first suspects of suspects.csv with their pictures; those whose images are gone are left out."""
+    """The first suspects of suspects.csv with their pictures, those that nobody has `decided` on before others; those
+    whose images are gone are left out."""
     places = {name: place for place, name in enumerate(names)}
+    there = [row for row in rows if row["file"] in places]
+    first = sorted(range(len(there)), key=lambda number: there[number]["file"] in decided)[:most]
+    chosen = [there[number] for number in sorted(first)]
+    pictures = pictures_of(table, [places[row["file"]] for row in chosen])
     return [
-        Suspect(
-            row["file"],
-            row["given"],
-            row["suggested"],
-            float(row["probability"]),
-            pixels_of(table, places[row["file"]]),
-        )
-        for row in rows[:most]
-        if row["file"] in places
+        Suspect(row["file"], row["given"], row["suggested"], float(row["probability"]), picture)
+        for row, picture in zip(chosen, pictures, strict=True)
     ]
 
 
 class Reviewed:
     """A cleaning as its folder holds it, with the pictures of its suspects.
 
-    CheckpointError for a folder without a cleaning that has ended, or a damaged one.
+    Args:
+        folder: of the cleaning.
+        named: the code of the user's own that may be run, by kind (`own.KINDS`); no other is.
+
+    Raises:
+        CheckpointError: the folder holds no cleaning that has ended, or is damaged.
+        ConfigError: it names code that is not in `named`.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, named: Mapping[str, str | None] | None = None):
         if not (folder / FINDING).is_file():
             raise CheckpointError(f"{folder}: no finished cleaning here; give the --out of fastnoise clean")
         try:
@@ -73,15 +74,28 @@ class Reviewed:
             self.finding: dict[str, Any] = json.loads((folder / FINDING).read_text(encoding="utf-8"))
             with open(folder / SUSPECTS, newline="", encoding="utf-8") as stream:
                 rows = list(csv.DictReader(stream))
+            own.require_named(settings, named or {}, f"{folder}: the cleaning")
             self.config: RunConfig = stored({key: value for key, value in settings.items() if key != "folds"})
             judged = load_judged(self.config)
-            self.suspects = pick_suspects(judged.names, judged.data.train, rows)
+            self.folder = folder
+            self.suspects = pick_suspects(judged.names, judged.data.train, rows, self.decided)
+            self.classes = {plain(name): name for name in judged.data.class_names}  # as the page has them
+            self.page()  # which a damaged finding.json would make fail
         except FastnoiseError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{folder} is damaged ({type(error).__name__}: {reason}); clean again") from error
-        self.folder = folder
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """Name of an image -> its class, as was decided until now."""
+        return read_decisions(self.folder / DECISIONS)
+
+    def apply(self) -> Path:
+        """Write the corrected data set anew with the decisions (`apply_decisions`); returns its path."""
+        judged = load_judged(self.config, self.decided)
+        return apply_decisions(self.folder, self.config.data.dataset, judged)
 
     def page(self, token: str = "") -> str:
         """The page with the decisions as they stand."""
@@ -99,10 +113,15 @@ def cleaning_page(
         lines.append(f"{rate} of the labels are wrong; with 95 % certainty {low} to {high}.")
     if len(suspects) < found:
         lines.append(f"The page shows {len(suspects)} of them, the most suspected ones.")
-    lines += [f"Warning: {warning}." for warning in finding["warnings"]]
+    warnings = [f"Warning: {warning}." for warning in finding["warnings"]]
+    if not token:
+        lines.append(
+            f"This page keeps no decisions. To decide on suspects: fastnoise review {shlex.quote(str(folder))}"
+        )
     decided = read_decisions(folder / DECISIONS)
-    title = f"Suspected labels of {dataset}"
-    return gallery_page(title, f"Folder {folder}", suspects, finding["classes"], lines, decided, token)
+    title = f"Suspected labels of {Path(dataset.removeprefix(FOLDER).removeprefix(LIST)).name}"
+    about = f"Data set {dataset}, results in {folder}"
+    return gallery_page(title, about, suspects, finding["classes"], lines, warnings, decided, token)
 
 
 def write_page(folder: Path, dataset: str, finding: Mapping[str, Any], suspects: Sequence[Suspect]) -> Path:
@@ -120,6 +139,7 @@ class ReviewServer(ThreadingHTTPServer):
     Args:
         folder: of a finished cleaning.
         port: 0 takes a free one.
+        named: code of the user's own that may be run, as `Reviewed` takes it.
 
     Raises:
         ConfigError: the port is taken.
@@ -128,12 +148,11 @@ class ReviewServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int = 0):
-        self.reviewed = Reviewed(folder)
+    def __init__(self, folder: Path, port: int = 0, named: Mapping[str, str | None] | None = None):
+        self.reviewed = Reviewed(folder, named)
         self.log = DecisionLog(folder / DECISIONS)
         self.lock = Lock()
         self.token = secrets.token_urlsafe(16)
-        self.decided = 0
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
@@ -145,13 +164,10 @@ class ReviewServer(ThreadingHTTPServer):
         """Where the browser finds the page."""
         return f"http://127.0.0.1:{self.server_address[1]}/"
 
-    def decide(self, number: int, choice: str | None) -> None:
-        """Keep a decision: suggested, given, or None to take one back."""
-        suspect = self.reviewed.suspects[number]
-        label = {"suggested": suspect.suggested, "given": suspect.given, None: None}[choice]
+    def decide(self, number: int, label: str | None) -> None:
+        """Keep a decision: the right class of a suspect, or None to take an earlier decision back."""
         with self.lock:
-            self.log.append(Decision.now(suspect.file, label))
-            self.decided += 1
+            self.log.append(Decision.now(self.reviewed.suspects[number].file, label))
 
     def server_close(self) -> None:
         super().server_close()
@@ -182,16 +198,16 @@ class _Handler(BaseHTTPRequestHandler):
             if not 0 < size <= _LONGEST:
                 raise ValueError("wrong size")
             said = json.loads(self.rfile.read(size))
-            number, choice = said["suspect"], said["choice"]
+            number, label = said["suspect"], said["label"]
             if type(number) is not int or not 0 <= number < len(self.server.reviewed.suspects):
                 raise ValueError("no such suspect")
-            if choice not in ("suggested", "given", None):
-                raise ValueError("no such choice")
+            if label is not None:
+                label = self.server.reviewed.classes[label]
         except (ValueError, KeyError, TypeError) as error:
-            self._answer(HTTPStatus.BAD_REQUEST, f"not a decision: {error}")
+            self._answer(HTTPStatus.BAD_REQUEST, f"not a decision: {type(error).__name__}: {error}")
             return
         try:
-            self.server.decide(number, choice)
+            self.server.decide(number, label)
         except CheckpointError as error:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
             return

@@ -34,9 +34,9 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
     """Find the rows of the first `count` training samples.
 
     Samples are found by name if both the file and the data set have names: by the whole name, or by the end of a path
-    if that fits one sample only. Rows of test images are passed over. Otherwise they are found by their positions in
-    the training set, and only if the file has neither by row. It then has a row for each training image, for each of
-    the first `count`, or for each image of a set of which some were held out for the test.
+    if that fits one sample only. Rows of validation and test images are passed over. Otherwise they are found by their
+    positions in the training set, and only if the file has neither by row. It then has a row for each training image,
+    for each of the first `count`, or for each image of a set of which some were held out for the test.
 
     Args:
         file: its labels.
@@ -50,7 +50,8 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
     """
     total = len(dataset.train)
     if file.names and dataset.train.names:
-        places, how = _by_name(file, dataset.train.names, dataset.test.names)
+        others = () if dataset.validation is None else dataset.validation.names
+        places, how = _by_name(file, dataset.train.names, tuple(dict.fromkeys((*dataset.test.names, *others))))
     elif file.index is not None:
         wrong = np.flatnonzero((file.index < 0) | (file.index >= total)).tolist()
         if wrong:
@@ -112,7 +113,7 @@ def _origin(train: ImageTable, test: ImageTable) -> NDArray[np.int64] | None:
 
 
 def _by_name(file: LabelFile, names: Sequence[str], tested: Sequence[str]) -> tuple[NDArray[np.int64], str]:
-    """The place of each row's sample, int64 [N]: those of the test set follow on those of the training set."""
+    """The place of each row's sample, int64 [N]: those of other parts follow on those of the training set."""
     known = [_plain(name) for name in (*names, *tested)]
     whole = _unique((name, place) for place, name in enumerate(known))
     places = np.array([whole.get(_plain(name), -1) for name in file.names])

@@ -1,68 +1,31 @@
-"""The page: one HTML document that needs no other file."""
+"""The pages of a run, a sweep and a study."""
 
 import base64
-import hashlib
 import json
 import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, own
+from .. import own
 from ..errors import DataError
 from ..files import write_atomically
 from ..noise.plot import check_plot
-from . import runs, sweeps
+from . import runs, suspects, sweeps
 from .charts import Chart, Missing
+from .document import anchor, document
+from .gallery import SCRIPT, STYLE
 from .html import Html, attribute, element, join, plain, table
 from .stored import read_json, read_run, read_sweep
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PICTURE = 1 << 24  # bytes
 
-_CSS = """
-:root{color-scheme:light dark;--font:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
---back:#fff;--ink:#1b1f24;--soft:#59636e;--line:#d5dae0;--card:#f6f8fa;--note:#fff4d6;--link:#2467a8}
-@media(prefers-color-scheme:dark){:root{--back:#14171b;--ink:#e3e7eb;--soft:#9aa4af;--line:#333a42;--card:#1b2026;
---note:#3a3116;--link:#79b3ea}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:75rem;padding:1.5rem 1.25rem 4rem;background:var(--back);color:var(--ink);
-font:15px/1.5 var(--font);overflow-wrap:anywhere}
-h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}
-h2{font-size:1.15rem;margin:2.25rem 0 .75rem;padding-bottom:.3rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1.5rem 0 .5rem}
-.sub,figcaption,.missing{color:var(--soft)} .sub{margin:0} figcaption b{color:var(--ink)}
-nav{display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin:.75rem 0 0;font-size:.9rem} a{color:var(--link)}
-.columns,.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,32rem),1fr));gap:1.25rem 2rem}
-.figures{grid-auto-flow:row dense;align-items:start}
-.columns h2{margin-top:1.5rem}
-figure{margin:0;min-width:0} figure.wide{grid-column:1/-1} figcaption{font-size:.85rem;margin-bottom:.4rem}
-.plot{overflow-x:auto} .plot svg{display:block;width:100%;height:auto}
-.wide .plot svg{min-width:44rem}
-.plot svg *{stroke-linejoin:round;stroke-linecap:butt}
-.plot img{display:block;max-width:100%;height:auto;background:#fff;border-radius:6px;padding:.5rem}
-.table{overflow-x:auto;margin:0 0 1rem}
-table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;vertical-align:top;padding:.22rem .9rem .22rem 0;border-bottom:1px solid var(--line);
-overflow-wrap:normal}
-td{overflow-wrap:anywhere;min-width:3.5rem} th{font-weight:600} td code{white-space:nowrap}
-tbody th{font-weight:400;color:var(--soft)}
-.n{text-align:right;white-space:nowrap}
-.note{background:var(--note);border-radius:6px;padding:.1rem .9rem;margin:1rem 0}
-code,pre{font:.86em/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--card);border-radius:4px}
-code{padding:.1em .3em} pre{padding:.75rem;overflow-x:auto;max-height:24rem}
-details{border-top:1px solid var(--line);padding:.5rem 0} summary{cursor:pointer;font-weight:600}
-details>*:not(summary){margin-top:.5rem}
-.missing{font-size:.875rem} ul.missing{padding-left:1.2rem} footer{margin-top:3rem;color:var(--soft);font-size:.8rem}
-@media print{body{max-width:none} figure{break-inside:avoid}}
-"""
-
 Sections = Sequence[tuple[str, Sequence[Chart | Missing]]]
 
 
 def write_report(folder: Path, out: Path | None = None, png: Path | None = None) -> Path:
-    """Write the report of a run, a sweep or a study, made from its folder alone.
+    """Write the report of a run, a sweep or a study, made from its folder alone but for pictures of suspected labels.
 
     Args:
         folder: of `fastnoise train`, `fastnoise sweep` or `fastnoise study`, finished or not.
@@ -127,58 +90,12 @@ class _Pictures:
                 for chart in charts:
                     self.keep(chart.name, chart.png(), chart.csv().encode())
             if charts or missing:
-                parts.append(element("h2", title, id=_anchor(title)))
+                parts.append(element("h2", title, id=anchor(title)))
             if charts:
                 parts.append(element("div", *(chart.html() for chart in charts), class_="figures"))
             if missing:
                 parts.append(element("ul", *missing, class_="missing"))
         return join(parts)
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
-def document(
-    title: str,
-    subtitle: str,
-    sections: Sequence[str],
-    *body: Html,
-    style: str = "",
-    script: str = "",
-    talks: bool = False,
-) -> str:
-    """The whole document. Its policy forbids every request and every script but its own, whatever the folder holds.
-
-    Args:
-        sections: the headings that it begins with links to.
-        style: CSS beside that of all pages.
-        script: the page's own script. No other runs, not even one that slips into the page.
-        talks: whether the script may speak to the server that the page came from.
-    """
-    links = [element("a", name, href="#" + _anchor(name)) for name in sections]
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    if script:
-        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-    if talks:
-        policy += "; connect-src 'self'"
-    made = f"Made by fastnoise {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
-    page = join(
-        [
-            Html('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'),
-            Html('<meta http-equiv="Content-Security-Policy" {}>').format(attribute("content", policy)),
-            Html('<meta name="viewport" content="width=device-width,initial-scale=1">'),
-            element("title", title),
-            element("style", Html(_CSS + style)),
-            Html("</head><body>"),
-            element("header", element("h1", title), element("p", subtitle, class_="sub"), element("nav", *links)),
-            element("main", *body),
-            element("footer", made),
-            element("script", Html(script)) if script else "",
-            Html("</body></html>\n"),
-        ]
-    )
-    return str(page)
 
 
 def _drawn(sections: Sections) -> list[str]:
@@ -193,8 +110,12 @@ def _run_page(folder: Path, pictures: _Pictures) -> str:
     words = [own.short(str(run.config.get(key, "?"))) for key in ("method", "dataset", "noise")]
     title = f"{words[0]} on {words[1]}, {words[2]}"
     sections = runs.run_sections(run)
-    body = [runs.head(run), pictures.draw(sections), element("h2", "Settings"), runs.appendix(run)]
-    return document(plain(title), f"Run folder {folder.resolve()}", _drawn(sections), *body)
+    gallery, heading = suspects.suspects_of(run), suspects.TITLE
+    shown = [] if gallery is None else [element("h2", heading, id=anchor(heading)), gallery]
+    body = [runs.head(run), pictures.draw(sections), *shown, element("h2", "Settings"), runs.appendix(run)]
+    headings = [*_drawn(sections), *([heading] if shown else [])]
+    frame = {"style": STYLE, "script": SCRIPT} if shown else {}
+    return document(plain(title), f"Run folder {folder.resolve()}", headings, *body, **frame)
 
 
 def _sweep_page(folder: Path, pictures: _Pictures) -> str:

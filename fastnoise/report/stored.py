@@ -41,7 +41,9 @@ class StoredRun:
     """None: the run hasn't ended."""
     labels: NoisyLabels | None = None
     names: tuple[str, ...] | None = None
-    """Names of the classes. None if they are just numbers."""
+    """Names of the classes, cut to what fits on an axis. None if they are just numbers."""
+    whole_names: tuple[str, ...] = ()
+    """The same, uncut; also numbers."""
     corrected: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Columns of corrected.npz, [n] each."""
     error: str = ""
@@ -128,7 +130,8 @@ def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
     run.environment = _read(run, folder.environment, read_json, [], list)
     run.environment = [start for start in run.environment if isinstance(start, dict)]
     if folder.classes.exists():  # older runs have none
-        run.names = _names(_read(run, folder.classes, read_json, [], list))
+        found = _read(run, folder.classes, read_json, [], list)
+        run.names, run.whole_names = _names(found), tuple(map(plain, found))
     if folder.metrics.exists():
         lines = _read(run, folder.metrics, lambda file: file.read_bytes().splitlines(), [], list)
         run.history = _history(run, lines)

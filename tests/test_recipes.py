@@ -31,10 +31,26 @@ class Change(NamedTuple):
     datasets: tuple[str, ...]
     fields: Mapping[str, Any]
     source: str
+    noises: tuple[str, ...] = ()
+    """Kinds of noise; () for all."""
 
+
+PMD = {"model": "preact_resnet18_bn_stem", "learning_rate": 0.1, "weight_decay": 5e-4, "batch_size": 128}
+PMD |= {"epochs": 150, "schedule": "multistep:61,121,gamma=0.2"}
+SELC_PMD = "SELC's train_cifar_with_SELC_PMD_noise.py"
 
 CHANGES = (
     Change(("nal code",), CIFAR100, {"update_from": 60}, "NAL's train_cifar.py: es is 60 by default"),
+    Change(
+        ("elr_plus", "dividemix"),
+        CIFAR,
+        {"model": "preact_resnet18_bn_stem"},
+        "PreResNet.py in the code of ELR+ and of DivideMix: 11,171,274 parameters",
+    ),
+    Change(("plc",), CIFAR, {"model": "resnet34"}, "PLC's networks/preact_resnet.py: BasicBlock, [3, 4, 6, 3]"),
+    Change(("selc",), CIFAR, PMD | {"update_from": 41}, SELC_PMD, ("pmd",)),
+    Change(("selc_plus",), CIFAR, PMD | {"update_from": 41, "epochs": 300}, SELC_PMD, ("pmd",)),
+    Change(("nal", "nal paper", "nal code"), CIFAR, PMD, "NAL, section 5: batch 128; else as SELC's code", ("pmd",)),
 )
 
 
@@ -45,7 +61,8 @@ def _differences(name: str, dataset: str) -> list[str]:
         before: dict[str, Any] = {"method": method, "dataset": dataset, "noise": noise}
         before |= ADDED | NEW.get(method, {}) | TABLE["common"] | TABLE["changes"][place]
         for change in CHANGES:
-            if name in change.names and dataset in change.datasets:
+            kinds = change.noises or (noise.partition(":")[0],)
+            if name in change.names and dataset in change.datasets and noise.partition(":")[0] in kinds:
                 assert any(before.get(key) != value for key, value in change.fields.items()), change
                 before |= change.fields
         config: Any = recipe(method, dataset, noise, variant or None)  # type: ignore[arg-type]

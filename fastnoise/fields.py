@@ -95,7 +95,9 @@ def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
     check_model(config.model.model)
     if config.noise.noise_rate is not None and not config.method.by_rate:
         goers = ", ".join(sorted(name for name, kind in OPTIONS.items() if kind.by_rate))
-        raise ConfigError(f"--noise-rate has no meaning for method {own.short(config.method.method)}; it is for {goers}")
+        raise ConfigError(
+            f"--noise-rate has no meaning for method {own.short(config.method.method)}; it is for {goers}"
+        )
     spec, task = check_noise(config.noise.noise), known_task(config, given_task)
     if task is not None:
         spec.require_task(task)

@@ -46,7 +46,7 @@ def test_published_hyperparameters() -> None:
     elr100 = recipe("elr", "cifar100").flat()
     assert (elr100["strength"], elr100["momentum"], elr100["schedule"]) == (7.0, 0.9, "multistep:80,120,gamma=0.01")
     nal = recipe("nal", "cifar100", variant="code").flat()
-    assert (nal["strength"], nal["update_from"], nal["update_every"], nal["batch_size"]) == (10.0, 10, 10, 64)
+    assert (nal["strength"], nal["update_from"], nal["update_every"], nal["batch_size"]) == (10.0, 60, 10, 64)
     code, paper = recipe("nal", "cifar10", variant="code").method, recipe("nal", "cifar10").method
     assert isinstance(code, NALOptions)
     assert isinstance(paper, NALOptions)

@@ -35,11 +35,83 @@ def test_outputs(name: str, attention: bool) -> None:
 # He et al. 2016 with the CIFAR stem, and torchvision's ResNet-50: known parameter counts (10 classes / 1000).
 @pytest.mark.parametrize(
     ("name", "classes", "count"),
-    [("resnet18", 10, 11_173_962), ("resnet34", 10, 21_282_122), ("resnet50", 1000, 25_557_032)],
+    [
+        ("resnet18", 10, 11_173_962),
+        ("resnet34", 10, 21_282_122),
+        ("resnet50", 1000, 25_557_032),
+        ("preact_resnet18", 10, 11_172_170),
+        ("preact_resnet18_bn_stem", 10, 11_171_274),  # counted in the code of ELR+, DivideMix, SELC and NAL
+    ],
 )
 def test_parameter_counts(name: str, classes: int, count: int) -> None:
     network = create_model(name, num_classes=classes)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+def layer_list(network: torch.nn.Module) -> list[str]:
+    """The layers that hold weights, in the order in which an image meets them."""
+    met: list[str] = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            form = f"conv{module.kernel_size[0]} {module.in_channels}-{module.out_channels} /{module.stride[0]}"
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            form = f"bn {module.num_features}"
+        elif isinstance(module, torch.nn.Linear):
+            form = f"linear {module.in_features}-{module.out_features}"
+        else:
+            continue
+        module.register_forward_hook(lambda *_, form=form: met.append(form))
+    network(images(3, 32))
+    return met
+
+
+def test_the_preact_network_of_the_authors_code_has_its_layers_in_its_order() -> None:
+    """ELR_plus/model/PreResNet.py: PreActBlock, [2, 2, 2, 2]; a projection stands before its block's convolutions."""
+    wanted = ["conv3 3-64 /1", "bn 64"]
+    for width_in, width, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
+        projection = [] if stride == 1 else [f"conv1 {width_in}-{width} /2"]
+        wanted += [f"bn {width_in}", *projection, f"conv3 {width_in}-{width} /{stride}"]
+        wanted += [f"bn {width}", f"conv3 {width}-{width} /1"]
+        wanted += [f"bn {width}", f"conv3 {width}-{width} /1"] * 2
+    assert layer_list(create_model("preact_resnet18_bn_stem", num_classes=10)) == [*wanted, "linear 512-10"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["preact_resnet18", "preact_resnet18_bn_stem"])
+def test_preact_networks_compute_what_their_definition_says(name: str, training: bool) -> None:
+    """Written here as functions of the weights in the order of the layers."""
+    authors = name == "preact_resnet18_bn_stem"
+    network = create_model(name, num_classes=3, image_size=(32, 32), width=0.125).double()
+    network(images(3, 32).double())  # running statistics that differ from 0 and 1
+    network.train(training)
+    state, batch = dict(network.state_dict()), images(3, 32).double()
+
+    def norm_relu(x: torch.Tensor, key: str) -> torch.Tensor:
+        weight, bias = (state[f"{key}.{part}"][:, None, None] for part in ("weight", "bias"))
+        if training:
+            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        else:
+            mean, var = state[f"{key}.running_mean"], state[f"{key}.running_var"]
+        return ((x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt() * weight + bias).relu()
+
+    conv = torch.nn.functional.conv2d
+    first = 3 if authors else 1  # the place of the first block among the layers
+    x = conv(batch, state["backbone.layers.0.weight"], padding=1)
+    if authors:
+        x = norm_relu(x, "backbone.layers.1")
+    for number in range(8):
+        key = f"backbone.layers.{first + number}"
+        stride = 2 if number in (2, 4, 6) else 1
+        activated = norm_relu(x, f"{key}.bn1")
+        shortcut = activated if authors else x
+        if f"{key}.projection.weight" in state:
+            shortcut = conv(activated, state[f"{key}.projection.weight"], stride=stride)
+        out = conv(activated, state[f"{key}.conv1.weight"], stride=stride, padding=1)
+        x = conv(norm_relu(out, f"{key}.bn2"), state[f"{key}.conv2.weight"], padding=1) + shortcut
+    if not authors:
+        x = norm_relu(x, f"backbone.layers.{first + 8}")
+    logits = x.mean((2, 3)) @ state["classifier.weight"].T + state["classifier.bias"]
+    torch.testing.assert_close(network(batch).logits, logits, rtol=1e-10, atol=1e-10)
 
 
 def test_lenet5_has_the_61706_parameters_of_the_original_shape() -> None:
@@ -47,7 +119,7 @@ def test_lenet5_has_the_61706_parameters_of_the_original_shape() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 61_706
 
 
-@pytest.mark.parametrize("name", ["resnet18", "preact_resnet34"])
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet34", "preact_resnet18_bn_stem"])
 def test_stem_follows_the_image_size(name: str) -> None:
     small = create_model(name, num_classes=2, image_size=(32, 32), width=0.25).backbone.layers[0]
     large = create_model(name, num_classes=2, image_size=(224, 224), width=0.25).backbone.layers[0]

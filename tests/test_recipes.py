@@ -1,8 +1,9 @@
-"""Recipes give the configurations of version 0.1.0: every method, data set and noise, by a table made with it."""
+"""Recipes give the configurations of version 0.1.0, by a table made with it, but for the changes listed here."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,8 +17,42 @@ method, with its variant, and a data set the place in `changes` for each noise. 
 NEW = {"selc": {"update_from": "auto"}, "selc_plus": {"update_from": "auto"}, "bootstrap": {"beta": "auto"}}
 """Differences on purpose: what was None, and so not in the table, is now written auto."""
 
-ADDED = {"exif_orientation": True, "skip_unreadable": False}
-"""Options that came later, which have no meaning for the data sets of the table."""
+ADDED: dict[str, Any] = {"exif_orientation": True, "skip_unreadable": False}
+"""Options that came later, with the values that do what 0.1.0 did."""
+
+CIFAR = ("cifar10", "cifar10n", "cifar100", "cifar100n")
+CIFAR10, CIFAR100 = CIFAR[:2], CIFAR[2:]
+
+
+class Change(NamedTuple):
+    """Fields that recipes have set since 0.1.0 to other values, and where these come from."""
+
+    names: tuple[str, ...]
+    """Methods, with their variant if the table has one."""
+    datasets: tuple[str, ...]
+    fields: Mapping[str, Any]
+    source: str
+    noises: tuple[str, ...] = ()
+    """Kinds of noise; () for all."""
+
+
+PMD = {"model": "preact_resnet18_bn_stem", "learning_rate": 0.1, "weight_decay": 5e-4, "batch_size": 128}
+PMD |= {"epochs": 150, "schedule": "multistep:61,121,gamma=0.2"}
+SELC_PMD = "SELC's train_cifar_with_SELC_PMD_noise.py"
+
+CHANGES = (
+    Change(("nal code",), CIFAR100, {"update_from": 60}, "NAL's train_cifar.py: es is 60 by default"),
+    Change(
+        ("elr_plus", "dividemix"),
+        CIFAR,
+        {"model": "preact_resnet18_bn_stem"},
+        "PreResNet.py in the code of ELR+ and of DivideMix: 11,171,274 parameters",
+    ),
+    Change(("plc",), CIFAR, {"model": "resnet34"}, "PLC's networks/preact_resnet.py: BasicBlock, [3, 4, 6, 3]"),
+    Change(("selc",), CIFAR, PMD | {"update_from": 41}, SELC_PMD, ("pmd",)),
+    Change(("selc_plus",), CIFAR, PMD | {"update_from": 41, "epochs": 300}, SELC_PMD, ("pmd",)),
+    Change(("nal", "nal paper", "nal code"), CIFAR, PMD, "NAL, section 5: batch 128; else as SELC's code", ("pmd",)),
+)
 
 
 def _differences(name: str, dataset: str) -> list[str]:
@@ -28,6 +63,11 @@ def _differences(name: str, dataset: str) -> list[str]:
         before |= ADDED | NEW.get(method, {}) | TABLE["common"] | TABLE["changes"][place]
         if (method, dataset, noise) == ("coteaching", "folder:images", "none"):
             before["forget_rate"] = UNKNOWN_RATE  # was 0: nobody knows how many of a user's own labels are wrong
+        for change in CHANGES:
+            kinds = change.noises or (noise.partition(":")[0],)
+            if name in change.names and dataset in change.datasets and noise.partition(":")[0] in kinds:
+                assert any(before.get(key) != value for key, value in change.fields.items()), change
+                before |= change.fields
         config: Any = recipe(method, dataset, noise, variant or None)  # type: ignore[arg-type]
         now = {key: value for key, value in config.flat().items() if value is not None}
         found += [
@@ -39,9 +79,15 @@ def _differences(name: str, dataset: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", TABLE["table"])
-def test_configurations_are_those_of_0_1_0(name: str) -> None:
+def test_configurations_are_those_of_0_1_0_and_the_changes(name: str) -> None:
     differences = [line for dataset in TABLE["table"][name] for line in _differences(name, dataset)]
     assert not differences, "\n".join(differences)
+
+
+def test_every_change_is_of_recipes_in_the_table() -> None:
+    for change in CHANGES:
+        for name in change.names:
+            assert set(change.datasets) <= set(TABLE["table"][name])
 
 
 def test_every_recipe_is_in_the_table() -> None:

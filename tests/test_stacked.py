@@ -123,6 +123,7 @@ def steps_apart(
         ("lenet5", 14, 0.5),
         ("resnet18", 9, 0.1),
         ("preact_resnet18", 8, 0.1),
+        ("preact_resnet18_bn_stem", 8, 0.1),
         pytest.param("resnet50", 32, 0.1, marks=pytest.mark.slow),
     ],
 )

@@ -305,6 +305,7 @@ def test_failed_jobs_stand_in_the_tables_file(tmp_path: Path) -> None:
         ("ce", "cifar10n", "human:worse", {}, "83.91 ± 0.08", "last", "; here resnet34"),
         ("swce", "cifar100", "idn:0.3", {}, "73.11", "last", ""),
         ("swce", "cifar100", "idn:0.3", {"model": "resnet34"}, "78.52", "last", ""),
+        ("selc", "cifar10", "pmd:0.35,type=2,posteriors=p.npy", {}, "87.06 ± 0.20", "last", ""),
         (
             "selc",
             "cifar10",
@@ -312,8 +313,19 @@ def test_failed_jobs_stand_in_the_tables_file(tmp_path: Path) -> None:
             {"model": "preact_resnet34"},
             "87.06 ± 0.20",
             "last",
-            "",
+            "; here preact_resnet34, there preact_resnet18_bn_stem",
         ),
+        (
+            "dividemix",
+            "cifar10",
+            "symmetric:0.5,true_class=included",
+            {"model": "preact_resnet18"},
+            "94.60",
+            "best",
+            "; here preact_resnet18, there preact_resnet18_bn_stem",
+        ),
+        ("plc", "cifar10", "pmd:0.35,posteriors=p.npy", {}, "82.80 ± 0.27", "last", ""),
+        ("plc", "cifar10", "pmd:0.35,posteriors=p.npy", {"model": "resnet18"}, None, None, None),
         ("ce", "digits", "symmetric:0.4", {}, None, None, None),
     ],
 )

@@ -11,6 +11,7 @@ MODELS: dict[str, str] = {
     "resnet18_mish": "fastnoise.models.resnet:resnet18_mish",
     "resnet34": "fastnoise.models.resnet:resnet34",
     "preact_resnet18": "fastnoise.models.resnet:preact_resnet18",
+    "preact_resnet18_bn_stem": "fastnoise.models.resnet:preact_resnet18_bn_stem",
     "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",
     "resnet50": "fastnoise.models.resnet:ResNet50",
 }

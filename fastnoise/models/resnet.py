@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
 class PreActBlock(nn.Module):
     """bn-relu-conv-bn-relu-conv, added to the shortcut (He et al. 2016, arXiv:1603.05027).
 
-    A projection shortcut branches off after the first bn-relu, as in the networks of ELR+ and DivideMix.
+    A projection shortcut branches off after the first bn-relu. An identity shortcut carries the block's input.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, activation: Activation = "relu"):
@@ -65,16 +65,34 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.activation(self.bn1(x))
-        shortcut = x if self.projection is None else self.projection(activated)
+        shortcut = self.identity(x, activated) if self.projection is None else self.projection(activated)
         out = self.conv1(activated)
         return self.conv2(self.activation(self.bn2(out))) + shortcut
+
+    @staticmethod
+    def identity(x: Tensor, activated: Tensor) -> Tensor:
+        """What a shortcut without a projection carries: the block's input."""
+        return x
+
+
+class ActivatedShortcutBlock(PreActBlock):
+    """PreActBlock in which every shortcut branches off after the first bn-relu, the identity too.
+
+    This is the block of the networks of ELR+, DivideMix, SELC and NAL (the authors' code).
+    """
+
+    @staticmethod
+    def identity(x: Tensor, activated: Tensor) -> Tensor:
+        """What a shortcut without a projection carries: relu(bn(x))."""
+        return activated
 
 
 class ResNet(Backbone):
     """Four stages of basic blocks; features [B, 512 * width] after global average pooling.
 
     Args:
-        block: BasicBlock or PreActBlock.
+        block: BasicBlock, PreActBlock or ActivatedShortcutBlock. With PreActBlock the stem is a bare convolution, and
+            batch norm and activation follow the last block. With the others both stand in the stem instead.
         depths: number of blocks in each stage, (2, 2, 2, 2) for 18 layers and (3, 4, 6, 3) for 34.
         channels: of the images.
         image_size: (H, W); decides the stem (see SMALL_IMAGE).
@@ -84,7 +102,7 @@ class ResNet(Backbone):
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[PreActBlock],
+        block: type[BasicBlock | PreActBlock],
         depths: tuple[int, ...],
         channels: int,
         image_size: tuple[int, int],
@@ -164,6 +182,15 @@ def resnet34(channels: int, image_size: tuple[int, int], width: float = 1.0) -> 
 def preact_resnet18(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
     """Pre-activation ResNet-18, see `ResNet`."""
     return ResNet(PreActBlock, (2, 2, 2, 2), channels, image_size, width)
+
+
+def preact_resnet18_bn_stem(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:
+    """The pre-activation ResNet-18 of ELR+, DivideMix, SELC and NAL, as their code has it.
+
+    Its stem is conv-bn-relu, nothing follows the last block but the average, and every shortcut branches off after its
+    block's first bn-relu. SELC's and NAL's code calls it PreResNet34. See `ResNet` and `ActivatedShortcutBlock`.
+    """
+    return ResNet(ActivatedShortcutBlock, (2, 2, 2, 2), channels, image_size, width)
 
 
 def preact_resnet34(channels: int, image_size: tuple[int, int], width: float = 1.0) -> ResNet:

@@ -6,7 +6,7 @@ from functools import cache
 from ..config import RunConfig
 from ..methods.options import ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
 from ..noise.spec import NoiseSpec, parse
-from .published_tables import EPOCHS, TABLES, Metric
+from .published_tables import ALIKE, EPOCHS, TABLES, Metric
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Published:
     network: str
     """In the source's words."""
     model: str | None
-    """Our name of the network; None if we have no such network, or the source doesn't say."""
+    """Our name of the network that the figure was made with; None if we have none, or the source doesn't say."""
     epochs: int | None
     noise: str
     """The noise as the source makes it."""
@@ -118,7 +118,8 @@ def published(config: RunConfig) -> dict[Metric, Published]:
         return {}
     found: dict[Metric, Published] = {}
     for kind, entry in _index().get((data.dataset, config.method.method, *_key(spec)), []):
-        fits = entry.model in (None, config.model.model) and kind in (None, _kind(config))
+        known = entry.model is None or config.model.model in (entry.model, *ALIKE.get(entry.model, ()))
+        fits = known and kind in (None, _kind(config))
         if not fits or entry.test_set or entry.top != 1:
             continue
         first = found.setdefault(entry.metric, entry)
@@ -133,6 +134,8 @@ def deviations(config: RunConfig, entry: Published) -> str:
     words = []
     if entry.model is None:
         words.append(config.model.model)
+    elif entry.model != config.model.model:
+        words.append(f"{config.model.model}, there {entry.model}")
     if entry.epochs is not None and entry.epochs != config.optim.epochs:
         words.append(f"{config.optim.epochs} epochs")
     here, there = parse(config.noise.noise), parse(entry.noise)

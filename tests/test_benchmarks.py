@@ -166,5 +166,6 @@ def test_start_of_a_run_on_files(tmp_path: Path) -> None:
     (row,) = record.read(tmp_path / "start.csv")
     more = float(row["files_seconds"]) - float(row["array_seconds"])
     assert float(row["more_seconds_median"]) == pytest.approx(more, abs=0.011)
-    assert float(row["first_seconds"]) > 0 and row["files"] == "400"
+    assert float(row["first_seconds"]) > 0
+    assert row["files"] == "400"
     assert done.stdout.startswith("400 files: first start ")

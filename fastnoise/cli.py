@@ -1,5 +1,5 @@
-"""The command line: fastnoise train | pretrain | clean | review | sweep | study | predict | evaluate | export |
-report | check | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | pretrain | posteriors | clean | review | sweep | study | predict | evaluate |
+export | report | check | corrupt | inspect | bench | env."""
 
 import contextlib
 import errno
@@ -22,6 +22,9 @@ commands:
             scikit-learn's digits with 40 % symmetric label noise
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
+  posteriors
+            train on clean labels and write what the network says of each image,
+            for PMD noise
   clean     find the wrong labels of a data set, and what they should be
   review    look at the labels that clean suspects, in a browser, and decide
   sweep     train all runs that a TOML file describes, several at once
@@ -60,9 +63,15 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _pretrain(arguments: Sequence[str]) -> int:
-    from .commands.pretrain import run
+    from .commands.pretrain import PRETRAIN
 
-    return run(arguments)
+    return PRETRAIN.run(arguments)
+
+
+def _posteriors(arguments: Sequence[str]) -> int:
+    from .commands.posteriors import POSTERIORS
+
+    return POSTERIORS.run(arguments)
 
 
 def _clean(arguments: Sequence[str]) -> int:
@@ -150,6 +159,7 @@ def _env(arguments: Sequence[str]) -> int:
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "pretrain": _pretrain,
+    "posteriors": _posteriors,
     "clean": _clean,
     "review": _review,
     "sweep": _sweep,

@@ -5,18 +5,26 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..config import RunConfig
 from ..errors import TrainingError
 from ..words import train_config
 
 
-def run(arguments: Sequence[str], finish: Callable[[dict[str, Any]], None] | None = None) -> int:
+def run(
+    arguments: Sequence[str],
+    finish: Callable[[dict[str, Any]], None] | None = None,
+    check: Callable[[RunConfig], None] | None = None,
+) -> int:
     """Train as the words say; returns 0, or 130 or 143 when stopped by a signal. FastnoiseError in one line.
 
     Args:
         arguments: the words after `fastnoise train`.
         finish: gets the summary of a run that went to its end.
+        check: gets the configuration before anything else, and raises ConfigError if it refuses it.
     """
     config, resume = train_config(arguments)
+    if check is not None:
+        check(config)
     import torch
 
     from ..engine import Interrupted, train

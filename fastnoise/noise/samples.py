@@ -98,9 +98,10 @@ def _by_row(file: LabelFile, dataset: ImageDataset, count: int) -> Matched:
             origin[:count],
             f"by row of the {found} images in the order of their names, of which {total} are the training set{why}",
         )
+    first = f", or --limit-train {found} to train on the first {found}" if found < total else ""
     raise DataError(
         f"{file.source}: {found} labels for a training set of {total} images, by row{why}; give a column of "
-        "names, or of positions (index)"
+        f"names, or of positions (index){first}"
     )
 
 

@@ -18,6 +18,7 @@ from .elr_plus import elr_plus
 from .multitask import multitask
 from .nal import nal
 from .plain import plain
+from .posteriors import posteriors
 from .simclr import simclr
 from .swce import swce
 from .swce_loss import swce_loss
@@ -40,6 +41,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "nal": nal,
     "plain": plain,
     "plc": plc,
+    "posteriors": posteriors,
     "sce": sce,
     "selc": selc,
     "selc_plus": selc_plus,
@@ -124,6 +126,7 @@ __all__ = [
     "nal",
     "plain",
     "plc",
+    "posteriors",
     "recipe",
     "sce",
     "selc",

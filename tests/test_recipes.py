@@ -16,7 +16,7 @@ method, with its variant, and a data set the place in `changes` for each noise. 
 NEW = {"selc": {"update_from": "auto"}, "selc_plus": {"update_from": "auto"}, "bootstrap": {"beta": "auto"}}
 """Differences on purpose: what was None, and so not in the table, is now written auto."""
 
-ADDED = {"exif_orientation": True, "skip_unreadable": False}
+ADDED = {"exif_orientation": True, "skip_unreadable": False, "balance": "none", "patience": 0, "log": "none"}
 """Options that came later, which have no meaning for the data sets of the table."""
 
 

@@ -268,11 +268,14 @@ def make_loaders(
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(data.image_size) <= SMALL_IMAGE else batch
 
-    def evaluation(table: ImageTable) -> Loader:
+    def evaluation(table: ImageTable, *, least: int = 1) -> Loader:
+        size = min(evaluation_batch, len(table))
+        while 0 < len(table) % size < least:
+            size -= 1
         return make_loader(
             settings.loader,
             table,
-            batch_size=min(evaluation_batch, len(table)),
+            batch_size=size,
             mean=data.mean,
             std=data.std,
             device=device,
@@ -298,7 +301,10 @@ def make_loaders(
         dtype=dtype,
     )
     validation = None if data.validation is None else evaluation(data.validation)
-    return Loaders(train, evaluation(data.train), validation, evaluation(data.test))
+    # A scan may take batch norm's statistics of each batch (`Run.scan`). Where steps leave out a last batch of one image,
+    # so that nothing refuses it, the scan has none either.
+    in_order = evaluation(data.train, least=2 if settings.drop_last else 1)
+    return Loaders(train, in_order, validation, evaluation(data.test))
 
 
 def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:

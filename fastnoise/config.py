@@ -148,6 +148,10 @@ class DataConfig(Checked):
     """Images per training step."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller than the others."""
+    balance: Literal["none", "weights", "sampler"] = "none"
+    """What is done about classes with fewer samples than others, counted by the given labels of the training set.
+    weights multiplies each sample's loss by N / (C * samples of its class). sampler has as much of each class in a
+    batch as it can without having a sample twice, so that samples of rare classes come more often."""
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
@@ -188,7 +192,7 @@ def read_rate(source: str) -> float:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"--noise-rate {source}: {FINDING} cannot be read: {error}") from None
     _require(rate is not None, f"--noise-rate {source}: that cleaning could not tell the rate; give a number")
-    return Values.of(float).read(f"--noise-rate {source}: the rate in {FINDING}", rate)  # type: ignore[no-any-return]
+    return Values.of(float).read(f"--noise-rate {source}: the rate in {FINDING}", rate)
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,18 @@ def parse_compile_options(text: str) -> tuple[str, ...]:
     return tuple(name for name in COMPILE_OPTIONS if name in names)
 
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+"""What --log can name. Each is a package, and an extra of that name installs it."""
+
+
+def parse_log(text: str) -> tuple[str, ...]:
+    """Read `none` or `tensorboard,mlflow`: names of LOGGERS in their order."""
+    names = set() if text == "none" else {part.strip() for part in text.split(",")}
+    for name in sorted(names):
+        _require(name in LOGGERS, f"--log {text}: unknown name {name!r}; {nearest(name, ['none', *LOGGERS])}")
+    return tuple(name for name in LOGGERS if name in names)
+
+
 @dataclass(frozen=True)
 class SaveEvery:
     """The distance between checkpoints, as `--save-every` spells it: epochs or seconds.
@@ -297,6 +313,9 @@ class OptimConfig(Checked):
     schedule: str = "constant"
     """Learning rate over epochs. linear:80 stays constant until epoch 80 and then falls to 0 at the end.
     Write constant, multistep:40,80,gamma=0.1, cosine:min=0.001, cosine_restarts:10,min=0.001 or linear:80."""
+    patience: Annotated[int, AtLeast(0)] = 0
+    """Epochs without a better validation score after which training ends early. 0: never. It needs a validation set.
+    The learning rate goes by --epochs all the same: a cosine that is cut off has not come down."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -330,6 +349,10 @@ class EngineConfig(Checked):
     The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
     log_every: Annotated[int, Above(0)] = 50
     """Steps between two updates of the loss in the progress display."""
+    log: str = "none"
+    """What else keeps the figures of each epoch, beside metrics.jsonl: tensorboard, wandb, mlflow, or several, as
+    tensorboard,mlflow. wandb is offline unless WANDB_MODE says otherwise, and mlflow writes into the run folder unless
+    MLFLOW_TRACKING_URI does: nothing is sent anywhere by default."""
     save_every: int | str = "auto"
     """When to write a checkpoint: every so many epochs, as 5, or when so much time has passed, as 60s, 5m or 1h.
     auto writes one after the first epoch, and then so rarely that checkpoints take a fiftieth of the time.
@@ -341,6 +364,7 @@ class EngineConfig(Checked):
             (self.gear, self.compile) not in (("eager", "on"), ("compiled", "off"), ("compiled_graphed", "off")),
             f"--gear {self.gear} and --compile {self.compile} contradict each other; drop one of them",
         )
+        parse_log(self.log)
         parse_compile_options(self.compile_options)
         never = self.compile == "off" or self.gear == "eager" or (self.gear == "graphed" and self.compile == "auto")
         _require(
@@ -406,7 +430,7 @@ COMMON = tuple(RunConfig().groups())
 # change them, and they are no part of the name of a sweep's job.
 FREE_ON_RESUME = frozenset(
     {
-        *("data_root", "download", "loader_threads", "log_every", "save_every", "profile", "run_dir"),
+        *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
         "compile_options",
     }
 )

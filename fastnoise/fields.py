@@ -78,9 +78,15 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
-def longer(before: Any, now: int) -> bool:
-    """Whether a run of `before` epochs, as its folder says, goes on to more."""
-    return type(before) is int and now > before
+def prolonged(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that let a resumed run go on for longer than its folder says, and may: more epochs, more patience."""
+    epochs, patience = before.get("epochs"), before.get("patience")
+    more = {}
+    if type(epochs) is int and now["epochs"] > epochs:
+        more["epochs"] = now["epochs"]
+    if type(patience) is int and patience > 0 and (now["patience"] == 0 or now["patience"] > patience):
+        more["patience"] = now["patience"]
+    return more
 
 
 def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
@@ -95,9 +101,8 @@ def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
     check_model(config.model.model)
     if config.noise.noise_rate is not None and not config.method.by_rate:
         goers = ", ".join(sorted(name for name, kind in OPTIONS.items() if kind.by_rate))
-        raise ConfigError(
-            f"--noise-rate has no meaning for method {own.short(config.method.method)}; it is for {goers}"
-        )
+        method = own.short(config.method.method)
+        raise ConfigError(f"--noise-rate has no meaning for method {method}; it is for {goers}")
     spec, task = check_noise(config.noise.noise), known_task(config, given_task)
     if task is not None:
         spec.require_task(task)

@@ -16,7 +16,7 @@ from .config import RunConfig, located
 from .data.names import WRITTEN, family, is_named, moved, read_options
 from .data.names import located as data_located
 from .errors import ConfigError, nearest
-from .fields import changed, check_names, checked, longer, meaningless
+from .fields import changed, check_names, checked, meaningless, prolonged
 from .recipes import default_method, recipe
 
 _HELP = ("-h", "--help")
@@ -221,9 +221,8 @@ def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:
         run = run.replace({"dataset": data_located(run.data.dataset)})
         before |= {"dataset": run.data.dataset}
         now = run.flat()
-    if longer(before["epochs"], now["epochs"]):
-        before["epochs"] = now["epochs"]
-    elif before["epochs"] != now["epochs"]:
+    before |= prolonged(before, now)
+    if before["epochs"] != now["epochs"]:
         raise ConfigError(
             f"--resume {resume}: the run has epochs {before['epochs']}, not {now['epochs']}; a run can "
             "only be made longer"

@@ -17,7 +17,13 @@ method, with its variant, and a data set the place in `changes` for each noise. 
 NEW = {"selc": {"update_from": "auto"}, "selc_plus": {"update_from": "auto"}, "bootstrap": {"beta": "auto"}}
 """Differences on purpose: what was None, and so not in the table, is now written auto."""
 
-ADDED: dict[str, Any] = {"exif_orientation": True, "skip_unreadable": False}
+ADDED: dict[str, Any] = {
+    "exif_orientation": True,
+    "skip_unreadable": False,
+    "balance": "none",
+    "patience": 0,
+    "log": "none",
+}
 """Options that came later, with the values that do what 0.1.0 did."""
 
 CIFAR = ("cifar10", "cifar10n", "cifar100", "cifar100n")

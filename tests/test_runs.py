@@ -9,9 +9,15 @@ import pytest
 import torch
 from _train_cases import history, refusal, state
 
+import fastnoise
+from fastnoise import ImageDataset
 from fastnoise.cli import main
+from fastnoise.data.digits import load_digits
 from fastnoise.engine import RunFolder
-from fastnoise.errors import CheckpointError
+from fastnoise.engine.step import Step
+from fastnoise.errors import CheckpointError, ConfigError
+from fastnoise.methods import METHODS
+from fastnoise.recipes import recipe
 
 QUICK = ("--dataset", "digits", "--limit-train", "65", "--epochs", "2", "--width", "0.25", "--loader", "torch")
 
@@ -75,3 +81,51 @@ def test_a_last_batch_of_one_is_refused_where_batch_norm_cannot_take_it(capsys: 
     words = [*QUICK, "--model", "resnet18", "--batch-size", "16"]
     assert "leaves a last batch of 1 of 65 images" in refusal(capsys, *words)
     assert not Path("runs").exists()
+
+
+def few(count: int) -> ImageDataset:
+    """The first digits."""
+    table = load_digits("digits", None, False).train
+    assert table.images is not None
+    images, labels = table.images, table.labels
+    others = {"test_images": images[-20:], "test_labels": labels[-20:]}
+    return ImageDataset.from_arrays(images[:count], labels[:count], **others, name="few")
+
+
+SINGLE: dict[str, tuple[int, dict[str, Any]]] = {
+    "dividemix": (41, {"warm_up": 2, "epochs": 3}),
+    "swce": (43, {"warm_up": 1, "stages": "1;1", "rate_factors": "1,1,1", "selection_threshold": 100.0, "epochs": 3}),
+    "swce by batches": (65, {"warm_up": 1, "stages": "1", "rate_factors": "1,1", "epochs": 2, "drop_last": True}),
+    "coteaching": (34, {"epochs": 2}),
+    "elr_plus": (34, {"epochs": 1}),
+}
+"""Samples and settings with which epochs that a method orders, or scans, would end in one image for a network: twice 41
+in batches of 16 leave 2 for two networks, and 43 samples with two copies of each leave 1."""
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_no_epoch_that_a_method_orders_ends_in_a_batch_of_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, changes = SINGLE[name]
+    method = name.split()[0]
+    if method == "swce":
+        changes = changes | {"agreement": "ignored"}
+    if name == "swce by batches":
+        changes = changes | {"stage_statistics": "batch"}
+    sizes: list[int] = []
+    train_step = Step.train
+    monkeypatch.setattr(
+        Step, "train", lambda self, images, index: (sizes.append(len(index)), train_step(self, images, index))[1]
+    )
+    settings = {"batch_size": 16, "model": "resnet18", "width": 0.125, "crop_padding": 0, "flip": False, "device": "cpu"}
+    config = recipe(method, "few").replace(settings | changes)
+    summary = fastnoise.train(config, dataset=few(count))
+    assert summary["epochs"] == config.optim.epochs
+    assert min(sizes) >= (4 if name == "dividemix" else 2)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].shares == 0])
+def test_a_last_batch_of_one_is_refused_for_every_method_in_the_loaders_order(name: str) -> None:
+    settings = {"batch_size": 16, "model": "resnet18", "width": 0.125, "device": "cpu"}
+    config = recipe(name, "few").replace(settings)
+    with pytest.raises(ConfigError, match="leaves a last batch of 1 of 33 images"):
+        fastnoise.train(config, dataset=few(33))

@@ -39,7 +39,7 @@ from .. import own
 from ..config import RunConfig
 from ..data.names import FOLDER, LIST, is_brought, moved, short
 from ..errors import CheckpointError, ConfigError
-from ..fields import changed, longer, stored
+from ..fields import changed, prolonged, stored
 from ..files import PARTIAL, csv_text, write_atomically, write_json, write_text
 from ..methods import find_method
 from ..noise.files import written_name
@@ -168,8 +168,7 @@ class RunFolder:
         now = config.flat()
         if moved(str(before.get("dataset")), config.data.dataset):
             before["dataset"] = config.data.dataset  # whose list and labels `open_folder` compares
-        if longer(before.get("epochs"), config.optim.epochs):
-            before["epochs"] = config.optim.epochs
+        before |= prolonged(before, now)
         if (name := changed(before, now)) is not None:
             raise CheckpointError(
                 f"{self.path} holds another run: its {name} is {before.get(name)}, not {now[name]}; go on with its own "

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..config import RunConfig, parse_compile_options
 from ..errors import FastnoiseError
 from ..files import write_json
+from ..methods import Method
 
 SECONDS_PER_LAYER = 0.5
 """Assumed: what Inductor takes, without a warm cache, for each layer with weights of its own. On an H100's host of 16
@@ -147,6 +149,33 @@ def default_path() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
     return folder / "fastnoise" / "step_times.json"
+
+
+def steps_key(
+    config: RunConfig,
+    method: Method,
+    shape: Sequence[int],
+    amp: torch.dtype | None,
+    device: torch.device,
+    loader: str,
+    graphed: bool,
+) -> str:
+    """The words under which times of such steps are kept. `shape` is that of a batch; the device is a GPU."""
+    words = {
+        "gpu": torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+        "method": config.method.method,
+        "networks": method.networks,
+        "model": config.model.model,
+        "width": config.model.width,
+        "images": "x".join(str(size) for size in shape),
+        "views": method.views,
+        "amp": "off" if amp is None else str(amp).removeprefix("torch."),
+        "loader": loader,
+        "graphed": "yes" if graphed else "no",
+        "options": ",".join(parse_compile_options(config.engine.compile_options)) or "none",
+    }
+    return ", ".join(f"{name} {value}" for name, value in words.items())
 
 
 class StepTimes:

@@ -13,9 +13,10 @@ from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
+from ..data.balance import class_weights
 from ..errors import ConfigError, DataError
 from ..fields import check_names, known_task
-from ..methods import Method, Setting, check_options, create_method, require_task
+from ..methods import METHODS, Method, Setting, check_options, create_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
 from ..noise.files import read_label_file
@@ -23,6 +24,7 @@ from ..noise.result import known_labels
 from ..noise.samples import described, match, with_clean
 from ..tasks import Task, find_task
 from ..tasks.base import Labels, differing
+from ..tasks.names import DEFAULT
 from ..tasks.trial import task_of, try_task
 
 SMALL_IMAGE = 64
@@ -77,8 +79,28 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         )
     given_task = None if dataset is None else dataset.task
     check_names(config, given_task=given_task)
+    if config.optim.patience and method.phase is not Method.phase:
+        raise ConfigError(
+            f"--patience {config.optim.patience}: method {own.short(config.method.method)} goes through phases of set "
+            "lengths, which an early end would cut off; drop the option"
+        )
     if (task := known_task(config, given_task)) is not None:
         require_task(method, config.method.method, task)
+
+
+def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
+    """ConfigError if --balance asks for what the data set has not or the method cannot do."""
+    balance = config.data.balance
+    if balance == "none":
+        return
+    what, name = f"--balance {balance}", own.short(config.method.method)
+    if data.task.name != DEFAULT:
+        raise ConfigError(f"{what} is for data sets with a class for each image, and this is one of {data.task.name}")
+    if balance == "weights" and not method.weighted:
+        able = ", ".join(sorted(name for name, kind in METHODS.items() if kind.weighted))
+        raise ConfigError(f"{what}: the loss of method {name} takes no class weights; methods whose loss does: {able}")
+    if balance == "sampler" and type(method).order is not Method.order:
+        raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
 
 
 def _from_file(
@@ -246,11 +268,14 @@ def make_loaders(
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(data.image_size) <= SMALL_IMAGE else batch
 
-    def evaluation(table: ImageTable) -> Loader:
+    def evaluation(table: ImageTable, *, least: int = 1) -> Loader:
+        size = min(evaluation_batch, len(table))
+        while 0 < len(table) % size < least:
+            size -= 1
         return make_loader(
             settings.loader,
             table,
-            batch_size=min(evaluation_batch, len(table)),
+            batch_size=size,
             mean=data.mean,
             std=data.std,
             device=device,
@@ -276,29 +301,37 @@ def make_loaders(
         dtype=dtype,
     )
     validation = None if data.validation is None else evaluation(data.validation)
-    return Loaders(train, evaluation(data.train), validation, evaluation(data.test))
+    # A scan may take batch norm's statistics of each batch (`Run.scan`). Where steps leave out a last batch of one image,
+    # so that nothing refuses it, the scan has none either.
+    in_order = evaluation(data.train, least=2 if settings.drop_last else 1)
+    return Loaders(train, in_order, validation, evaluation(data.test))
 
 
-def check_last_batch(config: RunConfig, data: RunData, networks: torch.nn.ModuleList) -> None:
-    """ConfigError if an epoch ends in a batch of one image that batch norm cannot take, having one value per channel.
+def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
+    """The fewest images of a batch that the networks train on: 2 with batch norm over one value per channel, else 1.
 
     The networks are tried without weights and memory (on the device "meta"); what else fails there is passed over.
     """
-    count, size = len(data.given), config.data.batch_size
-    if config.data.drop_last or count % size != 1 or count < size:
-        return
     for network in networks:
         trial = copy.deepcopy(network).to("meta").train()
         try:
             trial(torch.zeros(1, data.channels, *data.image_size, device="meta"))
         except ValueError as error:
             if "more than 1 value per channel" in str(error):
-                raise ConfigError(
-                    f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} "
-                    "has one value per channel, and batch norm needs two: add --drop-last, or give another --batch-size"
-                ) from None
+                return 2
         except Exception:  # a layer that has no form without memory says nothing of batch norm
             continue
+    return 1
+
+
+def check_last_batch(config: RunConfig, data: RunData, least: int) -> None:
+    """ConfigError if an epoch of all samples ends in a batch of one image, and the networks need `least` of 2."""
+    count, size = len(data.given), config.data.batch_size
+    if least > 1 and not config.data.drop_last and count % size == 1 and count > size:
+        raise ConfigError(
+            f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} "
+            "has one value per channel, and batch norm needs two: add --drop-last, or give another --batch-size"
+        )
 
 
 def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
@@ -318,6 +351,13 @@ def create_parts(
     method = create_method(
         config.method, num_samples=len(data.given), num_classes=data.task.num_outputs, task=data.task
     )
+    check_balance(config, data, method)
+    if config.optim.patience and data.validation is None:
+        raise ConfigError(
+            f"--patience {config.optim.patience} needs a validation set: give --val-fraction 0.1, or a folder val"
+        )
+    if config.data.balance == "weights":
+        method.class_weights = torch.from_numpy(class_weights(data.given, data.task.num_outputs))
     method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size, data.given))
     networks = torch.nn.ModuleList(
         create_model(

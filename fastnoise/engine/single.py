@@ -21,7 +21,7 @@ from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
 from .folder import RunFolder
 from .metrics import EpochStatistics
-from .prepare import RunData, check_last_batch, create_parts, image_dtype, load_data, make_loaders
+from .prepare import RunData, check_last_batch, create_parts, image_dtype, least_batch, load_data, make_loaders
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
@@ -131,7 +131,9 @@ class Single(Training):
         witness: Witness | None = None,
     ):
         method, networks = create_parts(config, data, device, fresh=checkpoint is None)
-        check_last_batch(config, data, networks)
+        least = least_batch(data, networks)
+        if not method.shares:
+            check_last_batch(config, data, least)
         if witness is not None:
             method.add_module("witness", witness.to(device))
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
@@ -160,6 +162,7 @@ class Single(Training):
             place_of(checkpoint),
             witness=witness,
         )
+        self.least = least * max(1, method.shares)
 
     def describe(self) -> list[str]:
         config, data, loader = self.config, self.record.data, self.loaders.train

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from ..config import SaveEvery, parse_compile_options
+from ..config import SaveEvery
 from ..data import Loader
-from ..errors import ConfigError, TrainingError
+from ..data.balance import balanced_order, filled
+from ..errors import TrainingError
 from ..files import write_json
 from ..methods import Method, Run
 from ..methods.scan import Kept
@@ -25,16 +27,17 @@ from ..tasks import Evaluation
 from . import checkpoint
 from .display import Display, output_lost
 from .evaluate import evaluate
+from .kept_models import KeptModels
 from .longer import epochs_before, lengthen
-from .metrics import EpochStatistics, best_last_mean
-from .model_file import ModelHeader, model_tensors, write_model
-from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost
+from .metrics import EpochStatistics
+from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost, steps_key
 from .prepare import Loaders
 from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
 from .step import Step, choose_gear, create_optimizer, create_schedule, reset_optimizer
+from .stopping import EarlyStop
 from .witness import Witness
 
 
@@ -93,6 +96,9 @@ class Training(ABC):
         lengths = method.rounds(config.optim.epochs)
         self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
         """First epoch of each round -> its length."""
+        self.stop = EarlyStop(config, members[0].data.task.score, max(self.rounds))
+        self.least = 1
+        """Samples that the last batch of an epoch which the method orders has at least."""
         self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]
@@ -105,9 +111,7 @@ class Training(ABC):
             gear=gear,
             observe=statistics.update,
         )
-        self.best: dict[Record, tuple[ModelHeader, dict[str, Tensor]]] = {}
-        """Networks with a better validation score than all before, which the next checkpoint's writing writes too: a
-        run that goes on from a checkpoint then finds what was the best so far, and no epoch waits for the disk."""
+        self.models = KeptModels(self.weights_of, self._say)
         self.saves = SaveClock(SaveEvery.parse(config.engine.save_every))
         self.step_seconds: list[float] = []
         """What a step took on the mean of each epoch of this process but the first, which compiles and captures."""
@@ -117,23 +121,7 @@ class Training(ABC):
             torch.backends.cudnn.benchmark = True  # shapes are fixed, so the search for kernels pays once
 
     def _times_key(self, graphed: bool) -> str:
-        """The words under which times of such steps on this device are kept."""
-        config = self.config
-        words = {
-            "gpu": torch.cuda.get_device_name(self.device),
-            "torch": torch.__version__,
-            "method": config.method.method,
-            "networks": self.method.networks,
-            "model": config.model.model,
-            "width": config.model.width,
-            "images": "x".join(str(size) for size in self.shape),
-            "views": self.method.views,
-            "amp": "off" if self.amp is None else str(self.amp).removeprefix("torch."),
-            "loader": self.loaders.train.name,
-            "graphed": "yes" if graphed else "no",
-            "options": ",".join(parse_compile_options(config.engine.compile_options)) or "none",
-        }
-        return ", ".join(f"{name} {value}" for name, value in words.items())
+        return steps_key(self.config, self.method, self.shape, self.amp, self.device, self.loaders.train.name, graphed)
 
     def _compile_cost(self) -> Cost:
         engine = self.config.engine
@@ -168,7 +156,7 @@ class Training(ABC):
             )
         lines = self.describe()
         if (epoch, batch) != (1, 0):
-            done = epoch > config.optim.epochs
+            done = epoch > config.optim.epochs or self._stopped()
             lines.append(
                 f"resumed: {'the run is complete' if done else f'going on in epoch {epoch}, batch {batch + 1}'}"
             )
@@ -183,23 +171,26 @@ class Training(ABC):
             self.profiler or nullcontext(),
             Display(self.console, epochs, batches, config.engine.log_every, self.members[0].data.task.score) as display,
         ):
-            while epoch <= (last or epochs):
+            while epoch <= (last or epochs) and not self._stopped():
                 figures = self._epoch(epoch, batch, display, signals)
                 for record, found in figures.items():
                     record.history.append(found)
-                self._keep_best(figures)
+                self.models.take_best(figures)
                 epoch, batch = epoch + 1, 0
-                if self.saves.due_after(epoch - 1) or epoch > (last or epochs) or signals:
+                ended = epoch > (last or epochs) or self._stopped()
+                if self.saves.due_after(epoch - 1) or ended or signals:
                     self._save(epoch, 0)
                 for record, found in figures.items():
                     record.folder.append_metrics(found)
                 display.epoch(self.shown(list(figures.values())))
                 if output_lost(self.console) and not signals:
                     signals.append(SIGPIPE)
-                    if epoch <= epochs and last is None:
+                    if not ended and last is None:
                         self._save(epoch, 0)
-                if signals and epoch <= epochs:
+                if signals and epoch <= epochs and not self._stopped():
                     raise self._interrupted(epoch, 0, signals)
+        if self._stopped() and epoch <= epochs:
+            self._say(self.stop.line(self.records[0].history))
         if self.profiler is not None:
             self.console.print(self.profiler.report(), highlight=False, soft_wrap=True, markup=False)
         if self.step_seconds:
@@ -207,7 +198,7 @@ class Training(ABC):
             self._keep_times(**{name: float(np.median(self.step_seconds))})
         if last is not None:
             return []
-        self._write_models(self._models(self.records))
+        self.models.write_last(self.records)
         final = self.evaluate("train_in_order")
         task = self.members[0].data.task
         test = self.evaluate("test") if task.keeps_answers else {}
@@ -215,7 +206,8 @@ class Training(ABC):
         for record in self.records:
             if record in test:
                 record.folder.write_answers(task.kept(test[record], record.truth("test")))
-            summary = record.summary(final[record], self._view(record, epochs))
+            summary = record.summary(final[record], self._view(record, len(record.history)))
+            summary |= self.stop.figures(record.history)
             summary["throughput"]["gear"] = self.step.gear.name
             if self.step_seconds:
                 summary["throughput"]["step_seconds"] = float(np.median(self.step_seconds))
@@ -228,6 +220,10 @@ class Training(ABC):
         self.finish(summaries)
         return summaries
 
+    def _stopped(self) -> bool:
+        """Whether the run, which is by itself if it has patience, has ended early."""
+        return self.stop.reached(self.members[0].history)
+
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
 
@@ -235,40 +231,8 @@ class Training(ABC):
         with self.saves.writing():
             if batch > 0:  # at the end of an epoch the methods have dealt with theirs
                 self.settle()
-            self._write_models(self.best, best=True)
-            self.best = {}
+            self.models.write_best()
             checkpoint.save(self, self.records, epoch, batch)
-
-    def _models(self, records: Iterable[Record]) -> dict[Record, tuple[ModelHeader, dict[str, Tensor]]]:
-        """What the runs' model files hold, as they stand after the last epoch. A network of the user's that none can
-        hold trains without one, and a warning says so."""
-        try:
-            return {
-                record: (ModelHeader.of(record), model_tensors(record, self.weights_of(record))) for record in records
-            }
-        except ConfigError as error:
-            self._say(f"warning: no model file: {error}")
-            return {}
-
-    def _keep_best(self, records: Iterable[Record]) -> None:
-        """Copy the networks whose last epoch has the best validation score."""
-        score = self.members[0].data.task.score
-
-        def is_best(record: Record) -> bool:
-            best = best_last_mean(record.history, f"validation_{score.name}", higher=score.higher)
-            return bool(best["best_epoch"] == record.history[-1]["epoch"])
-
-        self.best |= self._models(
-            record for record in records if record.data.validation is not None and is_best(record)
-        )
-
-    def _write_models(
-        self, models: Mapping[Record, tuple[ModelHeader, dict[str, Tensor]]], *, best: bool = False
-    ) -> None:
-        def write(record: Record) -> None:
-            write_model(record.folder.best_model if best else record.folder.model, *models[record])
-
-        checkpoint.for_each(write, list(models))
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         """Take up a checkpoint of each run, all of one place; CheckpointError for one of another run."""
@@ -295,7 +259,7 @@ class Training(ABC):
         self.method.train()
         rate = self._optimise_as(epoch, start)
         seed = self.config.engine.seed
-        loader, order = self.loaders.train, self.method.order(epoch, seed)
+        loader, order = self.loaders.train, self._order(epoch)
         batches = loader.count_batches(order)
         source = loader.epoch(epoch, start, order)
         if self.profiler is not None:
@@ -361,6 +325,16 @@ class Training(ABC):
             }
             for record in self.records
         }
+
+    def _order(self, epoch: int) -> NDArray[np.int64] | None:
+        """The samples of an epoch in order; None: each once, as the loader shuffles them."""
+        settings, seed = self.config.data, self.config.engine.seed
+        order = self.method.order(epoch, seed)
+        if order is not None:
+            return filled(order, settings.batch_size, 1 if settings.drop_last else self.least)
+        if settings.balance == "sampler":
+            return balanced_order(self.members[0].data.given, settings.batch_size, seed, epoch)
+        return None
 
     def _optimise_as(self, epoch: int, start: int) -> float:
         """Set the optimiser for an epoch entered at batch `start`; returns the learning rate."""

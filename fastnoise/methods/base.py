@@ -149,15 +149,25 @@ class Method(nn.Module):
     network by `loss`; its `criterion` also has reduction "none"; a sample's loss depends only on its own outputs and
     rows; of the run, hooks between epochs use only `Run.scan`, without features. A subclass does not inherit it."""
 
+    weighted: ClassVar[bool] = False
+    """Whether the method's loss takes class weights (--balance weights), by `weight_of`. `loss` as it is does, with one
+    of fastnoise's losses as the criterion. A subclass does not inherit it."""
+    shares: ClassVar[int] = 0
+    """Parts of equal size into which a batch is divided, each for a network by itself, if the method orders every epoch
+    by `order`. 0: some epochs at least have the loader's order."""
+
     criterion: nn.Module
     """The loss with its per-sample state."""
+    class_weights: Tensor | None
+    """float32 [C], set before `configure` if the run has --balance weights."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls.stackable = vars(cls).get("stackable", False)
+        cls.stackable, cls.weighted = vars(cls).get("stackable", False), vars(cls).get("weighted", False)
 
     def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
         super().__init__()
+        self.register_buffer("class_weights", None, persistent=False)
 
     def configure(self, setting: Setting) -> None:
         """Called once, before all other hooks. ConfigError if the setting contradicts the method's options."""
@@ -180,8 +190,12 @@ class Method(nn.Module):
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         """Mean loss of a batch for methods with one network: a scalar, differentiable in the outputs."""
-        loss: Tensor = self.criterion(outputs.logits, labels, index)
+        loss: Tensor = self.criterion(outputs.logits, labels, index, **self.weight_of(labels))
         return loss
+
+    def weight_of(self, labels: Tensor) -> dict[str, Tensor]:
+        """The keyword `weight` [B] of a loss by class weights; none if the run has no class weights."""
+        return {} if self.class_weights is None else {"weight": self.class_weights[labels]}
 
     def after_update(self, networks: Sequence[Network]) -> None:
         """Called after each update of the weights, inside the captured graph. Update averages of weights here."""

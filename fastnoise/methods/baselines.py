@@ -35,7 +35,7 @@ from .options import (
 class CrossEntropy(Method):
     """Plain cross-entropy on the given labels: the baseline of every table."""
 
-    stackable = True
+    stackable = weighted = True
     name = "ce"
 
     def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
@@ -56,7 +56,7 @@ class Plain(Method):
 class LabelSmoothing(Method):
     """Cross-entropy on labels smoothed towards the uniform distribution (Szegedy et al. 2016, Sec. 7)."""
 
-    stackable = True
+    stackable = weighted = True
     name = "label_smoothing"
     Options = LabelSmoothingOptions
 
@@ -68,7 +68,7 @@ class LabelSmoothing(Method):
 class SoftmaxWeightedCrossEntropy(Method):
     """Cross-entropy weighted by the probability of the given label (SWCE, the loss alone)."""
 
-    stackable = True
+    stackable = weighted = True
     name = "swce_loss"
     Options = SWCELossOptions
 
@@ -80,7 +80,7 @@ class SoftmaxWeightedCrossEntropy(Method):
 class SymmetricCrossEntropy(Method):
     """SCE (Wang et al. 2019): alpha * cross-entropy + beta * reverse cross-entropy, Eq. 7."""
 
-    stackable = True
+    stackable = weighted = True
     name = "sce"
     Options = SCEOptions
 
@@ -92,7 +92,7 @@ class SymmetricCrossEntropy(Method):
 class MeanAbsoluteError(Method):
     """MAE between probabilities and the one-hot label (Ghosh et al. 2017)."""
 
-    stackable = True
+    stackable = weighted = True
     name = "mae"
     Options = MAEOptions
 
@@ -104,7 +104,7 @@ class MeanAbsoluteError(Method):
 class Focal(Method):
     """Focal loss (Lin et al. 2017, Eq. 4)."""
 
-    stackable = True
+    stackable = weighted = True
     name = "focal"
     Options = FocalOptions
 
@@ -116,7 +116,7 @@ class Focal(Method):
 class ActivePassive(Method):
     """APL (Ma et al. 2020): alpha * active + beta * passive, such as NCE + MAE, NCE + RCE or NFL + MAE."""
 
-    stackable = True
+    stackable = weighted = True
     name = "apl"
     Options = APLOptions
 
@@ -135,7 +135,7 @@ class ActivePassive(Method):
 class Bootstrap(Method):
     """Bootstrapping (Reed et al. 2015): the label mixed with the network's own prediction, soft or hard."""
 
-    stackable = True
+    stackable = weighted = True
     name = "bootstrap"
     Options = BootstrapOptions
 
@@ -156,7 +156,7 @@ class GeneralisedCrossEntropy(Method):
     If no sample is left, none is pruned until the next pass.
     """
 
-    stackable = True
+    stackable = weighted = True
     per_sample = ("kept",)
     name = "gce"
     Options = GCEOptions
@@ -169,7 +169,10 @@ class GeneralisedCrossEntropy(Method):
         self.register_buffer("kept", torch.ones(num_samples))
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
-        loss: Tensor = self.criterion(outputs.logits, labels, weight=self.kept[index])
+        weight = self.kept[index]
+        if self.class_weights is not None:
+            weight = weight * self.class_weights[labels]
+        loss: Tensor = self.criterion(outputs.logits, labels, weight=weight)
         return loss
 
     def end_epoch(self, run: Run) -> None:

@@ -123,6 +123,7 @@ class ForwardCorrection(Method):
     If the network predicts a single class for all samples, T cannot be estimated and stays the identity.
     """
 
+    weighted = True
     name = "forward"
     Options = ForwardOptions
     criterion: ForwardLoss
@@ -199,6 +200,7 @@ class ProgressiveLabelCorrection(Method):
     If f favours one class for all samples, that epoch corrects no label.
     """
 
+    weighted = True
     name = "plc"
     Options = PLCOptions
     probs: Tensor
@@ -221,7 +223,7 @@ class ProgressiveLabelCorrection(Method):
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         rows = self.slot * len(self.labels) + index  # an index tensor without dimensions would be read by the host
         self.probs.flatten(0, 1)[rows] = outputs.logits.detach().float().softmax(1)
-        loss: Tensor = self.criterion(outputs.logits, labels)
+        loss: Tensor = self.criterion(outputs.logits, labels, **self.weight_of(labels))
         return loss
 
     def end_epoch(self, run: Run) -> None:
@@ -330,6 +332,7 @@ class SelfEnsembleLabelCorrection(TargetMethod):
     If no turning point is found, labels stay as they are, and a warning says so.
     """
 
+    weighted = True
     name = "selc"
     Options = SELCOptions
     criterion: SELCLoss
@@ -346,7 +349,7 @@ class SelfEnsembleLabelCorrection(TargetMethod):
         losses: Tensor = self.criterion(outputs.logits, labels, index)
         if self.turning_point is not None:
             self.turning_point.record(losses.detach(), index)
-        return losses.mean()
+        return (losses if self.class_weights is None else losses * self.class_weights[labels]).mean()
 
     def start_epoch(self, epoch: int) -> None:
         self.criterion.set_update(0 < int(self.update_from) <= epoch)

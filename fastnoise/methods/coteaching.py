@@ -20,6 +20,7 @@ class CoTeaching(Method):
     Adam, hides. One step trains both networks on the sum of their losses, whose gradient in either is that of its own.
     """
 
+    weighted = True
     name = "coteaching"
     Options = CoTeachingOptions
     networks = 2
@@ -46,6 +47,8 @@ class CoTeaching(Method):
             chosen.append(torch.zeros_like(loss).scatter(0, by_loss, easy.to(loss.dtype)))
         self.picked.index_copy_(1, index, torch.stack(chosen) > 0)
         exchanged = torch.stack(losses) * torch.stack(chosen[::-1])
+        if self.class_weights is not None:
+            exchanged = exchanged * self.class_weights[labels]
         return Forward(exchanged.sum() / kept, torch.stack(logits).detach().sum(0).argmax(1))
 
     def start_epoch(self, epoch: int) -> None:

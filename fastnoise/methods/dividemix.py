@@ -61,6 +61,7 @@ class DivideMix(Method):
     Options = DivideMixOptions
     networks = 2
     views = 2
+    shares = 2
     mixup: Any  # a ModuleList of Mixup, which forgets what it holds
 
     clean: Tensor

@@ -24,6 +24,7 @@ class SharedNetwork(Method):
     """
 
     name = "multitask"
+    shares = 1
     tasks = ("multitask",)
 
     @property

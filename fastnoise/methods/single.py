@@ -56,7 +56,7 @@ class TargetMethod(Method):
 class EarlyLearningRegularization(TargetMethod):
     """ELR (Liu et al. 2020): cross-entropy + strength * log(1 - <p, t>), Eq. 6, targets by Eq. 9."""
 
-    stackable = True
+    stackable = weighted = True
     name = "elr"
     Options = ELROptions
     criterion: ELRLoss
@@ -85,7 +85,7 @@ class NoiseAttention(TargetMethod):
     epoch of this kind raises it again.
     """
 
-    stackable = True
+    stackable = weighted = True
     name = "nal"
     Options = NALOptions
     criterion: NALLoss
@@ -113,7 +113,7 @@ class NoiseAttention(TargetMethod):
         attention = confidence_logit(outputs.logits) if outputs.attention is None else outputs.attention
         weights = attention.detach().float().sigmoid()
         self.weights += torch.stack((weights.sum(), torch.ones_like(weights).sum()))
-        return self.criterion(outputs.logits, labels, index, attention)
+        return self.criterion(outputs.logits, labels, index, attention, **self.weight_of(labels))
 
     @classmethod
     def stack_obstacle(cls, options: NALOptions) -> str | None:

@@ -84,6 +84,7 @@ class SWCEPipeline(Method):
     Buffers: `pseudo` int64 [N], the pseudo-label of each sample or -1; `tables`, the stages of the present iteration.
     """
 
+    weighted = True
     name = "swce"
     Options = SWCEOptions
     pseudo: Tensor

@@ -27,7 +27,7 @@ def settle_rate(config: RunConfig, *, known: bool) -> tuple[RunConfig, str | Non
         if taken != wanted and taken == _by_rate(_recipe(config, None)):
             here = ", ".join(f"{name} {value}" for name, value in wanted.items())
             raise ConfigError(
-                f"--noise-rate {rate} and {said} contradict each other, the recipe of {method} has {here} at this rate; "
+                f"--noise-rate {rate} and {said} contradict: at this rate the recipe of {method} has {here}; "
                 "drop one of them, and in Python give noise_rate to recipe()"
             )
         return config, None

@@ -79,7 +79,7 @@ class Job:
         return " ".join(f"{key}={value}" for key, value in words.items() if value is not None)
 
 
-LATER: Mapping[str, bool] = {"exif_orientation": True, "skip_unreadable": False}
+LATER: Mapping[str, Any] = {"exif_orientation": True, "skip_unreadable": False, "balance": "none", "patience": 0}
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 
 
@@ -94,7 +94,10 @@ def job_name(config: Config, function: str | None = None) -> str:
         fields = {
             key: value
             for key, value in config.flat().items()
-            if key not in FREE_ON_RESUME and key not in chosen and value is not None and LATER.get(key) is not value
+            if key not in FREE_ON_RESUME
+            and key not in chosen
+            and value is not None
+            and (key not in LATER or value != LATER[key])
         }
         fields["noise"] = str(parse(fields["noise"]))
         fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies

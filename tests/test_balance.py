@@ -1,0 +1,195 @@
+"""Imbalanced classes: weights of the loss, the balanced order of an epoch, and who takes which."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from _train_cases import assert_same_end, killed_at, refusal
+from torch.nn.functional import cross_entropy
+
+import fastnoise
+from fastnoise import ImageDataset
+from fastnoise.data import make_loader
+from fastnoise.data.balance import balanced_order, class_weights, filled
+from fastnoise.data.digits import load_digits
+from fastnoise.engine.stacked import stackable
+from fastnoise.errors import ConfigError, FastnoiseError
+from fastnoise.methods import METHODS, Method
+from fastnoise.recipes import recipe
+from fastnoise.sweeps.spec import job_name
+
+ORDERED = {"dividemix", "swce", "multitask"}
+"""Methods that order their epochs themselves."""
+UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "simclr", "multitask", "plain"}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def imbalanced() -> ImageDataset:
+    """Digits 0, 1 and 2: 80, 25 and 8 of them to learn from, and 30 of each to test."""
+    table = load_digits("digits", None, False).train
+    assert table.images is not None
+    places = [np.flatnonzero(table.labels == digit) for digit in range(3)]
+    rows = np.concatenate([place[:count] for place, count in zip(places, (80, 25, 8), strict=True)])
+    others = np.concatenate([place[-30:] for place in places])
+    images, labels = table.images, table.labels
+    test = {"test_images": images[others], "test_labels": labels[others]}
+    return ImageDataset.from_arrays(images[rows], labels[rows], **test, name="rare")
+
+
+def config_of(method: str = "ce", **changes: Any) -> Any:
+    settings = {
+        "epochs": 2,
+        "batch_size": 32,
+        "width": 0.25,
+        "model": "small_cnn",
+        "crop_padding": 0,
+        "flip": False,
+        "amp": "off",
+        "device": "cpu",
+    }
+    return recipe(method, "rare").replace(settings | changes)
+
+
+# -- orders and weights ----------------------------------------------------------------------------------------
+
+
+def test_batches_are_balanced_and_have_no_sample_twice() -> None:
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        num_classes, count, size = (int(random.integers(1, high)) for high in (12, 400, 100))
+        labels = random.choice(num_classes, count, p=random.dirichlet(np.full(num_classes, 0.3))) + seed % 3
+        order = balanced_order(labels, size, seed, 1)
+        assert order.shape == (count,)
+        classes, counts = np.unique(labels, return_counts=True)
+        for start in range(0, count, size):
+            batch = order[start : start + size]
+            assert len(np.unique(batch)) == len(batch)
+            found = (labels[batch][:, None] == classes).sum(0)
+            part = found[found < counts]  # of the classes that are not there with all of their samples
+            assert part.size == 0 or np.ptp(part) <= 1
+            assert part.size == 0 or (counts[found == counts] <= part.max() + 1).all()
+        visits = np.bincount(order, minlength=count)
+        assert all(np.ptp(visits[labels == label]) <= 1 for label in classes)
+
+
+def test_an_order_depends_on_seed_and_epoch_alone() -> None:
+    labels = np.random.default_rng(0).choice(4, 200, p=(0.7, 0.2, 0.07, 0.03))
+    assert np.array_equal(balanced_order(labels, 32, 5, 2), balanced_order(labels, 32, 5, 2))
+    assert not np.array_equal(balanced_order(labels, 32, 5, 2), balanced_order(labels, 32, 5, 3))
+    assert not np.array_equal(balanced_order(labels, 32, 5, 2), balanced_order(labels, 32, 6, 2))
+
+
+def test_weights_make_classes_count_alike() -> None:
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 3])
+    weights = class_weights(labels, 5)
+    assert weights.tolist() == [0.5, 1.5, 0, 3, 0]
+    assert weights[labels].mean() == 1
+    sums = np.bincount(labels, weights[labels], minlength=5)
+    assert sums.tolist() == [3, 3, 0, 3, 0]
+
+
+def test_a_last_batch_is_filled_with_the_first_samples() -> None:
+    order = np.arange(9)
+    assert filled(order, 4, 2).tolist() == [*range(9), 0]
+    assert filled(np.arange(10), 4, 4).tolist() == [*range(10), 0, 1]
+    assert filled(order, 4, 1) is order
+    assert filled(np.arange(8), 4, 2).tolist() == list(range(8))
+    assert filled(np.arange(1), 4, 2).tolist() == [0]
+
+
+@pytest.mark.parametrize("kind", ["resident", "torch", "dali"])
+def test_every_loader_takes_the_balanced_order(kind: str) -> None:
+    if kind == "dali":
+        pytest.importorskip("nvidia.dali")
+    data = imbalanced()
+    order = balanced_order(data.train.labels, 32, 0, 1)
+    made = [
+        make_loader(each, data.train, batch_size=32, mean=data.mean, std=data.std, device="cpu", shuffle=True)
+        for each in (kind, "torch")
+    ]
+    for (images, index), (others, _) in zip(*(each.epoch(1, 0, order) for each in made), strict=True):
+        torch.testing.assert_close(images, others)
+        order, expected = order[len(index) :], order[: len(index)]
+        assert index.tolist() == expected.tolist()
+    for loader in made:
+        loader.close()
+
+
+# -- runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampler"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_it_or_says_why_not(name: str, balance: str) -> None:
+    method: type[Method] = METHODS[name]
+    if method.tasks is not None and "classification" not in method.tasks:
+        return
+    changes: dict[str, Any] = {"balance": balance, "epochs": 1}
+    if name == "swce":
+        changes |= {"warm_up": 1, "stages": "1", "rate_factors": "1,1", "epochs": 2}
+    config = config_of(name, **changes)
+    refused = ORDERED if balance == "sampler" else UNWEIGHTED
+    if name in refused:
+        with pytest.raises(ConfigError, match=f"--balance {balance}: .*method {name} ") as found:
+            fastnoise.train(config, dataset=imbalanced())
+        assert balance == "sampler" or "ce, coteaching, elr" in str(found.value)
+        return
+    summary = fastnoise.train(config, dataset=imbalanced())
+    assert summary["epochs"] == config.optim.epochs
+
+
+def test_weights_multiply_the_loss_of_each_sample() -> None:
+    method = METHODS["ce"](recipe("ce", "digits").method, 4, 3)
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 2])
+    method.class_weights = torch.tensor([0.5, 1.0, 4.0])
+    outputs: Any = type("Outputs", (), {"logits": logits})
+    expected = (cross_entropy(logits, labels, reduction="none") * method.class_weights[labels]).mean()
+    torch.testing.assert_close(method.loss(outputs, labels, torch.arange(4)), expected)
+    assert "class_weights" not in method.state_dict(), "they follow from the labels"
+
+
+def test_rare_classes_are_learnt_better() -> None:
+    data = imbalanced()
+    recall = {}
+    for balance in ("none", "weights", "sampler"):
+        config = config_of(epochs=8, balance=balance, run_dir=balance, learning_rate=0.05, schedule="constant")
+        recall[balance] = fastnoise.train(config, dataset=data)["test_class_accuracy"][2]
+    assert recall["none"] + 0.2 < min(recall["weights"], recall["sampler"])
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampler"])
+@pytest.mark.parametrize("name", ["elr", "coteaching"])
+def test_a_killed_run_ends_in_the_same_numbers(name: str, balance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(name, balance=balance, epochs=3, save_every="0.0001s")
+    fastnoise.train(config.replace({"run_dir": "whole"}), dataset=imbalanced())
+    cut = config.replace({"run_dir": "cut"})
+    with monkeypatch.context() as patch:
+        killed_at(patch, 8)  # the third of five steps of the second epoch
+        with pytest.raises(GeneratorExit):
+            fastnoise.train(cut, dataset=imbalanced())
+    fastnoise.train(cut, dataset=imbalanced(), resume=True)
+    assert_same_end(Path("whole"), Path("cut"))
+    with pytest.raises(FastnoiseError, match="its balance is"):
+        fastnoise.train(cut.replace({"balance": "none"}), dataset=imbalanced(), resume=True)
+
+
+def test_what_has_no_classes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--dataset", "rotated", "--balance", "sampler")
+    assert "--balance sampler is for data sets with a class for each image" in refusal(capsys, *words)
+
+
+def test_names_of_jobs_stay_and_stacks_are_refused() -> None:
+    config = recipe("ce", "digits")
+    assert job_name(config) == job_name(config.replace({"balance": "none", "patience": 0}))
+    assert job_name(config) != job_name(config.replace({"balance": "weights"}))
+    assert job_name(config) != job_name(config.replace({"patience": 3}))
+    runs = [config.replace({"balance": "weights", "seed": seed}) for seed in (0, 1)]
+    assert "--balance counts the labels of one run" in str(stackable(runs))
+    runs = [config.replace({"patience": 3, "val_fraction": 0.1, "seed": seed}) for seed in (0, 1)]
+    assert "--patience ends each run after an epoch of its own" in str(stackable(runs))

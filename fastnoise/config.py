@@ -347,6 +347,9 @@ class EngineConfig(Checked):
     profile: bool = False
     """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
     The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
+    gradients: bool = False
+    """Each epoch also notes how large the gradients of the loss at the logits are, for samples with right and with
+    wrong labels (NAL, Figure 3; ELR, Figure 2). It takes one more pass over the training set, and true labels."""
     log_every: Annotated[int, Above(0)] = 50
     """Steps between two updates of the loss in the progress display."""
     log: str = "none"
@@ -431,7 +434,7 @@ COMMON = tuple(RunConfig().groups())
 FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
-        "compile_options",
+        *("compile_options", "gradients"),
     }
 )
 

@@ -20,6 +20,7 @@ from .checkpoint import place_of
 from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
 from .folder import RunFolder
+from .gradients import require_gradients
 from .metrics import EpochStatistics
 from .prepare import RunData, check_last_batch, create_parts, image_dtype, least_batch, load_data, make_loaders
 from .record import Record, open_folder
@@ -134,6 +135,7 @@ class Single(Training):
         least = least_batch(data, networks)
         if not method.shares:
             check_last_batch(config, data, least)
+        require_gradients(config, data, method)
         if witness is not None:
             method.add_module("witness", witness.to(device))
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds

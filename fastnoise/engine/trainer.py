@@ -27,6 +27,7 @@ from ..tasks import Evaluation
 from . import checkpoint
 from .display import Display, output_lost
 from .evaluate import evaluate
+from .gradients import gradient_figures
 from .kept_models import KeptModels
 from .longer import epochs_before, lengthen
 from .metrics import EpochStatistics
@@ -303,6 +304,7 @@ class Training(ABC):
         if self.method.phase(epoch) is None:
             self.schedule.step()
         training_figures = {record: record.training_figures() for record in self.records}
+        self._add_gradients(training_figures)
         self.end_epoch(epoch)
         test = self.evaluate("test", self.witness)
         self._check_finite(epoch, test)
@@ -361,6 +363,17 @@ class Training(ABC):
                 group["lr"].fill_(rate)  # in place: a captured graph reads it there
             else:
                 group["lr"] = rate
+
+    def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
+        """Add the figures of --gradients, of the labels that the epoch's steps took."""
+        if not self.config.engine.gradients:
+            return
+        for record, found in figures.items():
+            clean = record.data.clean
+            assert clean is not None
+            found |= gradient_figures(
+                record.method, partial(self.scan, record), record.labels, record.data.given, clean
+            )
 
     def end_epoch(self, epoch: int) -> None:
         """Let the methods do what they do after an epoch, or before the first (0)."""

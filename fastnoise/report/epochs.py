@@ -143,6 +143,31 @@ def attention(run: StoredRun) -> list[Chart | Missing]:
     return [line_chart("attention_epochs", "Attention weights over epochs.", caption, panels)]
 
 
+def gradients(run: StoredRun) -> list[Chart | Missing]:
+    """The loss's gradients at the logits, of clean and of mislabelled samples (--gradients)."""
+
+    def groups(prefix: str, dash: str = "-", words: str = "") -> list[Series]:
+        keys = [(f"{prefix}_clean", f"clean{words}", BLUE), (f"{prefix}_mislabelled", f"mislabelled{words}", RED)]
+        return _lines(run, keys, dash)
+
+    sizes, pulls = groups("gradient"), groups("pull")
+    if not sizes:
+        return []
+    share = _lines(run, [("gradient_share_clean", "", BLUE)])
+    panels = [Panel(sizes, title="mean length", shares=False, zero=True)]
+    panels += [Panel(share, title="share of the clean samples in all", zero=True)] if share else []
+    panels.append(
+        Panel(
+            [*pulls, *groups("ce_pull", "--", ", cross-entropy's part")], title="entry of the true class", shares=False
+        )
+    )
+    caption = (
+        "Wrong labels are memorised if their gradients outweigh the others (NAL, Figure 3). An entry below zero pulls "
+        "towards the true class; between the lines of a colour lies what the method adds (ELR, Figure 2)."
+    )
+    return [line_chart("gradients", "Gradients of the loss at the logits over epochs.", caption, panels, columns=3)]
+
+
 def class_accuracy(run: StoredRun) -> Chart | Missing:
     """Test accuracy of each class over epochs; if there are many classes, only after the last epoch."""
     found = [(epoch["epoch"], epoch.get("test_class_accuracy")) for epoch in run.history]
@@ -249,7 +274,8 @@ _COMMON = {
     "correction_accuracy", "test_loss", "test_accuracy", "test_macro_f1", "test_top5", "validation_accuracy",
     "test_mean_average_precision", "validation_mean_average_precision", "validation_loss", "train_mse_given",
     "test_mse", "validation_mse",
-    "images_per_second", "data_wait", "seconds",
+    "gradient_clean", "gradient_mislabelled", "gradient_share_clean", "pull_clean", "pull_mislabelled", "ce_pull_clean",
+    "ce_pull_mislabelled", "images_per_second", "data_wait", "seconds",
 }  # fmt: skip
 """Numbers that the trainer records for every method. Other numbers come from the method."""
 

@@ -13,6 +13,7 @@ from .epochs import (
     attention,
     class_accuracy,
     correction,
+    gradients,
     learning_rate,
     loss,
     own_figures,
@@ -29,7 +30,10 @@ def run_sections(run: StoredRun) -> list[tuple[str, list[Chart | Missing]]]:
     """The charts of a run by heading. A text in place of a chart says why it is missing."""
     return [
         ("Training", [accuracy(run), loss(run), correction(run), learning_rate(run)]),
-        ("Clean and mislabelled samples", [shares(run), *attention(run), histogram(run), suspicion(run)]),
+        (
+            "Clean and mislabelled samples",
+            [shares(run), *attention(run), *gradients(run), histogram(run), suspicion(run)],
+        ),
         ("Labels by class", [transition(run), weight_matrix(run), confusion(run), class_accuracy(run)]),
         ("Selection and speed", [*selections(run), *own_figures(run), throughput(run)]),
     ]

@@ -45,6 +45,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "--balance counts the labels of one run; drop it, or train the runs one by one"
     if first.optim.patience:
         return "--patience ends each run after an epoch of its own; drop it, or train the runs one by one"
+    if first.engine.gradients:
+        return "--gradients passes over the training set of one run; drop it"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()

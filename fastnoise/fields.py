@@ -107,7 +107,7 @@ def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
     for name in parse_log(config.engine.log):
         if find_spec(name) is None:
             raise ConfigError(
-                f"--log {name}: the package {name} is not installed: pip install 'fastnoise[{name}]', or give --log none"
+                f"--log {name}: the package {name} is not installed: pip install 'fastnoise[{name}]', or --log none"
             )
     spec, task = check_noise(config.noise.noise), known_task(config, given_task)
     if task is not None:

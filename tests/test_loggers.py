@@ -71,8 +71,8 @@ def test_tensorboard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def records_of(file: Path) -> Iterator[bytes]:
-    """The records of a file of W&B: seven bytes, then a log in LevelDB's format. Blocks of 32 KiB hold parts of records,
-    each after its checksum (4 bytes), length (2) and kind (1: whole, 2: first, 3: middle, 4: last)."""
+    """The records of a file of W&B: seven bytes, then a log in LevelDB's format. Blocks of 32 KiB hold parts of
+    records, each after its checksum (4 bytes), length (2) and kind (1: whole, 2: first, 3: middle, 4: last)."""
     content, place, parts = file.read_bytes(), 7, b""
     while place + 7 <= len(content):
         if (left := 2**15 - place % 2**15) < 7:

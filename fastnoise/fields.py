@@ -1,10 +1,11 @@
 """The one reader of flat fields from TOML files, sweeps and stored runs. Imports no torch."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from . import own
-from .config import FREE_ON_RESUME, RunConfig
+from .config import FREE_ON_RESUME, RunConfig, parse_log
 from .data.names import check_dataset, task_of
 from .errors import ConfigError, nearest
 from .methods import options_of
@@ -103,6 +104,11 @@ def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
         goers = ", ".join(sorted(name for name, kind in OPTIONS.items() if kind.by_rate))
         method = own.short(config.method.method)
         raise ConfigError(f"--noise-rate has no meaning for method {method}; it is for {goers}")
+    for name in parse_log(config.engine.log):
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"--log {name}: the package {name} is not installed: pip install 'fastnoise[{name}]', or --log none"
+            )
     spec, task = check_noise(config.noise.noise), known_task(config, given_task)
     if task is not None:
         spec.require_task(task)

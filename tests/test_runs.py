@@ -116,7 +116,14 @@ def test_no_epoch_that_a_method_orders_ends_in_a_batch_of_one(name: str, monkeyp
     monkeypatch.setattr(
         Step, "train", lambda self, images, index: (sizes.append(len(index)), train_step(self, images, index))[1]
     )
-    settings = {"batch_size": 16, "model": "resnet18", "width": 0.125, "crop_padding": 0, "flip": False, "device": "cpu"}
+    settings = {
+        "batch_size": 16,
+        "model": "resnet18",
+        "width": 0.125,
+        "crop_padding": 0,
+        "flip": False,
+        "device": "cpu",
+    }
     config = recipe(method, "few").replace(settings | changes)
     summary = fastnoise.train(config, dataset=few(count))
     assert summary["epochs"] == config.optim.epochs

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -366,7 +367,7 @@ def test_every_published_value_belongs_to_something_we_have() -> None:
 
 
 FUNCTIONS = """
-import json, os, signal, time
+import json, os, shutil, signal, time
 from fastnoise.errors import TrainingError
 
 def work(config, folder, console):
@@ -388,6 +389,9 @@ def work(config, folder, console):
             time.sleep(60)
         case "wait":
             time.sleep(0.5)
+        case "gone" if not (folder.parents[1] / "once").exists():
+            (folder.parents[1] / "once").touch()
+            shutil.rmtree(folder)
     return {"figure": config["seed"] + 0.5, "calls": calls, "text": "left out of results.csv"}
 """
 
@@ -634,6 +638,27 @@ def test_jobs_that_fail_or_are_killed_stop_no_other(tmp_path: Path, local: Calla
     assert table.columns == ("what", "figure")
     with pytest.raises(CheckpointError, match="not a readable summary"):
         again.summary(names[0])
+
+
+def test_a_job_whose_folder_is_deleted_stops_no_other_and_runs_again(
+    tmp_path: Path, local: Callable[[int], LocalExecutor]
+) -> None:
+    jobs = function_jobs("good", "gone", "good")
+    names = [job.name for job in jobs]
+    result = run_sweep(jobs, tmp_path / "out", executor=local(1), console=quiet(), title="mine")
+    assert list(result.failed) == [names[1]]  # deleted while it ran
+    assert "summary.json: No such file or directory" in result.failed[names[1]]
+    assert [row["name"] for row in result.rows] == [names[0], names[2]]
+    before = read_rows(tmp_path / "out")
+    for name in names[:2]:
+        shutil.rmtree(result.run_folder(name))  # between two calls, of a job that is done and of one that failed
+    again = run_sweep(jobs, tmp_path / "out", executor=local(1), console=quiet(), title="mine")
+    assert not again.failed
+    assert [row["name"] for row in again.rows] == names
+    assert [row for row in read_rows(tmp_path / "out") if row["name"] != names[1]] == before
+    assert again.summary(names[0])["calls"] == 1, "it began anew"
+    shutil.rmtree(tmp_path / "out" / "jobs")
+    assert len(run_sweep(jobs, tmp_path / "out", executor=local(1), console=quiet(), title="mine").rows) == 3
 
 
 HOLD = """

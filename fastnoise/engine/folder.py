@@ -17,6 +17,8 @@ corrected.csv      the method's estimate for each training sample, once training
                    NAL's attention weight, and the true class if it is known. Classes are named
 corrected.npz      the same as arrays, with the numbers of the classes
 answers.npz        of the tasks that keep them: the test images' true labels and the answers after the last epoch
+loggers.json       with --log, the names by which its tools know the run, so that a resumed run goes on there; their
+                   files are in tensorboard/, wandb/ and mlruns/
 profile.json       with --profile, the trace of some training steps for chrome://tracing or ui.perfetto.dev
 """
 
@@ -61,6 +63,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.corrected = path / "corrected.csv"
         self.answers = path / "answers.npz"
+        self.loggers = path / "loggers.json"
         self.profile = path / "profile.json"
         self._lock: int | None = None
 

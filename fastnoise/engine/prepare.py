@@ -302,7 +302,7 @@ def make_loaders(
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,
-    # so that nothing refuses it, the scan has none either.
+    # nothing refuses it, and the scan has none either.
     in_order = evaluation(data.train, least=2 if settings.drop_last else 1)
     return Loaders(train, in_order, validation, evaluation(data.test))
 

@@ -29,6 +29,7 @@ from .display import Display, output_lost
 from .evaluate import evaluate
 from .gradients import gradient_figures
 from .kept_models import KeptModels
+from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
 from .metrics import EpochStatistics
 from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost, steps_key
@@ -146,6 +147,10 @@ class Training(ABC):
 
         With `last` training stops after that epoch, with checkpoints but without summaries.
         """
+        with RunLoggers(self.members, self._say) as loggers:
+            return self._train(epoch, batch, last, loggers)
+
+    def _train(self, epoch: int, batch: int, last: int | None, loggers: RunLoggers) -> list[dict[str, Any]]:
         config = self.config
         for record in self.records:
             record.folder.write_metrics(record.history)
@@ -183,6 +188,7 @@ class Training(ABC):
                     self._save(epoch, 0)
                 for record, found in figures.items():
                     record.folder.append_metrics(found)
+                    loggers.epoch(record, found)
                 display.epoch(self.shown(list(figures.values())))
                 if output_lost(self.console) and not signals:
                     signals.append(SIGPIPE)
@@ -217,6 +223,7 @@ class Training(ABC):
             if self.device.type == "cuda":
                 summary["throughput"]["peak_memory_gib"] = torch.cuda.max_memory_reserved(self.device) / 2**30
             write_json(record.folder.summary, summary)
+            loggers.end(record, summary)
             summaries.append(summary)
         self.finish(summaries)
         return summaries

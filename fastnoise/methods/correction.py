@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
+from ..checks import require_memory
 from ..losses import CrossEntropyLoss, ForwardLoss, SELCLoss
 from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run
@@ -212,6 +213,7 @@ class ProgressiveLabelCorrection(Method):
         super().__init__(options, num_samples, num_classes)
         self.warm_up, self.window, self.step = options.warm_up, options.window, options.threshold_step
         self.criterion = CrossEntropyLoss()
+        require_memory(f"plc: the predictions of {self.window} epochs", 4 * self.window * num_samples * num_classes)
         self.register_buffer("probs", torch.zeros(self.window, num_samples, num_classes))
         self.register_buffer("slot", torch.zeros((), dtype=torch.int64))
         self.register_buffer("threshold", torch.tensor(options.threshold, dtype=torch.float64))

@@ -2,9 +2,10 @@
 
 Importing the package needs no GPU, no Triton and no DALI, and loads nothing heavy. The submodules
 (`fastnoise.losses`, `fastnoise.noise`, `fastnoise.data`, ...) are imported when they are first used.
-`fastnoise.train` trains as the command line does, `fastnoise.load` takes a run's networks into use, and
-`fastnoise.ImageDataset.from_arrays` takes images and labels that are in memory. The page `extend.md` in this package
-shows how to write your own methods, networks, data sets, noise and tasks.
+`fastnoise.train` trains as the command line does, `fastnoise.load` takes a run's networks into use,
+`fastnoise.ImageDataset.from_arrays` takes images and labels that are in memory, and `fastnoise.clean` finds wrong
+labels among them. The page `extend.md` in this package shows how to write your own methods, networks, data sets, noise
+and tasks.
 """
 
 from importlib import import_module
@@ -28,11 +29,12 @@ _SUBMODULES = (
     "selection",
 )
 
-_ATTRIBUTES = {"ImageDataset": "data", "load": "engine", "train": "engine"}
+_ATTRIBUTES = {"ImageDataset": "data", "clean": "cleaning.arrays", "load": "engine", "train": "engine"}
 """Public names -> the submodule that they are taken from when they are first used."""
 
 if TYPE_CHECKING:
     from . import config, data, engine, errors, losses, methods, models, noise, ops, recipes, selection
+    from .cleaning.arrays import clean
     from .data import ImageDataset
     from .engine import load, train
 
@@ -53,6 +55,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "ImageDataset",
     "__version__",
+    "clean",
     "config",
     "data",
     "engine",

@@ -5,20 +5,18 @@ import csv
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fastnoise.cleaning.judge import Testimony
 from fastnoise.cleaning.outputs import write_outputs
 from fastnoise.cleaning.pool import load_judged
 from fastnoise.cleaning.review import FINDING, ReviewServer, pick_suspects, write_page
 from fastnoise.cleaning.run import Finding, claim
-from fastnoise.cleaning.verdict import reach
 from fastnoise.files import write_json
 from fastnoise.recipes import recipe
 
@@ -80,13 +78,21 @@ def made_cleaning(photos: Path, out: Path, true: Any) -> Path:
     claim(out, {"folds": 1, **fields})
     judged = load_judged(config)
     right = np.array([judged.data.class_names.index(true(Path(name))) for name in judged.names])
-    count = len(right)
-    margins = np.where(right == judged.given, 6.0, -4.0) + np.random.default_rng(0).normal(0, 0.5, count)
-    probs = np.eye(len(judged.data.class_names), dtype=np.float32)[right]
-    verdict = reach(judged, [Testimony(margins.astype(np.float32), probs, np.zeros(count, bool))], 0)
-    wrong = right != judged.given  # however many they are, which a mixture would not take for wrong
-    probability = np.random.default_rng(0).uniform(0.501, 1, count) - 0.5 * ~wrong
-    verdict = replace(verdict, probability=probability, suggested=right)
+    wrong, count = right != judged.given, len(judged.data.class_names)
+    probability = np.random.default_rng(0).uniform(0.501, 1, len(right)) - 0.5 * ~wrong
+    empty = np.full((count, count), np.nan)
+    verdict: Any = SimpleNamespace(
+        probability=probability,
+        suggested=right,
+        suspected=wrong,
+        margins=np.where(wrong, -4.0, 6.0),
+        rate=float(probability.mean()),
+        rate_interval=(0.0, 1.0),
+        **dict.fromkeys(("transition", "transition_low", "transition_high"), empty),
+        agreement=1.0,
+        warnings=("its judges are made up",),
+        corrected=lambda given: np.where(wrong, right, given),
+    )
     finding = Finding(judged, verdict, write_outputs(out, config.data.dataset, judged, verdict))
     write_json(out / FINDING, finding.figures())
     with open(out / "suspects.csv", newline="", encoding="utf-8") as stream:
@@ -104,13 +110,19 @@ def served(folder: Path) -> Iterator[ReviewServer]:
         server.shutdown()
 
 
+def require_chromium() -> Any:
+    """selenium's drivers; the test is skipped without them or without the browser."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="pages are tried in a browser by selenium")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("chromium and chromedriver are not installed")
+    return webdriver
+
+
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Any]:
     """Headless Chromium with a new profile, driven by selenium; the test is skipped without them."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="pages are tried in a browser by selenium")
+    webdriver = require_chromium()
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if not all(programs):
-        pytest.skip("chromium and chromedriver are not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
     for word in (

@@ -54,6 +54,12 @@ def pick_suspects(
     ]
 
 
+def require_finished(folder: Path) -> None:
+    """CheckpointError for a folder without a cleaning that has ended."""
+    if not (folder / FINDING).is_file():
+        raise CheckpointError(f"{folder}: no finished cleaning here; give the --out of fastnoise clean")
+
+
 class Reviewed:
     """A cleaning as its folder holds it, with the pictures of its suspects.
 
@@ -67,8 +73,7 @@ class Reviewed:
     """
 
     def __init__(self, folder: Path, named: Mapping[str, str | None] | None = None):
-        if not (folder / FINDING).is_file():
-            raise CheckpointError(f"{folder}: no finished cleaning here; give the --out of fastnoise clean")
+        require_finished(folder)
         try:
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
             self.finding: dict[str, Any] = json.loads((folder / FINDING).read_text(encoding="utf-8"))
@@ -119,7 +124,7 @@ def cleaning_page(
             f"This page keeps no decisions. To decide on suspects: fastnoise review {shlex.quote(str(folder))}"
         )
     decided = read_decisions(folder / DECISIONS)
-    title = f"Suspected labels of {Path(dataset.removeprefix(FOLDER).removeprefix(LIST)).name}"
+    title = f"Suspected labels of {Path(own.short(dataset).removeprefix(FOLDER).removeprefix(LIST)).name}"
     about = f"Data set {dataset}, results in {folder}"
     return gallery_page(title, about, suspects, finding["classes"], lines, warnings, decided, token)
 
@@ -149,8 +154,13 @@ class ReviewServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, folder: Path, port: int = 0, named: Mapping[str, str | None] | None = None):
-        self.reviewed = Reviewed(folder, named)
+        require_finished(folder)
         self.log = DecisionLog(folder / DECISIONS)
+        try:
+            self.reviewed = Reviewed(folder, named)
+        except BaseException:
+            self.log.close()
+            raise
         self.lock = Lock()
         self.token = secrets.token_urlsafe(16)
         try:

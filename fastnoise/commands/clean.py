@@ -5,16 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cleaning.defaults import FOLDS, METHOD, SETTINGS
 from ..errors import ConfigError
 from ..words import own_and_other_words, train_config
-
-METHOD = "elr"
-"""Judges by default. On digits with 20 % symmetric, pair and instance-dependent noise its networks miss 0.4, 1.4 and
-1.7 % of the wrong labels when as many are flagged as there are (15 epochs, five folds); those of cross-entropy 1.8, 9.3
-and 8.8 %."""
-
-SETTINGS = {"epochs": 15, "schedule": "cosine", "val_fraction": 0.0}
-"""What differs from the recipe: verdicts are means over the epochs and need fewer of them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,7 @@ class CleanCommand:
       fastnoise clean digits --noise pair:0.2 --out cleaned/digits
     """
 
-    folds: int = 5
+    folds: int = FOLDS
     """Number of networks. Each learns from all labels but those of its fold. 1: one network learns from all."""
     out: str | None = None
     """Folder for the results. None: cleaned/NAME for the data set NAME."""

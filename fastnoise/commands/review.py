@@ -56,8 +56,8 @@ def run(command: ReviewCommand) -> int:
     with ReviewServer(Path(command.folder).absolute(), command.port, named) as server, _stops():
         if not command.apply:
             count = len(server.reviewed.suspects)
-            print(f"{count} suspects at {server.address} (Ctrl-C ends the review)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
+                print(f"{count} suspects at {server.address} (Ctrl-C ends the review)", flush=True)
                 server.serve_forever()
             print()
         corrected = server.reviewed.apply()

@@ -103,6 +103,7 @@ class Training(ABC):
             config=config.engine,
             device=device,
             gear=gear,
+            clip_norm=config.optim.clip_norm,
             observe=statistics.update,
         )
         self.best: dict[Record, tuple[ModelHeader, dict[str, Tensor]]] = {}

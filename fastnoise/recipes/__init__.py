@@ -6,6 +6,7 @@ from typing import Literal
 from ..config import RunConfig
 from ..errors import ConfigError, nearest
 from ..methods import options_of
+from ..models.names import DROPOUT_FORMS
 from .base import base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
@@ -47,7 +48,15 @@ _RECIPES: dict[str, Callable[[str, str], RunConfig]] = {
     "swce_loss": swce_loss,
 }
 
-_VARIANTS: dict[str, Callable[[str, str, Literal["paper", "code"]], RunConfig]] = {"nal": nal, "sce": sce}
+_VARIANTS: dict[str, Callable[[str, str, Literal["paper", "code"]], RunConfig]] = {
+    "apl": apl,
+    "bootstrap": bootstrap,
+    "coteaching": coteaching,
+    "focal": focal,
+    "forward": forward,
+    "nal": nal,
+    "sce": sce,
+}
 
 
 def recipe(
@@ -60,12 +69,15 @@ def recipe(
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
-    between the settings of a method's paper and those of its code, for methods that have both (nal, sce). `model`
-    replaces the recipe's network; the recipe's dropout is then switched off.
+    between the settings of a method's paper and those of its code, for methods that have both (apl, bootstrap,
+    coteaching, focal, forward, nal, sce). `model` replaces the recipe's network; the recipe's dropout is then switched
+    off, unless the network differs in its dropout alone.
     ConfigError for an unknown method, or for a variant of a method that has none.
     """
     config = _recipe(method, dataset, noise, variant)
-    if model is None or model == config.model.model:
+    if model is None or {model, config.model.model} <= set(DROPOUT_FORMS):
+        return config if model is None else config.replace({"model": model})
+    if model == config.model.model:
         return config
     return config.replace({"model": model, "dropout": 0.0})
 

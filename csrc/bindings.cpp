@@ -441,9 +441,9 @@ PYBIND11_MODULE(_C, m) {
            std::uintptr_t given, std::size_t samples, bool update, const py::tuple& options,
            std::optional<std::int64_t> ignore, std::uintptr_t loss, std::uintptr_t gradient,
            std::uintptr_t attention_gradient, unsigned reduction, float gradient_scale, unsigned threads) {
-            require(rule < std::size(fn::kLossRules) && options.size() <= 4 && reduction <= 2,
+            require(rule < std::size(fn::kLossRules) && options.size() <= fn::kMostOptions && reduction <= 2,
                     "no such rule or reduction, or too many options");
-            double values[4] = {};
+            double values[fn::kMostOptions] = {};
             for (std::size_t i = 0; i < options.size(); ++i) values[i] = options[i].cast<double>();
             const auto floats = [](std::uintptr_t address) { return reinterpret_cast<float*>(address); };
             const auto integers = [](std::uintptr_t address) { return reinterpret_cast<const std::int64_t*>(address); };

@@ -134,6 +134,11 @@ class DataConfig(Checked):
     """Number of training images to use, from the first on. The test set stays whole."""
     val_fraction: Annotated[float, Between(0, 1, "[)")] = 0.0
     """Share of each class of the training set that is held out for validation. Its labels are noisy too."""
+    val_split: Literal["given", "clean"] = "given"
+    """Classes that validation samples are drawn from. given: the given labels' classes, once all labels are noisy.
+    clean: the true classes; training and validation labels are then corrupted apart, as in ELR's code."""
+    normalisation: Literal["dataset", "cifar10", "none"] = "dataset"
+    """Mean and standard deviation of the images' channels: the data set's own, CIFAR-10's, or none (pixels in 0..1)."""
     image_size: Annotated[int, Above(0), Between(1, 65536)] | None = None
     """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ."""
     exif_orientation: bool = True
@@ -231,7 +236,7 @@ class ModelConfig(Checked):
     width: Annotated[float, Above(0), Between(0, 1e6)] = 1.0
     """Factor that multiplies the number of channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
-    """Probability of dropout: in lenet5's fully connected layers, or after cnn9's pooling."""
+    """Probability of dropout: in lenet5's fully connected layers, or after the pooling of cnn9 and its variants."""
     encoder: str | None = None
     """File with pretrained weights for the backbone. `fastnoise pretrain --out FILE` makes one."""
 
@@ -316,6 +321,8 @@ class OptimConfig(Checked):
     patience: Annotated[int, AtLeast(0)] = 0
     """Epochs without a better validation score after which training ends early. 0: never. It needs a validation set.
     The learning rate goes by --epochs all the same: a cosine that is cut off has not come down."""
+    clip_norm: Annotated[float, Above(0)] | None = None
+    """Largest norm of a network's gradient. Longer ones are scaled down to it. None: gradients stay as they are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,15 +30,26 @@ CASES: dict[str, tuple[str, type[nn.Module], Callable, dict[str, Any]]] = {
     "mae-reduced": ("apl", losses.MAELoss, reference.mae, {"form": "reduced"}),
     "focal": ("apl", losses.FocalLoss, reference.focal, {"gamma": 0.5}),
     "focal-2": ("apl", losses.FocalLoss, reference.focal, {"gamma": 2.0}),
+    "focal-code": ("apl", losses.FocalLoss, reference.focal, {"gamma": 2.0, "variant": "code"}),
     "nce": ("apl_normalised", losses.NCELoss, reference.nce, {}),
     "nfl": ("apl_normalised", losses.NFLLoss, reference.nfl, {"gamma": 0.5}),
+    "nfl-code": ("apl_normalised", losses.NFLLoss, reference.nfl, {"gamma": 0.5, "variant": "code"}),
     "apl": ("apl_normalised", losses.APLLoss, reference.apl, {"alpha": 10.0}),
     "apl-nfl-rce": ("apl_normalised", losses.APLLoss, reference.apl, {"active": "nfl", "passive": "rce", "beta": 0.1}),
     "apl-focal-l1": ("apl", losses.APLLoss, reference.apl, {"active": "focal", "mae": "l1"}),
+    "apl-nfl-code": ("apl_normalised", losses.APLLoss, reference.apl, {"active": "nfl", "variant": "code"}),
     "bootstrap": ("bootstrap_soft", losses.BootstrapLoss, reference.bootstrap, {}),
     "bootstrap-detached": ("bootstrap_soft", losses.BootstrapLoss, reference.bootstrap, {"target": "detached"}),
     "bootstrap-hard": ("bootstrap_hard", losses.BootstrapLoss, reference.bootstrap, {"kind": "hard"}),
+    "bootstrap-code": ("bootstrap_soft", losses.BootstrapLoss, reference.bootstrap, {"variant": "code"}),
+    "bootstrap-hard-code": (
+        "bootstrap_hard",
+        losses.BootstrapLoss,
+        reference.bootstrap,
+        {"kind": "hard", "variant": "code"},
+    ),
     "forward": ("forward", losses.ForwardLoss, reference.forward, {}),
+    "forward-code": ("forward_clipped", losses.ForwardLoss, reference.forward, {"variant": "code"}),
     "elr": ("elr", losses.ELRLoss, reference.elr, {}),
     "elr_plus": ("elr_plus", losses.ELRPlusLoss, reference.elr_plus, {}),
     "elr_plus-weighted": ("elr_plus", losses.ELRPlusLoss, reference.elr_plus, {"target": "weighted"}),
@@ -51,7 +62,7 @@ CASES: dict[str, tuple[str, type[nn.Module], Callable, dict[str, Any]]] = {
 RULES = tuple(CASES)
 ONE_PER_OP = tuple({op: case for case, (op, *_) in reversed(CASES.items())}.values())
 STATEFUL = tuple(case for case, (op, *_) in CASES.items() if op in ("elr", "elr_plus", "selc", "nal"))
-DETACHED = ("swce", "bootstrap-detached")
+DETACHED = ("swce", "bootstrap-detached", "focal-code", "nfl-code", "apl-nfl-code")
 """Cases that hold a factor of the loss fixed, which a difference quotient does not see."""
 
 
@@ -74,7 +85,7 @@ def pair_of(labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def build(rule: str, num_samples: int, num_classes: int, reduction: str = "none", **common: Any) -> nn.Module:
     op, module, _, options = CASES[rule]
     options = options | {"reduction": reduction} | common
-    if op == "forward":
+    if op in ("forward", "forward_clipped"):
         return module(transition_of(num_classes), **options)
     if rule in STATEFUL:
         if op != "selc":
@@ -103,8 +114,8 @@ def call_reference(
 ) -> Tensor:
     """The reference's loss per sample; writes the batch's rows of `table`."""
     op, _, function, options = CASES[rule]
-    if op == "forward":
-        return function(logits, labels, transition_of(logits.shape[1]).to(logits.device))
+    if op in ("forward", "forward_clipped"):
+        return function(logits, labels, transition_of(logits.shape[1]).to(logits.device), **options)
     if op == "soft_ce":
         return function(logits, soft_labels_of(labels, logits.shape[1]).to(logits.dtype))
     if op == "elr_plus":

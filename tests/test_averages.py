@@ -63,10 +63,13 @@ def old_lines(averages: list[torch.Tensor], weights: list[torch.Tensor], momentu
     torch._foreach_add_(averages, weights)
 
 
-@pytest.mark.parametrize(("momentum", "ramp", "with_buffers"), [(0.9, 0, True), (0.99, 7, False), (0.0, 0, False)])
-def test_follow(momentum: float, ramp: int, with_buffers: bool) -> None:
+@pytest.mark.parametrize(
+    ("momentum", "ramp", "ahead", "with_buffers"),
+    [(0.9, 0, 0, True), (0.99, 7, 0, False), (0.997, 7, 1, False), (0.0, 0, 0, False)],
+)
+def test_follow(momentum: float, ramp: int, ahead: int, with_buffers: bool) -> None:
     networks = [network(1), network(2)]
-    averaged = AveragedNetworks(networks, momentum, ramp=ramp, with_buffers=with_buffers)
+    averaged = AveragedNetworks(networks, momentum, ramp=ramp, ahead=ahead, with_buffers=with_buffers)
     expected = deepcopy(networks)
     for step in range(1, 12):
         with torch.no_grad():
@@ -74,7 +77,7 @@ def test_follow(momentum: float, ramp: int, with_buffers: bool) -> None:
                 for tensor in each.state_dict().values():
                     tensor += 0.1 * torch.randn_like(tensor)
             averaged.follow(networks)
-            now = momentum * (np.exp(-5 * (1 - min(1, step / ramp)) ** 2) if ramp else 1)
+            now = momentum * (np.exp(-5 * (1 - min(1, (step + ahead) / ramp)) ** 2) if ramp else 1)
             for mine, other in zip(expected, networks, strict=True):
                 names = mine.state_dict() if with_buffers else dict(mine.named_parameters())
                 state, theirs = mine.state_dict(), other.state_dict()

@@ -64,7 +64,9 @@ def test_flat_names_are_unique_and_replace_reaches_every_group() -> None:
 
 def test_dropout_of_a_recipe_goes_with_its_network(tmp_path: Path) -> None:
     words = ["--method", "coteaching", "--dataset", "cifar10"]
-    assert train_config(words)[0].model == train_config([*words, "--model", "cnn9"])[0].model
+    for form in ("cnn9", "cnn9_dropout2d", "cnn9_dropout2d_always"):
+        changed = train_config([*words, "--model", form])[0].model
+        assert (changed.model, changed.dropout) == (form, 0.25)
     assert train_config(words)[0].model.dropout == 0.25
     assert train_config([*words, "--model", "resnet18"])[0].model.dropout == 0
     file = tmp_path / "run.toml"
@@ -171,7 +173,7 @@ def test_jobs_keep_their_names_of_old() -> None:
     """They were taken before checkpoints had times and the compiler options; finished jobs must be found again."""
     for method, dataset, changes, name in (
         ("nal", "digits", {}, "0c34c6414b58"),
-        ("elr", "cifar10", {"seed": 1}, "5311c385433b"),
+        ("elr", "cifar10", {"seed": 1, "val_split": "given"}, "5311c385433b"),
         ("ce", "mnist", {"gear": "eager", "save_every": 5}, "8f3afac30b1a"),
     ):
         assert job_name(recipe(method, dataset).replace(changes)) == name

@@ -57,6 +57,21 @@ def test_matches_reference_in_long_rows(rule: str, num_classes: int, dtype: str)
     assert_close(measure(rule, num_classes, dtype, batch=4), dtype)
 
 
+def detached_gradient(rule: str, logits: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of the cases in DETACHED, as a formula: a factor times p - y, or p_j sum_k g_k - g_j."""
+    probs, one_hot = logits.softmax(1), nn.functional.one_hot(labels, logits.shape[1])
+    own = (probs * one_hot).sum(1, keepdim=True)
+    if rule in ("swce", "bootstrap-detached", "focal-code"):
+        factor = {"swce": own, "bootstrap-detached": 0.95, "focal-code": (1 - own) ** 2}[rule]
+        return factor * (probs - one_hot)
+    factors = (1 - probs) ** 0.5
+    losses = -factors * probs.log()  # f_k, and F is their sum
+    label_loss, whole = (losses * one_hot).sum(1, keepdim=True), losses.sum(1, keepdim=True)
+    falls = factors * (one_hot * whole - label_loss) / whole**2
+    passive = own * (probs - one_hot) if rule == "apl-nfl-code" else 0.0
+    return probs * falls.sum(1, keepdim=True) - falls + passive
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_reference_gradients_equal_finite_differences(rule: str) -> None:
     data = batches(5, torch.float64, 4, 9, 1)[0]
@@ -66,12 +81,9 @@ def test_reference_gradients_equal_finite_differences(rule: str) -> None:
         return call_reference(rule, logits, attention, data.labels, data.index, table.clone(), update=False)
 
     inputs = (leaf(data.logits), leaf(data.attention))
-    if rule in DETACHED:  # p_y (p - y) and 0.95 (p - y)
+    if rule in DETACHED:
         loss(*inputs).sum().backward()
-        probs = data.logits.softmax(1)
-        one_hot = nn.functional.one_hot(data.labels, 5)
-        factor = (probs * one_hot).sum(1, keepdim=True) if rule == "swce" else 0.95
-        torch.testing.assert_close(inputs[0].grad, factor * (probs - one_hot))
+        torch.testing.assert_close(inputs[0].grad, detached_gradient(rule, data.logits, data.labels))
     else:
         assert torch.autograd.gradcheck(loss, inputs)
 
@@ -518,6 +530,10 @@ FUNCTIONS = {
     "sce": functional.sce,
     "mae-reduced": functional.mae,
     "focal": functional.focal,
+    "focal-code": functional.focal,
+    "nfl-code": functional.nfl,
+    "apl-nfl-code": functional.apl,
+    "bootstrap-code": functional.bootstrap,
     "nce": functional.nce,
     "nfl": functional.nfl,
     "apl-nfl-rce": functional.apl,
@@ -556,6 +572,8 @@ def test_functions_with_tables_equal_modules() -> None:
     transition = transition_of(10)
     found = functional.forward(data.logits, data.labels, transition)
     assert torch.equal(found, ForwardLoss(transition)(data.logits, data.labels))
+    found = functional.forward(data.logits, data.labels, transition, variant="code")
+    assert torch.equal(found, ForwardLoss(transition, variant="code")(data.logits, data.labels))
 
 
 def test_soft_labels() -> None:

@@ -182,7 +182,8 @@ def test_elr_plus_follows_its_equations(changed: dict[str, Any]) -> None:
             optimizer.step()
             momentum = options["average_momentum"]
             if options["average_ramp"]:
-                momentum *= np.exp(-5 * (1 - min(1, step / options["average_ramp"])) ** 2)
+                # As the authors call sigmoid_rampup: with one step more than were made.
+                momentum *= np.exp(-5 * (1 - min(1, (step + 1) / options["average_ramp"])) ** 2)
             for average, network in zip(averages, networks, strict=True):
                 states = zip(average.state_dict().items(), network.state_dict().values(), strict=True)
                 for (name, mine), theirs in states:

@@ -48,6 +48,38 @@ def test_parameter_counts(name: str, classes: int, count: int) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+def test_cnn4_is_the_network_of_sces_and_apls_code_for_mnist() -> None:
+    """Conv 32, conv 64, dense 128, dense 10, with batch norm after the first three."""
+    network = create_model("cnn4", num_classes=10, channels=1, image_size=(28, 28))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 422_090
+    assert network(images(1, 28)).features.shape == (2, 128)
+    convs = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert [(layer.out_channels, layer.kernel_size) for layer in convs] == [(32, (3, 3)), (64, (3, 3)), (128, (7, 7))]
+    dense = torch.nn.Linear(64 * 49, 128)
+    dense.load_state_dict({"weight": convs[2].weight.flatten(1), "bias": convs[2].bias})
+    maps = torch.randn(2, 64, 7, 7)
+    torch.testing.assert_close(convs[2](maps).flatten(1), dense(maps.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "whole_channels", "always"),
+    [("cnn9", False, False), ("cnn9_dropout2d", True, False), ("cnn9_dropout2d_always", True, True)],
+)
+def test_cnn9_drops_units_or_channels(name: str, whole_channels: bool, always: bool) -> None:
+    """The code of co-teaching calls F.dropout2d, which drops channels, in evaluation too unless it is told."""
+    network = create_model(name, num_classes=10, channels=1, image_size=(28, 28), width=0.25, dropout=0.25)
+    drop = network.backbone.layers[4]
+    for training in (True, False):
+        network.train(training)
+        dropped = drop(torch.ones(64, 32, 6, 6)) == 0
+        assert bool(dropped.any()) == (training or always)
+        if dropped.any():
+            assert 0.2 < float(dropped.float().mean()) < 0.3
+            assert bool((dropped.all((2, 3)) == dropped.any((2, 3))).all()) == whole_channels
+    batch = images(1, 28)
+    assert torch.equal(network(batch).logits, network(batch).logits) != always
+
+
 def layer_list(network: torch.nn.Module) -> list[str]:
     """The layers that hold weights, in the order in which an image meets them."""
     met: list[str] = []

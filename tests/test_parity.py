@@ -12,7 +12,21 @@ import torch.nn.functional as F
 from _loss_cases import leaf
 from torch import Tensor
 
-from fastnoise.losses import APLLoss, ELRLoss, ELRPlusLoss, GCELoss, MAELoss, NALLoss, NCELoss, SCELoss, SELCLoss
+from fastnoise.losses import (
+    APLLoss,
+    BootstrapLoss,
+    ELRLoss,
+    ELRPlusLoss,
+    FocalLoss,
+    ForwardLoss,
+    GCELoss,
+    MAELoss,
+    NALLoss,
+    NCELoss,
+    NFLLoss,
+    SCELoss,
+    SELCLoss,
+)
 from fastnoise.losses.base import LabelLoss
 
 N, C, B = 30, 10, 12
@@ -284,3 +298,56 @@ def test_nce_and_mae_deviate_in_the_form_of_mae() -> None:
     reduced = NCELoss()(logits, labels) + MAELoss(form="reduced")(logits, labels)
     torch.testing.assert_close(APLLoss()(logits, labels), reduced)
     torch.testing.assert_close(APLLoss(mae="l1")(logits, labels), NCELoss()(logits, labels) + MAELoss()(logits, labels))
+
+
+@pytest.mark.parametrize(("gamma", "largest"), [(0.5, 0.15), (2.0, 0.42)])
+def test_focal_deviates_in_the_gradient_of_its_factor(gamma: float, largest: float) -> None:
+    """Variant "code" has equal losses. The label's gradient differs by gamma (1 - p)^gamma p (-log p)."""
+    own = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    logits = torch.stack([own.log(), (1 - own).log()], 1).float()
+    labels = torch.zeros(999, dtype=torch.int64)
+    found = []
+    for variant in ("paper", "code"):
+        given = leaf(logits)
+        loss = FocalLoss(gamma=gamma, variant=variant, reduction="none")(given, labels)
+        loss.sum().backward()
+        found.append((loss.detach(), given.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    difference = (found[1][1] - found[0][1])[:, 0].double()
+    torch.testing.assert_close(difference, gamma * (1 - own) ** gamma * own * -own.log(), atol=1e-5, rtol=1e-4)
+    assert float(difference.abs().max()) == pytest.approx(largest, abs=5e-3)
+
+
+def test_nfl_deviates_in_the_gradient_of_its_factors() -> None:
+    """Equal losses; per sample the gradients of normal logits differ by some thousandths."""
+    logits = torch.randn(1000, 10, generator=torch.Generator().manual_seed(0))
+    labels, found = torch.arange(1000) % 10, []
+    for variant in ("paper", "code"):
+        given = leaf(logits)
+        loss = NFLLoss(variant=variant, reduction="none")(given, labels)
+        loss.sum().backward()
+        found.append((loss.detach(), given.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert 4e-3 < float((found[0][1] - found[1][1]).abs().max()) < 1e-2
+
+
+def test_keras_clips_without_gradient() -> None:
+    """Bootstrap and forward: p in [1e-7, 1 - 1e-7], and no gradient beyond; e^-20 and 1 - e^-20 lie outside."""
+    logits, labels = torch.tensor([[20.0, 0.0], [0.0, 20.0], [1.0, 0.0]]), torch.zeros(3, dtype=torch.int64)
+    for kind in ("soft", "hard"):
+        paper, code = (BootstrapLoss(kind=kind, variant=variant, reduction="none") for variant in ("paper", "code"))
+        given = leaf(logits)
+        loss = code(given, labels)
+        loss.sum().backward()
+        assert not given.grad[:2].any()
+        assert given.grad[2].any()
+        own = 0.95 if kind == "soft" else 0.8
+        assert float(loss[1]) == pytest.approx(own * -math.log(1e-7), rel=1e-4)
+        torch.testing.assert_close(loss[2], paper(logits, labels)[2])
+    transition = torch.eye(2)
+    loss_of = [ForwardLoss(transition, variant=variant, reduction="none") for variant in ("paper", "code")]
+    given = leaf(logits)
+    loss = loss_of[1](given, labels)
+    loss.sum().backward()
+    assert not given.grad[:2].any()
+    assert [float(each(logits, labels)[1]) for each in loss_of] == pytest.approx([20.0, -math.log(1e-7)], rel=1e-4)

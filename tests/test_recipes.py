@@ -14,15 +14,26 @@ TABLE = json.loads((Path(__file__).parent / "recipes_of_0_1_0.json").read_text()
 """noises: the columns; common: fields and their usual values; changes: sets of fields with other values; table: for a
 method, with its variant, and a data set the place in `changes` for each noise. Fields that were None are left out."""
 
-NEW = {"selc": {"update_from": "auto"}, "selc_plus": {"update_from": "auto"}, "bootstrap": {"beta": "auto"}}
-"""Differences on purpose: what was None, and so not in the table, is now written auto."""
+NEW: dict[str, dict[str, Any]] = {
+    "apl": {"variant": "paper"},
+    "bootstrap": {"beta": "auto", "variant": "paper"},
+    "coteaching": {"variant": "paper"},
+    "focal": {"variant": "paper"},
+    "forward": {"variant": "paper"},
+    "selc": {"update_from": "auto"},
+    "selc_plus": {"update_from": "auto"},
+}
+"""Methods' options that came later, and what was None, and so not in the table, and is now written auto."""
 
 ADDED: dict[str, Any] = {
     "exif_orientation": True,
     "skip_unreadable": False,
+    "val_split": "given",
+    "normalisation": "dataset",
     "balance": "none",
     "patience": 0,
     "log": "none",
+    "gradients": False,
 }
 """Options that came later, with the values that do what 0.1.0 did."""
 
@@ -44,6 +55,15 @@ class Change(NamedTuple):
 
 PMD = {"model": "preact_resnet18_bn_stem", "learning_rate": 0.1, "weight_decay": 5e-4, "batch_size": 128}
 PMD |= {"epochs": 150, "schedule": "multistep:61,121,gamma=0.2"}
+COTEACHING = {"model": "cnn9_dropout2d_always", "variant": "code", "normalisation": "none", "drop_last": True}
+COTEACHING |= {"epochs": 199, "schedule": "linear:79"}
+ADAM = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 128, "dropout": 0.25, "forget_epochs": 10}
+CNN4 = {"model": "cnn4", "batch_size": 128, "epochs": 50}
+APL_MNIST = CNN4 | {"alpha": 1.0, "beta": 10.0, "learning_rate": 0.01, "weight_decay": 0.01, "clip_norm": 5.0}
+APL_MNIST |= {"optimizer": "sgd:momentum=0.9,nesterov", "schedule": "cosine:min=0.001"}
+SCE_MNIST = CNN4 | {"alpha": 0.01, "beta": 1.0, "learning_rate": 0.1, "schedule": "multistep:11,31,gamma=0.1"}
+SCE_MNIST |= {"normalisation": "none"}
+STUDY = {"dropout": 0.5, "batch_size": 128, "epochs": 14, "optimizer": "adam", "learning_rate": 1e-3}
 SELC_PMD = "SELC's train_cifar_with_SELC_PMD_noise.py"
 
 CHANGES = (
@@ -54,6 +74,22 @@ CHANGES = (
         {"model": "preact_resnet18_bn_stem"},
         "PreResNet.py in the code of ELR+ and of DivideMix: 11,171,274 parameters",
     ),
+    Change(("elr",), CIFAR, {"val_split": "clean"}, "ELR's cifar10.py: train_val_split, then noise in each"),
+    Change(("elr_plus",), CIFAR, {"val_split": "clean"}, "ELR_plus/data_loader/cifar10.py"),
+    Change(("coteaching",), CIFAR10, COTEACHING, "co-teaching's main.py and model.py"),
+    Change(("coteaching",), CIFAR100, COTEACHING | {"schedule": "linear:99"}, "co-teaching's main.py and model.py"),
+    Change(("coteaching",), ("mnist",), COTEACHING | ADAM, "co-teaching's main.py and model.py"),
+    Change(("apl",), ("mnist",), APL_MNIST, "APL, configs/mnist/sym/nce+mae.yaml"),
+    Change(("sce", "sce paper", "sce code"), ("mnist",), SCE_MNIST, "SCE's train_models.py, util.py and models.py"),
+    Change(
+        ("ce",), ("mnist",), STUDY | {"schedule": "constant"}, "Khanal and Kanan 2021, section 4", ("heterogeneous",)
+    ),
+    Change(("plc",), CIFAR100, {"normalisation": "cifar10"}, "PLC's cifar/train.py: one Normalize for both sets"),
+    Change(
+        ("gce",), CIFAR10, {"update_from": 40}, "Truncated-Loss, main.py: --start_prune 40, before epochs 40, 50, ..."
+    ),
+    Change(("gce",), CIFAR100, {"update_from": 80}, "Truncated-Loss, README: --start_prune 80 for CIFAR-100"),
+    Change(("apl",), CIFAR, {"clip_norm": 5.0}, "APL, configs/*.yaml: grad_bound 5"),
     Change(("plc",), CIFAR, {"model": "resnet34"}, "PLC's networks/preact_resnet.py: BasicBlock, [3, 4, 6, 3]"),
     Change(("selc",), CIFAR, PMD | {"update_from": 41}, SELC_PMD, ("pmd",)),
     Change(("selc_plus",), CIFAR, PMD | {"update_from": 41, "epochs": 300}, SELC_PMD, ("pmd",)),

@@ -215,6 +215,14 @@ def test_the_first_ten_steps_are_those_of_separate_runs(method: str) -> None:
     assert weights <= 1e-4
 
 
+def test_each_run_of_a_stack_has_its_own_gradient_clipped() -> None:
+    """To norms that every run's gradient is above, and that some runs' gradients are above."""
+    for largest in (0.1, 1.5):
+        loss, weights = steps_apart(quick("ce", limit_train=640, clip_norm=largest), 10)
+        assert loss <= 1e-4
+        assert weights <= 1e-4
+
+
 def test_steps_of_unequal_batches_are_those_of_separate_runs() -> None:
     """About 180 samples in batches of 40: the fifth steps are of 20 or so."""
     configs = quick("nal", val_fraction=0.1, batch_size=40)

@@ -45,6 +45,7 @@ def make_step(
     device: str = "cpu",
     compile_: str = "auto",
     compile_options: str = "auto",
+    clip_norm: float | None = None,
 ) -> Step:
     """A step on narrow networks with weights and labels from a fixed seed; it observes into `statistics_of(step)`."""
     torch.manual_seed(0)
@@ -75,6 +76,7 @@ def make_step(
         batch_size=BATCH,
         config=engine,
         device=torch.device(device),
+        clip_norm=clip_norm,
         observe=statistics.update,
     )
     step.statistics = statistics  # type: ignore[attr-defined]
@@ -575,3 +577,68 @@ def test_a_gpu_step_equals_the_cpu_step(method: str) -> None:
     other = gpu.method.state_dict()
     for name, table in cpu.method.state_dict().items():
         torch.testing.assert_close(other[name].cpu(), table, rtol=1e-3, atol=1e-5)
+
+
+# -- clipped gradients ---------------------------------------------------------------------------------------
+
+
+def norms_of(step: Step) -> list[float]:
+    """The norm of each network's gradient after a step."""
+    return [
+        float(torch.stack([each.grad.norm() for each in network.parameters() if each.grad is not None]).norm())
+        for network in step.networks
+    ]
+
+
+@pytest.mark.parametrize("method", ["ce", "nal", "coteaching"])
+def test_gradients_are_clipped_to_the_norm_of_each_network(method: str) -> None:
+    free, clipped, far = (make_step(method, clip_norm=largest) for largest in (None, 0.01, 1e6))
+    for step in (free, clipped, far):
+        step.train(*batches(1)[0])
+    assert min(norms_of(free)) > 0.02
+    for norm in norms_of(clipped):
+        assert norm == pytest.approx(0.01, rel=1e-3)
+    for one, two, three in zip(_parameters(free), _parameters(clipped), _parameters(far), strict=True):
+        assert torch.equal(one, three), "gradients that are short enough stay as they are"
+        if one.grad is not None:
+            torch.testing.assert_close(two.grad / two.grad.norm(), one.grad / one.grad.norm(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.compiles
+def test_compiled_steps_clip_as_eager_ones() -> None:
+    eager, compiled = make_step("ce", clip_norm=0.05), make_step("ce", "compiled", clip_norm=0.05)
+    for batch in batches(3):
+        eager.train(*batch)
+        compiled.train(*batch)
+    for one, two in zip(_parameters(eager), _parameters(compiled), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scaled_loss_is_clipped_by_the_norm_of_the_gradient_itself() -> None:
+    """As in fp16, which needs a GPU: the scaler's factor is taken out before the norm is formed."""
+    plain, scaled = make_step("ce", clip_norm=0.05), make_step("ce", clip_norm=0.05)
+    scaled.amp, scaled._autocast = torch.float16, nullcontext  # type: ignore[method-assign]
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for batch in batches(2):
+        plain.train(*batch)
+        scaled.train(*batch)
+        assert norms_of(scaled) == pytest.approx([0.05], rel=1e-3)
+    for one, two in zip(_parameters(plain), _parameters(scaled), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("gear", ["eager", "graphed"])
+def test_captured_steps_clip_without_waiting(gear: str) -> None:
+    steps = [make_step("ce", name, device="cuda", compile_="off", clip_norm=0.05) for name in ("eager", gear)]
+    for batch in batches(WARM_UP + 4, "cuda"):
+        for step in steps:
+            step.train(*batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps[1].train(*batches(1, "cuda")[0])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    steps[0].train(*batches(1, "cuda")[0])
+    for one, two in zip(_parameters(steps[0]), _parameters(steps[1]), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)

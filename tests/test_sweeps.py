@@ -303,6 +303,7 @@ def test_failed_jobs_stand_in_the_tables_file(tmp_path: Path) -> None:
         ),
         ("dividemix", "cifar10", "symmetric:0.5,true_class=included", {}, "94.60", "best", ""),
         ("coteaching", "cifar10", "pair:0.45", {}, "72.85", "mean_last_10", ""),
+        ("coteaching", "mnist", "symmetric:0.5", {}, "91.68", "mean_last_10", ""),
         ("ce", "cifar10n", "human:worse", {}, "83.91 ± 0.08", "last", "; here resnet34"),
         ("swce", "cifar100", "idn:0.3", {}, "73.11", "last", ""),
         ("swce", "cifar100", "idn:0.3", {"model": "resnet34"}, "78.52", "last", ""),

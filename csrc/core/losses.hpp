@@ -13,6 +13,8 @@
 
 namespace fastnoise {
 
+inline constexpr std::size_t kMostOptions = 5;  // of a rule
+
 #define FASTNOISE_NAME(name, Rule) name,
 enum class LossRule { FASTNOISE_LOSS_RULES(FASTNOISE_NAME) };
 #undef FASTNOISE_NAME
@@ -40,7 +42,7 @@ struct LossJob {
     const float* given;  // in place of targets, only read: [rows, classes], or with labels [classes, classes] by label
     bool update;         // of the targets; rows with a logit of NaN or +inf, or such an attention, keep theirs anyhow
     float momentum, strength;
-    const double* options;  // the rule's OPTIONS
+    const double* options;  // the rule's OPTIONS, kMostOptions numbers
     std::optional<std::int64_t> ignore;  // a label, whose rows have loss and gradient 0 and leave their targets alone
     float* loss;                // [rows], or one number where reduced
     float* gradient;            // [rows, classes]

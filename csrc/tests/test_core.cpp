@@ -730,6 +730,8 @@ struct Batch {
         gradient.assign(rows * classes, -1);
     }
 
+    static bool by_label(LossRule rule) { return rule == LossRule::forward || rule == LossRule::forward_clipped; }
+
     LossJob job(LossRule rule, const double* options) {
         const bool moving = rule == LossRule::ema || rule == LossRule::selc;
         const bool updates = moving || rule == LossRule::elr || rule == LossRule::nal;
@@ -747,7 +749,7 @@ struct Batch {
                 pairs ? share.data() : nullptr,
                 updates || pairs ? targets.data() : nullptr,
                 samples,
-                soft_labels ? soft.data() : rule == LossRule::forward ? columns.data() : nullptr,
+                soft_labels ? soft.data() : by_label(rule) ? columns.data() : nullptr,
                 updates,
                 0.7f,
                 3.0f,
@@ -767,7 +769,7 @@ struct Batch {
     }
 };
 
-constexpr double kNoOptions[4] = {}, kSwitchedOn[4] = {1, 0.1, 0.5, -16};
+constexpr double kNoOptions[kMostOptions] = {}, kSwitchedOn[kMostOptions] = {1, 0.1, 0.5, -16, 0.1};
 
 // Every rule gives the same bytes with every instruction set and with threads, and a gradient that sums to 0.
 void test_losses() {
@@ -784,9 +786,8 @@ void test_losses() {
                     Batch batch(37, classes);
                     const LossJob job = batch.job(rule, options);
                     std::vector<unsigned char> scratch(loss_scratch(classes));
-                    const bool by_label = rule == LossRule::forward;
                     const float* const read = job.given ? job.given : job.targets;
-                    function(job, {read, job.given ? (by_label ? job.labels : nullptr) : job.index, nullptr}, 0, 37,
+                    function(job, {read, job.given ? (Batch::by_label(rule) ? job.labels : nullptr) : job.index, nullptr}, 0, 37,
                              scratch.data());
                     CHECK(batch.same(expected));
                 }

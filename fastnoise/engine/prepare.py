@@ -14,6 +14,7 @@ from .. import noise, own
 from ..config import RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..data.balance import class_weights
+from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
 from ..fields import check_names, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, require_task
@@ -150,8 +151,32 @@ def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task,
             f"--noise {config.noise.noise}: noise is made of true labels, and {dataset.name} has them for "
             f"{known_labels(true[:count]).sum()} of {count} images; drop --noise to train on its given labels"
         )
-    noisy = task.corrupt(dataset, true[:count], config.noise.noise, config.noise.noise_seed)
+    noisy = _corrupted(config, dataset, task, true[:count])
     return replace(noisy, clean_are="given") if dataset.given_labels and dataset.clean_labels is None else noisy
+
+
+def _corrupted(config: RunConfig, dataset: datasets.ImageDataset, task: Task, true: Labels) -> noise.NoisyLabels:
+    """The labels `true` of the first samples with the run's noise, or with --val-split clean both parts' apart."""
+    spec, seed = config.noise.noise, config.noise.noise_seed
+    if config.data.val_split == "given" or config.data.val_fraction == 0:
+        return task.corrupt(dataset, true, spec, seed)
+    if noise.parse(spec).posteriors is not None:
+        raise ConfigError(
+            f"--val-split clean corrupts training and validation samples apart, and --noise {spec} has posteriors of "
+            "all; take --val-split given"
+        )
+    parts = stratified_split(true, config.data.val_fraction, seed)
+    labels = true.copy()
+    found = []
+    for number, part in enumerate(parts):
+        human = {name: theirs[part] for name, theirs in dataset.human_labels.items()}
+        own = replace(
+            dataset, train=dataset.train.take(part), human_labels=human, clean_labels=None, given_labels=False
+        )
+        if len(part):  # seeds below 2^63 are the runs'
+            found.append(task.corrupt(own, true[part], spec, seed + number * 2**63))
+            labels[part] = found[-1].labels
+    return replace(found[0], labels=labels, clean_labels=true)
 
 
 def _labels(
@@ -163,6 +188,19 @@ def _labels(
         return _noisy_labels(config, dataset, task, count), np.arange(count), ()
     noisy, positions, note = _from_file(config.noise.labels, dataset, task, count)
     return noisy, positions, (note,)
+
+
+def _normalisation(
+    config: RunConfig, dataset: datasets.ImageDataset, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, as --normalisation says."""
+    if config.data.normalisation == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    if config.data.normalisation == "dataset":
+        return dataset.mean, dataset.std
+    if channels != 3:
+        raise ConfigError(f"--normalisation cifar10 is for images of 3 channels; {dataset.name} has {channels}")
+    return MEAN_STD["cifar10"]
 
 
 def load_images(config: RunConfig) -> datasets.ImageDataset:
@@ -181,8 +219,8 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     """Load the data set that `config` names (or take `dataset`), corrupt its labels, and hold out validation samples.
 
     Order: take the first `limit_train` samples, corrupt them, then split each class of the given labels with the noise
-    seed. Runs that differ only in the training seed therefore have the same data. A data set's own validation images
-    are used with the labels that they come with.
+    seed. With `val_split` clean, each true class is split first. Runs that differ only in the training seed therefore
+    have the same data. A data set's own validation images are used with the labels that they come with.
     """
     check_run(config, dataset)
     if dataset is None:
@@ -210,12 +248,17 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
             f"--val-fraction {config.data.val_fraction}: {dataset.name} has {len(brings)} images for "
             "validation; drop the option"
         )
-    kept, held = stratified_split(noisy.labels, config.data.val_fraction, config.noise.noise_seed)
+    if config.data.val_split == "clean" and config.data.val_fraction > 0 and not noisy.known.all():
+        raise ConfigError("--val-split clean needs every sample's true label; take --val-split given")
+    classes = noisy.clean_labels if config.data.val_split == "clean" else noisy.labels
+    assert classes is not None
+    kept, held = stratified_split(classes, config.data.val_fraction, config.noise.noise_seed)
     if config.data.val_fraction > 0 and not len(held):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
     if not len(kept):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
     channels, height, width = dataset.train.shape
+    mean, std = _normalisation(config, dataset, channels)
     if config.data.image_size is not None:
         height = width = config.data.image_size
     return RunData(
@@ -231,8 +274,8 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         validation=dataset.train.take(positions[held]) if len(held) else brings,
         validation_given=noisy.labels[held] if len(held) else None if brings is None else brings.labels,
         test=dataset.test,
-        mean=dataset.mean,
-        std=dataset.std,
+        mean=mean,
+        std=std,
         notes=(*dataset.notes, *notes),
         list_hash=dataset.list_hash,
     )

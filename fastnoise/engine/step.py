@@ -15,6 +15,7 @@ from ..errors import ConfigError, TrainingError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
 from ..ops.unit import inductor_options, with_unit_gradient
+from .clipping import clip_gradients
 from .payback import UNKNOWN_NETWORK, Cost
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
@@ -293,6 +294,7 @@ class Step:
         labels: int64 [N], the label table of the training set, on `device`; read anew at every step.
         batch_size: samples in a full training batch.
         gear: as `choose_gear` gave it; by default what it makes of `config` for many steps.
+        clip_norm: largest norm of each network's gradient. None: gradients are not clipped.
         observe: called with a step's result and index as part of the step; may only use the device.
     """
 
@@ -307,10 +309,11 @@ class Step:
         config: EngineConfig,
         device: torch.device,
         gear: Gear | None = None,
+        clip_norm: float | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
-        self.batch_size = batch_size
+        self.batch_size, self.clip_norm = batch_size, clip_norm
         self.device_type = device.type
         self.observe = observe
         self.amp, self.amp_reason = choose_amp(config.amp, device)
@@ -364,6 +367,9 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         result = forward(images, index)
         self.scaler.scale(result.loss).backward(self._one)
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)  # in fp16, so that the norm is that of the gradient itself
+            clip_gradients(self.networks, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_update(self.networks)

@@ -111,6 +111,7 @@ class Training(ABC):
             config=config.engine,
             device=device,
             gear=gear,
+            clip_norm=config.optim.clip_norm,
             observe=statistics.update,
         )
         self.models = KeptModels(self.weights_of, self._say)

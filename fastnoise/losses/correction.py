@@ -12,16 +12,19 @@ from .base import Common, Form, FusedLoss, LabelLoss, one_of, run, within
 
 __all__ = ["BootstrapLoss", "ForwardLoss", "bootstrap", "forward"]
 
-BOOTSTRAP_SOFT = FusedOp("bootstrap_soft", "logits labels", "float own, bool literal")
-BOOTSTRAP_HARD = FusedOp("bootstrap_hard", "logits labels", "float own")
+BOOTSTRAP_SOFT = FusedOp("bootstrap_soft", "logits labels", "float own, bool clipped, bool literal")
+BOOTSTRAP_HARD = FusedOp("bootstrap_hard", "logits labels", "float own, bool clipped")
 FORWARD = FusedOp("forward", "logits labels columns")
+FORWARD_CLIPPED = FusedOp("forward_clipped", "logits labels columns")
+VARIANTS = ("paper", "code")
 
 
-def bootstrap_form(kind: str, beta: float | None, target: str) -> Form:
+def bootstrap_form(kind: str, beta: float | None, target: str, variant: str) -> Form:
     soft = one_of("kind", kind, ("soft", "hard")) == "soft"
     own = within("beta", (0.95 if soft else 0.8) if beta is None else beta, 0, 1)
     literal = one_of("target", target, ("literal", "detached")) == "literal"
-    return (BOOTSTRAP_SOFT, (own, literal)) if soft else (BOOTSTRAP_HARD, (own,))
+    clipped = one_of("variant", variant, VARIANTS) == "code"
+    return (BOOTSTRAP_SOFT, (own, clipped, literal)) if soft else (BOOTSTRAP_HARD, (own, clipped))
 
 
 def bootstrap(
@@ -31,10 +34,11 @@ def bootstrap(
     kind: str = "soft",
     beta: float | None = None,
     target: str = "literal",
+    variant: str = "paper",
     **common: Unpack[Common],
 ) -> Tensor:
     """BootstrapLoss."""
-    return run(bootstrap_form(kind, beta, target), logits, labels, labels=labels, **common)
+    return run(bootstrap_form(kind, beta, target, variant), logits, labels, labels=labels, **common)
 
 
 class BootstrapLoss(LabelLoss):
@@ -47,6 +51,8 @@ class BootstrapLoss(LabelLoss):
         beta: the label's share, in [0, 1]; by default 0.95 soft and 0.8 hard.
         target: for the soft kind. "literal" also differentiates q = p, which adds the gradient of an entropy
             regulariser. "detached" treats q as constant; the gradient is then beta * (p - y).
+        variant: "paper", or "code" for the Keras code that the field's tables come from (Patrini et al. 2017, Wang et
+            al. 2019). It clips p to [1e-7, 1 - 1e-7], in the logarithm and in q; a clipped class has no gradient.
         reduction, ignore_index: see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
@@ -58,16 +64,23 @@ class BootstrapLoss(LabelLoss):
         kind: str = "soft",
         beta: float | None = None,
         target: str = "literal",
+        variant: str = "paper",
         reduction: str = "mean",
         ignore_index: int | None = None,
     ):
-        form = bootstrap_form(kind, beta, target)
-        super().__init__(form, reduction, ignore_index, kind=kind, beta=form[1][0], target=target)
+        form = bootstrap_form(kind, beta, target, variant)
+        super().__init__(form, reduction, ignore_index, kind=kind, beta=form[1][0], target=target, variant=variant)
 
 
-def forward(logits: Tensor, labels: Tensor, transition: Tensor, **common: Unpack[Common]) -> Tensor:
+def forward_form(variant: str) -> Form:
+    return FORWARD_CLIPPED if one_of("variant", variant, VARIANTS) == "code" else FORWARD, ()
+
+
+def forward(
+    logits: Tensor, labels: Tensor, transition: Tensor, *, variant: str = "paper", **common: Unpack[Common]
+) -> Tensor:
     """ForwardLoss as a function. `transition` [C, C] float32 is not checked, and is transposed at every call."""
-    return run((FORWARD, ()), logits, labels, transition.T.contiguous(), labels=labels, **common)
+    return run(forward_form(variant), logits, labels, transition.T.contiguous(), labels=labels, **common)
 
 
 class ForwardLoss(FixedDtype, FusedLoss):
@@ -76,6 +89,8 @@ class ForwardLoss(FixedDtype, FusedLoss):
     Args:
         transition: [C, C], row-stochastic, T[true, noisy] = P(noisy label | true label). Kept as the buffer `columns`,
             float32 and transposed.
+        variant: "paper", or "code" for the authors' Keras code. It clips p to [1e-7, 1 - 1e-7]; a clipped class has no
+            gradient.
         reduction, ignore_index: see FusedLoss.
 
     Called as every loss without targets (see FusedLoss). Raises ConfigError if transition is not square, has fewer than
@@ -85,8 +100,16 @@ class ForwardLoss(FixedDtype, FusedLoss):
 
     columns: Tensor
 
-    def __init__(self, transition: Tensor, *, reduction: str = "mean", ignore_index: int | None = None):
+    def __init__(
+        self,
+        transition: Tensor,
+        *,
+        variant: str = "paper",
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+    ):
         super().__init__(reduction, ignore_index)
+        self.form = forward_form(variant)
         transition = torch.as_tensor(transition, dtype=torch.float32)
         if transition.dim() != 2 or transition.shape[0] != transition.shape[1] or len(transition) < 2:
             raise ConfigError(f"transition is {list(transition.shape)}: it must be [C, C] with at least two classes")
@@ -105,4 +128,4 @@ class ForwardLoss(FixedDtype, FusedLoss):
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
     ) -> Tensor:
-        return self.run((FORWARD, ()), logits, labels, self.columns, labels=labels, weight=weight)
+        return self.run(self.form, logits, labels, self.columns, labels=labels, weight=weight)

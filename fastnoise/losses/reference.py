@@ -51,20 +51,21 @@ def mae(logits: Tensor, labels: Tensor, *, form: str = "l1") -> Tensor:
     return distance if form == "l1" else distance / 2
 
 
-def focal_of_all(logits: Tensor, gamma: float) -> Tensor:
-    """The focal loss [B, C] that each class would have as the label."""
+def focal_of_all(logits: Tensor, gamma: float, variant: str = "paper") -> Tensor:
+    """The focal loss [B, C] that each class would have as the label; variant "code" holds (1 - p)^gamma fixed."""
     log_probs = logits.log_softmax(1)
-    return -((1 - log_probs.exp()) ** gamma) * log_probs
+    factor = (1 - log_probs.exp()) ** gamma
+    return -(factor.detach() if variant == "code" else factor) * log_probs
 
 
-def focal(logits: Tensor, labels: Tensor, *, gamma: float = 0.5) -> Tensor:
+def focal(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper") -> Tensor:
     """-(1 - p_y)^gamma log p_y."""
-    return focal_of_all(logits, gamma).gather(1, labels[:, None])[:, 0]
+    return focal_of_all(logits, gamma, variant).gather(1, labels[:, None])[:, 0]
 
 
-def nfl(logits: Tensor, labels: Tensor, *, gamma: float = 0.5) -> Tensor:
+def nfl(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper") -> Tensor:
     """The focal loss over the sum of those of all classes."""
-    return focal(logits, labels, gamma=gamma) / focal_of_all(logits, gamma).sum(1)
+    return focal(logits, labels, gamma=gamma, variant=variant) / focal_of_all(logits, gamma, variant).sum(1)
 
 
 def nce(logits: Tensor, labels: Tensor) -> Tensor:
@@ -84,20 +85,33 @@ def apl(
     gamma: float = 0.5,
     mae: str = "reduced",
     log_zero: float = math.log(1e-4),
+    variant: str = "paper",
 ) -> Tensor:
     """alpha * active + beta * passive."""
     distance = 1 - label_probs(logits, labels)
     second = (2 if mae == "l1" else 1) * distance if passive == "mae" else -log_zero * distance
     if active in ("ce", "nce"):
         return alpha * {"ce": ce, "nce": nce}[active](logits, labels) + beta * second
-    return alpha * {"focal": focal, "nfl": nfl}[active](logits, labels, gamma=gamma) + beta * second
+    return alpha * {"focal": focal, "nfl": nfl}[active](logits, labels, gamma=gamma, variant=variant) + beta * second
+
+
+KERAS_CLIP = 1e-7, 1 - 1e-7
+"""The range to which Keras clips probabilities. `torch.Tensor.clamp` has no gradient outside it either."""
 
 
 def bootstrap(
-    logits: Tensor, labels: Tensor, *, kind: str = "soft", beta: float | None = None, target: str = "literal"
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    kind: str = "soft",
+    beta: float | None = None,
+    target: str = "literal",
+    variant: str = "paper",
 ) -> Tensor:
     """Cross-entropy on beta * y + (1 - beta) * p, or the one-hot of the most probable class for p."""
     log_probs, num_classes = logits.log_softmax(1), logits.shape[1]
+    if variant == "code":
+        log_probs = logits.softmax(1).clamp(*KERAS_CLIP).log()
     chosen = log_probs.exp() if kind == "soft" else F.one_hot(logits.argmax(1), num_classes).to(logits.dtype)
     beta = (0.95 if kind == "soft" else 0.8) if beta is None else beta
     if target == "detached":
@@ -105,9 +119,11 @@ def bootstrap(
     return -((beta * F.one_hot(labels, num_classes) + (1 - beta) * chosen) * log_probs).sum(1)
 
 
-def forward(logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
+def forward(logits: Tensor, labels: Tensor, transition: Tensor, *, variant: str = "paper") -> Tensor:
     """-log (T^T p)_y."""
-    return -(logits.softmax(1) @ transition.to(logits.dtype)).gather(1, labels[:, None])[:, 0].log()
+    probs = logits.softmax(1)
+    probs = probs.clamp(*KERAS_CLIP) if variant == "code" else probs
+    return -(probs @ transition.to(logits.dtype)).gather(1, labels[:, None])[:, 0].log()
 
 
 def updatable(logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Constants and clamps are those of the authors' code. tests/test_parity.py shows 
     SCE        None in variant "code". Variant "paper" has A = -4 and no clamp.
     GCE        The present p_y decides what is truncated; the authors prune by the p_y of an earlier model. Ma et al.
                also clamp p_y to at least 1e-7, which changes the loss by less than 2e-5 at q = 0.7.
+    focal, NFL None in variant "code", which holds the factors (1 - p)^gamma fixed. Variant "paper" differentiates them.
     NCE + MAE  Ma et al. clamp nothing in MAE and use the reduced form, as APLLoss does by default; MAELoss defaults to
                L1.
 """
@@ -36,8 +37,10 @@ __all__ = [
 ]
 
 GCE = FusedOp("gce", "logits labels", "float q, float k")
-APL = FusedOp("apl", "logits labels", "float active, float gamma, float passive, float floor")
-APL_NORMALISED = FusedOp("apl_normalised", "logits labels", "float active, float gamma, float passive")
+APL = FusedOp("apl", "logits labels", "float active, float gamma, float passive, float floor, float slope_gamma")
+APL_NORMALISED = FusedOp(
+    "apl_normalised", "logits labels", "float active, float gamma, float passive, float slope_gamma"
+)
 
 NO_FLOOR = -1e30
 ACTIVE = ("ce", "focal", "nce", "nfl")
@@ -77,7 +80,7 @@ class GCELoss(LabelLoss):
 def sce_form(alpha: float, beta: float, variant: str) -> Form:
     code = one_of("variant", variant, ("code", "paper")) == "code"
     log_zero, floor = (math.log(1e-4), math.log(1e-7)) if code else (-4.0, NO_FLOOR)
-    return APL, (within("alpha", alpha, 0), 0.0, -log_zero * within("beta", beta, 0), floor)
+    return APL, (within("alpha", alpha, 0), 0.0, -log_zero * within("beta", beta, 0), floor, 0.0)
 
 
 def sce(
@@ -117,7 +120,7 @@ class SCELoss(LabelLoss):
 
 
 def mae_form(form: str) -> Form:
-    return APL, (0.0, 0.0, mae_factor(form), NO_FLOOR)
+    return APL, (0.0, 0.0, mae_factor(form), NO_FLOOR, 0.0)
 
 
 def mae_factor(form: str) -> float:
@@ -144,7 +147,7 @@ class MAELoss(LabelLoss):
 
 
 def nce_form() -> Form:
-    return APL_NORMALISED, (1.0, 0.0, 0.0)
+    return APL_NORMALISED, (1.0, 0.0, 0.0, 0.0)
 
 
 def nce(logits: Tensor, labels: Tensor, **common: Unpack[Common]) -> Tensor:
@@ -165,13 +168,21 @@ class NCELoss(LabelLoss):
         super().__init__(nce_form(), reduction, ignore_index)
 
 
-def focal_form(gamma: float) -> Form:
-    return APL, (1.0, within("gamma", gamma, 0), 0.0, NO_FLOOR)
+def slope_gamma(gamma: float, variant: str) -> float:
+    """The exponent's share in the gradient: `gamma`, or 0 if the factors (1 - p)^gamma are held fixed."""
+    return gamma if one_of("variant", variant, ("paper", "code")) == "paper" else 0.0
 
 
-def focal(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, **common: Unpack[Common]) -> Tensor:
+def focal_form(gamma: float, variant: str) -> Form:
+    exponent = within("gamma", gamma, 0)
+    return APL, (1.0, exponent, 0.0, NO_FLOOR, slope_gamma(exponent, variant))
+
+
+def focal(
+    logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper", **common: Unpack[Common]
+) -> Tensor:
     """FocalLoss."""
-    return run(focal_form(gamma), logits, labels, labels=labels, **common)
+    return run(focal_form(gamma, variant), logits, labels, labels=labels, **common)
 
 
 class FocalLoss(LabelLoss):
@@ -179,22 +190,34 @@ class FocalLoss(LabelLoss):
 
     Args:
         gamma: not negative; 0 is cross-entropy, 0.5 is what Ma et al. use.
+        variant: "paper" differentiates the whole loss. "code" holds the factor (1 - p_y)^gamma fixed, as Ma et al.'s
+            code does: the loss is the same, the gradient in the logits is (1 - p_y)^gamma (p - y).
         reduction, ignore_index: see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
 
-    def __init__(self, *, gamma: float = 0.5, reduction: str = "mean", ignore_index: int | None = None):
-        super().__init__(focal_form(gamma), reduction, ignore_index, gamma=gamma)
+    def __init__(
+        self,
+        *,
+        gamma: float = 0.5,
+        variant: str = "paper",
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+    ):
+        super().__init__(focal_form(gamma, variant), reduction, ignore_index, gamma=gamma, variant=variant)
 
 
-def nfl_form(gamma: float) -> Form:
-    return APL_NORMALISED, (1.0, within("gamma", gamma, 0), 0.0)
+def nfl_form(gamma: float, variant: str) -> Form:
+    exponent = within("gamma", gamma, 0)
+    return APL_NORMALISED, (1.0, exponent, 0.0, slope_gamma(exponent, variant))
 
 
-def nfl(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, **common: Unpack[Common]) -> Tensor:
+def nfl(
+    logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper", **common: Unpack[Common]
+) -> Tensor:
     """NFLLoss."""
-    return run(nfl_form(gamma), logits, labels, labels=labels, **common)
+    return run(nfl_form(gamma, variant), logits, labels, labels=labels, **common)
 
 
 class NFLLoss(LabelLoss):
@@ -202,23 +225,35 @@ class NFLLoss(LabelLoss):
 
     Args:
         gamma: not negative; 0 is NCELoss.
+        variant: "paper" differentiates the whole loss. "code" holds all factors (1 - p_k)^gamma fixed, as the authors'
+            code does, in the normaliser too. The loss is the same.
         reduction, ignore_index: see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
 
-    def __init__(self, *, gamma: float = 0.5, reduction: str = "mean", ignore_index: int | None = None):
-        super().__init__(nfl_form(gamma), reduction, ignore_index, gamma=gamma)
+    def __init__(
+        self,
+        *,
+        gamma: float = 0.5,
+        variant: str = "paper",
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+    ):
+        super().__init__(nfl_form(gamma, variant), reduction, ignore_index, gamma=gamma, variant=variant)
 
 
-def apl_form(active: str, passive: str, alpha: float, beta: float, gamma: float, mae: str, log_zero: float) -> Form:
+def apl_form(
+    active: str, passive: str, alpha: float, beta: float, gamma: float, mae: str, log_zero: float, variant: str
+) -> Form:
     one_of("active loss", active, ACTIVE)
     if not -math.inf < log_zero < 0:
         raise ConfigError(f"log_zero is {log_zero}: the logarithm that stands for log 0 must be negative and finite")
     factor = mae_factor(mae) if one_of("passive loss", passive, PASSIVE) == "mae" else -log_zero
     exponent = within("gamma", gamma, 0) if active in ("focal", "nfl") else 0.0
     options = within("alpha", alpha, 0), exponent, factor * within("beta", beta, 0)
-    return (APL_NORMALISED, options) if active in ("nce", "nfl") else (APL, (*options, NO_FLOOR))
+    slope = slope_gamma(exponent, variant)
+    return (APL_NORMALISED, (*options, slope)) if active in ("nce", "nfl") else (APL, (*options, NO_FLOOR, slope))
 
 
 def apl(
@@ -232,10 +267,11 @@ def apl(
     gamma: float = 0.5,
     mae: str = "reduced",
     log_zero: float = math.log(1e-4),
+    variant: str = "paper",
     **common: Unpack[Common],
 ) -> Tensor:
     """APLLoss."""
-    form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero)
+    form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero, variant)
     return run(form, logits, labels, labels=labels, **common)
 
 
@@ -250,6 +286,8 @@ class APLLoss(LabelLoss):
         gamma: of "focal" and "nfl".
         mae: "reduced", 1 - p_y, as in the authors' code, or "l1", 2 (1 - p_y).
         log_zero: the value of log 0 in "rce". The default log 1e-4 follows from the authors' clamp at 1e-4.
+        variant: of "focal" and "nfl": "paper" differentiates them whole, "code" holds the factors (1 - p_k)^gamma
+            fixed, as the authors' code does.
         reduction, ignore_index: see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
@@ -265,9 +303,10 @@ class APLLoss(LabelLoss):
         gamma: float = 0.5,
         mae: str = "reduced",
         log_zero: float = math.log(1e-4),
+        variant: str = "paper",
         reduction: str = "mean",
         ignore_index: int | None = None,
     ):
-        form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero)
-        shown = {"active": active, "passive": passive, "alpha": alpha, "beta": beta}
+        form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero, variant)
+        shown = {"active": active, "passive": passive, "alpha": alpha, "beta": beta, "variant": variant}
         super().__init__(form, reduction, ignore_index, **shown)

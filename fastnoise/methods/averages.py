@@ -14,21 +14,32 @@ from ..ops.averages import MovingAverage
 class AveragedNetworks(nn.Module):
     """Copies of networks whose weights follow theirs: average <- m * average + (1 - m) * weight after each update.
 
-    The momentum of update s, counted from 1, is m = momentum * exp(-5 (1 - min(1, s / ramp))^2), as in the code of ELR+
-    (ramp 40,000), or `momentum` throughout where ramp is 0. Parameters only: the copies keep running statistics of
-    their own, of the batches they see in training mode, unless `with_buffers` has them follow too.
+    The momentum of update s, counted from 1, is m = momentum * exp(-5 (1 - min(1, (s + ahead) / ramp))^2), as in the
+    code of ELR+ (ramp 40,000, ahead 1), or `momentum` throughout where ramp is 0. Parameters only: the copies
+    keep running statistics of their own, of the batches they see in training mode, unless `with_buffers` has them
+    follow too.
 
     Args:
         networks: on their device.
         momentum: in [0, 1).
         ramp: updates until the full momentum.
+        ahead: updates by which the ramp is ahead of those made.
         with_buffers: average the floating-point buffers like the parameters, and copy the others.
     """
 
     updates: Tensor
 
-    def __init__(self, networks: Sequence[Network], momentum: float, *, ramp: int = 0, with_buffers: bool = False):
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        momentum: float,
+        *,
+        ramp: int = 0,
+        ahead: int = 0,
+        with_buffers: bool = False,
+    ):
         super().__init__()
+        self.ahead = ahead
         self.copies = nn.ModuleList(deepcopy(network) for network in networks).requires_grad_(False)
         self.with_buffers = with_buffers
         self._move = MovingAverage(momentum, ramp)
@@ -54,4 +65,4 @@ class AveragedNetworks(nn.Module):
                         theirs.append(other)
                     else:
                         mine.copy_(other)
-        self._move(ours, theirs, self.updates)
+        self._move(ours, theirs, self.updates + self.ahead if self.ahead else self.updates)

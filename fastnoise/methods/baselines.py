@@ -110,7 +110,7 @@ class Focal(Method):
 
     def __init__(self, options: FocalOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = FocalLoss(gamma=options.gamma)
+        self.criterion = FocalLoss(gamma=options.gamma, variant=options.variant)
 
 
 class ActivePassive(Method):
@@ -129,6 +129,7 @@ class ActivePassive(Method):
             beta=options.beta,
             gamma=options.gamma,
             mae=options.mae,
+            variant=options.variant,
         )
 
 
@@ -141,7 +142,8 @@ class Bootstrap(Method):
 
     def __init__(self, options: BootstrapOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = BootstrapLoss(kind=options.kind, beta=None if options.beta == "auto" else options.beta)
+        beta = None if options.beta == "auto" else options.beta
+        self.criterion = BootstrapLoss(kind=options.kind, beta=beta, variant=options.variant)
 
 
 class GeneralisedCrossEntropy(Method):

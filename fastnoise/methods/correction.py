@@ -132,7 +132,7 @@ class ForwardCorrection(Method):
     def __init__(self, options: ForwardOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.warm_up, self.percentile = options.warm_up, options.percentile
-        self.criterion = ForwardLoss(torch.eye(num_classes))
+        self.criterion = ForwardLoss(torch.eye(num_classes), variant=options.variant)
 
     def attach(self, networks: Sequence[Network]) -> None:
         self.first = FirstWeights(networks)

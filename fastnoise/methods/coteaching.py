@@ -15,9 +15,9 @@ class CoTeaching(Method):
     """Two networks, each trained on the samples of the batch that the other finds easiest (Algorithm 1).
 
     In epoch t each network picks the floor(R(t) B) samples of smallest loss, at least one, and the other takes its mean
-    cross-entropy over them; R(t) = 1 - forget_rate * min(t / forget_epochs, 1). The authors' code reaches the full
-    forget rate an epoch earlier and divides the mean by the number of samples a second time, which their optimiser,
-    Adam, hides. One step trains both networks on the sum of their losses, whose gradient in either is that of its own.
+    cross-entropy over them; R(t) = 1 - forget_rate * min(t / forget_epochs, 1). Variant "code" has forget_epochs - 1
+    there. The authors' code also divides the mean by the number of samples a second time, which their optimiser, Adam,
+    hides. One step trains both networks on the sum of their losses, whose gradient in either is that of its own.
     """
 
     weighted = True
@@ -30,7 +30,8 @@ class CoTeaching(Method):
     def __init__(self, options: CoTeachingOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.criterion = CrossEntropyLoss(reduction="none")
-        self.forget_rate, self.forget_epochs = options.forget_rate, options.forget_epochs
+        self.forget_rate = options.forget_rate
+        self.forget_epochs = max(1, options.forget_epochs - (options.variant == "code"))
         self.register_buffer("remember_rate", torch.ones(()))
         # [k]: the samples that network k found easy when it saw them last, and the other one learned.
         self.register_buffer("picked", torch.zeros(2, num_samples, dtype=torch.bool))

@@ -62,7 +62,7 @@ class EarlyLearningRegularizationPlus(Method):
 
     def attach(self, networks: Sequence[Network]) -> None:
         momentum, ramp, buffers = self._average
-        self.averages = AveragedNetworks(networks, momentum, ramp=ramp, with_buffers=buffers)
+        self.averages = AveragedNetworks(networks, momentum, ramp=ramp, ahead=1, with_buffers=buffers)
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         losses, logits = [], []

@@ -29,7 +29,7 @@ class GCEOptions(MethodOptions):
     """Exponent in (0, 1]. Near 0 the loss is cross-entropy, at 1 it is the mean absolute error."""
     k: Annotated[float, Between(0, 1)] = 0.5
     """Pruning leaves out the samples whose given label has a probability of at most k. 0 prunes nothing."""
-    update_from: Annotated[int, AtLeast(1)] = 41
+    update_from: Annotated[int, AtLeast(1)] = 40
     """First epoch, counted from 1, that leaves out samples."""
     update_every: Annotated[int, AtLeast(1)] = 10
     """Number of epochs after which the pruned samples are chosen anew."""
@@ -58,6 +58,8 @@ class FocalOptions(MethodOptions):
     method: str = "focal"
     gamma: Annotated[float, AtLeast(0)] = 0.5
     """Exponent of the factor (1 - p_y)."""
+    variant: Literal["paper", "code"] = "paper"
+    """paper differentiates the whole loss (Lin et al.), code holds (1 - p_y)^gamma fixed (code of Ma et al.)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class APLOptions(MethodOptions):
     """Exponent of the focal losses."""
     mae: Literal["l1", "reduced"] = "reduced"
     """Form of the mean absolute error: l1 is 2 (1 - p_y), reduced is 1 - p_y."""
+    variant: Literal["paper", "code"] = "paper"
+    """Of focal and nfl: paper differentiates them whole, code holds the factors (1 - p)^gamma fixed (authors' code)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class BootstrapOptions(MethodOptions):
     """soft mixes the label with the predicted probabilities, hard with the predicted class."""
     beta: Annotated[float, Between(0, 1)] | Literal["auto"] = "auto"
     """Share of the given label in the target. auto: 0.95 if kind is soft, 0.8 if it is hard."""
+    variant: Literal["paper", "code"] = "paper"
+    """code clips probabilities to [1e-7, 1 - 1e-7], without gradient outside, as the Keras code of the tables does."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,8 @@ class ForwardOptions(MethodOptions):
     percentile: Annotated[float, Between(0, 100, "(]")] = 97.0
     """Samples with a probability of class i at or above this percentile are ignored as outliers for row i of T.
     100 ignores none."""
+    variant: Literal["paper", "code"] = "paper"
+    """code clips probabilities to [1e-7, 1 - 1e-7], without gradient outside, as the authors' Keras code does."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,8 @@ class CoTeachingOptions(MethodOptions):
     """Share of each batch that is left out at the end of the ramp. Give the noise rate, or your best estimate of it."""
     forget_epochs: Annotated[int, AtLeast(1)] = 10
     """Epochs in which the share that is left out grows from 0 to the forget rate."""
+    variant: Literal["paper", "code"] = "paper"
+    """paper reaches the forget rate in the last of these epochs (Algorithm 1), code an epoch earlier."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def create_model(
         width: factor on the channels of every layer.
         attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
         features: whether the network must give features. A user's network may give only logits.
-        dropout: in [0, 1), of lenet5's fully connected layers or after cnn9's pooling.
+        dropout: in [0, 1), of lenet5's fully connected layers or after the pooling of cnn9 and its variants.
         head: makes the layer that replaces the linear layer on the features (`Network`). A user's network that gives
             only logits contains its own head.
 

@@ -1,5 +1,7 @@
 """The network of nine layers that co-teaching and its successors train on small images."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from .heads import Backbone
@@ -15,6 +17,13 @@ def _conv(channels_in: int, channels_out: int, padding: int) -> nn.Sequential:
     )
 
 
+class AlwaysDropout2d(nn.Dropout2d):
+    """Dropout of whole channels in training and in evaluation alike."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.dropout2d(images, self.p, training=True)
+
+
 class CNN9(Backbone):
     """Nine 3x3 convolutions with batch norm and leaky ReLU (Han et al. 2018, Table 2).
 
@@ -24,6 +33,7 @@ class CNN9(Backbone):
     """
 
     smallest = 28
+    drop: ClassVar[type[nn.Module]] = nn.Dropout
 
     def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0, dropout: float = 0.0):
         super().__init__()
@@ -34,12 +44,12 @@ class CNN9(Backbone):
             _conv(narrow, narrow, 1),
             _conv(narrow, narrow, 1),
             nn.MaxPool2d(2),
-            nn.Dropout(dropout),
+            self.drop(dropout),
             _conv(narrow, middle, 1),
             _conv(middle, middle, 1),
             _conv(middle, middle, 1),
             nn.MaxPool2d(2),
-            nn.Dropout(dropout),
+            self.drop(dropout),
             _conv(middle, wide, 0),
             _conv(wide, middle, 0),
             _conv(middle, narrow, 0),
@@ -48,3 +58,16 @@ class CNN9(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
+
+
+class CNN9Dropout2d(CNN9):
+    """CNN9 with dropout of whole channels, as in the code of co-teaching, but in training only."""
+
+    drop = nn.Dropout2d
+
+
+class CNN9Dropout2dAlways(CNN9):
+    """CNN9 as the code of co-teaching has it: it drops whole channels, and in evaluation too, so that two evaluations
+    of the same images differ. `F.dropout2d` drops unless it is told that the network does not train."""
+
+    drop = AlwaysDropout2d

@@ -6,7 +6,10 @@ from ..errors import ConfigError, nearest
 MODELS: dict[str, str] = {
     "small_cnn": "fastnoise.models.small:SmallCNN",
     "lenet5": "fastnoise.models.small:LeNet5",
+    "cnn4": "fastnoise.models.small:CNN4",
     "cnn9": "fastnoise.models.cnn9:CNN9",
+    "cnn9_dropout2d": "fastnoise.models.cnn9:CNN9Dropout2d",
+    "cnn9_dropout2d_always": "fastnoise.models.cnn9:CNN9Dropout2dAlways",
     "resnet18": "fastnoise.models.resnet:resnet18",
     "resnet18_mish": "fastnoise.models.resnet:resnet18_mish",
     "resnet34": "fastnoise.models.resnet:resnet34",
@@ -18,6 +21,9 @@ MODELS: dict[str, str] = {
 """Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`. If the network has dropout it
 also has a parameter `dropout`. Its attribute `smallest` is the smallest side of an image that it takes, by default
 1."""
+
+DROPOUT_FORMS = ("cnn9", "cnn9_dropout2d", "cnn9_dropout2d_always")
+"""Networks that differ in what dropout drops and when, and in nothing else."""
 
 FORMS: tuple[str, ...] = (*MODELS, "FILE.py:NAME")
 """The forms in which a network can be written."""

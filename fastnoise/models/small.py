@@ -1,4 +1,4 @@
-"""Small networks for small images: a narrow convolutional network with batch norm, and LeNet-5."""
+"""Small networks for small images: narrow convolutional networks with batch norm, and LeNet-5."""
 
 from torch import Tensor, nn
 
@@ -34,6 +34,38 @@ class SmallCNN(Backbone):
             _conv(narrow, wide),
             _conv(wide, wide),
             GlobalAveragePool2d(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class CNN4(Backbone):
+    """The network of SCE's and APL's code for MNIST: two 3x3 convolutions and two fully connected layers.
+
+    32 and 64 maps, each with batch norm, ReLU and max pooling, then 128 units with batch norm and ReLU. Features:
+    [B, 128 * width]. With 10 classes and 28x28 images it has 422,090 parameters. The fully connected layer is a
+    convolution as large as its input. The smallest images are 4x4.
+    """
+
+    smallest = 4
+
+    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0):
+        super().__init__()
+        narrow, middle, wide = (round(maps * width) for maps in (32, 64, 128))
+        self.num_features = wide
+
+        def layer(channels_in: int, channels_out: int, kernel: tuple[int, int], padding: int) -> list[nn.Module]:
+            conv = nn.Conv2d(channels_in, channels_out, kernel, padding=padding)
+            return [conv, BatchNorm2d(channels_out), nn.ReLU(inplace=True)]
+
+        self.layers = nn.Sequential(
+            *layer(channels, narrow, (3, 3), 1),
+            MaxPool2x2(),
+            *layer(narrow, middle, (3, 3), 1),
+            MaxPool2x2(),
+            *layer(middle, wide, (image_size[0] // 4, image_size[1] // 4), 0),
+            nn.Flatten(),
         )
 
     def forward(self, images: Tensor) -> Tensor:

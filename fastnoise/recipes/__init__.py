@@ -7,6 +7,7 @@ from ..config import NoiseConfig, RunConfig
 from ..data.names import is_brought
 from ..errors import ConfigError, nearest
 from ..methods import options_of
+from ..models.names import DROPOUT_FORMS
 from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
@@ -52,7 +53,8 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
 
 """Method -> its recipe, of (data set, noise). If the method's options name some as `by_rate`, it takes a `rate` too."""
 
-_VARIANTS: dict[str, Callable[[str, str, Literal["paper", "code"]], RunConfig]] = {"nal": nal, "sce": sce}
+_VARIANTS = ("apl", "bootstrap", "coteaching", "focal", "forward", "nal", "sce")
+"""Methods whose recipes take a `variant`, for the settings of their papers or of their authors' code."""
 
 
 def recipe(
@@ -68,11 +70,12 @@ def recipe(
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
-    between the settings of a method's paper and those of its code, for methods that have both (nal, sce). `model`
-    replaces the recipe's network; the recipe's dropout is then switched off. `labels` is a file with the given labels,
-    to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder of a `fastnoise clean`, for
-    methods whose settings follow from it (coteaching, dividemix). Without it the rate is that of `noise`, and
-    UNKNOWN_RATE for labels that you bring.
+    between the settings of a method's paper and those of its code, for methods that have both (apl, bootstrap,
+    coteaching, focal, forward, nal, sce). `model` replaces the recipe's network; the recipe's dropout is then switched
+    off, unless the network differs in its dropout alone. `labels` is a file with the given labels, to which no noise is
+    added. `noise_rate` is the rate of wrong labels, or the folder of a `fastnoise clean`, for methods whose settings
+    follow from it (coteaching, dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you
+    bring.
     ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
     """
     if noise is None:
@@ -83,7 +86,9 @@ def recipe(
     if rate is None and noise == "none" and (labels is not None or is_brought(dataset)):
         rate = UNKNOWN_RATE
     config = _recipe(method, dataset, noise, variant, rate).replace(given)
-    if model is None or model == config.model.model:
+    if model is None or {model, config.model.model} <= set(DROPOUT_FORMS):
+        return config if model is None else config.replace({"model": model})
+    if model == config.model.model:
         return config
     return config.replace({"model": model, "dropout": 0.0})
 
@@ -97,14 +102,13 @@ def _recipe(
         return base(dataset, noise, kind(method, **rates))
     if method not in _RECIPES:
         raise ConfigError(f"unknown method {method!r}; {nearest(method, [*_RECIPES, 'FILE.py:CLASS'])}")
-    if variant is None and options_of(method).by_rate:
-        return _RECIPES[method](dataset, noise, rate)
-    if variant is None:
-        return _RECIPES[method](dataset, noise)
-    if method not in _VARIANTS:
-        known = " and ".join(_VARIANTS)
-        raise ConfigError(f"--variant has no meaning for method {method}; {known} have paper and code variants")
-    return _VARIANTS[method](dataset, noise, variant)
+    more: dict[str, Any] = {"rate": rate} if options_of(method).by_rate else {}
+    if variant is not None:
+        if method not in _VARIANTS:
+            known = " and ".join(_VARIANTS)
+            raise ConfigError(f"--variant has no meaning for method {method}; {known} have paper and code variants")
+        more["variant"] = variant
+    return _RECIPES[method](dataset, noise, **more)
 
 
 __all__ = [

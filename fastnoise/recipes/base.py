@@ -128,6 +128,12 @@ def noise_rate(noise: str) -> float:
     return HUMAN_RATES.get(spec.name or "", UNKNOWN_RATE)
 
 
+def clean_split(noise: str) -> str:
+    """--val-split of ELR's and ELR+'s code: the true classes are split first, and both parts corrupted apart. Noise
+    that is drawn from posteriors of all images cannot be."""
+    return "given" if parse(noise).posteriors is not None else "clean"
+
+
 def is_cifar10(dataset: str) -> bool:
     """Whether the published CIFAR-10 settings apply: CIFAR-10 with artificial or human noise."""
     return dataset in ("cifar10", "cifar10n")

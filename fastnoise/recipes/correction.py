@@ -9,7 +9,7 @@ from ..noise.spec import parse
 from .base import base, is_cifar10, is_cifar100
 
 
-def forward(dataset: str, noise: str) -> RunConfig:
+def forward(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -> RunConfig:
     """Forward correction with an estimated matrix (Patrini et al. 2017): two trainings in one run.
 
     T is estimated from the 97th percentile on CIFAR-10 and MNIST and from the maximum on CIFAR-100, as in the authors'
@@ -17,11 +17,11 @@ def forward(dataset: str, noise: str) -> RunConfig:
     learning rate divided by 10 at 40 and 80, and weight decay 1e-4; CIFAR-100 has 150 epochs, 80 and 120, and 1e-3.
     Published by NAL (Table 1) for 40 % symmetric noise: 83.25 and 31.05 %. The warm-up is ours: on CIFAR it ends 5
     epochs after the first division, and otherwise after a sixth of the epochs (digits, folders: 10 of 60) or a quarter
-    (mnist: 5 of 20).
+    (mnist: 5 of 20). Variant "code" clips probabilities as the authors' Keras code does.
     """
     percentile = 100.0 if is_cifar100(dataset) else 97.0
     warm_up = 45 if is_cifar10(dataset) else 85 if is_cifar100(dataset) else 5 if dataset == "mnist" else 10
-    config = base(dataset, noise, ForwardOptions(warm_up=warm_up, percentile=percentile))
+    config = base(dataset, noise, ForwardOptions(warm_up=warm_up, percentile=percentile, variant=variant))
     if is_cifar10(dataset):
         published = {"epochs": warm_up + 120, "weight_decay": 1e-4, "schedule": "multistep:40,80,gamma=0.1"}
     elif is_cifar100(dataset):
@@ -36,9 +36,11 @@ def plc(dataset: str, noise: str) -> RunConfig:
 
     CIFAR: ResNet-34, which the authors' code calls preact_resnet34 and with which its figures were made. Batch 128,
     learning rate 0.01 with Nesterov momentum, halved at 40 and 80, weight decay 5e-4, 180 epochs, 45,000 training
-    images. The authors select on 5,000 clean images; here the held-out labels are noisy.
+    images. The authors select on 5,000 clean images; here the held-out labels are noisy. On CIFAR-100 their code takes
+    CIFAR-10's mean and standard deviation, and a warm-up of 15 for hybrid noise.
     """
-    method = PLCOptions(warm_up=8, window=5, threshold=0.3, threshold_step=0.1)
+    hybrid = is_cifar100(dataset) and parse(noise).hybrid is not None
+    method = PLCOptions(warm_up=15 if hybrid else 8, window=5, threshold=0.3, threshold_step=0.1)
     config = base(dataset, noise, method)
     if not (is_cifar10(dataset) or is_cifar100(dataset)):
         return config
@@ -50,6 +52,7 @@ def plc(dataset: str, noise: str) -> RunConfig:
             "schedule": "multistep:40,80,gamma=0.5",
             "epochs": 180,
             "val_fraction": 0.1,
+            "normalisation": "cifar10" if is_cifar100(dataset) else "dataset",
         }
     )
 

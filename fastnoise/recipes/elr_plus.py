@@ -2,14 +2,14 @@
 
 from ..config import RunConfig
 from ..methods.options import ELRPlusOptions
-from .base import base, is_cifar10, is_cifar100
+from .base import base, clean_split, is_cifar10, is_cifar100
 
 
 def elr_plus(dataset: str, noise: str) -> RunConfig:
     """ELR+ (Liu et al. 2020) with the hyperparameters of the authors' configuration files.
 
     CIFAR: two preact_resnet18_bn_stem (the PreActResNet-18 of the authors' code, with which the figures below were
-    made), batch 128, learning rate 0.02, weight decay 5e-4, 10 % with noisy labels held out, mixup
+    made), batch 128, learning rate 0.02, weight decay 5e-4, 10 % of each true class held out and corrupted apart, mixup
     from Beta(1, 1). The parameters, but not the buffers, are averaged with momentum 0.997, ramped up over 40,000 steps.
     CIFAR-10: momentum 0.7 and strength 3 for symmetric noise, 0.9 and 1 for others, 200 epochs with the learning rate
     divided by 10 at 150. CIFAR-100: 0.9 and 7, the strength ramped up over 40,000 steps, cross-entropy on labels
@@ -49,5 +49,6 @@ def elr_plus(dataset: str, noise: str) -> RunConfig:
             "weight_decay": 5e-4,
             "schedule": f"multistep:{milestone},gamma=0.1",
             "val_fraction": 0.1,
+            "val_split": clean_split(noise),
         }
     )

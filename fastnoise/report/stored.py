@@ -107,7 +107,11 @@ class StoredRun:
             fraction, seed = number(self.config.get("val_fraction")), self.config.get("noise_seed")
             if fraction is None or not 0 <= fraction < 1 or type(seed) is not int or seed < 0:
                 return None
-            kept, _ = stratified_split(self.labels.labels, fraction, seed)
+            clean_first = self.config.get("val_split") == "clean"
+            classes = self.labels.clean_labels if clean_first else self.labels.labels
+            if classes is None:
+                return None
+            kept, _ = stratified_split(classes, fraction, seed)
         else:
             kept = _rows(self.labels, kept)
         clean = self.labels.clean_labels

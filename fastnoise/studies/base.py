@@ -247,6 +247,7 @@ def make_step(
         batch_size=batch,
         config=config.replace({"gear": "eager"}).engine,
         device=device,
+        clip_norm=config.optim.clip_norm,
     )
     images = torch.randn(batch, *shape, device=device).to(memory_format=torch.channels_last)
     index = torch.arange(batch, device=device)

@@ -21,6 +21,7 @@ from rich.console import Console
 from ..config import RunConfig
 from ..errors import ConfigError
 from ..recipes import recipe
+from ..recipes.ce import HETEROGENEOUS
 from .base import (
     Role,
     StudyFolder,
@@ -48,27 +49,6 @@ QUICK_RATES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 1.0)
 NUM_CLASSES = 10
 QUICK_CLASSES = (1, 4, 8)
 
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "mnist": {
-        "model": "lenet5",
-        "dropout": 0.5,
-        "batch_size": 128,
-        "epochs": 14,
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "schedule": "constant",
-        "weight_decay": 0.0,
-    },
-    "cifar10": {
-        "model": "resnet18",
-        "batch_size": 256,
-        "epochs": 200,
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "schedule": "cosine",
-        "weight_decay": 5e-4,
-    },
-}
 _QUICK = {"mnist": {"epochs": 4, "limit_train": 30_000}, "cifar10": {"epochs": 2, "limit_train": 4_000}}
 
 CLOSE = 0.03
@@ -172,7 +152,7 @@ def run(options: Options, console: Console) -> Path:
 def _base(options: Options) -> RunConfig:
     """The configuration of all trainings, without their noise."""
     changes: dict[str, Any] = {
-        **_SETTINGS[options.dataset],
+        **HETEROGENEOUS[options.dataset],
         "val_fraction": 0.1,
         "data_root": options.data_root,
         "download": options.download,

@@ -79,8 +79,20 @@ class Job:
         return " ".join(f"{key}={value}" for key, value in words.items() if value is not None)
 
 
-LATER: Mapping[str, Any] = {"exif_orientation": True, "skip_unreadable": False, "balance": "none", "patience": 0}
+LATER: Mapping[str, Any] = {
+    "exif_orientation": True,
+    "skip_unreadable": False,
+    "val_split": "given",
+    "normalisation": "dataset",
+    "balance": "none",
+    "patience": 0,
+}
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
+
+LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    name: {"variant": "paper"} for name in ("apl", "bootstrap", "coteaching", "focal", "forward")
+}
+"""Method -> its options that came after version 0.1.0, as LATER."""
 
 
 def job_name(config: Config, function: str | None = None) -> str:
@@ -91,13 +103,12 @@ def job_name(config: Config, function: str | None = None) -> str:
     """
     if isinstance(config, RunConfig):
         chosen = {name for name in config.method.names() if getattr(config.method, name) == MethodOptions.AUTO}
+        later = {**LATER, **LATER_OPTIONS.get(config.method.method, {})}
+        unset = {key for key, value in config.flat().items() if value is None or (key in later and later[key] == value)}
         fields = {
             key: value
             for key, value in config.flat().items()
-            if key not in FREE_ON_RESUME
-            and key not in chosen
-            and value is not None
-            and (key not in LATER or value != LATER[key])
+            if key not in FREE_ON_RESUME and key not in chosen and key not in unset
         }
         fields["noise"] = str(parse(fields["noise"]))
         fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies

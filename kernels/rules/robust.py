@@ -37,15 +37,18 @@ GCE = Rule(finish=gce_finish)
 #     In p_k l_k (1 - p_k)^(c-1) for c < 1 the last factor grows without bound as p_k nears 1, but l_k nears -(1 - p_k):
 #     the product is formed as (1 - p_k)^c * (l_k / (1 - p_k)), whose second factor tends to -1.
 #     sce (Wang et al. 2019, Sec. 3.2) is cross-entropy + RCE; its authors clamp p_y from below in the former.
-#     OPTIONS: a, c, b, floor: l_y below `floor` counts as `floor`, without gradient through the active loss
+#     In Ma et al.'s code (1 - p_k)^c is held fixed, in the numerator and in F: f'_k = (1 - p_k)^c. With d = c, or 0 if
+#     it is held fixed, f'_k = (1 - p_k)^c - d (1 - p_k)^(c-1) p_k l_k.
+#     OPTIONS: a, c, b, floor, d: l_y below `floor` counts as `floor`, without gradient through the active loss.
+#     apl_normalised has no floor: a, c, b, d
 
 
 @triton.jit
-def focal(log_prob, prob, complement, GAMMA: tl.constexpr):
+def focal(log_prob, prob, complement, GAMMA: tl.constexpr, SLOPE_GAMMA: tl.constexpr):
     """f and f' of one class."""
     modulation = power(complement, GAMMA)
     ratio = tl.where(complement > 0, log_prob / tl.where(complement > 0, complement, 1.0), -1.0)
-    return -modulation * log_prob, modulation * (1.0 - GAMMA * prob * ratio)
+    return -modulation * log_prob, modulation * (1.0 - SLOPE_GAMMA * prob * ratio)
 
 
 @triton.jit
@@ -53,7 +56,7 @@ def apl_finish(label_log_prob, label_complement, sum0, sum1, total, attention, s
     a: tl.constexpr = OPTIONS[0]
     passive: tl.constexpr = OPTIONS[2]
     prob = tl.exp(label_log_prob)
-    active, slope = focal(tl.maximum(label_log_prob, OPTIONS[3]), prob, label_complement, OPTIONS[1])
+    active, slope = focal(tl.maximum(label_log_prob, OPTIONS[3]), prob, label_complement, OPTIONS[1], OPTIONS[4])
     slope = tl.where(label_log_prob >= OPTIONS[3], slope, 0.0)
     return a * active + passive * label_complement, 0.0, a * slope + passive * prob, 0.0
 
@@ -63,7 +66,7 @@ APL = Rule(finish=apl_finish)
 
 @triton.jit
 def apl_normalised_terms(probs, log_probs, complement, target, label, is_top, total, attention, OPTIONS: tl.constexpr):
-    loss, slope = focal(log_probs, probs, complement, OPTIONS[1])
+    loss, slope = focal(log_probs, probs, complement, OPTIONS[1], OPTIONS[3])
     return tl.where(label > 0, 0.0, loss), 0.0, tl.where(label > 0, 0.0, slope)
 
 
@@ -74,7 +77,7 @@ def apl_normalised_finish(
     a: tl.constexpr = OPTIONS[0]
     passive: tl.constexpr = OPTIONS[2]
     prob = tl.exp(label_log_prob)
-    active, slope = focal(label_log_prob, prob, label_complement, OPTIONS[1])
+    active, slope = focal(label_log_prob, prob, label_complement, OPTIONS[1], OPTIONS[3])
     everything = active + sum0
     share = active / everything
     own = a * (slope / everything) * (sum0 / everything) + passive * prob

@@ -2,7 +2,7 @@
 
 template <class T>
 struct Options {
-    Element<T> value[4];
+    Element<T> value[kMostOptions];
     T operator[](int i) const { return all<T>(value[i]); }
 };
 

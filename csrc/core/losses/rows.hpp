@@ -76,7 +76,7 @@ struct Rows {
 
     Rows(const LossJob& job, const LossPlan& plan, Traits traits, void* scratch)
         : job(job), plan(plan), traits(traits), width(padded(job.classes)) {
-        for (int i = 0; i < 4; ++i) {
+        for (std::size_t i = 0; i < kMostOptions; ++i) {
             options.value[i] = scalar_options.value[i] = job.options ? static_cast<Real>(job.options[i]) : 0;
         }
         const std::size_t size = group_rows(job.classes) * width;

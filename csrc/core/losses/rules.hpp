@@ -14,9 +14,10 @@
     rule(gce, Gce)                              \
     rule(apl, Apl)                              \
     rule(apl_normalised, AplNormalised)         \
-    rule(bootstrap_soft, BootstrapSoft)         \
-    rule(bootstrap_hard, BootstrapHard)         \
+    rule(bootstrap_soft, BootstrapSoftVariants) \
+    rule(bootstrap_hard, BootstrapHardVariants) \
     rule(forward, Forward)                      \
+    rule(forward_clipped, ForwardClipped)       \
     rule(elr, Elr)                              \
     rule(elr_plus, ElrPlus)                     \
     rule(ema, Ema)                              \
@@ -76,14 +77,15 @@ struct Gce : Plain {
     }
 };
 
-// The loss -(1 - p)^gamma log p and minus its derivative by log p.
+// The loss -(1 - p)^gamma log p and minus its derivative by log p. With slope_gamma 0 the derivative holds (1 - p)^gamma
+// fixed; else slope_gamma is gamma.
 template <class T>
-inline void focal(T log_prob, T prob, T complement, Element<T> gamma, T& loss, T& slope) {
+inline void focal(T log_prob, T prob, T complement, Element<T> gamma, Element<T> slope_gamma, T& loss, T& slope) {
     const auto some = complement > zero<T>();
     const T ratio = select(some, log_prob / select(some, complement, one<T>()), all<T>(-1));
     const T modulation = power_of(complement, gamma);
     loss = zero<T>() - modulation * log_prob;
-    slope = modulation * (one<T>() - all<T>(gamma) * prob * ratio);
+    slope = modulation * (one<T>() - all<T>(slope_gamma) * prob * ratio);
 }
 
 struct Apl : Plain {
@@ -93,7 +95,7 @@ struct Apl : Plain {
         const auto clamped = sums.label_log_prob < floor;
         const T log_prob = select(clamped, floor, sums.label_log_prob);
         T loss, slope;
-        focal(log_prob, sums.label_prob, sums.label_complement, options.value[1], loss, slope);
+        focal(log_prob, sums.label_prob, sums.label_complement, options.value[1], options.value[4], loss, slope);
         slope = select(clamped, zero<T>(), slope);
         return {active * loss + passive * sums.label_complement, zero<T>(), active * slope + passive * sums.label_prob,
                 zero<T>()};
@@ -105,42 +107,97 @@ struct AplNormalised : Plain {
     template <class T>
     static Terms<T> terms(const Column<T>& column, const RowState<T>&, const Options<T>& options) {
         T loss, slope;
-        focal(column.log_probs, column.probs, column.complement, options.value[1], loss, slope);
+        focal(column.log_probs, column.probs, column.complement, options.value[1], options.value[3], loss, slope);
         return {select(column.is_label, zero<T>(), loss), zero<T>(), select(column.is_label, zero<T>(), slope)};
     }
     template <class T>
     static Finished<T> finish(const Sums<T>& sums, const Options<T>& options) {
         const T a = options[0], passive = options[2];
         T active, slope;
-        focal(sums.label_log_prob, sums.label_prob, sums.label_complement, options.value[1], active, slope);
+        focal(sums.label_log_prob, sums.label_prob, sums.label_complement, options.value[1], options.value[3], active,
+              slope);
         const T everything = active + sums.sum0, share = active / everything;
         const T own = a * (slope / everything) * (sums.sum0 / everything) + passive * sums.label_prob;
         return {a * share + passive * sums.label_complement, zero<T>(), own, zero<T>() - a * (share / everything)};
     }
 };
 
+constexpr double kLog1e12 = 27.631021115928547, kLog1e7 = 16.11809565095832;
+
+// Keras clips p to [1e-7, 1 - 1e-7]. A clipped class has no gradient.
+template <class T>
+inline auto unclipped(T prob, T complement) {
+    const T least = all<T>(static_cast<Element<T>>(1e-7));
+    return (prob >= least) & (complement >= least);
+}
+template <class T>
+inline T clipped_log(T log_prob, T complement) {
+    const T least = all<T>(static_cast<Element<T>>(1e-7));
+    return select(complement < least, all<T>(static_cast<Element<T>>(-1.00000005e-7)),
+                  bounded(log_prob, -kLog1e7, 1e30));
+}
+template <class T>
+inline T clipped_prob(T prob) {
+    return bounded(prob, 1e-7, 1 - 1e-7);
+}
+
+template <bool clipped>
 struct Bootstrap : Plain {
     static constexpr bool has_terms = true, has_log_probs = true;
     template <class T>
     static Finished<T> finish(const Sums<T>& sums, const Options<T>& options) {
         const T own = options[0], rest = one<T>() - own;
+        if constexpr (clipped) {
+            const T log_prob = clipped_log(sums.label_log_prob, sums.label_complement);
+            const auto kept = unclipped(sums.label_prob, sums.label_complement);
+            return {zero<T>() - own * log_prob - rest * sums.sum0, zero<T>(), select(kept, own, zero<T>()), rest};
+        }
         return {zero<T>() - own * sums.label_log_prob - rest * sums.sum0, zero<T>(), own, rest};
     }
 };
 
-struct BootstrapSoft : Bootstrap {
+template <bool clipped>
+struct BootstrapSoft : Bootstrap<clipped> {
     template <class T>
     static Terms<T> terms(const Column<T>& column, const RowState<T>&, const Options<T>& options) {
-        const T slope = one<T>() + options[1] * column.log_probs;  // options[1]: literal
+        const T slope = one<T>() + options[2] * column.log_probs;  // options[2]: literal
+        if constexpr (clipped) {
+            const auto kept = unclipped(column.probs, column.complement);
+            return {clipped_prob(column.probs) * clipped_log(column.log_probs, column.complement), zero<T>(),
+                    select(kept, column.probs * slope, zero<T>())};
+        }
         return {column.probs * column.log_probs, zero<T>(), column.probs * slope};
     }
 };
 
-struct BootstrapHard : Bootstrap {
+template <bool clipped>
+struct BootstrapHard : Bootstrap<clipped> {
     template <class T>
     static Terms<T> terms(const Column<T>& column, const RowState<T>&, const Options<T>&) {
+        if constexpr (clipped) {
+            const T log_prob = clipped_log(column.log_probs, column.complement);
+            const auto kept = unclipped(column.probs, column.complement);
+            const T chosen = select(kept, select(column.is_top, one<T>(), zero<T>()), zero<T>());
+            return {select(column.is_top, log_prob, zero<T>()), zero<T>(), chosen};
+        }
         const T chosen = select(column.is_top, one<T>(), zero<T>());
         return {select(column.is_top, column.log_probs, zero<T>()), zero<T>(), chosen};
+    }
+};
+
+// With options[1] the probabilities are clipped.
+struct BootstrapSoftVariants {
+    static constexpr bool has_variants = true;
+    template <class Run>
+    static void choose(const double* options, Run run) {
+        return options[1] != 0 ? run(BootstrapSoft<true>{}) : run(BootstrapSoft<false>{});
+    }
+};
+struct BootstrapHardVariants {
+    static constexpr bool has_variants = true;
+    template <class Run>
+    static void choose(const double* options, Run run) {
+        return options[1] != 0 ? run(BootstrapHard<true>{}) : run(BootstrapHard<false>{});
     }
 };
 
@@ -161,6 +218,20 @@ struct Forward : Plain {
         const T sum = largest(sums.sum0, all<T>(Format<Element<T>>::least));
         const T mixed = select(sums.sum0 == sums.sum0, sum, sums.sum0);
         return {zero<T>() - sums.total - log_of(mixed), zero<T>(), zero<T>(), one<T>() / mixed};
+    }
+};
+
+struct ForwardClipped : Plain {
+    static constexpr bool has_terms = true, has_target = true;
+    template <class T>
+    static Terms<T> terms(const Column<T>& column, const RowState<T>&, const Options<T>&) {
+        const T share = clipped_prob(column.probs) * column.target;
+        return {share, zero<T>(), select(unclipped(column.probs, column.complement), share, zero<T>())};
+    }
+    template <class T>
+    static Finished<T> finish(const Sums<T>& sums, const Options<T>&) {
+        const T mixed = bounded(sums.sum0, 1e-30, 1e30);
+        return {zero<T>() - log_of(mixed), zero<T>(), zero<T>(), one<T>() / mixed};
     }
 };
 
@@ -213,8 +284,6 @@ struct Selc : SoftCe {
         return Ema::update(target, probs, row, {});
     }
 };
-
-constexpr double kLog1e12 = 27.631021115928547, kLog1e7 = 16.11809565095832;
 
 // `reversed`: whether RNAL's term is there. Where `guarded`, the mixture may underflow and is formed of logarithms.
 template <bool code, bool reversed>

@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 
 from fastnoise.cleaning.decisions import Decision, DecisionLog, read_decisions
-from fastnoise.cleaning.judge import Judge, Testimony, make_judges, train_judge
+from fastnoise.cleaning.judge import SPANS, Judge, Testimony, make_judges, train_judge
 from fastnoise.cleaning.mixture import bootstrap, fit
 from fastnoise.cleaning.outputs import write_outputs
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged
@@ -59,6 +59,16 @@ def judge_here(config: RunConfig, folds: int, folder: Path) -> tuple[Judged, lis
         train_judge(job.fields, place, quiet())
         found.append(Testimony.load(place / "judged.npz", len(judged.given), len(judged.data.class_names)))
     return judged, found
+
+
+def one_network(given: np.ndarray, margins: np.ndarray, right: np.ndarray, classes: int) -> Testimony:
+    """What a network said that learnt from all labels: margins of the given ones; it takes images to be `right`, or, if
+    the margin is positive, as they are given."""
+    logits = np.zeros((len(given), classes), np.float32)
+    rows = np.arange(len(given))
+    logits[rows, right] = np.abs(margins)
+    logits[rows, given] = np.maximum(margins, 0)
+    return Testimony(np.stack([logits] * len(SPANS)), np.zeros(len(given), bool))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -126,18 +136,19 @@ def test_folds_are_equal_and_hold_each_class() -> None:
         fold_of(labels, 200, 0)
 
 
-def test_a_judge_adds_up_margins_of_given_labels() -> None:
+def test_a_judge_averages_logits_over_the_last_epochs() -> None:
     import torch
 
     from fastnoise.models import Outputs
 
     logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 5.0]])
-    judge = Judge(np.array([0, 1]), 3)
-    for scale in (1.0, 3.0):
-        judge.see(Outputs(scale * logits), torch.tensor([1, 0]))  # the second row is image 0
+    judge = Judge(4, 2, 3)
+    for scale in (1.0, 3.0, 5.0, 7.0):
+        judge.see(Outputs(scale * logits[:1]), torch.tensor([1]))  # the first row is image 1
+        judge.see(Outputs(scale * logits[1:]), torch.tensor([0]))
     said = Testimony.of(judge, np.zeros(2, bool))
-    assert said.margins.tolist() == [2 * (0.0 - 5.0), 2 * (1.0 - 3.0)]
-    assert np.allclose(said.probs.sum(1), 1)
+    for span, scale in enumerate((4.0, 6.0, 7.0)):  # all epochs, the later half, the last one
+        assert said.logits[span].tolist() == (scale * logits.flip(0)).tolist()
 
 
 # -- digits: the part of the benchmark that is quick enough ---------------------------------------------------
@@ -241,12 +252,8 @@ def test_decisions_are_known_labels(photos: Path, tmp_path: Path) -> None:
     assert (judged.known[2:] == -1).all()
     assert (judged.learnt[:2] == judged.known[:2]).all()
     assert judged.sha256 != load_judged(config).sha256
-    testimony = Testimony(
-        np.where(np.arange(80) % 4 == 0, -3.0, 3.0 + np.arange(80) / 80).astype(np.float32),
-        np.eye(2, dtype=np.float32)[judged.given],
-        np.zeros(80, bool),
-    )
-    verdict = reach(judged, [testimony], 0)
+    margins = np.where(np.arange(80) % 4 == 0, -3.0, 3.0 + np.arange(80) / 80)
+    verdict = reach(judged, [one_network(judged.given, margins, judged.given, 2)], 0)
     wrong = judged.known[:2] != judged.given[:2]
     assert (verdict.probability[:2] == wrong).all()
     assert (verdict.suggested[:2] == judged.known[:2]).all()
@@ -327,7 +334,7 @@ def test_damaged_testimonies_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(CheckpointError, match=r"judged\.npz is damaged"):
         Testimony.load(path, 3, 2)
-    Testimony(np.zeros(3, np.float32), np.zeros((3, 2), np.float32), np.zeros(3, bool)).save(path)
+    Testimony(np.zeros((len(SPANS), 3, 2), np.float32), np.zeros(3, bool)).save(path)
     with pytest.raises(CheckpointError, match="of other images"):
         Testimony.load(path, 4, 2)
 
@@ -373,12 +380,9 @@ def test_damage_before_the_end_is_told(tmp_path: Path) -> None:
 
 def test_a_verdict_of_many_classes_has_shares_that_sum_to_one(tmp_path: Path) -> None:
     judged = load_judged(settings("symmetric:0.2", limit_train=100))
-    random = np.random.default_rng(0)
-    probs = random.dirichlet(np.ones(10), 100).astype(np.float32)
-    margins = np.where(judged.given == judged.truth, 5, -5).astype(np.float32)
-    probs[np.arange(100), judged.given] += 3 * (margins > 0)
-    said = Testimony(margins, probs / probs.sum(1, keepdims=True), np.zeros(100, bool))
-    verdict: Verdict = reach(judged, [said], 0)
+    assert judged.truth is not None
+    margins = np.where(judged.given == judged.truth, 5.0, -5.0)
+    verdict: Verdict = reach(judged, [one_network(judged.given, margins, judged.truth, 10)], 0)
     assert np.allclose(np.nansum(verdict.transition, 1), 1)
     assert (verdict.transition_low <= verdict.transition_high).all()
 
@@ -433,8 +437,7 @@ def cleaned(photos: Path, tmp_path: Path) -> Path:
     judged = load_judged(config)
     right = np.array([judged.data.class_names.index(Path(name).name.partition("-")[0]) for name in judged.names])
     margins = np.where(right == judged.given, 6.0, -4.0) + np.linspace(0, 1, 80)
-    probs = np.eye(2, dtype=np.float32)[right]
-    verdict = reach(judged, [Testimony(margins.astype(np.float32), probs, np.zeros(80, bool))], 0)
+    verdict = reach(judged, [one_network(judged.given, margins, right, 2)], 0)
     finding = Finding(judged, verdict, write_outputs(out, config.data.dataset, judged, verdict))
     write_json(out / FINDING, finding.figures())
     suspects = pick_suspects(judged.names, judged.data.train, rows(out / "suspects.csv"))

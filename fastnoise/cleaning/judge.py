@@ -30,75 +30,70 @@ OWN_FIELDS = ("fold", "folds", "sha256", "decisions")
 """Fields of a job beside the configuration's."""
 
 
-class Judge(Witness):
-    """Adds up over the epochs what a network says of every label.
+SPANS = (1.0, 0.5, 0.0)
+"""Shares of the epochs, counted from the end and at least the last one, over which a network's answers are averaged.
+The mean over all epochs is best for networks that come to memorise wrong labels, that of the last one for networks that
+still learn; `reach` takes the one whose answers for labels not learnt from explain these best."""
 
-    The margin of a label is its logit less the largest of the others; its mean over epochs is low for wrong labels
-    (AUM, Pleiss et al. 2020, Eq. 1). There it is taken in the training steps, here in evaluation mode at the end of
-    each epoch, which images that are held out have too.
+
+class Judge(Witness):
+    """Adds up over the epochs what a network says of every image.
+
+    Networks learn the right labels first and wrong ones late, if at all (Arpit et al. 2017), so means over epochs tell
+    wrong labels better than the end of a long training (AUM, Pleiss et al. 2020, Eq. 1). There they are taken in the
+    training steps, here in evaluation mode at the end of each epoch, which images that are held out have too.
 
     Args:
-        given: int64 [N], the labels that are judged.
+        epochs: E, of the training.
+        count: N.
         num_classes: C.
     """
 
-    given: Tensor
-    margins: Tensor
-    probs: Tensor
+    logits: Tensor
     seen: Tensor
 
-    def __init__(self, given: NDArray[np.int64], num_classes: int):
+    def __init__(self, epochs: int, count: int, num_classes: int):
         super().__init__()
-        self.register_buffer("given", torch.from_numpy(given.copy()), persistent=False)
-        self.register_buffer("margins", torch.zeros(len(given)))  # sums over the epochs
-        self.register_buffer("probs", torch.zeros(len(given), num_classes))
+        self.lengths = [max(1, round(span * epochs)) for span in SPANS]
+        self.epochs = epochs
+        self.register_buffer("logits", torch.zeros(len(SPANS), count, num_classes))  # sums over epochs
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def see(self, outputs: Outputs, index: Tensor) -> None:
-        logits, labels = outputs.logits.float(), self.given[index, None]
-        of_given = logits.gather(1, labels).squeeze(1)
-        others = logits.scatter(1, labels, float("-inf")).amax(1)
-        self.margins[index] += of_given - others
-        self.probs[index] += logits.softmax(1)
+        epoch = int(self.seen) // self.logits.shape[1]
+        for sums, length in zip(self.logits, self.lengths, strict=True):
+            if epoch >= self.epochs - length:
+                sums[index] += outputs.logits.float() / length
         self.seen += len(index)
-
-    @property
-    def epochs(self) -> int:
-        """How often each image was seen."""
-        return int(self.seen) // len(self.given)
 
 
 @dataclass(frozen=True, eq=False)
 class Testimony:
     """What one network said: a job's judged.npz."""
 
-    margins: NDArray[np.float32]
-    """[N], the mean margin of each given label."""
-    probs: NDArray[np.float32]
-    """[N, C], the mean probability of each class."""
+    logits: NDArray[np.float32]
+    """[S, N, C], the mean logits over each of SPANS."""
     held: NDArray[np.bool_]
     """[N], the images whose labels the network did not learn from."""
 
     @classmethod
     def of(cls, judge: Judge, held: NDArray[np.bool_]) -> "Testimony":
-        """What a network said over all epochs."""
-        margins, probs = ((sums / judge.epochs).cpu().numpy() for sums in (judge.margins, judge.probs))
-        return cls(margins, probs, held)
+        """What a network said at the end of its training."""
+        return cls(judge.logits.cpu().numpy(), held)
 
     def save(self, path: Path) -> None:
         """Write the file; CheckpointError if it cannot be written."""
-        write_atomically(path, lambda file: np.savez(file, margins=self.margins, probs=self.probs, held=self.held))
+        write_atomically(path, lambda file: np.savez(file, logits=self.logits, held=self.held))
 
     @classmethod
     def load(cls, path: Path, count: int, num_classes: int) -> "Testimony":
         """Read what `save` wrote; CheckpointError for a file that is damaged or of other images."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                found = cls(file["margins"], file["probs"], file["held"])
+                found = cls(file["logits"], file["held"])
         except Exception as error:  # whatever a damaged zip or npy file makes its readers raise
             raise CheckpointError(f"{path} is damaged ({type(error).__name__}); remove {path.parent}") from error
-        shapes = (found.margins.shape, found.probs.shape, found.held.shape)
-        if shapes != ((count,), (count, num_classes), (count,)):
+        if (found.logits.shape, found.held.shape) != ((len(SPANS), count, num_classes), (count,)):
             raise CheckpointError(f"{path} is of other images; remove {path.parent}")
         return found
 
@@ -134,12 +129,12 @@ def train_judge(fields: Mapping[str, Any], folder: Path, console: Console) -> di
     resume = (run / "config.toml").exists()
     if not resume and run.exists():
         shutil.rmtree(run)  # cut off before it began
-    judge = Judge(judged.given, len(judged.data.class_names))
+    judge = Judge(config.optim.epochs, len(judged.given), len(judged.data.class_names))
     config = config.replace({"run_dir": str(run)})
     summary = train_on(config, part_of(judged, held), resume=resume, console=console, witness=judge)
     said = Testimony.of(judge, held)
     said.save(folder / "judged.npz")
-    right = said.probs.argmax(1) == judged.given
+    right = said.logits[0].argmax(1) == judged.given
     figures: dict[str, Any] = {"agreement": float(right.mean())}
     if held.any():
         figures["agreement_held"] = float(right[held].mean())

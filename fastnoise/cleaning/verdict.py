@@ -6,9 +6,11 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
 from scipy.stats import beta
 
-from .judge import Testimony
+from .channel import Channel, Numbers, carry_over, fit_channel, refit
+from .judge import SPANS, Testimony
 from .mixture import bootstrap, fit
 from .pool import Judged
 
@@ -22,8 +24,15 @@ AT_LEAST = 0.5
 """Share of images on which two networks give the same answer, below which nothing is said. Networks that have learnt
 what the classes are agree, whatever the labels."""
 
-IN_ACCORD = 0.85
-"""The same share, below which there is a warning."""
+SURE = 0.9
+"""The mean chance of the likeliest class, of images that a network has not learnt from, below which there is a warning.
+Networks that mix classes up so often cannot tell their own mistakes from people's."""
+
+FITTED_NUMBERS = 4_000_000
+"""Images times classes by which the noise is fitted; of larger data sets images are drawn."""
+
+REPLICATES = 25
+"""Samples of the bootstrap."""
 
 NORMAL_95 = 1.959964
 """Deviations on either side of a mean that hold 95 % of a normal distribution."""
@@ -64,62 +73,57 @@ class Verdict:
         return np.where(self.suspected, self.suggested, given)
 
 
+@dataclass(frozen=True, eq=False)
+class _Opinion:
+    """What the networks make of the labels together."""
+
+    chances: Numbers
+    """[N, C], of each true class."""
+    margins: Numbers
+    """[N], the mean margin of each given label."""
+    deviation: float
+    """Standard error of the rate."""
+    confused: float
+    """Standard error of a cell of the transition matrix, beside that of a share of so many images."""
+    warnings: tuple[str, ...]
+
+
 def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdict:
     """Join what the networks said.
 
-    A label's score is its margin, averaged over epochs and over all networks alike, those that learnt from the label
-    and those that did not. In a trial on digits with 20 % symmetric, pair and instance-dependent noise and ELR in five
-    folds, when as many labels are flagged as are wrong, this misses 0.4, 1.4 and 1.7 % of the wrong ones. The networks
-    that did not see the label miss 0.7, 2.9 and 3.4 %, and the probability of the given label at the end of
-    cross-entropy 7.1, 21.8 and 19.4 %. The rate comes out within 0.7 points. From networks that did not see the label
-    alone it comes out up to 2.6 points too high, since they know less.
+    With several networks, each image is judged first by the one that did not learn from its label. The noise is what
+    explains the given labels best by these answers (`fit_channel`), over the epochs whose answers explain them best.
+    All networks together know more of an image, though some have learnt from its label; the noise that was found, and
+    how far they were led by the labels (`carry_over`), turn their mean into probabilities. A single network, which
+    learnt from all labels, is asked for margins alone (`fit`).
     """
     given, known = judged.given, judged.known
-    each = np.stack([said.margins for said in testimonies]).astype(np.float64)
-    margins: NDArray[np.float64] = np.asarray(each.mean(0))
-    probs = sum((said.probs for said in testimonies), np.zeros(testimonies[0].probs.shape)) / len(testimonies)
+    probs = np.asarray(softmax(np.mean([said.logits[0] for said in testimonies], axis=0).astype(np.float64), 1))
     told = np.where(known >= 0, (known != given).astype(np.float64), np.nan)
     agreement, chance = _agreement(judged, testimonies)
-    others = probs.copy()
-    others[np.arange(len(given)), given] = -1
-    if agreement <= chance + 3 * np.sqrt(chance * (1 - chance) / len(given)):
-        return _nothing(
-            judged,
-            margins,
-            probs,
-            told,
-            agreement,
-            f"they agree with {_percent(agreement)} of them, and {_percent(chance)} are of the commonest class",
-        )
     accord = _accord(testimonies)
-    if accord < AT_LEAST:
+    reason = ""
+    if agreement <= chance + 3 * np.sqrt(chance * (1 - chance) / len(given)):
+        reason = f"they agree with {_percent(agreement)} of them, and {_percent(chance)} are of the commonest class"
+    elif accord < AT_LEAST:
         reason = f"two networks of other folds agree on {_percent(accord)} of the images"
-        return _nothing(judged, margins, probs, told, agreement, reason)
-    mixture = fit(margins, told)
-    wrong = np.where(np.isnan(told), mixture.wrong(margins)[0], told)
-    suggested = np.where(wrong > SUSPECTED, others.argmax(1), probs.argmax(1))
+    if reason:
+        return _nothing(judged, _margins(testimonies[0].logits[0], given), probs, told, agreement, reason)
+    opinion = (_of_several if len(testimonies) > 1 else _of_one)(judged, testimonies, told, seed)
+    chances = opinion.chances
+    others = chances.copy()
+    others[np.arange(len(given)), given] = 0
+    wrong = others.sum(1)  # not 1 - chance, which loses what is nearly certain to rounding
+    others[np.arange(len(given)), given] = -1
+    suggested = np.where(wrong > SUSPECTED, others.argmax(1), chances.argmax(1))
     suggested = np.where(known >= 0, known, suggested)
     rate = float(wrong.mean())
-    variance = float(bootstrap(margins, told, mixture, seed).var())
-    if len(testimonies) > 1:  # what other networks, of other seeds and folds, would have said
-        alone = [float(fit(scores, told).wrong(scores).mean()) for scores in each]
-        variance += float(np.var(alone, ddof=1)) / len(alone)
-    spread = NORMAL_95 * np.sqrt(variance)
-    warnings = []
-    if accord < IN_ACCORD:
-        warnings.append(
-            f"two networks of other folds agree on {_percent(accord)} of the images only: probabilities and rate may "
-            "be wrong; train longer, or with a better network"
-        )
+    spread = NORMAL_95 * opinion.deviation
+    warnings = list(opinion.warnings)
     if rate > 0.5:
         warnings.append(
             f"{_percent(rate)} of the labels are called wrong, more than half: it may be the networks that are; look "
             "at the images"
-        )
-    if mixture.separation < DISTINCT:
-        warnings.append(
-            f"the networks hardly tell right labels from wrong ones (their margins overlap, Ashman's D "
-            f"{mixture.separation:.1f}): take probabilities and rate with care; train longer, or with a better network"
         )
     doubtful = float(np.minimum(wrong, 1 - wrong).mean())
     if doubtful > rate / 4:
@@ -128,15 +132,89 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
             f"{100 * rate:.1f} % are wrong; look at the images"
         )
     return Verdict(
-        margins,
+        opinion.margins,
         wrong,
         suggested,
         rate,
         (max(0.0, rate - spread), min(1.0, rate + spread)),
-        *_transition(given, known, wrong, others, (1 - accord) / 2 / max(1, probs.shape[1] - 1)),
+        *_transition(given, chances, opinion.confused),
         agreement,
         tuple(warnings),
     )
+
+
+def _margins(logits: NDArray[np.floating], given: NDArray[np.int64]) -> Numbers:
+    """[N], the logit of each given label less the largest of the others."""
+    rows = np.arange(len(given))
+    others = logits.astype(np.float64)
+    of_given = others[rows, given]
+    others[rows, given] = -np.inf
+    return np.asarray(of_given - others.max(1))
+
+
+def _of_several(judged: Judged, testimonies: Sequence[Testimony], told: Numbers, seed: int) -> _Opinion:
+    given, known = judged.given, judged.known
+    random = np.random.default_rng(seed)
+    most = max(1, FITTED_NUMBERS // len(judged.data.class_names))
+    fitted = np.sort(random.choice(len(given), most, replace=False)) if len(given) > most else np.arange(len(given))
+    found: list[tuple[Channel, Numbers, int]] = []
+    for span in range(len(SPANS)):
+        unseen = np.zeros(testimonies[0].logits[span].shape)
+        for said in testimonies:
+            unseen[said.held] = said.logits[span][said.held]
+        unseen = np.asarray(log_softmax(unseen, 1))
+        found.append((fit_channel(unseen[fitted], given[fitted], known[fitted]), unseen, span))
+    channel, unseen, span = max(found, key=lambda each: each[0].evidence)
+    logits = np.mean([said.logits[span] for said in testimonies], axis=0).astype(np.float64)
+    together = np.asarray(log_softmax(logits, 1))
+    alone = channel.posterior(unseen, given, known)
+    carried = carry_over(channel, alone[fitted], together[fitted], given[fitted])
+    rates, cells = [], []
+    for _ in range(REPLICATES):
+        counts = random.multinomial(len(fitted), np.full(len(fitted), 1 / len(fitted))).astype(np.float64)
+        again = refit(channel, unseen[fitted], given[fitted], known[fitted], counts)
+        chances = again.posterior(unseen[fitted], given[fitted], known[fitted])
+        rates.append(1 - float(counts @ chances[np.arange(len(fitted)), given[fitted]]) / len(fitted))
+        cells.append(again.transition)
+    other_spans = [each.rate for each, _, _ in found if each.even == channel.even]
+    deviation = float(np.hypot(np.std(rates), np.std(other_spans))) * np.sqrt(len(fitted) / len(given))
+    sure = float(channel.clean(unseen).max(1).mean())
+    warnings = []
+    if sure < SURE:
+        warnings.append(
+            f"by their own account, networks are right about {_percent(sure)} of the images that they did not learn "
+            "from: they cannot tell classes that they mix up from wrong labels, and probabilities and rate may be "
+            "wrong; train longer, or with a better network"
+        )
+    return _Opinion(
+        carried.posterior(together, given, known),
+        _margins(logits, given),
+        deviation,
+        float(np.mean(np.std(cells, axis=0))),
+        tuple(warnings),
+    )
+
+
+def _of_one(judged: Judged, testimonies: Sequence[Testimony], told: Numbers, seed: int) -> _Opinion:
+    given, known = judged.given, judged.known
+    logits = testimonies[0].logits[0]
+    margins = _margins(logits, given)
+    mixture = fit(margins, told)
+    wrong = np.where(np.isnan(told), mixture.wrong(margins)[0], told)
+    chances = np.asarray(softmax(logits.astype(np.float64), 1))
+    chances[np.arange(len(given)), given] = 0
+    chances *= (wrong / np.maximum(chances.sum(1), 1e-12))[:, None]
+    chances[np.arange(len(given)), given] = 1 - wrong
+    said = known >= 0
+    chances[said] = np.eye(chances.shape[1])[known[said]]
+    warnings = []
+    if mixture.separation < DISTINCT:
+        warnings.append(
+            f"the network hardly tells right labels from wrong ones (their margins overlap, Ashman's D "
+            f"{mixture.separation:.1f}): take probabilities and rate with care; train longer, or with a better network"
+        )
+    deviation = float(bootstrap(margins, told, mixture, seed).std())
+    return _Opinion(chances, margins, deviation, 0.0, tuple(warnings))
 
 
 def _agreement(judged: Judged, testimonies: Sequence[Testimony]) -> tuple[float, float]:
@@ -144,14 +222,14 @@ def _agreement(judged: Judged, testimonies: Sequence[Testimony]) -> tuple[float,
     answers = np.full(len(judged.given), -1)
     for said in testimonies:
         asked = said.held if len(testimonies) > 1 else ~said.held
-        answers[asked] = said.probs[asked].argmax(1)
+        answers[asked] = said.logits[0, asked].argmax(1)
     commonest = np.bincount(judged.given).max() / len(judged.given)
     return float((answers == judged.given).mean()), float(commonest)
 
 
 def _accord(testimonies: Sequence[Testimony]) -> float:
     """The mean share of images on which two networks have the same likeliest class; 1 for a single network."""
-    answers = [said.probs.argmax(1) for said in testimonies]
+    answers = [said.logits[0].argmax(1) for said in testimonies]
     shares = [float((one == other).mean()) for one, other in combinations(answers, 2)]
     return float(np.mean(shares)) if shares else 1.0
 
@@ -180,35 +258,21 @@ def _nothing(
 
 
 def _transition(
-    given: NDArray[np.int64],
-    known: NDArray[np.int64],
-    wrong: NDArray[np.float64],
-    others: NDArray[np.float64],
-    confused: float,
+    given: NDArray[np.int64], chances: Numbers, confused: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The transition matrix with the ends of its 95 % intervals.
 
-    Each image counts for its given class by the probability that the label is right, and for the others in proportion
-    to their probabilities, or for its known class. The intervals are those of a share of so many images by Jeffreys'
-    prior, widened on either side by `confused`. A share of less than one image can be 0, and one of all but less than
-    one can be 1.
-
-    Args:
-        confused: the share of images that a network takes for one certain other class than they are.
+    Each image counts for each true class by its chance. The intervals are those of a share of so many images by
+    Jeffreys' prior, widened on either side by 1.96 `confused`. A share of less than one image can be 0, and one of all
+    but less than one can be 1.
     """
-    samples, classes = others.shape
-    weights = np.maximum(others, 0)
-    weights *= (wrong / np.maximum(weights.sum(1), 1e-12))[:, None]
-    weights[np.arange(samples), given] = 1 - wrong
-    said = known >= 0
-    weights[said] = 0
-    weights[said, known[said]] = 1
+    classes = chances.shape[1]
     joint = np.zeros((classes, classes))
-    np.add.at(joint.T, given, weights)
+    np.add.at(joint.T, given, chances)
     total = joint.sum(1, keepdims=True)
     shares = np.where(total > 0, joint / np.maximum(total, 1e-12), np.nan)
     rest = np.maximum(total - joint, 0)
     low, high = (beta.ppf(end, joint + 0.5, rest + 0.5) for end in (0.025, 0.975))
     low, high = np.where(joint < 1, 0.0, low), np.where(rest < 1, 1.0, high)
-    low, high = np.maximum(low - confused, 0), np.minimum(high + confused, 1)
+    low, high = np.maximum(low - NORMAL_95 * confused, 0), np.minimum(high + NORMAL_95 * confused, 1)
     return shares, np.where(total > 0, low, np.nan), np.where(total > 0, high, np.nan)

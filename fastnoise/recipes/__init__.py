@@ -7,6 +7,7 @@ from ..config import RunConfig
 from ..errors import ConfigError, nearest
 from ..methods import options_of
 from ..models.names import DROPOUT_FORMS
+from ..own import is_own
 from .base import base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .ce import ce
@@ -71,7 +72,7 @@ def recipe(
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
     between the settings of a method's paper and those of its code, for methods that have both (apl, bootstrap,
     coteaching, focal, forward, nal, sce). `model` replaces the recipe's network; the recipe's dropout is then switched
-    off, unless the network differs in its dropout alone.
+    off, unless the network differs in its dropout alone. A network of your own draws its own weights.
     ConfigError for an unknown method, or for a variant of a method that has none.
     """
     config = _recipe(method, dataset, noise, variant)
@@ -79,7 +80,8 @@ def recipe(
         return config if model is None else config.replace({"model": model})
     if model == config.model.model:
         return config
-    return config.replace({"model": model, "dropout": 0.0})
+    own_weights = {"init": "network"} if is_own(model) else {}
+    return config.replace({"model": model, "dropout": 0.0, **own_weights})
 
 
 def _recipe(method: str, dataset: str, noise: str | None, variant: Literal["paper", "code"] | None) -> RunConfig:

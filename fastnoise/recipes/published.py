@@ -360,6 +360,13 @@ def published(config: RunConfig) -> Published | None:
     return None
 
 
+def _drawn_by_pytorch(config: RunConfig) -> bool:
+    """Whether the authors' networks begin as PyTorch draws them: where the recipe has it so."""
+    from . import recipe
+
+    return recipe(config.method.method, config.data.dataset, config.noise.noise).model.init == "pytorch"
+
+
 def deviations(config: RunConfig, entry: Published) -> str:
     """How the run is known to differ from the published one, as the end of a citation. Empty if it doesn't."""
     words = []
@@ -367,6 +374,8 @@ def deviations(config: RunConfig, entry: Published) -> str:
         words.append(config.model.model)
     elif entry.model != config.model.model:
         words.append(f"{config.model.model}, there {entry.model}")
+    if config.model.init == "network" and _drawn_by_pytorch(config):
+        words.append("weights drawn by fan-out, there as PyTorch does by default")
     if entry.epochs is not None and entry.epochs != config.optim.epochs:
         words.append(f"{config.optim.epochs} epochs")
     here, there = parse(config.noise.noise), parse(entry.noise)

@@ -84,6 +84,7 @@ LATER: Mapping[str, Any] = {
     "skip_unreadable": False,
     "val_split": "given",
     "normalisation": "dataset",
+    "init": "network",
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 

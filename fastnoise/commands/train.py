@@ -17,6 +17,11 @@ def run(arguments: Sequence[str], finish: Callable[[dict[str, Any]], None] | Non
         finish: gets the summary of a run that went to its end.
     """
     config, resume = train_config(arguments)
+    if "--deviations" in arguments:
+        from ..recipes.deviations import listing
+
+        print(listing(config))
+        return 0
     import torch
 
     from ..engine import Interrupted, train

@@ -237,6 +237,9 @@ class ModelConfig(Checked):
     """Factor that multiplies the number of channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
     """Probability of dropout: in lenet5's fully connected layers, or after the pooling of cnn9 and its variants."""
+    init: Literal["network", "pytorch"] = "network"
+    """Weights that convolutions begin with. network: as fastnoise's networks draw them (the ResNets by their fan-out,
+    He et al. 2015). pytorch: as PyTorch draws them unless told otherwise, which the authors' code mostly does."""
     encoder: str | None = None
     """File with pretrained weights for the backbone. `fastnoise pretrain --out FILE` makes one."""
 

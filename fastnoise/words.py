@@ -41,6 +41,8 @@ class TrainCommand:
     resume: str | None = None
     """Folder of a run to continue. The run keeps its own configuration, but --epochs can make it longer,
     and --dataset says where its folder of images is now."""
+    deviations: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print what stays different from the authors' code for this method, data set and noise, and end."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def train_config(
     default = default.replace({name: value for name, value in changes.items() if name not in given})
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(default))
-    _refuse_unknown(unknown, [*default.groups(), "config", "resume"], default.method.method)
+    _refuse_unknown(unknown, [*default.groups(), "config", "resume", "deviations"], default.method.method)
     if choice.resume is not None:
         return _resumed(command.run, stored, choice.resume), True
     config = located(command.run)

@@ -173,7 +173,7 @@ def test_jobs_keep_their_names_of_old() -> None:
     """They were taken before checkpoints had times and the compiler options; finished jobs must be found again."""
     for method, dataset, changes, name in (
         ("nal", "digits", {}, "0c34c6414b58"),
-        ("elr", "cifar10", {"seed": 1, "val_split": "given"}, "5311c385433b"),
+        ("elr", "cifar10", {"seed": 1, "val_split": "given", "init": "network"}, "5311c385433b"),
         ("ce", "mnist", {"gear": "eager", "save_every": 5}, "8f3afac30b1a"),
     ):
         assert job_name(recipe(method, dataset).replace(changes)) == name

@@ -48,6 +48,30 @@ def test_parameter_counts(name: str, classes: int, count: int) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", 0), ("resnet18", 3), ("preact_resnet18_bn_stem", 3)])
+def test_convolutions_begin_by_fan_out_or_as_pytorch_draws_them(name: str, layer: int) -> None:
+    """On 3x3 convolutions of equal width fan-out is 2.45 = sqrt(6) times PyTorch's default, on the stem 0.53 times."""
+    deviations = []
+    for init in ("network", "pytorch"):
+        torch.manual_seed(0)
+        network = create_model(name, num_classes=10, init=init)  # type: ignore[arg-type]
+        found = network.backbone.layers[layer]
+        deviations.append(float((found if layer == 0 else found.conv1).weight.std()))
+    fan_in = 27 if layer == 0 else 576
+    assert deviations[1] == pytest.approx((1 / (3 * fan_in)) ** 0.5, rel=0.05)
+    assert deviations[0] / deviations[1] == pytest.approx(0.53 if layer == 0 else 2.45, rel=0.05)
+
+
+def test_a_network_of_ones_own_keeps_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import torch\n\ndef net(num_classes, **_):\n    return torch.nn.Flatten()\n")
+    with pytest.raises(ConfigError, match="draws its own weights; drop the option, or write --init network"):
+        create_model(f"{tmp_path}/mine.py:net", num_classes=10, init="pytorch")
+    from fastnoise.recipes import recipe
+
+    assert recipe("elr", "cifar10", model="resnet18").model.init == "pytorch"
+    assert recipe("elr", "cifar10", model=f"{tmp_path}/mine.py:net").model.init == "network"
+
+
 def test_cnn4_is_the_network_of_sces_and_apls_code_for_mnist() -> None:
     """Conv 32, conv 64, dense 128, dense 10, with batch norm after the first three."""
     network = create_model("cnn4", num_classes=10, channels=1, image_size=(28, 28))

@@ -30,6 +30,7 @@ ADDED: dict[str, Any] = {
     "skip_unreadable": False,
     "val_split": "given",
     "normalisation": "dataset",
+    "init": "network",
     "balance": "none",
     "patience": 0,
     "log": "none",
@@ -66,7 +67,15 @@ SCE_MNIST |= {"normalisation": "none"}
 STUDY = {"dropout": 0.5, "batch_size": 128, "epochs": 14, "optimizer": "adam", "learning_rate": 1e-3}
 SELC_PMD = "SELC's train_cifar_with_SELC_PMD_noise.py"
 
+PYTORCH = {"init": "pytorch"}
+LIKE_CE = ("apl", "bootstrap", "ce", "focal", "gce", "label_smoothing", "mae", "mixup", "sce", "sce paper", "sce code")
+AUTHORS = ("dividemix", "elr", "elr_plus", "nal", "nal paper", "nal code", "plc", "selc", "selc_plus")
+
 CHANGES = (
+    Change(LIKE_CE, CIFAR, PYTORCH, "Truncated-Loss, models/resnet.py: no initialisation of its own"),
+    Change(
+        AUTHORS, CIFAR, PYTORCH, "the networks in the code of ELR, DivideMix, NAL, SELC and PLC have none of their own"
+    ),
     Change(("nal code",), CIFAR100, {"update_from": 60}, "NAL's train_cifar.py: es is 60 by default"),
     Change(
         ("elr_plus", "dividemix"),

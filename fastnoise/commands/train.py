@@ -23,6 +23,11 @@ def run(
         check: gets the configuration before anything else, and raises ConfigError if it refuses it.
     """
     config, resume = train_config(arguments)
+    if "--deviations" in arguments:
+        from ..recipes.deviations import listing
+
+        print(listing(config))
+        return 0
     if check is not None:
         check(config)
     import torch

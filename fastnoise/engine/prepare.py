@@ -412,6 +412,7 @@ def create_parts(
             attention=method.attention,
             features=method.features or config.model.encoder is not None,
             dropout=config.model.dropout,
+            init=config.model.init,
             head=data.task.head,
         )
         for _ in range(method.networks)

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ def create_model(
     attention: bool = False,
     features: bool = False,
     dropout: float = 0.0,
+    init: Literal["network", "pytorch"] = "network",
     head: Callable[[int], nn.Module] | None = None,
 ) -> Network:
     """Build a network by name, in channels_last memory format.
@@ -37,6 +38,7 @@ def create_model(
         attention: adds NAL's attention branch (Lu et al. 2022, section 3.1).
         features: whether the network must give features. A user's network may give only logits.
         dropout: in [0, 1), of lenet5's fully connected layers or after the pooling of cnn9 and its variants.
+        init: how convolutions draw their weights: as the network says, or all as PyTorch does by default.
         head: makes the layer that replaces the linear layer on the features (`Network`). A user's network that gives
             only logits contains its own head.
 
@@ -46,15 +48,21 @@ def create_model(
     Raises:
         ConfigError: the name is unknown, the images are too small for the network, the width leaves no channels, or the
             network has no dropout. For a user's network: it is not an `nn.Module`, its output has another shape, or it
-            gives no features although they are needed.
+            gives no features although they are needed, or `init` is "pytorch": its weights are its own.
     """
     check_model(name)
     if head is None and num_classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
+    if own.is_own(name) and init != "network":
+        raise ConfigError(f"--init {init}: {name} draws its own weights; drop the option, or write --init network")
     if own.is_own(name):
         network: Network = _own(name, num_classes, channels, image_size, width, dropout, attention, features, head)
     else:
         backbone = _backbone(name, channels, image_size, width, dropout)
+        if init == "pytorch":
+            for layer in backbone.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.reset_parameters()
         network = Network(backbone, num_classes, attention, head)
     return network.to(memory_format=torch.channels_last)
 

@@ -5,7 +5,7 @@ from typing import Any
 from ..config import RunConfig
 from ..noise.spec import parse
 from ..options import MethodOptions
-from .base import base, is_cifar10, is_cifar100
+from .base import PYTORCH, base, is_cifar10, is_cifar100
 
 HETEROGENEOUS: dict[str, dict[str, Any]] = {
     "mnist": {
@@ -26,6 +26,7 @@ HETEROGENEOUS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.1,
         "schedule": "cosine",
         "weight_decay": 5e-4,
+        "init": "network",
     },
 }
 """The settings of Khanal and Kanan 2021 by data set: network, dropout, batch and epochs. The paper leaves the optimiser
@@ -50,11 +51,9 @@ def baseline(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A method in the setting of the papers' baseline rows; `ce` describes it."""
     config = base(dataset, noise, method)
     if is_cifar10(dataset):
-        return config.replace(
-            {"epochs": 120, "learning_rate": 0.01, "weight_decay": 1e-4, "schedule": "multistep:40,80,gamma=0.1"}
-        )
-    if is_cifar100(dataset):
-        return config.replace(
-            {"epochs": 150, "learning_rate": 0.01, "weight_decay": 1e-4, "schedule": "multistep:80,120,gamma=0.1"}
-        )
-    return config
+        course: dict[str, Any] = {"epochs": 120, "schedule": "multistep:40,80,gamma=0.1"}
+    elif is_cifar100(dataset):
+        course = {"epochs": 150, "schedule": "multistep:80,120,gamma=0.1"}
+    else:
+        return config
+    return config.replace({"learning_rate": 0.01, "weight_decay": 1e-4, **course, **PYTORCH})

@@ -1,12 +1,12 @@
 """Recipes of the methods that correct labels or the loss: forward, plc, selc and selc_plus."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..config import RunConfig
 from ..methods.options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from ..noise.spec import parse
-from .base import base, is_cifar10, is_cifar100
+from .base import PYTORCH, base, is_cifar10, is_cifar100
 
 
 def forward(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -> RunConfig:
@@ -53,6 +53,7 @@ def plc(dataset: str, noise: str) -> RunConfig:
             "epochs": 180,
             "val_fraction": 0.1,
             "normalisation": "cifar10" if is_cifar100(dataset) else "dataset",
+            **PYTORCH,
         }
     )
 
@@ -62,13 +63,14 @@ ES_SYMMETRIC = {0.2: (40, 30), 0.4: (30, 20), 0.6: (30, 30), 0.8: (40, 40)}
 
 ES_ASYMMETRIC = {0.4: (40, 20)}
 
-PMD = {
+PMD: dict[str, Any] = {
     "model": "preact_resnet18_bn_stem",
     "batch_size": 128,
     "learning_rate": 0.1,
     "weight_decay": 5e-4,
     "epochs": 150,
     "schedule": "multistep:61,121,gamma=0.2",
+    **PYTORCH,
 }
 """The settings of SELC's code for PMD noise on CIFAR. Its network is called PreResNet34 and has 18 layers. Each epoch
 begins with a new SGD, whose learning rate is set after the epoch before: it falls after epochs 61 and 121. The code's
@@ -96,7 +98,7 @@ def selc(dataset: str, noise: str) -> RunConfig:
     if cifar and spec.kind == "pmd":
         return config.replace(PMD)
     if cifar:
-        return config.replace({"epochs": 200, "schedule": "multistep:40,80,gamma=0.1"})
+        return config.replace({"epochs": 200, "schedule": "multistep:40,80,gamma=0.1"} | PYTORCH)
     return config
 
 

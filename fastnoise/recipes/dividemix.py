@@ -2,7 +2,7 @@
 
 from ..config import RunConfig
 from ..methods.options import DivideMixOptions
-from .base import base, is_cifar10, is_cifar100, noise_rate
+from .base import PYTORCH, base, is_cifar10, is_cifar100, noise_rate
 
 UNLABELLED_STRENGTH = {0.2: (0.0, 25.0), 0.5: (25.0, 150.0), 0.8: (25.0, 150.0), 0.9: (50.0, 150.0)}
 """The authors' lambda_u by symmetric rate, for CIFAR-10 and CIFAR-100. Other rates take that of the nearest rate."""
@@ -48,5 +48,6 @@ def dividemix(dataset: str, noise: str, rate: float | None = None) -> RunConfig:
             "learning_rate": 0.02,
             "weight_decay": 5e-4,
             "schedule": "multistep:150,gamma=0.1",
+            **PYTORCH,
         }
     )

@@ -2,7 +2,7 @@
 
 from ..config import RunConfig
 from ..methods.options import ELROptions
-from .base import base, clean_split, is_cifar10, is_cifar100
+from .base import PYTORCH, base, clean_split, is_cifar10, is_cifar100
 
 
 def elr(dataset: str, noise: str) -> RunConfig:
@@ -17,30 +17,14 @@ def elr(dataset: str, noise: str) -> RunConfig:
     CIFAR-10.
     """
     symmetric = noise.startswith("symmetric") or noise == "none"
+    held_out = {"val_fraction": 0.1, "val_split": clean_split(noise), **PYTORCH}
     if is_cifar100(dataset):
-        published = {
-            "epochs": 150,
-            "schedule": "multistep:80,120,gamma=0.01",
-            "val_fraction": 0.1,
-            "val_split": clean_split(noise),
-        }
-        return base(dataset, noise, ELROptions(strength=7.0, momentum=0.9)).replace(published)
+        course = {"epochs": 150, "schedule": "multistep:80,120,gamma=0.01"}
+        return base(dataset, noise, ELROptions(strength=7.0, momentum=0.9)).replace(course | held_out)
     if is_cifar10(dataset) and not symmetric:
-        published = {
-            "epochs": 120,
-            "schedule": "multistep:40,80,gamma=0.01",
-            "val_fraction": 0.1,
-            "val_split": clean_split(noise),
-        }
-        return base(dataset, noise, ELROptions(strength=1.0, momentum=0.9)).replace(published)
+        course = {"epochs": 120, "schedule": "multistep:40,80,gamma=0.01"}
+        return base(dataset, noise, ELROptions(strength=1.0, momentum=0.9)).replace(course | held_out)
     config = base(dataset, noise, ELROptions(strength=3.0, momentum=0.7))
     if is_cifar10(dataset):
-        return config.replace(
-            {
-                "epochs": 150,
-                "schedule": "cosine_restarts:10,min=0.001",
-                "val_fraction": 0.1,
-                "val_split": clean_split(noise),
-            }
-        )
+        return config.replace({"epochs": 150, "schedule": "cosine_restarts:10,min=0.001", **held_out})
     return config

@@ -2,7 +2,7 @@
 
 from ..config import RunConfig
 from ..methods.options import ELRPlusOptions
-from .base import base, clean_split, is_cifar10, is_cifar100
+from .base import PYTORCH, base, clean_split, is_cifar10, is_cifar100
 
 
 def elr_plus(dataset: str, noise: str) -> RunConfig:
@@ -50,5 +50,6 @@ def elr_plus(dataset: str, noise: str) -> RunConfig:
             "schedule": f"multistep:{milestone},gamma=0.1",
             "val_fraction": 0.1,
             "val_split": clean_split(noise),
+            **PYTORCH,
         }
     )

@@ -5,7 +5,7 @@ from typing import Literal
 from ..config import RunConfig
 from ..methods.options import NALOptions
 from ..noise.spec import parse
-from .base import base, is_cifar10, is_cifar100
+from .base import PYTORCH, base, is_cifar10, is_cifar100
 from .correction import PMD
 
 
@@ -50,6 +50,7 @@ def nal(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -
                 "epochs": 300 if asymmetric else 500,
                 "batch_size": 64,
                 "schedule": "cosine_restarts:10,min=0.001",
+                **PYTORCH,
             }
         )
     return config

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from functools import cache
 
+import numpy as np
+
 from ..config import RunConfig
 from ..methods.options import ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
 from ..noise.spec import NoiseSpec, parse
@@ -90,7 +92,7 @@ def _index() -> dict[tuple[object, ...], list[tuple[str | None, Published]]]:
                     table.network,
                     table.model,
                     300 if (row[:2], noise) == (("cifar10", "nal"), "asymmetric:0.4") else epochs,
-                    noise,
+                    table.noise(noise, dataset),
                     table.remark,
                     table.test_set,
                     table.top,
@@ -136,8 +138,36 @@ def _drawn_by_pytorch(config: RunConfig) -> bool:
     return recipe(config.method.method, config.data.dataset, config.noise.noise).model.init == "pytorch"
 
 
-def deviations(config: RunConfig, entry: Published) -> str:
-    """How the run is known to differ from the published one, as the end of a citation. Empty if it doesn't."""
+TOLERANCE = 0.01
+"""Of the share of wrong labels: what differs by more is not the same noise."""
+
+_COUNTED = 50_000
+
+
+@cache
+def expected_rate(noise: str, dataset: str) -> float | None:
+    """The share of labels that a noise makes wrong on a balanced data set, counted on 50,000 labels.
+
+    None if it needs more than labels: images, posteriors, human labels, a file or code of the user's.
+    """
+    from ..noise import corrupt
+
+    spec = parse(noise)
+    if spec.kind == "none":
+        return 0.0
+    if spec.kind not in ("symmetric", "asymmetric", "pair", "heterogeneous"):
+        return None
+    num_classes = 100 if dataset in ("cifar100", "cifar100n") else 10
+    labels = np.arange(_COUNTED) % num_classes
+    return corrupt(labels, spec, seed=0, num_classes=num_classes, dataset=dataset).realised_rate
+
+
+def deviations(config: RunConfig, entry: Published, realised: float | None = None) -> str:
+    """How the run is known to differ from the published one, as the end of a citation. Empty if it doesn't.
+
+    `realised` is the run's share of wrong labels, if it is known; else it is that which its noise is expected to make.
+    A share that differs by more than TOLERANCE from that of the row's noise is always said.
+    """
     words = []
     if entry.model is None:
         words.append(config.model.model)
@@ -150,6 +180,10 @@ def deviations(config: RunConfig, entry: Published) -> str:
     here, there = parse(config.noise.noise), parse(entry.noise)
     if here.kind == "symmetric" and here.true_class != there.true_class:
         words.append(f"noise with the true class {here.true_class}, there {there.true_class}")
+    ours = expected_rate(config.noise.noise, config.data.dataset) if realised is None else realised
+    theirs = expected_rate(entry.noise, config.data.dataset)
+    if ours is not None and theirs is not None and abs(ours - theirs) > TOLERANCE:
+        words.append(f"{100 * ours:.0f} % of labels wrong, there {100 * theirs:.0f} %")
     if entry.metric == "validation" and config.data.val_fraction == 0:
         words.append("the last epoch, there the best on validation data")
     return f"; here {', '.join(words)}" if words else ""

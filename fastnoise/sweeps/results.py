@@ -37,6 +37,9 @@ _TITLES = {
 
 _MOST_COLUMNS = 12
 
+_REALISED = "noise_realised_rate"
+"""Column of results.csv: the share of wrong labels that a run trained on."""
+
 
 def figures(summary: Mapping[str, Any]) -> dict[str, float | int]:
     """The numbers in a summary. Numbers in nested tables have joined names, as test_accuracy_last."""
@@ -249,7 +252,9 @@ def _table(
         entry = known.get(key)
         if entry is not None:
             config = members[0][0].config
-            note = entry.cite() + (deviations(config, entry) if isinstance(config, RunConfig) else "")
+            rates = [row[_REALISED] for _, row in members if _REALISED in row]
+            realised = mean(rates) if rates else None
+            note = entry.cite() + (deviations(config, entry, realised) if isinstance(config, RunConfig) else "")
             mark = sources.setdefault(note, len(sources) + 1)
             text += f" [{entry.describe()}, {average - entry.mean:+.2f}] ({mark})"
         cells.setdefault(tuple(_label(varied.get(name)) for name in down), {})[varied.get(across or "")] = text

@@ -86,6 +86,7 @@ LATER: Mapping[str, Any] = {
     "normalisation": "dataset",
     "balance": "none",
     "patience": 0,
+    "init": "network",
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 

@@ -1,0 +1,173 @@
+"""Recipes against what the authors' code and papers have, typed from them: a difference that is not listed fails."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastnoise.cli import main
+from fastnoise.methods import METHODS
+from fastnoise.recipes import recipe
+from fastnoise.recipes.deviations import DEVIATIONS, as_markdown, deviations_of
+
+AUGMENTED = {"crop_padding": 4, "flip": True}
+R34 = {"model": "resnet34", "init": "pytorch", **AUGMENTED}
+PREACT = {"model": "preact_resnet18_bn_stem", "init": "pytorch", **AUGMENTED}
+SGD = {"optimizer": "sgd", "weight_decay": 1e-3, "learning_rate": 0.02, "batch_size": 128}
+HELD_OUT = {"val_fraction": 0.1, "val_split": "clean"}
+
+ELR = R34 | SGD | HELD_OUT
+ELR_STEPS = {"momentum": 0.9, "strength": 1.0, "epochs": 120, "schedule": "multistep:40,80,gamma=0.01"}
+ELR_100 = {"momentum": 0.9, "strength": 7.0, "epochs": 150, "schedule": "multistep:80,120,gamma=0.01"}
+ELR_PLUS = PREACT | SGD | HELD_OUT | {"weight_decay": 5e-4, "mixup_alpha": 1.0, "networks": 2}
+ELR_PLUS |= {"average_momentum": 0.997, "average_ramp": 40_000, "averaged": "parameters"}
+NAL = R34 | SGD | {"batch_size": 64, "epochs": 500, "schedule": "cosine_restarts:10,min=0.001"}
+NAL |= {"momentum": 0.9, "reverse": 0.0, "update_from": 60, "update_every": 10}
+SELC = R34 | SGD | {"epochs": 200, "schedule": "multistep:40,80,gamma=0.1", "momentum": 0.9}
+PMD = PREACT | SGD | {"learning_rate": 0.1, "weight_decay": 5e-4, "epochs": 150}
+PMD |= {"schedule": "multistep:60,120,gamma=0.2"}
+DIVIDEMIX = PREACT | SGD | {"weight_decay": 5e-4, "batch_size": 4 * 64, "schedule": "multistep:150,gamma=0.1"}
+DIVIDEMIX |= {"epochs": 301, "mixup_alpha": 4.0, "sharpening": 0.5, "unlabelled_ramp": 16, "clean_threshold": 0.5}
+COTEACHING = {"model": "cnn9_dropout2d_always", "dropout": 0.25, "optimizer": "adam", "learning_rate": 1e-3}
+COTEACHING |= {"weight_decay": 0.0, "batch_size": 128, "epochs": 199, "schedule": "linear:79", "forget_epochs": 10}
+COTEACHING |= {"crop_padding": 0, "flip": False, "normalisation": "none", "drop_last": True, "variant": "code"}
+CE_10 = R34 | SGD | {"learning_rate": 0.01, "weight_decay": 1e-4, "epochs": 120}
+CE_10 |= {"schedule": "multistep:40,80,gamma=0.1"}
+CE_100 = CE_10 | {"epochs": 150, "schedule": "multistep:80,120,gamma=0.1"}
+APL = {"optimizer": "sgd", "clip_norm": 5.0, "batch_size": 128, "gamma": 0.5, "mae": "reduced"}
+PLC = R34 | SGD | {"optimizer": "sgd:momentum=0.9,nesterov", "learning_rate": 0.01, "weight_decay": 5e-4}
+PLC |= {"epochs": 180, "schedule": "multistep:40,80,gamma=0.5", "val_fraction": 0.1, "warm_up": 8, "window": 5}
+PLC |= {"threshold": 0.3, "threshold_step": 0.1, "normalisation": "dataset"}
+FORWARD = SGD | AUGMENTED | {"model": "resnet34", "learning_rate": 0.1, "val_fraction": 0.1}
+SWCE = {"model": "resnet18", "optimizer": "adam", "learning_rate": 1e-4, "weight_decay": 0.03}
+
+SYMMETRIC, ASYMMETRIC = "symmetric:0.4", "asymmetric:0.4"
+PMD_SPEC = "pmd:0.35,posteriors=p.npy"
+
+AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
+    ("elr", "cifar10", SYMMETRIC): ELR
+    | {"momentum": 0.7, "strength": 3.0, "epochs": 150, "schedule": "cosine_restarts:10,min=0.001"},
+    ("elr", "cifar10", ASYMMETRIC): ELR | ELR_STEPS,
+    ("elr", "cifar100", SYMMETRIC): ELR | ELR_100,
+    ("elr", "cifar100", ASYMMETRIC): ELR | ELR_100,
+    ("elr_plus", "cifar10", SYMMETRIC): ELR_PLUS
+    | {"momentum": 0.7, "strength": 3.0, "strength_ramp": 0, "target": "labels"}
+    | {"epochs": 200, "schedule": "multistep:150,gamma=0.1"},
+    ("elr_plus", "cifar10", ASYMMETRIC): ELR_PLUS
+    | {"momentum": 0.9, "strength": 1.0, "strength_ramp": 0, "target": "labels"}
+    | {"epochs": 200, "schedule": "multistep:150,gamma=0.1"},
+    ("elr_plus", "cifar100", SYMMETRIC): ELR_PLUS
+    | {"momentum": 0.9, "strength": 7.0, "strength_ramp": 40_000, "target": "weighted"}
+    | {"epochs": 250, "schedule": "multistep:200,gamma=0.1"},
+    ("nal code", "cifar10", SYMMETRIC): NAL | {"strength": 0.5},
+    ("nal code", "cifar10", ASYMMETRIC): NAL | {"strength": 0.5, "epochs": 300},
+    ("nal code", "cifar100", SYMMETRIC): NAL | {"strength": 10.0},
+    ("nal code", "cifar100", ASYMMETRIC): NAL | {"strength": 10.0},
+    ("nal code", "cifar10", PMD_SPEC): PMD | {"strength": 0.5, "momentum": 0.9},
+    **{
+        ("selc", dataset, f"symmetric:{rate}"): SELC | {"update_from": last + 1}
+        for dataset, lasts in (("cifar10", (40, 30, 30, 40)), ("cifar100", (30, 20, 30, 40)))
+        for rate, last in zip((0.2, 0.4, 0.6, 0.8), lasts, strict=True)
+    },
+    ("selc", "cifar10", ASYMMETRIC): SELC | {"update_from": 41},
+    ("selc", "cifar100", ASYMMETRIC): SELC | {"update_from": 21},
+    ("selc_plus", "cifar10", SYMMETRIC): SELC | {"update_from": 31, "mixup_alpha": 0.9, "epochs": 400},
+    ("selc", "cifar10", PMD_SPEC): PMD | {"update_from": 41, "momentum": 0.9},
+    ("selc", "cifar100", PMD_SPEC): PMD | {"update_from": 41, "momentum": 0.9},
+    **{
+        ("dividemix", "cifar10", noise): DIVIDEMIX | {"warm_up": 10, "unlabelled_strength": strength, **more}
+        for noise, strength, more in (
+            ("symmetric:0.2", 0.0, {}),
+            ("symmetric:0.5", 25.0, {}),
+            ("symmetric:0.8", 25.0, {}),
+            ("symmetric:0.9", 50.0, {"clean_threshold": 0.6, "loss_epochs": 5}),
+            (ASYMMETRIC, 0.0, {"confidence_penalty": 1.0}),
+        )
+    },
+    **{
+        ("dividemix", "cifar100", f"symmetric:{rate}"): DIVIDEMIX | {"warm_up": 30, "unlabelled_strength": strength}
+        for rate, strength in ((0.2, 25.0), (0.5, 150.0), (0.8, 150.0))
+    },
+    ("coteaching", "mnist", "pair:0.45"): COTEACHING | {"forget_rate": 0.45},
+    ("coteaching", "cifar10", "symmetric:0.5"): COTEACHING | {"forget_rate": 0.5},
+    ("coteaching", "cifar100", "symmetric:0.2"): COTEACHING | {"forget_rate": 0.2, "schedule": "linear:99"},
+    ("ce", "cifar10", SYMMETRIC): CE_10,
+    ("ce", "cifar100", SYMMETRIC): CE_100,
+    ("gce", "cifar10", SYMMETRIC): CE_10 | {"q": 0.7, "k": 0.5, "update_from": 40, "update_every": 10},
+    ("gce", "cifar100", SYMMETRIC): CE_100 | {"q": 0.7, "k": 0.5, "update_from": 80, "update_every": 10},
+    ("sce", "cifar10", SYMMETRIC): CE_10
+    | {"alpha": 0.1, "beta": 1.0, "model": "six convolutions", "weight_decay": 0.0},
+    ("sce", "cifar100", SYMMETRIC): CE_100
+    | {"alpha": 6.0, "beta": 0.1, "model": "ResNet-44", "weight_decay": 0.0, "learning_rate": 0.1},
+    ("sce", "mnist", SYMMETRIC): {"alpha": 0.01, "beta": 1.0, "model": "cnn4", "learning_rate": 0.1, "epochs": 50}
+    | {"schedule": "multistep:11,31,gamma=0.1", "batch_size": 128, "weight_decay": 0.0, "normalisation": "none"},
+    ("apl", "cifar10", SYMMETRIC): APL
+    | {"alpha": 1.0, "beta": 1.0, "learning_rate": 0.01, "weight_decay": 1e-4, "epochs": 120}
+    | {"schedule": "cosine", "model": "8 layers"},
+    ("apl", "cifar100", SYMMETRIC): APL
+    | {"alpha": 10.0, "beta": 1.0, "learning_rate": 0.1, "weight_decay": 1e-5, "epochs": 200}
+    | {"schedule": "cosine", "model": "resnet50"},
+    ("apl", "mnist", SYMMETRIC): APL
+    | {"alpha": 1.0, "beta": 10.0, "learning_rate": 0.01, "weight_decay": 1e-2, "epochs": 50, "model": "cnn4"}
+    | {"schedule": "cosine:min=0.001", "optimizer": "sgd:momentum=0.9,nesterov"},
+    ("bootstrap", "cifar10", SYMMETRIC): CE_10 | {"kind": "soft", "beta": "auto"},
+    ("forward", "cifar10", SYMMETRIC): FORWARD
+    | {"epochs": 120, "schedule": "multistep:40,80,gamma=0.1", "weight_decay": 1e-4, "percentile": 97.0},
+    ("forward", "cifar100", SYMMETRIC): FORWARD
+    | {"epochs": 150, "schedule": "multistep:80,120,gamma=0.1", "weight_decay": 1e-3, "percentile": 100.0},
+    ("plc", "cifar10", PMD_SPEC): PLC,
+    ("plc", "cifar100", PMD_SPEC): PLC | {"normalisation": "cifar10"},
+    ("plc", "cifar100", f"{PMD_SPEC},hybrid=symmetric:0.3"): PLC | {"normalisation": "cifar10", "warm_up": 15},
+    ("swce", "cifar10", "idn:0.2"): SWCE
+    | {"warm_up": 5, "stages": "2,3,4;2,5,7;2,5,7;2,5,7", "selection_threshold": 1.0, "copies": 2},
+    ("ce", "mnist", "heterogeneous:0.5,clean=3"): {"model": "lenet5", "batch_size": 128, "epochs": 14},
+}
+"""(method with its variant, data set, noise) -> the authors' hyperparameters."""
+
+
+@pytest.mark.parametrize("case", AUTHORS, ids=" ".join)
+def test_recipes_are_the_authors_but_for_what_is_listed(case: tuple[str, str, str]) -> None:
+    name, dataset, noise = case
+    method, _, variant = name.partition(" ")
+    config = recipe(method, dataset, noise, variant or None)  # type: ignore[arg-type]
+    ours = config.flat()
+    listed = {each.field: each.theirs for each in deviations_of(config) if each.field}
+    for field, theirs in AUTHORS[case].items():
+        assert (ours[field] == theirs) != (field in listed), f"{field}: here {ours[field]}, there {theirs}"
+        assert field not in listed or listed[field] == theirs
+
+
+def test_every_listed_field_belongs_to_a_recipe_of_the_table() -> None:
+    for deviation in DEVIATIONS:
+        assert set(deviation.methods) <= set(METHODS)
+        if not deviation.field:
+            continue
+        met = [
+            key
+            for key, theirs in AUTHORS.items()
+            if deviation.holds(key[0].partition(" ")[0], key[1], key[2].partition(":")[0]) and deviation.field in theirs
+        ]
+        assert met, f"no recipe of the table has the deviation in {deviation.field}: {deviation.what}"
+
+
+def test_deviations_say_what_and_why() -> None:
+    for deviation in DEVIATIONS:
+        assert deviation.what.endswith(".")
+        assert deviation.why.endswith(".")
+    assert len({(each.methods, each.datasets, each.what) for each in DEVIATIONS}) == len(DEVIATIONS)
+
+
+def test_the_document_is_made_from_the_table() -> None:
+    document = Path(__file__).resolve().parents[1] / "DEVIATIONS.md"
+    assert document.read_text() == as_markdown()
+
+
+def test_the_command_prints_those_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--method", "coteaching", "--dataset", "mnist", "--noise", "pair:0.45", "--deviations"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("coteaching on mnist with pair:0.45: deviations from the authors' code that stay\n- ")
+    assert "beta1" in said
+    assert "401 of 468 batches" in said
+    assert main(["train", "--method", "label_smoothing", "--dataset", "digits", "--deviations"]) == 0
+    assert capsys.readouterr().out.endswith("no deviations from the authors' code are known.\n")

@@ -73,10 +73,10 @@ def recipe(
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
     between the settings of a method's paper and those of its code, for methods that have both (apl, bootstrap,
     coteaching, focal, forward, nal, sce). `model` replaces the recipe's network; the recipe's dropout is then switched
-    off, unless the network differs in its dropout alone. A network of your own draws its own weights. `labels` is a file with the given labels, to which no noise is
-    added. `noise_rate` is the rate of wrong labels, or the folder of a `fastnoise clean`, for methods whose settings
-    follow from it (coteaching, dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you
-    bring.
+    off, unless the network differs in its dropout alone. A network of your own draws its own weights. `labels` is a
+    file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder of a
+    `fastnoise clean`, for methods whose settings follow from it (coteaching, dividemix). Without it the rate is that of
+    `noise`, and UNKNOWN_RATE for labels that you bring.
     ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
     """
     if noise is None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -179,6 +180,13 @@ class Single(Training):
             f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
+        if config.data.balance != "none":
+            counts = np.bincount(data.given, minlength=len(data.class_names))
+            few, many = int(np.where(counts > 0, counts, len(data.given) + 1).argmin()), int(counts.argmax())
+            lines.append(
+                f"balance: {config.data.balance}; classes have {counts[few]} ({data.class_names[few]}) to {counts[many]} "
+                f"({data.class_names[many]}) training images"
+            )
         if data.validation is not None:
             lines[0] += f", {len(data.validation)} held out for validation"
         return lines

@@ -183,10 +183,8 @@ class Single(Training):
         if config.data.balance != "none":
             counts = np.bincount(data.given, minlength=len(data.class_names))
             few, many = int(np.where(counts > 0, counts, len(data.given) + 1).argmin()), int(counts.argmax())
-            lines.append(
-                f"balance: {config.data.balance}; classes have {counts[few]} ({data.class_names[few]}) to {counts[many]} "
-                f"({data.class_names[many]}) training images"
-            )
+            least, most = (f"{counts[label]} ({data.class_names[label]})" for label in (few, many))
+            lines.append(f"balance: {config.data.balance}; classes have {least} to {most} training images")
         if data.validation is not None:
             lines[0] += f", {len(data.validation)} held out for validation"
         return lines

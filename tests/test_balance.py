@@ -1,5 +1,6 @@
 """Imbalanced classes: weights of the loss, the balanced order of an epoch, and who takes which."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from _train_cases import assert_same_end, killed_at, refusal
+from rich.console import Console
 from torch.nn.functional import cross_entropy
 
 import fastnoise
@@ -156,10 +158,12 @@ def test_weights_multiply_the_loss_of_each_sample() -> None:
 
 def test_rare_classes_are_learnt_better() -> None:
     data = imbalanced()
-    recall = {}
+    recall, said = {}, io.StringIO()
+    console = Console(file=said, width=200)
     for balance in ("none", "weights", "sampler"):
         config = config_of(epochs=8, balance=balance, run_dir=balance, learning_rate=0.05, schedule="constant")
-        recall[balance] = fastnoise.train(config, dataset=data)["test_class_accuracy"][2]
+        recall[balance] = fastnoise.train(config, dataset=data, console=console)["test_class_accuracy"][2]
+    assert "balance: sampler; classes have 8 (2) to 80 (0) training images" in said.getvalue()
     assert recall["none"] + 0.2 < min(recall["weights"], recall["sampler"])
 
 

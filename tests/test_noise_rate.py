@@ -139,7 +139,7 @@ def test_rates_that_are_refused(words: str, message: str, capsys: pytest.Capture
 
 def test_a_rate_that_came_after_the_recipe_is_refused() -> None:
     config = recipe("coteaching", "digits").replace({**QUICK, "noise_rate": 0.3})
-    with pytest.raises(ConfigError, match=r"--noise-rate 0.3 and forget_rate 0.4 contradict .* has forget_rate 0.3"):
+    with pytest.raises(ConfigError, match=r"--noise-rate 0.3 and forget_rate 0.4 contradict: .* has forget_rate 0.3"):
         fastnoise.train(config)
 
 

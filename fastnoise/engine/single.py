@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -181,6 +182,11 @@ class Single(Training):
             f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
+        if config.data.balance != "none":
+            counts = np.bincount(data.given, minlength=len(data.class_names))
+            few, many = int(np.where(counts > 0, counts, len(data.given) + 1).argmin()), int(counts.argmax())
+            least, most = (f"{counts[label]} ({data.class_names[label]})" for label in (few, many))
+            lines.append(f"balance: {config.data.balance}; classes have {least} to {most} training images")
         if data.validation is not None:
             lines[0] += f", {len(data.validation)} held out for validation"
         return lines

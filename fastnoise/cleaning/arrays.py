@@ -18,7 +18,7 @@ from ..fields import checked
 from ..files import write_atomically, write_json, write_text
 from ..recipes import recipe
 from .defaults import FOLDS, METHOD, SETTINGS
-from .run import CleanOptions
+from .run import ARRAYS, CleanOptions
 from .run import clean as clean_dataset
 from .verdict import Verdict
 
@@ -99,11 +99,11 @@ def _clean(
     threads: int,
     quiet: bool,
 ) -> Verdict:
-    name = f"{out / 'arrays' / _FILE}:{_FUNCTION}"
+    name = f"{out / ARRAYS / _FILE}:{_FUNCTION}"
     default = recipe(method, name, "none", model=settings.get("model")).replace(SETTINGS)
     config = default.replace(checked(default, settings, "clean: {}".format))
     options = CleanOptions(out, folds, jobs, threads)
-    _write(out / "arrays", dataset)
+    _write(out / ARRAYS, dataset)
     console = Console(file=io.StringIO()) if quiet else None
     return clean_dataset(config, options, console).verdict
 
@@ -129,9 +129,16 @@ def _dataset(
 
 
 def _write(folder: Path, dataset: ImageDataset) -> None:
-    """Write what `read_arrays` reads."""
+    """Write what `read_arrays` reads; ConfigError if there are other images already."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "names.json").exists():  # the last that is written but for the code
+            before = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+            if not np.array_equal(before, dataset.train.images):  # type: ignore[arg-type]
+                raise ConfigError(f"out {folder.parent} holds a cleaning of other images; choose another")
+            return
+    except ValueError:  # damaged
+        raise ConfigError(f"{folder}/images.npy is damaged; choose another out") from None
     except OSError as error:
         raise CheckpointError(f"cannot write {folder}: {error.strerror}; choose another out") from error
     arrays = {"images": dataset.train.images, "labels": dataset.train.labels, "clean_labels": dataset.clean_labels}

@@ -125,5 +125,7 @@ class DecisionLog:
         self._length += len(line)
 
     def close(self) -> None:
-        """Let go of the log."""
-        os.close(self._file)
+        """Let go of the log; again does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

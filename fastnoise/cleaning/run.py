@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NETWORKS = "networks"
+ARRAYS = "arrays"
+"""Folder of the images and labels that a cleaning was given in memory."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not description.exists():
-            if any(folder.iterdir()):
+            if any(path.name != ARRAYS for path in folder.iterdir()):
                 raise CheckpointError(f"--out {folder} is not empty and holds no cleaning; choose another")
             write_json(description, plain)
             return

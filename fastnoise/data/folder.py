@@ -131,6 +131,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         clean_labels=None if files.clean_labels is None else files.clean_labels[train],
         validation=table(positions["validation"], files.labels) if len(positions["validation"]) else None,
         notes=tuple(notes),
+        test_given=None if files.clean_labels is None else files.labels[test],
     )
 
 

@@ -51,7 +51,7 @@ class Found:
 
     root: Path
     names: tuple[str, ...]
-    """Paths relative to `root`."""
+    """Paths relative to `root`, or absolute ones, as lists may have them."""
     sizes: NDArray[np.int64]
     """[F], bytes."""
     times: NDArray[np.int64]
@@ -62,7 +62,7 @@ class Found:
 
     def paths(self) -> tuple[str, ...]:
         prefix = os.path.join(self.root, "")
-        return tuple([prefix + name for name in self.names])
+        return tuple([name if name.startswith(os.sep) else prefix + name for name in self.names])
 
 
 @dataclass(frozen=True, eq=False)

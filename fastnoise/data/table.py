@@ -160,6 +160,9 @@ class ImageDataset:
     those of the training set."""
     notes: tuple[str, ...] = ()
     """What its user should know of it, a line each: as what was left out."""
+    test_given: np.ndarray | None = None
+    """int64 [M], the classes of the test images as they were given, if `test.labels` are the true ones where these are
+    known."""
 
     def __post_init__(self) -> None:
         sets = {"training": self.train.labels, "test": self.test.labels}
@@ -248,6 +251,7 @@ class ImageDataset:
         if clean_labels is not None:
             clean = _given_labels("clean_labels", clean_labels, len(pixels), form, least=-1)
         train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
+        test_given = None
         if (test_images is None) != (test_labels is None):
             raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
@@ -259,6 +263,7 @@ class ImageDataset:
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold out a test set; give test_images")
             test = ImageTable(truth, images=pixels, names=train.names, form=form).take(held_out)
+            test_given = None if clean is None or form != "classes" else given[held_out]
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
             others = _pixels("test_images", test_images)
@@ -276,7 +281,18 @@ class ImageDataset:
         assert train.images is not None
         mean, std = _statistics(train.images)
         classes = _texts("class_names", class_names)
-        return cls(name, train, test, classes, mean, std, given_labels=True, clean_labels=clean, task=task)
+        return cls(
+            name,
+            train,
+            test,
+            classes,
+            mean,
+            std,
+            given_labels=True,
+            clean_labels=clean,
+            task=task,
+            test_given=test_given,
+        )
 
     @property
     def list_hash(self) -> str:

@@ -51,7 +51,7 @@ STUDIES = {"digits": MADE, "mnist": MADE, "cifar10": MADE[:1], "cifar10n": HUMAN
 FOLDS = {"digits": 5, "mnist": 3, "cifar10": 3, "cifar10n": 3}
 
 _FIRST = ("--limit-train", "10000", "--amp", "bf16", "--crop-padding", "0")
-_CIFAR = (*_FIRST, *"--batch-size 32 --optimizer adam --learning-rate 0.003 --weight-decay 0".split())
+_CIFAR = (*_FIRST, *["--batch-size", "32", "--optimizer", "adam", "--learning-rate", "0.003", "--weight-decay", "0"])
 TRAINING = {
     "digits": (),
     "mnist": (*_FIRST, "--epochs", "4"),

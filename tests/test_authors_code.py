@@ -1,5 +1,6 @@
 """What the authors' own code does, to the letter: the numbers that were read in it or counted by running it."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 
 from fastnoise import noise
+from fastnoise.cli import main
 from fastnoise.data import ImageDataset
 from fastnoise.data.cifar import MEAN_STD
+from fastnoise.engine.folder import RunFolder
 from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError
 from fastnoise.methods import create_method
@@ -254,3 +257,27 @@ def test_adam_hides_that_coteaching_divides_twice() -> None:
             optimizer.step()
         weights.append(weight.detach())
     assert 0 < float((weights[0] - weights[1]).abs().mean()) < 5e-6
+
+
+# -- clipped gradients in a run -------------------------------------------------------------------------------------
+
+
+def test_a_run_with_clipped_gradients_goes_on_as_one_that_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APL's configurations have grad_bound 5."""
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--method", "ce", "--dataset", "digits", "--limit-train", "200", "--width", "0.25"]
+    words += ["--schedule", "constant", "--clip-norm", "0.5"]
+    assert main([*words, "--epochs", "2", "--run-dir", "whole"]) == 0
+    assert main([*words, "--epochs", "1", "--run-dir", "parts"]) == 0
+    assert main(["train", "--resume", "parts", "--epochs", "2"]) == 0
+    assert main([*words[:-2], "--epochs", "2", "--run-dir", "free"]) == 0
+    found = {name: RunFolder(Path(name)).read_checkpoint(torch.device("cpu")) for name in ("whole", "parts", "free")}
+    states = {name: found[name]["networks"] for name in found}  # type: ignore[index]
+    for key, tensor in states["whole"].items():
+        assert torch.equal(tensor, states["parts"][key])
+    assert any(not torch.equal(tensor, states["free"][key]) for key, tensor in states["whole"].items())
+    assert RunFolder(Path("parts")).read_config().optim.clip_norm == 0.5
+    for method, dataset in (("apl", "cifar10"), ("apl", "cifar100"), ("apl", "mnist")):
+        assert recipe(method, dataset).optim.clip_norm == 5.0

@@ -1,5 +1,6 @@
 """What the authors' own code does, to the letter: the numbers that were read in it or counted by running it."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 
 from fastnoise import noise
+from fastnoise.cli import main
 from fastnoise.data import ImageDataset
 from fastnoise.data.cifar import MEAN_STD
+from fastnoise.engine.folder import RunFolder
 from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError
 from fastnoise.methods import create_method
@@ -196,3 +199,85 @@ def test_plc_warms_up_longer_for_hybrid_noise_on_cifar100() -> None:
     assert recipe("plc", "cifar100", "pmd:0.35,posteriors=p.npy").flat()["warm_up"] == 8
     assert recipe("plc", "cifar100", hybrid).data.normalisation == "cifar10"
     assert recipe("plc", "cifar10", hybrid).data.normalisation == "dataset"
+
+
+# -- deviations that can be counted ---------------------------------------------------------------------------------
+
+
+def test_selcs_rates_under_pmd_noise_fall_an_epoch_later_than_it_says() -> None:
+    """A new SGD after each epoch, with the rate for the epoch that has ended: 0.2 after 60 and 120 comes too late."""
+    from fastnoise.engine.step import create_optimizer, create_schedule
+
+    rate, authors = 0.1, []
+    for epoch in range(1, 151):
+        authors.append(rate)
+        rate = 0.1 * 0.2 ** (2 if epoch > 120 else 1 if epoch > 60 else 0)
+    for dataset in ("cifar10", "cifar100"):
+        config = recipe("selc", dataset, "pmd:0.35,posteriors=p.npy").optim
+        optimizer = create_optimizer(config, torch.nn.Linear(1, 1))
+        schedule, found = create_schedule(config, optimizer), []
+        for _ in range(config.epochs):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        assert found == pytest.approx(authors)
+
+
+def test_sces_rates_on_mnist_are_those_of_its_scheduler() -> None:
+    """0.001 for epochs above 30 and 0.01 above 10, counted from 0."""
+    from fastnoise.engine.step import create_optimizer, create_schedule
+
+    config = recipe("sce", "mnist", "symmetric:0.4").optim
+    optimizer = create_optimizer(config, torch.nn.Linear(1, 1))
+    schedule, found = create_schedule(config, optimizer), []
+    for _ in range(config.epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found == pytest.approx([0.001 if e > 30 else 0.01 if e > 10 else 0.1 for e in range(50)])
+
+
+def test_constants_of_normalisation_differ_by_what_is_listed() -> None:
+    mean, std = MEAN_STD["cifar100"]
+    assert np.abs(np.array(mean) - (0.507, 0.487, 0.441)).max() == pytest.approx(3e-4)
+    assert np.abs(np.array(std) - (0.267, 0.256, 0.276)).max() == pytest.approx(5e-4)
+    ratios = np.array((0.247, 0.243, 0.262)) / MEAN_STD["cifar10"][1]
+    assert 1.2 < ratios.min() < ratios.max() < 1.31
+
+
+def test_adam_hides_that_coteaching_divides_twice() -> None:
+    """By the number of kept samples, 70 of 128 at a forget rate of 0.45: steps differ by the eps in Adam alone."""
+    weights = []
+    for divisor in (1.0, 70.0):
+        weight = torch.nn.Parameter(torch.zeros(100))
+        optimizer = torch.optim.Adam([weight], 1e-3)
+        random = torch.Generator().manual_seed(0)
+        for _ in range(20):
+            weight.grad = torch.randn(100, generator=random) / 100 / divisor
+            optimizer.step()
+        weights.append(weight.detach())
+    assert 0 < float((weights[0] - weights[1]).abs().mean()) < 5e-6
+
+
+# -- clipped gradients in a run -------------------------------------------------------------------------------------
+
+
+def test_a_run_with_clipped_gradients_goes_on_as_one_that_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APL's configurations have grad_bound 5."""
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--method", "ce", "--dataset", "digits", "--limit-train", "200", "--width", "0.25"]
+    words += ["--schedule", "constant", "--clip-norm", "0.5"]
+    assert main([*words, "--epochs", "2", "--run-dir", "whole"]) == 0
+    assert main([*words, "--epochs", "1", "--run-dir", "parts"]) == 0
+    assert main(["train", "--resume", "parts", "--epochs", "2"]) == 0
+    assert main([*words[:-2], "--epochs", "2", "--run-dir", "free"]) == 0
+    found = {name: RunFolder(Path(name)).read_checkpoint(torch.device("cpu")) for name in ("whole", "parts", "free")}
+    states = {name: found[name]["networks"] for name in found}  # type: ignore[index]
+    for key, tensor in states["whole"].items():
+        assert torch.equal(tensor, states["parts"][key])
+    assert any(not torch.equal(tensor, states["free"][key]) for key, tensor in states["whole"].items())
+    assert RunFolder(Path("parts")).read_config().optim.clip_norm == 0.5
+    for method, dataset in (("apl", "cifar10"), ("apl", "cifar100"), ("apl", "mnist")):
+        assert recipe(method, dataset).optim.clip_norm == 5.0

@@ -581,7 +581,7 @@ def test_published_settings() -> None:
     assert (recipe("apl", "cifar10").method.alpha, recipe("apl", "cifar100").method.alpha) == (1.0, 10.0)
     assert (recipe("sce", "cifar100").method.alpha, recipe("sce", "cifar100").method.beta) == (6.0, 0.1)
     assert recipe("sce", "cifar10", variant="paper").method.variant == "paper"
-    assert (recipe("gce", "cifar10").method.update_from, recipe("gce", "cifar100").method.update_from) == (41, 81)
+    assert (recipe("gce", "cifar10").method.update_from, recipe("gce", "cifar100").method.update_from) == (40, 80)
     plc = recipe("plc", "cifar10").flat()
     assert (plc["optimizer"], plc["learning_rate"], plc["warm_up"]) == ("sgd:momentum=0.9,nesterov", 0.01, 8)
     assert (recipe("forward", "cifar10").method.percentile, recipe("forward", "cifar100").method.percentile) == (
@@ -595,8 +595,9 @@ def test_published_settings() -> None:
 QUICK = ("--dataset", "digits", "--limit-train", "200", "--width", "0.25", "--loader", "torch")
 RUNS: dict[str, tuple[str, ...]] = {
     "label_smoothing": (), "gce": ("--update-from", "2", "--k", "0.1"), "sce": ("--variant", "paper"), "mae": (),
-    "focal": (), "apl": ("--active", "nfl", "--passive", "rce"), "bootstrap": ("--kind", "hard"), "mixup": (),
-    "forward": ("--warm-up", "1"), "plc": ("--warm-up", "0"), "selc": ("--update-from", "1"),
+    "focal": (), "apl": ("--active", "nfl", "--passive", "rce", "--variant", "code"), "mixup": (),
+    "bootstrap": ("--kind", "hard", "--variant", "code"),
+    "forward": ("--warm-up", "1", "--variant", "code"), "plc": ("--warm-up", "0"), "selc": ("--update-from", "1"),
     "selc_plus": ("--update-from", "1"), "nal": ("--reverse", "0.1", "--gate", "0.1"),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Recipes give the configurations of version 0.1.0, by a table made with it, but for the changes listed here."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import pytest
 
 from fastnoise.recipes import recipe
 from fastnoise.recipes.base import UNKNOWN_RATE
+from fastnoise.words import train_config
 
 TABLE = json.loads((Path(__file__).parent / "recipes_of_0_1_0.json").read_text())
 """noises: the columns; common: fields and their usual values; changes: sets of fields with other values; table: for a
@@ -146,3 +148,17 @@ def test_every_recipe_is_in_the_table() -> None:
 
     later = {"plain", "multitask", "posteriors"}
     assert {name.partition(" ")[0] for name in TABLE["table"]} == set(METHODS) - later
+
+
+@pytest.mark.parametrize("study", ["mnist", "mnist_pair"])
+def test_tables_on_mnist_train_all_methods_as_0_1_0_did(study: str) -> None:
+    """The README's figures were made with these configurations, also of methods whose recipes are others now."""
+    from fastnoise.benchmarks.methods import EQUAL, METHODS, STUDIES
+
+    for method in set(METHODS) & set(TABLE["table"]):
+        config, _ = train_config(shlex.split(f"--method {method} {STUDIES[study]} {EQUAL.get(method, '')}"))
+        place = TABLE["table"][method]["mnist"][TABLE["noises"].index(config.noise.noise)]
+        before = TABLE["common"] | TABLE["changes"][place] | ADDED | NEW.get(method, {})
+        for key, value in config.flat().items():
+            if key in before and key != "data_root":
+                assert value == before[key], (method, key)

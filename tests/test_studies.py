@@ -21,6 +21,7 @@ from fastnoise.engine.folder import RunFolder
 from fastnoise.engine.prepare import load_data
 from fastnoise.errors import CheckpointError, ConfigError, DataError, TrainingError
 from fastnoise.models import MODELS, create_model
+from fastnoise.models.names import DROPOUT_FORMS
 from fastnoise.noise import corrupt_regression
 from fastnoise.studies import STUDIES, base, load_study, multiclass, regression
 from fastnoise.studies.base import StudyFolder, StudyOptions
@@ -384,7 +385,7 @@ def test_dropout_of_lenet5_leaves_weights_and_their_names_alone() -> None:
     assert not torch.equal(dropping(images).logits, dropping(images).logits)
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - {"lenet5", "cnn9"}))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"lenet5", *DROPOUT_FORMS}))
 def test_networks_without_dropout_refuse_it(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"--dropout 0.5: {name} has no dropout; drop the option"):
         create_model(name, num_classes=10, image_size=(32, 32), width=0.25, dropout=0.5)

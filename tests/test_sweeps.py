@@ -240,6 +240,7 @@ def test_tables_set_published_values_beside_means_of_the_same_kind(tmp_path: Pat
     assert "Table 1: ResNet-34, 500 epochs" in last.notes[1]
     assert "the authors' code draws them from all classes" in last.notes[1]
     assert "; here" not in last.notes[1], "the run's noise is what their code makes"
+    assert any(note.endswith("fastnoise train --method nal --dataset cifar10 --deviations.") for note in last.notes)
     assert validation.title.startswith("Test accuracy at the best validation epoch")
     # ELR with the cosine schedule of its recipe for symmetric noise, without it for asymmetric noise.
     assert validation.rows == (

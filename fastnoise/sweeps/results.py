@@ -12,6 +12,7 @@ from typing import Any
 from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_text
+from ..recipes.deviations import deviations_of
 from ..recipes.published import Published, deviations, published
 from ..tasks.names import DEFAULT, SCORES, Score, score_in
 from .job import run_folder, summary_file
@@ -266,7 +267,17 @@ def _table(
     if sources:
         notes[0] += " In brackets the published value and the difference from it."
     notes += [f"({mark}) {note}" for note, mark in sources.items()]
+    if sources:
+        runs = [members[0][0].config for key, members in groups.items() if known.get(key) is not None]
+        notes += [line for line in dict.fromkeys(_further(run) for run in runs if isinstance(run, RunConfig)) if line]
     return ResultTable(unit, columns, len(down), rows, tuple(notes))
+
+
+def _further(config: RunConfig) -> str:
+    """How to read what stays different from the authors' code, which a citation does not say."""
+    count = len(list(deviations_of(config)))
+    words = f"--method {config.method.method} --dataset {config.data.dataset} --deviations"
+    return f"{count} deviations from the authors' code stay: fastnoise train {words}." if count else ""
 
 
 def _label(value: Any) -> str:

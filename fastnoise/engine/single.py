@@ -134,9 +134,7 @@ class Single(Training):
     ):
         method, networks = create_parts(config, data, device, fresh=checkpoint is None)
         ordered = type(method).order is not Method.order
-        tried = (
-            ordered or len(data.given) % config.data.batch_size == 1
-        )  # what no batch of one can come of is not tried
+        tried = ordered or len(data.given) % config.data.batch_size == 1  # else no epoch can end in one image
         least = least_batch(data, networks) if tried else 1
         if not method.shares:
             check_last_batch(config, data, least)

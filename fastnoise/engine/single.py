@@ -14,6 +14,7 @@ from ..config import RunConfig
 from ..data import ImageDataset, Loader
 from ..data.names import short
 from ..errors import ConfigError, TrainingError
+from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from ..recipes.rates import settle_rate
@@ -133,7 +134,9 @@ class Single(Training):
         witness: Witness | None = None,
     ):
         method, networks = create_parts(config, data, device, fresh=checkpoint is None)
-        least = least_batch(data, networks)
+        ordered = type(method).order is not Method.order
+        tried = ordered or len(data.given) % config.data.batch_size == 1  # else no epoch can end in one image
+        least = least_batch(data, networks) if tried else 1
         if not method.shares:
             check_last_batch(config, data, least)
         require_gradients(config, data, method)

@@ -158,7 +158,7 @@ def test_deviations_say_what_and_why() -> None:
 
 
 def test_the_document_is_made_from_the_table() -> None:
-    document = Path(__file__).resolve().parents[1] / "DEVIATIONS.md"
+    document = Path(__file__).resolve().parents[1] / "fastnoise" / "deviations.md"
     assert document.read_text() == as_markdown()
 
 

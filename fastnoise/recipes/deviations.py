@@ -245,7 +245,7 @@ def listing(config: RunConfig) -> str:
 
 
 def as_markdown() -> str:
-    """The whole table, as DEVIATIONS.md has it."""
+    """The whole table, as deviations.md has it."""
     rows = ["| methods | data sets | what | why |", "| --- | --- | --- | --- |"]
     for each in DEVIATIONS:
         where = ", ".join(each.datasets) or "all"

@@ -11,8 +11,8 @@ throughout: digits in five folds for 15 epochs; the others, so that all takes 75
 last epoch (a) of cross-entropy, (b) of the networks that `clean` trained: `rank.get_label_quality_scores` for the wrong
 labels missed when as many are flagged as exist, `filter.find_label_issues` for precision and recall. A setting's row is
 written to results/clean.csv when it is done; an earlier row of the same setting is replaced. What each network said
-after each epoch is kept in a folder (--keep), and networks of the same settings are not trained again: after a change of
-the verdicts the same command judges anew in minutes.
+after each epoch is kept in a folder (--keep), and networks of the same settings are not trained again: after a change
+of the verdicts the same command judges anew in minutes.
 """
 
 import argparse

@@ -28,6 +28,9 @@ SURE = 0.9
 """The mean chance of the likeliest class, of images that a network has not learnt from, below which there is a warning.
 Networks that mix classes up so often cannot tell their own mistakes from people's."""
 
+NOTICED = 0.005
+"""Share of verdicts that are wrong by the networks' own probabilities, below which they are as good as certain."""
+
 FITTED_NUMBERS = 4_000_000
 """Images times classes by which the noise is fitted; of larger data sets images are drawn."""
 
@@ -98,8 +101,6 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
     learnt from all labels, is asked for margins alone (`fit`).
     """
     given, known = judged.given, judged.known
-    probs = np.asarray(softmax(np.mean([said.logits[0] for said in testimonies], axis=0).astype(np.float64), 1))
-    told = np.where(known >= 0, (known != given).astype(np.float64), np.nan)
     agreement, chance = _agreement(judged, testimonies)
     accord = _accord(testimonies)
     reason = ""
@@ -108,8 +109,9 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
     elif accord < AT_LEAST:
         reason = f"two networks of other folds agree on {_percent(accord)} of the images"
     if reason:
-        return _nothing(judged, _margins(testimonies[0].logits[0], given), probs, told, agreement, reason)
-    opinion = (_of_several if len(testimonies) > 1 else _of_one)(judged, testimonies, told, seed)
+        together = np.mean([said.logits[0] for said in testimonies], axis=0).astype(np.float64)
+        return _nothing(judged, together, agreement, reason)
+    opinion = (_of_several if len(testimonies) > 1 else _of_one)(judged, testimonies, seed)
     chances = opinion.chances
     others = chances.copy()
     others[np.arange(len(given)), given] = 0
@@ -119,6 +121,9 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
     suggested = np.where(known >= 0, known, suggested)
     rate = float(wrong.mean())
     spread = NORMAL_95 * opinion.deviation
+    unknown = int((known < 0).sum())
+    # None among n that are looked at leaves a share of up to this (Jeffreys' interval of no successes).
+    unnoticed = float(beta.ppf(0.975, 0.5, unknown + 0.5)) * unknown / len(given) if unknown else 0.0
     warnings = list(opinion.warnings)
     if rate > 0.5:
         warnings.append(
@@ -126,7 +131,7 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
             "at the images"
         )
     doubtful = float(np.minimum(wrong, 1 - wrong).mean())
-    if doubtful > rate / 4:
+    if doubtful > max(rate / 4, NOTICED):
         warnings.append(
             f"by their own probabilities {100 * doubtful:.1f} % of the verdicts are wrong, of labels of which "
             f"{100 * rate:.1f} % are wrong; look at the images"
@@ -136,7 +141,7 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
         wrong,
         suggested,
         rate,
-        (max(0.0, rate - spread), min(1.0, rate + spread)),
+        (max(0.0, rate - spread), min(1.0, max(rate + spread, unnoticed))),
         *_transition(given, chances, opinion.confused),
         agreement,
         tuple(warnings),
@@ -152,7 +157,11 @@ def _margins(logits: NDArray[np.floating], given: NDArray[np.int64]) -> Numbers:
     return np.asarray(of_given - others.max(1))
 
 
-def _of_several(judged: Judged, testimonies: Sequence[Testimony], told: Numbers, seed: int) -> _Opinion:
+def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> _Opinion:
+    """The opinion of networks of which each image has one that did not learn from its label.
+
+    The standard error of the rate has two parts: the bootstrap's, and the differences between the SPANS.
+    """
     given, known = judged.given, judged.known
     random = np.random.default_rng(seed)
     most = max(1, FITTED_NUMBERS // len(judged.data.class_names))
@@ -167,36 +176,42 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], told: Numbers,
     channel, unseen, span = max(found, key=lambda each: each[0].evidence)
     logits = np.mean([said.logits[span] for said in testimonies], axis=0).astype(np.float64)
     together = np.asarray(log_softmax(logits, 1))
-    alone = channel.posterior(unseen, given, known)
-    carried = carry_over(channel, alone[fitted], together[fitted], given[fitted])
+    asked = fitted[known[fitted] < 0] if (known < 0).any() else fitted
+    alone = channel.posterior(unseen[asked], given[asked], known[asked])
+    carried = carry_over(channel, alone, together[asked], given[asked])
     rates, cells = [], []
     for _ in range(REPLICATES):
         counts = random.multinomial(len(fitted), np.full(len(fitted), 1 / len(fitted))).astype(np.float64)
         again = refit(channel, unseen[fitted], given[fitted], known[fitted], counts)
-        chances = again.posterior(unseen[fitted], given[fitted], known[fitted])
-        rates.append(1 - float(counts @ chances[np.arange(len(fitted)), given[fitted]]) / len(fitted))
+        right = again.posterior(unseen[asked], given[asked], known[asked])[np.arange(len(asked)), given[asked]]
+        rates.append(1 - float(np.average(right, weights=counts[np.isin(fitted, asked, assume_unique=True)])))
         cells.append(again.transition)
-    other_spans = [each.rate for each, _, _ in found if each.even == channel.even]
-    deviation = float(np.hypot(np.std(rates), np.std(other_spans))) * np.sqrt(len(fitted) / len(given))
-    sure = float(channel.clean(unseen).max(1).mean())
+    spans = [each.rate for each, _, _ in found if each.even == channel.even]
+    deviation = np.hypot(np.std(rates) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * float((known < 0).mean())
+    clean = channel.clean(unseen)
+    sure = float(clean.max(1).mean())
     warnings = []
     if sure < SURE:
+        apart = float((clean.argmax(1) != given).mean())
         warnings.append(
             f"by their own account, networks are right about {_percent(sure)} of the images that they did not learn "
-            "from: they cannot tell classes that they mix up from wrong labels, and probabilities and rate may be "
-            "wrong; train longer, or with a better network"
+            f"from; the rate holds if wrong labels are as frequent among images that they mix up as among others, and "
+            f"if people mix up the same ones, up to {_percent(apart)} may be wrong: train longer, or with a better "
+            "network, and look at the images"
         )
     return _Opinion(
         carried.posterior(together, given, known),
         _margins(logits, given),
-        deviation,
+        float(deviation),
         float(np.mean(np.std(cells, axis=0))),
         tuple(warnings),
     )
 
 
-def _of_one(judged: Judged, testimonies: Sequence[Testimony], told: Numbers, seed: int) -> _Opinion:
+def _of_one(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> _Opinion:
+    """The opinion of a single network that learnt from all labels, by its margins alone."""
     given, known = judged.given, judged.known
+    told = np.where(known >= 0, (known != given).astype(np.float64), np.nan)
     logits = testimonies[0].logits[0]
     margins = _margins(logits, given)
     mixture = fit(margins, told)
@@ -213,7 +228,7 @@ def _of_one(judged: Judged, testimonies: Sequence[Testimony], told: Numbers, see
             f"the network hardly tells right labels from wrong ones (their margins overlap, Ashman's D "
             f"{mixture.separation:.1f}): take probabilities and rate with care; train longer, or with a better network"
         )
-    deviation = float(bootstrap(margins, told, mixture, seed).std())
+    deviation = float(bootstrap(margins, told, mixture, seed).std()) * float((known < 0).mean())
     return _Opinion(chances, margins, deviation, 0.0, tuple(warnings))
 
 
@@ -238,22 +253,17 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _nothing(
-    judged: Judged,
-    margins: NDArray[np.float64],
-    probs: NDArray[np.float64],
-    told: NDArray[np.float64],
-    agreement: float,
-    reason: str,
-) -> Verdict:
+def _nothing(judged: Judged, logits: Numbers, agreement: float, reason: str) -> Verdict:
     """The verdict of networks that have learnt nothing: only what is known."""
-    count = len(judged.data.class_names)
+    count, known = len(judged.data.class_names), judged.known
     empty = np.full((count, count), np.nan)
     warning = (
         f"the networks have not learnt the classes, so nothing can be said of the labels: {reason}; give more "
         "--epochs, another --learning-rate or --model"
     )
-    suggested = np.where(judged.known >= 0, judged.known, probs.argmax(1))
+    told = np.where(known >= 0, (known != judged.given).astype(np.float64), np.nan)
+    suggested = np.where(known >= 0, known, logits.argmax(1))
+    margins = _margins(logits, judged.given)
     return Verdict(margins, told, suggested, np.nan, (np.nan, np.nan), empty, empty, empty, agreement, (warning,))
 
 

@@ -52,7 +52,7 @@ def run(command: ReviewCommand) -> int:
         raise ConfigError(f"--port must be from 0 to 65535, not {command.port}")
     from ..cleaning.review import ReviewServer
 
-    named = {kind: getattr(command, kind) for kind in own.KINDS}
+    named: dict[str, str | None] = {kind: getattr(command, kind) for kind in own.KINDS}
     with ReviewServer(Path(command.folder).absolute(), command.port, named) as server, _stops():
         if not command.apply:
             count = len(server.reviewed.suspects)

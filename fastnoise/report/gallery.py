@@ -50,7 +50,8 @@ color:var(--soft)}
 .card.rejected{border-color:#d98a00} .card.rejected .state{color:#d98a00}
 .card.failed{border-color:#c0392b}
 .card.target{outline:3px dashed var(--link);outline-offset:1px}
-.card .buttons{display:flex;gap:.35rem;margin-top:.4rem} .card button{font:inherit;padding:.15rem .5rem;border:1px solid var(--line);border-radius:5px;
+.card .buttons{display:flex;gap:.35rem;margin-top:.4rem}
+.card button{font:inherit;padding:.15rem .5rem;border:1px solid var(--line);border-radius:5px;
 background:var(--back);color:inherit;cursor:pointer} .card button:hover{border-color:var(--link)}
 .card:not(.accepted):not(.rejected) button[data-key=u]{display:none}
 """

@@ -114,8 +114,8 @@ def _run_page(folder: Path, pictures: _Pictures) -> str:
     shown = [] if gallery is None else [element("h2", heading, id=anchor(heading)), gallery]
     body = [runs.head(run), pictures.draw(sections), *shown, element("h2", "Settings"), runs.appendix(run)]
     headings = [*_drawn(sections), *([heading] if shown else [])]
-    frame = {"style": STYLE, "script": SCRIPT} if shown else {}
-    return document(plain(title), f"Run folder {folder.resolve()}", headings, *body, **frame)
+    style, script = (STYLE, SCRIPT) if shown else ("", "")
+    return document(plain(title), f"Run folder {folder.resolve()}", headings, *body, style=style, script=script)
 
 
 def _sweep_page(folder: Path, pictures: _Pictures) -> str:

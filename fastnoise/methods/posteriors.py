@@ -16,7 +16,7 @@ class Posteriors(CrossEntropy):
     """
 
     name = "posteriors"
-    stackable = False
+    weighted = True
     probs: Tensor
     """[N, C] float32"""
 

@@ -100,7 +100,7 @@ def test_the_corrected_data_set_is_taken_in_every_form(
     said = trained(
         capsys, "--dataset", f"folder:{photos}", "--labels", f"{cleaned}/corrected.csv", "--run-dir", "by_labels"
     )
-    assert "labels of corrected.csv: matched by name" in said
+    assert "labels of corrected.csv: matched by the ends of paths" in said
     trained(capsys, "--dataset", f"list:{cleaned}/corrected.csv", "--run-dir", "by_list")
 
 
@@ -112,7 +112,7 @@ def test_labels_of_a_data_set_with_parts_are_taken(
         fill(tmp_path / "photos" / part, 5, 5 * number)
     made_cleaning(tmp_path / "photos", tmp_path / "cleaned", true)
     said = trained(capsys, "--dataset", "folder:photos", "--labels", "cleaned/corrected.csv", "--run-dir", "run")
-    assert "labels of corrected.csv: matched by name" in said
+    assert "labels of corrected.csv: matched by the ends of paths" in said
 
 
 def test_decisions_are_in_the_corrected_data_set(
@@ -135,7 +135,7 @@ def test_decisions_are_in_the_corrected_data_set(
     said = trained(
         capsys, "--dataset", f"folder:{photos}", "--labels", f"{cleaned}/corrected.csv", "--run-dir", "by_labels"
     )
-    assert "matched by name" in said
+    assert "matched by the ends of paths" in said
     by_list = load_dataset(f"list:{cleaned}/corrected.csv", None)
     assert by_list.clean_labels is not None or (by_list.test_given is not None)
     decide(cleaned, **{rejected["file"]: rejected["suggested"]})

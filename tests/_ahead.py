@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fastnoise.benchmarks.instructions import compile_ahead, compile_op, disassemble, tool
 
 __all__ = ["ARCHITECTURES", "compile_ahead", "compile_op", "spilled"]

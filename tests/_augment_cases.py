@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastnoise.kernels import augment as kernels
 
 from fastnoise.data import Augmentation, ImageTable, make_loader, resident
-from fastnoise.kernels import augment as kernels
 
 MEAN, STD = (0.4914, 0.4822, 0.4465, 0.45), (0.2023, 0.1994, 0.2010, 0.21)
 

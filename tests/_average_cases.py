@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 import torch
+from fastnoise.kernels import average as kernels
 from torch import Tensor
 
-from fastnoise.kernels import average as kernels
 from fastnoise.ops.averages import MovingAverage
 
 

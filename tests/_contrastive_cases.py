@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 import torch
+from fastnoise.kernels import contrastive as kernels
 from torch import Tensor, nn
 
-from fastnoise.kernels import contrastive as kernels
 from fastnoise.ops import contrastive as ops
 
 

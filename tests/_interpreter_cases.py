@@ -24,8 +24,8 @@ from _loss_cases import (
     soft_labels_of,
     transition_of,
 )
-
 from fastnoise.kernels import counters, row, rules
+
 from fastnoise.ops.registry import OPS
 
 

@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 from _interpret import reduce_by_halves, stretches
-
-import fastnoise.losses  # noqa: F401  which registers the ops
 from fastnoise.kernels import row, rules, select
 from fastnoise.kernels.rounding import round_stochastically, row_key
+
+import fastnoise.losses  # noqa: F401  which registers the ops
 from fastnoise.ops import tables
 from fastnoise.ops.registry import OPS
 from fastnoise.selection import StageTables

@@ -46,7 +46,6 @@ SHAPES = {(32, 32, 3): 8, (28, 28, 1): 8, (8, 8, 1): 2, (224, 224, 3): 8, (33, 3
 def test_compiles_ahead_of_time(shape: tuple[int, int, int], dtype: str, tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="needs triton")
     from _ahead import ARCHITECTURES, compile_ahead, spilled
-
     from fastnoise.kernels import augment
 
     types = {"images_NHWC": "*u8", "index_M": "*i64", "mean_C": "*fp32", "scale_C": "*fp32", "out": f"*{dtype}"}

@@ -32,7 +32,6 @@ def test_kernel_compiles_ahead_of_time(ramped: bool, tmp_path: Path) -> None:
     """Whole pieces move in loads and stores of 16 bytes, though where they lie stands in a table."""
     pytest.importorskip("triton", reason="needs triton")
     from _ahead import ARCHITECTURES, compile_ahead, spilled
-
     from fastnoise.kernels import average
 
     types = {"pieces_K3": "*i64", "updates": "*fp32", "momentum": "fp32", "ramp": "fp32"}

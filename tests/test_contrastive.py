@@ -33,7 +33,6 @@ def test_kernels_match_autograd_in_float64() -> None:
 def test_kernels_compile_ahead_of_time(arch: int, width: int, tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="needs triton")
     from _ahead import compile_ahead, spilled
-
     from fastnoise.kernels import contrastive as kernels
 
     constants: dict[str, object] = {**kernels.geometry(0.5, width)}

@@ -16,10 +16,10 @@ from _loss_cases import CASES, DTYPES, ONE_PER_OP, RULES, STATEFUL, Errors, asse
 
 triton = pytest.importorskip("triton", reason="needs triton")
 from _ahead import ARCHITECTURES, compile_op, spilled  # noqa: E402
-
 from fastnoise.benchmarks import instructions, record  # noqa: E402
 from fastnoise.benchmarks.instructions import count, tool  # noqa: E402
 from fastnoise.kernels import counters, row, rules  # noqa: E402
+
 from fastnoise.ops.registry import OPS, FusedOp  # noqa: E402
 
 Case = tuple[str, int, str, int | None]

@@ -28,7 +28,6 @@ from fastnoise.ops.registry import OPS
 
 triton = pytest.importorskip("triton", reason="needs triton")
 from _ahead import ARCHITECTURES, compile_op, spilled  # noqa: E402
-
 from fastnoise.kernels import rules  # noqa: E402
 from fastnoise.kernels.rules import ELR, NAL, Rule, ce_finish, elr_update  # noqa: E402
 

@@ -261,7 +261,6 @@ def check_ahead(num_classes: int, dtype: str, arch: int, labels: bool, ce: bool,
     import re
 
     from _ahead import compile_ahead, spilled
-
     from fastnoise.kernels import row, select
 
     given = row.constants(num_classes)

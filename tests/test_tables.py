@@ -651,7 +651,6 @@ def test_triton_reports_the_index_of_another_shard(interpreted: list[Any]) -> No
 def check_ahead(name: str, num_classes: int, dtype: str, arch: int, folder: Path) -> None:
     """A half-precision shard with an ignored label, as `launch` would compile it: no spill, rows moved in vectors."""
     from _ahead import compile_op, spilled
-
     from fastnoise.kernels import rules
 
     options = {"nal": (True, 0.0, 0.0), "elr_plus": (True,)}.get(name, ())

@@ -18,7 +18,7 @@ from tyro.conf import arg
 from . import own
 from .data import names as data_names
 from .errors import ConfigError, DataError, alternatives, nearest
-from .files import FINDING
+from .files import FINDING, expanded
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
@@ -187,7 +187,7 @@ def read_rate(source: str) -> float:
     try:
         return float(source)
     except ValueError:
-        file = Path(source).expanduser() / FINDING
+        file = expanded(source) / FINDING
     try:
         rate = json.loads(file.read_text(encoding="utf-8"))["rate"]
     except FileNotFoundError:
@@ -468,7 +468,7 @@ def located(config: RunConfig) -> RunConfig:
         if name is not None and own.is_own(name):
             paths[kind] = own.located(name)
     if config.model.encoder is not None:
-        paths["encoder"] = str(Path(config.model.encoder).expanduser().absolute())
+        paths["encoder"] = str(expanded(config.model.encoder).absolute())
     if config.noise.labels is not None:
         paths["labels"] = str(Path(config.noise.labels).absolute())
     return config.replace(paths)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -53,6 +54,31 @@ def _reason(error: BaseException) -> str:
             return link.strerror
         link = link.__cause__ or link.__context__
     return str(error).splitlines()[0]
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with the folder that ~ or ~user stands for; as it is if the system knows no such user."""
+    return Path(os.path.expanduser(path))
+
+
+def require_file(path: Path) -> None:
+    """OSError for a pipe, socket, device or folder: a pipe would be waited for. What is missing passes."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def stored_text(path: Path) -> str:
+    """A stored text in UTF-8, whatever the system's encoding is; OSError as `require_file`, UnicodeDecodeError."""
+    require_file(path)
+    return path.read_text(encoding="utf-8")
+
+
+def stored_json(path: Path) -> Any:
+    """A stored JSON document; OSError as `stored_text`, ValueError for what is none or is nested too deeply."""
+    try:
+        return json.loads(stored_text(path))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_text(path: Path, text: str) -> None:

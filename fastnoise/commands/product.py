@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError
+from ..files import expanded
 from . import train
 
 
@@ -56,7 +57,7 @@ class Product:
             raise ConfigError(
                 f"fastnoise {self.command} needs --out FILE for the {self.what}, as in --out {self.example}"
             )
-        path = Path(out).expanduser().absolute()
+        path = expanded(out).absolute()
         if not path.parent.is_dir():
             raise ConfigError(f"--out {out}: no such folder; create it")
         if path.is_dir():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .. import lazy, own
 from ..errors import ConfigError, DataError
+from ..files import expanded
 from .folder import FileSet, find_folder, read_files
 from .lists import find_list
 from .names import CHECKED, DATASETS, FOLDER, check_dataset, family, needs_root
@@ -37,7 +38,7 @@ def load_dataset(
     check_dataset(name)
     if family(name) in CHECKED:
         return read_files(find_files(name), exif=exif, skip_unreadable=skip_unreadable)
-    path = None if root is None else Path(root).expanduser()
+    path = None if root is None else expanded(root)
     if own.is_own(name):
         return _own(name, path, download)
     if path is None and needs_root(name):
@@ -55,7 +56,7 @@ def _stored(table: ImageTable) -> ImageTable:
 
 def find_files(name: str) -> FileSet:
     """The files of a folder or list, as they are before any is read."""
-    path = Path(name.partition(":")[2]).expanduser()
+    path = expanded(name.partition(":")[2])
     return find_folder(path) if name.startswith(FOLDER) else find_list(path)
 
 

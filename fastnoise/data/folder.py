@@ -261,7 +261,7 @@ def _holds_images(folder: str, deep: bool = True) -> bool:
     """Whether a file with an image's ending lies in a folder or, with `deep`, in a folder in it."""
     inner = []
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             inner.append(entry)
         elif os.path.splitext(entry.name)[1].lower() in extensions():
             return True
@@ -292,14 +292,22 @@ def _closed(folder: str, error: OSError) -> DataError:
     return DataError(f"{folder}: cannot be read ({error.strerror}); change its permissions")
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads nowhere or in a ring is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _folders(path: Path, inside: str) -> list[str]:
-    return [entry.name for entry in _entries(os.path.join(path, inside)) if entry.is_dir()]
+    return [entry.name for entry in _entries(os.path.join(path, inside)) if _is_folder(entry)]
 
 
 def _files(path: Path, inside: str) -> list[str]:
     """Files that lie where folders are expected."""
     entries = _entries(os.path.join(path, inside))
-    return [os.path.join(inside, entry.name) for entry in entries if not entry.is_dir()]
+    return [os.path.join(inside, entry.name) for entry in entries if not _is_folder(entry)]
 
 
 def _images(path: Path, inside: str, left: list[str]) -> _Class:
@@ -321,10 +329,10 @@ def _images(path: Path, inside: str, left: list[str]) -> _Class:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     file = entry.name
-                    if file[0] == "." or (entry.is_dir() and _hidden(file)):
+                    if file[0] == "." or (_is_folder(entry) and _hidden(file)):
                         continue
                     name = f"{prefix}{os.sep}{file}"
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         walk(entry.path, name, (*above, here))
                     elif is_image(file, entry):
                         rows.append((name, *file_facts(entry)))

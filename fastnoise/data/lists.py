@@ -34,6 +34,8 @@ def find_list(path: Path) -> FileSet:
     names = [name.strip() for name in sheet.column(column)]
     _check_different(sheet, names)
     given = [text.strip() for text in sheet.column(sheet.require(*LABELS))]
+    if "-1" in given:
+        raise sheet.error(given.index("-1"), "the label '-1' is below 0; drop the line if its class is unknown")
     used = [column, sheet.find(*LABELS)]
     parts = ["train"] * len(sheet)
     if (split := sheet.find("split")) is not None:
@@ -54,7 +56,7 @@ def find_list(path: Path) -> FileSet:
     if true is not None and clean is not None:
         clean_labels = _labels(sheet, clean, true, numbers | dict.fromkeys(_UNKNOWN, -1))
     notes = []
-    if others := [name for name in sheet.names if name not in used]:
+    if others := [name or "without a name" for name in sheet.names if name not in used]:
         notes.append(f"left out the columns {', '.join(others)} of {path.name}")
     return FileSet(
         f"list:{path}",
@@ -116,9 +118,9 @@ def _found(sheet: Sheet, folder: Path, names: list[str]) -> Found:
     for row, name in enumerate(names):
         path = Path(os.path.join(folder, name))
         fact = file_facts(path)
-        if fact[0] < 0 and not path.exists():
+        if fact[0] < 0 and not os.path.exists(path):  # False too for a name that no system takes
             missing.append(row)
-        elif path.is_dir():
+        elif os.path.isdir(path):
             raise sheet.error(row, f"{shown(name)} is a folder and no image")
         facts.append(fact)
     if missing:

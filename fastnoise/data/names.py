@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from .. import own
 from ..errors import ConfigError, nearest
+from ..files import expanded
 
 DATASETS: dict[str, str] = {
     "digits": "fastnoise.data.digits:load_digits",
@@ -164,11 +165,11 @@ def located(name: str) -> str:
         return own.located(name)
     for prefix in (FOLDER, LIST):
         if name.startswith(prefix) and name != prefix:  # which is refused
-            return f"{prefix}{Path(name.removeprefix(prefix)).expanduser().absolute()}"
+            return f"{prefix}{expanded(name.removeprefix(prefix)).absolute()}"
     head = family(name)
     if head not in _PATHS:
         return name
-    return _with_paths(name, lambda path: str(path.expanduser().absolute()))
+    return _with_paths(name, lambda path: str(expanded(path).absolute()))
 
 
 def short(name: str) -> str:

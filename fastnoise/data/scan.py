@@ -158,7 +158,9 @@ def _read(
             for name in ("height", "width", "turned", "by_pillow", "digest", "likeness"):
                 parts[name][place] = 0
             errors[place] = _why(error)
-            if not (isinstance(error, OSError) and error.errno):  # of the content; what the system says is tried again
+            if not isinstance(error, MemoryError) and not getattr(
+                error, "errno", None
+            ):  # what the system says is tried again
                 parts["times"][place] = time
 
     with ThreadPoolExecutor(threads or cpu_cores()) as pool:

@@ -42,7 +42,7 @@ from ..config import RunConfig
 from ..data.names import FOLDER, LIST, is_brought, moved, short
 from ..errors import CheckpointError, ConfigError
 from ..fields import changed, prolonged, stored
-from ..files import PARTIAL, csv_text, write_atomically, write_json, write_text
+from ..files import PARTIAL, csv_text, require_file, stored_json, stored_text, write_atomically, write_json, write_text
 from ..methods import find_method
 from ..noise.files import written_name
 
@@ -119,8 +119,7 @@ class RunFolder:
         number = 1
         while True:
             path = Path("runs") / (name if number == 1 else f"{name}-{number}")
-            if not path.exists():
-                _make(path, exist_ok=False)
+            if not path.exists() and _make(path, exist_ok=False):
                 return cls(path)
             number += 1
 
@@ -140,14 +139,14 @@ class RunFolder:
     def read_fields(self) -> dict[str, Any]:
         """The configuration's fields as they were written, unchecked; CheckpointError if the file is damaged."""
         try:
-            return tomllib.loads(self.config.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            return tomllib.loads(stored_text(self.config))
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 
     def list_hash(self) -> str | None:
         """The hash of the data set's list that the run was started with, None of one that has none written down."""
         try:
-            found = json.loads(self.environment.read_text())[0].get("data_list")
+            found = stored_json(self.environment)[0].get("data_list")
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return None  # what is damaged, `add_environment` says
         return found if isinstance(found, str) else None
@@ -162,7 +161,9 @@ class RunFolder:
             find_method(str(written["method"]))
         try:
             return stored(written)
-        except (KeyError, ConfigError) as error:
+        except KeyError as error:
+            raise CheckpointError(f"{self.config} is damaged: it has no {error}; start the run anew") from error
+        except ConfigError as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 
     def require(self, config: RunConfig) -> None:
@@ -181,7 +182,7 @@ class RunFolder:
     def add_environment(self, environment: dict[str, Any]) -> None:
         """Add the environment of this start to those of earlier ones."""
         try:
-            starts = json.loads(self.environment.read_text()) if self.environment.exists() else []
+            starts = stored_json(self.environment) if self.environment.exists() else []
             if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
                 raise ValueError("not a list of objects")
         except (OSError, ValueError) as error:
@@ -191,12 +192,22 @@ class RunFolder:
     def changed_code(self, config: RunConfig) -> list[str]:
         """The names FILE.py:NAME in `config` whose file has changed since the run last started."""
         try:
-            starts = json.loads(self.environment.read_text())
+            starts = stored_json(self.environment)
             before = dict(starts[-1].get("own_files", {}))
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return []  # what is damaged, `add_environment` says
         now = own.fingerprints(config.flat())
         return [str(config.flat()[kind]) for kind in now if before.get(kind, now[kind]) != now[kind]]
+
+    def read_summary(self) -> dict[str, Any]:
+        """The content of summary.json; CheckpointError if it is damaged."""
+        try:
+            found = stored_json(self.summary)
+            if not isinstance(found, dict):
+                raise ValueError("no object")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.summary} is damaged ({error}); remove it to go on") from error
+        return found
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew: one line per epoch."""
@@ -236,6 +247,7 @@ class RunFolder:
         if not self.checkpoint.exists():
             return None
         try:
+            require_file(self.checkpoint)
             with zipfile.ZipFile(self.checkpoint) as archive:  # torch.load does not look at the checksums
                 changed_part = archive.testzip()
             if changed_part is not None:
@@ -271,10 +283,14 @@ def _cell(value: float | bool | str) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(int(value))
 
 
-def _make(path: Path, exist_ok: bool) -> None:
+def _make(path: Path, exist_ok: bool) -> bool:
+    """Make a folder; False if it is there after all and `exist_ok` does not take it, since another process made it."""
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
+        return True
     except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            return False
         raise CheckpointError(
             f"cannot make the run folder {path}: {error.strerror}; choose another --run-dir"
         ) from error

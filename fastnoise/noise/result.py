@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..checks import require_memory
 from ..errors import ConfigError, DataError
-from ..files import write_atomically
+from ..files import require_file, write_atomically
 from .maps import class_map
 from .spec import NoiseSpec, class_ranges, parse
 
@@ -237,6 +237,7 @@ class NoisyLabels:
 
     @classmethod
     def _read(cls, path: Path) -> Self:
+        require_file(path)
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise DataError("it holds a single array")

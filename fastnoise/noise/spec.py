@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 from .. import own
 from ..checks import shown
 from ..errors import ConfigError, nearest
+from ..files import expanded
 from .maps import MAP_NAMES
 from .names import NOISES, OWN, Kind
 
@@ -393,4 +393,4 @@ def with_absolute_paths(text: str) -> str:
 
 
 def _absolute(file: str) -> str:
-    return str(Path(file).expanduser().absolute())
+    return str(expanded(file).absolute())

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
+from ..files import require_file
 from .other_targets import corrupt_multilabel, corrupt_regression
 from .result import NoisyLabels
 from .spec import parse
@@ -98,6 +99,7 @@ def load_noisy(path: str | Path) -> NoisyLabels:
     """Read what `NoisyLabels.save` or `NoisyTargets.save` wrote; DataError as `NoisyLabels.load`."""
     two_dimensional = False
     try:
+        require_file(Path(path))
         with zipfile.ZipFile(path) as archive, archive.open("labels.npy") as stream:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..config import COMMON, FREE_ON_RESUME
 from ..data.names import is_brought
 from ..errors import ConfigError, DataError
+from ..files import require_file, stored_text
 from ..noise import NoisyLabels
 from ..noise.targets import load_noisy
 from ..tasks.names import Score, score_in
@@ -161,6 +162,7 @@ def _names(found: list[Any]) -> tuple[str, ...] | None:
 def _read(run: StoredRun, path: Path, read: Callable[[Path], Any], default: Any, kind: type) -> Any:
     """The result of `read` for a file. If it fails or is not of `kind`: `default`, and a problem is noted."""
     try:
+        require_file(path)
         content = read(path)
         if isinstance(content, kind):
             return content
@@ -175,7 +177,7 @@ def _read(run: StoredRun, path: Path, read: Callable[[Path], Any], default: Any,
 
 def read_json(path: Path) -> Any:
     """A JSON document. ValueError if it is not JSON or nested too deeply; OSError if it can't be read."""
-    return _parsed(path.read_text(encoding="utf-8"))
+    return _parsed(stored_text(path))
 
 
 def _parsed(text: str | bytes) -> Any:

@@ -95,7 +95,7 @@ class Classification(Task):
         if dataset.train.form != "classes":
             raise DataError(f"{dataset.name}: a set for classification has a class for each image")
         if dataset.num_classes < 2:
-            raise ConfigError(f"a classifier needs at least 2 classes, not {dataset.num_classes}")
+            raise ConfigError(f"{dataset.name}: a classifier needs at least 2 classes, not {dataset.num_classes}")
         return cls(dataset.class_names)
 
     def read_labels(self, file: LabelFile) -> NDArray[np.int64]:

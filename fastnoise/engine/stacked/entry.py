@@ -1,6 +1,5 @@
 """Decides which runs can be trained as one, and trains them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,7 +101,7 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     for number, config in enumerate(configs):
         folder = own_folder(config)
         if folder is not None and folder.summary.exists():
-            summaries[number] = json.loads(folder.summary.read_text())
+            summaries[number] = folder.read_summary()
         else:
             places.setdefault(place_of(own_checkpoint(config)), {})[number] = config
     while places:

@@ -75,7 +75,7 @@ def main() -> None:
         first, _ = start(folder, sides["files"])
         start(folder, sides["array"])
         rounds = [{side: start(folder, dataset) for side, dataset in sides.items()} for _ in range(options.rounds)]
-    figures = {}
+    figures: dict[str, float] = {}
     for place, what in enumerate(("seconds", "processor_seconds")):
         seconds = {side: [turn[side][place] for turn in rounds] for side in sides}
         figures |= {f"{side}_{what}": spread(values).median for side, values in seconds.items()}

@@ -72,7 +72,7 @@ def gradient_figures(
         for name, buffer in method.named_buffers():
             buffer.copy_(before[name])
     groups = {"clean": (clean >= 0) & (given == clean), "mislabelled": (clean >= 0) & (given != clean)}
-    figures = {}
+    figures: dict[str, float] = {}
     for prefix, values in (("gradient", sizes), ("pull", pulls), ("ce_pull", plain)):
         figures |= {f"{prefix}_{name}": float(values[rows].mean()) for name, rows in groups.items() if rows.any()}
     total = sum(float(sizes[rows].sum()) for rows in groups.values())

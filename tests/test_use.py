@@ -118,6 +118,18 @@ def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None
     assert f"new/a.png: {CLASSES[order[0]]}, {100 * probs[order[0]]:.2f} %\n" in capsys.readouterr().out
 
 
+def test_images_that_cannot_be_read_are_named_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("new/inner/c.png").write_bytes(Path("new/a.png").read_bytes()[:60])
+    assert main(["predict", "run", "new", "--out", "p.csv"]) == 2
+    assert "c.png" in capsys.readouterr().err
+    assert not Path("p.csv").exists()
+    assert main(["predict", "run", "new", "--out", "p.csv", "--skip-unreadable"]) == 0
+    assert "left out new/inner/c.png: " in capsys.readouterr().out
+    assert [row["file"] for row in table("p.csv")] == ["new/a.png", "new/inner/b.jpg"]
+    assert main(["predict", "run", "new/inner/c.png", "--skip-unreadable"]) == 2
+    assert "none of the 1 images can be read" in capsys.readouterr().err
+
+
 def test_photos_are_turned_upright_as_in_training(made: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -447,6 +459,6 @@ def test_onnx_without_its_packages_names_the_extra(
 
 
 def test_lists_without_a_column_for_files_are_refused() -> None:
-    Path("list.csv").write_text("name,label\nnew/a.png,1\n")
+    Path("list.csv").write_text("photo,label\nnew/a.png,1\n")
     with pytest.raises(DataError, match="no column 'path' or 'file'"):
         given_files(["list.csv"])

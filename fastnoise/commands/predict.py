@@ -43,6 +43,9 @@ class PredictCommand:
     """Images that are computed at a time."""
     threads: int = 2
     """Threads that decode image files."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, and name them. Otherwise they are refused. Every image is then decoded
+    twice."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     model: str | None = None
@@ -65,6 +68,8 @@ def run(command: PredictCommand) -> int:
     files, left_out = given_files(command.images)
     if left_out:
         print(f"{left_out} files are no images and are left out")
+    if command.skip_unreadable:
+        files = _readable(files, command.threads)
     found = predictor.run(predictor.from_files(files), batch_size=command.batch_size, threads=command.threads)
     columns: Mapping[str, Any] = predictor.task.columns(found.answers, found.outcome)
     if command.top is not None:
@@ -78,6 +83,18 @@ def run(command: PredictCommand) -> int:
         print(f"{printable(file)}: {line}")
     print(f"written: {printable(command.out)}, {len(files)} images" + ", the first above" * (len(files) > _SHOWN))
     return 0
+
+
+def _readable(files: list[str], threads: int) -> list[str]:
+    """The files that can be decoded; the others are named. DataError if there is none."""
+    from ..data.scan import unreadable
+
+    lost = unreadable(files, threads)
+    for place, reason in lost.items():
+        print(f"left out {printable(files[place])}: {reason}")
+    if len(lost) == len(files):
+        raise DataError(f"none of the {len(files)} images can be read")
+    return [file for place, file in enumerate(files) if place not in lost]
 
 
 def loaded(command: Any) -> "Predictor":

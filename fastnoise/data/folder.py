@@ -145,7 +145,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 @dataclass
-class _Class:
+class ClassFiles:
     """The images of a class, in the order of their names."""
 
     names: list[str]
@@ -177,9 +177,9 @@ def find_folder(path: Path) -> FileSet:
     roots = {"train": ""} if split is None else {part: split[part] for part in PARTS if part in split}
     outside = [name for name in tops if split and name not in split.values()]
     for name in outside:
-        left += _images(path, name, []).names
+        left += images_in(path, name, []).names
     left += _files(path, "")
-    files = _Class([], [], [])
+    files = ClassFiles([], [], [])
     parts: list[str] = []
     labels: list[int] = []
     numbers: dict[str, int] = {}
@@ -187,7 +187,7 @@ def find_folder(path: Path) -> FileSet:
     for part, root in roots.items():
         if split:
             left += _files(path, root)
-        found = {name: _images(path, os.path.join(root, name), left) for name in _folders(path, root)}
+        found = {name: images_in(path, os.path.join(root, name), left) for name in _folders(path, root)}
         classes = {name: images for name, images in found.items() if images.names}
         empty += [os.path.join(root, name) for name in found if name not in classes]
         if part == "train":
@@ -223,7 +223,7 @@ def find_folder(path: Path) -> FileSet:
     )
 
 
-def _check_classes(folder: Path, found: dict[str, _Class], classes: dict[str, _Class]) -> None:
+def _check_classes(folder: Path, found: dict[str, ClassFiles], classes: dict[str, ClassFiles]) -> None:
     """DataError unless the training part has class folders with images."""
     if not found:
         raise DataError(f"{folder} holds no class folders: put each class's images into a folder of its own there")
@@ -310,7 +310,7 @@ def _files(path: Path, inside: str) -> list[str]:
     return [os.path.join(inside, entry.name) for entry in entries if not _is_folder(entry)]
 
 
-def _images(path: Path, inside: str, left: list[str]) -> _Class:
+def images_in(path: Path, inside: str, left: list[str]) -> ClassFiles:
     """The images in a folder and in those in it, by their paths relative to `path`; other files go to `left`.
 
     Links to folders are followed, unless they lead back to a folder that they lie in. What has an image's name but is a
@@ -331,9 +331,9 @@ def _images(path: Path, inside: str, left: list[str]) -> _Class:
                     file = entry.name
                     if file[0] == "." or (_is_folder(entry) and _hidden(file)):
                         continue
-                    name = f"{prefix}{os.sep}{file}"
+                    name = prefix + file
                     if _is_folder(entry):
-                        walk(entry.path, name, (*above, here))
+                        walk(entry.path, name + os.sep, (*above, here))
                     elif is_image(file, entry):
                         rows.append((name, *file_facts(entry)))
                     elif not _hidden(file):
@@ -350,9 +350,9 @@ def _images(path: Path, inside: str, left: list[str]) -> _Class:
             known = taken[ending] = ending.lower() in extensions()
         return known
 
-    walk(os.path.join(path, inside), inside, ())
+    walk(os.path.join(path, inside), os.path.join(inside, ""), ())
     rows.sort()
-    return _Class(*map(list, zip(*rows, strict=True))) if rows else _Class([], [], [])
+    return ClassFiles(*map(list, zip(*rows, strict=True))) if rows else ClassFiles([], [], [])
 
 
 def file_facts(entry: os.DirEntry[str] | Path) -> tuple[int, int]:

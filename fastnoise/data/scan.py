@@ -189,6 +189,22 @@ def _learn(path: str, place: int, parts: dict[str, NDArray[Any]]) -> None:
     parts["likeness"][place] = likeness(rgb)
 
 
+def unreadable(paths: Sequence[str], threads: int) -> dict[int, str]:
+    """Position -> why it cannot be read, of the image files that cannot be decoded. No cache is read or written."""
+
+    def why(path: str) -> str | None:
+        try:
+            require_regular(path)
+            with Image.open(path) as image:
+                decode(image, exif=False)
+        except Exception as error:  # Pillow's decoders raise errors of any kind on damaged files
+            return _why(error)
+        return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return {place: reason for place, reason in enumerate(pool.map(why, paths)) if reason is not None}
+
+
 def likeness(image: Image.Image) -> NDArray[np.uint8]:
     """uint8 [32], 256 bits that say where an image grows brighter to the right (`FileFacts.likeness`)."""
     small = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX)

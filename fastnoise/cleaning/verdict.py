@@ -177,7 +177,7 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], told: Numbers,
         rates.append(1 - float(counts @ chances[np.arange(len(fitted)), given[fitted]]) / len(fitted))
         cells.append(again.transition)
     other_spans = [each.rate for each, _, _ in found if each.even == channel.even]
-    deviation = float(np.hypot(np.std(rates), np.std(other_spans))) * np.sqrt(len(fitted) / len(given))
+    deviation = float(np.hypot(np.std(rates), np.std(other_spans)) * np.sqrt(len(fitted) / len(given)))
     sure = float(channel.clean(unseen).max(1).mean())
     warnings = []
     if sure < SURE:

@@ -192,7 +192,8 @@ def read_rate(source: str) -> float:
         rate = json.loads(file.read_text(encoding="utf-8"))["rate"]
     except FileNotFoundError:
         raise ConfigError(
-            f"--noise-rate {source}: neither a number nor the folder of a fastnoise clean (it has no {FINDING})"
+            f"--noise-rate {source}: neither a number nor the folder of a fastnoise clean (it has no {FINDING}); "
+            "give a rate as 0.2, or the --out of a fastnoise clean that has finished"
         ) from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"--noise-rate {source}: {FINDING} cannot be read: {error}") from None

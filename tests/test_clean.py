@@ -189,6 +189,7 @@ def test_wrong_labels_of_digits_are_found(noise: str, tmp_path: Path) -> None:
     assert found["missed"] < 0.05, found
     assert found["calibration"] < 0.05, found
     assert abs(verdict.rate - found["rate"]) < (0.02 if noise.startswith("symmetric") else 0.03)
+    assert [type(end) for end in verdict.rate_interval] == [float, float], "which print as numbers"
     assert verdict.rate_interval[0] <= found["rate"] <= verdict.rate_interval[1]
     assert found["precision"] > 0.93
     assert found["recall"] > 0.93

@@ -97,7 +97,9 @@ def test_a_rate_that_nobody_knows_is_said_and_kept(labels: str, capsys: pytest.C
 def test_a_rate_that_is_given_or_chosen_is_not_assumed(labels: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--method", "coteaching", "--labels", labels, *WORDS]
     assert main([*words, "--noise-rate", "0.3", "--run-dir", "given"]) == 0
-    assert "rate of wrong labels" not in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "noise rate: 0.3; coteaching goes by it, and has forget_rate 0.3" in said
+    assert "rate of wrong labels" not in said
     assert (kept("given")["noise_rate"], kept("given")["forget_rate"]) == (0.3, 0.3)
     assert main([*words, "--forget-rate", "0.25", "--run-dir", "chosen"]) == 0
     assert "is unknown; coteaching goes by it, and has forget_rate 0.25" in " ".join(capsys.readouterr().out.split())
@@ -123,7 +125,10 @@ def test_a_cleanings_estimate_is_taken(cleaning: str) -> None:
     ("words", "message"),
     [
         ("--noise-rate 0.3", "--noise-rate has no meaning for method nal; it is for coteaching, dividemix"),
-        ("--method coteaching --noise-rate gone", "neither a number nor the folder of a fastnoise clean"),
+        (
+            "--method coteaching --noise-rate gone",
+            "neither a number nor the folder of a fastnoise clean (it has no finding.json); give a rate as 0.2",
+        ),
         ("--method coteaching --noise-rate 1", "--noise-rate must lie in [0, 1), not 1.0"),
         ("--method coteaching --noise-rate blind", "that cleaning could not tell the rate; give a number"),
         ("--method coteaching --noise-rate broken", "finding.json cannot be read"),

@@ -39,6 +39,7 @@ def test_every_method_trains_and_reports(
         pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     assert main(["train", *QUICK, "--method", method, "--loader", loader, "--run-dir", "run"]) == 0
     output = capsys.readouterr().out
+    assert f"loader: {loader}: {loader} was asked for;" in " ".join(output.split())
     run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
     files = {

@@ -187,7 +187,7 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
         rates.append(1 - float(np.average(right, weights=counts[np.isin(fitted, asked, assume_unique=True)])))
         cells.append(again.transition)
     spans = [each.rate for each, _, _ in found if each.even == channel.even]
-    deviation = np.hypot(np.std(rates) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * float((known < 0).mean())
+    deviation = float(np.hypot(np.std(rates) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * (known < 0).mean())
     clean = channel.clean(unseen)
     sure = float(clean.max(1).mean())
     warnings = []

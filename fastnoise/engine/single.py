@@ -182,7 +182,7 @@ class Single(Training):
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
-            f"loader: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
+            f"loader: {loader.name}: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
         if config.data.balance != "none":

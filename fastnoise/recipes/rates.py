@@ -9,7 +9,7 @@ from .base import UNKNOWN_RATE
 
 
 def settle_rate(config: RunConfig, *, known: bool) -> tuple[RunConfig, str | None]:
-    """The configuration with the rate that it goes by, and a line on a rate that nobody knows.
+    """The configuration with the rate that it goes by, and a line on a rate that is given or that nobody knows.
 
     Args:
         config: of a run. Only a method whose options name some as `by_rate` goes by a rate.
@@ -30,7 +30,7 @@ def settle_rate(config: RunConfig, *, known: bool) -> tuple[RunConfig, str | Non
                 f"--noise-rate {rate} and {said} contradict: at this rate the recipe of {method} has {here}; "
                 "drop one of them, and in Python give noise_rate to recipe()"
             )
-        return config, None
+        return config, f"noise rate: {rate:.3g}; {method} goes by it, and has {said}"
     if known:
         return config, None
     if taken != _by_rate(_recipe(config, UNKNOWN_RATE)):

@@ -225,7 +225,9 @@ def gallery_page(
         *(element("div", element("p", warning), class_="note") for warning in warnings),
         element("h2", "Classes", id="classes"),
         table(
-            rows, ("class", "images labelled so", "suspected", "of its images labelled otherwise"), numbers=(1, 2, 3)
+            rows,
+            ("class", "images labelled so", "suspected", "its images under other labels (estimate)"),
+            numbers=(1, 2, 3),
         ),
         element("h2", "Suspects", id="suspects"),
         gallery(suspects, [str(entry["name"]) for entry in classes], decided, token),

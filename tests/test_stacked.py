@@ -218,7 +218,8 @@ def test_the_first_ten_steps_are_those_of_separate_runs(method: str) -> None:
 def test_each_run_of_a_stack_has_its_own_gradient_clipped() -> None:
     """To norms that every run's gradient is above, and that some runs' gradients are above."""
     for largest in (0.1, 1.5):
-        loss, weights = steps_apart(quick("ce", limit_train=640, clip_norm=largest), 10)
+        # On two threads a rounding turns a ReLU in the sixth step, of runs without clipping too.
+        loss, weights = steps_apart(quick("ce", limit_train=640, clip_norm=largest), 5)
         assert loss <= 1e-4
         assert weights <= 1e-4
 

@@ -87,7 +87,7 @@ class WandB:
     """A run of W&B in RUN/wandb. `wandb sync` sends an offline one, if its user wants that."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], identity: str | None, first: int):
-        mode = os.environ.get("WANDB_MODE", "offline")
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         if mode != "online":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
@@ -99,7 +99,7 @@ class WandB:
             config=dict(config),
             id=identity,
             resume=None if identity is None else "allow",
-            mode=mode,  # type: ignore[arg-type]
+            mode=mode,
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )

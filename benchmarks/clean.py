@@ -30,14 +30,13 @@ from rich.console import Console
 from scipy.special import softmax
 from torch import Tensor
 
-from fastnoise.cleaning.judge import Judge, Testimony
+from fastnoise.cleaning.judge import Judge, LogitWitness, Testimony
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged, part_of
 from fastnoise.cleaning.run import measure
 from fastnoise.cleaning.verdict import reach
 from fastnoise.commands.clean import METHOD, SETTINGS
 from fastnoise.config import RunConfig
 from fastnoise.engine.single import train_on
-from fastnoise.engine.witness import Witness
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.files import write_atomically
 from fastnoise.models import Outputs
@@ -64,7 +63,7 @@ TRAINING = {
 """Options of all networks of a data set, by either method."""
 
 
-class Keeper(Witness):
+class Keeper(LogitWitness):
     """Keeps the logits of every image after every epoch.
 
     Args:
@@ -73,17 +72,11 @@ class Keeper(Witness):
         num_classes: C.
     """
 
-    logits: Tensor
-    seen: Tensor
-
     def __init__(self, epochs: int, count: int, num_classes: int):
-        super().__init__()
-        self.register_buffer("logits", torch.zeros(epochs, count, num_classes, dtype=torch.float16))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        super().__init__(epochs, count, num_classes, torch.float16)
 
-    def see(self, outputs: Outputs, index: Tensor) -> None:
-        self.logits[int(self.seen) // self.logits.shape[1], index] = outputs.logits.half()
-        self.seen += len(index)
+    def note(self, epoch: int, logits: Tensor, index: Tensor) -> None:
+        self.logits[epoch, index] = logits.half()
 
 
 OURS = {"cifar10": ("--strength", "1", "--momentum", "0.9")}

@@ -1,6 +1,7 @@
 """What each network says of each label, and the job that trains it."""
 
 import shutil
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,35 @@ The mean over all epochs is best for networks that come to memorise wrong labels
 still learn; `reach` takes the one whose answers for labels not learnt from explain these best."""
 
 
-class Judge(Witness):
+class LogitWitness(Witness):
+    """Notes a network's logits for every image, in a table of one or more rows for each.
+
+    Args:
+        rows: R.
+        count: N.
+        num_classes: C.
+        dtype: of the table.
+    """
+
+    logits: Tensor
+    """[R, N, C]"""
+    seen: Tensor
+
+    def __init__(self, rows: int, count: int, num_classes: int, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.register_buffer("logits", torch.zeros(rows, count, num_classes, dtype=dtype))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def see(self, outputs: Outputs, index: Tensor) -> None:
+        self.note(int(self.seen) // self.logits.shape[1], outputs.logits, index)
+        self.seen += len(index)
+
+    @abstractmethod
+    def note(self, epoch: int, logits: Tensor, index: Tensor) -> None:
+        """Put a batch's logits [B, C] of an epoch, counted from 0, into the table; index int64 [B]."""
+
+
+class Judge(LogitWitness):
     """Adds up over the epochs what a network says of every image.
 
     Networks learn the right labels first and wrong ones late, if at all (Arpit et al. 2017), so means over epochs tell
@@ -49,22 +78,15 @@ class Judge(Witness):
         num_classes: C.
     """
 
-    logits: Tensor
-    seen: Tensor
-
     def __init__(self, epochs: int, count: int, num_classes: int):
-        super().__init__()
+        super().__init__(len(SPANS), count, num_classes)
         self.lengths = [max(1, round(span * epochs)) for span in SPANS]
         self.epochs = epochs
-        self.register_buffer("logits", torch.zeros(len(SPANS), count, num_classes))  # sums over epochs
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
-    def see(self, outputs: Outputs, index: Tensor) -> None:
-        epoch = int(self.seen) // self.logits.shape[1]
+    def note(self, epoch: int, logits: Tensor, index: Tensor) -> None:
         for sums, length in zip(self.logits, self.lengths, strict=True):
             if epoch >= self.epochs - length:
-                sums[index] += outputs.logits.float() / length
-        self.seen += len(index)
+                sums[index] += logits.float() / length
 
 
 @dataclass(frozen=True, eq=False)

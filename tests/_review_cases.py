@@ -4,7 +4,7 @@ import contextlib
 import csv
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +14,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fastnoise.cleaning.outputs import write_outputs
-from fastnoise.cleaning.pool import load_judged
+from fastnoise.cleaning.pool import Judged, load_judged
 from fastnoise.cleaning.review import FINDING, ReviewServer, pick_suspects, write_page
 from fastnoise.cleaning.run import Finding, claim
+from fastnoise.config import RunConfig
 from fastnoise.files import write_json
 from fastnoise.recipes import recipe
 
@@ -70,35 +71,44 @@ def photos(folder: Path, classes: Sequence[str], wrong: int, right: int = 4, nam
     return folder
 
 
-def made_cleaning(photos: Path, out: Path, true: Any) -> Path:
-    """A finished cleaning of class folders, whose judges were made up: `true` says of a file's path which class it
-    is."""
-    config = recipe("elr", f"folder:{photos}", "none", model="small_cnn").replace({"val_fraction": 0.0})
+def finished_cleaning(out: Path, config: RunConfig, verdict_of: Callable[[Judged], Any]) -> Path:
+    """What `clean` leaves in a folder, with a verdict that was made up."""
     fields = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
     claim(out, {"folds": 1, **fields})
     judged = load_judged(config)
-    right = np.array([judged.data.class_names.index(true(Path(name))) for name in judged.names])
-    wrong, count = right != judged.given, len(judged.data.class_names)
-    probability = np.random.default_rng(0).uniform(0.501, 1, len(right)) - 0.5 * ~wrong
-    empty = np.full((count, count), np.nan)
-    verdict: Any = SimpleNamespace(
-        probability=probability,
-        suggested=right,
-        suspected=wrong,
-        margins=np.where(wrong, -4.0, 6.0),
-        rate=float(probability.mean()),
-        rate_interval=(0.0, 1.0),
-        **dict.fromkeys(("transition", "transition_low", "transition_high"), empty),
-        agreement=1.0,
-        warnings=("its judges are made up",),
-        corrected=lambda given: np.where(wrong, right, given),
-    )
+    verdict = verdict_of(judged)
     finding = Finding(judged, verdict, write_outputs(out, config.data.dataset, judged, verdict))
     write_json(out / FINDING, finding.figures())
     with open(out / "suspects.csv", newline="", encoding="utf-8") as stream:
         suspects = pick_suspects(judged.names, judged.data.train, list(csv.DictReader(stream)))
     write_page(out, config.data.dataset, finding.figures(), suspects)
     return out
+
+
+def made_cleaning(photos: Path, out: Path, true: Any) -> Path:
+    """A finished cleaning of class folders, whose judges were made up: `true` says of a file's path which class it
+    is."""
+    config = recipe("elr", f"folder:{photos}", "none", model="small_cnn").replace({"val_fraction": 0.0})
+
+    def verdict_of(judged: Judged) -> Any:
+        right = np.array([judged.data.class_names.index(true(Path(name))) for name in judged.names])
+        wrong, count = right != judged.given, len(judged.data.class_names)
+        probability = np.random.default_rng(0).uniform(0.501, 1, len(right)) - 0.5 * ~wrong
+        empty = np.full((count, count), np.nan)
+        return SimpleNamespace(
+            probability=probability,
+            suggested=right,
+            suspected=wrong,
+            margins=np.where(wrong, -4.0, 6.0),
+            rate=float(probability.mean()),
+            rate_interval=(0.0, 1.0),
+            **dict.fromkeys(("transition", "transition_low", "transition_high"), empty),
+            agreement=1.0,
+            warnings=("its judges are made up",),
+            corrected=lambda given: np.where(wrong, right, given),
+        )
+
+    return finished_cleaning(out, config, verdict_of)
 
 
 @contextlib.contextmanager

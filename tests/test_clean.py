@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _review_cases import finished_cleaning, served
 from PIL import Image
 from rich.console import Console
 from scipy.special import log_softmax
@@ -452,31 +452,19 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
 @pytest.fixture
 def cleaned(photos: Path, tmp_path: Path) -> Path:
     """A finished cleaning of the photos, whose judges were made up."""
-    from fastnoise.cleaning.review import FINDING, pick_suspects, write_page
-    from fastnoise.cleaning.run import claim
-    from fastnoise.files import write_json
 
-    out = tmp_path / "cleaned"
-    config = settings(dataset=f"folder:{photos}")
-    fields = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
-    claim(out, {"folds": 1, **fields})
-    judged = load_judged(config)
-    right = np.array([judged.data.class_names.index(Path(name).name.partition("-")[0]) for name in judged.names])
-    margins = np.where(right == judged.given, 6.0, -4.0) + np.linspace(0, 1, 80)
-    verdict = reach(judged, [one_network(judged.given, margins, right, 2)], 0)
-    finding = Finding(judged, verdict, write_outputs(out, config.data.dataset, judged, verdict))
-    write_json(out / FINDING, finding.figures())
-    suspects = pick_suspects(judged.names, judged.data.train, rows(out / "suspects.csv"))
-    write_page(out, config.data.dataset, finding.figures(), suspects)
-    return out
+    def verdict_of(judged: Judged) -> Verdict:
+        right = np.array([judged.data.class_names.index(Path(name).name.partition("-")[0]) for name in judged.names])
+        margins = np.where(right == judged.given, 6.0, -4.0) + np.linspace(0, 1, 80)
+        return reach(judged, [one_network(judged.given, margins, right, 2)], 0)
+
+    return finished_cleaning(tmp_path / "cleaned", settings(dataset=f"folder:{photos}"), verdict_of)
 
 
 @pytest.fixture
 def server(cleaned: Path) -> Iterator[ReviewServer]:
-    with ReviewServer(cleaned) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
+    with served(cleaned) as found:
         yield found
-        found.shutdown()
 
 
 def ask(server: ReviewServer, body: Any = None, **headers: str) -> tuple[int, str]:

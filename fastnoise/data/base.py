@@ -28,6 +28,12 @@ class LoaderSpec:
     """Of the images given out."""
     threads: int
 
+    @property
+    def common(self) -> tuple[int, int] | None:
+        """Height and width of all images before the augmentation; None for files of any size, which it resizes."""
+        free = self.table.images is None and self.plan.augmentation.resizes
+        return None if free else self.plan.source
+
 
 def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """Onto the device; to CUDA without a wait: torch keeps the pinned copy until it was read."""

@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 
 from .base import BaseLoader, LoaderSpec
-from .images import read_image
+from .images import open_rgb, read_image
+from .placing import SourceSizes, place
 from .plan import Batch, PlannedEpoch
+from .resample import shown
 
 T = TypeVar("T")
 
@@ -101,6 +104,7 @@ class TorchLoader(BaseLoader):
         super().__init__(spec, reason)
         self._constants = [np.tile(row, spec.size[1]) for row in (spec.mean, 1 / spec.std)]
         self._device_constants = [torch.from_numpy(row).to(spec.device) for row in self._constants]
+        self._sizes = SourceSizes(spec.table, spec.common)
 
     def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
         device, plan = self.spec.device, self.spec.plan
@@ -131,15 +135,44 @@ class TorchLoader(BaseLoader):
     def _pixels(self, batch: Batch, pool: Executor) -> np.ndarray:
         """uint8 [V * B, H, W, C], cropped and flipped."""
         table, plan = self.spec.table, self.spec.plan
+        if plan.augmentation.places:
+            return crop_and_flip(self._placed(batch, pool), None, batch.flip, 0)
         if table.images is None:
             files = [table.files[i] for i in batch.index]
-            read = partial(read_image, size=self.spec.size, exif=table.exif)
+            read = partial(read_image, size=plan.source, exif=table.exif)
             pixels = np.stack(list(pool.map(read, files)))
         else:
             pixels = table.images[batch.index]
         if plan.views > 1:
             pixels = np.concatenate([pixels] * plan.views)
         return crop_and_flip(pixels, batch.corner, batch.flip, plan.crop_padding)
+
+    def _placed(self, batch: Batch, pool: Executor) -> np.ndarray:
+        """uint8 [V * B, H, W, C], each the part of its image that the augmentation shows."""
+        spec, count = self.spec, len(batch.index)
+        table, size, views = spec.table, spec.size, spec.plan.views
+        sizes = np.tile(self._sizes.of(batch.index, pool), (views, 1))
+        where = place(spec.plan.augmentation, sizes, batch.key, batch.corner)
+        pixels = np.empty((views * count, *size, table.shape[0]), np.uint8)
+
+        def make(sample: int) -> None:
+            position = batch.index[sample]
+            image = self._image(position)
+            for row in range(sample, len(pixels), count):
+                parts = (part[row].tolist() for part in (where.part, where.grid, where.corner))
+                pixels[row] = shown(image, *parts, size)
+
+        for _ in pool.map(make, range(count)):
+            pass
+        return pixels
+
+    def _image(self, position: int) -> Image.Image | np.ndarray:
+        """An image as the augmentation finds it."""
+        table, common = self.spec.table, self.spec.common
+        if table.images is not None:
+            return table.images[position]
+        file = table.files[position]
+        return open_rgb(file, table.exif) if common is None else read_image(file, common, table.exif)
 
 
 def normalise(pixels: Any, mean: Any, scale: Any) -> Any:

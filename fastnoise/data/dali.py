@@ -220,7 +220,7 @@ def _window(images: Any, corner: Any, size: tuple[int, int]) -> Any:
 
 
 def _placed(data: Any, spec: LoaderSpec, gpu: bool, whole: Any, random: list[Any]) -> Any:
-    """A view of the part of its image that a `Placement` names."""
+    """A view of the part of its image that a `Placing` names."""
     augmentation = spec.plan.augmentation
     if augmentation.resized_crop is not None:
         part = {"start": random.pop(0), "shape": random.pop(0), "axis_names": "HW"}

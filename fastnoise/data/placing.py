@@ -53,7 +53,7 @@ def uniforms(key: NDArray[np.uint64], purpose: int, count: int) -> NDArray[np.fl
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placement:
+class Placing:
     """Where each of R images is taken from."""
 
     part: NDArray[np.int32]
@@ -77,7 +77,7 @@ def place(
     sizes: NDArray[np.int32],
     key: NDArray[np.uint64] | None,
     corner: NDArray[np.int32] | None,
-) -> Placement:
+) -> Placing:
     """Where images of these sizes, [R, 2], are taken from.
 
     Args:
@@ -101,7 +101,7 @@ def place(
         corner = (np.floor(uniforms(key, CROP, 2) * room) - padding).astype(np.int32)
     elif corner is None:
         corner = np.zeros((rows, 2), np.int32)
-    return Placement(part, grid, corner)
+    return Placing(part, grid, corner)
 
 
 def _grids(augmentation: Augmentation, sizes: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -50,7 +50,7 @@ class Window(NamedTuple):
 def shown(
     image: Image.Image | NDArray[np.uint8], part: list[int], grid: list[int], corner: list[int], size: Size
 ) -> NDArray[np.uint8]:
-    """One image of a `Placement`, uint8 [H, W, C] of `size`; bilinear with antialiasing.
+    """One image of a `Placing`, uint8 [H, W, C] of `size`; bilinear with antialiasing.
 
     Args:
         image: in mode RGB or L, or uint8 [H, W, C].

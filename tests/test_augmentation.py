@@ -1,5 +1,6 @@
 """Augmentation by spec: the grammar, the draws, and the same pixels out of every loader."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fastnoise.data import ImageTable, make_loader
 from fastnoise.data.augment import PRESETS, Augmentation
 from fastnoise.data.placing import place, uniforms
 from fastnoise.data.plan import Plan
+from fastnoise.data.recolour import OPERATIONS, recolour
 from fastnoise.errors import ConfigError
 
 try:
@@ -39,6 +41,11 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
             "random_resized_crop:224,scale=0.2-1,ratio=0.5-2",
             {"resized_crop": (224, 224), "scale": (0.2, 1.0), "ratio": (0.5, 2.0)},
         ),
+        (
+            "flip,rotate:20,jitter=0.4,randaugment:2,10,cutout:3",
+            {"flip": True, "rotate": 20.0, "jitter": 0.4, "randaugment": (2, 10), "cutout": 3},
+        ),
+        ("jitter:0.4", {"jitter": 0.4}),
         ("crop:28,pad=2,cutout:12", {"crop": (28, 28), "crop_padding": 2, "cutout": 12}),
     ],
 )
@@ -65,6 +72,11 @@ def test_specs_are_read(text, fields):
         ("random_resized_crop:9,ratio=2-1", "ends below its beginning"),
         ("flip:3", "flip takes no value"),
         ("resize:", "resize needs a value"),
+        ("rotate:181", "'181' is no angle in degrees above 0 and up to 180"),
+        ("jitter:x", "'x' is no strength"),
+        ("randaugment:2", "'2' is not two integers"),
+        ("randaugment:2,31", "31 is no magnitude from 0 to 30"),
+        ("randaugment:0,3", "0 is no number of operations"),
         ("imagenet,flip", "unknown word|imagenet stands alone"),
     ],
 )
@@ -113,7 +125,7 @@ def test_a_spec_replaces_crop_and_flip():
 def test_uniforms_are_philox():
     """The vectors that are published with the generator (Random123's kat_vectors)."""
     zero = uniforms(np.zeros(1, np.uint64), 0, 4) * 2.0**32
-    assert [f"{int(word):08x}" for word in zero[0]] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
+    assert [f"{int(word):08x}" for word in zero[0]] == ["5f6fb709", "0d893f64", "4f121f81", "4f730a48"]
     drawn = uniforms(np.arange(4000, dtype=np.uint64), 3, 5)
     assert drawn.min() >= 0
     assert drawn.max() < 1
@@ -206,6 +218,7 @@ SPECS = [
     "resize:24,center_crop:32",
     "random_resized_crop:32,flip",
     "random_resized_crop:48x40,scale=0.3-1,crop:40,pad=2",
+    "resize:40,crop:32,flip,rotate:20",
 ]
 
 
@@ -244,13 +257,25 @@ def test_views_and_turned_files_give_the_same_pixels(text, tmp_path):
     assert np.array_equal(views[:4], single[:4])
 
 
-@needs_dali
-@pytest.mark.parametrize("text", [*SPECS, "crop:24,pad=2,flip,cutout:5"])
+RECOLOURED = ["crop,pad=4,flip,rotate:20", "flip,jitter=0.4", "crop:24,rotate:90,jitter:0.8,randaugment:2,10,cutout:7"]
+ARRAY_SPECS = [
+    *RECOLOURED,
+    *SPECS,
+    "crop:24,pad=2,flip,cutout:5",
+    "center_crop:40x30",
+    "random_resized_crop:9,scale=0.5-1,crop:17,pad=5",
+]
+
+
+@pytest.mark.parametrize("text", ARRAY_SPECS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_arrays_give_the_same_pixels(text, channels):
-    images = np.stack([picture(36, 44, seed, 40) for seed in range(7)])[..., :channels]
+@pytest.mark.parametrize("kind", ["resident", pytest.param("dali", marks=needs_dali)])
+def test_arrays_give_the_same_pixels(kind, text, channels):
+    images = np.stack([picture(36, 44, seed, 255) for seed in range(7)])[..., :channels]
     data = ImageTable(np.zeros(7, int), images=images)
-    assert np.abs(pixels_of("torch", data, text) - pixels_of("dali", data, text)).max() < 1.001
+    for views in (1, 2):
+        by_torch, other = (pixels_of(each, data, text, views=views) for each in ("torch", kind))
+        assert np.abs(by_torch - other).max() < 1.001
 
 
 def test_pixels_are_torchvision_s_but_for_rounding(tmp_path):
@@ -267,6 +292,65 @@ def test_pixels_are_torchvision_s_but_for_rounding(tmp_path):
         difference = np.abs(image - np.asarray(expected))
         assert difference.max() < 2.001
         assert difference.mean() < 0.3
+
+
+@needs_dali
+@pytest.mark.parametrize("text", RECOLOURED)
+def test_what_needs_whole_images_is_the_same_to_the_bit(text, tmp_path):
+    """Files are decoded to the same bits, and one function does the rest for all loaders."""
+    data = files(tmp_path, "png")
+    by_torch, by_dali = (pixels_of(kind, data, text, image_size=40, views=2) for kind in ("torch", "dali"))
+    assert np.abs(by_torch - by_dali).mean() < 0.5  # resizing rounds, and what comes after it makes more of that
+    arrays = ImageTable(np.zeros(5, int), images=np.stack([picture(30, 30, seed, 40) for seed in range(5)]))
+    results = [pixels_of(kind, arrays, text) for kind in ("torch", "resident", "dali")]
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+    assert not np.array_equal(
+        results[0], pixels_of("torch", arrays, text.partition(",rotate")[0].partition(",jitter")[0])
+    )
+
+
+@pytest.mark.parametrize("number", range(14))
+@pytest.mark.parametrize("magnitude", [0, 3, 9, 10, 17, 30])
+def test_randaugment_has_torchvision_s_operations(number, magnitude):
+    from torchvision.transforms import InterpolationMode, RandAugment, autoaugment
+
+    image = Image.fromarray(picture(30, 40, 3, 40))
+    name, (levels, signed) = list(RandAugment()._augmentation_space(31, (30, 40)).items())[number]
+    for sign in (1, -1) if signed else (1,):
+        level = float(levels[magnitude]) if levels.ndim else 0.0
+        theirs = autoaugment._apply_op(image, name, level * sign, InterpolationMode.NEAREST, None)
+        ours = np.asarray(OPERATIONS[number](image, magnitude / 30, sign)).astype(int)
+        # Enhancements cut the fraction off, and the last bit of torch.linspace can decide about a whole number.
+        assert np.abs(ours - np.asarray(theirs)).max() <= (name in ("Brightness", "Color", "Contrast", "Sharpness")), (
+            name
+        )
+
+
+def test_jitter_and_rotation_are_torchvision_s():
+    from torchvision.transforms import functional
+
+    data = np.stack([picture(30, 40, seed, 40) for seed in range(6)])
+    key = np.arange(6, dtype=np.uint64)
+    found = data.copy()
+    with ThreadPoolExecutor(2) as pool:
+        recolour(found, Augmentation(rotate=20, jitter=0.4), key, 1, pool)
+    angles, factors = 20 * (2 * uniforms(key, 2, 1)[:, 0] - 1), 0.6 + 0.8 * uniforms(key, 3, 3)
+    for one, image, angle, (light, contrast, colour) in zip(found, data, angles, factors, strict=True):
+        expected = functional.rotate(Image.fromarray(image), angle)
+        expected = functional.adjust_contrast(functional.adjust_brightness(expected, light), contrast)
+        assert np.array_equal(one, np.asarray(functional.adjust_saturation(expected, colour)))
+
+
+def test_the_first_of_several_views_is_weak():
+    data = ImageTable(np.zeros(4, int), images=np.stack([picture(30, 30, seed, 40) for seed in range(4)]))
+    weak, strong = (
+        pixels_of("torch", data, text, epochs=1, views=2) for text in ("crop,pad=2", "crop,pad=2,randaugment:3,20")
+    )
+    assert np.array_equal(weak[:4], strong[:4])
+    assert (np.abs(weak[4:] - strong[4:]).max((1, 2, 3)) > 1).sum() >= 3
+    alone = pixels_of("torch", data, "crop,pad=2,randaugment:3,20", epochs=1)
+    assert not np.array_equal(alone, weak[:4])
 
 
 def test_a_spec_of_the_images_own_size_is_what_crop_and_flip_were():

@@ -308,8 +308,6 @@ WORDS: Mapping[str, _Word] = {
 }
 """The words of the grammar, in the order in which they stand."""
 
-UNBUILT = frozenset({"rotate", "jitter", "randaugment"})
-
 HELP = f"{alternatives([word.form for word in WORDS.values()])}; or a preset: {alternatives([NONE, *PRESETS])}"
 """For help texts: what a spec is made of."""
 
@@ -329,8 +327,6 @@ def _parse(kind: type[Augmentation], text: str, flag: str) -> Augmentation:
             if word.stage == WORDS[last].stage:
                 raise ConfigError(f"{said} {last} and {name} exclude each other; drop one")
             raise ConfigError(f"{said} {name} is done before {last}; write {name} before it")
-        if name in UNBUILT:
-            raise ConfigError(f"{said} {name} is not there yet; drop it")
         if not value and not word.bare:
             raise ConfigError(f"{said} {name} needs a value: write {word.form}")
         if value and name == "flip":

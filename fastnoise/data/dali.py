@@ -19,7 +19,7 @@ from .images import as_ppm, open_rgb, read_by_dali, read_image, unreadable
 from .placing import SourceSizes, place
 from .plan import Batch, Plan, PlannedEpoch
 from .table import ImageTable
-from .torch_loader import prefetch
+from .torch_loader import Finish, prefetch
 
 PREFETCH = 2
 """Batches that DALI works on ahead of the consumer."""
@@ -72,9 +72,11 @@ class Source:
     def _inputs(self, batch: Batch) -> list[Any]:
         """What the graph takes: the images, the index, and what is drawn, view after view (`_drawn`)."""
         plan = self.spec.plan
-        parts = [batch.corner, batch.flip, batch.hole]
+        parts: list[np.ndarray | None] = [batch.corner, batch.flip, batch.hole]
         if plan.augmentation.places:
-            parts = [*self._placement(batch), batch.flip, batch.hole]
+            parts[:1] = self._placement(batch)
+        if plan.augmentation.recolours:
+            parts.pop()  # the hole is cut out at the end, on the host
         drawn = [part.reshape(plan.views, -1, *part.shape[1:]) for part in parts if part is not None]
         return [self._data(batch), batch.index, *(part[view] for view in range(plan.views) for part in drawn)]
 
@@ -120,7 +122,8 @@ def _drawn(augmentation: Augmentation) -> list[tuple[types.DALIDataType, int]]:
         found += [(real, 1)] * 2
     else:
         found += [(real, 1)] * augmentation.resizes + [(whole, 1)] * _cut(augmentation)
-    return found + [(whole, 0)] * augmentation.flip + [(whole, 1)] * bool(augmentation.cutout)
+    cut = augmentation.cutout > 0 and not augmentation.recolours
+    return found + [(whole, 0)] * augmentation.flip + [(whole, 1)] * cut
 
 
 def build_pipeline(
@@ -132,8 +135,8 @@ def build_pipeline(
     device_id: int | None,
     paths: bool = True,
 ) -> Pipeline:
-    """The graph from (images, paths or files' contents, index, and what is drawn for each view) to (float32
-    [B, H, W, C] for each view, int64 [B]).
+    """The graph from (images, paths or files' contents, index, and what is drawn for each view) to
+    (float32 [B, H, W, C] for each view, int64 [B]); uint8 if the host recolours the images.
 
     Every random choice comes in through `source`. `gpu` puts the image operators on the GPU `device_id`: uint8 pixels
     or encoded files are what is copied there. With `paths` DALI reads the files, else `source` gives their contents.
@@ -163,6 +166,9 @@ def build_pipeline(
         views = []
         for _ in range(plan.views):
             view = make(whole, random)
+            if plan.augmentation.recolours:
+                views.append(fn.flip(view, horizontal=random.pop(0)) if plan.flips else view)
+                continue
             view = fn.crop_mirror_normalize(
                 view,
                 mirror=random.pop(0) if plan.flips else 0,
@@ -268,6 +274,7 @@ class DaliLoader(BaseLoader):
         super().__init__(spec, reason)
         self._by_pillow = _by_pillow(spec.table)
         self._source = Source(spec, self._by_pillow)
+        self._finish = Finish(spec) if spec.plan.augmentation.recolours else None
         self._pipeline: Pipeline | None = self._build(self._source, spec.plan.batch_size)
         self._pipeline.build()
 
@@ -277,7 +284,7 @@ class DaliLoader(BaseLoader):
             source,
             self.spec,
             batch_size=batch_size,
-            gpu=device.type == "cuda",
+            gpu=device.type == "cuda" and not self.spec.plan.augmentation.recolours,
             device_id=device.index,
             paths=self._by_pillow is None,
         )
@@ -291,9 +298,9 @@ class DaliLoader(BaseLoader):
         try:
             pipeline.schedule_run()
             while (outputs := self._outputs(pipeline)) is not None:
-                self._source.in_flight.popleft()
+                batch = self._source.in_flight.popleft()
                 pipeline.schedule_run()
-                yield outputs
+                yield outputs if self._finish is None else self._finished(batch, outputs)
         except RuntimeError as error:
             if (culprit := self._culprit()) is None:
                 raise
@@ -304,7 +311,7 @@ class DaliLoader(BaseLoader):
         self._pipeline = pipeline
 
     def _outputs(self, pipeline: Pipeline) -> tuple[torch.Tensor, torch.Tensor] | None:
-        on_cuda = self.spec.device.type == "cuda"
+        on_cuda = self.spec.device.type == "cuda" and self._finish is None
         try:
             outputs = pipeline.outputs(torch.cuda.current_stream(self.spec.device) if on_cuda else None)
         except StopIteration:
@@ -312,6 +319,13 @@ class DaliLoader(BaseLoader):
         *views, index = (output.as_tensor() for output in outputs)
         images, index = self._copied(views, index) if on_cuda else self._viewed(views, index)
         return images.permute(0, 3, 1, 2), index
+
+    def _finished(self, batch: Batch, outputs: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What DALI has cropped and flipped, uint8, with what the host does to whole images."""
+        assert self._finish is not None
+        pixels = outputs[0].permute(0, 2, 3, 1).numpy().copy()  # DALI's own buffer is not ours to write
+        with ThreadPoolExecutor(self.spec.threads) as pool:
+            return self._finish.on_device(self._finish.on_host(batch, pixels, pool))
 
     @staticmethod
     def _viewed(views: list[Any], index: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,37 +19,16 @@ PLACE, CROP, ROTATE, JITTER, RANDAUGMENT = range(5)
 ATTEMPTS = 10
 """Parts that `resized_crop` draws before it takes the middle, as in torchvision."""
 
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
-_FACTORS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-
 
 def uniforms(key: NDArray[np.uint64], purpose: int, count: int) -> NDArray[np.float64]:
     """Numbers in [0, 1), [R, count], each a function of its row's key, the purpose and its place in the row.
 
-    Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) with the key as its key and the
-    counter (block, purpose, 0, 0).
+    Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) with the counter
+    (block, purpose, 0, 0).
     """
-    blocks = -(-count // 4)
-    shape = (len(key), blocks)
-    words = [
-        np.broadcast_to(np.arange(blocks, dtype=np.uint64), shape),
-        np.full(shape, purpose, np.uint64),
-        np.zeros(shape, np.uint64),
-        np.zeros(shape, np.uint64),
-    ]
-    keys = [(key & _LOW)[:, None], (key >> _HALF)[:, None]]
-    for _ in range(10):
-        products = words[0] * _FACTORS[0], words[2] * _FACTORS[1]
-        words = [
-            (products[1] >> _HALF) ^ words[1] ^ keys[0],
-            products[1] & _LOW,
-            (products[0] >> _HALF) ^ words[3] ^ keys[1],
-            products[0] & _LOW,
-        ]
-        keys = [(part + step) & _LOW for part, step in zip(keys, _STEPS, strict=True)]
-    return np.stack(words, axis=-1).reshape(len(key), -1)[:, :count] * 2.0**-32
+    from .. import _C
+
+    return _C.uniforms(np.ascontiguousarray(key), purpose, count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +41,10 @@ class Placing:
     """[R, 2]: height and width that the part is resized to."""
     corner: NDArray[np.int32]
     """[R, 2]: row and column in the resized part at which the image begins. What lies outside is 0."""
+
+    def packed(self) -> NDArray[np.int32]:
+        """part, grid and corner, [R, 8], contiguous."""
+        return np.ascontiguousarray(np.concatenate([self.part, self.grid, self.corner], axis=1, dtype=np.int32))
 
     def region(self, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Begin and end, float32 [R, 2], of images of `size` within the source, on the scale of its pixels."""

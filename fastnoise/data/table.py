@@ -163,6 +163,10 @@ class ImageDataset:
     test_given: np.ndarray | None = None
     """int64 [M], the classes of the test images as they were given, if `test.labels` are the true ones where these are
     known."""
+    test_clean: np.ndarray | None = None
+    """int64 [M], the true classes of the test images, -1 where they are unknown; None if all are."""
+    validation_clean: np.ndarray | None = None
+    """The same of the images for validation."""
 
     def __post_init__(self) -> None:
         sets = {"training": self.train.labels, "test": self.test.labels}
@@ -251,7 +255,7 @@ class ImageDataset:
         if clean_labels is not None:
             clean = _given_labels("clean_labels", clean_labels, len(pixels), form, least=-1)
         train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
-        test_given = None
+        test_given = test_clean = None
         if (test_images is None) != (test_labels is None):
             raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
@@ -263,7 +267,8 @@ class ImageDataset:
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold out a test set; give test_images")
             test = ImageTable(truth, images=pixels, names=train.names, form=form).take(held_out)
-            test_given = None if clean is None or form != "classes" else given[held_out]
+            if clean is not None and form == "classes":
+                test_given, test_clean = given[held_out], clean[held_out]
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
             others = _pixels("test_images", test_images)
@@ -292,6 +297,7 @@ class ImageDataset:
             clean_labels=clean,
             task=task,
             test_given=test_given,
+            test_clean=test_clean,
         )
 
     @property

@@ -17,7 +17,7 @@ from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
 from ..fields import check_names, known_task
-from ..methods import METHODS, Method, Setting, check_options, create_method, require_task
+from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
 from ..noise.files import read_label_file
@@ -190,6 +190,17 @@ def _labels(
     return noisy, positions, (note,)
 
 
+def _true_where_known(noisy: noise.NoisyLabels, task: Task) -> tuple[noise.NoisyLabels, tuple[str, ...]]:
+    """Labels that were brought with the true ones instead where they are known, and what there is to say of it."""
+    clean, known = noisy.clean_labels, noisy.known
+    if clean is None or not (different := known & (noisy.labels != clean)).any():
+        return noisy, ()
+    note = f"learnt from are the true labels of {known.sum()} images, of which {different.sum()} have another label"
+    if not known.all():
+        note += f", and the given ones of the other {(~known).sum()}"
+    return task.brought(np.where(known, clean, noisy.labels), clean, noisy.spec), (note,)
+
+
 def _normalisation(
     config: RunConfig, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -241,6 +252,9 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     else:
         task = kind.of(dataset)
         noisy, positions, notes = _labels(config, dataset, task, count)
+    if config.noise.noise == "none" and find_method(config.method.method).learns_true_labels:
+        noisy, note = _true_where_known(noisy, task)
+        notes += note
     noisy = described(noisy, dataset, positions)
     brings = dataset.validation
     if brings is not None and config.data.val_fraction > 0:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, DataError, nearest
+from .augment import Augmentation
 from .base import LoaderSpec
 from .images import one_line
-from .plan import Augmentation, Plan
+from .plan import Plan
 from .resident import ResidentLoader, room, size_text
 from .synthetic import SyntheticLoader
 from .table import ImageTable

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
-from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
+from ..data import ImageTable, Loader, make_loader, stratified_split
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
@@ -349,7 +349,7 @@ def make_loaders(
         std=data.std,
         device=device,
         seed=config.engine.seed,
-        augmentation=Augmentation(settings.crop_padding, settings.flip),
+        augmentation=settings.augmentation(),
         shuffle=True,
         drop_last=settings.drop_last,
         image_size=settings.image_size,

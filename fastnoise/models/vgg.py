@@ -2,7 +2,6 @@
 
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from .heads import Backbone
 from .norm import BatchNorm2d
 
@@ -33,8 +32,6 @@ class VGG19BN(Backbone):
         before = channels
         for planes, depth in _STAGES:
             after = round(planes * width)
-            if after < 1:
-                raise ConfigError(f"--width {width} leaves vgg19_bn with no channels; give at least {1 / 64}")
             for _ in range(depth):
                 layers += [nn.Conv2d(before, after, 3, padding=1), BatchNorm2d(after), nn.ReLU(inplace=True)]
                 before = after

@@ -26,6 +26,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from ..methods import Method
 from ..models import Network
+from ..models.names import bare
 from ..options import MethodOptions
 from .record import Record
 
@@ -88,7 +89,7 @@ class ModelHeader:
             task=_bare(task),
             settings=data.task.settings(),
             class_names=data.class_names,
-            model=_bare(model),
+            model=_bare(bare(model)),
             width=config.model.width,
             dropout=config.model.dropout,
             attention=method.attention,

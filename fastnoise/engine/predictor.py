@@ -1,6 +1,6 @@
 """A run's networks in use: from a model file to answers for new images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError
 from ..methods import Setting, create_method, find_method
 from ..models import Network, Outputs, create_model
 from ..models.heads import joint
+from ..models.names import LIBRARIES
 from ..tasks import Evaluation, Task, find_task
 from ..tasks.base import Labels
 from .evaluate import evaluate
@@ -348,6 +349,12 @@ def _networks(file: Path, header: ModelHeader, name: str, task: Task, tensors: d
     if len({key.partition(".")[0] for key in weights}) != header.networks:
         raise CheckpointError(f"{file} does not hold the {header.networks} networks that its header names")
 
+    def named(build: Callable[[], Network]) -> Network:
+        try:
+            return build()
+        except FastnoiseError as error:
+            raise CheckpointError(f"{file}: its header names no network: {error}") from error
+
     def build() -> Network:
         return create_model(
             name,
@@ -359,17 +366,18 @@ def _networks(file: Path, header: ModelHeader, name: str, task: Task, tensors: d
             features=header.features,
             dropout=header.dropout,
             head=task.head,
+            weights=False,
         )
 
     if own.is_own(name):
         with torch.random.fork_rng(devices=[]):  # the user's random numbers stay as they are
             networks = nn.ModuleList(build() for _ in range(header.networks))
+    elif name.partition(":")[0] in LIBRARIES:  # which may compute some of their parts when they are made
+        with torch.random.fork_rng(devices=[]):
+            networks = nn.ModuleList(named(build) for _ in range(header.networks))
     else:  # without memory for weights, until it is known that those of the file fit
         with torch.device("meta"):
-            try:
-                networks = nn.ModuleList(build() for _ in range(header.networks))
-            except FastnoiseError as error:
-                raise CheckpointError(f"{file}: its header names no network: {error}") from error
+            networks = nn.ModuleList(named(build) for _ in range(header.networks))
         for key, tensor in networks.state_dict().items():
             if key in weights and weights[key].shape != tensor.shape:
                 form, other = list(weights[key].shape), list(tensor.shape)

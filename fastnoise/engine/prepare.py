@@ -13,6 +13,7 @@ from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
 from ..data import ImageTable, Loader, make_loader, stratified_split
+from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
@@ -20,6 +21,7 @@ from ..fields import check_names, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
+from ..models.names import LibraryModel, bare
 from ..noise.files import read_label_file
 from ..noise.result import known_labels
 from ..noise.samples import described, match, with_clean
@@ -27,6 +29,7 @@ from ..tasks import Task, find_task
 from ..tasks.base import Labels, differing
 from ..tasks.names import DEFAULT
 from ..tasks.trial import task_of, try_task
+from .layer_rates import by_layers
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -85,6 +88,10 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
             f"--patience {config.optim.patience}: method {own.short(config.method.method)} goes through phases of set "
             "lengths, which an early end would cut off; drop the option"
         )
+    if (library := LibraryModel.parse(config.model.model)) is not None:
+        from ..models.pretrained import check_library_model
+
+        check_library_model(library)
     if (task := known_task(config, given_task)) is not None:
         require_task(method, config.method.method, task)
 
@@ -204,14 +211,51 @@ def _true_where_known(noisy: noise.NoisyLabels, task: Task) -> tuple[noise.Noisy
 def _normalisation(
     config: RunConfig, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as --normalisation says."""
-    if config.data.normalisation == "none":
+    """Mean and standard deviation of each channel, as --normalisation says.
+
+    Statistics of weights, which are of 3 channels, are averaged over them for images of another number.
+    """
+    said = normalisations.parse(config.data.normalisation)
+    if said == "none":
         return (0.0,) * channels, (1.0,) * channels
-    if config.data.normalisation == "dataset":
+    if said == "dataset":
         return dataset.mean, dataset.std
-    if channels != 3:
-        raise ConfigError(f"--normalisation cifar10 is for images of 3 channels; {dataset.name} has {channels}")
-    return MEAN_STD["cifar10"]
+    if said == "weights":
+        found = _of_weights(config.model.model)
+        if channels == len(found[0]):
+            return found
+        mean, std = (sum(part) / len(part) for part in found)
+        return (mean,) * channels, (std,) * channels
+    numbers = (
+        {"cifar10": MEAN_STD["cifar10"], "imagenet": normalisations.IMAGENET}[said] if isinstance(said, str) else said
+    )
+    if channels != len(numbers[0]):
+        what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
+        raise ConfigError(
+            f"--normalisation {config.data.normalisation} is for images of {what}; {dataset.name} has {channels}"
+        )
+    return numbers
+
+
+def _of_weights(model: str) -> normalisations.Numbers:
+    """Mean and standard deviation that the weights of --model were trained with."""
+    from ..models.pretrained import normalisation
+
+    found = normalisation(model)
+    if found is None:
+        raise ConfigError(
+            f"--normalisation weights: --model {model} begins with no weights whose normalisation is known; write "
+            "dataset, or mean and standard deviation as 0.485,0.456,0.406/0.229,0.224,0.225"
+        )
+    return found
+
+
+def settle_normalisation(config: RunConfig, data: RunData) -> RunConfig:
+    """The configuration with the numbers that the weights were trained with in place of `weights`: what a run folder
+    keeps, so that a resumed run needs neither the weights nor the version of the package that knew the numbers."""
+    if config.data.normalisation != "weights":
+        return config
+    return config.replace({"normalisation": normalisations.written((data.mean, data.std))})
 
 
 def load_images(config: RunConfig) -> datasets.ImageDataset:
@@ -273,6 +317,9 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
     channels, height, width = dataset.train.shape
     mean, std = _normalisation(config, dataset, channels)
+    library = LibraryModel.parse(config.model.model)
+    if library is not None and library.weights is not None and config.data.normalisation == "dataset":
+        notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
     if config.data.image_size is not None:
         height = width = config.data.image_size
     return RunData(
@@ -393,7 +440,7 @@ def check_last_batch(config: RunConfig, data: RunData, least: int) -> None:
 
 def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
     """What a backbone was built from, as encoder files name it."""
-    size = {"model": config.model.model, "width": config.model.width}
+    size = {"model": bare(config.model.model), "width": config.model.width}
     return size | {"channels": data.channels, "image_size": list(data.image_size)}
 
 
@@ -424,13 +471,16 @@ def create_parts(
             image_size=data.image_size,
             width=config.model.width,
             attention=method.attention,
-            features=method.features or config.model.encoder is not None,
+            features=method.features or config.model.encoder is not None or by_layers(config),
             dropout=config.model.dropout,
             init=config.model.init,
             head=data.task.head,
+            weights=fresh,
         )
         for _ in range(method.networks)
     ).to(device)
+    for network in networks:
+        network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)
         for network in networks:

@@ -24,7 +24,16 @@ from .environment import describe_environment
 from .folder import RunFolder
 from .gradients import require_gradients
 from .metrics import EpochStatistics
-from .prepare import RunData, check_last_batch, create_parts, image_dtype, least_batch, load_data, make_loaders
+from .prepare import (
+    RunData,
+    check_last_batch,
+    create_parts,
+    image_dtype,
+    least_batch,
+    load_data,
+    make_loaders,
+    settle_normalisation,
+)
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
@@ -76,6 +85,7 @@ def train_on(
     console = console or make_console()
     device = choose_device(config.engine.device)
     config, rate_note = settle_rate(config, known=config.noise.noise != "none" or data.noisy.requested_rate == 0)
+    config = settle_normalisation(config, data)
     if rate_note is not None:
         data = replace(data, notes=(*data.notes, rate_note))
     folder = open_folder(config, data) if resume else None
@@ -179,6 +189,7 @@ class Single(Training):
             f"{len(data.test)} test images, {data.task.describe()}",
             f"labels: {data.noisy.describe()}",
             *data.notes,
+            *getattr(getattr(self.networks[0], "backbone", None), "notes", ()),
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",

@@ -1,14 +1,17 @@
 """Published data sets from made folders in their official layouts: splits, labels, and what their lists may get wrong."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from _real_cases import CLOTHING, ILSVRC, MAKERS, WNIDS, chaoyang, clothing1m, food101n, imagenet, webvision, write_lines
 
+from fastnoise.cli import main
 from fastnoise.data import ImageDataset, load_dataset
 from fastnoise.data.facts import FACTS
 from fastnoise.data.images import read_image
@@ -168,7 +171,7 @@ def test_food101n_has_headers_flags_and_a_list_without_suffixes(tmp_path: Path) 
     assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert data.test.files[0] == f"{tmp_path}/food-101/images/apple_pie/101.jpg"
     assert data.notes == (
-        "6 training images are verified: 5 right, 1 wrong without a true class",
+        "6 training images are verified: 5 right, which alone have clean labels, and 1 wrong",
         "1 verified images are not in imagelist.tsv under their class and are left out",
     )
     (tmp_path / "food-101" / "meta" / "test.txt").rename(tmp_path / "test.txt")
@@ -219,6 +222,43 @@ def test_another_rate_than_those_that_are_there_is_refused(tmp_path: Path) -> No
     assert len(loaded("red_mini_imagenet:rate=0.4", tmp_path).train) == 9
     with refuses("red_noise_nl_0.8; there are rates 0.4"):
         loaded("red_mini_imagenet:rate=0.8", tmp_path)
+
+
+# -- runs by the command line --------------------------------------------------------------------------------------
+
+
+def train(root: Path, name: str, *words: str) -> dict[str, Any]:
+    """One epoch of small_cnn at 32 pixels in the folder `run`; returns its summary."""
+    run = root / "run"
+    small = ("--model", "small_cnn", "--image-size", "32", "--width", "0.25", "--crop-padding", "0", "--batch-size", "8")
+    where = ("--data-root", str(root), "--run-dir", str(run), "--loader", "torch", "--device", "cpu")
+    assert main(["train", "--dataset", name, "--method", "ce", "--epochs", "1", *small, *where, *words]) == 0
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_every_data_set_is_trained_and_tested_by_the_command_line(name: str, tmp_path: Path) -> None:
+    MAKERS[name](tmp_path)
+    summary = train(tmp_path, name)
+    (epoch,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    second = ["ilsvrc"] if "webvision" in name else []
+    assert summary.get("second_tests", []) == second
+    for part in ("test", *second):
+        assert summary[f"{part}_accuracy"]["last"] == epoch[f"{part}_accuracy"]
+        assert ("top5" in "".join(summary)) == (f"{part}_top5" in epoch)
+    assert (summary["noise"]["spec"] == "given") == FACTS[name].given_labels
+
+
+def test_both_test_sets_are_in_the_page_and_in_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    webvision(tmp_path)
+    train(tmp_path, "mini_webvision")
+    said = capsys.readouterr().out
+    assert "8 test images, 8 of ilsvrc, 50 classes" in said
+    assert "ilsvrc accuracy, last epoch" in said
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "ilsvrc" in page
 
 
 # -- lists that lie ------------------------------------------------------------------------------------------------

@@ -260,7 +260,9 @@ def _food101n(facts: SetFacts, folder: Path, root: Path, name: str) -> ImageData
         right = (flags.labels == 1) & (at >= 0)
         clean[at[right]] = labels[at[right]]
         flagged, wrong = flagged + int((at >= 0).sum()), wrong + int(((flags.labels == 0) & (at >= 0)).sum())
-    notes = [f"{flagged} training images are verified: {flagged - wrong} right, {wrong} wrong without a true class"]
+    notes = [
+        f"{flagged} training images are verified: {flagged - wrong} right, which alone have clean labels, and {wrong} wrong"
+    ]
     if strange:
         notes.append(f"{strange} verified images are not in imagelist.tsv under their class and are left out")
     food = _food101(root, folder)

@@ -85,10 +85,14 @@ class DataConfig(Checked):
     """Images per training step."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller than the others."""
-    balance: Literal["none", "weights", "sampler"] = "none"
+    balance: Literal["none", "weights", "sampler", "subset"] = "none"
     """What is done about classes with fewer samples than others, counted by the given labels of the training set.
     weights multiplies each sample's loss by N / (C * samples of its class). sampler has as much of each class in a
-    batch as it can without having a sample twice, so that samples of rare classes come more often."""
+    batch as it can without having a sample twice, so that samples of rare classes come more often. subset draws as
+    many different samples of each class for an epoch of --epoch-batches."""
+    epoch_batches: Annotated[int, Above(0)] | None = None
+    """Batches of an epoch, drawn anew for each: of all samples alike, or as --balance says. None: all samples once.
+    The schedule counts such epochs. dividemix, whose batches have four parts, draws that many parts."""
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
@@ -109,6 +113,10 @@ class DataConfig(Checked):
         _require(
             not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
             f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
+        )
+        _require(
+            self.balance != "subset" or self.epoch_batches is not None,
+            "--balance subset draws the samples of a short epoch: give its length, as --epoch-batches 1000",
         )
         if self.augment is not None:
             _require(

@@ -1,6 +1,7 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ class RunData:
     validation: ImageTable | None
     validation_given: Labels | None
     test: ImageTable
+    second_tests: Mapping[str, ImageTable]
+    """Further test sets by name (`ImageDataset.second_tests`)."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
@@ -97,17 +100,29 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
 
 
 def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
-    """ConfigError if --balance asks for what the data set has not or the method cannot do."""
-    balance = config.data.balance
+    """ConfigError if --balance or --epoch-batches ask for what the data set has not or the method cannot do."""
+    balance, batches = config.data.balance, config.data.epoch_batches
+    name, ordered = own.short(config.method.method), type(method).order is not Method.order
+    if batches is not None:
+        if ordered and not method.draws:
+            raise ConfigError(
+                f"--epoch-batches {batches}: method {name} orders the samples of its epochs itself; drop the option"
+            )
+        size = config.data.batch_size // max(1, method.draws)
+        if (size if balance == "sampler" else batches * size) > len(data.given):
+            raise ConfigError(
+                f"--epoch-batches {batches} of {size} are {batches * size} images, and the training set has "
+                f"{len(data.given)}; give at most {len(data.given) // size}, or drop the option"
+            )
     if balance == "none":
         return
-    what, name = f"--balance {balance}", own.short(config.method.method)
+    what = f"--balance {balance}"
     if data.task.name != DEFAULT:
         raise ConfigError(f"{what} is for data sets with a class for each image, and this is one of {data.task.name}")
     if balance == "weights" and not method.weighted:
         able = ", ".join(sorted(name for name, kind in METHODS.items() if kind.weighted))
         raise ConfigError(f"{what}: the loss of method {name} takes no class weights; methods whose loss does: {able}")
-    if balance == "sampler" and type(method).order is not Method.order:
+    if ordered and balance == "sampler":
         raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
 
 
@@ -335,6 +350,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         validation=dataset.train.take(positions[held]) if len(held) else brings,
         validation_given=noisy.labels[held] if len(held) else None if brings is None else brings.labels,
         test=dataset.test,
+        second_tests=dataset.second_tests,
         mean=mean,
         std=std,
         notes=(*dataset.notes, *notes),
@@ -350,10 +366,16 @@ class Loaders:
     train_in_order: Loader
     validation: Loader | None
     test: Loader
+    second_tests: Mapping[str, Loader]
+
+    def of(self, part: str) -> Loader:
+        """The one that reads a part for evaluation: train_in_order, validation, test, or a second test set by name."""
+        found: Loader = self.second_tests[part] if part in self.second_tests else getattr(self, part)
+        return found
 
     def close(self) -> None:
         """Free the pipelines' threads and memory."""
-        for loader in (self.train, self.train_in_order, self.validation, self.test):
+        for loader in (self.train, self.train_in_order, self.validation, self.test, *self.second_tests.values()):
             if loader is not None:
                 loader.close()
 
@@ -408,7 +430,8 @@ def make_loaders(
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,
     # nothing refuses it, and the scan has none either.
     in_order = evaluation(data.train, least=2 if settings.drop_last else 1)
-    return Loaders(train, in_order, validation, evaluation(data.test))
+    second = {name: evaluation(table) for name, table in data.second_tests.items()}
+    return Loaders(train, in_order, validation, evaluation(data.test), second)
 
 
 def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
@@ -462,7 +485,9 @@ def create_parts(
         )
     if config.data.balance == "weights":
         method.class_weights = torch.from_numpy(class_weights(data.given, data.task.num_outputs))
-    method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size, data.given))
+    settings = config.data
+    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, settings.epoch_batches)
+    method.configure(replace(setting, balanced=settings.balance == "subset"))
     networks = torch.nn.ModuleList(
         create_model(
             config.model.model,

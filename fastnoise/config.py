@@ -177,6 +177,10 @@ class DataConfig(Checked):
             not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
             f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
         )
+        _require(
+            not self.dataset.startswith(data_names.FEATURES) or not (self.crop_padding or self.flip),
+            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip",
+        )
 
 
 def read_rate(source: str) -> float:

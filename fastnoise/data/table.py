@@ -19,6 +19,8 @@ DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
 
 
+PARTS = ("train", "validation", "test")
+
 Form = Literal["classes", "labels", "values"]
 
 
@@ -32,7 +34,7 @@ class ImageTable:
     labels: np.ndarray
     """int64 [N]; in other forms than classes, see `form`."""
     images: np.ndarray | None = None
-    """uint8 [N, H, W, C], C-contiguous."""
+    """uint8 [N, H, W, C], C-contiguous; or frozen features in their place, float16 or float32 [N, 1, 1, D]."""
     files: tuple[str, ...] = ()
     """One path per sample; decoded to RGB by the loader."""
     size: tuple[int, int] = (0, 0)
@@ -50,6 +52,8 @@ class ImageTable:
     by_pillow: np.ndarray | None = None
     """bool [N]: the files that DALI gets from Pillow, because it reads them otherwise or not at all. If not given, the
     loader of DALI finds out from the files' first bytes."""
+    extractor: str = ""
+    """Of frozen features: the network that made them, with its weights; empty if it is unknown."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
@@ -60,7 +64,8 @@ class ImageTable:
             if self.size == (0, 0):
                 object.__setattr__(self, "size", common_size([image_size(file, self.exif) for file in self.files[:16]]))
         else:
-            if self.images.ndim != 4 or self.images.dtype != np.uint8 or 0 in self.images.shape[1:]:
+            pixels = self.images.ndim == 4 and self.images.dtype == np.uint8 and 0 not in self.images.shape[1:]
+            if not pixels and not self.is_features:
                 shape = list(self.images.shape)
                 raise DataError(f"images must be uint8 of shape [N, H, W, C], not {self.images.dtype} of shape {shape}")
             object.__setattr__(self, "images", np.ascontiguousarray(self.images))
@@ -73,6 +78,13 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_features(self) -> bool:
+        """Whether `images` are frozen features of a network."""
+        array = self.images
+        known = array is not None and array.dtype in (np.float16, np.float32) and array.ndim == 4
+        return known and array.shape[1:3] == (1, 1)  # type: ignore[union-attr]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,7 +100,15 @@ class ImageTable:
             files = tuple(self.files[i] for i in positions)
             by_pillow = None if self.by_pillow is None else self.by_pillow[positions]
             return replace(self, labels=labels, files=files, names=names, by_pillow=by_pillow, origin=origin)
-        return ImageTable(labels, images=self.images[positions], names=names, form=self.form, origin=origin)
+        return replace(self, labels=labels, images=_rows(self.images, positions), names=names, origin=origin)
+
+
+def _rows(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Rows of an array; no copy of features that lie one behind the other, which may be larger than the memory."""
+    count = len(positions)
+    if array.dtype.kind == "f" and count and np.array_equal(positions, np.arange(positions[0], positions[0] + count)):
+        return array[positions[0] : positions[0] + count]
+    return array[positions]
 
 
 def joined(tables: Sequence[ImageTable]) -> ImageTable:

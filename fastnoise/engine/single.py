@@ -24,7 +24,16 @@ from .environment import describe_environment
 from .folder import RunFolder
 from .gradients import require_gradients
 from .metrics import EpochStatistics
-from .prepare import RunData, check_last_batch, create_parts, image_dtype, least_batch, load_data, make_loaders
+from .prepare import (
+    RunData,
+    check_last_batch,
+    create_parts,
+    image_dtype,
+    least_batch,
+    load_data,
+    make_loaders,
+    step_threads,
+)
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
@@ -80,7 +89,8 @@ def train_on(
         data = replace(data, notes=(*data.notes, rate_note))
     folder = open_folder(config, data) if resume else None
     try:
-        return _train(config, data, device, console, folder, witness)
+        with step_threads(config, data, device):
+            return _train(config, data, device, console, folder, witness)
     finally:
         if folder is not None:
             folder.release()
@@ -172,11 +182,12 @@ class Single(Training):
 
     def describe(self) -> list[str]:
         config, data, loader = self.config, self.record.data, self.loaders.train
-        size = "x".join(str(side) for side in data.image_size)
+        what, form = "images", "x".join(str(side) for side in data.image_size)
+        if data.train.is_features:
+            what, form = "features", f"of {data.channels} numbers"
         lines = [
             f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"images {size}, "
-            f"{len(data.test)} test images, {data.task.describe()}",
+            f"{what} {form}, {len(data.test)} test {what}, {data.task.describe()}",
             f"labels: {data.noisy.describe()}",
             *data.notes,
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "

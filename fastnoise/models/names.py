@@ -17,6 +17,8 @@ MODELS: dict[str, str] = {
     "preact_resnet18_bn_stem": "fastnoise.models.resnet:preact_resnet18_bn_stem",
     "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",
     "resnet50": "fastnoise.models.resnet:ResNet50",
+    "linear": "fastnoise.models.features:Linear",
+    "mlp": "fastnoise.models.features:MLP",
 }
 """Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`. If the network has dropout it
 also has a parameter `dropout`. Its attribute `smallest` is the smallest side of an image that it takes, by default
@@ -25,8 +27,19 @@ also has a parameter `dropout`. Its attribute `smallest` is the smallest side of
 DROPOUT_FORMS = ("cnn9", "cnn9_dropout2d", "cnn9_dropout2d_always")
 """Networks that differ in what dropout drops and when, and in nothing else."""
 
+ON_FEATURES = ("linear", "mlp")
+"""Networks for frozen features, beside those of the user's own."""
+
 FORMS: tuple[str, ...] = (*MODELS, "FILE.py:NAME")
 """The forms in which a network can be written."""
+
+
+def require_head(name: str, dataset: str) -> None:
+    """ConfigError for a network that needs pictures, and the data set has frozen features."""
+    if name not in ON_FEATURES and not own.is_own(name):
+        raise ConfigError(
+            f"--model {name} is for images, and {dataset} has features; take {' or '.join(ON_FEATURES)}, or FILE.py:NAME"
+        )
 
 
 def check_model(name: str) -> None:

@@ -71,9 +71,12 @@ def run(command: FeaturesCommand) -> int:
     from ..engine.extract import extract, first_of, make_extractor
     from ..engine.step import choose_device
 
-    assert command.dataset is not None and command.model is not None
+    assert command.dataset is not None
+    assert command.model is not None
     device = choose_device(command.device)
-    dataset = first_of(load_dataset(command.dataset, Path(command.data_root), download=command.download), command.limit_train)
+    dataset = first_of(
+        load_dataset(command.dataset, Path(command.data_root), download=command.download), command.limit_train
+    )
     extractor = make_extractor(
         command.model,
         dataset,
@@ -104,7 +107,9 @@ def run(command: FeaturesCommand) -> int:
 def _checked(command: FeaturesCommand) -> Path:
     """The file to write; ConfigError for words that make no sense."""
     if command.dataset is None or command.model is None or command.out is None:
-        raise ConfigError("give a data set, --model and --out, as in fastnoise features folder:new --model RUN --out F.npy")
+        raise ConfigError(
+            "give a data set, --model and --out, as in fastnoise features folder:new --model RUN --out F.npy"
+        )
     data_names.check_dataset(command.dataset)
     for flag, value in (
         ("--batch-size", command.batch_size),

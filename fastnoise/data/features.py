@@ -130,13 +130,17 @@ def read_about(files: FeatureFiles) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise DataError(f"{path} has format {shown(content['format'])}, and this version of fastnoise reads {FORMAT}")
+            raise DataError(
+                f"{path} has format {shown(content['format'])}, and this version of fastnoise reads {FORMAT}"
+            )
         about_of(content)
         for key in ("mean", "std"):
             if content[key] is not None and len(content[key]) != content["size"]:
                 raise ValueError(f"{key} has {len(content[key])} numbers")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file, and without it nobody knows what the features are of; {_MAKE}") from None
+        raise DataError(
+            f"{path}: no such file, and without it nobody knows what the features are of; {_MAKE}"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError) as error:

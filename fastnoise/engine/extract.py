@@ -128,7 +128,12 @@ def make_extractor(
         if given is not None and len(given) != channels:
             raise ConfigError(f"{flag}: {len(given)} numbers for images of {channels} channels")
     return Extractor(
-        name, backbones, (size[0], size[1]), channels, mean or found_mean, std or found_std  # type: ignore[arg-type]
+        name,
+        backbones,
+        (size[0], size[1]),
+        channels,
+        mean or found_mean,
+        std or found_std,
     )
 
 
@@ -194,7 +199,9 @@ def extract(
         if out.exists():
             return about
     elif out.exists() or files.partial.exists():
-        raise DataError(f"{out if out.exists() else files.partial} is there already; choose another --out, or remove it")
+        raise DataError(
+            f"{out if out.exists() else files.partial} is there already; choose another --out, or remove it"
+        )
     else:
         write_about(files, about)
     write_labels(files, dataset)
@@ -207,7 +214,9 @@ def extract(
             _grow(stream, len(head), dataset, extractor, device, batch_size, threads, progress)
             os.fsync(stream.fileno())
     except OSError as error:
-        raise CheckpointError(f"cannot write {files.partial}: {error.strerror}; free space or check permissions") from error
+        raise CheckpointError(
+            f"cannot write {files.partial}: {error.strerror}; free space or check permissions"
+        ) from error
     features = np.load(files.partial, mmap_mode="r")
     write_about(files, about, statistics(features[: about.rows["train"]]))
     os.replace(files.partial, out)

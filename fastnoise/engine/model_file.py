@@ -70,8 +70,8 @@ class ModelHeader:
     figures: dict[str, float]
     """The scores of that epoch by the names in metrics.jsonl: test_accuracy, validation_accuracy."""
     extractor: str | None
-    """The network whose frozen features the networks take, with the SHA-256 of its weights; empty if it is unknown, None
-    if they take images."""
+    """The network whose frozen features the networks take, and its weights' SHA-256; empty if that is unknown, None if
+    they take images."""
     code: dict[str, str]
     """The SHA-256 sum of each file of the user's own that the header names, by field."""
 

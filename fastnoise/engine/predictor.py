@@ -132,7 +132,7 @@ class Predictor(nn.Module):
             array = array[:, None, None]
         size = self.header.channels
         if array.dtype not in (np.float16, np.float32) or array.ndim != 4 or array.shape[1:] != (1, 1, size):
-            form = f"{array.dtype} {[len(array), *array.shape[3 if array.ndim == 4 else 1:]]}"
+            form = f"{array.dtype} {[len(array), *array.shape[3 if array.ndim == 4 else 1 :]]}"
             raise DataError(f"the networks take features, float16 or float32 [N, {size}], not {form}")
         return ImageTable(np.zeros(len(array), np.int64), images=array, extractor=self.header.extractor or "")
 

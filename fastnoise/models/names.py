@@ -38,7 +38,7 @@ def require_head(name: str, dataset: str) -> None:
     """ConfigError for a network that needs pictures, and the data set has frozen features."""
     if name not in ON_FEATURES and not own.is_own(name):
         raise ConfigError(
-            f"--model {name} is for images, and {dataset} has features; take {' or '.join(ON_FEATURES)}, or FILE.py:NAME"
+            f"--model {name} is for images, and {dataset} has features; take {', '.join(ON_FEATURES)} or FILE.py:NAME"
         )
 
 

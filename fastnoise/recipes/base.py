@@ -39,8 +39,9 @@ def _second_task(dataset: str) -> str:
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
 
-    The settings for digits, mnist, folders, lists and features are ours: no paper of the field publishes a recipe for them. The
-    settings for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
+    The settings for digits, mnist, folders, lists and features are ours: no paper of the field publishes a recipe for
+    them. The settings for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9,
+    ResNet-34.
     """
     noise_config = NoiseConfig(noise=noise)
     engine = EngineConfig()

@@ -19,11 +19,11 @@ from ..errors import DataError
 from ..files import PARTIAL, expanded, write_atomically
 from .table import PARTS, ImageDataset, ImageTable
 
-Reals = NDArray[np.float64]
+Scale = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each number of a row."""
 
 FORMAT = 1
 _MAKE = "make it by fastnoise features DATASET --model NETWORK --out"
-_AT_ONCE = 4096  # rows
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def write_labels(files: FeatureFiles, dataset: ImageDataset) -> None:
     write_atomically(files.labels, lambda stream: np.savez(stream, **arrays), DataError)  # type: ignore[arg-type]
 
 
-def write_about(files: FeatureFiles, about: About, scale: tuple[Reals, Reals] | None = None) -> None:
-    """Write F.json. `scale` is mean and deviation of the training rows, [D] each; None while rows are missing."""
-    mean, std = (None, None) if scale is None else (part.tolist() for part in scale)
+def write_about(files: FeatureFiles, about: About, scale: Scale | None = None) -> None:
+    """Write F.json. `scale` is mean and deviation of the training rows, D each; None while rows are missing."""
+    mean, std = (None, None) if scale is None else scale
     text = (json.dumps({"format": FORMAT, **vars(about), "mean": mean, "std": std}, indent=1) + "\n").encode()
     write_atomically(files.about, lambda stream: stream.write(text), DataError)
 
@@ -109,19 +109,6 @@ def parts_of(dataset: ImageDataset) -> dict[str, ImageTable]:
     """The tables of a data set by part, in the order of features."""
     tables = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     return {part: table for part in PARTS if (table := tables[part]) is not None}
-
-
-def statistics(features: NDArray[Any]) -> tuple[Reals, Reals]:
-    """Mean and standard deviation of each column of [N, D], float64 [D]; 1 for the deviation of a constant column."""
-    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    shift = features[0].astype(np.float64)  # near the mean, so that squares don't cancel
-    for first in range(0, len(features), _AT_ONCE):
-        part = features[first : first + _AT_ONCE].astype(np.float64) - shift
-        total += part.sum(0)
-        squares += (part * part).sum(0)
-    mean = total / len(features)
-    std = np.sqrt(np.maximum(squares / len(features) - mean * mean, 0))
-    return mean + shift, np.where(std > 0, std, 1.0)
 
 
 def read_about(files: FeatureFiles) -> dict[str, Any]:
@@ -238,6 +225,22 @@ def load_features(name: str, root: Path | None, download: bool) -> ImageDataset:
         raise DataError(f"{files.labels}: {error}") from None
     except Exception as error:  # whatever a damaged file makes the readers of zip, npy and JSON raise
         raise DataError(f"{files.labels} is damaged ({error}); {_MAKE} {files.features.name}") from None
+
+
+def given_features(name: str) -> tuple[ImageTable, list[str]]:
+    """The rows of features:F.npy as a table without labels, and the names of the images, or the rows' numbers. A .npy
+    file alone is enough."""
+    files = FeatureFiles(expanded(name.partition(":")[2]))
+    features = read_features(files.features)
+    numbers = list(map(str, range(len(features))))
+    if not files.about.exists():
+        return ImageTable(np.zeros(len(features), np.int64), images=features[:, None, None]), numbers
+    dataset = load_features(name, None, download=False)
+    names = [name for table in parts_of(dataset).values() for name in table.names]
+    table = ImageTable(
+        np.zeros(len(features), np.int64), images=features[:, None, None], extractor=dataset.train.extractor
+    )
+    return table, names if len(names) == len(features) else numbers
 
 
 def _bytes(text: str) -> NDArray[np.uint8]:

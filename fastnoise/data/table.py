@@ -240,7 +240,8 @@ class ImageDataset:
         """A data set of arrays in memory. Its labels are taken as they are; some may be wrong.
 
         Args:
-            images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones.
+            images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones; or a network's frozen features,
+                float16 or float32 [N, D].
             labels: the given labels: classes, integers [N] from 0; for the task multilabel zeros and ones [N, C]; for
                 regression real numbers [N] or [N, K].
             clean_labels: the true labels in the same form, if they are known; of classes -1 where one is unknown. A
@@ -250,7 +251,7 @@ class ImageDataset:
                 `images` if there are no test images, and no names otherwise.
             class_names: C or K different texts. The default is the numbers of the classes, up to the largest label, or
                 the numbers of the columns.
-            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class is held out as the test
+            test_images: [M, ...] in the same form. Without them a fifth of each class is held out as the test
                 set, drawn with a fixed seed.
             test_labels: the labels of `test_images`, in the form of `labels`.
             name: the name of the data set, which a configuration gives as its `dataset`.
@@ -299,7 +300,7 @@ class ImageDataset:
             found = [array for array in (train.labels, test.labels, clean) if array is not None]
             class_names = [str(label) for label in range(max(2, *(int(array.max()) + 1 for array in found)))]
         assert train.images is not None
-        mean, std = _statistics(train.images)
+        mean, std = (feature_statistics if train.is_features else _statistics)(train.images)
         classes = _texts("class_names", class_names)
         return cls(
             name,
@@ -338,6 +339,10 @@ def _pixels(what: str, images: Any) -> np.ndarray:
     """uint8 [N, H, W, C], else DataError."""
     array = as_array(what, images)
     form = f"{array.dtype} {list(array.shape)}"
+    if array.ndim == 2 and array.dtype in (np.float16, np.float32) and array.size:  # features
+        if not np.isfinite(array).all():
+            raise DataError(f"{what}: some features are not finite")
+        return np.ascontiguousarray(array[:, None, None])
     if array.dtype != np.uint8:
         scale = "; scale them, as in (255 * images).round().astype(np.uint8)" if array.dtype.kind == "f" else ""
         raise DataError(f"{what} must be uint8, 0..255, not {form}{scale}")
@@ -405,6 +410,20 @@ def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def feature_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each of the D numbers of features [N, ..., D]; a constant's deviation is 1."""
+    features = images.reshape(len(images), -1)
+    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    shift = features[0].astype(np.float64)  # near the mean, so that squares don't cancel
+    for first in range(0, len(features), _AT_ONCE):
+        part = features[first : first + _AT_ONCE].astype(np.float64) - shift
+        total += part.sum(0)
+        squares += (part * part).sum(0)
+    mean = total / len(features)
+    std = np.sqrt(np.maximum(squares / len(features) - mean * mean, 0))
+    return tuple((mean + shift).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
 def common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from .. import own
 from ..data import ImageDataset, make_loader
-from ..data.features import About, FeatureFiles, about_of, parts_of, read_about, statistics, write_about, write_labels
+from ..data.features import About, FeatureFiles, about_of, parts_of, read_about, write_about, write_labels
+from ..data.table import feature_statistics
 from ..errors import CheckpointError, ConfigError, DataError, TrainingError
 from ..files import expanded
 from ..models import Network, create_model
@@ -90,6 +91,8 @@ def make_extractor(
         ConfigError: the network would be random, or gives no features.
         CheckpointError: weights are missing, damaged, or do not fit.
     """
+    if dataset.train.is_features:
+        raise ConfigError(f"{dataset.name} has features already; give images")
     channels, *size = dataset.train.shape
     if image_size is not None:
         size = [image_size, image_size]
@@ -218,7 +221,7 @@ def extract(
             f"cannot write {files.partial}: {error.strerror}; free space or check permissions"
         ) from error
     features = np.load(files.partial, mmap_mode="r")
-    write_about(files, about, statistics(features[: about.rows["train"]]))
+    write_about(files, about, feature_statistics(features[: about.rows["train"]]))
     os.replace(files.partial, out)
     return about
 

@@ -174,16 +174,16 @@ class Predictor(nn.Module):
         answers = self.task.collect([truth], self.device)
         first, batches = 0, list[Iterator[tuple[Outputs, Tensor]]]()
         for table in tables:
-            batches.append(self._pass(self._fitting(table), batch_size, threads, first))
+            batches.append(self._pass(self.fitting(table), batch_size, threads, first))
             first += len(table)
         (found,) = evaluate(answers, chain.from_iterable(batches))
         return found, self.task.figures(found, truth)
 
     def pixels(self, table: ImageTable, *, threads: int = THREADS) -> NDArray[np.uint8]:
         """The images of a table of at least one as the networks take them: uint8 [N, H, W, channels]."""
-        return np.concatenate(list(self._pixels(self._fitting(table), BATCH, threads)))
+        return np.concatenate(list(self._pixels(self.fitting(table), BATCH, threads)))
 
-    def _fitting(self, table: ImageTable) -> ImageTable:
+    def fitting(self, table: ImageTable) -> ImageTable:
         """The table of a data set in the form that the networks take; DataError if it has none."""
         if table.extractor and self.header.extractor and table.extractor != self.header.extractor:
             raise DataError(

@@ -140,6 +140,10 @@ class DataConfig(Checked):
         if spec is None and self.augment in PRESETS:
             spec = self.augment
         return None if spec is None else Augmentation.parse_evaluation(spec)
+        _require(
+            not self.dataset.startswith(data_names.FEATURES) or not (self.crop_padding or self.flip),
+            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip",
+        )
 
 
 def read_rate(source: str) -> float:

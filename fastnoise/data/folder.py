@@ -16,6 +16,7 @@ from .images import extensions, holds_image, shown_name
 from .scan import CACHE, FileFacts, Found, require_readable, scan
 from .table import (
     DEFAULT_IMAGE_SIZE,
+    PARTS,
     SPLIT_SEED,
     TEST_FRACTION,
     ImageDataset,
@@ -23,7 +24,6 @@ from .table import (
     stratified_split,
 )
 
-PARTS = ("train", "validation", "test")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What the parts of a data set are called, in any case -> which part it is."""
 

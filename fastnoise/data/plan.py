@@ -85,6 +85,7 @@ class Plan:
         self.crop_padding = augmentation.crop_padding if augmentation else 0
         self.flips = augmentation.flip if augmentation else False
         self.cutout = augmentation.cutout if augmentation else 0
+        self.augments = bool(self.crop_padding or self.flips or self.cutout)
         self.num_batches = self.count_batches()
 
     def count_batches(self, order: np.ndarray | None = None) -> int:

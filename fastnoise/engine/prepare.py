@@ -1,7 +1,8 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
-from ..fields import check_names, known_task
+from ..fields import check_names, check_on_features, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
@@ -295,6 +296,8 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     check_run(config, dataset)
     if dataset is None:
         dataset = load_images(config)
+    if dataset.train.is_features:
+        check_on_features(config, dataset.name)
     total = len(dataset.train)
     count = min(total, config.data.limit_train or total)
     if config.data.limit_train is not None and config.data.limit_train > total:
@@ -378,6 +381,25 @@ class Loaders:
         for loader in (self.train, self.train_in_order, self.validation, self.test, *self.second_tests.values()):
             if loader is not None:
                 loader.close()
+
+
+FEW_PRODUCTS = 2**28
+"""Products of a step on features up to which it takes one thread: the time of a thread or two to wake up."""
+
+
+@contextmanager
+def step_threads(config: RunConfig, data: RunData, device: torch.device) -> Iterator[None]:
+    """One thread of torch for steps on frozen features that are too small for several; else as many as there are."""
+    products = 3 * config.data.batch_size * data.channels * data.task.num_outputs
+    before = torch.get_num_threads()
+    small = data.train.is_features and config.model.model == "linear" and products <= FEW_PRODUCTS
+    if small and device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:

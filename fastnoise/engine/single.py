@@ -34,6 +34,7 @@ from .prepare import (
     load_data,
     make_loaders,
     settle_normalisation,
+    step_threads,
 )
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
@@ -91,7 +92,8 @@ def train_on(
         data = replace(data, notes=(*data.notes, rate_note))
     folder = open_folder(config, data) if resume else None
     try:
-        return _train(config, data, device, console, folder, witness)
+        with step_threads(config, data, device):
+            return _train(config, data, device, console, folder, witness)
     finally:
         if folder is not None:
             folder.release()
@@ -183,11 +185,12 @@ class Single(Training):
 
     def describe(self) -> list[str]:
         config, data, loader = self.config, self.record.data, self.loaders.train
-        size = "x".join(str(side) for side in data.image_size)
+        what, form = "images", "x".join(str(side) for side in data.image_size)
+        if data.train.is_features:
+            what, form = "features", f"of {data.channels} numbers"
         lines = [
             f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"images {size}, "
-            f"{len(data.test)} test images, "
+            f"{what} {form}, {len(data.test)} test {what}, "
             + "".join(f"{len(table)} of {name}, " for name, table in data.second_tests.items())
             + data.task.describe(),
             f"labels: {data.noisy.describe()}",

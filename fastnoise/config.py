@@ -16,6 +16,7 @@ from tyro.conf import arg
 
 from . import own
 from .data import names as data_names
+from .data import normalisation as normalisations
 from .data.augment import HELP, PRESETS, Augmentation
 from .errors import ConfigError, DataError, alternatives, nearest
 from .errors import require as _require
@@ -52,8 +53,10 @@ class DataConfig(Checked):
     val_split: Literal["given", "clean"] = "given"
     """Classes that validation samples are drawn from. given: the given labels' classes, once all labels are noisy.
     clean: the true classes; training and validation labels are then corrupted apart, as in ELR's code."""
-    normalisation: Literal["dataset", "cifar10", "none"] = "dataset"
-    """Mean and standard deviation of the images' channels: the data set's own, CIFAR-10's, or none (pixels in 0..1)."""
+    normalisation: str = "dataset"
+    """Mean and standard deviation of the images' channels: dataset (its own), weights (those that the weights of
+    --model were trained with; the default if it has any), cifar10, imagenet, none (pixels in 0..1), or numbers as
+    0.485,0.456,0.406/0.229,0.224,0.225."""
     image_size: Annotated[int, Above(0), Between(1, 65536)] | None = None
     """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ."""
     exif_orientation: bool = True
@@ -82,10 +85,14 @@ class DataConfig(Checked):
     """Images per training step."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller than the others."""
-    balance: Literal["none", "weights", "sampler"] = "none"
+    balance: Literal["none", "weights", "sampler", "subset"] = "none"
     """What is done about classes with fewer samples than others, counted by the given labels of the training set.
     weights multiplies each sample's loss by N / (C * samples of its class). sampler has as much of each class in a
-    batch as it can without having a sample twice, so that samples of rare classes come more often."""
+    batch as it can without having a sample twice, so that samples of rare classes come more often. subset draws as
+    many different samples of each class for an epoch of --epoch-batches."""
+    epoch_batches: Annotated[int, Above(0)] | None = None
+    """Batches of an epoch, drawn anew for each: of all samples alike, or as --balance says. None: all samples once.
+    The schedule counts such epochs. dividemix, whose batches have four parts, draws that many parts."""
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
@@ -94,6 +101,7 @@ class DataConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        normalisations.parse(self.normalisation)
         _require(
             self.image_size is None or data_names.family(self.dataset) in data_names.RESIZED,
             f"--image-size resizes image files as those of folder:PATH; {self.dataset} has a fixed size",
@@ -105,6 +113,14 @@ class DataConfig(Checked):
         _require(
             not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
             f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
+        )
+        _require(
+            self.balance != "subset" or self.epoch_batches is not None,
+            "--balance subset draws the samples of a short epoch: give its length, as --epoch-batches 1000",
+        )
+        _require(
+            not self.dataset.startswith(data_names.FEATURES) or not (self.crop_padding or self.flip),
+            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip",
         )
         if self.augment is not None:
             _require(
@@ -191,12 +207,24 @@ class ModelConfig(Checked):
     width: Annotated[float, Above(0), Between(0, 1e6)] = 1.0
     """Factor that multiplies the number of channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
-    """Probability of dropout: in lenet5's fully connected layers, or after the pooling of cnn9 and its variants."""
+    """Probability of dropout: in the fully connected layers of lenet5 and vgg19_bn, after the pooling of cnn9 and its
+    variants, or before the classifier of timm's networks. 0: as the network has it (vgg19_bn: 0.5, others: none)."""
     init: Literal["network", "pytorch"] = "network"
     """Weights that convolutions begin with. network: as fastnoise's networks draw them (the ResNets by their fan-out,
     He et al. 2015). pytorch: as PyTorch draws them unless told otherwise, which the authors' code mostly does."""
     encoder: str | None = None
     """File with pretrained weights for the backbone. `fastnoise pretrain --out FILE` makes one."""
+    freeze: Literal["none", "backbone", "norm"] = "none"
+    """What training leaves as it is. backbone: all but the heads, running statistics and dropout included. norm: the
+    normalisation layers, with the statistics of the weights that the run begins with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        library = model_names.LibraryModel.parse(self.model)
+        _require(
+            self.encoder is None or library is None or library.weights is None,
+            f"--encoder {self.encoder} and the weights in --model {self.model} are both for the backbone; drop one",
+        )
 
 
 COMPILE_OPTIONS = ("combo_kernels", "pdl")
@@ -281,6 +309,11 @@ class OptimConfig(Checked):
     The learning rate goes by --epochs all the same: a cosine that is cut off has not come down."""
     clip_norm: Annotated[float, Above(0)] | None = None
     """Largest norm of a network's gradient. Longer ones are scaled down to it. None: gradients stay as they are."""
+    backbone_rate: Annotated[float, Above(0)] = 1.0
+    """Factor on the learning rate of the backbone. The heads, and what a method adds, have the whole rate."""
+    layer_decay: Annotated[float, Between(0, 1, "(]")] = 1.0
+    """Factor on the learning rate from one layer of the backbone to the one before it, for ResNets and timm's networks.
+    The last layer has this factor, the one before it its square, and so on. The heads have the whole rate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -421,10 +454,11 @@ def located(config: RunConfig) -> RunConfig:
         from .noise.spec import with_absolute_paths
 
         paths["noise"] = with_absolute_paths(config.noise.noise)
-    names = (("method", config.method.method), ("model", config.model.model), ("task", config.data.task))
+    names = (("method", config.method.method), ("task", config.data.task))
     for kind, name in names:
         if name is not None and own.is_own(name):
             paths[kind] = own.located(name)
+    paths["model"] = model_names.located(config.model.model)
     if config.model.encoder is not None:
         paths["encoder"] = str(expanded(config.model.encoder).absolute())
     if config.noise.labels is not None:

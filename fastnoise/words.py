@@ -17,6 +17,7 @@ from .data.names import WRITTEN, family, is_named, moved, read_options
 from .data.names import located as data_located
 from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, meaningless, prolonged
+from .models.names import require_weights
 from .recipes import default_method, recipe
 
 _HELP = ("-h", "--help")
@@ -146,6 +147,7 @@ def train_config(
         return _resumed(command.run, stored, choice.resume), True
     config = located(command.run)
     check_names(config)
+    require_weights(config.model.model)
     return config, False
 
 

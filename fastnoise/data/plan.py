@@ -102,6 +102,7 @@ class Plan:
         self.crop_padding = self.augmentation.crop_padding
         self.flips = self.augmentation.flip
         self.cutout = self.augmentation.cutout
+        self.augments = self.augmentation != Augmentation()
         self.num_batches = self.count_batches()
 
     def count_batches(self, order: np.ndarray | None = None) -> int:

@@ -173,10 +173,7 @@ class DataConfig(Checked):
             self.exif_orientation or data_names.family(self.dataset) in data_names.RESIZED,
             f"--no-exif-orientation is for image files as those of folder:PATH, and {self.dataset} has none",
         )
-        _require(
-            not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
-            f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
-        )
+        data_names.check_skipping(self.dataset, self.skip_unreadable)
 
 
 def read_rate(source: str) -> float:

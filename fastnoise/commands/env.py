@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ..errors import ConfigError
+from ..texts import counted
 
 HELP = """usage: fastnoise env
 
@@ -26,7 +27,10 @@ def run(arguments: Sequence[str]) -> int:
     for name, version in versions.items():
         print(f"{name:<22}{version or 'not installed'}")
     print(f"{'platform':<22}{facts['platform']}")
-    print(f"{'cpu':<22}{facts['cpus']} cores, {facts['torch_threads']} torch threads, SIMD {facts['simd']}")
+    print(
+        f"{'cpu':<22}{counted(facts['cpus'], 'core')}, {counted(facts['torch_threads'], 'torch thread')}, "
+        f"SIMD {facts['simd']}"
+    )
     for number, gpu in enumerate(facts["gpus"]):
         capability = gpu["compute_capability"]
         print(f"{f'cuda:{number}':<22}{gpu['name']}, {gpu['memory_gib']} GiB, compute capability {capability}")

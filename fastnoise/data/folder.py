@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..texts import counted, printable
 from .images import extensions, holds_image, shown_name
 from .scan import CACHE, FileFacts, Found, require_readable, scan
 from .table import (
@@ -84,7 +85,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
     if skip_unreadable and known.errors:
         lost = np.array(sorted(known.errors))
         kept[lost] = False
-        notes.append(f"left out {len(lost)} unreadable images: {listed(files.names(lost))}")
+        notes.append(f"left out {counted(len(lost), 'unreadable image')}: {listed(files.names(lost))}")
     else:
         require_readable(files.found, known, files.name)
     paths, parts = files.found.paths(), np.array(files.parts)
@@ -110,7 +111,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
     origins: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
     if not len(test) and len(positions["validation"]):
         test = positions["validation"]
-        notes.append(f"no test images: the {len(test)} images for validation are the test set too")
+        notes.append(f"no test images: those for validation ({len(test)}) are the test set too")
     elif not len(test):
         held, out = stratified_split(truth[train], TEST_FRACTION, SPLIT_SEED)
         if not len(out):
@@ -139,9 +140,9 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names on one line, and how many more there are."""
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 # -- finding -------------------------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def _counted(left: list[str]) -> str:
     """How many files are left out, by their endings."""
     endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in left)
     words = ", ".join(f"{count} {shown_name(ending)}" for ending, count in endings.most_common(5))
-    return f"{len(left)} file{'s' if len(left) > 1 else ''} ({words}{', ...' if len(endings) > 5 else ''})"
+    return f"{counted(len(left), 'file')} ({words}{', ...' if len(endings) > 5 else ''})"
 
 
 def _hidden(name: str) -> bool:

@@ -106,6 +106,12 @@ def check_dataset(name: str) -> None:
         read_options(name)
 
 
+def check_skipping(name: str, skip_unreadable: bool) -> None:
+    """ConfigError for --skip-unreadable with a data set of which nothing can be left out."""
+    if skip_unreadable and family(name) not in CHECKED:
+        raise ConfigError(f"--skip-unreadable is for folder:PATH and list:FILE; {name} leaves out nothing")
+
+
 def task_of(name: str) -> str | None:
     """What is learnt from a data set, None if only the data set itself says."""
     if own.is_own(name) or not is_named(name):

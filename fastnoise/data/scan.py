@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..checks import cpu_cores
 from ..errors import DataError
+from ..texts import counted
 from .images import dali_reads, decode, one_line, orientation, require_regular
 
 CACHE = ".fastnoise-files.npz"
@@ -137,7 +138,7 @@ def require_readable(found: Found, known: FileFacts, what: str) -> None:
     more = f" and {len(known.errors) - _NAMED} more, which fastnoise check lists" if len(known.errors) > _NAMED else ""
     raise DataError(
         f"{what}: cannot read {len(known.errors)} of {len(found.names)} images: {', '.join(named)}{more}: "
-        "replace or remove them, or let training leave them out by --skip-unreadable"
+        "replace or remove them, or leave them out by --skip-unreadable"
     )
 
 
@@ -171,7 +172,10 @@ def _read(
 
             results = track(results, "reading images once", len(todo), console=Console(stderr=True), transient=True)  # type: ignore[assignment]
         elif len(todo) >= _MANY:
-            print(f"reading {len(todo)} images once; later starts read only what is new or changed", file=sys.stderr)
+            print(
+                f"reading {counted(len(todo), 'image')} once; later starts read only what is new or changed",
+                file=sys.stderr,
+            )
         for _ in results:
             pass
 

@@ -18,6 +18,7 @@ from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from ..recipes.rates import settle_rate
+from ..texts import counted
 from .checkpoint import place_of
 from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
@@ -174,15 +175,16 @@ class Single(Training):
         config, data, loader = self.config, self.record.data, self.loaders.train
         size = "x".join(str(side) for side in data.image_size)
         lines = [
-            f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"images {size}, "
-            f"{len(data.test)} test images, {data.task.describe()}",
+            f"{own.short(config.method.method)} on {short(config.data.dataset)}: "
+            f"{counted(len(data.train), 'training image')} {size}, "
+            f"{counted(len(data.test), 'test image')}, {data.task.describe()}",
             f"labels: {data.noisy.describe()}",
             *data.notes,
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
-            f"loader: {loader.name}: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
+            f"loader: {loader.name}: {loader.reason}; "
+            f"{counted(loader.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
         if config.data.balance != "none":

@@ -15,6 +15,7 @@ from ..files import write_text
 from ..recipes.deviations import deviations_of
 from ..recipes.published import Published, deviations, published
 from ..tasks.names import DEFAULT, SCORES, Score, score_in
+from ..texts import counted
 from .job import run_folder, summary_file
 from .spec import SEEDS, Job
 
@@ -277,7 +278,11 @@ def _further(config: RunConfig) -> str:
     """How to read what stays different from the authors' code, which a citation does not say."""
     count = len(deviations_of(config))
     words = f"--method {config.method.method} --dataset {config.data.dataset} --deviations"
-    return f"{count} deviations from the authors' code stay: fastnoise train {words}." if count else ""
+    return (
+        f"{counted(count, 'deviation stays', 'deviations stay')} from the authors' code: fastnoise train {words}."
+        if count
+        else ""
+    )
 
 
 def _label(value: Any) -> str:
@@ -287,7 +292,7 @@ def _label(value: Any) -> str:
 def write_tables(result: SweepResult, title: str) -> list[ResultTable]:
     """Write tables.md with the tables and the failed jobs. Returns the tables."""
     tables = make_tables(result)
-    text = f"# {title}\n\n{len(result.rows)} of {len(result.jobs)} jobs done.\n\n"
+    text = f"# {title}\n\n{len(result.rows)} of {counted(len(result.jobs), 'job')} done.\n\n"
     text += "\n".join(table.markdown() for table in tables)
     if result.failed:
         names = {job.name: job for job in result.jobs}

@@ -18,6 +18,7 @@ from ...errors import ConfigError, TrainingError
 from ...methods import create_method
 from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
+from ...texts import counted
 from ..checkpoint import place_of
 from ..display import percent
 from ..environment import describe_environment
@@ -145,7 +146,7 @@ class Stack(Training):
             f"{sum(p.numel() for p in self.network.parameters()) // self.count:,} parameters each; "
             f"convolutions: {self.network.form}; device: {self.device}; {self.step.gear.reason}; "
             f"{self.step.amp_reason}",
-            f"loader: {self.loaders.train.reason}; {self.loaders.train.num_batches} batches of "
+            f"loader: {self.loaders.train.reason}; {counted(self.loaders.train.num_batches, 'batch', 'batches')} of "
             f"{config.data.batch_size} for each run an epoch",
             *(
                 f"run folder: {record.folder.path!s:<{width}}  seed {record.config.engine.seed}, "

@@ -1,0 +1,111 @@
+"""Photos of one's own through the commands: what is left out, odd names, and the words of lines."""
+
+import contextlib
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastnoise.cli import main
+from fastnoise.noise import NoisyLabels
+from fastnoise.texts import counted, printable
+
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def photos(folder: str = "photos", count: int = 10) -> None:
+    for label, name in enumerate(CLASSES):
+        Path(folder, name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(10 * number + label).integers(0, 100, (12, 12, 3), np.uint8)
+            pixels[..., label] += 120
+            Image.fromarray(pixels).save(Path(folder, name, f"{number}.png"))
+
+
+def said(*words: str, code: int = 0) -> str:
+    """What a command prints, and on an error its one line."""
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        assert main(list(words)) == code, out.getvalue() + error.getvalue()
+    if code == 2:
+        (line,) = error.getvalue().splitlines()
+        return line
+    return out.getvalue()
+
+
+def test_words_for_counts() -> None:
+    assert [counted(count, "image") for count in (0, 1, 2, 2000)] == ["0 images", "1 image", "2 images", "2000 images"]
+    assert counted(1, "batch", "batches") == "1 batch"
+    assert counted(3, "batch", "batches") == "3 batches"
+    assert printable("a\nb\r\nc\udcff") == "a b c\ufffd"
+
+
+def test_unreadable_images_are_left_out_by_every_command_that_reads_a_data_set() -> None:
+    photos()
+    train = [
+        "train",
+        "--method",
+        "ce",
+        "--model",
+        "small_cnn",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--loader",
+        "torch",
+    ]
+    train += ["--width", "0.25"]
+    said(*train, "--dataset", "folder:photos", "--run-dir", "run")
+    Path("photos/cat/3.png").write_bytes(Path("photos/cat/3.png").read_bytes()[:50])
+    commands = {
+        "evaluate": ["evaluate", "run", "folder:photos", "--split", "all"],
+        "corrupt": ["corrupt", "--dataset", "folder:photos", "--noise", "symmetric:0.3", "--out", "noisy.npz"],
+        "inspect": ["inspect", "noisy.npz", "--dataset", "folder:photos"],
+    }
+    for name, words in commands.items():
+        assert "cannot read 1 of 20 images" in said(*words, code=2) or name == "inspect"
+        found = said(*words, "--skip-unreadable")
+        assert "left out 1 unreadable image: cat/3.png" in found
+        if name == "evaluate":
+            assert "run on 19 images of folder:photos" in found
+    noisy = NoisyLabels.load(Path("noisy.npz"))
+    assert noisy.names is not None
+    assert "cat/3.png" not in noisy.names
+    again = said(
+        *train, "--dataset", "folder:photos", "--labels", "noisy.npz", "--skip-unreadable", "--run-dir", "again"
+    )
+    assert "left out 1 unreadable image: cat/3.png" in again
+    for words in (commands["corrupt"], ["evaluate", "run"], ["inspect", "noisy.npz"]):
+        wanted = [word.replace("folder:photos", "digits") for word in words]
+        wanted += ["digits"] if words[0] == "evaluate" else []
+        line = said(*wanted, "--skip-unreadable", code=2)
+        assert "--skip-unreadable is for" in line
+
+
+def test_names_with_line_breaks_take_one_line() -> None:
+    """They are in the CSV as they are, and on the screen with a space."""
+    photos(count=3)
+    Path("photos/cat/0.png").rename("photos/cat/a\nb.png")
+    Path("photos/dog/no\nimage.png").write_text("text")
+    Path("photos/dog/note\nof.txt").write_text("text")
+    Path("photos/do\nor").mkdir()
+    Path("photos/do\nor/1.png").write_bytes(Path("photos/cat/a\nb.png").read_bytes())
+    found = said("check", "folder:photos", "--out", "found.csv", code=1)
+    assert "\n  dog/no image.png: " in found
+    assert "cat/a b.png (cat), do or/1.png (do or)" in found
+    assert "left out 1 file (1 .txt): dog/note of.txt" in found
+    assert "classes: cat 3, do or 1, dog 4" in found
+    with open("found.csv", newline="", encoding="utf-8") as stream:
+        assert "dog/no\nimage.png" in {row["name"] for row in csv.DictReader(stream)}
+    assert all(line.startswith(("  ", "folder:", "parts", "classes", "left", "sizes", "unreadable", "exact", "near",
+                                "cache", "written")) for line in found.splitlines())  # fmt: skip

@@ -109,3 +109,43 @@ def test_names_with_line_breaks_take_one_line() -> None:
         assert "dog/no\nimage.png" in {row["name"] for row in csv.DictReader(stream)}
     assert all(line.startswith(("  ", "folder:", "parts", "classes", "left", "sizes", "unreadable", "exact", "near",
                                 "cache", "written")) for line in found.splitlines())  # fmt: skip
+
+
+def test_a_run_says_once_what_its_test_labels_are(tmp_path: Path) -> None:
+    """And its mean over epochs what it is of: ten, or all of fewer."""
+    from fastnoise.report import write_report
+
+    photos()
+    train = [
+        "train",
+        "--method",
+        "ce",
+        "--model",
+        "small_cnn",
+        "--batch-size",
+        "4",
+        "--width",
+        "0.25",
+        "--loader",
+        "torch",
+    ]
+    folder = said(*train, "--dataset", "folder:photos", "--run-dir", "run", "--epochs", "2")
+    words = "on given labels, of which some may be wrong"
+    assert folder.count(words) == 1
+    assert "test accuracy, mean of all 2 epochs" in folder
+    assert write_report(Path("run")).read_text().count(words) == 1
+    files = sorted(path for path in Path("photos").rglob("*.png"))
+    for known, expected in ((20, ""), (10, "on true labels where they are known, else on given ones")):
+        lines = [
+            f"{path},{path.parent.name},{path.parent.name if place < known else ''},{'test' if place % 2 else 'train'}"
+            for place, path in enumerate(files)
+        ]
+        Path("list.csv").write_text("\n".join(["path,label,clean_label,split", *lines]) + "\n")
+        listed = said(*train, "--dataset", "list:list.csv", "--run-dir", f"run{known}", "--epochs", "1")
+        assert words not in listed
+        assert ("else on given ones" in listed) == bool(expected)
+        assert "mean of" not in listed
+    digits = said("train", "--method", "ce", "--dataset", "digits", "--limit-train", "64", "--width", "0.25", "--epochs",
+                  "10", "--run-dir", "digits")  # fmt: skip
+    assert "given labels, of which" not in digits
+    assert "test accuracy, mean of the last ten" in digits

@@ -60,6 +60,8 @@ class RunData:
     """What a run is to say of its labels."""
     list_hash: str = ""
     """`ImageDataset.list_hash` of the data set."""
+    test_labels: str = "true"
+    """`ImageDataset.test_labels` of the data set."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -292,6 +294,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         std=std,
         notes=(*dataset.notes, *notes),
         list_hash=dataset.list_hash,
+        test_labels=dataset.test_labels,
     )
 
 

@@ -20,7 +20,7 @@ from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
 from ...texts import counted
 from ..checkpoint import place_of
-from ..display import percent
+from ..display import mean_of_last, percent
 from ..environment import describe_environment
 from ..folder import RunFolder
 from ..prepare import RunData, create_parts, image_dtype, load_data
@@ -226,8 +226,9 @@ class Stack(Training):
         return mean | {"images_per_second": mean["images_per_second"] * self.count}
 
     def finish(self, summaries: list[dict[str, Any]]) -> None:
-        table = Table(title=f"{len(summaries)} runs: test accuracy")
-        for name in ("run folder", "noise", "seed", "last epoch", "mean of the last ten"):
+        given = " on given labels, of which some may be wrong" * any("test_labels" in each for each in summaries)
+        table = Table(title=f"{counted(len(summaries), 'run')}: test accuracy{given}")
+        for name in ("run folder", "noise", "seed", "last epoch", mean_of_last(self.config.optim.epochs)):
             table.add_column(name)
         for record, summary in zip(self.records, summaries, strict=True):
             found = summary["test_accuracy"]

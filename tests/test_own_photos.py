@@ -3,14 +3,24 @@
 import contextlib
 import csv
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from fastnoise.cleaning.verdict import Verdict
 from fastnoise.cli import main
+from fastnoise.data import load_dataset
+from fastnoise.data.names import located, read_options
+from fastnoise.engine.payback import StepTimes, Times
+from fastnoise.errors import ConfigError, DataError
+from fastnoise.files import cache_folder
 from fastnoise.noise import NoisyLabels
+from fastnoise.noise.files import read_label_file
+from fastnoise.tasks.names import numbers
 from fastnoise.texts import counted, printable
 
 CLASSES = ("cat", "dog")
@@ -145,7 +155,96 @@ def test_a_run_says_once_what_its_test_labels_are(tmp_path: Path) -> None:
         assert words not in listed
         assert ("else on given ones" in listed) == bool(expected)
         assert "mean of" not in listed
-    digits = said("train", "--method", "ce", "--dataset", "digits", "--limit-train", "64", "--width", "0.25", "--epochs",
-                  "10", "--run-dir", "digits")  # fmt: skip
+    small = ["--limit-train", "64", "--width", "0.25", "--epochs", "10"]
+    digits = said("train", "--method", "ce", "--dataset", "digits", *small, "--run-dir", "digits")
     assert "given labels, of which" not in digits
     assert "test accuracy, mean of the last ten" in digits
+
+
+# -- what libraries and systems do ----------------------------------------------------------------------------------
+
+
+def test_warnings_of_pillow_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first start and in later ones, which decode nothing; training and the others show none."""
+    photos(count=4)
+    exif = Image.Exif()
+    exif[0x010F] = "a camera whose name takes more than four bytes"
+    with Image.open("photos/cat/1.png") as image:
+        image.save("photos/cat/1.jpg", exif=exif.tobytes()[:-60])
+    Image.new("RGB", (120, 120), "white").save("photos/dog/large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    for _ in range(2):
+        process = ["check", "folder:photos"]
+        out, error = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            assert main(process) == 0
+        assert error.getvalue() == ""
+        (line,) = [line for line in out.getvalue().splitlines() if "Pillow" in line]
+        assert line.startswith("Pillow warns of 2 images, used as decoded: cat/1.jpg (")
+    train = ["train", "--method", "ce", "--dataset", "folder:photos", "--model", "small_cnn", "--batch-size", "4"]
+    with warnings.catch_warnings(record=True) as shown:
+        trained = said(*train, "--epochs", "1", "--width", "0.25", "--loader", "torch", "--run-dir", "run")
+        said("predict", "run", "photos/dog/large.png")
+    assert not [each for each in shown if "PIL" in each.filename]
+    assert trained.count("Pillow warns of 2 images, used as decoded") == 1
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is run under a number: no HOME, and no entry in the list of users."""
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    photos(count=3)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nobody)
+    assert cache_folder() is None
+    assert "each start decodes all files" not in said("check", "folder:photos")
+    times = StepTimes()
+    assert times.read("key") == (Times(), "")
+    assert times.count() == 0
+    assert times.write("key", plain_step=1.0).endswith("the user has no home; set XDG_CACHE_HOME to a folder")
+    monkeypatch.setattr("fastnoise.data.scan._save", lambda *more: False)
+    Path("photos/.fastnoise-files.npz").unlink()
+    line = "each start decodes all files: neither the data's folder nor ~/.cache takes a cache of theirs"
+    assert said("check", "folder:photos").count(line) == 1
+
+
+def test_labels_in_bfloat16_are_read_and_other_tensors_named(tmp_path: Path) -> None:
+    torch.save({"labels": torch.tensor([1.0, 0.0, 2.0], dtype=torch.bfloat16)}, "half.pt")
+    assert read_label_file("half.pt:labels").values.tolist() == [1, 0, 2]
+    torch.save({"labels": torch.tensor([1, 0]).to_sparse()}, "sparse.pt")
+    with pytest.raises(DataError, match=r"sparse\.pt: a tensor of int64, torch\.sparse_coo, which NumPy has no form"):
+        read_label_file("sparse.pt:labels")
+
+
+@pytest.mark.parametrize("written", ["a, b.csv", "a\\, b.csv"])
+def test_paths_with_commas(written: str) -> None:
+    photos("p", 2)
+    Path("a, b.csv").write_text("path,angle\np/cat/0.png,1.5\np/dog/1.png,2.5\n")
+    Path("c,d").mkdir()
+    Path("c,d/e,f=g.csv").write_text("path,angle\n../p/cat/1.png,1.5\n")
+    name = f"values:train={written},test=c\\,d/e\\,f=g.csv"
+    assert read_options(name) == {"train": "a, b.csv", "test": "c,d/e,f=g.csv"}
+    dataset = load_dataset(name, None)
+    assert (len(dataset.train), len(dataset.test)) == (2, 1)
+    there = located(name)
+    assert read_options(there) == {key: str(Path(path).absolute()) for key, path in read_options(name).items()}
+    assert located(there) == there
+    with pytest.raises(ConfigError, match="no option 'tset'; did you mean 'test'"):
+        read_options("values:train=a.csv,tset=b.csv")
+    assert read_options("values:train=a.csv,")["train"] == "a.csv"
+
+
+def test_a_verdict_is_shown_in_a_line() -> None:
+    zeros = np.zeros(2000)
+    verdict = Verdict(zeros, np.linspace(0, 1, 2000), zeros.astype(int), 0.25, (0.2, 0.3), *[np.eye(3)] * 3, 0.9, ())
+    assert repr(verdict) == (
+        "Verdict(2000 labels of 3 classes: rate 25.0 %, 95 % interval 20.0 % to 30.0 %, 1000 suspected)"
+    )
+
+
+def test_numbers_of_nested_figures() -> None:
+    figures = {"a": 1, "b": {"c": 2.5, "d": "text", "seed": 3}, "e": [4, {"f": 5}], "g": True, "h": None}
+    assert dict(numbers(figures)) == {"a": 1, "b/c": 2.5, "b/seed": 3, "e/0": 4, "e/1/f": 5}
+    assert dict(numbers(figures, "_", lists=False, without={"b_seed"})) == {"a": 1, "b_c": 2.5}

@@ -76,7 +76,7 @@ def run(command: CheckCommand) -> int:
     )
     for line in _contents(files):
         print(line)
-    for note in files.notes:
+    for note in (*files.notes, *known.notes(files.found.names)):
         print(note)
     good = np.ones(count, bool)
     good[list(known.errors)] = False
@@ -86,12 +86,8 @@ def run(command: CheckCommand) -> int:
         print(f"sizes: {common}{f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''}")
     findings = _findings(files, known.digest, known.likeness, np.flatnonzero(good), known.errors)
     _print(files, findings, command.show)
-    if known.cache is None:
-        print(
-            "the cache could not be written, neither beside the data nor under ~/.cache: each start decodes all files"
-        )
-    else:
-        print(f"cache: {known.cache}")
+    if known.cache is not None:
+        print(f"cache: {printable(str(known.cache))}")
     if out is not None:
         _write(out, files, findings)
         print(f"written: {out}")

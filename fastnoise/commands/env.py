@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     if not facts["gpus"]:
         print(f"{'gpu':<22}none")
     times = StepTimes()
-    print(f"{'step times':<22}{times.count()} measured, in {times.path}")
+    print(f"{'step times':<22}{times.count()} measured, in {times.path or 'no file: the user has no home'}")
     for name, backends in facts["ops"].items():
         print(f"{f'op {name}':<22}{', '.join(f'{device}: {backend}' for device, backend in backends.items())}")
     return 0

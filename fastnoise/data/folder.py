@@ -80,7 +80,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         DataError: a file that cannot be read, or none left in the training set.
     """
     known = files.scan()
-    notes = list(files.notes)
+    notes = [*files.notes, *known.notes(files.found.names)]
     kept = np.ones(len(files.labels), bool)
     if skip_unreadable and known.errors:
         lost = np.array(sorted(known.errors))

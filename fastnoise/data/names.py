@@ -1,5 +1,6 @@
 """Data sets by name, without importing any: a data set is its file and a line here."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -129,7 +130,7 @@ def read_options(name: str) -> dict[str, str | int | float]:
     """The options that stand behind a data set's name, with the defaults of the others; ConfigError in one line."""
     head, _, rest = name.partition(":")
     written, given = WRITTEN[head], dict[str, str | int | float]()
-    for part in filter(None, (part.strip() for part in rest.split(","))):
+    for part in _parts(head, rest):
         key, equals, text = (piece.strip() for piece in part.partition("="))
         if key not in written.options:
             raise ConfigError(f"--dataset {head}: no option {key!r}; {nearest(key, list(written.options))}")
@@ -155,6 +156,17 @@ def read_options(name: str) -> dict[str, str | int | float]:
     return given
 
 
+def _parts(head: str, rest: str) -> list[str]:
+    """The options KEY=VALUE behind a name. A comma in a path is one that no KEY= follows, or is written as \\,."""
+    found: list[str] = []
+    for piece in re.split(r"(?<!\\),", rest):
+        if found and "=" not in piece and found[-1].partition("=")[0].strip() in _PATHS.get(head, ()):
+            found[-1] += "," + piece
+        else:
+            found.append(piece)
+    return [part for piece in found if (part := piece.replace("\\,", ",").strip().rstrip(","))]
+
+
 def moved(before: str, now: str) -> bool:
     """Whether two names of data sets differ in their paths at most, as those of a folder that was moved do."""
     if family(before) != family(now) or family(now) not in ("folder", "list", *_PATHS):
@@ -175,7 +187,7 @@ def located(name: str) -> str:
     head = family(name)
     if head not in _PATHS:
         return name
-    return _with_paths(name, lambda path: str(expanded(path).absolute()))
+    return _with_paths(name, lambda path: str(expanded(path).absolute()).replace(",", "\\,"))
 
 
 def short(name: str) -> str:
@@ -186,7 +198,7 @@ def short(name: str) -> str:
 def _with_paths(name: str, change: Callable[[Path], str]) -> str:
     """The name of a data set that has paths among its options, with these changed."""
     head, _, rest = name.partition(":")
-    given, options = {part.partition("=")[0].strip() for part in rest.split(",")}, read_options(name)
+    given, options = {part.partition("=")[0].strip() for part in _parts(head, rest)}, read_options(name)
     for key in _PATHS[head]:
         if options[key] != WRITTEN[head].options[key]:
             options[key] = change(Path(str(options[key])))

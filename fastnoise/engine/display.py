@@ -162,7 +162,9 @@ def result_table(summary: dict[str, Any]) -> Table:
     table.add_column()
     score = score_in(summary)
     test = summary[f"test_{score.name}"]
-    table.add_row(f"test {score.title}, last epoch", score.shown(test["last"]), _ON.get(summary.get("test_labels"), ""))
+    table.add_row(
+        f"test {score.title}, last epoch", score.shown(test["last"]), _ON.get(summary.get("test_labels", "true"), "")
+    )
     if (epochs := summary.get("epochs", 10)) > 1:
         table.add_row(f"test {score.title}, {mean_of_last(epochs)}", score.shown(test["mean_last_10"]), "")
     table.add_row(

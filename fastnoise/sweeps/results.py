@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 from ..files import write_text
 from ..recipes.deviations import deviations_of
 from ..recipes.published import Published, deviations, published
-from ..tasks.names import DEFAULT, SCORES, Score, score_in
+from ..tasks.names import DEFAULT, SCORES, Score, numbers, score_in
 from ..texts import counted
 from .job import run_folder, summary_file
 from .spec import SEEDS, Job
@@ -45,20 +45,7 @@ _REALISED = "noise_realised_rate"
 
 def figures(summary: Mapping[str, Any]) -> dict[str, float | int]:
     """The numbers in a summary. Numbers in nested tables have joined names, as test_accuracy_last."""
-    found: dict[str, float | int] = {}
-
-    def visit(prefix: str, table: Mapping[str, Any]) -> None:
-        for key, value in table.items():
-            name = prefix + key
-            if name in _NOT_FIGURES or name in SEEDS:
-                continue
-            if isinstance(value, Mapping):
-                visit(f"{name}_", value)
-            elif isinstance(value, bool | int | float):
-                found[name] = value
-
-    visit("", summary)
-    return found
+    return dict(numbers(summary, "_", lists=False, without={*_NOT_FIGURES, *SEEDS}))
 
 
 @dataclass

@@ -146,7 +146,8 @@ class Stack(Training):
             f"{sum(p.numel() for p in self.network.parameters()) // self.count:,} parameters each; "
             f"convolutions: {self.network.form}; device: {self.device}; {self.step.gear.reason}; "
             f"{self.step.amp_reason}",
-            f"loader: {self.loaders.train.reason}; {counted(self.loaders.train.num_batches, 'batch', 'batches')} of "
+            f"loader: {self.loaders.train.name}: {self.loaders.train.reason}; "
+            f"{counted(self.loaders.train.num_batches, 'batch', 'batches')} of "
             f"{config.data.batch_size} for each run an epoch",
             *(
                 f"run folder: {record.folder.path!s:<{width}}  seed {record.config.engine.seed}, "

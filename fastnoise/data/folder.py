@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..texts import counted, printable
+from .facts import IMAGENET_MEAN_STD
 from .images import extensions, holds_image, shown_name
 from .scan import CACHE, FileFacts, Found, require_readable, scan
 from .table import (
     DEFAULT_IMAGE_SIZE,
+    PARTS,
     SPLIT_SEED,
     TEST_FRACTION,
     ImageDataset,
@@ -23,9 +25,6 @@ from .table import (
     stratified_split,
 )
 
-IMAGENET_MEAN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-PARTS = ("train", "validation", "test")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What the parts of a data set are called, in any case -> which part it is."""
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, DataError, nearest
+from .augment import Augmentation
 from .base import LoaderSpec
+from .feature_loader import FeatureLoader
 from .images import one_line
-from .plan import Augmentation, Plan
+from .plan import Plan
 from .resident import ResidentLoader, room, size_text
 from .synthetic import SyntheticLoader
 from .table import ImageTable
@@ -81,7 +83,7 @@ def make_loader(
     views: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Loader:
-    """Build a loader over `table`.
+    """Build a loader over `table`. Frozen features have one of their own, which gives [V * B, D, 1, 1].
 
     kind: "dali"; "torch"; "resident" for images in an array, which on CUDA stays in device memory; "synthetic" for
         benchmarks, whose images are noise; or "auto". "auto" takes "resident" for an array (on CUDA only if it needs at
@@ -129,12 +131,15 @@ def make_loader(
         views=views,
         size=(size[0], size[1]),
     )
+    if table.is_features and plan.augments:
+        raise ConfigError("features have no pixels: train on them without crops, flips and cutout")
+    scale = 1 if table.is_features else 255
     spec = LoaderSpec(
         table=table,
         plan=plan,
         size=(size[0], size[1]),
-        mean=(255 * np.asarray(mean)).astype(np.float32),
-        std=(255 * np.asarray(std)).astype(np.float32),
+        mean=(scale * np.asarray(mean)).astype(np.float32),
+        std=(scale * np.asarray(std)).astype(np.float32),
         device=device,
         dtype=dtype,
         threads=threads,
@@ -144,6 +149,8 @@ def make_loader(
         from .dali import DaliLoader
 
         return DaliLoader(spec, reason)
+    if kind == "features":
+        return FeatureLoader(spec, reason, RESIDENT_SHARE)
     if kind == "resident":
         return ResidentLoader(spec, reason)
     if kind == "synthetic":
@@ -157,6 +164,10 @@ def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, st
         raise ConfigError(f"unknown loader {kind!r}: {nearest(kind, list(LOADERS))}")
     if kind == "synthetic":
         return kind, "synthetic was asked for: the images are noise, to measure training without loading"
+    if table.is_features and table.images is not None:
+        if kind == "dali":
+            raise ConfigError("the dali loader makes batches of images, and these are features; drop --loader")
+        return "features", f"features in memory ({size_text(table.images.nbytes)}) are gathered"
     if kind == "torch":
         return kind, "torch was asked for"
     if kind == "resident":

@@ -26,6 +26,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from ..methods import Method
 from ..models import Network
+from ..models.names import bare
 from ..options import MethodOptions
 from .record import Record
 
@@ -72,6 +73,9 @@ class ModelHeader:
     """After which the weights are, counted from 1."""
     figures: dict[str, float]
     """The scores of that epoch by the names in metrics.jsonl: test_accuracy, validation_accuracy."""
+    extractor: str | None
+    """The network whose frozen features the networks take, and its weights' SHA-256; empty if that is unknown, None if
+    they take images."""
     code: dict[str, str]
     """The SHA-256 sum of each file of the user's own that the header names, by field."""
 
@@ -88,7 +92,7 @@ class ModelHeader:
             task=_bare(task),
             settings=data.task.settings(),
             class_names=data.class_names,
-            model=_bare(model),
+            model=_bare(bare(model)),
             width=config.model.width,
             dropout=config.model.dropout,
             attention=method.attention,
@@ -104,6 +108,7 @@ class ModelHeader:
             options=_options(config.method) if answers_itself(method) else None,
             samples=len(data.given),
             epoch=last["epoch"],
+            extractor=data.train.extractor if data.train.is_features else None,
             figures={key: float(last[key]) for key in (f"test_{name}", f"validation_{name}") if key in last},
             code={key: own.sha256(named[key]) for key in keys if own.is_own(named[key])},
         )
@@ -258,5 +263,6 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         samples=take("samples", count, "a number of samples"),
         epoch=take("epoch", count, "a number of epochs"),
         figures=take("figures", lambda value: isinstance(value, dict), "figures by name"),
+        extractor=take("extractor", lambda value: value is None or isinstance(value, str), "the name of a network"),
         code=take("code", lambda value: isinstance(value, dict), "sums by name"),
     )

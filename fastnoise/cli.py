@@ -1,5 +1,5 @@
-"""The command line: fastnoise train | pretrain | posteriors | clean | review | sweep | study | predict | evaluate |
-export | report | check | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | predict |
+evaluate | export | report | check | corrupt | inspect | bench | env."""
 
 import contextlib
 import errno
@@ -20,6 +20,7 @@ Trains image classifiers on wrong labels at the speed of the hardware.
 commands:
   train     train a network with a noisy-label method; with no options: NAL on
             scikit-learn's digits with 40 % symmetric label noise
+  features  write a frozen network's features of all images, to train heads on
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
   posteriors
@@ -66,6 +67,12 @@ def _pretrain(arguments: Sequence[str]) -> int:
     from .commands.pretrain import PRETRAIN
 
     return PRETRAIN.run(arguments)
+
+
+def _features(arguments: Sequence[str]) -> int:
+    from .commands.features import FeaturesCommand, run
+
+    return run(parsed(FeaturesCommand, arguments, "fastnoise features"))
 
 
 def _posteriors(arguments: Sequence[str]) -> int:
@@ -158,6 +165,7 @@ def _env(arguments: Sequence[str]) -> int:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
+    "features": _features,
     "pretrain": _pretrain,
     "posteriors": _posteriors,
     "clean": _clean,

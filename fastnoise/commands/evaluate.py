@@ -99,6 +99,7 @@ def _parts(dataset: "ImageDataset", split: str) -> "list[tuple[ImageTable, np.nd
     held = dataset.validation
     if split == "all" and held is not None:
         same = held.files == dataset.test.files and held.images is dataset.test.images
+        same |= held.is_features and bool(held.names) and held.names == dataset.test.names
         parts += [] if same else [(held, held.labels)]  # images for validation may be the test set too
     return parts if split == "train" else [*parts, test]
 

@@ -16,6 +16,7 @@ from .images import extensions, holds_image, shown_name
 from .scan import CACHE, FileFacts, Found, require_readable, scan
 from .table import (
     DEFAULT_IMAGE_SIZE,
+    PARTS,
     SPLIT_SEED,
     TEST_FRACTION,
     ImageDataset,
@@ -23,7 +24,6 @@ from .table import (
     stratified_split,
 )
 
-PARTS = ("train", "validation", "test")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What the parts of a data set are called, in any case -> which part it is."""
 
@@ -120,6 +120,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         origins, train, test = (held, out), train[held], train[out]
     if missing := sorted(set(range(len(files.class_names))) - set(truth[test].tolist())):
         notes.append(f"no test images of {listed([files.class_names[label] for label in missing])}")
+    validation, clean = positions["validation"], files.clean_labels
     return ImageDataset(
         files.name,
         replace(table(train, files.labels), origin=origins[0]),
@@ -127,10 +128,12 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         files.class_names,
         *IMAGENET_MEAN_STD,
         given_labels=True,
-        clean_labels=None if files.clean_labels is None else files.clean_labels[train],
-        validation=table(positions["validation"], files.labels) if len(positions["validation"]) else None,
+        clean_labels=None if clean is None else clean[train],
+        validation=table(validation, files.labels) if len(validation) else None,
         notes=tuple(notes),
-        test_given=None if files.clean_labels is None else files.labels[test],
+        test_given=None if clean is None else files.labels[test],
+        test_clean=None if clean is None else clean[test],
+        validation_clean=None if clean is None else clean[validation],
     )
 
 

@@ -8,15 +8,20 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, DataError, nearest
+from .augment import Augmentation
 from .base import LoaderSpec
+from .feature_loader import FeatureLoader
 from .images import one_line
-from .plan import Augmentation, Plan
+from .plan import Plan
 from .resident import ResidentLoader, room, size_text
 from .synthetic import SyntheticLoader
 from .table import ImageTable
 from .torch_loader import TorchLoader
 
 LOADERS = ("auto", "dali", "resident", "synthetic", "torch")
+
+DECODERS = ("pillow", "dali", "dali:cuda")
+"""What decodes image files, and on which device."""
 
 RESIDENT_SHARE = 0.5
 """Share of the device's free memory that images may take with "auto". Training needs the rest."""
@@ -78,7 +83,7 @@ def make_loader(
     views: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Loader:
-    """Build a loader over `table`.
+    """Build a loader over `table`. Frozen features have one of their own, which gives [V * B, D, 1, 1].
 
     kind: "dali"; "torch"; "resident" for images in an array, which on CUDA stays in device memory; "synthetic" for
         benchmarks, whose images are noise; or "auto". "auto" takes "resident" for an array (on CUDA only if it needs at
@@ -126,12 +131,15 @@ def make_loader(
         views=views,
         size=(size[0], size[1]),
     )
+    if table.is_features and plan.augments:
+        raise ConfigError("features have no pixels: train on them without crops, flips and cutout")
+    scale = 1 if table.is_features else 255
     spec = LoaderSpec(
         table=table,
         plan=plan,
         size=(size[0], size[1]),
-        mean=(255 * np.asarray(mean)).astype(np.float32),
-        std=(255 * np.asarray(std)).astype(np.float32),
+        mean=(scale * np.asarray(mean)).astype(np.float32),
+        std=(scale * np.asarray(std)).astype(np.float32),
         device=device,
         dtype=dtype,
         threads=threads,
@@ -141,6 +149,8 @@ def make_loader(
         from .dali import DaliLoader
 
         return DaliLoader(spec, reason)
+    if kind == "features":
+        return FeatureLoader(spec, reason, RESIDENT_SHARE)
     if kind == "resident":
         return ResidentLoader(spec, reason)
     if kind == "synthetic":
@@ -154,6 +164,10 @@ def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, st
         raise ConfigError(f"unknown loader {kind!r}: {nearest(kind, list(LOADERS))}")
     if kind == "synthetic":
         return kind, "synthetic was asked for: the images are noise, to measure training without loading"
+    if table.is_features and table.images is not None:
+        if kind == "dali":
+            raise ConfigError("the dali loader makes batches of images, and these are features; drop --loader")
+        return "features", f"features in memory ({size_text(table.images.nbytes)}) are gathered"
     if kind == "torch":
         return kind, "torch was asked for"
     if kind == "resident":
@@ -175,6 +189,23 @@ def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, st
         obstacle = f"the images ({size}) take more than {RESIDENT_SHARE:.0%} of the device's free {size_text(free)}"
     without = _dali_obstacle(device)
     return ("torch", f"{obstacle}; {without}") if without else ("dali", f"{obstacle}; DALI is installed")
+
+
+def decoder(kind: str, table: ImageTable, device: torch.device) -> str:
+    """What decodes and resizes a table's files under a loader of this kind: pillow, dali, or dali:cuda on a GPU.
+
+    Their decoded pixels are the same, but resized ones differ by up to two of 255 levels.
+    """
+    if table.images is not None or _choose(kind, table, device)[0] != "dali":
+        return "pillow"
+    return "dali:cuda" if device.type == "cuda" else "dali"
+
+
+def without_decoder(name: str, device: torch.device) -> str:
+    """Why what `decoder` names cannot decode for networks on this device, or nothing."""
+    if name == "dali:cuda" and device.type != "cuda":
+        return f"the networks are on the device {device.type}"
+    return "" if name == "pillow" else _dali_obstacle(torch.device("cuda" if name == "dali:cuda" else "cpu"))
 
 
 def _resident_obstacle(table: ImageTable, device: torch.device) -> str:

@@ -11,6 +11,7 @@ from .facts import FACTS
 
 DATASETS: dict[str, str] = {
     "digits": "fastnoise.data.digits:load_digits",
+    "features": "fastnoise.data.features:load_features",
     "mnist": "fastnoise.data.mnist:load_mnist",
     "cifar10": "fastnoise.data.cifar:load_cifar",
     "cifar100": "fastnoise.data.cifar:load_cifar",
@@ -27,7 +28,7 @@ DATASETS: dict[str, str] = {
 """Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
 what lies under none."""
 
-ROOTLESS = frozenset({"digits", "coco", "values"})
+ROOTLESS = frozenset({"digits", "features", "coco", "values"})
 """Those that lie under no root, or need none; `rotated` and `two-tasks` do as the images that they are made of."""
 
 
@@ -60,13 +61,16 @@ WRITTEN: dict[str, Written] = {
 }
 """Data sets that are more than a name."""
 
-_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN and name not in FACTS)
+AT_PATH: dict[str, str] = {"folder": "PATH", "list": "FILE.csv", "features": "FILE.npy"}
+"""Families whose names are a path after the colon, and what it is a path of."""
+
+_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN and name not in FACTS and name not in AT_PATH)
 """Those that others can be made `of`: their images are in memory."""
 
 _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
-FOLDER, LIST = "folder:", "list:"
-"""How the names of data sets of class folders, and of lists of files, begin."""
+FOLDER, LIST, FEATURES = "folder:", "list:", "features:"
+"""How the names of data sets of class folders, of lists of files, and of frozen features begin."""
 
 RESIZED = ("folder", "list", "values", *FACTS)
 """Families whose images are files that --image-size resizes."""
@@ -74,9 +78,8 @@ CHECKED = ("folder", "list")
 """Families whose files are all decoded once before they are used (`fastnoise.data.scan`)."""
 
 FORMS: tuple[str, ...] = (
-    *(WRITTEN[name].form if name in WRITTEN else name for name in DATASETS),
-    "folder:PATH",
-    "list:FILE.csv",
+    *(WRITTEN[name].form if name in WRITTEN else name for name in DATASETS if name not in AT_PATH),
+    *(f"{name}:{path}" for name, path in AT_PATH.items()),
     "FILE.py:NAME",
 )
 """The forms in which a data set can be written."""
@@ -89,12 +92,17 @@ def family(name: str) -> str:
 
 def is_named(name: str) -> bool:
     """Whether a data set can be loaded by this name, at any time; else it was given as arrays."""
-    return name in DATASETS or family(name) in WRITTEN or name.startswith((FOLDER, LIST)) or own.is_own(name)
+    return name in DATASETS or family(name) in WRITTEN or has_path(name) or own.is_own(name)
+
+
+def has_path(name: str) -> bool:
+    """Whether a name is that of a data set at a path, which stands after the colon."""
+    return family(name) in AT_PATH and ":" in name
 
 
 def is_brought(name: str) -> bool:
     """Whether the labels of a data set are what its user brings: given ones, right or wrong, of training and test."""
-    return own.is_own(name) or not is_named(name) or family(name) in ("coco", "mini_coco", "folder", "list", "values")
+    return own.is_own(name) or not is_named(name) or family(name) in ("coco", "mini_coco", "values", *AT_PATH)
 
 
 def is_given(name: str) -> bool:
@@ -108,10 +116,10 @@ def check_dataset(name: str) -> None:
     options that it has not."""
     if own.is_own(name):
         own.load(name, "dataset")
-    elif name == FOLDER:
-        raise ConfigError("the dataset folder:PATH needs the path of a folder after the colon")
-    elif name == LIST:
-        raise ConfigError("the dataset list:FILE.csv needs the path of a file after the colon")
+    elif family(name) in AT_PATH and not name.partition(":")[2]:
+        head = family(name)
+        what = "folder" if AT_PATH[head] == "PATH" else "file"
+        raise ConfigError(f"the dataset {head}:{AT_PATH[head]} needs the path of a {what} after the colon")
     elif not is_named(name):
         raise ConfigError(f"unknown dataset {name!r}; {nearest(name, list(FORMS))}")
     elif family(name) in WRITTEN:
@@ -120,7 +128,7 @@ def check_dataset(name: str) -> None:
 
 def task_of(name: str) -> str | None:
     """What is learnt from a data set, None if only the data set itself says."""
-    if own.is_own(name) or not is_named(name):
+    if own.is_own(name) or not is_named(name) or name.startswith(FEATURES):
         return None
     return WRITTEN[family(name)].task if family(name) in WRITTEN else "classification"
 
@@ -163,7 +171,7 @@ def read_options(name: str) -> dict[str, str | int | float]:
 
 def moved(before: str, now: str) -> bool:
     """Whether two names of data sets differ in their paths at most, as those of a folder that was moved do."""
-    if family(before) != family(now) or family(now) not in ("folder", "list", *_PATHS):
+    if family(before) != family(now) or family(now) not in (*AT_PATH, *_PATHS):
         return False
     if family(now) not in _PATHS:
         return True
@@ -175,10 +183,9 @@ def located(name: str) -> str:
     """The name with its paths written from the root, for use in any folder."""
     if own.is_own(name):
         return own.located(name)
-    for prefix in (FOLDER, LIST):
-        if name.startswith(prefix) and name != prefix:  # which is refused
-            return f"{prefix}{expanded(name.removeprefix(prefix)).absolute()}"
-    head = family(name)
+    head, _, path = name.partition(":")
+    if head in AT_PATH and path:  # what has none is refused
+        return f"{head}:{expanded(path).absolute()}"
     if head not in _PATHS:
         return name
     return _with_paths(name, lambda path: str(expanded(path).absolute()))

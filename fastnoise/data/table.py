@@ -20,6 +20,8 @@ DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
 
 
+PARTS = ("train", "validation", "test")
+
 Form = Literal["classes", "labels", "values"]
 
 
@@ -33,7 +35,7 @@ class ImageTable:
     labels: np.ndarray
     """int64 [N]; in other forms than classes, see `form`."""
     images: np.ndarray | None = None
-    """uint8 [N, H, W, C], C-contiguous."""
+    """uint8 [N, H, W, C], C-contiguous; or frozen features in their place, float16 or float32 [N, 1, 1, D]."""
     files: Sequence[str] = ()
     """One path per sample, kept as a tuple or as `Texts`; decoded to RGB by the loader."""
     size: tuple[int, int] = (0, 0)
@@ -51,6 +53,8 @@ class ImageTable:
     by_pillow: np.ndarray | None = None
     """bool [N]: the files that DALI gets from Pillow, because it reads them otherwise or not at all. If not given, the
     loader of DALI finds out from the files' first bytes."""
+    extractor: str = ""
+    """Of frozen features: the network that made them, with its weights; empty if it is unknown."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
@@ -61,7 +65,8 @@ class ImageTable:
             if self.size == (0, 0):
                 object.__setattr__(self, "size", common_size([image_size(file, self.exif) for file in self.files[:16]]))
         else:
-            if self.images.ndim != 4 or self.images.dtype != np.uint8 or 0 in self.images.shape[1:]:
+            pixels = self.images.ndim == 4 and self.images.dtype == np.uint8 and 0 not in self.images.shape[1:]
+            if not pixels and not self.is_features:
                 shape = list(self.images.shape)
                 raise DataError(f"images must be uint8 of shape [N, H, W, C], not {self.images.dtype} of shape {shape}")
             object.__setattr__(self, "images", np.ascontiguousarray(self.images))
@@ -74,6 +79,13 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_features(self) -> bool:
+        """Whether `images` are frozen features of a network."""
+        array = self.images
+        known = array is not None and array.dtype in (np.float16, np.float32) and array.ndim == 4
+        return known and array.shape[1:3] == (1, 1)  # type: ignore[union-attr]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,7 +101,15 @@ class ImageTable:
             files = picked(self.files, positions)
             by_pillow = None if self.by_pillow is None else self.by_pillow[positions]
             return replace(self, labels=labels, files=files, names=names, by_pillow=by_pillow, origin=origin)
-        return ImageTable(labels, images=self.images[positions], names=names, form=self.form, origin=origin)
+        return replace(self, labels=labels, images=_rows(self.images, positions), names=names, origin=origin)
+
+
+def _rows(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Rows of an array; no copy of features that lie one behind the other, which may be larger than the memory."""
+    count = len(positions)
+    if array.dtype.kind == "f" and count and np.array_equal(positions, np.arange(positions[0], positions[0] + count)):
+        return array[positions[0] : positions[0] + count]
+    return array[positions]
 
 
 def joined(tables: Sequence[ImageTable]) -> ImageTable:
@@ -164,6 +184,10 @@ class ImageDataset:
     test_given: np.ndarray | None = None
     """int64 [M], the classes of the test images as they were given, if `test.labels` are the true ones where these are
     known."""
+    test_clean: np.ndarray | None = None
+    """int64 [M], the true classes of the test images, -1 where they are unknown; None if all are."""
+    validation_clean: np.ndarray | None = None
+    """The same of the images for validation."""
     second_tests: Mapping[str, ImageTable] = field(default_factory=dict)
     """Further test sets by short names, as "ilsvrc" of WebVision. A run's figures of one are called by its name, as
     ilsvrc_accuracy, and those of `test` as test_accuracy."""
@@ -226,7 +250,8 @@ class ImageDataset:
         """A data set of arrays in memory. Its labels are taken as they are; some may be wrong.
 
         Args:
-            images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones.
+            images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones; or a network's frozen features,
+                float16 or float32 [N, D].
             labels: the given labels: classes, integers [N] from 0; for the task multilabel zeros and ones [N, C]; for
                 regression real numbers [N] or [N, K].
             clean_labels: the true labels in the same form, if they are known; of classes -1 where one is unknown. A
@@ -236,7 +261,7 @@ class ImageDataset:
                 `images` if there are no test images, and no names otherwise.
             class_names: C or K different texts. The default is the numbers of the classes, up to the largest label, or
                 the numbers of the columns.
-            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class is held out as the test
+            test_images: [M, ...] in the same form. Without them a fifth of each class is held out as the test
                 set, drawn with a fixed seed.
             test_labels: the labels of `test_images`, in the form of `labels`.
             name: the name of the data set, which a configuration gives as its `dataset`.
@@ -257,7 +282,7 @@ class ImageDataset:
         if clean_labels is not None:
             clean = _given_labels("clean_labels", clean_labels, len(pixels), form, least=-1)
         train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
-        test_given = None
+        test_given = test_clean = None
         if (test_images is None) != (test_labels is None):
             raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
@@ -269,7 +294,8 @@ class ImageDataset:
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold out a test set; give test_images")
             test = ImageTable(truth, images=pixels, names=train.names, form=form).take(held_out)
-            test_given = None if clean is None or form != "classes" else given[held_out]
+            if clean is not None and form == "classes":
+                test_given, test_clean = given[held_out], clean[held_out]
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
             others = _pixels("test_images", test_images)
@@ -285,7 +311,7 @@ class ImageDataset:
             found = [array for array in (train.labels, test.labels, clean) if array is not None]
             class_names = [str(label) for label in range(max(2, *(int(array.max()) + 1 for array in found)))]
         assert train.images is not None
-        mean, std = _statistics(train.images)
+        mean, std = (feature_statistics if train.is_features else _statistics)(train.images)
         classes = _texts("class_names", class_names)
         return cls(
             name,
@@ -298,6 +324,7 @@ class ImageDataset:
             clean_labels=clean,
             task=task,
             test_given=test_given,
+            test_clean=test_clean,
         )
 
     @property
@@ -326,6 +353,10 @@ def _pixels(what: str, images: Any) -> np.ndarray:
     """uint8 [N, H, W, C], else DataError."""
     array = as_array(what, images)
     form = f"{array.dtype} {list(array.shape)}"
+    if array.ndim == 2 and array.dtype in (np.float16, np.float32) and array.size:  # features
+        if not np.isfinite(array).all():
+            raise DataError(f"{what}: some features are not finite")
+        return np.ascontiguousarray(array[:, None, None])
     if array.dtype != np.uint8:
         scale = "; scale them, as in (255 * images).round().astype(np.uint8)" if array.dtype.kind == "f" else ""
         raise DataError(f"{what} must be uint8, 0..255, not {form}{scale}")
@@ -393,6 +424,20 @@ def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def feature_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each of the D numbers of features [N, ..., D]; a constant's deviation is 1."""
+    features = images.reshape(len(images), -1)
+    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    shift = features[0].astype(np.float64)  # near the mean, so that squares don't cancel
+    for first in range(0, len(features), _AT_ONCE):
+        part = features[first : first + _AT_ONCE].astype(np.float64) - shift
+        total += part.sum(0)
+        squares += (part * part).sum(0)
+    mean = total / len(features)
+    std = np.sqrt(np.maximum(squares / len(features) - mean * mean, 0))
+    return tuple((mean + shift).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
 def common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:

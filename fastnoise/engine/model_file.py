@@ -21,10 +21,12 @@ from torch import Tensor
 
 from .. import __version__, own
 from ..checks import shown
+from ..data.loaders import DECODERS, decoder
 from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from ..methods import Method
 from ..models import Network
+from ..models.names import bare
 from ..options import MethodOptions
 from .record import Record
 
@@ -60,6 +62,8 @@ class ModelHeader:
     std: tuple[float, ...]
     exif: bool
     """Whether image files are turned upright as the camera noted."""
+    decoder: str
+    """What decoded the image files that the run was evaluated on (`fastnoise.data.loaders.decoder`)."""
     method: str
     options: dict[str, Any] | None
     """Of the method, if it answers in a way of its own (`Method.predict`); else None, since it is not needed."""
@@ -69,6 +73,9 @@ class ModelHeader:
     """After which the weights are, counted from 1."""
     figures: dict[str, float]
     """The scores of that epoch by the names in metrics.jsonl: test_accuracy, validation_accuracy."""
+    extractor: str | None
+    """The network whose frozen features the networks take, and its weights' SHA-256; empty if that is unknown, None if
+    they take images."""
     code: dict[str, str]
     """The SHA-256 sum of each file of the user's own that the header names, by field."""
 
@@ -85,7 +92,7 @@ class ModelHeader:
             task=_bare(task),
             settings=data.task.settings(),
             class_names=data.class_names,
-            model=_bare(model),
+            model=_bare(bare(model)),
             width=config.model.width,
             dropout=config.model.dropout,
             attention=method.attention,
@@ -96,10 +103,12 @@ class ModelHeader:
             mean=data.mean,
             std=data.std,
             exif=data.train.exif,
+            decoder=decoder(config.data.loader, data.test, record.labels.device),
             method=_bare(kind),
             options=_options(config.method) if answers_itself(method) else None,
             samples=len(data.given),
             epoch=last["epoch"],
+            extractor=data.train.extractor if data.train.is_features else None,
             figures={key: float(last[key]) for key in (f"test_{name}", f"validation_{name}") if key in last},
             code={key: own.sha256(named[key]) for key in keys if own.is_own(named[key])},
         )
@@ -230,6 +239,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
 
         return check
 
+    content = {"decoder": "pillow", **content}  # files of earlier versions do not say
     channels = take("channels", count, "a number of channels")
     options = take("options", lambda value: value is None or isinstance(value, dict), "the options of a method")
     return ModelHeader(
@@ -247,10 +257,12 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         mean=tuple(take("mean", all_of(number, channels), "a number for each channel")),
         std=tuple(take("std", all_of(positive, channels), "a positive number for each channel")),
         exif=take("exif", lambda value: isinstance(value, bool), "true or false"),
+        decoder=take("decoder", lambda value: value in DECODERS, f"one of {', '.join(DECODERS)}"),
         method=take("method", text, "the name of a method"),
         options=options,
         samples=take("samples", count, "a number of samples"),
         epoch=take("epoch", count, "a number of epochs"),
         figures=take("figures", lambda value: isinstance(value, dict), "figures by name"),
+        extractor=take("extractor", lambda value: value is None or isinstance(value, str), "the name of a network"),
         code=take("code", lambda value: isinstance(value, dict), "sums by name"),
     )

@@ -1,7 +1,8 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
-from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
+from ..data import ImageTable, Loader, make_loader, stratified_split
+from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
-from ..fields import check_names, known_task
-from ..methods import METHODS, Method, Setting, check_options, create_method, require_task
+from ..fields import check_names, check_on_features, known_task
+from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
+from ..models.names import LibraryModel, bare
 from ..noise.files import read_label_file
 from ..noise.result import known_labels
 from ..noise.samples import described, match, with_clean
@@ -28,6 +31,7 @@ from ..tasks import Task, find_task
 from ..tasks.base import Labels, differing
 from ..tasks.names import DEFAULT
 from ..tasks.trial import task_of, try_task
+from .layer_rates import by_layers
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -88,6 +92,10 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
             f"--patience {config.optim.patience}: method {own.short(config.method.method)} goes through phases of set "
             "lengths, which an early end would cut off; drop the option"
         )
+    if (library := LibraryModel.parse(config.model.model)) is not None:
+        from ..models.pretrained import check_library_model
+
+        check_library_model(library)
     if (task := known_task(config, given_task)) is not None:
         require_task(method, config.method.method, task)
 
@@ -205,17 +213,65 @@ def _labels(
     return noisy, positions, (note,)
 
 
+def _true_where_known(noisy: noise.NoisyLabels, task: Task) -> tuple[noise.NoisyLabels, tuple[str, ...]]:
+    """Labels that were brought with the true ones instead where they are known, and what there is to say of it."""
+    clean, known = noisy.clean_labels, noisy.known
+    if clean is None or not (different := known & (noisy.labels != clean)).any():
+        return noisy, ()
+    note = f"learnt from are the true labels of {known.sum()} images, of which {different.sum()} have another label"
+    if not known.all():
+        note += f", and the given ones of the other {(~known).sum()}"
+    return task.brought(np.where(known, clean, noisy.labels), clean, noisy.spec), (note,)
+
+
 def _normalisation(
     config: RunConfig, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as --normalisation says."""
-    if config.data.normalisation == "none":
+    """Mean and standard deviation of each channel, as --normalisation says.
+
+    Statistics of weights, which are of 3 channels, are averaged over them for images of another number.
+    """
+    said = normalisations.parse(config.data.normalisation)
+    if said == "none":
         return (0.0,) * channels, (1.0,) * channels
-    if config.data.normalisation == "dataset":
+    if said == "dataset":
         return dataset.mean, dataset.std
-    if channels != 3:
-        raise ConfigError(f"--normalisation cifar10 is for images of 3 channels; {dataset.name} has {channels}")
-    return MEAN_STD["cifar10"]
+    if said == "weights":
+        found = _of_weights(config.model.model)
+        if channels == len(found[0]):
+            return found
+        mean, std = (sum(part) / len(part) for part in found)
+        return (mean,) * channels, (std,) * channels
+    numbers = (
+        {"cifar10": MEAN_STD["cifar10"], "imagenet": normalisations.IMAGENET}[said] if isinstance(said, str) else said
+    )
+    if channels != len(numbers[0]):
+        what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
+        raise ConfigError(
+            f"--normalisation {config.data.normalisation} is for images of {what}; {dataset.name} has {channels}"
+        )
+    return numbers
+
+
+def _of_weights(model: str) -> normalisations.Numbers:
+    """Mean and standard deviation that the weights of --model were trained with."""
+    from ..models.pretrained import normalisation
+
+    found = normalisation(model)
+    if found is None:
+        raise ConfigError(
+            f"--normalisation weights: --model {model} begins with no weights whose normalisation is known; write "
+            "dataset, or mean and standard deviation as 0.485,0.456,0.406/0.229,0.224,0.225"
+        )
+    return found
+
+
+def settle_normalisation(config: RunConfig, data: RunData) -> RunConfig:
+    """The configuration with the numbers that the weights were trained with in place of `weights`: what a run folder
+    keeps, so that a resumed run needs neither the weights nor the version of the package that knew the numbers."""
+    if config.data.normalisation != "weights":
+        return config
+    return config.replace({"normalisation": normalisations.written((data.mean, data.std))})
 
 
 def load_images(config: RunConfig) -> datasets.ImageDataset:
@@ -240,6 +296,8 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     check_run(config, dataset)
     if dataset is None:
         dataset = load_images(config)
+    if dataset.train.is_features:
+        check_on_features(config, dataset.name)
     total = len(dataset.train)
     count = min(total, config.data.limit_train or total)
     if config.data.limit_train is not None and config.data.limit_train > total:
@@ -256,6 +314,9 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     else:
         task = kind.of(dataset)
         noisy, positions, notes = _labels(config, dataset, task, count)
+    if config.noise.noise == "none" and find_method(config.method.method).learns_true_labels:
+        noisy, note = _true_where_known(noisy, task)
+        notes += note
     noisy = described(noisy, dataset, positions)
     brings = dataset.validation
     if brings is not None and config.data.val_fraction > 0:
@@ -274,6 +335,9 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
     channels, height, width = dataset.train.shape
     mean, std = _normalisation(config, dataset, channels)
+    library = LibraryModel.parse(config.model.model)
+    if library is not None and library.weights is not None and config.data.normalisation == "dataset":
+        notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
     if config.data.image_size is not None:
         height = width = config.data.image_size
     return RunData(
@@ -319,6 +383,25 @@ class Loaders:
                 loader.close()
 
 
+FEW_PRODUCTS = 2**28
+"""Products of a step on features up to which it takes one thread: the time of a thread or two to wake up."""
+
+
+@contextmanager
+def step_threads(config: RunConfig, data: RunData, device: torch.device) -> Iterator[None]:
+    """One thread of torch for steps on frozen features that are too small for several; else as many as there are."""
+    products = 3 * config.data.batch_size * data.channels * data.task.num_outputs
+    before = torch.get_num_threads()
+    small = data.train.is_features and config.model.model == "linear" and products <= FEW_PRODUCTS
+    if small and device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
 def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:
     """The dtype of a run's images: that of its steps, in which a network takes them anyhow, so that no step casts them;
     float32 where the method asks for it."""
@@ -357,7 +440,7 @@ def make_loaders(
         std=data.std,
         device=device,
         seed=config.engine.seed,
-        augmentation=Augmentation(settings.crop_padding, settings.flip),
+        augmentation=settings.augmentation(),
         shuffle=True,
         drop_last=settings.drop_last,
         image_size=settings.image_size,
@@ -402,7 +485,7 @@ def check_last_batch(config: RunConfig, data: RunData, least: int) -> None:
 
 def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
     """What a backbone was built from, as encoder files name it."""
-    size = {"model": config.model.model, "width": config.model.width}
+    size = {"model": bare(config.model.model), "width": config.model.width}
     return size | {"channels": data.channels, "image_size": list(data.image_size)}
 
 
@@ -435,13 +518,16 @@ def create_parts(
             image_size=data.image_size,
             width=config.model.width,
             attention=method.attention,
-            features=method.features or config.model.encoder is not None,
+            features=method.features or config.model.encoder is not None or by_layers(config),
             dropout=config.model.dropout,
             init=config.model.init,
             head=data.task.head,
+            weights=fresh,
         )
         for _ in range(method.networks)
     ).to(device)
+    for network in networks:
+        network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)
         for network in networks:

@@ -25,7 +25,17 @@ from .environment import describe_environment
 from .folder import RunFolder
 from .gradients import require_gradients
 from .metrics import EpochStatistics
-from .prepare import RunData, check_last_batch, create_parts, image_dtype, least_batch, load_data, make_loaders
+from .prepare import (
+    RunData,
+    check_last_batch,
+    create_parts,
+    image_dtype,
+    least_batch,
+    load_data,
+    make_loaders,
+    settle_normalisation,
+    step_threads,
+)
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
 from .trainer import Training
@@ -77,11 +87,13 @@ def train_on(
     console = console or make_console()
     device = choose_device(config.engine.device)
     config, rate_note = settle_rate(config, known=config.noise.noise != "none" or data.noisy.requested_rate == 0)
+    config = settle_normalisation(config, data)
     if rate_note is not None:
         data = replace(data, notes=(*data.notes, rate_note))
     folder = open_folder(config, data) if resume else None
     try:
-        return _train(config, data, device, console, folder, witness)
+        with step_threads(config, data, device):
+            return _train(config, data, device, console, folder, witness)
     finally:
         if folder is not None:
             folder.release()
@@ -173,15 +185,17 @@ class Single(Training):
 
     def describe(self) -> list[str]:
         config, data, loader = self.config, self.record.data, self.loaders.train
-        size = "x".join(str(side) for side in data.image_size)
+        what, form = "images", "x".join(str(side) for side in data.image_size)
+        if data.train.is_features:
+            what, form = "features", f"of {data.channels} numbers"
         lines = [
             f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"images {size}, "
-            f"{len(data.test)} test images, "
+            f"{what} {form}, {len(data.test)} test {what}, "
             + "".join(f"{len(table)} of {name}, " for name, table in data.second_tests.items())
             + data.task.describe(),
             f"labels: {data.noisy.describe()}",
             *data.notes,
+            *getattr(getattr(self.networks[0], "backbone", None), "notes", ()),
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",

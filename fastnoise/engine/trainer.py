@@ -29,6 +29,7 @@ from .display import Display, output_lost
 from .evaluate import evaluate
 from .gradients import gradient_figures
 from .kept_models import KeptModels
+from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
 from .metrics import EpochStatistics
@@ -313,6 +314,7 @@ class Training(ABC):
         seconds = time.perf_counter() - began
         if self.method.phase(epoch) is None:
             self.schedule.step()
+            follow(self.optimizer)
         training_figures = {record: record.training_figures() for record in self.records}
         self._add_gradients(training_figures)
         self.end_epoch(epoch)
@@ -354,11 +356,11 @@ class Training(ABC):
         if phase is None:
             if start == 0 and epoch > 1 and epoch in self.rounds:
                 reset_optimizer(self.optimizer)
-                self._set_learning_rate(self.config.optim.learning_rate)
+                set_rate(self.optimizer, self.config.optim.learning_rate)
                 self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
             rate = self.schedule.get_last_lr()[0]
             return float(f"{float(rate):.8g}") if isinstance(rate, Tensor) else float(rate)  # of float32: 0.1, as asked
-        self._set_learning_rate(phase.learning_rate)
+        set_rate(self.optimizer, phase.learning_rate)
         for group in self.optimizer.param_groups:
             if group["weight_decay"] != phase.weight_decay:
                 group["weight_decay"] = phase.weight_decay
@@ -366,13 +368,6 @@ class Training(ABC):
         if phase.fresh and start == 0:
             reset_optimizer(self.optimizer)
         return phase.learning_rate
-
-    def _set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)  # in place: a captured graph reads it there
-            else:
-                group["lr"] = rate
 
     def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
         """Add the figures of --gradients, of the labels that the epoch's steps took."""

@@ -165,6 +165,9 @@ class Method(nn.Module):
     network by `loss`; its `criterion` also has reduction "none"; a sample's loss depends only on its own outputs and
     rows; of the run, hooks between epochs use only `Run.scan`, without features. A subclass does not inherit it."""
 
+    learns_true_labels: ClassVar[bool] = False
+    """Whether it learns from the true labels where they are known: for a network that noise is made from. All other
+    methods learn from the given ones, whatever is known."""
     weighted: ClassVar[bool] = False
     """Whether the method's loss takes class weights (--balance weights), by `weight_of`. `loss` as it is does, with one
     of fastnoise's losses as the criterion. A subclass does not inherit it."""

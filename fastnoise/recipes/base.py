@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..data.names import family, is_given, read_options, task_of
+from ..data.names import FEATURES, family, is_given, read_options, task_of
 from ..noise.spec import parse
 from ..options import MethodOptions
 
@@ -39,8 +39,9 @@ def _second_task(dataset: str) -> str:
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
 
-    The settings for digits, mnist, folders and lists are ours: no paper of the field publishes a recipe for them. The
-    settings for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
+    The settings for digits, mnist, folders, lists and features are ours: no paper of the field publishes a recipe for
+    them. The settings for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9,
+    ResNet-34.
     """
     noise_config = NoiseConfig(noise=noise)
     engine = EngineConfig()
@@ -60,6 +61,15 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
             noise_config,
             ModelConfig("lenet5"),
             OptimConfig(epochs=20, learning_rate=0.05, weight_decay=0.0, schedule="cosine"),
+            engine,
+        )
+    if dataset.startswith(FEATURES):
+        return RunConfig(
+            method,
+            DataConfig(dataset=dataset, crop_padding=0, flip=False, batch_size=512),
+            noise_config,
+            ModelConfig("linear"),
+            OptimConfig(epochs=30, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, schedule="cosine"),
             engine,
         )
     if task_of(dataset) in ("multilabel", "regression"):

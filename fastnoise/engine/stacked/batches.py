@@ -164,7 +164,7 @@ def stacked_loaders(
         plans = StackedPlan([plan(len(places), 0) for places in positions], positions)
         return StackedLoader(loader(data.train, plans.batch_size), plans, device)
 
-    augmentation = Augmentation(settings.crop_padding, settings.flip)
+    augmentation = settings.augmentation()
     positions = [each.positions for each in sets]
     plans = StackedPlan(
         [

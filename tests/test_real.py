@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _real_cases import CLOTHING, ILSVRC, MAKERS, WNIDS, chaoyang, clothing1m, food101n, imagenet, webvision, write_lines
+from _real_cases import (
+    CLOTHING,
+    ILSVRC,
+    MAKERS,
+    WNIDS,
+    chaoyang,
+    clothing1m,
+    food101n,
+    imagenet,
+    webvision,
+    write_lines,
+)
 
 from fastnoise.cli import main
 from fastnoise.data import ImageDataset, load_dataset
@@ -86,7 +97,9 @@ def test_clothing1m_is_read_in_all_its_conventions(convention: str, tmp_path: Pa
     assert data.validation is not None
     assert data.clean_labels is not None
     assert [len(table) for table in (data.train, data.validation, data.test)] == [28, 14, 14]
-    assert [class_of(file) for file in data.train.files] == [row % 14 for row in range(28)] == data.train.labels.tolist()
+    assert (
+        [class_of(file) for file in data.train.files] == [row % 14 for row in range(28)] == data.train.labels.tolist()
+    )
     known = np.flatnonzero(data.clean_labels >= 0)
     assert known.tolist() == list(range(0, 28, 4))
     wrong = data.clean_labels[known] != data.train.labels[known]
@@ -230,7 +243,18 @@ def test_another_rate_than_those_that_are_there_is_refused(tmp_path: Path) -> No
 def train(root: Path, name: str, *words: str) -> dict[str, Any]:
     """One epoch of small_cnn at 32 pixels in the folder `run`; returns its summary."""
     run = root / "run"
-    small = ("--model", "small_cnn", "--image-size", "32", "--width", "0.25", "--crop-padding", "0", "--batch-size", "8")
+    small = (
+        "--model",
+        "small_cnn",
+        "--image-size",
+        "32",
+        "--width",
+        "0.25",
+        "--crop-padding",
+        "0",
+        "--batch-size",
+        "8",
+    )
     where = ("--data-root", str(root), "--run-dir", str(run), "--loader", "torch", "--device", "cpu")
     assert main(["train", "--dataset", name, "--method", "ce", "--epochs", "1", *small, *where, *words]) == 0
     found: dict[str, Any] = json.loads((run / "summary.json").read_text())

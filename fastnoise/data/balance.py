@@ -57,9 +57,7 @@ def balanced_order(
     return members[starts[turns] + number % counts[turns]].astype(np.int64)
 
 
-def drawn_subset(
-    labels: NDArray[np.int64], count: int, seed: int, epoch: int, balanced: bool
-) -> NDArray[np.int64]:
+def drawn_subset(labels: NDArray[np.int64], count: int, seed: int, epoch: int, balanced: bool) -> NDArray[np.int64]:
     """`count` different samples drawn for an epoch, in random order: of all alike, or as many of each class.
 
     A class that has fewer samples than its share gives all of them, and the other classes share the rest: the draw of

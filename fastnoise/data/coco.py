@@ -85,9 +85,7 @@ def _loaded(
     same_categories(train, paths["train"], test, paths["test"])
     limit, side = 0 if whole else int(options["limit"]), int(options["side"])
     if limit > len(train.files):
-        raise ConfigError(
-            f"--dataset {family(name)}: limit={limit}: {paths['train']} has {len(train.files)} images"
-        )
+        raise ConfigError(f"--dataset {family(name)}: limit={limit}: {paths['train']} has {len(train.files)} images")
     chosen = np.arange(len(train.files))
     if limit:
         chosen = np.sort(np.random.default_rng([int(options["seed"]), 0]).permutation(len(train.files))[:limit])

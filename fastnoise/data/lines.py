@@ -88,9 +88,7 @@ def read_pairs(path: Path, *, header: str = "", different: bool = True) -> Listi
     return _checked(Listing(path, Texts(block, starts, split), numbers, lines), different)
 
 
-def _rows(
-    path: Path, header: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _rows(path: Path, header: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The file's bytes, and where its lines begin and end in them that are not empty, with their numbers from 1."""
     try:
         block = np.frombuffer(path.read_bytes(), np.uint8)

@@ -72,7 +72,9 @@ class Texts(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), _AT_ONCE):
             for start, end in zip(
-                self.starts[first : first + _AT_ONCE].tolist(), self.ends[first : first + _AT_ONCE].tolist(), strict=True
+                self.starts[first : first + _AT_ONCE].tolist(),
+                self.ends[first : first + _AT_ONCE].tolist(),
+                strict=True,
             ):
                 yield self.prefix + os.fsdecode(self.block[start:end].tobytes())
 
@@ -90,7 +92,9 @@ class Texts(Sequence[str]):
         """uint8 [N], the bytes at a place of each text without the prefix; 0 for texts that are shorter."""
         at = self.starts + place
         there = at < self.ends
-        return np.where(there, self.block[np.where(there, at, 0)], 0) if len(self.block) else np.zeros(len(self), np.uint8)
+        return (
+            np.where(there, self.block[np.where(there, at, 0)], 0) if len(self.block) else np.zeros(len(self), np.uint8)
+        )
 
 
 def kept(texts: Iterable[str]) -> Sequence[str]:

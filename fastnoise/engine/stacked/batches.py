@@ -182,8 +182,5 @@ def stacked_loaders(
         in_order(positions),
         validation,
         loader(data.test, min(settings.batch_size, len(data.test))),
-        {
-            name: loader(table, min(settings.batch_size, len(table)))
-            for name, table in data.second_tests.items()
-        },
+        {name: loader(table, min(settings.batch_size, len(table))) for name, table in data.second_tests.items()},
     )

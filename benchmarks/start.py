@@ -49,7 +49,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def make_lists(folder: Path, count: int) -> None:
-    """Write Clothing1M's lists of `count` made names: a clean label for every 14th, 1,400 for validation and to test."""
+    """Write Clothing1M's lists of `count` made names: a clean label for every 14th, 1,400 to validate and to test."""
     root = folder / "clothing1m"
     (root / "images").mkdir(parents=True)
     names = [f"images/{row % 10}/{row % 1000:03}/{row:09},{row * 7 % 1000003:07}.jpg" for row in range(count)]
@@ -81,7 +81,9 @@ def start(folder: Path, dataset: str, *more: str) -> Start:
     environment = {**os.environ, STARTED: str(begun), ARRAYS: str(folder / "arrays.npz")}
     with tempfile.TemporaryFile() as said:
         before = time.time()
-        child = subprocess.Popen([sys.executable, "-m", "fastnoise.cli", *words], env=environment, stdout=said, stderr=said)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "fastnoise.cli", *words], env=environment, stdout=said, stderr=said
+        )
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if not begun.exists():

@@ -266,9 +266,18 @@ def test_dividemix_divides_what_the_next_epoch_draws(monkeypatch: pytest.MonkeyP
     ("words", "said"),
     [
         (("--balance", "subset"), "give its length, as --epoch-batches 1000"),
-        (("--epoch-batches", "1000"), "--epoch-batches 1000 of 64 are 64000 images, and the training set has 1438; give at"),
-        (("--epoch-batches", "5", "--method", "swce"), "--epoch-batches 5: method swce orders the samples of its epochs"),
-        (("--epoch-batches", "5", "--method", "dividemix", "--balance", "sampler"), "--balance sampler: method dividemix"),
+        (
+            ("--epoch-batches", "1000"),
+            "--epoch-batches 1000 of 64 are 64000 images, and the training set has 1438; give at",
+        ),
+        (
+            ("--epoch-batches", "5", "--method", "swce"),
+            "--epoch-batches 5: method swce orders the samples of its epochs",
+        ),
+        (
+            ("--epoch-batches", "5", "--method", "dividemix", "--balance", "sampler"),
+            "--balance sampler: method dividemix",
+        ),
         (("--epoch-batches", "5", "--method", "dividemix", "--loss-epochs", "2"), "--loss-epochs 2 averages"),
         (("--epoch-batches", "1", "--balance", "sampler", "--batch-size", "2000"), "the training set has 1438"),
     ],

@@ -66,8 +66,8 @@ class Setting:
     """Whether the classes of the given labels have equal shares of the samples that are drawn for an epoch."""
 
     def drawn(self, epoch: int, seed: int, share: int) -> NDArray[np.int64] | None:
-        """The positions of the samples that are drawn for an epoch, 1 / `share` of a batch's for each of its batches, in
-        random order; None if it has all."""
+        """The positions of the samples that are drawn for an epoch, 1 / `share` of a batch's for each of its batches,
+        in random order; None if it has all."""
         if self.epoch_batches is None:
             return None
         assert self.given is not None

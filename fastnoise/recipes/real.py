@@ -14,6 +14,17 @@ RESNET50, RESNET50_V1 = "torchvision:resnet50", "torchvision:resnet50,weights=V1
 INCEPTION = "timm:inception_resnet_v2"
 PYTORCH = {"init": "pytorch"}
 
+# FaMUS' and later code for 32 pixels.
+_CNWL: Mapping[str, Any] = {
+    "model": "preact_resnet18_bn_stem",
+    "batch_size": 64,
+    "learning_rate": 0.02,
+    "weight_decay": 5e-4,
+    "epochs": 300,
+    "schedule": "multistep:200,250,gamma=0.1",
+    **PYTORCH,
+}
+
 SETS: Mapping[str, Mapping[str, Any]] = {
     # NAL's and SELC's code; PLC's has the same.
     "animal10n": {
@@ -108,19 +119,8 @@ SETS: Mapping[str, Mapping[str, Any]] = {
         "schedule": "multistep:80,120,gamma=0.1",
         **PYTORCH,
     },
-    # FaMUS' and later code for 32 pixels.
-    **dict.fromkeys(
-        ("red_mini_imagenet", "blue_mini_imagenet"),
-        {
-            "model": "preact_resnet18_bn_stem",
-            "batch_size": 64,
-            "learning_rate": 0.02,
-            "weight_decay": 5e-4,
-            "epochs": 300,
-            "schedule": "multistep:200,250,gamma=0.1",
-            **PYTORCH,
-        },
-    ),
+    "red_mini_imagenet": _CNWL,
+    "blue_mini_imagenet": _CNWL,
 }
 """Data set -> fields of all methods: network, batch and course."""
 
@@ -159,7 +159,12 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "epoch_batches": 3000,
         "schedule": "multistep:7,gamma=0.1",
     },
-    ("elr", "mini_webvision"): {"strength": 3.0, "momentum": 0.7, "learning_rate": 0.02, "schedule": "multistep:50,gamma=0.1"},
+    ("elr", "mini_webvision"): {
+        "strength": 3.0,
+        "momentum": 0.7,
+        "learning_rate": 0.02,
+        "schedule": "multistep:50,gamma=0.1",
+    },
     ("elr_plus", "clothing1m"): {
         "strength": 3.0,
         "momentum": 0.7,
@@ -199,9 +204,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "epochs": 80,
         "schedule": "multistep:40,gamma=0.1",
     },
-    **{
-        ("dividemix", f"{colour}_mini_imagenet"): {"batch_size": 4 * 64, "warm_up": 30} for colour in ("red", "blue")
-    },
+    **{("dividemix", f"{colour}_mini_imagenet"): {"batch_size": 4 * 64, "warm_up": 30} for colour in ("red", "blue")},
     # PLC: the authors' code.
     ("plc", "animal10n"): {"warm_up": 40, "window": 10},
     ("plc", "clothing1m"): {

@@ -275,7 +275,7 @@ def _from_columns(
     clean = _key(sheet, TRUE_LABELS, part)
     rest = [name for name in sheet.names if name not in (key, index, clean)]
     label = part or sheet.find(*LABELS)
-    names: Sequence[str] = ()
+    names: tuple[str, ...] = ()
     if columns and not part and len(columns) > 1 and set(columns) <= set(rest):
         names = tuple(columns)
     elif label is None and len(rest) > 1 and _is_one_hot(_numbers(sheet, [sheet.names.index(name) for name in rest])):

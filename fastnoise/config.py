@@ -129,8 +129,11 @@ class DataConfig(Checked):
             )
             object.__setattr__(self, "crop_padding", 0)
             object.__setattr__(self, "flip", False)
-        self.augmentation()
-        self.eval_augmentation()
+        training, evaluation = self.augmentation(), self.eval_augmentation()
+        _require(
+            self.image_size is None or not training.resizes or evaluation is None or not evaluation.resizes,
+            f"--image-size {self.image_size}: --augment and --eval-augment resize by themselves; drop it",
+        )
 
     def augmentation(self) -> Augmentation:
         """What is done to training images."""

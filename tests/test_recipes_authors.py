@@ -106,7 +106,7 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     | {"schedule": "cosine", "model": "8 layers"},
     ("apl", "cifar100", SYMMETRIC): APL
     | {"alpha": 10.0, "beta": 1.0, "learning_rate": 0.1, "weight_decay": 1e-5, "epochs": 200}
-    | {"schedule": "cosine", "model": "resnet50"},
+    | {"schedule": "cosine", "model": "resnet50", "augment": "crop,pad=4,flip,rotate:20"},
     ("apl", "mnist", SYMMETRIC): APL
     | {"alpha": 1.0, "beta": 10.0, "learning_rate": 0.01, "weight_decay": 1e-2, "epochs": 50, "model": "cnn4"}
     | {"schedule": "cosine:min=0.001", "optimizer": "sgd:momentum=0.9,nesterov"},

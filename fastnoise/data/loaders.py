@@ -118,7 +118,11 @@ def make_loader(
             raise ConfigError(f"the image size must be at least 1 pixel, not {image_size}")
         if table.images is not None and size != [image_size, image_size]:
             raise ConfigError(f"only image files are resized: these images are {size[0]} x {size[1]} already")
+        if augmentation is not None and augmentation.resizes:
+            raise ConfigError(f"an image size of {image_size} and an augmentation that resizes: give one of them")
         size = [image_size, image_size]
+    if augmentation is not None and augmentation.recolours and channels not in (1, 3):
+        raise ConfigError(f"rotate, jitter and randaugment take images of 1 or 3 channels, not {channels}")
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ConfigError(f"images are float32, float16 or bfloat16, not {str(dtype).removeprefix('torch.')}")
     plan = Plan(
@@ -129,7 +133,7 @@ def make_loader(
         shuffle=shuffle,
         drop_last=drop_last,
         views=views,
-        size=(size[0], size[1]),
+        source=(size[0], size[1]),
     )
     if table.is_features and plan.augments:
         raise ConfigError("features have no pixels: train on them without crops, flips and cutout")
@@ -137,14 +141,14 @@ def make_loader(
     spec = LoaderSpec(
         table=table,
         plan=plan,
-        size=(size[0], size[1]),
+        size=plan.size,
         mean=(scale * np.asarray(mean)).astype(np.float32),
         std=(scale * np.asarray(std)).astype(np.float32),
         device=device,
         dtype=dtype,
         threads=threads,
     )
-    kind, reason = _choose(kind, table, device)
+    kind, reason = _choose(kind, table, device, plan.augmentation)
     if kind == "dali":
         from .dali import DaliLoader
 
@@ -158,7 +162,9 @@ def make_loader(
     return TorchLoader(spec, reason)
 
 
-def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, str]:
+def _choose(
+    kind: str, table: ImageTable, device: torch.device, augmentation: Augmentation | None = None
+) -> tuple[str, str]:
     """Resolve "auto", and say why."""
     if kind not in LOADERS:
         raise ConfigError(f"unknown loader {kind!r}: {nearest(kind, list(LOADERS))}")
@@ -171,14 +177,14 @@ def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, st
     if kind == "torch":
         return kind, "torch was asked for"
     if kind == "resident":
-        if obstacle := _resident_obstacle(table, device):
+        if obstacle := _resident_obstacle(table, device, augmentation):
             raise ConfigError(f"the resident loader cannot be used: {obstacle}; choose the dali or torch loader")
         return kind, "resident was asked for"
     if kind == "dali":
         if obstacle := _dali_obstacle(device):
             raise ConfigError(f"the dali loader cannot be used: {obstacle}; choose the torch loader")
         return kind, "dali was asked for"
-    obstacle = _resident_obstacle(table, device)
+    obstacle = _resident_obstacle(table, device, augmentation)
     if table.images is not None and not obstacle:
         size = size_text(table.images.nbytes)
         if device.type == "cpu":
@@ -208,12 +214,17 @@ def without_decoder(name: str, device: torch.device) -> str:
     return "" if name == "pillow" else _dali_obstacle(torch.device("cuda" if name == "dali:cuda" else "cpu"))
 
 
-def _resident_obstacle(table: ImageTable, device: torch.device) -> str:
+def _resident_obstacle(table: ImageTable, device: torch.device, augmentation: Augmentation | None) -> str:
     """Why the resident loader cannot serve this table and device, or nothing. Whether there is room is not asked."""
     if table.images is None:
         return "images in files are not held in memory"
     if device.type not in ("cpu", "cuda"):
         return f"the resident loader serves the devices cpu and cuda, not {device.type}"
+    if device.type == "cuda" and augmentation is not None:
+        if augmentation.places:
+            return "on CUDA it does not resize"
+        if augmentation.recolours:
+            return "on CUDA it does not rotate, jitter and apply RandAugment"
     if device.type == "cuda":
         try:
             import_module("triton")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from .. import data as datasets
 from .. import noise, own
-from ..config import RunConfig
-from ..data import ImageTable, Loader, make_loader, stratified_split
+from ..config import DataConfig, RunConfig
+from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
@@ -235,18 +235,16 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
     if not len(kept):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
-    channels, height, width = dataset.train.shape
+    channels = dataset.train.shape[0]
     mean, std = _normalisation(config, dataset, channels)
     library = LibraryModel.parse(config.model.model)
     if library is not None and library.weights is not None and config.data.normalisation == "dataset":
         notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
-    if config.data.image_size is not None:
-        height = width = config.data.image_size
     return RunData(
         task=task,
         class_names=dataset.class_names,
         channels=channels,
-        image_size=(height, width),
+        image_size=_image_size(config.data, dataset.train.size),
         noisy=noisy,
         positions=positions[kept],
         train=dataset.train if len(kept) == total else dataset.train.take(positions[kept]),
@@ -261,6 +259,28 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         notes=(*dataset.notes, *notes),
         list_hash=dataset.list_hash,
     )
+
+
+def _image_size(settings: DataConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the images that the network gets, if those of the data set have this `size`."""
+    if settings.image_size is not None:
+        size = settings.image_size, settings.image_size
+    found = settings.augmentation().output_size(size)
+    evaluation = settings.eval_augmentation()
+    shown = size if evaluation is None else evaluation.output_size(size)
+    if found != shown:
+        said = f"--augment {settings.augment}" if evaluation is None else f"--eval-augment {settings.eval_augment}"
+        raise ConfigError(
+            f"{said}: training has images of {found[0]}x{found[1]}, and evaluation of {shown[0]}x{shown[1]}: give an "
+            f"--eval-augment such as resize:{max(found) * 8 // 7},center_crop:{found[0]}x{found[1]}"
+        )
+    return found
+
+
+def augmented(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
+    """The words to `make_loader` that say how images are augmented and resized."""
+    resizes = augmentation is not None and augmentation.resizes
+    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size}
 
 
 @dataclass(frozen=True)
@@ -329,9 +349,9 @@ def make_loaders(
             mean=data.mean,
             std=data.std,
             device=device,
-            image_size=settings.image_size,
             threads=settings.loader_threads,
             dtype=dtype,
+            **augmented(settings, settings.eval_augmentation()),
         )
 
     train = make_loader(
@@ -342,13 +362,12 @@ def make_loaders(
         std=data.std,
         device=device,
         seed=config.engine.seed,
-        augmentation=settings.augmentation(),
         shuffle=True,
         drop_last=settings.drop_last,
-        image_size=settings.image_size,
         threads=settings.loader_threads,
         views=views,
         dtype=dtype,
+        **augmented(settings, settings.augmentation()),
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,

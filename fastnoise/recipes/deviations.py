@@ -295,14 +295,6 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "resnet50",
         size="23.71 million parameters there, 21.33 million here",
     ),
-    Deviation(
-        "apl-rotation",
-        ("apl",),
-        CIFAR100,
-        "The authors rotate images by up to 20 degrees after crop and flip; fastnoise does not.",
-        "fastnoise has no rotation yet.",
-        size="it moves pixels of a 32x32 image by 2.2 pixels on average",
-    ),
     # -- forward, PLC
     *(
         Deviation(

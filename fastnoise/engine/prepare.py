@@ -19,7 +19,7 @@ from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
 from ..fields import check_names, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, require_task
-from ..models import create_model
+from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
 from ..noise.files import read_label_file
@@ -466,6 +466,7 @@ def create_parts(
         for _ in range(method.networks)
     ).to(device)
     for network in networks:
+        assert isinstance(network, Network)
         network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)

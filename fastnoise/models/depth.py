@@ -1,6 +1,7 @@
 """The order of a network's layers from the images to the heads."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torchvision.models.resnet as torchvision_resnet
 from torch import nn
@@ -40,7 +41,8 @@ def layer_depths(backbone: nn.Module) -> tuple[dict[str, int], int]:
     if matcher is not None:
         from timm.models import group_parameters
 
-        found = group_parameters(_WithHead(network), matcher(coarse=False), reverse=True)
+        whole: Any = _WithHead(network)
+        found = group_parameters(whole, matcher(coarse=False), reverse=True)
         last = found.pop(_HEAD)
         return {prefix + name: depth for name, depth in found.items()}, last
     blocks = [f"{name}." for name, module in network.named_modules() if isinstance(module, _BLOCKS)]

@@ -21,7 +21,7 @@ from ..data.cifar import MEAN_STD
 from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
-from ..models import create_model
+from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
 from ..noise.samples import described
@@ -451,6 +451,7 @@ def create_parts(
         for _ in range(method.networks)
     ).to(device)
     for network in networks:
+        assert isinstance(network, Network)
         network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)

@@ -108,8 +108,8 @@ def table(rows: list[record.Row]) -> list[str]:
             f"{100 * float(row[key]):.2f}" for key in ("last_mean", "last_sd", "best_mean", "fnr_mean")
         )
         lines.append(
-            f"| {row['noise']} | {row['weight_decay']} ({row['tuned']}) | {row['method']} | {last} ± {spread} | {best} | "
-            f"{float(row['auroc_mean']):.3f} | {fnr} |"
+            f"| {row['noise']} | {row['weight_decay']} ({row['tuned']}) | {row['method']} | {last} ± {spread} | "
+            f"{best} | {float(row['auroc_mean']):.3f} | {fnr} |"
         )
     return lines
 

@@ -100,6 +100,12 @@ def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
     if config.data.task is not None:
         check_task(config.data.task)
     check_model(config.model.model)
+    slower = {"backbone_rate": config.optim.backbone_rate, "layer_decay": config.optim.layer_decay}
+    for name, value in slower.items():
+        if config.model.freeze == "backbone" and value != 1:
+            raise ConfigError(
+                f"--freeze backbone leaves no learning rate for --{name.replace('_', '-')} {value}; drop one of them"
+            )
     if config.data.dataset.startswith(FEATURES):
         check_on_features(config, config.data.dataset)
     if config.noise.noise_rate is not None and not config.method.by_rate:

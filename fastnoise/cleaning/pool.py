@@ -80,20 +80,18 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
     table, given, clean = data.train, [data.given], [data.clean]
     splits = [TRAIN] * len(data.train)
     if dataset.given_labels and config.data.limit_train is None:
-        others = {"validation": data.validation, "test": data.test}
+        others = {
+            "validation": (data.validation, None, dataset.validation_clean),
+            "test": (data.test, dataset.test_given, dataset.test_clean),
+        }
         tables, seen = [table], {_names(table)}
-        for split, other in others.items():
+        for split, (other, as_given, right) in others.items():
             if other is None or (names := _names(other)) in seen:  # validation images can be the test images too
                 continue
             seen.add(names)
             tables.append(other)
-            as_given, right = other.labels, np.full(len(other), UNKNOWN)
-            if split == "test" and dataset.test_given is not None and data.clean is not None:
-                as_given = dataset.test_given
-                all_known = (data.clean >= 0).all()
-                right = other.labels if all_known else np.where(as_given != other.labels, other.labels, UNKNOWN)
-            given.append(as_given)
-            clean.append(None if data.clean is None else right)
+            given.append(other.labels if as_given is None else as_given)
+            clean.append(right)
             splits += [split] * len(other)
         table = joined(tables)
     labels = np.concatenate(given)

@@ -126,6 +126,8 @@ def loaded(command: Any) -> "Predictor":
     predictor = load(command.network, best=command.best, device=device, **given)
     for name in changed_code(predictor.header, given):
         print(f"warning: {name} has changed since the networks were trained")
+    if predictor.decoder_note:
+        print(f"warning: {predictor.decoder_note}")
     return predictor
 
 

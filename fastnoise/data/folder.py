@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .facts import IMAGENET_MEAN_STD
 from .images import extensions, holds_image, shown_name
 from .scan import CACHE, FileFacts, Found, require_readable, scan
 from .table import (
@@ -22,8 +23,6 @@ from .table import (
     ImageTable,
     stratified_split,
 )
-
-IMAGENET_MEAN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What the parts of a data set are called, in any case -> which part it is."""
@@ -121,6 +120,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         origins, train, test = (held, out), train[held], train[out]
     if missing := sorted(set(range(len(files.class_names))) - set(truth[test].tolist())):
         notes.append(f"no test images of {listed([files.class_names[label] for label in missing])}")
+    validation, clean = positions["validation"], files.clean_labels
     return ImageDataset(
         files.name,
         replace(table(train, files.labels), origin=origins[0]),
@@ -128,10 +128,12 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         files.class_names,
         *IMAGENET_MEAN_STD,
         given_labels=True,
-        clean_labels=None if files.clean_labels is None else files.clean_labels[train],
-        validation=table(positions["validation"], files.labels) if len(positions["validation"]) else None,
+        clean_labels=None if clean is None else clean[train],
+        validation=table(validation, files.labels) if len(validation) else None,
         notes=tuple(notes),
-        test_given=None if files.clean_labels is None else files.labels[test],
+        test_given=None if clean is None else files.labels[test],
+        test_clean=None if clean is None else clean[test],
+        validation_clean=None if clean is None else clean[validation],
     )
 
 

@@ -8,16 +8,20 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, DataError, nearest
+from .augment import Augmentation
 from .base import LoaderSpec
 from .feature_loader import FeatureLoader
 from .images import one_line
-from .plan import Augmentation, Plan
+from .plan import Plan
 from .resident import ResidentLoader, room, size_text
 from .synthetic import SyntheticLoader
 from .table import ImageTable
 from .torch_loader import TorchLoader
 
 LOADERS = ("auto", "dali", "resident", "synthetic", "torch")
+
+DECODERS = ("pillow", "dali", "dali:cuda")
+"""What decodes image files, and on which device."""
 
 RESIDENT_SHARE = 0.5
 """Share of the device's free memory that images may take with "auto". Training needs the rest."""
@@ -185,6 +189,23 @@ def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, st
         obstacle = f"the images ({size}) take more than {RESIDENT_SHARE:.0%} of the device's free {size_text(free)}"
     without = _dali_obstacle(device)
     return ("torch", f"{obstacle}; {without}") if without else ("dali", f"{obstacle}; DALI is installed")
+
+
+def decoder(kind: str, table: ImageTable, device: torch.device) -> str:
+    """What decodes and resizes a table's files under a loader of this kind: pillow, dali, or dali:cuda on a GPU.
+
+    Their decoded pixels are the same, but resized ones differ by up to two of 255 levels.
+    """
+    if table.images is not None or _choose(kind, table, device)[0] != "dali":
+        return "pillow"
+    return "dali:cuda" if device.type == "cuda" else "dali"
+
+
+def without_decoder(name: str, device: torch.device) -> str:
+    """Why what `decoder` names cannot decode for networks on this device, or nothing."""
+    if name == "dali:cuda" and device.type != "cuda":
+        return f"the networks are on the device {device.type}"
+    return "" if name == "pillow" else _dali_obstacle(torch.device("cuda" if name == "dali:cuda" else "cpu"))
 
 
 def _resident_obstacle(table: ImageTable, device: torch.device) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from .. import own
 from ..errors import ConfigError, nearest
 from ..files import expanded
+from .facts import FACTS
 
 DATASETS: dict[str, str] = {
     "digits": "fastnoise.data.digits:load_digits",
@@ -18,9 +19,11 @@ DATASETS: dict[str, str] = {
     "cifar100n": "fastnoise.data.cifar:load_cifar_n",
     "mnist-canvas": "fastnoise.data.canvas:load_canvas",
     "coco": "fastnoise.data.coco:load_coco",
+    "mini_coco": "fastnoise.data.coco:load_mini_coco",
     "rotated": "fastnoise.data.rotated:load_rotated",
     "two-tasks": "fastnoise.data.two_tasks:load_two_tasks",
     "values": "fastnoise.data.values:load_values",
+    **dict.fromkeys(FACTS, "fastnoise.data.real:load_real"),
 }
 """Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
 what lies under none."""
@@ -49,6 +52,9 @@ WRITTEN: dict[str, Written] = {
         "multilabel",
         "coco:train=FILE.json,images=DIR,test=FILE.json,test_images=DIR",
     ),
+    "mini_coco": Written({"limit": 25_000, "side": 128, "seed": 0}, "multilabel", "mini_coco"),
+    "red_mini_imagenet": Written({"rate": 0.4}, "classification", "red_mini_imagenet:rate=0.4"),
+    "blue_mini_imagenet": Written({"rate": 0.4}, "classification", "blue_mini_imagenet:rate=0.4"),
     "rotated": Written({"of": "digits", "limit": 60.0, "seed": 0}, "regression", "rotated:of=mnist"),
     "two-tasks": Written({"of": "cifar100", "seed": 0, "limit": 0, "only": 0}, "multitask", "two-tasks:of=cifar100"),
     "values": Written({"train": "", "test": "-"}, "regression", "values:train=FILE.csv"),
@@ -58,15 +64,15 @@ WRITTEN: dict[str, Written] = {
 AT_PATH: dict[str, str] = {"folder": "PATH", "list": "FILE.csv", "features": "FILE.npy"}
 """Families whose names are a path after the colon, and what it is a path of."""
 
-_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN and name not in AT_PATH)
-"""Those that others can be made `of`."""
+_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN and name not in FACTS and name not in AT_PATH)
+"""Those that others can be made `of`: their images are in memory."""
 
 _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
 FOLDER, LIST, FEATURES = "folder:", "list:", "features:"
 """How the names of data sets of class folders, of lists of files, and of frozen features begin."""
 
-RESIZED = ("folder", "list", "values")
+RESIZED = ("folder", "list", "values", *FACTS)
 """Families whose images are files that --image-size resizes."""
 CHECKED = ("folder", "list")
 """Families whose files are all decoded once before they are used (`fastnoise.data.scan`)."""
@@ -96,7 +102,13 @@ def has_path(name: str) -> bool:
 
 def is_brought(name: str) -> bool:
     """Whether the labels of a data set are what its user brings: given ones, right or wrong, of training and test."""
-    return own.is_own(name) or not is_named(name) or family(name) in ("coco", "values", *AT_PATH)
+    return own.is_own(name) or not is_named(name) or family(name) in ("coco", "mini_coco", "values", *AT_PATH)
+
+
+def is_given(name: str) -> bool:
+    """Whether the training labels of a data set are given ones: what its user brings, or those of a published data set
+    that are wrong by nature. Nothing makes them more wrong unasked."""
+    return is_brought(name) or (family(name) in FACTS and FACTS[family(name)].given_labels)
 
 
 def check_dataset(name: str) -> None:

@@ -10,31 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
+from .augment import Augmentation
 
 DRAWS = 5
 """Numbers that say how one image is augmented: crop row and column, flip, cutout row and column."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random crop of the image padded with zeros, then random horizontal flip, then cutout."""
-
-    crop_padding: int
-    """Pixels of padding on each side; the crop has the image's own size, and each of the (2 * crop_padding + 1)^2
-    offsets is equally likely. 0: no crop."""
-    flip: bool
-    """Mirror each image with probability one half."""
-    cutout: int = 0
-    """Side of a square that is set to 0 after normalisation, which makes it the mean colour. Its centre is uniform over
-    the pixels and what reaches over the border is clipped (DeVries and Taylor, "Improved Regularization of
-    Convolutional Neural Networks with Cutout", 2017, section 3.2): rows c - side // 2 to c - side // 2 + side - 1
-    around the centre's row c, and columns alike. 0: none."""
-
-    def __post_init__(self) -> None:
-        if self.crop_padding < 0:
-            raise ConfigError(f"the crop padding must be 0 or more pixels, not {self.crop_padding}")
-        if not 0 <= self.cutout < 2**16:
-            raise ConfigError(f"the side of the cutout must be 0 to 65535 pixels, not {self.cutout}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from ..checks import as_array
 from ..errors import ConfigError, DataError
 from .images import image_size
 from .names import is_named
+from .texts import kept, packed, picked
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
@@ -35,12 +36,12 @@ class ImageTable:
     """int64 [N]; in other forms than classes, see `form`."""
     images: np.ndarray | None = None
     """uint8 [N, H, W, C], C-contiguous; or frozen features in their place, float16 or float32 [N, 1, 1, D]."""
-    files: tuple[str, ...] = ()
-    """One path per sample; decoded to RGB by the loader."""
+    files: Sequence[str] = ()
+    """One path per sample, kept as a tuple or as `Texts`; decoded to RGB by the loader."""
     size: tuple[int, int] = (0, 0)
     """Height and width of the images, or of the resized files. If not given, it is found from the data: for files it is
     the size of the first 16 if they all have the same, else DEFAULT_IMAGE_SIZE."""
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
     """One name for each sample, as a file's path relative to the data set; empty if they have no names."""
     form: Form = "classes"
     """The form of `labels`. classes: one class each, int64 [N]. labels: for each of C labels whether an image has it,
@@ -60,7 +61,7 @@ class ImageTable:
         if self.images is not None and self.files:
             raise DataError("give an image table either images or files, not both")
         if self.images is None:
-            object.__setattr__(self, "files", tuple(map(str, self.files)))
+            object.__setattr__(self, "files", kept(self.files))
             if self.size == (0, 0):
                 object.__setattr__(self, "size", common_size([image_size(file, self.exif) for file in self.files[:16]]))
         else:
@@ -93,11 +94,11 @@ class ImageTable:
 
     def take(self, positions: np.ndarray) -> "ImageTable":
         """The samples at these positions, in this order, as a table of their own."""
-        names = tuple(self.names[i] for i in positions) if self.names else ()
+        names = picked(self.names, positions) if self.names else ()
         labels = self.labels[positions]
         origin = np.asarray(positions) if self.origin is None else self.origin[positions]
         if self.images is None:
-            files = tuple(self.files[i] for i in positions)
+            files = picked(self.files, positions)
             by_pillow = None if self.by_pillow is None else self.by_pillow[positions]
             return replace(self, labels=labels, files=files, names=names, by_pillow=by_pillow, origin=origin)
         return replace(self, labels=labels, images=_rows(self.images, positions), names=names, origin=origin)
@@ -183,11 +184,19 @@ class ImageDataset:
     test_given: np.ndarray | None = None
     """int64 [M], the classes of the test images as they were given, if `test.labels` are the true ones where these are
     known."""
+    test_clean: np.ndarray | None = None
+    """int64 [M], the true classes of the test images, -1 where they are unknown; None if all are."""
+    validation_clean: np.ndarray | None = None
+    """The same of the images for validation."""
+    second_tests: Mapping[str, ImageTable] = field(default_factory=dict)
+    """Further test sets by short names, as "ilsvrc" of WebVision. A run's figures of one are called by its name, as
+    ilsvrc_accuracy, and those of `test` as test_accuracy."""
 
     def __post_init__(self) -> None:
         sets = {"training": self.train.labels, "test": self.test.labels}
         if self.validation is not None:
             sets["validation"] = self.validation.labels
+        sets |= {name: table.labels for name, table in self.second_tests.items()}
         for split, found in sets.items():
             if len(found) == 0:
                 raise DataError(f"{self.name}: the {split} set is empty")
@@ -208,6 +217,7 @@ class ImageDataset:
         tables = {"training": self.train.labels, "test": self.test.labels}
         if self.validation is not None:
             tables["validation"] = self.validation.labels
+        tables |= {name: table.labels for name, table in self.second_tests.items()}
         if self.clean_labels is not None:
             clean = checked_form(f"{self.name}: clean_labels", self.clean_labels, self.train.form)
             object.__setattr__(self, "clean_labels", clean)
@@ -272,7 +282,7 @@ class ImageDataset:
         if clean_labels is not None:
             clean = _given_labels("clean_labels", clean_labels, len(pixels), form, least=-1)
         train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
-        test_given = None
+        test_given = test_clean = None
         if (test_images is None) != (test_labels is None):
             raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
@@ -284,7 +294,8 @@ class ImageDataset:
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold out a test set; give test_images")
             test = ImageTable(truth, images=pixels, names=train.names, form=form).take(held_out)
-            test_given = None if clean is None or form != "classes" else given[held_out]
+            if clean is not None and form == "classes":
+                test_given, test_clean = given[held_out], clean[held_out]
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
             others = _pixels("test_images", test_images)
@@ -313,6 +324,7 @@ class ImageDataset:
             clean_labels=clean,
             task=task,
             test_given=test_given,
+            test_clean=test_clean,
         )
 
     @property
@@ -320,7 +332,9 @@ class ImageDataset:
         """SHA-256 of the names of all samples and classes with the labels: of what a list of the data set says."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for table in (self.train, self.test):
-            digest.update("\0".join(table.names).encode("utf-8", "surrogateescape") + bytes(2))
+            for part in packed(table.names):
+                digest.update(part)
+            digest.update(bytes(2))
             digest.update(table.labels.astype(table.labels.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
 
@@ -442,10 +456,21 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
         raise ConfigError(f"the held-out fraction must be at least 0 and below 1, not {fraction}")
     labels = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    held_out = [
-        members[: int(fraction * len(members) + 0.5)]
-        for members in (shuffled[labels[shuffled] == label] for label in np.unique(labels))
-    ]
+    # Sorted by class, stably, so that each class keeps its shuffled order; the first ones of each are held out.
+    classes = _narrow(labels)[shuffled]
+    order = np.argsort(classes, kind="stable")
+    classes = classes[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(classes)), bool), classes[1:] != classes[:-1]]))
+    counts = np.diff(starts, append=len(classes))
+    wanted = (fraction * counts + 0.5).astype(np.int64)
+    taken = np.arange(len(classes)) - np.repeat(starts, counts) < np.repeat(wanted, counts)
     chosen = np.zeros(len(labels), dtype=bool)
-    chosen[np.concatenate([np.empty(0, dtype=np.int64), *held_out])] = True
+    chosen[shuffled[order[taken]]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _narrow(labels: np.ndarray) -> np.ndarray:
+    """Labels in 16 bits if their span allows it, which NumPy sorts in time that is linear in their number."""
+    if not len(labels) or int(labels.max()) - int(labels.min()) >= 2**16:
+        return labels
+    return (labels - labels.min()).astype(np.uint16)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .. import own
 from ..data.names import is_named
-from ..tasks.names import Score, score_in
+from ..tasks.names import Score, score_in, second_tests_in
 
 _FIGURES = (
     ("correction_accuracy", "corrected", "{:.2%}"),
@@ -130,7 +130,7 @@ class Display:
         words = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}", f"loss {figures['train_loss']:.4f}"]
         score = self.score
         form = "{:.2%}" if score.share else "{:.6g}"
-        for part in ("test", "validation"):
+        for part in ("test", *second_tests_in(figures, score), "validation"):
             if f"{part}_{score.name}" in figures:
                 words.append(f"{part} {form.format(figures[f'{part}_{score.name}'])}")
         words += [f"{name} {form.format(figures[key])}" for key, name, form in _FIGURES if key in figures]
@@ -154,6 +154,10 @@ def result_table(summary: dict[str, Any]) -> Table:
     table.add_row(
         f"test {score.title}, best", score.shown(test["best"]), f"epoch {test['best_epoch']}, selected on test data"
     )
+    for name in second_tests_in(summary, score):
+        second = f"{name}_top5"
+        more = f"top-5 accuracy {percent(summary[second]['last'])}" if second in summary else ""
+        table.add_row(f"{name} {score.title}, last epoch", score.shown(summary[f"{name}_{score.name}"]["last"]), more)
     if "test_macro_f1" in summary:
         top5 = f"top-5 accuracy {percent(summary['test_top5']['last'])}" if "test_top5" in summary else ""
         table.add_row("macro F1, last epoch", percent(summary["test_macro_f1"]["last"]), top5)

@@ -21,10 +21,12 @@ from torch import Tensor
 
 from .. import __version__, own
 from ..checks import shown
+from ..data.loaders import DECODERS, decoder
 from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from ..methods import Method
 from ..models import Network
+from ..models.names import bare
 from ..options import MethodOptions
 from .record import Record
 
@@ -60,6 +62,8 @@ class ModelHeader:
     std: tuple[float, ...]
     exif: bool
     """Whether image files are turned upright as the camera noted."""
+    decoder: str
+    """What decoded the image files that the run was evaluated on (`fastnoise.data.loaders.decoder`)."""
     method: str
     options: dict[str, Any] | None
     """Of the method, if it answers in a way of its own (`Method.predict`); else None, since it is not needed."""
@@ -88,7 +92,7 @@ class ModelHeader:
             task=_bare(task),
             settings=data.task.settings(),
             class_names=data.class_names,
-            model=_bare(model),
+            model=_bare(bare(model)),
             width=config.model.width,
             dropout=config.model.dropout,
             attention=method.attention,
@@ -99,6 +103,7 @@ class ModelHeader:
             mean=data.mean,
             std=data.std,
             exif=data.train.exif,
+            decoder=decoder(config.data.loader, data.test, record.labels.device),
             method=_bare(kind),
             options=_options(config.method) if answers_itself(method) else None,
             samples=len(data.given),
@@ -234,6 +239,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
 
         return check
 
+    content = {"decoder": "pillow", **content}  # files of earlier versions do not say
     channels = take("channels", count, "a number of channels")
     options = take("options", lambda value: value is None or isinstance(value, dict), "the options of a method")
     return ModelHeader(
@@ -251,6 +257,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         mean=tuple(take("mean", all_of(number, channels), "a number for each channel")),
         std=tuple(take("std", all_of(positive, channels), "a positive number for each channel")),
         exif=take("exif", lambda value: isinstance(value, bool), "true or false"),
+        decoder=take("decoder", lambda value: value in DECODERS, f"one of {', '.join(DECODERS)}"),
         method=take("method", text, "the name of a method"),
         options=options,
         samples=take("samples", count, "a number of samples"),

@@ -23,6 +23,7 @@ from ..config import RunConfig, parse_compile_options
 from ..errors import FastnoiseError
 from ..files import write_json
 from ..methods import Method
+from ..models.names import bare
 
 SECONDS_PER_LAYER = 0.5
 """Assumed: what Inductor takes, without a warm cache, for each layer with weights of its own. On an H100's host of 16
@@ -166,7 +167,7 @@ def steps_key(
         "torch": torch.__version__,
         "method": config.method.method,
         "networks": method.networks,
-        "model": config.model.model,
+        "model": bare(config.model.model),
         "width": config.model.width,
         "images": "x".join(str(size) for size in shape),
         "views": method.views,

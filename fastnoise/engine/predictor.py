@@ -1,9 +1,9 @@
 """A run's networks in use: from a model file to answers for new images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from ..checks import as_array
 from ..config import OptimConfig
 from ..data import ImageTable
 from ..data.images import read_image
+from ..data.loaders import make_loader, without_decoder
 from ..data.torch_loader import prefetch
 from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError
 from ..methods import Setting, create_method, find_method
 from ..models import Network, Outputs, create_model
 from ..models.heads import joint
+from ..models.names import LIBRARIES
 from ..tasks import Evaluation, Task, find_task
 from ..tasks.base import Labels
 from .evaluate import evaluate
@@ -81,6 +83,27 @@ class Predictor(nn.Module):
     def device(self) -> torch.device:
         """The device of the networks; `to` moves them."""
         return self.mean.device
+
+    @property
+    def decoder(self) -> str:
+        """What decodes image files here: what decoded those of the run's evaluation, if it can."""
+        wanted = self.header.decoder
+        if self.header.channels != 3:
+            return "pillow"
+        if without_decoder(wanted, self.device):
+            return "pillow" if without_decoder("dali", self.device) else "dali"
+        return wanted
+
+    @property
+    def decoder_note(self) -> str:
+        """Why image files are decoded otherwise than those of the run's evaluation; empty if they are not."""
+        why = without_decoder(self.header.decoder, self.device)
+        if not why:
+            return ""
+        return (
+            f"the run's images were decoded by {self.header.decoder}, and here by {self.decoder} ({why}): resized "
+            "pixels differ by up to 2 of 255, and probabilities with them"
+        )
 
     def outputs(self, images: Tensor) -> Outputs:
         """The networks' common answer to normalised images [B, channels, H, W]: logits [B, num_outputs]."""
@@ -219,6 +242,9 @@ class Predictor(nn.Module):
             yield from (table.images[start : start + batch_size] for start in starts)
             return
         channels, size = self.header.channels, self.header.image_size
+        if self.decoder != "pillow" and len(table):
+            yield from self._by_dali(table, batch_size, threads)
+            return
 
         def read(file: str) -> NDArray[np.uint8]:
             pixels = read_image(file, size, self.header.exif)
@@ -230,6 +256,21 @@ class Predictor(nn.Module):
             )
             with closing(prefetch(batches, depth=2)) as ready:
                 yield from ready
+
+    def _by_dali(self, table: ImageTable, batch_size: int, threads: int) -> Iterator[NDArray[np.uint8]]:
+        """The same of files that the run had from DALI, whose resized pixels are not Pillow's."""
+        loader = make_loader(
+            "dali",
+            replace(table, exif=self.header.exif),
+            batch_size=batch_size,
+            mean=(0.0,) * 3,
+            std=(1 / 255,) * 3,  # which leaves pixels as they are
+            device=self.device if self.decoder == "dali:cuda" else "cpu",
+            threads=threads,
+        )
+        with closing(loader):
+            for images, _ in loader.epoch(0):
+                yield images.permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy()
 
 
 # -- loading -------------------------------------------------------------------------------------------------
@@ -332,6 +373,12 @@ def _networks(file: Path, header: ModelHeader, name: str, task: Task, tensors: d
     if len({key.partition(".")[0] for key in weights}) != header.networks:
         raise CheckpointError(f"{file} does not hold the {header.networks} networks that its header names")
 
+    def named(build: Callable[[], Network]) -> Network:
+        try:
+            return build()
+        except FastnoiseError as error:
+            raise CheckpointError(f"{file}: its header names no network: {error}") from error
+
     def build() -> Network:
         return create_model(
             name,
@@ -343,17 +390,18 @@ def _networks(file: Path, header: ModelHeader, name: str, task: Task, tensors: d
             features=header.features,
             dropout=header.dropout,
             head=task.head,
+            weights=False,
         )
 
     if own.is_own(name):
         with torch.random.fork_rng(devices=[]):  # the user's random numbers stay as they are
             networks = nn.ModuleList(build() for _ in range(header.networks))
+    elif name.partition(":")[0] in LIBRARIES:  # which may compute some of their parts when they are made
+        with torch.random.fork_rng(devices=[]):
+            networks = nn.ModuleList(named(build) for _ in range(header.networks))
     else:  # without memory for weights, until it is known that those of the file fit
         with torch.device("meta"):
-            try:
-                networks = nn.ModuleList(build() for _ in range(header.networks))
-            except FastnoiseError as error:
-                raise CheckpointError(f"{file}: its header names no network: {error}") from error
+            networks = nn.ModuleList(named(build) for _ in range(header.networks))
         for key, tensor in networks.state_dict().items():
             if key in weights and weights[key].shape != tensor.shape:
                 form, other = list(weights[key].shape), list(tensor.shape)

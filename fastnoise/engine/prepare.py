@@ -1,7 +1,7 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from .. import data as datasets
 from .. import noise, own
 from ..config import RunConfig
-from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
+from ..data import ImageTable, Loader, make_loader, stratified_split
+from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError, DataError
 from ..fields import check_names, check_on_features, known_task
-from ..methods import METHODS, Method, Setting, check_options, create_method, require_task
+from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
 from ..models import create_model
 from ..models.encoder import load_encoder
+from ..models.names import LibraryModel, bare
 from ..noise.files import read_label_file
 from ..noise.result import known_labels
 from ..noise.samples import described, match, with_clean
@@ -29,6 +31,7 @@ from ..tasks import Task, find_task
 from ..tasks.base import Labels, differing
 from ..tasks.names import DEFAULT
 from ..tasks.trial import task_of, try_task
+from .layer_rates import by_layers
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -56,6 +59,8 @@ class RunData:
     validation: ImageTable | None
     validation_given: Labels | None
     test: ImageTable
+    second_tests: Mapping[str, ImageTable]
+    """Further test sets by name (`ImageDataset.second_tests`)."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
@@ -87,22 +92,38 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
             f"--patience {config.optim.patience}: method {own.short(config.method.method)} goes through phases of set "
             "lengths, which an early end would cut off; drop the option"
         )
+    if (library := LibraryModel.parse(config.model.model)) is not None:
+        from ..models.pretrained import check_library_model
+
+        check_library_model(library)
     if (task := known_task(config, given_task)) is not None:
         require_task(method, config.method.method, task)
 
 
 def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
-    """ConfigError if --balance asks for what the data set has not or the method cannot do."""
-    balance = config.data.balance
+    """ConfigError if --balance or --epoch-batches ask for what the data set has not or the method cannot do."""
+    balance, batches = config.data.balance, config.data.epoch_batches
+    name, ordered = own.short(config.method.method), type(method).order is not Method.order
+    if batches is not None:
+        if ordered and not method.draws:
+            raise ConfigError(
+                f"--epoch-batches {batches}: method {name} orders the samples of its epochs itself; drop the option"
+            )
+        size = config.data.batch_size // max(1, method.draws)
+        if (size if balance == "sampler" else batches * size) > len(data.given):
+            raise ConfigError(
+                f"--epoch-batches {batches} of {size} are {batches * size} images, and the training set has "
+                f"{len(data.given)}; give at most {len(data.given) // size}, or drop the option"
+            )
     if balance == "none":
         return
-    what, name = f"--balance {balance}", own.short(config.method.method)
+    what = f"--balance {balance}"
     if data.task.name != DEFAULT:
         raise ConfigError(f"{what} is for data sets with a class for each image, and this is one of {data.task.name}")
     if balance == "weights" and not method.weighted:
         able = ", ".join(sorted(name for name, kind in METHODS.items() if kind.weighted))
         raise ConfigError(f"{what}: the loss of method {name} takes no class weights; methods whose loss does: {able}")
-    if balance == "sampler" and type(method).order is not Method.order:
+    if ordered and balance == "sampler":
         raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
 
 
@@ -192,17 +213,65 @@ def _labels(
     return noisy, positions, (note,)
 
 
+def _true_where_known(noisy: noise.NoisyLabels, task: Task) -> tuple[noise.NoisyLabels, tuple[str, ...]]:
+    """Labels that were brought with the true ones instead where they are known, and what there is to say of it."""
+    clean, known = noisy.clean_labels, noisy.known
+    if clean is None or not (different := known & (noisy.labels != clean)).any():
+        return noisy, ()
+    note = f"learnt from are the true labels of {known.sum()} images, of which {different.sum()} have another label"
+    if not known.all():
+        note += f", and the given ones of the other {(~known).sum()}"
+    return task.brought(np.where(known, clean, noisy.labels), clean, noisy.spec), (note,)
+
+
 def _normalisation(
     config: RunConfig, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as --normalisation says."""
-    if config.data.normalisation == "none":
+    """Mean and standard deviation of each channel, as --normalisation says.
+
+    Statistics of weights, which are of 3 channels, are averaged over them for images of another number.
+    """
+    said = normalisations.parse(config.data.normalisation)
+    if said == "none":
         return (0.0,) * channels, (1.0,) * channels
-    if config.data.normalisation == "dataset":
+    if said == "dataset":
         return dataset.mean, dataset.std
-    if channels != 3:
-        raise ConfigError(f"--normalisation cifar10 is for images of 3 channels; {dataset.name} has {channels}")
-    return MEAN_STD["cifar10"]
+    if said == "weights":
+        found = _of_weights(config.model.model)
+        if channels == len(found[0]):
+            return found
+        mean, std = (sum(part) / len(part) for part in found)
+        return (mean,) * channels, (std,) * channels
+    numbers = (
+        {"cifar10": MEAN_STD["cifar10"], "imagenet": normalisations.IMAGENET}[said] if isinstance(said, str) else said
+    )
+    if channels != len(numbers[0]):
+        what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
+        raise ConfigError(
+            f"--normalisation {config.data.normalisation} is for images of {what}; {dataset.name} has {channels}"
+        )
+    return numbers
+
+
+def _of_weights(model: str) -> normalisations.Numbers:
+    """Mean and standard deviation that the weights of --model were trained with."""
+    from ..models.pretrained import normalisation
+
+    found = normalisation(model)
+    if found is None:
+        raise ConfigError(
+            f"--normalisation weights: --model {model} begins with no weights whose normalisation is known; write "
+            "dataset, or mean and standard deviation as 0.485,0.456,0.406/0.229,0.224,0.225"
+        )
+    return found
+
+
+def settle_normalisation(config: RunConfig, data: RunData) -> RunConfig:
+    """The configuration with the numbers that the weights were trained with in place of `weights`: what a run folder
+    keeps, so that a resumed run needs neither the weights nor the version of the package that knew the numbers."""
+    if config.data.normalisation != "weights":
+        return config
+    return config.replace({"normalisation": normalisations.written((data.mean, data.std))})
 
 
 def load_images(config: RunConfig) -> datasets.ImageDataset:
@@ -245,6 +314,9 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     else:
         task = kind.of(dataset)
         noisy, positions, notes = _labels(config, dataset, task, count)
+    if config.noise.noise == "none" and find_method(config.method.method).learns_true_labels:
+        noisy, note = _true_where_known(noisy, task)
+        notes += note
     noisy = described(noisy, dataset, positions)
     brings = dataset.validation
     if brings is not None and config.data.val_fraction > 0:
@@ -263,6 +335,9 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
     channels, height, width = dataset.train.shape
     mean, std = _normalisation(config, dataset, channels)
+    library = LibraryModel.parse(config.model.model)
+    if library is not None and library.weights is not None and config.data.normalisation == "dataset":
+        notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
     if config.data.image_size is not None:
         height = width = config.data.image_size
     return RunData(
@@ -278,6 +353,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         validation=dataset.train.take(positions[held]) if len(held) else brings,
         validation_given=noisy.labels[held] if len(held) else None if brings is None else brings.labels,
         test=dataset.test,
+        second_tests=dataset.second_tests,
         mean=mean,
         std=std,
         notes=(*dataset.notes, *notes),
@@ -293,10 +369,16 @@ class Loaders:
     train_in_order: Loader
     validation: Loader | None
     test: Loader
+    second_tests: Mapping[str, Loader]
+
+    def of(self, part: str) -> Loader:
+        """The one that reads a part for evaluation: train_in_order, validation, test, or a second test set by name."""
+        found: Loader = self.second_tests[part] if part in self.second_tests else getattr(self, part)
+        return found
 
     def close(self) -> None:
         """Free the pipelines' threads and memory."""
-        for loader in (self.train, self.train_in_order, self.validation, self.test):
+        for loader in (self.train, self.train_in_order, self.validation, self.test, *self.second_tests.values()):
             if loader is not None:
                 loader.close()
 
@@ -358,7 +440,7 @@ def make_loaders(
         std=data.std,
         device=device,
         seed=config.engine.seed,
-        augmentation=Augmentation(settings.crop_padding, settings.flip),
+        augmentation=settings.augmentation(),
         shuffle=True,
         drop_last=settings.drop_last,
         image_size=settings.image_size,
@@ -370,7 +452,8 @@ def make_loaders(
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,
     # nothing refuses it, and the scan has none either.
     in_order = evaluation(data.train, least=2 if settings.drop_last else 1)
-    return Loaders(train, in_order, validation, evaluation(data.test))
+    second = {name: evaluation(table) for name, table in data.second_tests.items()}
+    return Loaders(train, in_order, validation, evaluation(data.test), second)
 
 
 def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
@@ -402,7 +485,7 @@ def check_last_batch(config: RunConfig, data: RunData, least: int) -> None:
 
 def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
     """What a backbone was built from, as encoder files name it."""
-    size = {"model": config.model.model, "width": config.model.width}
+    size = {"model": bare(config.model.model), "width": config.model.width}
     return size | {"channels": data.channels, "image_size": list(data.image_size)}
 
 
@@ -424,7 +507,9 @@ def create_parts(
         )
     if config.data.balance == "weights":
         method.class_weights = torch.from_numpy(class_weights(data.given, data.task.num_outputs))
-    method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size, data.given))
+    settings = config.data
+    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, settings.epoch_batches)
+    method.configure(replace(setting, balanced=settings.balance == "subset"))
     networks = torch.nn.ModuleList(
         create_model(
             config.model.model,
@@ -433,13 +518,16 @@ def create_parts(
             image_size=data.image_size,
             width=config.model.width,
             attention=method.attention,
-            features=method.features or config.model.encoder is not None,
+            features=method.features or config.model.encoder is not None or by_layers(config),
             dropout=config.model.dropout,
             init=config.model.init,
             head=data.task.head,
+            weights=fresh,
         )
         for _ in range(method.networks)
     ).to(device)
+    for network in networks:
+        network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)
         for network in networks:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from .prepare import (
     least_batch,
     load_data,
     make_loaders,
+    settle_normalisation,
     step_threads,
 )
 from .record import Record, open_folder
@@ -85,6 +87,7 @@ def train_on(
     console = console or make_console()
     device = choose_device(config.engine.device)
     config, rate_note = settle_rate(config, known=config.noise.noise != "none" or data.noisy.requested_rate == 0)
+    config = settle_normalisation(config, data)
     if rate_note is not None:
         data = replace(data, notes=(*data.notes, rate_note))
     folder = open_folder(config, data) if resume else None
@@ -147,7 +150,7 @@ class Single(Training):
         ordered = type(method).order is not Method.order
         tried = ordered or len(data.given) % config.data.batch_size == 1  # else no epoch can end in one image
         least = least_batch(data, networks) if tried else 1
-        if not method.shares:
+        if not method.shares and config.data.epoch_batches is None:
             check_last_batch(config, data, least)
         require_gradients(config, data, method)
         if witness is not None:
@@ -187,13 +190,16 @@ class Single(Training):
             what, form = "features", f"of {data.channels} numbers"
         lines = [
             f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"{what} {form}, {len(data.test)} test {what}, {data.task.describe()}",
+            f"{what} {form}, {len(data.test)} test {what}, "
+            + "".join(f"{len(table)} of {name}, " for name, table in data.second_tests.items())
+            + data.task.describe(),
             f"labels: {data.noisy.describe()}",
             *data.notes,
+            *getattr(getattr(self.networks[0], "backbone", None), "notes", ()),
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
-            f"loader: {loader.name}: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
+            f"loader: {loader.name}: {loader.reason}; {self.num_batches} batches of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
         if config.data.balance != "none":
@@ -241,12 +247,17 @@ class Single(Training):
 
     @torch.no_grad()
     def scan(
-        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+        self,
+        record: Record,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        *,
+        batch_statistics: bool = False,
+        samples: NDArray[np.int64] | None = None,
     ) -> Kept:
         self.networks.train(batch_statistics)
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
-        batches = self.loaders.train_in_order.epoch(0)
+        batches = self.loaders.train_in_order.epoch(0, 0, samples)
         found = keep(
             ((index, of(self.step.evaluate_each(images), index)) for images, index in batches), len(record.given)
         )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import require_memory
+from ..data.texts import packed
 from ..errors import ConfigError, DataError
 from ..files import require_file, write_atomically
 from .maps import class_map
@@ -46,7 +48,7 @@ class NoisyLabels:
     pmd_factor: float | None = None
     clean_are: str | None = None
     class_names: tuple[str, ...] | None = None
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
     index: NDArray[np.int64] | None = None
 
     _format: ClassVar[int] = 1
@@ -198,8 +200,7 @@ class NoisyLabels:
         """What says which samples the labels are of, as far as it is known: names as bytes with a NUL between two."""
         arrays = {} if self.index is None else {"index": self.index}
         if self.names:
-            joined = "\0".join(self.names).encode("utf-8", "surrogateescape")  # names of files need not be UTF-8
-            arrays["names"] = np.frombuffer(joined, np.uint8)
+            arrays["names"] = np.frombuffer(b"".join(packed(self.names)), np.uint8)
         return arrays
 
     def save(self, path: str | Path) -> None:

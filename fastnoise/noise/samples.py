@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..checks import shown
 from ..data.table import ImageDataset, ImageTable
+from ..data.texts import picked
 from ..errors import DataError
 from .files import LabelFile, integers, written_name
 from .result import NoisyLabels
@@ -308,7 +309,7 @@ def described(noisy: NoisyLabels, dataset: ImageDataset, positions: NDArray[np.i
     return replace(
         noisy,
         class_names=dataset.class_names if len(dataset.class_names) == noisy.num_classes else None,
-        names=tuple(train.names[place] for place in positions) if train.names else (),
+        names=picked(train.names, positions) if train.names else (),
         index=None if len(positions) == len(train) else positions,
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..data.names import FEATURES, family, is_brought, read_options, task_of
+from ..data.names import FEATURES, family, is_given, read_options, task_of
 from ..noise.spec import parse
 from ..options import MethodOptions
 
@@ -19,7 +19,7 @@ def default_method(dataset: str, task: str | None = None) -> str:
 def default_noise(dataset: str) -> str:
     """The noise of a recipe: 40 % symmetric, or the noisiest human labels if the data set has them. A user's own data
     has no noise by default: it is never corrupted unasked."""
-    if is_brought(dataset):
+    if is_given(dataset):
         return "none"
     if family(dataset) == "two-tasks":
         return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"

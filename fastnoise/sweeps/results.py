@@ -275,7 +275,7 @@ def _table(
 
 def _further(config: RunConfig) -> str:
     """How to read what stays different from the authors' code, which a citation does not say."""
-    count = len(list(deviations_of(config)))
+    count = len(deviations_of(config))
     words = f"--method {config.method.method} --dataset {config.data.dataset} --deviations"
     return f"{count} deviations from the authors' code stay: fastnoise train {words}." if count else ""
 

@@ -53,6 +53,15 @@ SCORES: dict[str, Score] = {
 }
 
 
+def second_tests_in(figures: Mapping[str, Any], score: Score) -> list[str]:
+    """The names of the second test sets: what a summary says, else the parts that an epoch has a loss and a score of
+    and that are none of every run's. `ilsvrc` of ilsvrc_loss and ilsvrc_accuracy."""
+    if "second_tests" in figures:
+        return list(map(str, figures["second_tests"]))
+    parts = [key.removesuffix("_loss") for key in figures if key.endswith("_loss")]
+    return [part for part in parts if part not in ("train", "test", "validation") and f"{part}_{score.name}" in figures]
+
+
 def score_in(figures: Mapping[str, Any]) -> Score:
     """The score in a summary or an epoch's figures: what the summary says of its task, else the one that is there."""
     said = figures.get("score")

@@ -164,7 +164,7 @@ def stacked_loaders(
         plans = StackedPlan([plan(len(places), 0) for places in positions], positions)
         return StackedLoader(loader(data.train, plans.batch_size), plans, device)
 
-    augmentation = Augmentation(settings.crop_padding, settings.flip)
+    augmentation = settings.augmentation()
     positions = [each.positions for each in sets]
     plans = StackedPlan(
         [
@@ -182,4 +182,8 @@ def stacked_loaders(
         in_order(positions),
         validation,
         loader(data.test, min(settings.batch_size, len(data.test))),
+        {
+            name: loader(table, min(settings.batch_size, len(table)))
+            for name, table in data.second_tests.items()
+        },
     )

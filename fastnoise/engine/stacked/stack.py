@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -201,11 +202,17 @@ class Stack(Training):
 
     @torch.no_grad()
     def scan(
-        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+        self,
+        record: Record,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        *,
+        batch_statistics: bool = False,
+        samples: NDArray[np.int64] | None = None,
     ) -> Kept:
         """Use one pass for all runs. Its logits and attention are kept until the epoch has ended, because the requests
         of the runs' methods come one after the other. `_require_room` counts this memory."""
         assert not batch_statistics
+        assert samples is None
         if self._found is None:
             passed = self.answers(self.loaders.train_in_order)
             given = ((rows, tuple(part for part in outputs if part is not None)) for outputs, rows in passed)

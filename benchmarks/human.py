@@ -1,7 +1,7 @@
 """Heads on frozen features of CIFAR-10N: what methods for noisy labels are worth on real images with human mistakes.
 
     fastnoise features cifar10n --data-root data --limit-train 10000 --image-size 128 --out F.npy \\
-        --model timm:tf_efficientnet_lite0,weights=FILE.safetensors --mean .5 .5 .5 --std .5 .5 .5
+        --model timm:tf_efficientnet_lite0,weights=FILE.safetensors
     python -m benchmarks.human F.npy
     python -m benchmarks.human F.npy --recorded
 

@@ -118,6 +118,11 @@ class DataConfig(Checked):
             self.balance != "subset" or self.epoch_batches is not None,
             "--balance subset draws the samples of a short epoch: give its length, as --epoch-batches 1000",
         )
+        _require(
+            not self.dataset.startswith(data_names.FEATURES)
+            or not (self.crop_padding or self.flip or self.augment or self.eval_augment),
+            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip, and no --augment",
+        )
         if self.augment is not None:
             _require(
                 (self.crop_padding, self.flip) in ((4, True), (0, False)),  # the defaults, and what replaces them
@@ -140,10 +145,6 @@ class DataConfig(Checked):
         if spec is None and self.augment in PRESETS:
             spec = self.augment
         return None if spec is None else Augmentation.parse_evaluation(spec)
-        _require(
-            not self.dataset.startswith(data_names.FEATURES) or not (self.crop_padding or self.flip),
-            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip",
-        )
 
 
 def read_rate(source: str) -> float:

@@ -116,8 +116,9 @@ class DataConfig(Checked):
             "--balance subset draws the samples of a short epoch: give its length, as --epoch-batches 1000",
         )
         _require(
-            not self.dataset.startswith(data_names.FEATURES) or not (self.crop_padding or self.flip),
-            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip",
+            not self.dataset.startswith(data_names.FEATURES)
+            or not (self.crop_padding or self.flip or self.augment or self.eval_augment),
+            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip, and no --augment",
         )
         if self.augment is not None:
             _require(

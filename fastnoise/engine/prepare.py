@@ -128,20 +128,20 @@ def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
         raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
 
 
-def _normalisation(
-    config: RunConfig, dataset: datasets.ImageDataset, channels: int
+def normalisation_of(
+    words: str, model: str, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as --normalisation says.
+    """Mean and standard deviation of each channel, as --normalisation says of a network and a data set.
 
     Statistics of weights, which are of 3 channels, are averaged over them for images of another number.
     """
-    said = normalisations.parse(config.data.normalisation)
+    said = normalisations.parse(words)
     if said == "none":
         return (0.0,) * channels, (1.0,) * channels
     if said == "dataset":
         return dataset.mean, dataset.std
     if said == "weights":
-        found = _of_weights(config.model.model)
+        found = _of_weights(model)
         if channels == len(found[0]):
             return found
         mean, std = (sum(part) / len(part) for part in found)
@@ -151,9 +151,7 @@ def _normalisation(
     )
     if channels != len(numbers[0]):
         what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
-        raise ConfigError(
-            f"--normalisation {config.data.normalisation} is for images of {what}; {dataset.name} has {channels}"
-        )
+        raise ConfigError(f"--normalisation {words} is for images of {what}; {dataset.name} has {channels}")
     return numbers
 
 
@@ -238,7 +236,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     if not len(kept):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
     channels = dataset.train.shape[0]
-    mean, std = _normalisation(config, dataset, channels)
+    mean, std = normalisation_of(config.data.normalisation, config.model.model, dataset, channels)
     library = LibraryModel.parse(config.model.model)
     if library is not None and library.weights is not None and config.data.normalisation == "dataset":
         notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)

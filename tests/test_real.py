@@ -1,4 +1,4 @@
-"""Published data sets from made folders in their official layouts: splits, labels, and what their lists may get wrong."""
+"""Published data sets from made folders in their official layouts, and what their lists may get wrong."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_missing_files_get_a_line_of_what_to_get_and_where_to_put_it(name: str, 
 def class_of(file: str) -> int:
     """The class that a made image shows, by its colour."""
     pixels = read_image(file, (40, 40))[:10].astype(float).mean((0, 1))
-    return int(round((pixels.max() - 20 - 40) / 10))
+    return round((pixels.max() - 20 - 40) / 10)
 
 
 # -- what each has of its own --------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ def class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.flo
 def balanced_order(
     labels: NDArray[np.int64], batch_size: int, seed: int, epoch: int, batches: int | None = None
 ) -> NDArray[np.int64]:
-    """An epoch of N samples, or of so many `batches`, each of which has as much of each class as it can without having a sample twice.
+    """An epoch of N samples, or of so many `batches`, whose batches have as much of each class as they can without
+    having a sample twice.
 
     A class with fewer samples than its share of a batch is in each batch with all of them, and the other classes share
     the rest. From batch to batch each class goes round and round through its samples, in an order drawn for the epoch,

@@ -65,17 +65,13 @@ class Setting:
     balanced: bool = False
     """Whether the classes of the given labels have equal shares of the samples that are drawn for an epoch."""
 
-    def num_drawn(self, share: int = 1) -> int | None:
-        """Samples that are drawn for an epoch, None if it has all: a batch's worth for each, or 1 / `share` of that."""
-        return None if self.epoch_batches is None else self.epoch_batches * self.batch_size // share
-
-    def drawn(self, epoch: int, seed: int, share: int = 1) -> NDArray[np.int64] | None:
-        """The positions of the samples that are drawn for an epoch, in random order; None if it has all."""
-        count = self.num_drawn(share)
-        if count is None:
+    def drawn(self, epoch: int, seed: int, share: int) -> NDArray[np.int64] | None:
+        """The positions of the samples that are drawn for an epoch, 1 / `share` of a batch's for each of its batches,
+        in random order; None if it has all."""
+        if self.epoch_batches is None:
             return None
         assert self.given is not None
-        return drawn_subset(self.given, count, seed, epoch, self.balanced)
+        return drawn_subset(self.given, self.epoch_batches * self.batch_size // share, seed, epoch, self.balanced)
 
 
 @dataclass(frozen=True)

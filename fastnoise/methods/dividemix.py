@@ -99,6 +99,7 @@ class DivideMix(Method):
         self.register_buffer("pairing", torch.tensor([1, 0]))
         self.configure_batches(Setting.batch_size)
         self.setting = Setting(OptimConfig(), (), ())
+        self.judged = num_samples
 
     def configure(self, setting: Setting) -> None:
         self.configure_batches(setting.batch_size)
@@ -236,6 +237,7 @@ class DivideMix(Method):
         """Judge and divide the samples `drawn` for the next epoch, or all."""
         chosen = torch.arange(self.num_samples) if drawn is None else torch.from_numpy(drawn)
         chosen = chosen.to(self.clean.device)
+        self.judged = len(chosen)
 
         def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
             logits = torch.stack([each.logits for each in outputs])
@@ -290,10 +292,9 @@ class DivideMix(Method):
     def report(self) -> dict[str, float]:
         if not self.divided:
             return {}
-        drawn = self.setting.num_drawn(self.draws)
-        if drawn is None:
+        if self.judged == self.num_samples:
             return {"labelled": float(self.labelled.float().mean())}
-        return {"labelled": float(self.labelled.sum()) / (2 * drawn)}
+        return {"labelled": int(self.labelled.sum()) / (2 * self.judged)}
 
     def selections(self) -> dict[str, Selection]:
         """The labelled samples that each network goes on with."""

@@ -178,8 +178,7 @@ class TorchLoader(BaseLoader):
             position = batch.index[sample]
             image = self._image(position)
             for row in range(sample, len(pixels), count):
-                parts = (part[row].tolist() for part in (where.part, where.grid, where.corner))
-                pixels[row] = shown(image, *parts, size)
+                pixels[row] = shown(image, *where.row(row), size)
 
         for _ in pool.map(make, range(count)):
             pass

@@ -77,6 +77,8 @@ def make_loader(
     threads: int = 2,
     views: int = 1,
     dtype: torch.dtype = torch.float32,
+    shard: tuple[int, int] = (0, 1),
+    share_batches: bool = False,
 ) -> Loader:
     """Build a loader over `table`.
 
@@ -91,6 +93,7 @@ def make_loader(
         the resident loader uses for a batch on the CPU.
     views: images given of each sample, each cropped, flipped and cut out for itself.
     dtype: of the images: float32, float16 or bfloat16.
+    shard, share_batches: the samples of one of several processes, as `Plan` takes them.
 
     ConfigError if the loader cannot be used here. An explicit kind is never replaced by another.
     """
@@ -125,6 +128,8 @@ def make_loader(
         drop_last=drop_last,
         views=views,
         size=(size[0], size[1]),
+        shard=shard,
+        share_batches=share_batches,
     )
     spec = LoaderSpec(
         table=table,

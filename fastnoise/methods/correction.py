@@ -334,7 +334,7 @@ class SelfEnsembleLabelCorrection(TargetMethod):
     If no turning point is found, labels stay as they are, and a warning says so.
     """
 
-    weighted = True
+    weighted = parallel = True
     name = "selc"
     Options = SELCOptions
     criterion: SELCLoss
@@ -352,6 +352,10 @@ class SelfEnsembleLabelCorrection(TargetMethod):
         if self.turning_point is not None:
             self.turning_point.record(losses.detach(), index)
         return (losses if self.class_weights is None else losses * self.class_weights[labels]).mean()
+
+    def share(self) -> None:
+        if self.turning_point is not None:
+            self.shards.share_(self.turning_point.losses)
 
     def start_epoch(self, epoch: int) -> None:
         self.criterion.set_update(0 < int(self.update_from) <= epoch)
@@ -381,6 +385,7 @@ class SelfEnsembleLabelCorrectionPlus(SelfEnsembleLabelCorrection):
     runs of 200 epochs each.
     """
 
+    parallel = True
     name = "selc_plus"
     Options = SELCPlusOptions
     retraining: Tensor

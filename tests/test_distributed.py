@@ -75,3 +75,15 @@ def test_two_processes_are_one(
         for name, tensor in one[part].items():
             torch.testing.assert_close(two[part][name], tensor, rtol=1e-6, atol=1e-6, msg=lambda m: f"{name}: {m}")
     assert history(tmp_path / "two")[0]["test_accuracy"] == history(tmp_path / "one")[0]["test_accuracy"]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dividemix": {"warm_up": 1, "epochs": 3, "loss_epochs": 1},
+    "swce": {"warm_up": 1, "stages": "1,2", "rate_factors": "1,1", "epochs": 3, "optimizer": "sgd"},
+    "forward": {"warm_up": 1},
+    "gce": {"update_from": 2},
+    "plc": {"warm_up": 0},
+    "selc": {"update_from": 1},
+    "coteaching": {"forget_epochs": 2},
+    "elr_plus": {},
+}

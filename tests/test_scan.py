@@ -281,8 +281,8 @@ def test_streamed_rows_are_those_of_the_whole_table(percentile: float, ties: boo
         tops.add(part)
     assert np.array_equal(tops.least().numpy(), np.percentile(probs, percentile, method="higher", axis=0))
     surest = SurestRows(tops.least())
-    for part in rows.split(37):
-        surest.add(part)
+    for part, index in zip(rows.split(37), torch.arange(500).split(37), strict=True):
+        surest.add(part, index)
     for column, found in zip(probs.T, surest.rows.numpy(), strict=True):
         likely = np.where(column >= np.percentile(column, percentile, method="higher"), 0, column)
         assert np.array_equal(found, probs[likely.argmax()])

@@ -140,6 +140,11 @@ class Plan:
             return None
         if self.share_batches:
             full = len(order) // (size * world)
+            if not full:
+                raise ConfigError(
+                    f"an epoch of {len(order)} samples has no batch of {size} for each of {world} processes: lower "
+                    "--batch-size, or start fewer processes"
+                )
             batches = np.arange(rank, full * world, world)
             return (batches[:, None] * size + np.arange(size)).ravel()
         owner = np.asarray(order) % world

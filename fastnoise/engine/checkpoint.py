@@ -228,7 +228,7 @@ def save_parts(training: Resumable, record: Record, epoch: int, batch: int) -> N
     apart = kept_apart(method)
     state = method.state_dict()
     own: dict[str, Any] = {"format": CHECKPOINT_FORMAT, "samples": len(record.given), **rng_of(training)}
-    own["method"] = {name: state[name] for name in method.tables()}
+    own["method"] = {name: state[name] for name in method.sharded()}
     if batch > 0:
         own["method"] |= {name: buffer for name, buffer in method.named_buffers() if name in state and name not in apart}
         own["networks"] = _all_alone(dict(training.networks.named_buffers()))
@@ -266,7 +266,7 @@ def fitted(state: dict[str, Any], record: Record, world: World) -> dict[str, Any
             "the end of the epoch first"
         )
     method, cpu = record.method, torch.device("cpu")
-    live, tables = method.state_dict(), method.tables()
+    live, tables = method.state_dict(), method.sharded()
     state = {**state, "method": dict(state["method"])}
     count = len(record.given)
     for number in range(before):

@@ -385,7 +385,7 @@ def share(world: World, networks: nn.Module, records: Iterable[Record]) -> float
 def kept_apart(method: Method) -> set[str]:
     """The names of a method's buffers that differ between processes at the end of an epoch: tables of own samples, and
     what says which samples these are."""
-    tables = method.tables()
+    tables = method.sharded()
     return {*tables, *(f"{name.rpartition('.')[0]}.layout" for name in tables)}
 
 

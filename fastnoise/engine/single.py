@@ -151,8 +151,6 @@ class Single(Training):
     ):
         world = world or World()
         method, networks = create_parts(config, data, device, fresh=checkpoint is None, shards=world)
-        if world.rank:  # dropout and whatever else a network draws: other numbers in each process
-            torch.manual_seed((config.engine.seed + world.rank) % 2**63)
         own = len(data.given) // world.size
         ordered = type(method).order is not Method.order
         tried = ordered or own % config.data.batch_size == 1  # else no epoch can end in one image
@@ -163,6 +161,8 @@ class Single(Training):
         if witness is not None:
             method.add_module("witness", witness.to(device))
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        if world.rank:  # dropout and whatever else a network draws: other numbers in each process
+            torch.manual_seed((config.engine.seed + world.rank) % 2**63)
         amp, _ = choose_amp(config.engine.amp, device)
         loaders = make_loaders(
             config,

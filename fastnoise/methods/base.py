@@ -160,7 +160,7 @@ class Method(nn.Module):
 
     parallel: ClassVar[bool] = False
     """Whether several processes can train a run of the method together. Conditions: what a step writes for its samples
-    is in `tables` or made common by `share`; all other buffers change in the same way in all processes, or between
+    is in `sharded` or made common by `share`; all other buffers change in the same way in all processes, or between
     epochs, when those of the first process replace the others'. A subclass does not inherit it."""
     shards: Shards = Shards()
     """The samples that this process trains; set before `configure`."""
@@ -259,7 +259,7 @@ class Method(nn.Module):
 
     # -- among several processes that train the run --------------------------------------------------------------
 
-    def tables(self) -> dict[str, int]:
+    def sharded(self) -> dict[str, int]:
         """The buffers that have rows for the samples of this process alone: name in `state_dict` -> their dimension.
 
         By default the targets of every loss.

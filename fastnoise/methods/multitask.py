@@ -24,6 +24,7 @@ class SharedNetwork(Method):
     """
 
     name = "multitask"
+    parallel = True
     shares = 1
     tasks = ("multitask",)
 

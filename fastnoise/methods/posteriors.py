@@ -16,7 +16,7 @@ class Posteriors(CrossEntropy):
     """
 
     name = "posteriors"
-    weighted = True
+    weighted = parallel = True
     probs: Tensor
     """[N, C] float32"""
 
@@ -27,3 +27,6 @@ class Posteriors(CrossEntropy):
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         self.probs[index] = outputs.logits.detach().float().softmax(1)
         return super().loss(outputs, labels, index)
+
+    def share(self) -> None:
+        self.shards.share_(self.probs)

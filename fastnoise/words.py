@@ -12,11 +12,12 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from . import own
-from .config import RunConfig, located
+from .config import RunConfig, located, said_twice
 from .data.names import WRITTEN, family, is_named, moved, read_options
 from .data.names import located as data_located
 from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, meaningless, prolonged
+from .models.names import require_weights
 from .recipes import default_method, recipe
 
 _HELP = ("-h", "--help")
@@ -70,6 +71,7 @@ class _Choice:
     labels: str | None = None
     noise_rate: str | None = None
     task: str | None = None
+    augment: str | None = None
     config: str | None = None
     resume: str | None = None
 
@@ -114,7 +116,7 @@ def train_config(
     table = {} if choice.config is None else _read_toml(choice.config)
     chosen = {
         name: _text(choice, table, name)
-        for name in ("method", "dataset", "noise", "variant", "model", "labels", "noise_rate", "task")
+        for name in ("method", "dataset", "noise", "variant", "model", "labels", "noise_rate", "task", "augment")
     }
     if choice.resume is not None:
         from .engine import RunFolder
@@ -145,8 +147,12 @@ def train_config(
         )
         default = default.replace(settings or {})
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
-    given = {_field(word) for word in plain}
-    default = default.replace({name: value for name, value in changes.items() if name not in given})
+    given = {_field(word) for word in plain if word.startswith("-")}
+    if (spec := chosen["augment"]) is not None:
+        if not {"crop_padding", "flip"}.isdisjoint(given | changes.keys()):
+            raise ConfigError(said_twice(spec))
+        changes |= {"augment": spec, "crop_padding": 0, "flip": False}
+    default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
     own = [each.name for each in fields(TrainCommand) if each.name != "run"]
@@ -155,6 +161,7 @@ def train_config(
         return _resumed(command.run, stored, choice.resume), True
     config = located(command.run)
     check_names(config)
+    require_weights(config.model.model)
     return config, False
 
 

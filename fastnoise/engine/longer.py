@@ -8,6 +8,7 @@ from torch import Tensor
 from ..config import OptimConfig, RunConfig, Schedule
 from ..errors import ConfigError
 from ..methods import Method
+from .layer_rates import follow
 from .step import LRScheduler
 
 
@@ -70,4 +71,5 @@ def _move(schedule: LRScheduler, optimizer: torch.optim.Optimizer, epochs: int) 
             group["lr"].fill_(rate)  # in place: a captured graph reads it there
         else:
             group["lr"] = float(rate)
+    follow(optimizer)
     schedule._last_lr = [group["lr"] for group in optimizer.param_groups]

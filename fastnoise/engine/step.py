@@ -16,6 +16,7 @@ from ..methods import Forward, Method
 from ..models import Network, Outputs
 from ..ops.unit import inductor_options, with_unit_gradient
 from .clipping import clip_gradients
+from .layer_rates import follow, parameter_groups
 from .payback import UNKNOWN_NETWORK, Cost
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
@@ -151,19 +152,26 @@ def create_optimizer(
 ) -> torch.optim.Optimizer:
     """One optimiser over all networks, in PyTorch's fused form, which exists for CPUs and GPUs alike.
 
-    With `capturable` the learning rate is a tensor on the device, so that a captured graph follows its schedule.
+    With `capturable` the learning rate is a tensor on the device, so that a captured graph follows its schedule. The
+    backbones may have groups of their own with other rates (`parameter_groups`).
     """
     choice = Optimizer.parse(config.optimizer)
-    parameters, decay = list(networks.parameters()), config.weight_decay
+    parameters, decay = parameter_groups(config, networks), config.weight_decay
     rate: float | Tensor = config.learning_rate
     if capturable:
-        rate = torch.tensor(config.learning_rate, device=parameters[0].device)
+        rate = torch.tensor(config.learning_rate, device=next(networks.parameters()).device)
+        for group in parameters:
+            if isinstance(group, dict):
+                group["lr"] = rate.clone()
     if choice.name == "sgd":
-        return torch.optim.SGD(
+        made: torch.optim.Optimizer = torch.optim.SGD(
             parameters, rate, momentum=choice.momentum, weight_decay=decay, nesterov=choice.nesterov, fused=True
         )
-    kind = torch.optim.Adam if choice.name == "adam" else torch.optim.AdamW
-    return kind(parameters, rate, weight_decay=decay, fused=True, capturable=capturable)
+    else:
+        kind = torch.optim.Adam if choice.name == "adam" else torch.optim.AdamW
+        made = kind(parameters, rate, weight_decay=decay, fused=True, capturable=capturable)
+    follow(made)
+    return made
 
 
 def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LRScheduler:

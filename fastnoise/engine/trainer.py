@@ -17,18 +17,20 @@ from torch import Tensor
 
 from ..config import SaveEvery
 from ..data import Loader
-from ..data.balance import balanced_order, filled
+from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
 from ..methods import Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
 from ..tasks import Evaluation
+from ..texts import counted
 from . import checkpoint
 from .display import Display, output_lost
 from .distributed import GradientMean, Votes, World, equalise, share
 from .evaluate import evaluate
 from .gradients import gradient_figures
 from .kept_models import KeptModels
+from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
 from .metrics import EpochStatistics
@@ -94,7 +96,9 @@ class Training(ABC):
         self.times = StepTimes()
         self.shape, self.amp = shape, amp
         cost = self._compile_cost()
-        steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * loaders.train.num_batches - start[1])
+        self.num_batches = config.data.epoch_batches or loaders.train.num_batches
+        """Batches of an epoch, unless the method orders it."""
+        steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * self.num_batches - start[1])
         gear = self.world.first(lambda: choose_gear(config.engine, device, amp, steps, cost))
         self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed)
         lengths = method.rounds(config.optim.epochs)
@@ -175,7 +179,7 @@ class Training(ABC):
         if (epoch, batch) == (1, 0):
             self.end_epoch(0)
         epochs = config.optim.epochs
-        batches = self.loaders.train.num_batches
+        batches = self.num_batches
         with (
             deferred_signals() as signals,
             self.profiler or nullcontext(),
@@ -260,7 +264,7 @@ class Training(ABC):
 
     def _interrupted(self, epoch: int, batch: int, signals: list[int]) -> Interrupted:
         why = f"nobody takes the output ({lost}): " if (lost := output_lost(self.console)) else ""
-        text = f"{why}stopped in epoch {epoch} after {batch} batches, saved; {self.how_to_go_on()}"
+        text = f"{why}stopped in epoch {epoch} after {counted(batch, 'batch', 'batches')}, saved; {self.how_to_go_on()}"
         return Interrupted(text, signals[0])
 
     def _epoch(self, epoch: int, start: int, display: Display, signals: list[int]) -> dict[Record, dict[str, Any]]:
@@ -315,12 +319,14 @@ class Training(ABC):
         seconds = time.perf_counter() - began
         if self.method.phase(epoch) is None:
             self.schedule.step()
+            follow(self.optimizer)
         communicated = share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
         self._add_gradients(training_figures)
         self.end_epoch(epoch)
-        test = self.evaluate("test", self.witness)
-        self._check_finite(epoch, test)
+        tests = {"test": self.evaluate("test", self.witness)}
+        self._check_finite(epoch, tests["test"])
+        tests |= {part: self.evaluate(part) for part in self.members[0].tests[1:]}
         validation = self.evaluate("validation") if self.loaders.validation is not None else {}
         timed = max(seconds - first - saving, 1e-9)
         if not cold and timed_steps:
@@ -333,7 +339,7 @@ class Training(ABC):
                 **training_figures[record],
                 **record.method.report(),
                 **record.selections(),
-                **record.test_figures(test[record], validation.get(record)),
+                **record.test_figures({part: of[record] for part, of in tests.items()}, validation.get(record)),
                 "images_per_second": self.world.size * rate_of_images / self.count,
                 "data_wait": min(1.0, waiting / timed),
                 **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
@@ -348,9 +354,8 @@ class Training(ABC):
         order = self.method.order(epoch, seed)
         if order is not None:
             return filled(order, settings.batch_size, 1 if settings.drop_last else self.least)
-        if settings.balance == "sampler":
-            return balanced_order(self.members[0].data.given, settings.batch_size, seed, epoch)
-        return None
+        given, batches = self.members[0].data.given, settings.epoch_batches
+        return drawn_order(settings.balance, given, settings.batch_size, batches, seed, epoch, self.world.size)
 
     def _optimise_as(self, epoch: int, start: int) -> float:
         """Set the optimiser for an epoch entered at batch `start`; returns the learning rate."""
@@ -358,11 +363,11 @@ class Training(ABC):
         if phase is None:
             if start == 0 and epoch > 1 and epoch in self.rounds:
                 reset_optimizer(self.optimizer)
-                self._set_learning_rate(self.config.optim.learning_rate)
+                set_rate(self.optimizer, self.config.optim.learning_rate)
                 self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
             rate = self.schedule.get_last_lr()[0]
             return float(f"{float(rate):.8g}") if isinstance(rate, Tensor) else float(rate)  # of float32: 0.1, as asked
-        self._set_learning_rate(phase.learning_rate)
+        set_rate(self.optimizer, phase.learning_rate)
         for group in self.optimizer.param_groups:
             if group["weight_decay"] != phase.weight_decay:
                 group["weight_decay"] = phase.weight_decay
@@ -370,13 +375,6 @@ class Training(ABC):
         if phase.fresh and start == 0:
             reset_optimizer(self.optimizer)
         return phase.learning_rate
-
-    def _set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)  # in place: a captured graph reads it there
-            else:
-                group["lr"] = rate
 
     def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
         """Add the figures of --gradients, of the labels that the epoch's steps took."""
@@ -434,7 +432,7 @@ class Training(ABC):
         """The answers of each run that goes on for the images of `part`, which `witness` sees too."""
         truths = [record.truth(part) for record in self.members]
         answers = self.members[0].data.task.collect(truths, self.device)
-        batches = self.answers(getattr(self.loaders, part))
+        batches = self.answers(self.loaders.of(part))
         found = evaluate(answers, batches if witness is None else witness.watch(batches))
         return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
 
@@ -484,7 +482,12 @@ class Training(ABC):
 
     @abstractmethod
     def scan(
-        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+        self,
+        record: Record,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        *,
+        batch_statistics: bool = False,
+        samples: NDArray[np.int64] | None = None,
     ) -> Kept:
         """A run's pass over its training set, as Run.scan says."""
 

@@ -1,10 +1,13 @@
 """The layers on a network's penultimate features: the classifier, and the heads that methods add."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from ..errors import ConfigError
 
 
 class Outputs(NamedTuple):
@@ -35,6 +38,10 @@ class Backbone(nn.Module):
     """The smallest side of an image for which every layer has at least one pixel."""
 
 
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""PyTorch's normalisation layers, of which those of other packages are subclasses."""
+
+
 class Network(nn.Module):
     """A backbone, a linear classifier and, if the method asks for it, NAL's attention branch.
 
@@ -49,6 +56,8 @@ class Network(nn.Module):
 
     PARTS: ClassVar = ("backbone", "classifier", "attention", "module")
     """Its modules, by their names in a state_dict. Others a method has added for its training."""
+    frozen: Literal["none", "backbone", "norm"] = "none"
+    """What training leaves as it is (`freeze`)."""
 
     def __init__(
         self,
@@ -62,6 +71,32 @@ class Network(nn.Module):
         size = backbone.num_features
         self.classifier: nn.Module = nn.Linear(size, num_classes) if head is None else head(size)
         self.attention = nn.Linear(backbone.num_features, 1) if attention else None
+
+    def freeze(self, what: Literal["none", "backbone", "norm"]) -> None:
+        """Let training leave the backbone, or its normalisation layers, as they are.
+
+        They take no gradients and stay in evaluation mode, so that running statistics do not move, and a frozen
+        backbone drops nothing. ConfigError if there are no normalisation layers to freeze.
+        """
+        self.frozen = what
+        layers = self._frozen_layers()
+        if what != "none" and not layers:
+            raise ConfigError(f"--freeze {what}: the network has no normalisation layers; drop the option")
+        for layer in layers:
+            layer.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Choose training or evaluation mode for all that is not frozen."""
+        super().train(mode)
+        for layer in self._frozen_layers():
+            layer.eval()
+        return self
+
+    def _frozen_layers(self) -> list[nn.Module]:
+        if self.frozen == "none":
+            return []
+        body = self.module if isinstance(self, LogitsNetwork) else self.backbone
+        return [body] if self.frozen == "backbone" else [layer for layer in body.modules() if isinstance(layer, _NORMS)]
 
     def forward(self, images: Tensor) -> Outputs:
         features: Tensor = self.backbone(images)

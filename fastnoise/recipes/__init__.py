@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ..config import NoiseConfig, RunConfig
-from ..data.names import is_brought
+from ..data.names import is_given
 from ..errors import ConfigError, nearest
 from ..methods import options_of
-from ..models.names import DROPOUT_FORMS
+from ..models.names import DROPOUT_FORMS, LibraryModel
 from ..own import is_own
 from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
@@ -21,6 +21,7 @@ from .multitask import multitask
 from .nal import nal
 from .plain import plain
 from .posteriors import posteriors
+from .real import settled
 from .simclr import simclr
 from .swce import swce
 from .swce_loss import swce_loss
@@ -73,10 +74,11 @@ def recipe(
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
     between the settings of a method's paper and those of its code, for methods that have both (apl, bootstrap,
     coteaching, focal, forward, nal, sce). `model` replaces the recipe's network; the recipe's dropout is then switched
-    off, unless the network differs in its dropout alone. A network of your own draws its own weights. `labels` is a
-    file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder of a
-    `fastnoise clean`, for methods whose settings follow from it (coteaching, dividemix). Without it the rate is that of
-    `noise`, and UNKNOWN_RATE for labels that you bring.
+    off, unless the network differs in its dropout alone. A network of your own or of another package draws its own
+    weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained. `labels`
+    is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder
+    of a `fastnoise clean`, for methods whose settings follow from it (coteaching, dividemix). Without it the rate is
+    that of `noise`, and UNKNOWN_RATE for labels that you bring.
     ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
     """
     if noise is None:
@@ -84,14 +86,17 @@ def recipe(
     given: dict[str, Any] = {"noise_rate": noise_rate, "labels": labels}
     given = {name: value for name, value in given.items() if value is not None}
     rate = NoiseConfig(noise_rate=noise_rate).noise_rate
-    if rate is None and noise == "none" and (labels is not None or is_brought(dataset)):
+    if rate is None and noise == "none" and (labels is not None or is_given(dataset)):
         rate = UNKNOWN_RATE
     config = _recipe(method, dataset, noise, variant, rate).replace(given)
     if model is None or {model, config.model.model} <= set(DROPOUT_FORMS):
         return config if model is None else config.replace({"model": model})
     if model == config.model.model:
         return config
-    own_weights = {"init": "network"} if is_own(model) else {}
+    library = None if is_own(model) else LibraryModel.parse(model)
+    own_weights: dict[str, Any] = {"init": "network"} if is_own(model) or library is not None else {}
+    if library is not None and library.weights is not None:
+        own_weights["normalisation"] = "weights"
     return config.replace({"model": model, "dropout": 0.0, **own_weights})
 
 
@@ -110,7 +115,7 @@ def _recipe(
             known = " and ".join(_VARIANTS)
             raise ConfigError(f"--variant has no meaning for method {method}; {known} have paper and code variants")
         more["variant"] = variant
-    return _RECIPES[method](dataset, noise, **more)
+    return settled(_RECIPES[method](dataset, noise, **more))
 
 
 __all__ = [

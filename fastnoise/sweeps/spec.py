@@ -38,6 +38,7 @@ from ..errors import ConfigError, FastnoiseError, nearest
 from ..fields import check_names, checked, types_of
 from ..methods import options_of
 from ..methods.options import OPTIONS
+from ..models.names import identity
 from ..noise.spec import parse
 from ..options import MethodOptions, Values, values_of
 from ..recipes import default_method, recipe
@@ -87,6 +88,9 @@ LATER: Mapping[str, Any] = {
     "balance": "none",
     "patience": 0,
     "init": "network",
+    "freeze": "none",
+    "backbone_rate": 1.0,
+    "layer_decay": 1.0,
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 
@@ -112,6 +116,7 @@ def job_name(config: Config, function: str | None = None) -> str:
             if key not in FREE_ON_RESUME and key not in chosen and key not in unset
         }
         fields["noise"] = str(parse(fields["noise"]))
+        fields["model"] = identity(fields["model"])  # weights are what their file holds, wherever it lies
         fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies
     else:
         fields = {key: value for key, value in config.items() if key not in FREE_ON_RESUME}

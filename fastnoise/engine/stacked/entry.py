@@ -10,6 +10,7 @@ from ... import own
 from ...config import RunConfig
 from ...errors import ConfigError, TrainingError
 from ...methods import METHODS, Method, find_method
+from ...models.names import LibraryModel
 from ..checkpoint import place_of
 from ..display import make_console
 from ..prepare import check_run, load_images
@@ -36,12 +37,18 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return f"method {first.method.method} answers in a way of its own, which would be asked for all runs together"
     if own.is_own(first.model.model):
         return f"model {first.model.model} is one of your own, whose layers may mix what belongs to different runs"
+    if LibraryModel.parse(first.model.model) is not None:
+        return f"model {first.model.model} is another package's, whose layers may mix what belongs to different runs"
+    if first.model.freeze != "none" or first.optim.backbone_rate != 1 or first.optim.layer_decay != 1:
+        return "--freeze, --backbone-rate and --layer-decay name layers, which stacked runs have together; drop them"
     if obstacle := method.stack_obstacle(first.method):
         return obstacle
     if first.engine.amp == "fp16":
         return "fp16 loss scaling skips the steps of all runs if one overflows; take --amp bf16 or off"
     if first.data.balance != "none":
         return "--balance counts the labels of one run; drop it, or train the runs one by one"
+    if first.data.epoch_batches is not None:
+        return "--epoch-batches draws the samples of one run; drop it, or train the runs one by one"
     if first.optim.patience:
         return "--patience ends each run after an epoch of its own; drop it, or train the runs one by one"
     if first.engine.gradients:

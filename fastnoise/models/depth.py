@@ -1,0 +1,58 @@
+"""The order of a network's layers from the images to the heads."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torchvision.models.resnet as torchvision_resnet
+from torch import nn
+from torchvision.models.vision_transformer import EncoderBlock
+
+from ..errors import ConfigError
+from .resnet import BasicBlock, PreActBlock
+
+_BLOCKS = (BasicBlock, PreActBlock, torchvision_resnet.BasicBlock, torchvision_resnet.Bottleneck, EncoderBlock)
+"""Blocks that lie one after another in the networks that have them."""
+_HEAD = "the heads that follow"
+"""A name that no parameter has."""
+
+
+class _WithHead:
+    """What timm asks a network for, with a head at its end."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter | None]]:
+        yield from self.network.named_parameters()
+        yield _HEAD, None
+
+
+def layer_depths(backbone: nn.Module) -> tuple[dict[str, int], int]:
+    """The depth of each parameter of a backbone, by name, and the depth of the heads that follow.
+
+    The stem, with class tokens and positions, has depth 0; the blocks have 1, 2 and so on; what follows the last block
+    belongs to it. Networks of timm have the depths that timm gives them (`group_matcher`, as in its `--layer-decay`).
+
+    ConfigError if the order of the layers is not known.
+    """
+    network = getattr(backbone, "network", backbone)
+    prefix = "" if network is backbone else "network."
+    matcher = getattr(network, "group_matcher", None)
+    if matcher is not None:
+        from timm.models import group_parameters
+
+        whole: Any = _WithHead(network)
+        found = group_parameters(whole, matcher(coarse=False), reverse=True)
+        last = found.pop(_HEAD)
+        return {prefix + name: depth for name, depth in found.items()}, last
+    blocks = [f"{name}." for name, module in network.named_modules() if isinstance(module, _BLOCKS)]
+    if not blocks:
+        raise ConfigError(
+            "--layer-decay: the order of this network's layers is not known; it is for fastnoise's and torchvision's "
+            "ResNets, torchvision's vision transformers and timm's networks; drop the option, or give --backbone-rate"
+        )
+    depths, depth = {}, 0
+    for name, _ in network.named_parameters():
+        depth = next((number for number, block in enumerate(blocks, 1) if name.startswith(block)), depth)
+        depths[prefix + name] = depth
+    return depths, len(blocks) + 1

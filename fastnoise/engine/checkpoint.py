@@ -230,7 +230,9 @@ def save_parts(training: Resumable, record: Record, epoch: int, batch: int) -> N
     own: dict[str, Any] = {"format": CHECKPOINT_FORMAT, "samples": len(record.given), **rng_of(training)}
     own["method"] = {name: state[name] for name in method.sharded()}
     if batch > 0:
-        own["method"] |= {name: buffer for name, buffer in method.named_buffers() if name in state and name not in apart}
+        own["method"] |= {
+            name: buffer for name, buffer in method.named_buffers() if name in state and name not in apart
+        }
         own["networks"] = _all_alone(dict(training.networks.named_buffers()))
         own["statistics"] = _all_alone(record.statistics.state_dict())
     own["method"] = _all_alone(own["method"])

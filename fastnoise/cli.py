@@ -246,8 +246,8 @@ def _run(words: list[str]) -> int:
         if os.environ.get("RANK", "0") != "0":  # the first one says it
             return 2
         raise ConfigError(
-            f"fastnoise {words[0]} is one process, and this is one of {os.environ['WORLD_SIZE']} (WORLD_SIZE): start it "
-            f"without torchrun, which is for {', '.join(_OF_SEVERAL)}"
+            f"fastnoise {words[0]} is one process, and this is one of {os.environ['WORLD_SIZE']} (WORLD_SIZE): start "
+            f"it without torchrun, which is for {', '.join(_OF_SEVERAL)}"
         )
     return _COMMANDS[words[0]](words[1:])
 

@@ -256,7 +256,7 @@ class RunFolder:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def new_parts(self, epoch: int, batch: int) -> Path:
-        """A new folder under checkpoints/ for a checkpoint of several processes; CheckpointError if it can't be made."""
+        """A new folder for a checkpoint of several processes; CheckpointError if it can't be made."""
         number = 1
         while True:
             path = self.checkpoints / (f"{epoch}-{batch}" if number == 1 else f"{epoch}-{batch}-{number}")

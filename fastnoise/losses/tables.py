@@ -22,7 +22,7 @@ class Storage(TypedDict, total=False):
     seed: int
 
 
-_storage: ContextVar[Storage] = ContextVar("storage", default=Storage())
+_storage: ContextVar[Storage | None] = ContextVar("storage", default=None)
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def storing(**storage: Unpack[Storage]) -> Iterator[None]:
 
     An engine that builds methods says by it how all their tables are stored, as `torch.device` says where tensors are.
     """
-    token = _storage.set({**_storage.get(), **storage})
+    token = _storage.set({**storage_now(), **storage})
     try:
         yield
     finally:
@@ -40,7 +40,7 @@ def storing(**storage: Unpack[Storage]) -> Iterator[None]:
 
 def storage_now() -> Storage:
     """What the `storing` around this call says."""
-    return _storage.get()
+    return _storage.get() or {}
 
 
 def shard_rows(num_samples: int, shard: tuple[int, int] = (0, 1)) -> int:

@@ -63,7 +63,7 @@ class ColumnTops:
         self._waiting = []
         self._top = seen if seen.shape[1] <= self.count else seen.topk(self.count, sorted=False).values
 
-    def least(self, shards: Shards = Shards()) -> Tensor:
+    def least(self, shards: Shards) -> Tensor:
         """The K-th largest of each column, [C], of the rows of all processes; its least where there are fewer rows."""
         if self._waiting:
             self._merge()

@@ -140,6 +140,8 @@ def train_config(
             raise ConfigError(said_twice(spec))
         changes |= {"augment": spec, "crop_padding": 0, "flip": False}
     default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
+    if "image_size" in given and not {"augment", "eval_augment"} & (given | changes.keys()):
+        default = default.replace(default.taken_whole())
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(default))
     _refuse_unknown(unknown, [*default.groups(), "config", "resume", "deviations"], default.method.method)

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -191,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     interrupts: list[int] = []
-    with _noted(interrupts):
+    with _noted(interrupts), warnings.catch_warnings():
+        # Pillow's, of odd image files: `fastnoise.data.scan` says of which files of a data set there are some.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             code = _run(words)
             sys.stdout.flush()

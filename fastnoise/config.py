@@ -111,17 +111,15 @@ class DataConfig(Checked):
             self.exif_orientation or data_names.family(self.dataset) in data_names.RESIZED,
             f"--no-exif-orientation is for image files as those of folder:PATH, and {self.dataset} has none",
         )
-        _require(
-            not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
-            f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
-        )
+        data_names.check_skipping(self.dataset, self.skip_unreadable)
         _require(
             self.balance != "subset" or self.epoch_batches is not None,
             "--balance subset draws the samples of a short epoch: give its length, as --epoch-batches 1000",
         )
         _require(
-            not self.dataset.startswith(data_names.FEATURES) or not (self.crop_padding or self.flip),
-            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip",
+            not self.dataset.startswith(data_names.FEATURES)
+            or not (self.crop_padding or self.flip or self.augment or self.eval_augment),
+            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip, and no --augment",
         )
         if self.augment is not None:
             _require(

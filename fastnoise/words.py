@@ -134,7 +134,7 @@ def train_config(
         )
         default = default.replace(settings or {})
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
-    given = {_field(word) for word in plain}
+    given = {_field(word) for word in plain if word.startswith("-")}
     if (spec := chosen["augment"]) is not None:
         if not {"crop_padding", "flip"}.isdisjoint(given | changes.keys()):
             raise ConfigError(said_twice(spec))

@@ -37,6 +37,9 @@ ADDED: dict[str, Any] = {
     "patience": 0,
     "log": "none",
     "gradients": False,
+    "freeze": "none",
+    "backbone_rate": 1.0,
+    "layer_decay": 1.0,
 }
 """Options that came later, with the values that do what 0.1.0 did."""
 

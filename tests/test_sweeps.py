@@ -276,7 +276,7 @@ def test_failed_jobs_stand_in_the_tables_file(tmp_path: Path) -> None:
     jobs = make_jobs([({"epochs": 1}, recipe("ce", "digits"))])
     write_tables(SweepResult(jobs, tmp_path, [], {jobs[0].name: "too bad"}), "mine")
     text = (tmp_path / "tables.md").read_text()
-    assert "0 of 1 jobs done" in text
+    assert "0 of 1 job done" in text
     assert f"- {jobs[0].name} (epochs=1 seed=0): too bad" in text
 
 

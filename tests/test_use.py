@@ -155,7 +155,7 @@ def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None
     words = ["new", "list:lists/one.csv", "lists/two.txt", "new/a.png"]
     assert main(["predict", "run", *words, "--top", "2", "--out", "p.csv"]) == 0
     said = capsys.readouterr().out
-    assert "1 files are no images and are left out" in said
+    assert "1 file is no image and is left out" in said
     rows = table("p.csv")
     names = ["new/a.png", "new/inner/b.jpg", "lists/../new/a.png", "lists/../new/inner/b.jpg"]
     assert [row["file"] for row in rows] == [*names, "lists/../new/a.png", "new/a.png"]
@@ -177,7 +177,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(capsys: pytest.Captur
     assert "left out new/inner/c.png: " in capsys.readouterr().out
     assert [row["file"] for row in table("p.csv")] == ["new/a.png", "new/inner/b.jpg"]
     assert main(["predict", "run", "new/inner/c.png", "--skip-unreadable"]) == 2
-    assert "none of the 1 images can be read" in capsys.readouterr().err
+    assert "none of the images can be read (1 given)" in capsys.readouterr().err
 
 
 def test_photos_are_turned_upright_as_in_training(made: Path) -> None:

@@ -17,7 +17,7 @@ TRAIN = "train"
 UNKNOWN = -1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Judged:
     """All images whose labels are judged, N of them, in the order of the data set."""
 
@@ -33,6 +33,9 @@ class Judged:
     decisions."""
     brought: bool
     """Whether the labels are the user's own and not those of a data set with right labels."""
+
+    def __repr__(self) -> str:
+        return f"Judged({len(self.names)} labels of {len(self.data.class_names)} classes)"
 
     @property
     def given(self) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from ..data.cifar import MEAN_STD
 from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
-from ..models import create_model
+from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
 from ..noise.samples import described
@@ -66,6 +66,8 @@ class RunData:
     """What a run is to say of its labels."""
     list_hash: str = ""
     """`ImageDataset.list_hash` of the data set."""
+    test_labels: str = "true"
+    """`ImageDataset.test_labels` of the data set."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -126,20 +128,20 @@ def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
         raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
 
 
-def _normalisation(
-    config: RunConfig, dataset: datasets.ImageDataset, channels: int
+def normalisation_of(
+    words: str, model: str, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as --normalisation says.
+    """Mean and standard deviation of each channel, as --normalisation says of a network and a data set.
 
     Statistics of weights, which are of 3 channels, are averaged over them for images of another number.
     """
-    said = normalisations.parse(config.data.normalisation)
+    said = normalisations.parse(words)
     if said == "none":
         return (0.0,) * channels, (1.0,) * channels
     if said == "dataset":
         return dataset.mean, dataset.std
     if said == "weights":
-        found = _of_weights(config.model.model)
+        found = _of_weights(model)
         if channels == len(found[0]):
             return found
         mean, std = (sum(part) / len(part) for part in found)
@@ -149,9 +151,7 @@ def _normalisation(
     )
     if channels != len(numbers[0]):
         what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
-        raise ConfigError(
-            f"--normalisation {config.data.normalisation} is for images of {what}; {dataset.name} has {channels}"
-        )
+        raise ConfigError(f"--normalisation {words} is for images of {what}; {dataset.name} has {channels}")
     return numbers
 
 
@@ -236,7 +236,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     if not len(kept):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
     channels = dataset.train.shape[0]
-    mean, std = _normalisation(config, dataset, channels)
+    mean, std = normalisation_of(config.data.normalisation, config.model.model, dataset, channels)
     library = LibraryModel.parse(config.model.model)
     if library is not None and library.weights is not None and config.data.normalisation == "dataset":
         notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
@@ -258,6 +258,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         std=std,
         notes=(*dataset.notes, *notes),
         list_hash=dataset.list_hash,
+        test_labels=dataset.test_labels,
     )
 
 
@@ -448,6 +449,7 @@ def create_parts(
         for _ in range(method.networks)
     ).to(device)
     for network in networks:
+        assert isinstance(network, Network)
         network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)

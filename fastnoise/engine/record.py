@@ -242,6 +242,7 @@ class Record:
                 "sha256": data.noisy.sha256,
             },
             **self._test_summary(),
+            **({} if data.test_labels == "true" else {"test_labels": data.test_labels}),
             "training_samples": {},
         }
         if data.validation is not None:

@@ -19,6 +19,7 @@ from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from ..recipes.rates import settle_rate
+from ..texts import counted
 from .checkpoint import place_of
 from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
@@ -185,12 +186,12 @@ class Single(Training):
 
     def describe(self) -> list[str]:
         config, data, loader = self.config, self.record.data, self.loaders.train
-        what, form = "images", "x".join(str(side) for side in data.image_size)
+        what, form = "image", "x".join(str(side) for side in data.image_size)
         if data.train.is_features:
-            what, form = "features", f"of {data.channels} numbers"
+            what, form = "feature", f"of {data.channels} numbers"
         lines = [
-            f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"{what} {form}, {len(data.test)} test {what}, "
+            f"{own.short(config.method.method)} on {short(config.data.dataset)}: "
+            f"{counted(len(data.train), f'training {what}')} {form}, {counted(len(data.test), f'test {what}')}, "
             + "".join(f"{len(table)} of {name}, " for name, table in data.second_tests.items())
             + data.task.describe(),
             f"labels: {data.noisy.describe()}",
@@ -199,7 +200,8 @@ class Single(Training):
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
-            f"loader: {loader.name}: {loader.reason}; {self.num_batches} batches of {loader.batch_size} an epoch",
+            f"loader: {loader.name}: {loader.reason}; "
+            f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
         if config.data.balance != "none":

@@ -24,6 +24,7 @@ from ..methods import Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
 from ..tasks import Evaluation
+from ..texts import counted
 from . import checkpoint
 from .display import Display, output_lost
 from .evaluate import evaluate
@@ -259,7 +260,7 @@ class Training(ABC):
 
     def _interrupted(self, epoch: int, batch: int, signals: list[int]) -> Interrupted:
         why = f"nobody takes the output ({lost}): " if (lost := output_lost(self.console)) else ""
-        text = f"{why}stopped in epoch {epoch} after {batch} batches, saved; {self.how_to_go_on()}"
+        text = f"{why}stopped in epoch {epoch} after {counted(batch, 'batch', 'batches')}, saved; {self.how_to_go_on()}"
         return Interrupted(text, signals[0])
 
     def _epoch(self, epoch: int, start: int, display: Display, signals: list[int]) -> dict[Record, dict[str, Any]]:

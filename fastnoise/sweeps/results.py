@@ -14,7 +14,8 @@ from ..errors import CheckpointError
 from ..files import write_text
 from ..recipes.deviations import deviations_of
 from ..recipes.published import SECOND_TESTS, Published, deviations, published
-from ..tasks.names import DEFAULT, SCORES, Score, score_in
+from ..tasks.names import DEFAULT, SCORES, Score, numbers, score_in
+from ..texts import counted
 from .job import run_folder, summary_file
 from .spec import SEEDS, Job
 
@@ -49,20 +50,7 @@ _REALISED = "noise_realised_rate"
 
 def figures(summary: Mapping[str, Any]) -> dict[str, float | int]:
     """The numbers in a summary. Numbers in nested tables have joined names, as test_accuracy_last."""
-    found: dict[str, float | int] = {}
-
-    def visit(prefix: str, table: Mapping[str, Any]) -> None:
-        for key, value in table.items():
-            name = prefix + key
-            if name in _NOT_FIGURES or name in SEEDS:
-                continue
-            if isinstance(value, Mapping):
-                visit(f"{name}_", value)
-            elif isinstance(value, bool | int | float):
-                found[name] = value
-
-    visit("", summary)
-    return found
+    return dict(numbers(summary, "_", lists=False, without={*_NOT_FIGURES, *SEEDS}))
 
 
 @dataclass
@@ -300,7 +288,11 @@ def _further(config: RunConfig) -> str:
     """How to read what stays different from the authors' code, which a citation does not say."""
     count = len(deviations_of(config))
     words = f"--method {config.method.method} --dataset {config.data.dataset} --deviations"
-    return f"{count} deviations from the authors' code stay: fastnoise train {words}." if count else ""
+    return (
+        f"{counted(count, 'deviation stays', 'deviations stay')} from the authors' code: fastnoise train {words}."
+        if count
+        else ""
+    )
 
 
 def _label(value: Any) -> str:
@@ -310,7 +302,7 @@ def _label(value: Any) -> str:
 def write_tables(result: SweepResult, title: str) -> list[ResultTable]:
     """Write tables.md with the tables and the failed jobs. Returns the tables."""
     tables = make_tables(result)
-    text = f"# {title}\n\n{len(result.rows)} of {len(result.jobs)} jobs done.\n\n"
+    text = f"# {title}\n\n{len(result.rows)} of {counted(len(result.jobs), 'job')} done.\n\n"
     text += "\n".join(table.markdown() for table in tables)
     if result.failed:
         names = {job.name: job for job in result.jobs}

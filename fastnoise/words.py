@@ -153,6 +153,8 @@ def train_config(
             raise ConfigError(said_twice(spec))
         changes |= {"augment": spec, "crop_padding": 0, "flip": False}
     default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
+    if "image_size" in given and not {"augment", "eval_augment"} & (given | changes.keys()):
+        default = default.replace(default.taken_whole())
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
     own = [each.name for each in fields(TrainCommand) if each.name != "run"]

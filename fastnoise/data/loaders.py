@@ -225,11 +225,8 @@ def _resident_obstacle(table: ImageTable, device: torch.device, augmentation: Au
         return "images in files are not held in memory"
     if device.type not in ("cpu", "cuda"):
         return f"the resident loader serves the devices cpu and cuda, not {device.type}"
-    if device.type == "cuda" and augmentation is not None:
-        if augmentation.places:
-            return "on CUDA it does not resize"
-        if augmentation.recolours:
-            return "on CUDA it does not rotate, jitter and apply RandAugment"
+    if device.type == "cuda" and augmentation is not None and augmentation.randaugment is not None:
+        return "on CUDA it has no RandAugment"
     if device.type == "cuda":
         try:
             import_module("triton")

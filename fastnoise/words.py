@@ -157,8 +157,8 @@ def train_config(
         default = default.replace(default.taken_whole())
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
-    own = [each.name for each in fields(TrainCommand) if each.name != "run"]
-    _refuse_unknown(unknown, [*default.groups(), *own], default.method.method)
+    others = [each.name for each in fields(TrainCommand) if each.name != "run"]
+    _refuse_unknown(unknown, [*default.groups(), *others], default.method.method)
     if choice.resume is not None:
         return _resumed(command.run, stored, choice.resume), True
     config = located(command.run)

@@ -62,9 +62,7 @@ FACTS: dict[str, SetFacts] = {
         ),
         *CLOTHING_MEAN_STD,
     ),
-    "webvision": SetFacts(
-        ("webvision", "WebVision"), ("info/synsets.txt",), _WEBVISION, 227, *_WEB_CROP
-    ),
+    "webvision": SetFacts(("webvision", "WebVision"), ("info/synsets.txt",), _WEBVISION, 227, *_WEB_CROP),
     "mini_webvision": SetFacts(
         ("webvision", "WebVision", "mini_webvision", "mini-webvision"),
         ("info/synsets.txt",),

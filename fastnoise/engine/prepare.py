@@ -377,13 +377,9 @@ def make_loaders(
         drop_last=settings.drop_last,
         views=views,
         dtype=dtype,
-<<<<<<< HEAD
         shard=shard,
         share_batches=share_batches,
-        **augmented(settings, settings.augmentation()),
-=======
         **loading(settings, settings.augmentation()),
->>>>>>> w19a
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,

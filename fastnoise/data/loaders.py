@@ -86,6 +86,8 @@ def make_loader(
     threads: int | None = None,
     views: int = 1,
     dtype: torch.dtype = torch.float32,
+    shard: tuple[int, int] = (0, 1),
+    share_batches: bool = False,
 ) -> Loader:
     """Build a loader over `table`. Frozen features have one of their own, which gives [V * B, D, 1, 1].
 
@@ -100,6 +102,7 @@ def make_loader(
         the resident loader uses for a batch on the CPU. None: `default_threads`.
     views: images given of each sample, each cropped, flipped and cut out for itself.
     dtype: of the images: float32, float16 or bfloat16.
+    shard, share_batches: the samples of one of several processes, as `Plan` takes them.
 
     ConfigError if the loader cannot be used here. An explicit kind is never replaced by another.
     """
@@ -139,6 +142,8 @@ def make_loader(
         drop_last=drop_last,
         views=views,
         source=(size[0], size[1]),
+        shard=shard,
+        share_batches=share_batches,
     )
     if table.is_features and plan.augments:
         raise ConfigError("features have no pixels: train on them without crops, flips and cutout")

@@ -47,7 +47,7 @@ class Window(NamedTuple):
         )
 
 
-def shown(
+def resampled(
     image: Image.Image | NDArray[np.uint8], part: list[int], grid: list[int], corner: list[int], size: Size
 ) -> NDArray[np.uint8]:
     """One image of a `Placing`, uint8 [H, W, C] of `size`; bilinear with antialiasing.
@@ -83,4 +83,4 @@ def evaluated(image: Image.Image | NDArray[np.uint8], augmentation: Augmentation
     """One image as evaluation gives it to the network, uint8 [H, W, C]; of `augmentation` nothing is random."""
     height, width = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
     where = place(augmentation, np.array([[height, width]], np.int32), None, None)
-    return shown(image, *where.row(0), augmentation.output_size((height, width)))
+    return resampled(image, *where.row(0), augmentation.output_size((height, width)))

@@ -18,7 +18,7 @@ from .images import open_rgb, read_image
 from .placing import SourceSizes, place
 from .plan import Batch, PlannedEpoch
 from .recolour import recolour
-from .resample import shown
+from .resample import resampled
 
 T = TypeVar("T")
 
@@ -178,7 +178,7 @@ class TorchLoader(BaseLoader):
             position = batch.index[sample]
             image = self._image(position)
             for row in range(sample, len(pixels), count):
-                pixels[row] = shown(image, *where.row(row), size)
+                pixels[row] = resampled(image, *where.row(row), size)
 
         for _ in pool.map(make, range(count)):
             pass

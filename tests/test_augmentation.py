@@ -124,6 +124,16 @@ def test_a_spec_replaces_crop_and_flip():
         DataConfig(augment="flop")
 
 
+def test_a_spec_in_place_of_a_preset_keeps_its_evaluation():
+    config = RunConfig().replace({"augment": "clothing1m"})
+    evaluation = config.data.eval_augmentation()
+    assert evaluation is not None
+    assert evaluation.places
+    assert config.replace({"augment": "resize:224x224,flip"}).data.eval_augmentation() == evaluation
+    assert config.replace({"augment": "cifar10"}).data.eval_augmentation() == Augmentation()
+    assert RunConfig().replace({"augment": "flip"}).data.eval_augmentation() is None
+
+
 # The draws
 
 
@@ -423,6 +433,7 @@ def test_a_run_is_evaluated_as_its_model_is_used(loader, tmp_path, capsys):
     [
         ("--augment flip --no-flip", "drop --crop-padding and --flip"),
         ("--augment flip --crop-padding 2", "drop --crop-padding and --flip"),
+        ("--dataset animal10n --no-flip", "--augment animal10n says all"),
         ("--augment flop", "unknown word 'flop'; did you mean 'flip'"),
         ("--eval-augment flip", "flip is random"),
         ("--augment crop:6", "evaluation of 8x8: give an --eval-augment"),

@@ -41,8 +41,8 @@ struct Taps {
             const auto taps = static_cast<std::size_t>(high - low);
             double sum = 0;
             for (std::size_t t = 0; t < taps; ++t) {
-                const double distance = std::abs((static_cast<double>(low + static_cast<std::int64_t>(t)) - centre + 0.5) / support);
-                sum += real[t] = distance < 1 ? 1 - distance : 0;
+                const auto tap = static_cast<double>(low + static_cast<std::int64_t>(t));
+                sum += real[t] = std::max(0.0, 1 - std::abs((tap - centre + 0.5) / support));
             }
             for (std::size_t t = 0; t < taps; ++t) {
                 weights[i * width + t] = static_cast<std::int32_t>(real[t] / sum * (1 << kBits) + 0.5);

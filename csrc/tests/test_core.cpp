@@ -23,6 +23,7 @@
 #include "core/noise.hpp"
 #include "core/parallel.hpp"
 #include "core/pool.hpp"
+#include "core/resample.hpp"
 #include "core/spare.hpp"
 
 using namespace fastnoise;
@@ -691,6 +692,60 @@ void test_augmented_images() {
     CHECK(one == several);
 }
 
+// Every number of resized parts, smaller and larger, inside and across the border, against sums over all pixels.
+void test_resampled_images() {
+    for (const std::size_t channels : {1u, 2u, 3u}) {
+        const std::size_t height = 9, width = 7, out_height = 6, out_width = 8, batch = 24, rows = 2 * batch;
+        std::vector<std::uint8_t> images(3 * height * width * channels);
+        for (std::size_t i = 0; i < images.size(); ++i) images[i] = static_cast<std::uint8_t>(i * i * 37 + i);
+        std::vector<std::int64_t> index(batch);
+        for (std::size_t b = 0; b < batch; ++b) index[b] = static_cast<std::int64_t>(b % 3);
+        std::vector<std::int32_t> places(rows * kPlace);
+        for (std::size_t row = 0; row < rows; ++row) {
+            const auto r = static_cast<std::int32_t>(row);
+            const std::int32_t top = r % 4, left = r % 3, tall = 1 + r * 5 % (9 - top), wide = 1 + r * 3 % (7 - left);
+            const std::int32_t grid_y = r % 5 ? 1 + r * 7 % 11 : tall, grid_x = r % 5 ? 1 + r * 5 % 9 : wide;
+            const std::int32_t place[kPlace] = {top, left, tall, wide, grid_y, grid_x, r * 3 % 7 - 3, r * 5 % 9 - 4};
+            std::copy(place, place + kPlace, &places[row * kPlace]);
+        }
+        std::vector<std::uint8_t> out(rows * out_height * out_width * channels, 1), several(out.size(), 2);
+        for (auto* const to : {&out, &several}) {
+            resample({images.data(), height, width, channels, index.data(), batch, rows, places.data(), to->data(),
+                      out_height, out_width},
+                     to == &out ? 1 : 3);
+        }
+        CHECK(out == several);
+        double most = 0;
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            const std::size_t c = i % channels, x = i / channels % out_width, y = i / (channels * out_width) % out_height;
+            const std::size_t row = i / (channels * out_width * out_height);
+            const std::int32_t* const place = &places[row * kPlace];
+            const int at_y = place[6] + static_cast<int>(y), at_x = place[7] + static_cast<int>(x);
+            double sum = 0, weights = 0;
+            if (at_y >= 0 && at_y < place[4] && at_x >= 0 && at_x < place[5]) {
+                const auto weight = [](int tap, int at, std::int32_t length, std::int32_t grid) {
+                    const double scale = 1.0 * length / grid;
+                    return 1 - std::abs((tap + 0.5 - (at + 0.5) * scale) / std::max(1.0, scale));
+                };
+                for (int v = -20; v < 30; ++v) {
+                    const double down = weight(v, at_y, place[2], place[4]);
+                    for (int u = -20; u < 30 && down > 0; ++u) {
+                        const double right = weight(u, at_x, place[3], place[5]);
+                        if (right <= 0) continue;
+                        const auto from_y = static_cast<std::size_t>(place[0] + std::clamp(v, 0, place[2] - 1));
+                        const auto from_x = static_cast<std::size_t>(place[1] + std::clamp(u, 0, place[3] - 1));
+                        const std::size_t line = static_cast<std::size_t>(index[row % batch]) * height + from_y;
+                        sum += down * right * images[(line * width + from_x) * channels + c];
+                        weights += down * right;
+                    }
+                }
+            }
+            most = std::max(most, std::abs(out[i] - (weights > 0 ? sum / weights : 0)));
+        }
+        CHECK(most < 1.01);  // two roundings
+    }
+}
+
 // A batch with all that any rule takes, and what comes of it.
 struct Batch {
     std::size_t rows, classes, samples;
@@ -1031,6 +1086,7 @@ int main() {
     test_alias_tables();
     test_consensus();
     test_augmented_images();
+    test_resampled_images();
     test_losses();
     test_folded_losses();
     test_rows_that_are_not_finite();

@@ -34,10 +34,10 @@ RESIDENT_SHARE = 0.5
 class Loader(Protocol):
     """Turns a table into batches on a device, `(images, index)`.
 
-    images: [V * B, C, H, W] of the loader's dtype in channels_last memory format. An image is cropped from its
-    zero-padded self, flipped, normalised as (pixel / 255 - mean) / std, then cutout is applied. View v of sample b is
-    row v * B + b. Each view is augmented by itself; the first is the same as with one view. index: int64 [B], each
-    sample's position in the table. The consumer may keep both.
+    images: [V * B, C, H, W] of the loader's dtype in channels_last memory format. An image is augmented in the order of
+    `Augmentation`, normalised as (pixel / 255 - mean) / std, then cutout is applied. View v of sample b is row
+    v * B + b. Each view is augmented by itself; the first is the same as with one view. index: int64 [B], each sample's
+    position in the table. The consumer may keep both.
 
     Batches depend only on (seed, epoch, position in the epoch). All loaders give the same batches, except "synthetic",
     whose images are noise.
@@ -95,12 +95,13 @@ def make_loader(
         benchmarks, whose images are noise; or "auto". "auto" takes "resident" for an array (on CUDA only if it needs at
         most RESIDENT_SHARE of the free memory), else "dali" if it can be imported and serves the device, else "torch".
     mean, std: per channel, of pixels scaled to 0..1.
-    augmentation: None leaves the images as they are, for evaluation.
+    augmentation: None leaves the images as they are. If it resizes, images come out in its own size, and files need
+        none in common.
     drop_last: leave out the last batch if it is smaller than the others.
     image_size: files are resized to this many pixels squared, by default to the table's size.
     threads: DALI's worker threads, the torch loader's threads that decode files, or the maximum number of threads that
         the resident loader uses for a batch on the CPU. None: `default_threads`.
-    views: images given of each sample, each cropped, flipped and cut out for itself.
+    views: images given of each sample, each augmented for itself.
     dtype: of the images: float32, float16 or bfloat16.
     shard, share_batches: the samples of one of several processes, as `Plan` takes them.
 

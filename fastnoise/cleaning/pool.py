@@ -130,12 +130,13 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
         validation=None,
         validation_given=None,
         test=replace(table, labels=labels),
+        second_tests={},
     )
     return Judged(judged, np.array(splits), names, known, dataset.given_labels)
 
 
 def _names(table: ImageTable) -> tuple[str, ...]:
-    return table.names or table.files or tuple(map(str, range(len(table))))
+    return tuple(table.names or table.files) or tuple(map(str, range(len(table))))
 
 
 def fold_of(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ..data import names as data_names
+from ..data import normalisation as normalisations
 from ..errors import ConfigError, alternatives
 from ..files import expanded
 from ..models import names as model_names
@@ -19,11 +20,12 @@ from ..texts import printable
 class FeaturesCommand:
     """Write the features of a frozen network for every image of a data set to FILE.npy.
 
-    FILE.npy is float16 [N, D]: the training images, then those for validation, then the test images. FILE.json says
+    FILE.npy is float16 [N, D]: the training images, then those for validation, then those of tests. FILE.json says
     where each part ends and whose features they are, and FILE.npz has labels and names. Train on them by --dataset
     features:FILE.npy with --model linear or mlp, in seconds on a CPU. If the command is stopped or killed, the same
     command continues. Examples:
       fastnoise features folder:photos --model runs/nal-photos --out photos.npy
+      fastnoise features cifar10 --model timm:resnet50,weights=DEFAULT --image-size 128 --out cifar10.npy
       fastnoise features cifar10 --model resnet18 --encoder encoder.pt --out cifar10.npy
       fastnoise train --dataset features:cifar10.npy --noise symmetric:0.4 --method gce
     """
@@ -46,10 +48,9 @@ class FeaturesCommand:
     """File with weights for one of fastnoise's own networks, as fastnoise pretrain writes it."""
     image_size: int | None = None
     """Side in pixels to which images are resized. None: that of the run, else that of the data set."""
-    mean: tuple[float, ...] | None = None
-    """Mean of each channel, of pixels scaled to 0..1. None: that of the weights or the run, else the data set's."""
-    std: tuple[float, ...] | None = None
-    """Standard deviation of each channel, likewise."""
+    normalisation: str | None = None
+    """Mean and standard deviation of the images' channels: dataset, weights, cifar10, imagenet, none, or numbers, as
+    fastnoise train takes them. None: those of the run or of the weights, else the data set's."""
     limit_train: int | None = None
     """Number of training images to use, from the first on."""
     batch_size: int = 64
@@ -83,8 +84,7 @@ def run(command: FeaturesCommand) -> int:
         device,
         encoder=command.encoder,
         image_size=command.image_size,
-        mean=command.mean,
-        std=command.std,
+        normalisation=command.normalisation,
     )
     began = time.monotonic()
     about = extract(
@@ -119,8 +119,8 @@ def _checked(command: FeaturesCommand) -> Path:
     ):
         if value is not None and value < 1:
             raise ConfigError(f"{flag} must be at least 1, not {value}")
-    if command.std is not None and min(command.std, default=1) <= 0:
-        raise ConfigError(f"--std must be positive, not {min(command.std)}")
+    if command.normalisation is not None:
+        normalisations.parse(command.normalisation)
     out = expanded(command.out)
     if out.suffix != ".npy":
         raise ConfigError(f"--out {command.out}: features are .npy files; give the name this ending")

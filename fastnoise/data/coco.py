@@ -59,7 +59,8 @@ def load_mini_coco(name: str, root: Path, download: bool) -> ImageDataset:
     else `limit` of all are drawn by `seed`, and a note says so.
     """
     folder = root / "coco"
-    notes, annotations = (), folder / "annotations" / "instances_minitrain2017.json"
+    notes: tuple[str, ...] = ()
+    annotations = folder / "annotations" / "instances_minitrain2017.json"
     if not annotations.exists():
         annotations = annotations.with_name("instances_train2017.json")
         notes = (f"{read_options(name)['limit']} images are drawn from those of {annotations.name} by the seed",)

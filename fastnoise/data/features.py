@@ -1,8 +1,8 @@
 """Frozen features of a network as a data set: the files that `fastnoise features` writes, and what reads them.
 
 F.npy has a row of D numbers for each image: first the training images, then those for validation, then the test images,
-each in the order of the data set. Beside it F.json says whose features of what they are and how many rows each part
-has, and F.npz holds labels and names.
+then those of further test sets, each in the order of the data set. Beside it F.json says whose features of what they
+are and how many rows each part has, and F.npz holds labels and names.
 """
 
 import json
@@ -63,7 +63,7 @@ class About:
     """By which the images were normalised, per channel, of pixels scaled to 0..1."""
     image_std: tuple[float, ...]
     rows: dict[str, int]
-    """Number of rows of each part, in the order of the file: train, validation, test."""
+    """Number of rows of each part, in the order of the file: train, validation, test, and further test sets by name."""
     size: int
     """D, numbers in a row."""
     batch_size: int
@@ -107,8 +107,8 @@ def write_about(files: FeatureFiles, about: About, scale: Scale | None = None) -
 
 def parts_of(dataset: ImageDataset) -> dict[str, ImageTable]:
     """The tables of a data set by part, in the order of features."""
-    tables = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    return {part: table for part in PARTS if (table := tables[part]) is not None}
+    tables = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test, **dataset.second_tests}
+    return {part: table for part, table in tables.items() if table is not None}
 
 
 def read_about(files: FeatureFiles) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def about_of(content: Mapping[str, Any]) -> About:
         image_size=(int(content["image_size"][0]), int(content["image_size"][1])),
         image_mean=tuple(map(float, content["image_mean"])),
         image_std=tuple(map(float, content["image_std"])),
-        rows={part: int(content["rows"][part]) for part in PARTS if part in content["rows"]},
+        rows={str(part): int(count) for part, count in content["rows"].items()},
         size=int(content["size"]),
         batch_size=int(content["batch_size"]),
     )
@@ -216,6 +216,7 @@ def load_features(name: str, root: Path | None, download: bool) -> ImageDataset:
             groups=tuple(said["groups"]),
             scale=tuple(said["scale"]),
             validation=tables.get("validation"),
+            second_tests={part: table for part, table in tables.items() if part not in PARTS},
             notes=(f"features of {about.dataset}, by {about.extractor}",),
             test_given=arrays.get("test_given"),
         )

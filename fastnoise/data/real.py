@@ -266,9 +266,8 @@ def _food101n(facts: SetFacts, folder: Path, root: Path, name: str) -> ImageData
         right = (flags.labels == 1) & (at >= 0)
         clean[at[right]] = labels[at[right]]
         flagged, wrong = flagged + int((at >= 0).sum()), wrong + int(((flags.labels == 0) & (at >= 0)).sum())
-    notes = [
-        f"{flagged} training images are verified: {flagged - wrong} right, which alone have clean labels, and {wrong} wrong"
-    ]
+    right_ones = f"{flagged - wrong} right, which alone have clean labels"
+    notes = [f"{flagged} training images are verified: {right_ones}, and {wrong} wrong"]
     if strange:
         notes.append(f"{strange} verified images are not in imagelist.tsv under their class and are left out")
     food = _food101(root, folder)
@@ -333,9 +332,8 @@ def _json_rows(path: Path, facts: SetFacts, key: str = "label") -> tuple[list[st
     for place, row in enumerate(rows):
         name, label = (row.get("name"), row.get(key)) if isinstance(row, dict) else (None, None)
         if not isinstance(name, str) or type(label) is not int or not 0 <= label < len(facts.class_names):
-            raise DataError(
-                f"{path}: entry {place} is {shown(row)}; it needs a name and a {key} from 0 to {len(facts.class_names) - 1}"
-            )
+            wanted = f"a name and a {key} from 0 to {len(facts.class_names) - 1}"
+            raise DataError(f"{path}: entry {place} is {shown(row)}; it needs {wanted}")
         if not is_inside(name):
             raise DataError(f"{path}: entry {place}: the path {shown(name)} leads out of the data set's folder")
         if seen.setdefault(name, place) != place:
@@ -423,9 +421,8 @@ def _mini_imagenet(facts: SetFacts, folder: Path, root: Path, name: str) -> Imag
     split = f"{colour}_noise_nl_{rate:.1f}"
     if not (folder / "split" / split).exists():
         there = sorted(path.name.rpartition("_")[2] for path in (folder / "split").glob(f"{colour}_noise_nl_*"))
-        raise DataError(
-            f"{name}: no {folder / 'split' / split}; {f'there are rates {chr(44).join(there)}' if there else f'get {facts.get}'}"
-        )
+        found = f"there are rates {', '.join(there)}" if there else f"get {facts.get}"
+        raise DataError(f"{name}: no {folder / 'split' / split}; {found}")
     train, held = (
         read_pairs(folder / "split" / split),
         read_pairs(_require(folder / "split" / "clean_validation", name, facts)),

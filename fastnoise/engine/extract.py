@@ -21,8 +21,9 @@ from ..files import expanded
 from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.heads import Backbone
-from ..models.names import MODELS
+from ..models.names import MODELS, LibraryModel, bare
 from .predictor import load, model_path
+from .prepare import normalisation_of
 
 _HALF = float(np.finfo(np.float16).max)
 
@@ -74,8 +75,7 @@ def make_extractor(
     *,
     encoder: str | None = None,
     image_size: int | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    normalisation: str | None = None,
 ) -> Extractor:
     """The extractor that `--model` names.
 
@@ -85,7 +85,8 @@ def make_extractor(
         device: of the networks.
         encoder: file of `fastnoise pretrain`, with the weights of one of fastnoise's own networks.
         image_size: side of the images; None: that of the run, else that of the data set.
-        mean, std: normalisation per channel; None: that of the run, else that of the data set.
+        normalisation: in words or numbers (`fastnoise.data.normalisation`); None: that of the run, else that of the
+            weights, else that of the data set.
 
     Raises:
         ConfigError: the network would be random, or gives no features.
@@ -96,7 +97,7 @@ def make_extractor(
     channels, *size = dataset.train.shape
     if image_size is not None:
         size = [image_size, image_size]
-    found_mean, found_std = dataset.mean, dataset.std
+    used = dataset.mean, dataset.std
     path = expanded(model)
     if path.exists() and not own.is_own(model):
         if encoder is not None:
@@ -107,36 +108,41 @@ def make_extractor(
             raise ConfigError(f"--model {model}: its networks take features themselves; give one that takes images")
         if header.channels != channels:
             raise DataError(f"{model} takes images of {header.channels} channels, and {dataset.name} has {channels}")
-        found_mean, found_std = header.mean, header.std
+        used = header.mean, header.std
         size = list(header.image_size) if image_size is None else size
         name = f"{header.model} of {path.resolve().name if path.is_dir() else model_path(path).name}"
     else:
-        if model in MODELS and encoder is None:
+        library = LibraryModel.parse(model)
+        if (model in MODELS and encoder is None) or (library is not None and library.weights is None):
             raise ConfigError(
-                f"--model {model} alone has random weights; give the folder of a run, a model file, or --encoder FILE"
+                f"--model {model} alone has random weights; give the folder of a run, a model file, "
+                + ("--encoder FILE" if library is None else f"or {library.bare},weights=DEFAULT or a FILE")
             )
+        if library is not None:
+            from ..models import pretrained
+
+            if normalisation is None and pretrained.normalisation(model) is not None:
+                normalisation = "weights"
         network = create_model(
             model, num_classes=2, channels=channels, image_size=(size[0], size[1]), features=True
         ).to(device)
         if encoder is not None:
             shape = {"model": model, "width": 1.0, "channels": channels, "image_size": [*size]}
             load_encoder(expanded(encoder), network, **shape)
-        networks, name = [network], own.short(model)
+        networks, name = [network], own.short(bare(model))
     backbones = []
     for each in networks:
         if not isinstance(each, Network) or not hasattr(each, "backbone"):
             raise ConfigError(f"--model {model} gives logits and no features; its network needs num_features")
         backbones.append(each.backbone.eval().requires_grad_(False))
-    for flag, given in (("--mean", mean), ("--std", std)):
-        if given is not None and len(given) != channels:
-            raise ConfigError(f"{flag}: {len(given)} numbers for images of {channels} channels")
+    if normalisation is not None:
+        used = normalisation_of(normalisation, model, dataset, channels)
     return Extractor(
         name,
         backbones,
         (size[0], size[1]),
         channels,
-        mean or found_mean,
-        std or found_std,
+        *used,
     )
 
 

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from .. import data as datasets
 from .. import noise, own
-from ..config import RunConfig
-from ..data import ImageTable, Loader, make_loader, stratified_split
+from ..config import DataConfig, RunConfig
+from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
-from ..models import create_model
+from ..methods.shards import Shards
+from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
 from ..noise.samples import described
@@ -111,10 +112,12 @@ def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
                 f"--epoch-batches {batches}: method {name} orders the samples of its epochs itself; drop the option"
             )
         size = config.data.batch_size // max(1, method.draws)
-        if (size if balance == "sampler" else batches * size) > len(data.given):
+        count = len(data.given) // method.shards.size  # of each process
+        if (size if balance == "sampler" else batches * size) > count:
             raise ConfigError(
                 f"--epoch-batches {batches} of {size} are {batches * size} images, and the training set has "
-                f"{len(data.given)}; give at most {len(data.given) // size}, or drop the option"
+                f"{count}{'' if method.shards.size == 1 else ' for each process'}; give at most {count // size}, or "
+                "drop the option"
             )
     if balance == "none":
         return
@@ -128,20 +131,20 @@ def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
         raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
 
 
-def _normalisation(
-    config: RunConfig, dataset: datasets.ImageDataset, channels: int
+def normalisation_of(
+    words: str, model: str, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as --normalisation says.
+    """Mean and standard deviation of each channel, as --normalisation says of a network and a data set.
 
     Statistics of weights, which are of 3 channels, are averaged over them for images of another number.
     """
-    said = normalisations.parse(config.data.normalisation)
+    said = normalisations.parse(words)
     if said == "none":
         return (0.0,) * channels, (1.0,) * channels
     if said == "dataset":
         return dataset.mean, dataset.std
     if said == "weights":
-        found = _of_weights(config.model.model)
+        found = _of_weights(model)
         if channels == len(found[0]):
             return found
         mean, std = (sum(part) / len(part) for part in found)
@@ -151,9 +154,7 @@ def _normalisation(
     )
     if channels != len(numbers[0]):
         what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
-        raise ConfigError(
-            f"--normalisation {config.data.normalisation} is for images of {what}; {dataset.name} has {channels}"
-        )
+        raise ConfigError(f"--normalisation {words} is for images of {what}; {dataset.name} has {channels}")
     return numbers
 
 
@@ -237,18 +238,16 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
     if not len(kept):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
-    channels, height, width = dataset.train.shape
-    mean, std = _normalisation(config, dataset, channels)
+    channels = dataset.train.shape[0]
+    mean, std = normalisation_of(config.data.normalisation, config.model.model, dataset, channels)
     library = LibraryModel.parse(config.model.model)
     if library is not None and library.weights is not None and config.data.normalisation == "dataset":
         notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
-    if config.data.image_size is not None:
-        height = width = config.data.image_size
     return RunData(
         task=task,
         class_names=dataset.class_names,
         channels=channels,
-        image_size=(height, width),
+        image_size=_image_size(config.data, dataset.train.size),
         noisy=noisy,
         positions=positions[kept],
         train=dataset.train if len(kept) == total else dataset.train.take(positions[kept]),
@@ -264,6 +263,29 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         list_hash=dataset.list_hash,
         test_labels=dataset.test_labels,
     )
+
+
+def _image_size(settings: DataConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the images that the network gets, if those of the data set have this `size`."""
+    if settings.image_size is not None:
+        size = settings.image_size, settings.image_size
+    found = settings.augmentation().output_size(size)
+    evaluation = settings.eval_augmentation()
+    shown = size if evaluation is None else evaluation.output_size(size)
+    if found != shown:
+        said = f"--augment {settings.augment}" if evaluation is None else f"--eval-augment {settings.eval_augment}"
+        raise ConfigError(
+            f"{said}: training has images of {found[0]}x{found[1]}, and evaluation of {shown[0]}x{shown[1]}: give an "
+            f"--eval-augment such as resize:{max(found) * 8 // 7},center_crop:{found[0]}x{found[1]}"
+        )
+    return found
+
+
+def loading(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
+    """The words to `make_loader` that say how images are augmented and resized, and by how many threads."""
+    resizes = augmentation is not None and augmentation.resizes
+    threads = None if settings.loader_threads == "auto" else settings.loader_threads
+    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size, "threads": threads}
 
 
 @dataclass(frozen=True)
@@ -314,16 +336,23 @@ def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:
 
 
 def make_loaders(
-    config: RunConfig, data: RunData, device: torch.device, views: int = 1, dtype: torch.dtype = torch.float32
+    config: RunConfig,
+    data: RunData,
+    device: torch.device,
+    views: int = 1,
+    dtype: torch.dtype = torch.float32,
+    shard: tuple[int, int] = (0, 1),
+    share_batches: bool = False,
 ) -> Loaders:
     """The loaders of a run, all of the kind that `--loader` chooses, with images of `dtype`; training batches hold
-    `views` of each sample."""
+    `views` of each sample. `shard`, `share_batches`: what `train` gives one of several processes, as `Plan` says; the
+    others give every sample."""
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(data.image_size) <= SMALL_IMAGE else batch
 
     def evaluation(table: ImageTable, *, least: int = 1) -> Loader:
         size = min(evaluation_batch, len(table))
-        while 0 < len(table) % size < least:
+        while any(0 < len(range(rank, len(table), shard[1])) % size < least for rank in range(shard[1])):
             size -= 1
         return make_loader(
             settings.loader,
@@ -332,9 +361,8 @@ def make_loaders(
             mean=data.mean,
             std=data.std,
             device=device,
-            image_size=settings.image_size,
-            threads=settings.loader_threads,
             dtype=dtype,
+            **loading(settings, settings.eval_augmentation()),
         )
 
     train = make_loader(
@@ -345,13 +373,13 @@ def make_loaders(
         std=data.std,
         device=device,
         seed=config.engine.seed,
-        augmentation=settings.augmentation(),
         shuffle=True,
         drop_last=settings.drop_last,
-        image_size=settings.image_size,
-        threads=settings.loader_threads,
         views=views,
         dtype=dtype,
+        shard=shard,
+        share_batches=share_batches,
+        **loading(settings, settings.augmentation()),
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,
@@ -378,9 +406,9 @@ def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
     return 1
 
 
-def check_last_batch(config: RunConfig, data: RunData, least: int) -> None:
+def check_last_batch(config: RunConfig, data: RunData, least: int, processes: int = 1) -> None:
     """ConfigError if an epoch of all samples ends in a batch of one image, and the networks need `least` of 2."""
-    count, size = len(data.given), config.data.batch_size
+    count, size = len(data.given) // processes, config.data.batch_size
     if least > 1 and not config.data.drop_last and count % size == 1 and count > size:
         raise ConfigError(
             f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} "
@@ -395,15 +423,20 @@ def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
 
 
 def create_parts(
-    config: RunConfig, data: RunData, device: torch.device, *, fresh: bool
+    config: RunConfig, data: RunData, device: torch.device, *, fresh: bool, shards: Shards | None = None
 ) -> tuple[Method, torch.nn.ModuleList]:
     """The method and the networks of a run on `device`, drawn from its seed.
 
     Without `fresh` the networks are to be given a checkpoint's weights, and don't begin from `config.model.encoder`.
+    `shards`: the samples that this process trains, by default all.
     """
     torch.manual_seed(config.engine.seed)
     method = create_method(
-        config.method, num_samples=len(data.given), num_classes=data.task.num_outputs, task=data.task
+        config.method,
+        num_samples=len(data.given),
+        num_classes=data.task.num_outputs,
+        task=data.task,
+        shards=shards,
     )
     check_balance(config, data, method)
     if config.optim.patience and data.validation is None:
@@ -413,7 +446,9 @@ def create_parts(
     if config.data.balance == "weights":
         method.class_weights = torch.from_numpy(class_weights(data.given, data.task.num_outputs))
     settings = config.data
-    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, settings.epoch_batches)
+    batches = settings.epoch_batches
+    batches = batches and batches * method.shards.size  # of the samples that a method draws for all processes
+    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, batches)
     method.configure(replace(setting, balanced=settings.balance == "subset"))
     networks = torch.nn.ModuleList(
         create_model(
@@ -432,6 +467,7 @@ def create_parts(
         for _ in range(method.networks)
     ).to(device)
     for network in networks:
+        assert isinstance(network, Network)
         network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)

@@ -66,6 +66,7 @@ class DivideMix(Method):
     networks = 2
     views = 2
     shares = 2
+    parallel = True
     draws = 4
     mixup: Any  # a ModuleList of Mixup, which forgets what it holds
 
@@ -99,6 +100,7 @@ class DivideMix(Method):
         self.register_buffer("pairing", torch.tensor([1, 0]))
         self.configure_batches(Setting.batch_size)
         self.setting = Setting(OptimConfig(), (), ())
+        self.judged = num_samples
 
     def configure(self, setting: Setting) -> None:
         self.configure_batches(setting.batch_size)
@@ -216,8 +218,9 @@ class DivideMix(Method):
             rest = np.flatnonzero(~mask)
             rest = rest if drawn is None else np.intersect1d(rest, everyone, assume_unique=True)
             pools.append(rest if len(rest) >= self.num_classes else everyone)
-        self.steps = -(-max(len(pool) for pool in pools[:2]) // self.part)
-        return np.stack([_draws(pool, self.steps * self.part, random) for pool in pools], 1).ravel()
+        step = self.part * self.shards.size  # of each pool; the processes take the batches in turn
+        self.steps = -(-max(len(pool) for pool in pools[:2]) // step)
+        return np.stack([_draws(pool, self.steps * step, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
         warm_up = self.settings.warm_up
@@ -236,6 +239,7 @@ class DivideMix(Method):
         """Judge and divide the samples `drawn` for the next epoch, or all."""
         chosen = torch.arange(self.num_samples) if drawn is None else torch.from_numpy(drawn)
         chosen = chosen.to(self.clean.device)
+        self.judged = len(chosen)
 
         def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
             logits = torch.stack([each.logits for each in outputs])
@@ -290,10 +294,9 @@ class DivideMix(Method):
     def report(self) -> dict[str, float]:
         if not self.divided:
             return {}
-        drawn = self.setting.num_drawn(self.draws)
-        if drawn is None:
+        if self.judged == self.num_samples:
             return {"labelled": float(self.labelled.float().mean())}
-        return {"labelled": float(self.labelled.sum()) / (2 * drawn)}
+        return {"labelled": int(self.labelled.sum()) / (2 * self.judged)}
 
     def selections(self) -> dict[str, Selection]:
         """The labelled samples that each network goes on with."""

@@ -21,6 +21,7 @@ from .multitask import multitask
 from .nal import nal
 from .plain import plain
 from .posteriors import posteriors
+from .real import settled
 from .simclr import simclr
 from .swce import swce
 from .swce_loss import swce_loss
@@ -114,7 +115,7 @@ def _recipe(
             known = " and ".join(_VARIANTS)
             raise ConfigError(f"--variant has no meaning for method {method}; {known} have paper and code variants")
         more["variant"] = variant
-    return _RECIPES[method](dataset, noise, **more)
+    return settled(_RECIPES[method](dataset, noise, **more))
 
 
 __all__ = [

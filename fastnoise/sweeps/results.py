@@ -13,7 +13,7 @@ from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_text
 from ..recipes.deviations import deviations_of
-from ..recipes.published import Published, deviations, published
+from ..recipes.published import SECOND_TESTS, Published, deviations, published
 from ..tasks.names import DEFAULT, SCORES, Score, numbers, score_in
 from ..texts import counted
 from .job import run_folder, summary_file
@@ -21,6 +21,11 @@ from .spec import SEEDS, Job
 
 _NOT_FIGURES = frozenset({"title", "run_dir", "network", "throughput", "selections", "score"})
 """Keys of summary.json that are not results. Throughput is not a result, since it differs each time."""
+
+_Group = tuple[tuple[str, Any], ...]
+"""The varied fields of a group of jobs with their values."""
+_Members = Sequence[tuple[Job, Mapping[str, Any]]]
+"""Its jobs with their rows of results."""
 
 METRICS = {
     "last": "test_accuracy_last",
@@ -192,6 +197,7 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
     accuracies = [
         _table(_TITLES[name], column, 100.0, groups, known[name]) for name, column in METRICS.items() if name in known
     ]
+    accuracies += _others_tested(groups, runs)
     scores = dict.fromkeys(_score(result, members[0][1]) for members in groups.values())
     others = [
         _table(f"Test {score.title}, last epoch", f"test_{score.name}_last", 100.0 if score.share else 1.0, groups, {})
@@ -199,6 +205,23 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
         if score != SCORES[DEFAULT]
     ]
     return [*(accuracies if SCORES[DEFAULT] in scores else []), *others]
+
+
+def _others_tested(groups: Mapping[_Group, _Members], runs: Mapping[_Group, RunConfig]) -> list[ResultTable]:
+    """Tables of what the papers of WebVision have: accuracies on second test sets, and top-5 accuracies."""
+    tables = []
+    columns = {column for members in groups.values() for _, row in members for column in row}
+    for test in ("test", *SECOND_TESTS):
+        for name, top in (("accuracy", 1), ("top5", 5)):
+            column = f"{test}_{name}_last"
+            if column in columns and column != METRICS["last"]:
+                known = {key: found for key, config in runs.items() if (found := published(config, test, top))}
+                if top == 5 and not known:
+                    continue
+                entries = {key: found.get("last", next(iter(found.values()))) for key, found in known.items()}
+                title = f"{test.capitalize()} {'accuracy' if top == 1 else 'top-5 accuracy'}, last epoch"
+                tables.append(_table(title, column, 100.0, groups, entries))
+    return tables
 
 
 def _score(result: SweepResult, row: Mapping[str, Any]) -> Score:

@@ -1,11 +1,12 @@
-"""The command line: fastnoise train | pretrain | posteriors | clean | review | sweep | study | predict | evaluate |
-export | report | check | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | predict |
+evaluate | export | report | check | corrupt | inspect | bench | env."""
 
 import contextlib
 import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ Trains image classifiers on wrong labels at the speed of the hardware.
 commands:
   train     train a network with a noisy-label method; with no options: NAL on
             scikit-learn's digits with 40 % symmetric label noise
+  features  write a frozen network's features of all images, to train heads on
   pretrain  train an encoder without labels (SimCLR) and write it to a file, for
             train --encoder
   posteriors
@@ -66,6 +68,12 @@ def _pretrain(arguments: Sequence[str]) -> int:
     from .commands.pretrain import PRETRAIN
 
     return PRETRAIN.run(arguments)
+
+
+def _features(arguments: Sequence[str]) -> int:
+    from .commands.features import FeaturesCommand, run
+
+    return run(parsed(FeaturesCommand, arguments, "fastnoise features"))
 
 
 def _posteriors(arguments: Sequence[str]) -> int:
@@ -158,6 +166,7 @@ def _env(arguments: Sequence[str]) -> int:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
+    "features": _features,
     "pretrain": _pretrain,
     "posteriors": _posteriors,
     "clean": _clean,
@@ -183,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     interrupts: list[int] = []
-    with _noted(interrupts):
+    with _noted(interrupts), warnings.catch_warnings():
+        # Pillow's, of odd image files: `fastnoise.data.scan` says of which files of a data set there are some.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             code = _run(words)
             sys.stdout.flush()

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,107 +17,23 @@ from tyro.conf import arg
 from . import own
 from .data import names as data_names
 from .data import normalisation as normalisations
+from .data.augment import HELP, PRESETS, Augmentation
 from .errors import ConfigError, DataError, alternatives, nearest
+from .errors import require as _require
 from .files import FINDING, expanded
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
+from .schedules import Optimizer, Schedule
 from .tasks import names as task_names
 
 
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)
-
-
-def parse_spec(text: str, flag: str, names: tuple[str, ...]) -> tuple[str, list[str], dict[str, str]]:
-    """Split `NAME[:VALUE,...,KEY=VALUE,...]` into its name, plain values and keyed values."""
-    name, _, rest = text.partition(":")
-    if name not in names:
-        raise ConfigError(f"{flag} {text}: unknown name {name!r}; {nearest(name, list(names))}")
-    parts = [part.strip() for part in rest.split(",")] if rest else []
-    keyed = dict(part.split("=", 1) for part in parts if "=" in part)
-    return name, [part for part in parts if "=" not in part], keyed
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate over epochs, as `--schedule` spells it."""
-
-    name: str
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    period: int = 0
-    minimum: float = 0.0
-
-    NAMES = ("constant", "multistep", "cosine", "cosine_restarts", "linear")
-
-    @classmethod
-    def parse(cls, text: str) -> "Schedule":
-        """Read `constant`, `multistep:40,80,gamma=0.01`, `cosine:min=0.001`, `cosine_restarts:10,min=0.001` or
-        `linear:80`, which falls to 0 from epoch 80 on."""
-        flag = "--schedule"
-        name, plain, keyed = parse_spec(text, flag, cls.NAMES)
-        allowed = {"multistep": ("gamma",), "cosine": ("min",), "cosine_restarts": ("min",)}.get(name, ())
-        for key in keyed:
-            _require(key in allowed, f"{flag} {text}: {name} has no option {key!r}; {nearest(key, list(allowed))}")
-        try:
-            numbers = tuple(int(part) for part in plain)
-            values = {key: float(value) for key, value in keyed.items()}
-        except ValueError as error:
-            raise ConfigError(f"{flag} {text}: {error}; write for example multistep:40,80,gamma=0.1") from None
-        if name == "multistep":
-            _require(
-                bool(numbers) and numbers[0] > 0 and all(a < b for a, b in pairwise(numbers)),
-                f"{flag} {text}: give rising epochs, for example multistep:40,80,gamma=0.1",
-            )
-            gamma = values.get("gamma", 0.1)
-            _require(0 < gamma <= 1, f"{flag} {text}: gamma must lie in (0, 1]")
-            return cls(name, milestones=numbers, gamma=gamma)
-        if name == "linear":
-            _require(len(numbers) == 1 and numbers[0] >= 0, f"{flag} {text}: give one epoch, for example linear:80")
-            return cls(name, milestones=numbers)
-        if name == "cosine_restarts":
-            _require(
-                len(numbers) == 1 and numbers[0] > 0,
-                f"{flag} {text}: give one period in epochs, for example cosine_restarts:10,min=0.001",
-            )
-        else:
-            _require(not numbers, f"{flag} {text}: {name} takes no plain numbers")
-        minimum = values.get("min", 0.0)
-        _require(minimum >= 0 and math.isfinite(minimum), f"{flag} {text}: min must be a rate of 0 or more")
-        return cls(name, period=numbers[0] if numbers else 0, minimum=minimum)
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """The optimiser, as `--optimizer` spells it."""
-
-    name: str
-    momentum: float = 0.0
-    nesterov: bool = False
-
-    NAMES = ("sgd", "adam", "adamw")
-
-    @classmethod
-    def parse(cls, text: str) -> "Optimizer":
-        """Read `sgd` (momentum 0.9), `sgd:momentum=0`, `sgd:momentum=0.9,nesterov`, `adam` or `adamw`."""
-        flag = "--optimizer"
-        name, plain, keyed = parse_spec(text, flag, cls.NAMES)
-        if name != "sgd":
-            _require(not plain and not keyed, f"{flag} {text}: {name} takes no options here")
-            return cls(name)
-        _require(
-            set(plain) <= {"nesterov"} and set(keyed) <= {"momentum"},
-            f"{flag} {text}: sgd takes momentum=NUMBER and nesterov, for example sgd:momentum=0.9,nesterov",
-        )
-        try:
-            momentum = float(keyed.get("momentum", 0.9))
-        except ValueError as error:
-            raise ConfigError(f"{flag} {text}: {error}; write for example sgd:momentum=0.9") from None
-        _require(0 <= momentum < 1, f"{flag} {text}: momentum must lie in [0, 1)")
-        _require(momentum > 0 or not plain, f"{flag} {text}: nesterov needs momentum")
-        return cls(name, momentum, nesterov=bool(plain))
+def said_twice(augment: str) -> str:
+    """The message for an augmentation that two options ask for."""
+    return (
+        f"--augment {augment} says all that is done to training images: drop --crop-padding and --flip, which are "
+        "short for crop,pad=4,flip"
+    )
 
 
 @dataclass(frozen=True)
@@ -148,18 +63,36 @@ class DataConfig(Checked):
     """Turn image files upright as the camera noted in EXIF. Without it their pixels stay as they are stored."""
     skip_unreadable: bool = False
     """Leave out images of folder:PATH or list:FILE that cannot be decoded. Without it the run does not begin."""
+    augment: Annotated[
+        str | None,
+        arg(
+            help="How training images are augmented, words with commas between them as in resize:256,crop:224,flip: "
+            f"{HELP}. None: as --crop-padding and --flip say."
+        ),
+    ] = None
+    eval_augment: Annotated[
+        str | None,
+        arg(
+            help="How images are resized and cropped in evaluation, as in resize:256,center_crop:224. None: what the "
+            "preset in --augment says, or else the whole image, resized to --image-size."
+        ),
+    ] = None
     crop_padding: Annotated[int, AtLeast(0), Between(0, 4096)] = 4
-    """Zero padding in pixels for the random crop in training. 0 switches the crop off."""
+    """Zero padding in pixels for the random crop in training. 0 switches the crop off. --augment replaces it."""
     flip: bool = True
-    """Flip training images left to right with probability 1/2."""
+    """Flip training images left to right with probability 1/2. --augment replaces it."""
     batch_size: Annotated[int, Above(0)] = 128
     """Images per training step."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller than the others."""
-    balance: Literal["none", "weights", "sampler"] = "none"
+    balance: Literal["none", "weights", "sampler", "subset"] = "none"
     """What is done about classes with fewer samples than others, counted by the given labels of the training set.
     weights multiplies each sample's loss by N / (C * samples of its class). sampler has as much of each class in a
-    batch as it can without having a sample twice, so that samples of rare classes come more often."""
+    batch as it can without having a sample twice, so that samples of rare classes come more often. subset draws as
+    many different samples of each class for an epoch of --epoch-batches."""
+    epoch_batches: Annotated[int, Above(0)] | None = None
+    """Batches of an epoch, drawn anew for each: of all samples alike, or as --balance says. None: all samples once.
+    The schedule counts such epochs. dividemix, whose batches have four parts, draws that many parts."""
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
@@ -177,10 +110,41 @@ class DataConfig(Checked):
             self.exif_orientation or data_names.family(self.dataset) in data_names.RESIZED,
             f"--no-exif-orientation is for image files as those of folder:PATH, and {self.dataset} has none",
         )
+        data_names.check_skipping(self.dataset, self.skip_unreadable)
         _require(
-            not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
-            f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
+            self.balance != "subset" or self.epoch_batches is not None,
+            "--balance subset draws the samples of a short epoch: give its length, as --epoch-batches 1000",
         )
+        _require(
+            not self.dataset.startswith(data_names.FEATURES)
+            or not (self.crop_padding or self.flip or self.augment or self.eval_augment),
+            f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip, and no --augment",
+        )
+        if self.augment is not None:
+            _require(
+                (self.crop_padding, self.flip) in ((4, True), (0, False)),  # the defaults, and what replaces them
+                said_twice(self.augment),
+            )
+            object.__setattr__(self, "crop_padding", 0)
+            object.__setattr__(self, "flip", False)
+        training, evaluation = self.augmentation(), self.eval_augmentation()
+        _require(
+            self.image_size is None or not training.resizes or evaluation is None or not evaluation.resizes,
+            f"--image-size {self.image_size}: --augment and --eval-augment resize by themselves; drop it",
+        )
+
+    def augmentation(self) -> Augmentation:
+        """What is done to training images."""
+        if self.augment is None:
+            return Augmentation(self.crop_padding, self.flip)
+        return Augmentation.parse(self.augment)
+
+    def eval_augmentation(self) -> Augmentation | None:
+        """What is done to images in evaluation; None: they are taken whole."""
+        spec = self.eval_augment
+        if spec is None and self.augment in PRESETS:
+            spec = self.augment
+        return None if spec is None else Augmentation.parse_evaluation(spec)
 
 
 def read_rate(source: str) -> float:
@@ -441,10 +405,13 @@ class RunConfig:
     def replace(self, changes: Mapping[str, Any]) -> "RunConfig":
         """A copy with other values for some fields, given by their flat names as in {"epochs": 2, "model": "lenet5"}.
 
-        ConfigError for a name that is not a field. The method stays the same, since its options belong to it. To change
-        the method, begin with its recipe.
+        `augment` replaces the crop and flip that there were. ConfigError for a name that is not a field. The method
+        stays the same, since its options belong to it. To change the method, begin with its recipe.
         """
         known = self.groups()
+        if changes.get("augment") is not None:
+            changes = {"crop_padding": 0, "flip": False, **changes}
+            _require(not (changes["crop_padding"] or changes["flip"]), said_twice(changes["augment"]))
         groups: dict[str, dict[str, Any]] = {}
         for name, value in changes.items():
             _require(name in known, f"unknown key {name!r}; {nearest(name, list(known))}")

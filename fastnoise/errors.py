@@ -17,6 +17,12 @@ class ConfigError(FastnoiseError):
     """The configuration names something unknown, or combines options that exclude each other."""
 
 
+def require(holds: bool, message: str) -> None:
+    """ConfigError with the message unless it holds."""
+    if not holds:
+        raise ConfigError(message)
+
+
 class DataError(FastnoiseError):
     """A data set, label array or image is missing, damaged, or has the wrong dtype or shape."""
 

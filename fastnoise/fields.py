@@ -6,11 +6,11 @@ from typing import Any
 
 from . import own
 from .config import FREE_ON_RESUME, RunConfig, parse_log
-from .data.names import check_dataset, task_of
+from .data.names import FEATURES, check_dataset, task_of
 from .errors import ConfigError, nearest
 from .methods import options_of
 from .methods.options import OPTIONS
-from .models.names import check_model
+from .models.names import check_model, require_head
 from .noise.spec import check_noise, parse
 from .options import Values, values_of
 from .tasks.names import TASKS, check_task
@@ -106,6 +106,8 @@ def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
             raise ConfigError(
                 f"--freeze backbone leaves no learning rate for --{name.replace('_', '-')} {value}; drop one of them"
             )
+    if config.data.dataset.startswith(FEATURES):
+        check_on_features(config, config.data.dataset)
     if config.noise.noise_rate is not None and not config.method.by_rate:
         goers = ", ".join(sorted(name for name, kind in OPTIONS.items() if kind.by_rate))
         method = own.short(config.method.method)
@@ -118,6 +120,14 @@ def check_names(config: RunConfig, *, given_task: str | None = None) -> None:
     spec, task = check_noise(config.noise.noise), known_task(config, given_task)
     if task is not None:
         spec.require_task(task)
+
+
+def check_on_features(config: RunConfig, dataset: str) -> None:
+    """ConfigError for a network or a method that needs pictures, and the data set has frozen features."""
+    require_head(config.model.model, dataset)
+    if config.method.pictures:
+        method = own.short(config.method.method)
+        raise ConfigError(f"--method {method} changes colours and places of images, and {dataset} has features")
 
 
 def known_task(config: RunConfig, given_task: str | None = None) -> str | None:

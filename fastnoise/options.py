@@ -192,6 +192,9 @@ swce_loss (the loss alone), or FILE.py:CLASS (your own)."""
     or that the noise has; in a method of your own each is set to the rate itself. If the rate is unknown, the run says
     which values it takes."""
 
+    pictures: ClassVar[bool] = False
+    """Whether the method needs pictures, since it changes their colours or places. Then it can't train on features."""
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The options by name, without the method's own name."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from . import own
-from .config import RunConfig, located
+from .config import RunConfig, located, said_twice
 from .data.names import WRITTEN, family, is_named, moved, read_options
 from .data.names import located as data_located
 from .errors import ConfigError, nearest
@@ -58,6 +58,7 @@ class _Choice:
     labels: str | None = None
     noise_rate: str | None = None
     task: str | None = None
+    augment: str | None = None
     config: str | None = None
     resume: str | None = None
 
@@ -102,7 +103,7 @@ def train_config(
     table = {} if choice.config is None else _read_toml(choice.config)
     chosen = {
         name: _text(choice, table, name)
-        for name in ("method", "dataset", "noise", "variant", "model", "labels", "noise_rate", "task")
+        for name in ("method", "dataset", "noise", "variant", "model", "labels", "noise_rate", "task", "augment")
     }
     if choice.resume is not None:
         from .engine import RunFolder
@@ -133,8 +134,12 @@ def train_config(
         )
         default = default.replace(settings or {})
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
-    given = {_field(word) for word in plain}
-    default = default.replace({name: value for name, value in changes.items() if name not in given})
+    given = {_field(word) for word in plain if word.startswith("-")}
+    if (spec := chosen["augment"]) is not None:
+        if not {"crop_padding", "flip"}.isdisjoint(given | changes.keys()):
+            raise ConfigError(said_twice(spec))
+        changes |= {"augment": spec, "crop_padding": 0, "flip": False}
+    default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(default))
     _refuse_unknown(unknown, [*default.groups(), "config", "resume", "deviations"], default.method.method)

@@ -161,10 +161,27 @@ def test_given_labels_of_held_out_images_are_judged_and_not_the_known_ones(photo
             assert [classes[label] for label in judged.truth] == [true(path) for path in files]
         else:
             assert judged.truth is None
-            for label, path in zip(judged.known[:known], files, strict=False):
-                assert label < 0 or classes[label] == true(path)
-                assert label >= 0 or path.parent.name == true(path), "what is known to be wrong is known"
+            assert [classes[label] for label in judged.known[:known]] == list(map(true, files[:known]))
             assert (judged.known[known:] < 0).all()
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_known_labels_of_validation_and_test_images_are_used(tested: bool, photos: Path, tmp_path: Path) -> None:
+    """Every second line of each part has its true label; without test images those for validation are both."""
+    files = [path for label in CLASSES for path in sorted((photos / label).iterdir())]
+    parts = ("train", "val", "test") if tested else ("train", "val", "train")
+    rows_of = [(path, parts[place % 3], place % 2 == 0) for place, path in enumerate(files)]
+    lines = [f"{path},{path.parent.name},{true(path) if known else ''},{part}" for path, part, known in rows_of]
+    sheet = tmp_path / "list.csv"
+    sheet.write_text("\n".join(["path,label,clean_label,split", *lines]) + "\n", encoding="utf-8")
+    judged = load_judged(recipe("elr", f"list:{sheet}", "none", model="small_cnn"))
+    classes = judged.data.class_names
+    known_of = {str(path): true(path) if known else None for path, _, known in rows_of}
+    assert set(judged.names) == set(known_of)
+    assert judged.truth is None
+    for name, given, label in zip(judged.names, judged.given, judged.known, strict=True):
+        assert classes[given] == Path(name).parent.name
+        assert (None if label < 0 else classes[label]) == known_of[name]
 
 
 def test_arrays_are_judged_in_their_order() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastnoise.cli import main
+from fastnoise.engine.prepare import load_data
 from fastnoise.methods import METHODS
 from fastnoise.methods.options import MethodOptions
 from fastnoise.models import Outputs
@@ -87,3 +88,30 @@ def test_labels_of_plc_s_files_say_how_they_are_taken(capsys: pytest.CaptureFixt
     assert main([*words, "--epochs", "1"]) == 2
     assert "--limit-train 1000 to train on the first 1000" in capsys.readouterr().err
     assert main([*words, "--epochs", "1", "--limit-train", "1000"]) == 0
+
+
+def test_true_labels_are_learnt_where_they_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """By posteriors alone: other methods learn from the given labels of the same list."""
+    from PIL import Image
+
+    lines = ["path,label,clean_label"]
+    for number in range(24):
+        Image.new("RGB", (8, 8), (10 * number, 0, 0)).save(f"{number:02}.png")
+        given, true = ("ab"[number % 2], "ab"[number // 2 % 2])
+        lines.append(f"{number:02}.png,{given},{true if number < 16 else ''}")
+    Path("list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = recipe("posteriors", "list:list.csv", "none", model="small_cnn")
+    data, other = (load_data(config.replace({"method": method})) for method in ("posteriors", "ce"))
+    assert data.clean is not None
+    known = data.clean >= 0
+    assert (data.given[known] == data.clean[known]).all()
+    assert (data.given[~known] == other.given[~known]).all()
+    assert other.clean is not None
+    wrong = int((other.given[known] != other.clean[known]).sum())
+    assert wrong > 0
+    note = f"learnt from are the true labels of {known.sum()} images, of which {wrong} have another label, and the "
+    assert note + f"given ones of the other {(~known).sum()}" in data.notes
+    words = ["--dataset", "list:list.csv", "--model", "small_cnn", "--width", "0.25", "--epochs", "1"]
+    assert main(["posteriors", "--out", "p.npy", *words, "--batch-size", "8"]) == 0
+    assert note in capsys.readouterr().out.replace("\n", " ")
+    assert np.load("p.npy").shape == (len(data.given), 2)

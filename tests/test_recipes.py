@@ -104,6 +104,12 @@ CHANGES = (
     ),
     Change(("gce",), CIFAR100, {"update_from": 80}, "Truncated-Loss, README: --start_prune 80 for CIFAR-100"),
     Change(("apl",), CIFAR, {"clip_norm": 5.0}, "APL, configs/*.yaml: grad_bound 5"),
+    Change(
+        ("apl",),
+        CIFAR100,
+        {"augment": "crop,pad=4,flip,rotate:20", "crop_padding": 0, "flip": False},
+        "APL, dataset.py: RandomCrop, RandomHorizontalFlip, RandomRotation(20) for CIFAR-100",
+    ),
     Change(("plc",), CIFAR, {"model": "resnet34"}, "PLC's networks/preact_resnet.py: BasicBlock, [3, 4, 6, 3]"),
     Change(("selc",), CIFAR, PMD | {"update_from": 41}, SELC_PMD, ("pmd",)),
     Change(("selc_plus",), CIFAR, PMD | {"update_from": 41, "epochs": 300}, SELC_PMD, ("pmd",)),

@@ -28,6 +28,8 @@ from fastnoise.cli import main
 from fastnoise.commands.report import ReportCommand, run
 from fastnoise.errors import FastnoiseError
 from fastnoise.noise import NoisyLabels, corrupt
+from fastnoise.recipes import recipe
+from fastnoise.recipes.deviations import deviations_of
 from fastnoise.report import runs, write_report
 from fastnoise.report.charts import Chart, percent_ticks
 from fastnoise.report.gallery import SCRIPT
@@ -246,6 +248,24 @@ def test_a_run_has_every_figure_with_its_numbers(trained: Path, tmp_path: Path) 
     for words in ("requested 40.00 %", "359, 41 held out for validation", "small_cnn, images 8x8", "3 of 3"):
         assert words in page.text
     assert "has not ended" not in page.text
+
+
+def test_pages_show_the_deviations_of_their_runs(tmp_path: Path) -> None:
+    """From the table that --deviations prints, each with its size."""
+    folder = write_run(tmp_path / "run", method="sce", dataset="cifar10", weight_decay=0.0)
+    (folder / "corrected.npz").unlink()
+    page, _ = make_page(folder)
+    shown = deviations_of(recipe("sce", "cifar10", "symmetric:0.4").replace({"weight_decay": 0.0}))
+    assert len(shown) >= 5
+    assert f"Deviations from the authors\u2019 code: {len(shown)}" in page.text
+    for deviation in shown:
+        for words in (deviation.what, deviation.extent, deviation.why):
+            assert " ".join(words.split()) in page.text
+    assert "has no weight decay" not in page.text, "this run has the authors' value"
+    assert "Deviations" not in make_page(write_run(tmp_path / "none", method="label_smoothing"))[0].text
+    assert "Deviations" not in make_page(write_run(tmp_path / "odd", method=["sce"], dataset=3))[0].text
+    sweep = write_sweep(tmp_path / "sweep")
+    assert "Deviations from the authors\u2019 code: 1" in make_page(sweep)[0].text  # of elr on digits: the seeds
 
 
 def test_positions_that_a_killed_run_has_not_written_are_those_of_the_trainer(trained: Path) -> None:

@@ -1,6 +1,7 @@
 """fastnoise predict, evaluate and export: the networks of a run in use."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import re
@@ -97,6 +98,55 @@ def test_predictions_of_files_are_those_of_the_runs_evaluation(size: str, made: 
     np.testing.assert_allclose([float(row["probability"]) for row in rows], expected.max(1), rtol=0, atol=1e-5)
 
 
+def test_a_run_whose_photos_dali_decoded_is_used_as_it_was_evaluated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DALI resizes JPEG files to other pixels than Pillow, by up to 2 of 255."""
+    pytest.importorskip("nvidia.dali")
+    for label, name in enumerate(CLASSES):
+        (Path("jpegs") / name).mkdir(parents=True)
+        for number in range(8):
+            shown = picture(label, 100 * label + number, 60 + 11 * number).resize((90 + 7 * number, 70))
+            shown.save(f"jpegs/{name}/{number}.jpg", quality=90)
+    words = ["--method", "ce", "--noise", "none", "--model", "small_cnn", "--epochs", "2", "--batch-size", "12"]
+    words += ["--dataset", "folder:jpegs", "--image-size", "48", "--loader", "dali", "--run-dir", "by-dali"]
+    assert main(["train", *words]) == 0
+    single, logits = evaluated(Path("by-dali"))
+    files = single.record.data.test.files
+    expected = logits.softmax(1).numpy()
+    for size in (1, 5, 64):
+        found = fastnoise.load("by-dali").predict_files(files, batch_size=size)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    capsys.readouterr()
+    assert main(["evaluate", "by-dali", "folder:jpegs", "--out", "f.json"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    last = json.loads(Path("by-dali/metrics.jsonl").read_text().splitlines()[-1])
+    assert json.loads(Path("f.json").read_text())["accuracy"] == pytest.approx(last["test_accuracy"], abs=1e-12)
+    monkeypatch.setattr("fastnoise.data.loaders._dali_obstacle", lambda device: "DALI is not installed")
+    assert main(["predict", "by-dali", *files, "--out", "p.csv"]) == 0
+    assert (
+        "warning: the run's images were decoded by dali, and here by pillow (DALI is not installed): resized pixels "
+        "differ by up to 2 of 255" in capsys.readouterr().out
+    )
+    by_pillow = np.array([[float(row[f"probability:{name}"]) for name in CLASSES] for row in table("p.csv")])
+    assert 1e-7 < np.abs(by_pillow - expected).max() < 0.05
+
+
+@pytest.mark.parametrize(("decoder", "here"), [("dali:cuda", "dali"), ("dali", "dali"), ("pillow", "pillow")])
+def test_what_decodes_on_the_cpu(decoder: str, here: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastnoise.data.loaders._dali_obstacle", lambda device: "")
+    predictor = fastnoise.load("run")
+    assert predictor.header.decoder == "pillow"
+    predictor.header = dataclasses.replace(predictor.header, decoder=decoder)
+    assert predictor.decoder == here
+    assert predictor.decoder_note == (
+        "the run's images were decoded by dali:cuda, and here by dali (the networks are on the device cpu): resized "
+        "pixels differ by up to 2 of 255, and probabilities with them"
+        if decoder == "dali:cuda"
+        else ""
+    )
+
+
 def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
     (Path("lists")).mkdir()
     Path("lists/one.csv").write_text("label;Path\n1;../new/a.png\n", encoding="utf-8-sig")
@@ -105,7 +155,7 @@ def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None
     words = ["new", "list:lists/one.csv", "lists/two.txt", "new/a.png"]
     assert main(["predict", "run", *words, "--top", "2", "--out", "p.csv"]) == 0
     said = capsys.readouterr().out
-    assert "1 files are no images and are left out" in said
+    assert "1 file is no image and is left out" in said
     rows = table("p.csv")
     names = ["new/a.png", "new/inner/b.jpg", "lists/../new/a.png", "lists/../new/inner/b.jpg"]
     assert [row["file"] for row in rows] == [*names, "lists/../new/a.png", "new/a.png"]
@@ -127,7 +177,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(capsys: pytest.Captur
     assert "left out new/inner/c.png: " in capsys.readouterr().out
     assert [row["file"] for row in table("p.csv")] == ["new/a.png", "new/inner/b.jpg"]
     assert main(["predict", "run", "new/inner/c.png", "--skip-unreadable"]) == 2
-    assert "none of the 1 images can be read" in capsys.readouterr().err
+    assert "none of the images can be read (1 given)" in capsys.readouterr().err
 
 
 def test_photos_are_turned_upright_as_in_training(made: Path) -> None:

@@ -17,7 +17,7 @@ TRAIN = "train"
 UNKNOWN = -1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Judged:
     """All images whose labels are judged, N of them, in the order of the data set."""
 
@@ -33,6 +33,9 @@ class Judged:
     decisions."""
     brought: bool
     """Whether the labels are the user's own and not those of a data set with right labels."""
+
+    def __repr__(self) -> str:
+        return f"Judged({len(self.names)} labels of {len(self.data.class_names)} classes)"
 
     @property
     def given(self) -> NDArray[np.int64]:
@@ -80,20 +83,18 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
     table, given, clean = data.train, [data.given], [data.clean]
     splits = [TRAIN] * len(data.train)
     if dataset.given_labels and config.data.limit_train is None:
-        others = {"validation": data.validation, "test": data.test}
+        others = {
+            "validation": (data.validation, None, dataset.validation_clean),
+            "test": (data.test, dataset.test_given, dataset.test_clean),
+        }
         tables, seen = [table], {_names(table)}
-        for split, other in others.items():
+        for split, (other, as_given, right) in others.items():
             if other is None or (names := _names(other)) in seen:  # validation images can be the test images too
                 continue
             seen.add(names)
             tables.append(other)
-            as_given, right = other.labels, np.full(len(other), UNKNOWN)
-            if split == "test" and dataset.test_given is not None and data.clean is not None:
-                as_given = dataset.test_given
-                all_known = (data.clean >= 0).all()
-                right = other.labels if all_known else np.where(as_given != other.labels, other.labels, UNKNOWN)
-            given.append(as_given)
-            clean.append(None if data.clean is None else right)
+            given.append(other.labels if as_given is None else as_given)
+            clean.append(right)
             splits += [split] * len(other)
         table = joined(tables)
     labels = np.concatenate(given)
@@ -129,12 +130,13 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
         validation=None,
         validation_given=None,
         test=replace(table, labels=labels),
+        second_tests={},
     )
     return Judged(judged, np.array(splits), names, known, dataset.given_labels)
 
 
 def _names(table: ImageTable) -> tuple[str, ...]:
-    return table.names or table.files or tuple(map(str, range(len(table))))
+    return tuple(table.names or table.files) or tuple(map(str, range(len(table))))
 
 
 def fold_of(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

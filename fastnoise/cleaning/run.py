@@ -14,6 +14,7 @@ from ..config import FREE_ON_RESUME, RunConfig
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import write_json
 from ..sweeps import LocalExecutor, run_sweep
+from ..texts import counted
 from .decisions import read_decisions
 from .judge import make_judges, read_testimonies
 from .outputs import SUSPECTS, write_outputs
@@ -174,11 +175,12 @@ def describe(finding: Finding, options: CleanOptions) -> list[str]:
     judged, verdict = finding.judged, finding.verdict
     count = int(verdict.suspected.sum())
     if np.isnan(verdict.rate):
-        lines = [f"{len(judged.given)} images judged: nothing can be said of their labels"]
+        lines = [f"{counted(len(judged.given), 'image')} judged: nothing can be said of their labels"]
     else:
         low, high = verdict.rate_interval
         rate = f"{_percent(verdict.rate)} of the labels are wrong (95 %: {_percent(low)} to {_percent(high)})"
-        lines = [f"{len(judged.given)} images judged: {rate}; {count} are suspected, in {options.out / SUSPECTS}"]
+        said = counted(count, "is suspected", "are suspected")
+        lines = [f"{counted(len(judged.given), 'image')} judged: {rate}; {said}, in {options.out / SUSPECTS}"]
         lines.append(f"corrected data set: {finding.corrected}; look at suspects: fastnoise review {options.out}")
     if judged.truth is not None and not np.isnan(verdict.rate):
         found = measure(verdict, judged.given, judged.truth)

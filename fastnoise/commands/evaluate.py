@@ -13,7 +13,9 @@ from rich.table import Table
 from ..data import names as data_names
 from ..errors import ConfigError, DataError, alternatives
 from ..files import write_json
-from .predict import loaded, printable
+from ..texts import counted, printable
+from .datasets import read_dataset
+from .predict import loaded
 
 if TYPE_CHECKING:
     from ..data import ImageDataset, ImageTable
@@ -58,6 +60,8 @@ class EvaluateCommand:
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
     """Download a data set that is not under data-root."""
+    skip_unreadable: bool = False
+    """Leave out images of folder:PATH or list:FILE that cannot be decoded, and name them. Otherwise refuse them."""
     model: str | None = None
     """FILE.py:NAME, if the network is of your own."""
     task: str | None = None
@@ -71,10 +75,9 @@ def run(command: EvaluateCommand) -> int:
     if command.network is None or command.dataset is None:
         raise ConfigError("give a run or a model file, and a data set, as in fastnoise evaluate runs/NAME folder:new")
     data_names.check_dataset(command.dataset)
-    from ..data import load_dataset
-
+    data_names.check_skipping(command.dataset, command.skip_unreadable)
     predictor = loaded(command)
-    dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
+    dataset = read_dataset(command.dataset, command)
     figures: dict[str, Any] = {"dataset": command.dataset, "split": command.split, "epoch": predictor.header.epoch}
     parts = _parts(dataset, command.split)
     tables = [table for table, _ in parts]
@@ -99,6 +102,7 @@ def _parts(dataset: "ImageDataset", split: str) -> "list[tuple[ImageTable, np.nd
     held = dataset.validation
     if split == "all" and held is not None:
         same = held.files == dataset.test.files and held.images is dataset.test.images
+        same |= held.is_features and bool(held.names) and held.names == dataset.test.names
         parts += [] if same else [(held, held.labels)]  # images for validation may be the test set too
     return parts if split == "train" else [*parts, test]
 
@@ -146,7 +150,9 @@ def _print(command: EvaluateCommand, predictor: "Predictor", dataset: "ImageData
     given = command.split != "test" and dataset.clean_labels is None and dataset.given_labels
     against = " against the given labels, of which some may be wrong" * given
     console.print(
-        escape(f"{printable(command.network or '')} on {figures['images']} images of {dataset.name}{against}"),
+        escape(
+            f"{printable(command.network or '')} on {counted(figures['images'], 'image')} of {dataset.name}{against}"
+        ),
         highlight=False,
     )
     for name, value in figures.items():

@@ -5,13 +5,14 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError
+from ..texts import counted
 from .product import Product
 
 HELP = """usage: fastnoise posteriors --out FILE.npy [OPTIONS]
 
-Trains a network on a data set's own labels, which should be right, and writes the
-probabilities that it gave each training image in the last epoch (numpy, float32 [N, C]). PMD noise and the
-score variant of idn are drawn from them. It takes the options of fastnoise train
+Trains a network on a data set's labels, the true ones where they are known, and writes
+the probabilities that it gave each training image in the last epoch (numpy, float32
+[N, C]). PMD noise and the score variant of idn are drawn from them. It takes the options of fastnoise train
 --method posteriors --help; --resume RUN continues a run. Example:
   fastnoise posteriors --dataset cifar10 --out posteriors.npy
   fastnoise train --method plc --dataset cifar10 --noise pmd:0.35,posteriors=posteriors.npy
@@ -41,7 +42,7 @@ def write_posteriors(path: Path, summary: dict[str, Any]) -> None:
     assert state is not None
     probs = state["method"]["probs"].numpy()
     write_atomically(path, lambda file: np.save(file, probs))
-    print(f"posteriors of {len(probs)} images: {path}")
+    print(f"posteriors of {counted(len(probs), 'image')}: {path}")
 
 
 POSTERIORS = Product("posteriors", "posteriors", "posteriors", "posteriors.npy", HELP, write_posteriors, whole_set)

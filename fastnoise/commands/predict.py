@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
+from ..data.names import FEATURES
 from ..errors import ConfigError, DataError
 from ..files import csv_text, write_atomically
+from ..texts import counted, printable
 
 if TYPE_CHECKING:
+    from ..data import ImageTable
     from ..engine import Predictor
 
 _SHOWN = 20
@@ -32,7 +35,7 @@ class PredictCommand:
     """Folder of a run, or a model file (model.safetensors)."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")] = ()
     """Image files, folders of them, or lists: list:FILE or FILE.csv with a column path or file, or FILE.txt with a path
-    in each line."""
+    in each line. For networks on frozen features: features:FILE.npy."""
     out: str | None = None
     """CSV file for all answers: file, predicted class, its probability, and those of all classes."""
     top: int | None = None
@@ -62,15 +65,9 @@ def run(command: PredictCommand) -> int:
         raise ConfigError("give a run or a model file, and images, as in fastnoise predict runs/NAME photos")
     if command.top is not None and command.top < 1:
         raise ConfigError(f"--top must be at least 1, not {command.top}")
-    from ..data.given import given_files
-
     predictor = loaded(command)
-    files, left_out = given_files(command.images)
-    if left_out:
-        print(f"{left_out} files are no images and are left out")
-    if command.skip_unreadable:
-        files = _readable(files, command.threads)
-    found = predictor.run(predictor.from_files(files), batch_size=command.batch_size, threads=command.threads)
+    table, files = (_of_features if command.images[0].startswith(FEATURES) else _of_files)(command, predictor)
+    found = predictor.run(table, batch_size=command.batch_size, threads=command.threads)
     columns: Mapping[str, Any] = predictor.task.columns(found.answers, found.outcome)
     if command.top is not None:
         columns = _likeliest(predictor, found.outcome, command.top)
@@ -81,8 +78,33 @@ def run(command: PredictCommand) -> int:
     _write(Path(command.out), files, columns)
     for file, line in list(zip(files, _lines(columns, command.top is None), strict=True))[:_SHOWN]:
         print(f"{printable(file)}: {line}")
-    print(f"written: {printable(command.out)}, {len(files)} images" + ", the first above" * (len(files) > _SHOWN))
+    print(
+        f"written: {printable(command.out)}, {counted(len(files), 'image')}"
+        + ", the first above" * (len(files) > _SHOWN)
+    )
     return 0
+
+
+def _of_files(command: PredictCommand, predictor: "Predictor") -> "tuple[ImageTable, list[str]]":
+    """The images that a command names, and their paths."""
+    from ..data.given import given_files
+
+    files, left_out = given_files(command.images)
+    if left_out:
+        print(f"{counted(left_out, 'file is no image and is', 'files are no images and are')} left out")
+    if command.skip_unreadable:
+        files = _readable(files, command.threads)
+    return predictor.from_files(files), files
+
+
+def _of_features(command: PredictCommand, predictor: "Predictor") -> "tuple[ImageTable, list[str]]":
+    """The features that a command names, and the names or numbers of their rows."""
+    from ..data.features import given_features
+
+    if len(command.images) > 1:
+        raise ConfigError(f"{command.images[0]} stands alone: give no further images")
+    table, names = given_features(command.images[0])
+    return predictor.fitting(table), names
 
 
 def _readable(files: list[str], threads: int) -> list[str]:
@@ -93,7 +115,7 @@ def _readable(files: list[str], threads: int) -> list[str]:
     for place, reason in lost.items():
         print(f"left out {printable(files[place])}: {reason}")
     if len(lost) == len(files):
-        raise DataError(f"none of the {len(files)} images can be read")
+        raise DataError(f"none of the images can be read ({len(files)} given)")
     return [file for place, file in enumerate(files) if place not in lost]
 
 
@@ -108,6 +130,8 @@ def loaded(command: Any) -> "Predictor":
     predictor = load(command.network, best=command.best, device=device, **given)
     for name in changed_code(predictor.header, given):
         print(f"warning: {name} has changed since the networks were trained")
+    if predictor.decoder_note:
+        print(f"warning: {predictor.decoder_note}")
     return predictor
 
 
@@ -151,8 +175,3 @@ def _write(path: Path, files: Sequence[str], columns: Mapping[str, Any]) -> None
     text = csv_text(("file", *columns), rows)
     content = text.encode(errors="surrogateescape")  # names that are not UTF-8 stay as they are
     write_atomically(path, lambda stream: stream.write(content), DataError)
-
-
-def printable(text: str) -> str:
-    """A name on one line, with a sign in place of bytes that are not UTF-8."""
-    return " ".join(text.encode(errors="surrogateescape").decode(errors="replace").splitlines())

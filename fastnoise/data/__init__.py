@@ -11,10 +11,10 @@ from .. import lazy
 from .names import DATASETS
 
 if TYPE_CHECKING:
+    from .augment import Augmentation
     from .datasets import load_dataset
     from .index import IndexedDataset, with_index
     from .loaders import LOADERS, Loader, make_loader
-    from .plan import Augmentation
     from .table import ImageDataset, ImageTable, stratified_split
 
 __getattr__ = lazy.attributes(
@@ -23,7 +23,7 @@ __getattr__ = lazy.attributes(
         "load_dataset": "datasets",
         **dict.fromkeys(("IndexedDataset", "with_index"), "index"),
         **dict.fromkeys(("LOADERS", "Loader", "make_loader"), "loaders"),
-        "Augmentation": "plan",
+        "Augmentation": "augment",
         **dict.fromkeys(("ImageDataset", "ImageTable", "stratified_split"), "table"),
     },
 )

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-STREAM = 8
-"""Of the random numbers that balance an epoch, beside those that plan it (below) and those of methods (above)."""
+STREAM, SUBSET_STREAM = 8, 9
+"""Of the random numbers that balance an epoch and that draw its samples, beside those that plan it (below) and those of
+methods (above)."""
 
 
 def class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
@@ -21,8 +22,11 @@ def class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.flo
     return weights.astype(np.float32)
 
 
-def balanced_order(labels: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """An epoch of N samples whose batches have as much of each class as they can without having a sample twice.
+def balanced_order(
+    labels: NDArray[np.int64], batch_size: int, seed: int, epoch: int, batches: int | None = None
+) -> NDArray[np.int64]:
+    """An epoch of N samples, or of so many `batches`, whose batches have as much of each class as they can without
+    having a sample twice.
 
     A class with fewer samples than its share of a batch is in each batch with all of them, and the other classes share
     the rest. From batch to batch each class goes round and round through its samples, in an order drawn for the epoch,
@@ -30,18 +34,18 @@ def balanced_order(labels: NDArray[np.int64], batch_size: int, seed: int, epoch:
 
     Args:
         labels: int64 [N].
-        batch_size: samples in a batch; the last one of the epoch may be smaller.
+        batch_size: samples in a batch; the last one of an epoch of N samples may be smaller.
+        batches: full ones, if the epoch has another number of samples than N.
 
-    Returns int64 [N], positions in `labels`, which may repeat.
+    Returns int64 [N] or [batches * batch_size], positions in `labels`, which may repeat.
     """
-    key = np.array([seed, epoch], dtype=np.uint64)
-    random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, STREAM]))
+    random = _random(seed, epoch, STREAM)
     count, size = len(labels), min(batch_size, len(labels))
     classes, counts = np.unique(labels, return_counts=True)
     mixed = random.permutation(len(classes))  # which classes get what does not divide evenly
     classes, counts = classes[mixed], counts[mixed]
-    full = _turns(counts, size, count // size)
-    rest = _turns(counts, count % size, 1)
+    full = _turns(counts, size, count // size if batches is None else batches)
+    rest = _turns(counts, count % size if batches is None else 0, 1)
     turns = np.concatenate([random.permuted(full, axis=1).ravel(), random.permuted(rest, axis=1).ravel()])
     # Samples sorted by class, each class in an order of its own; then the number of each turn among those of its class
     members, place = random.permutation(count), np.argsort(classes)
@@ -49,9 +53,44 @@ def balanced_order(labels: NDArray[np.int64], batch_size: int, seed: int, epoch:
     starts = np.cumsum(counts) - counts
     order = np.argsort(turns, kind="stable")
     sizes = np.bincount(turns, minlength=len(classes))
-    number = np.empty(count, dtype=np.int64)
-    number[order] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    number = np.empty(len(turns), dtype=np.int64)
+    number[order] = np.arange(len(turns)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return members[starts[turns] + number % counts[turns]].astype(np.int64)
+
+
+def drawn_subset(labels: NDArray[np.int64], count: int, seed: int, epoch: int, balanced: bool) -> NDArray[np.int64]:
+    """`count` different samples drawn for an epoch, in random order: of all alike, or as many of each class.
+
+    A class that has fewer samples than its share gives all of them, and the other classes share the rest: the draw of
+    DivideMix's code for Clothing1M, which takes the first count / C of each class in a shuffled order. The draw depends
+    on (seed, epoch) alone.
+
+    Args:
+        labels: int64 [N], the given ones.
+        count: at most N.
+        balanced: whether classes have equal shares.
+
+    Returns int64 [count], positions in `labels`.
+    """
+    if balanced:
+        return balanced_order(labels, count, seed, epoch, batches=1)
+    return _random(seed, epoch, SUBSET_STREAM).permutation(len(labels))[:count]
+
+
+def drawn_order(
+    balance: str, labels: NDArray[np.int64], batch_size: int, batches: int | None, seed: int, epoch: int
+) -> NDArray[np.int64] | None:
+    """The samples of an epoch as --balance and --epoch-batches say; None: each once, in the loader's own order."""
+    if balance == "sampler":
+        return balanced_order(labels, batch_size, seed, epoch, batches)
+    if batches is None:
+        return None
+    return drawn_subset(labels, batches * batch_size, seed, epoch, balanced=balance == "subset")
+
+
+def _random(seed: int, epoch: int, stream: int) -> np.random.Generator:
+    key = np.array([seed, epoch], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, stream]))
 
 
 def filled(order: NDArray[np.int64], batch_size: int, least: int) -> NDArray[np.int64]:

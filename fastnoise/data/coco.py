@@ -17,9 +17,9 @@ from rich.progress import track
 from ..checks import cpu_cores, require_memory, shown
 from ..errors import ConfigError, DataError
 from ..files import write_atomically
-from .folder import IMAGENET_MEAN_STD
+from .facts import IMAGENET_MEAN_STD
 from .images import read_image
-from .names import read_options
+from .names import family, read_options
 from .table import ImageDataset, ImageTable
 
 _EXPANSION = 7  # bytes of memory per byte of JSON: 5.4 of objects where polygons are written out, and the text
@@ -48,14 +48,45 @@ def load_coco(name: str, root: Path | None, download: bool) -> ImageDataset:
     images are drawn by `seed`.
     """
     options = read_options(name)
-    if not options["side"]:
-        raise ConfigError("--dataset coco: side=0: images need a side of at least 1 pixel")
     paths = {key: Path(str(options[key])) for key in ("train", "images", "test", "test_images")}
+    return _loaded(name, paths, root)
+
+
+def load_mini_coco(name: str, root: Path, download: bool) -> ImageDataset:
+    """COCO 2017 in ROOT/coco: annotations/instances_{train,val}2017.json and the folders train2017 and val2017.
+
+    The 25,000 training images are those of annotations/instances_minitrain2017.json (coco-minitrain), if it is there;
+    else `limit` of all are drawn by `seed`, and a note says so.
+    """
+    folder = root / "coco"
+    notes: tuple[str, ...] = ()
+    annotations = folder / "annotations" / "instances_minitrain2017.json"
+    if not annotations.exists():
+        annotations = annotations.with_name("instances_train2017.json")
+        notes = (f"{read_options(name)['limit']} images are drawn from those of {annotations.name} by the seed",)
+    paths = {"train": annotations, "images": folder / "train2017"}
+    paths |= {"test": annotations.with_name("instances_val2017.json"), "test_images": folder / "val2017"}
+    for path in paths.values():
+        if not path.exists():
+            raise DataError(
+                f"mini_coco: no {path}; get the images and annotations of COCO 2017 (cocodataset.org) and unpack them "
+                f"into {folder}"
+            )
+    return _loaded(name, paths, root, notes, whole="mini" in annotations.name)
+
+
+def _loaded(
+    name: str, paths: Mapping[str, Path], root: Path | None, notes: tuple[str, ...] = (), whole: bool = False
+) -> ImageDataset:
+    """The data set of two annotation files; with `whole` all training images whatever the `limit`."""
+    options = read_options(name)
+    if not options["side"]:
+        raise ConfigError(f"--dataset {family(name)}: side=0: images need a side of at least 1 pixel")
     train, test = read_coco(paths["train"], paths["images"]), read_coco(paths["test"], paths["test_images"])
     same_categories(train, paths["train"], test, paths["test"])
-    limit, side = int(options["limit"]), int(options["side"])
+    limit, side = 0 if whole else int(options["limit"]), int(options["side"])
     if limit > len(train.files):
-        raise ConfigError(f"--dataset coco: limit={limit}: {paths['train']} has {len(train.files)} images")
+        raise ConfigError(f"--dataset {family(name)}: limit={limit}: {paths['train']} has {len(train.files)} images")
     chosen = np.arange(len(train.files))
     if limit:
         chosen = np.sort(np.random.default_rng([int(options["seed"]), 0]).permutation(len(train.files))[:limit])
@@ -68,7 +99,7 @@ def load_coco(name: str, root: Path | None, download: bool) -> ImageDataset:
 
     tables = table(train, chosen), table(test, np.arange(len(test.files)))
     names = tuple(train.categories.values())
-    return ImageDataset(name, *tables, names, *IMAGENET_MEAN_STD, given_labels=True, task="multilabel")
+    return ImageDataset(name, *tables, names, *IMAGENET_MEAN_STD, given_labels=True, task="multilabel", notes=notes)
 
 
 def read_coco(annotations: Path, images: Path) -> CocoSet:

@@ -10,6 +10,7 @@ from .folder import FileSet, find_folder, read_files
 from .lists import find_list
 from .names import CHECKED, DATASETS, FOLDER, check_dataset, family, needs_root
 from .table import ImageDataset, ImageTable
+from .texts import Texts
 
 
 def load_dataset(
@@ -27,6 +28,10 @@ def load_dataset(
     coco:...      several labels an image, by annotation files of COCO's form (`load_coco`)
     rotated:...   digits or other images, and the angles that they are turned by (`load_rotated`)
     values:...    image files and the values that a CSV gives them (`load_values`)
+    mini_coco     25,000 of COCO's training images and its validation images (`load_mini_coco`)
+    animal10n, blue_mini_imagenet, chaoyang, chest_xray, clothing1m, food101n, imagenet, mini_webvision,
+    red_mini_imagenet, tiny_imagenet, webvision: in their official layouts under ROOT (`fastnoise.data.facts`); they are
+                  not downloaded
     folder:PATH   class folders, see `find_folder`; needs no root
     list:FILE     a CSV of paths and labels, see `find_list`; needs no root
     FILE.py:NAME  the result of a user's function (fastnoise/extend.md)
@@ -46,12 +51,17 @@ def load_dataset(
     dataset: ImageDataset = lazy.named(DATASETS[family(name)])(name, path, download)
     if exif:
         return dataset
-    return replace(dataset, train=_stored(dataset.train), test=_stored(dataset.test))
+    validation = None if dataset.validation is None else _stored(dataset.validation)
+    second = {name: _stored(table) for name, table in dataset.second_tests.items()}
+    stored = replace(dataset, train=_stored(dataset.train), test=_stored(dataset.test))
+    return replace(stored, validation=validation, second_tests=second)
 
 
 def _stored(table: ImageTable) -> ImageTable:
-    """A table whose files are not turned upright, and so may have another size."""
-    return table if table.images is not None else replace(table, exif=False, size=(0, 0))
+    """A table whose files are not turned upright, and so may have another size, unless the data set sets it."""
+    if table.images is not None:
+        return table
+    return replace(table, exif=False) if isinstance(table.files, Texts) else replace(table, exif=False, size=(0, 0))
 
 
 def find_files(name: str) -> FileSet:

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..texts import counted, printable
+from .facts import IMAGENET_MEAN_STD
 from .images import extensions, holds_image, shown_name
 from .scan import CACHE, FileFacts, Found, require_readable, scan
 from .table import (
     DEFAULT_IMAGE_SIZE,
+    PARTS,
     SPLIT_SEED,
     TEST_FRACTION,
     ImageDataset,
@@ -22,9 +25,6 @@ from .table import (
     stratified_split,
 )
 
-IMAGENET_MEAN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-PARTS = ("train", "validation", "test")
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What the parts of a data set are called, in any case -> which part it is."""
 
@@ -79,12 +79,12 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         DataError: a file that cannot be read, or none left in the training set.
     """
     known = files.scan()
-    notes = list(files.notes)
+    notes = [*files.notes, *known.notes(files.found.names)]
     kept = np.ones(len(files.labels), bool)
     if skip_unreadable and known.errors:
         lost = np.array(sorted(known.errors))
         kept[lost] = False
-        notes.append(f"left out {len(lost)} unreadable images: {listed(files.names(lost))}")
+        notes.append(f"left out {counted(len(lost), 'unreadable image')}: {listed(files.names(lost))}")
     else:
         require_readable(files.found, known, files.name)
     paths, parts = files.found.paths(), np.array(files.parts)
@@ -110,7 +110,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
     origins: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
     if not len(test) and len(positions["validation"]):
         test = positions["validation"]
-        notes.append(f"no test images: the {len(test)} images for validation are the test set too")
+        notes.append(f"no test images: those for validation ({len(test)}) are the test set too")
     elif not len(test):
         held, out = stratified_split(truth[train], TEST_FRACTION, SPLIT_SEED)
         if not len(out):
@@ -121,6 +121,7 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         origins, train, test = (held, out), train[held], train[out]
     if missing := sorted(set(range(len(files.class_names))) - set(truth[test].tolist())):
         notes.append(f"no test images of {listed([files.class_names[label] for label in missing])}")
+    validation, clean = positions["validation"], files.clean_labels
     return ImageDataset(
         files.name,
         replace(table(train, files.labels), origin=origins[0]),
@@ -128,17 +129,19 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         files.class_names,
         *IMAGENET_MEAN_STD,
         given_labels=True,
-        clean_labels=None if files.clean_labels is None else files.clean_labels[train],
-        validation=table(positions["validation"], files.labels) if len(positions["validation"]) else None,
+        clean_labels=None if clean is None else clean[train],
+        validation=table(validation, files.labels) if len(validation) else None,
         notes=tuple(notes),
-        test_given=None if files.clean_labels is None else files.labels[test],
+        test_given=None if clean is None else files.labels[test],
+        test_clean=None if clean is None else clean[test],
+        validation_clean=None if clean is None else clean[validation],
     )
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names on one line, and how many more there are."""
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 # -- finding -------------------------------------------------------------------------------------------------------
@@ -272,7 +275,7 @@ def _counted(left: list[str]) -> str:
     """How many files are left out, by their endings."""
     endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in left)
     words = ", ".join(f"{count} {shown_name(ending)}" for ending, count in endings.most_common(5))
-    return f"{len(left)} file{'s' if len(left) > 1 else ''} ({words}{', ...' if len(endings) > 5 else ''})"
+    return f"{counted(len(left), 'file')} ({words}{', ...' if len(endings) > 5 else ''})"
 
 
 def _hidden(name: str) -> bool:

@@ -8,15 +8,20 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, DataError, nearest
+from .augment import Augmentation
 from .base import LoaderSpec
+from .feature_loader import FeatureLoader
 from .images import one_line
-from .plan import Augmentation, Plan
+from .plan import Plan
 from .resident import ResidentLoader, room, size_text
 from .synthetic import SyntheticLoader
 from .table import ImageTable
 from .torch_loader import TorchLoader
 
 LOADERS = ("auto", "dali", "resident", "synthetic", "torch")
+
+DECODERS = ("pillow", "dali", "dali:cuda")
+"""What decodes image files, and on which device."""
 
 RESIDENT_SHARE = 0.5
 """Share of the device's free memory that images may take with "auto". Training needs the rest."""
@@ -78,7 +83,7 @@ def make_loader(
     views: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Loader:
-    """Build a loader over `table`.
+    """Build a loader over `table`. Frozen features have one of their own, which gives [V * B, D, 1, 1].
 
     kind: "dali"; "torch"; "resident" for images in an array, which on CUDA stays in device memory; "synthetic" for
         benchmarks, whose images are noise; or "auto". "auto" takes "resident" for an array (on CUDA only if it needs at
@@ -113,7 +118,11 @@ def make_loader(
             raise ConfigError(f"the image size must be at least 1 pixel, not {image_size}")
         if table.images is not None and size != [image_size, image_size]:
             raise ConfigError(f"only image files are resized: these images are {size[0]} x {size[1]} already")
+        if augmentation is not None and augmentation.resizes:
+            raise ConfigError(f"an image size of {image_size} and an augmentation that resizes: give one of them")
         size = [image_size, image_size]
+    if augmentation is not None and augmentation.recolours and channels not in (1, 3):
+        raise ConfigError(f"rotate, jitter and randaugment take images of 1 or 3 channels, not {channels}")
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ConfigError(f"images are float32, float16 or bfloat16, not {str(dtype).removeprefix('torch.')}")
     plan = Plan(
@@ -124,23 +133,28 @@ def make_loader(
         shuffle=shuffle,
         drop_last=drop_last,
         views=views,
-        size=(size[0], size[1]),
+        source=(size[0], size[1]),
     )
+    if table.is_features and plan.augments:
+        raise ConfigError("features have no pixels: train on them without crops, flips and cutout")
+    scale = 1 if table.is_features else 255
     spec = LoaderSpec(
         table=table,
         plan=plan,
-        size=(size[0], size[1]),
-        mean=(255 * np.asarray(mean)).astype(np.float32),
-        std=(255 * np.asarray(std)).astype(np.float32),
+        size=plan.size,
+        mean=(scale * np.asarray(mean)).astype(np.float32),
+        std=(scale * np.asarray(std)).astype(np.float32),
         device=device,
         dtype=dtype,
         threads=threads,
     )
-    kind, reason = _choose(kind, table, device)
+    kind, reason = _choose(kind, table, device, plan.augmentation)
     if kind == "dali":
         from .dali import DaliLoader
 
         return DaliLoader(spec, reason)
+    if kind == "features":
+        return FeatureLoader(spec, reason, RESIDENT_SHARE)
     if kind == "resident":
         return ResidentLoader(spec, reason)
     if kind == "synthetic":
@@ -148,23 +162,29 @@ def make_loader(
     return TorchLoader(spec, reason)
 
 
-def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, str]:
+def _choose(
+    kind: str, table: ImageTable, device: torch.device, augmentation: Augmentation | None = None
+) -> tuple[str, str]:
     """Resolve "auto", and say why."""
     if kind not in LOADERS:
         raise ConfigError(f"unknown loader {kind!r}: {nearest(kind, list(LOADERS))}")
     if kind == "synthetic":
         return kind, "synthetic was asked for: the images are noise, to measure training without loading"
+    if table.is_features and table.images is not None:
+        if kind == "dali":
+            raise ConfigError("the dali loader makes batches of images, and these are features; drop --loader")
+        return "features", f"features in memory ({size_text(table.images.nbytes)}) are gathered"
     if kind == "torch":
         return kind, "torch was asked for"
     if kind == "resident":
-        if obstacle := _resident_obstacle(table, device):
+        if obstacle := _resident_obstacle(table, device, augmentation):
             raise ConfigError(f"the resident loader cannot be used: {obstacle}; choose the dali or torch loader")
         return kind, "resident was asked for"
     if kind == "dali":
         if obstacle := _dali_obstacle(device):
             raise ConfigError(f"the dali loader cannot be used: {obstacle}; choose the torch loader")
         return kind, "dali was asked for"
-    obstacle = _resident_obstacle(table, device)
+    obstacle = _resident_obstacle(table, device, augmentation)
     if table.images is not None and not obstacle:
         size = size_text(table.images.nbytes)
         if device.type == "cpu":
@@ -177,12 +197,34 @@ def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, st
     return ("torch", f"{obstacle}; {without}") if without else ("dali", f"{obstacle}; DALI is installed")
 
 
-def _resident_obstacle(table: ImageTable, device: torch.device) -> str:
+def decoder(kind: str, table: ImageTable, device: torch.device) -> str:
+    """What decodes and resizes a table's files under a loader of this kind: pillow, dali, or dali:cuda on a GPU.
+
+    Their decoded pixels are the same, but resized ones differ by up to two of 255 levels.
+    """
+    if table.images is not None or _choose(kind, table, device)[0] != "dali":
+        return "pillow"
+    return "dali:cuda" if device.type == "cuda" else "dali"
+
+
+def without_decoder(name: str, device: torch.device) -> str:
+    """Why what `decoder` names cannot decode for networks on this device, or nothing."""
+    if name == "dali:cuda" and device.type != "cuda":
+        return f"the networks are on the device {device.type}"
+    return "" if name == "pillow" else _dali_obstacle(torch.device("cuda" if name == "dali:cuda" else "cpu"))
+
+
+def _resident_obstacle(table: ImageTable, device: torch.device, augmentation: Augmentation | None) -> str:
     """Why the resident loader cannot serve this table and device, or nothing. Whether there is room is not asked."""
     if table.images is None:
         return "images in files are not held in memory"
     if device.type not in ("cpu", "cuda"):
         return f"the resident loader serves the devices cpu and cuda, not {device.type}"
+    if device.type == "cuda" and augmentation is not None:
+        if augmentation.places:
+            return "on CUDA it does not resize"
+        if augmentation.recolours:
+            return "on CUDA it does not rotate, jitter and apply RandAugment"
     if device.type == "cuda":
         try:
             import_module("triton")

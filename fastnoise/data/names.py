@@ -1,5 +1,6 @@
 """Data sets by name, without importing any: a data set is its file and a line here."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -7,9 +8,11 @@ from typing import NamedTuple
 from .. import own
 from ..errors import ConfigError, nearest
 from ..files import expanded
+from .facts import FACTS
 
 DATASETS: dict[str, str] = {
     "digits": "fastnoise.data.digits:load_digits",
+    "features": "fastnoise.data.features:load_features",
     "mnist": "fastnoise.data.mnist:load_mnist",
     "cifar10": "fastnoise.data.cifar:load_cifar",
     "cifar100": "fastnoise.data.cifar:load_cifar",
@@ -17,14 +20,16 @@ DATASETS: dict[str, str] = {
     "cifar100n": "fastnoise.data.cifar:load_cifar_n",
     "mnist-canvas": "fastnoise.data.canvas:load_canvas",
     "coco": "fastnoise.data.coco:load_coco",
+    "mini_coco": "fastnoise.data.coco:load_mini_coco",
     "rotated": "fastnoise.data.rotated:load_rotated",
     "two-tasks": "fastnoise.data.two_tasks:load_two_tasks",
     "values": "fastnoise.data.values:load_values",
+    **dict.fromkeys(FACTS, "fastnoise.data.real:load_real"),
 }
 """Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
 what lies under none."""
 
-ROOTLESS = frozenset({"digits", "coco", "values"})
+ROOTLESS = frozenset({"digits", "features", "coco", "values"})
 """Those that lie under no root, or need none; `rotated` and `two-tasks` do as the images that they are made of."""
 
 
@@ -48,29 +53,34 @@ WRITTEN: dict[str, Written] = {
         "multilabel",
         "coco:train=FILE.json,images=DIR,test=FILE.json,test_images=DIR",
     ),
+    "mini_coco": Written({"limit": 25_000, "side": 128, "seed": 0}, "multilabel", "mini_coco"),
+    "red_mini_imagenet": Written({"rate": 0.4}, "classification", "red_mini_imagenet:rate=0.4"),
+    "blue_mini_imagenet": Written({"rate": 0.4}, "classification", "blue_mini_imagenet:rate=0.4"),
     "rotated": Written({"of": "digits", "limit": 60.0, "seed": 0}, "regression", "rotated:of=mnist"),
     "two-tasks": Written({"of": "cifar100", "seed": 0, "limit": 0, "only": 0}, "multitask", "two-tasks:of=cifar100"),
     "values": Written({"train": "", "test": "-"}, "regression", "values:train=FILE.csv"),
 }
 """Data sets that are more than a name."""
 
-_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN)
-"""Those that others can be made `of`."""
+AT_PATH: dict[str, str] = {"folder": "PATH", "list": "FILE.csv", "features": "FILE.npy"}
+"""Families whose names are a path after the colon, and what it is a path of."""
+
+_PLAIN = tuple(name for name in DATASETS if name not in WRITTEN and name not in FACTS and name not in AT_PATH)
+"""Those that others can be made `of`: their images are in memory."""
 
 _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
-FOLDER, LIST = "folder:", "list:"
-"""How the names of data sets of class folders, and of lists of files, begin."""
+FOLDER, LIST, FEATURES = "folder:", "list:", "features:"
+"""How the names of data sets of class folders, of lists of files, and of frozen features begin."""
 
-RESIZED = ("folder", "list", "values")
+RESIZED = ("folder", "list", "values", *FACTS)
 """Families whose images are files that --image-size resizes."""
 CHECKED = ("folder", "list")
 """Families whose files are all decoded once before they are used (`fastnoise.data.scan`)."""
 
 FORMS: tuple[str, ...] = (
-    *(WRITTEN[name].form if name in WRITTEN else name for name in DATASETS),
-    "folder:PATH",
-    "list:FILE.csv",
+    *(WRITTEN[name].form if name in WRITTEN else name for name in DATASETS if name not in AT_PATH),
+    *(f"{name}:{path}" for name, path in AT_PATH.items()),
     "FILE.py:NAME",
 )
 """The forms in which a data set can be written."""
@@ -83,12 +93,23 @@ def family(name: str) -> str:
 
 def is_named(name: str) -> bool:
     """Whether a data set can be loaded by this name, at any time; else it was given as arrays."""
-    return name in DATASETS or family(name) in WRITTEN or name.startswith((FOLDER, LIST)) or own.is_own(name)
+    return name in DATASETS or family(name) in WRITTEN or has_path(name) or own.is_own(name)
+
+
+def has_path(name: str) -> bool:
+    """Whether a name is that of a data set at a path, which stands after the colon."""
+    return family(name) in AT_PATH and ":" in name
 
 
 def is_brought(name: str) -> bool:
     """Whether the labels of a data set are what its user brings: given ones, right or wrong, of training and test."""
-    return own.is_own(name) or not is_named(name) or family(name) in ("coco", "folder", "list", "values")
+    return own.is_own(name) or not is_named(name) or family(name) in ("coco", "mini_coco", "values", *AT_PATH)
+
+
+def is_given(name: str) -> bool:
+    """Whether the training labels of a data set are given ones: what its user brings, or those of a published data set
+    that are wrong by nature. Nothing makes them more wrong unasked."""
+    return is_brought(name) or (family(name) in FACTS and FACTS[family(name)].given_labels)
 
 
 def check_dataset(name: str) -> None:
@@ -96,19 +117,25 @@ def check_dataset(name: str) -> None:
     options that it has not."""
     if own.is_own(name):
         own.load(name, "dataset")
-    elif name == FOLDER:
-        raise ConfigError("the dataset folder:PATH needs the path of a folder after the colon")
-    elif name == LIST:
-        raise ConfigError("the dataset list:FILE.csv needs the path of a file after the colon")
+    elif family(name) in AT_PATH and not name.partition(":")[2]:
+        head = family(name)
+        what = "folder" if AT_PATH[head] == "PATH" else "file"
+        raise ConfigError(f"the dataset {head}:{AT_PATH[head]} needs the path of a {what} after the colon")
     elif not is_named(name):
         raise ConfigError(f"unknown dataset {name!r}; {nearest(name, list(FORMS))}")
     elif family(name) in WRITTEN:
         read_options(name)
 
 
+def check_skipping(name: str, skip_unreadable: bool) -> None:
+    """ConfigError for --skip-unreadable with a data set of which nothing can be left out."""
+    if skip_unreadable and family(name) not in CHECKED:
+        raise ConfigError(f"--skip-unreadable is for folder:PATH and list:FILE; {name} leaves out nothing")
+
+
 def task_of(name: str) -> str | None:
     """What is learnt from a data set, None if only the data set itself says."""
-    if own.is_own(name) or not is_named(name):
+    if own.is_own(name) or not is_named(name) or name.startswith(FEATURES):
         return None
     return WRITTEN[family(name)].task if family(name) in WRITTEN else "classification"
 
@@ -123,7 +150,7 @@ def read_options(name: str) -> dict[str, str | int | float]:
     """The options that stand behind a data set's name, with the defaults of the others; ConfigError in one line."""
     head, _, rest = name.partition(":")
     written, given = WRITTEN[head], dict[str, str | int | float]()
-    for part in filter(None, (part.strip() for part in rest.split(","))):
+    for part in _parts(head, rest):
         key, equals, text = (piece.strip() for piece in part.partition("="))
         if key not in written.options:
             raise ConfigError(f"--dataset {head}: no option {key!r}; {nearest(key, list(written.options))}")
@@ -149,9 +176,20 @@ def read_options(name: str) -> dict[str, str | int | float]:
     return given
 
 
+def _parts(head: str, rest: str) -> list[str]:
+    """The options KEY=VALUE behind a name. A comma in a path is one that no KEY= follows, or is written as \\,."""
+    found: list[str] = []
+    for piece in re.split(r"(?<!\\),", rest):
+        if found and "=" not in piece and found[-1].partition("=")[0].strip() in _PATHS.get(head, ()):
+            found[-1] += "," + piece
+        else:
+            found.append(piece)
+    return [part for piece in found if (part := piece.replace("\\,", ",").strip().rstrip(","))]
+
+
 def moved(before: str, now: str) -> bool:
     """Whether two names of data sets differ in their paths at most, as those of a folder that was moved do."""
-    if family(before) != family(now) or family(now) not in ("folder", "list", *_PATHS):
+    if family(before) != family(now) or family(now) not in (*AT_PATH, *_PATHS):
         return False
     if family(now) not in _PATHS:
         return True
@@ -163,13 +201,12 @@ def located(name: str) -> str:
     """The name with its paths written from the root, for use in any folder."""
     if own.is_own(name):
         return own.located(name)
-    for prefix in (FOLDER, LIST):
-        if name.startswith(prefix) and name != prefix:  # which is refused
-            return f"{prefix}{expanded(name.removeprefix(prefix)).absolute()}"
-    head = family(name)
+    head, _, path = name.partition(":")
+    if head in AT_PATH and path:  # what has none is refused
+        return f"{head}:{expanded(path).absolute()}"
     if head not in _PATHS:
         return name
-    return _with_paths(name, lambda path: str(expanded(path).absolute()))
+    return _with_paths(name, lambda path: str(expanded(path).absolute()).replace(",", "\\,"))
 
 
 def short(name: str) -> str:
@@ -180,7 +217,7 @@ def short(name: str) -> str:
 def _with_paths(name: str, change: Callable[[Path], str]) -> str:
     """The name of a data set that has paths among its options, with these changed."""
     head, _, rest = name.partition(":")
-    given, options = {part.partition("=")[0].strip() for part in rest.split(",")}, read_options(name)
+    given, options = {part.partition("=")[0].strip() for part in _parts(head, rest)}, read_options(name)
     for key in _PATHS[head]:
         if options[key] != WRITTEN[head].options[key]:
             options[key] = change(Path(str(options[key])))

@@ -10,31 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
+from .augment import Augmentation
 
 DRAWS = 5
 """Numbers that say how one image is augmented: crop row and column, flip, cutout row and column."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random crop of the image padded with zeros, then random horizontal flip, then cutout."""
-
-    crop_padding: int
-    """Pixels of padding on each side; the crop has the image's own size, and each of the (2 * crop_padding + 1)^2
-    offsets is equally likely. 0: no crop."""
-    flip: bool
-    """Mirror each image with probability one half."""
-    cutout: int = 0
-    """Side of a square that is set to 0 after normalisation, which makes it the mean colour. Its centre is uniform over
-    the pixels and what reaches over the border is clipped (DeVries and Taylor, "Improved Regularization of
-    Convolutional Neural Networks with Cutout", 2017, section 3.2): rows c - side // 2 to c - side // 2 + side - 1
-    around the centre's row c, and columns alike. 0: none."""
-
-    def __post_init__(self) -> None:
-        if self.crop_padding < 0:
-            raise ConfigError(f"the crop padding must be 0 or more pixels, not {self.crop_padding}")
-        if not 0 <= self.cutout < 2**16:
-            raise ConfigError(f"the side of the cutout must be 0 to 65535 pixels, not {self.cutout}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,12 +23,25 @@ class Batch:
     index: np.ndarray
     """int64 [B], positions in the table."""
     corner: np.ndarray | None
-    """int32 [V * B, 2], row and column in the unpadded image at which the crop begins, -P..P. None: no crop."""
+    """int32 [V * B, 2], row and column in the unpadded image at which the crop begins, from -P on. None: no crop, or
+    one that `key` decides once the image's size is known."""
     flip: np.ndarray | None
     """int32 [V * B], 1 where the image is mirrored. None: no flips."""
     hole: np.ndarray | None = None
     """int32 [V * B, 2], row and column in the cropped and flipped image at which the cutout begins, perhaps outside.
     None: no cutout."""
+    key: np.ndarray | None = None
+    """uint64 [V * B], from which all other draws of the image follow (`placing.uniforms`). None: there are none."""
+
+    def take(self, rows: np.ndarray, views: int) -> "Batch":
+        """The samples at these places of the batch, with all their views."""
+
+        def part(array: np.ndarray | None) -> np.ndarray | None:
+            if array is None:
+                return None
+            return array.reshape(views, -1, *array.shape[1:])[:, rows].reshape(-1, *array.shape[1:])
+
+        return Batch(self.index[rows], part(self.corner), part(self.flip), part(self.hole), part(self.key))
 
     def packed(self) -> np.ndarray | None:
         """corner, flip and hole as int32 [..., DRAWS], zeros for those that are None; None if all are."""
@@ -72,8 +64,9 @@ class Plan:
 
     Each sample comes once per epoch, or as often as an `order` given for the epoch names it. All batches are full but
     the last, which is smaller where `batch_size` does not divide the number of samples, or left out with `drop_last`.
-    Each of `views` is drawn for itself. `size`, height and width, is needed for cutout only. ConfigError for a batch
-    size that gives no batch.
+    Each of `views` is drawn for itself. `source` is height and width of the images before they are augmented, which
+    cutout and a crop of another size need; files of several sizes may have any if the augmentation resizes. ConfigError
+    for a batch size that gives no batch, and for an augmentation that images of this size don't allow.
     """
 
     def __init__(
@@ -86,7 +79,7 @@ class Plan:
         shuffle: bool = False,
         drop_last: bool = False,
         views: int = 1,
-        size: tuple[int, int] = (1, 1),
+        source: tuple[int, int] = (1, 1),
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
@@ -102,10 +95,14 @@ class Plan:
         self.seed = seed
         self.shuffle = shuffle
         self.views = views
-        self.size = size
-        self.crop_padding = augmentation.crop_padding if augmentation else 0
-        self.flips = augmentation.flip if augmentation else False
-        self.cutout = augmentation.cutout if augmentation else 0
+        self.source = source
+        self.augmentation = (augmentation or Augmentation()).simplified(source)
+        self.size = self.augmentation.output_size(source)
+        """Height and width of the images that come out."""
+        self.crop_padding = self.augmentation.crop_padding
+        self.flips = self.augmentation.flip
+        self.cutout = self.augmentation.cutout
+        self.augments = self.augmentation != Augmentation()
         self.num_batches = self.count_batches()
 
     def count_batches(self, order: np.ndarray | None = None) -> int:
@@ -159,7 +156,6 @@ class PlannedEpoch:
         repeat samples, it belongs to the place.
         """
         plan, order = self.plan, self.order
-        padding = plan.crop_padding
         count = plan.num_samples if order is None else len(order)
         index = np.arange(count) if order is None else order
         if order is None and plan.shuffle:
@@ -177,11 +173,17 @@ class PlannedEpoch:
         if plan.cutout:
             low = -(plan.cutout // 2)
             hole = draw(3, [low, low], [low + plan.size[0] - 1, low + plan.size[1] - 1], 2)
+        key = None
+        if plan.augmentation.keyed:
+            keys = [self._stream(4, view).integers(0, 2**64, count, dtype=np.uint64) for view in range(plan.views)]
+            key = np.stack([part.take(index) for part in keys] if order is None else keys)
+        ends = plan.augmentation.corners(plan.source)
         return Batch(
             index=index,
-            corner=draw(1, -padding, padding, 2) if padding else None,
+            corner=None if ends is None else draw(1, *ends, 2),
             flip=draw(2, 0, 1) if plan.flips else None,
             hole=hole,
+            key=key,
         )
 
     def _stream(self, purpose: int, view: int = 0) -> np.random.Generator:
@@ -196,6 +198,5 @@ class PlannedEpoch:
             return None if array is None else array[:, first:last].reshape(-1, *array.shape[2:])
 
         for first, last in self.spans():
-            yield Batch(
-                whole.index[first:last], *(part(array, first, last) for array in (whole.corner, whole.flip, whole.hole))
-            )
+            drawn = (whole.corner, whole.flip, whole.hole, whole.key)
+            yield Batch(whole.index[first:last], *(part(array, first, last) for array in drawn))

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import groupby
 
@@ -12,8 +13,9 @@ from ..checks import free_memory
 from ..errors import ConfigError
 from .base import BaseLoader, LoaderSpec, aligned_parts, upload
 from .plan import Batch, PlannedEpoch
+from .recolour import recolour
 from .table import ImageTable
-from .torch_loader import prefetch
+from .torch_loader import crop_and_flip, prefetch
 
 _uploaded: "weakref.WeakKeyDictionary[ImageTable, weakref.WeakValueDictionary[torch.device, torch.Tensor]]" = (
     weakref.WeakKeyDictionary()
@@ -127,13 +129,27 @@ class ResidentLoader(BaseLoader):
         spec = self.spec
         table = spec.table.images
         assert table is not None
+        augmentation = spec.plan.augmentation
 
         def make(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-            images = torch.empty((spec.plan.views * len(batch.index), *table.shape[1:]))
+            rows = spec.plan.views * len(batch.index)
+            images = torch.empty((rows, *spec.size, table.shape[3]))
+            source, index, draws = table, batch.index, batch.packed()
+            if augmentation.places or augmentation.recolours:
+                source, index = np.empty(images.shape, np.uint8), np.arange(rows)
+                _C.resample(table, batch.index, spec.places(batch), source, threads=spec.threads)
+                if draws is not None:
+                    draws[:, :2] = 0  # the crop is done
+            if augmentation.recolours:
+                assert batch.key is not None
+                source = crop_and_flip(source, None, batch.flip, 0)
+                if draws is not None:
+                    draws[:, 2] = 0  # and the flip
+                recolour(source, augmentation, batch.key, spec.plan.views, pool)
             _C.augment(
-                table,
-                batch.index,
-                batch.packed(),
+                source,
+                index,
+                draws,
                 self._mean,
                 self._scale,
                 images.numpy(),
@@ -142,7 +158,10 @@ class ResidentLoader(BaseLoader):
             )
             return images.permute(0, 3, 1, 2), torch.from_numpy(batch.index)
 
-        with closing(prefetch(map(make, planned), depth=2)) as ready:
+        with (
+            ThreadPoolExecutor(spec.threads) as pool,
+            closing(prefetch(map(make, planned), depth=2)) as ready,
+        ):
             yield from ready
 
     def close(self) -> None:

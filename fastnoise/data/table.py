@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import Any, Literal
@@ -14,10 +14,13 @@ from ..checks import as_array
 from ..errors import ConfigError, DataError
 from .images import image_size
 from .names import is_named
+from .texts import kept, packed, picked
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
 
+
+PARTS = ("train", "validation", "test")
 
 Form = Literal["classes", "labels", "values"]
 
@@ -32,13 +35,13 @@ class ImageTable:
     labels: np.ndarray
     """int64 [N]; in other forms than classes, see `form`."""
     images: np.ndarray | None = None
-    """uint8 [N, H, W, C], C-contiguous."""
-    files: tuple[str, ...] = ()
-    """One path per sample; decoded to RGB by the loader."""
+    """uint8 [N, H, W, C], C-contiguous; or frozen features in their place, float16 or float32 [N, 1, 1, D]."""
+    files: Sequence[str] = ()
+    """One path per sample, kept as a tuple or as `Texts`; decoded to RGB by the loader."""
     size: tuple[int, int] = (0, 0)
     """Height and width of the images, or of the resized files. If not given, it is found from the data: for files it is
     the size of the first 16 if they all have the same, else DEFAULT_IMAGE_SIZE."""
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
     """One name for each sample, as a file's path relative to the data set; empty if they have no names."""
     form: Form = "classes"
     """The form of `labels`. classes: one class each, int64 [N]. labels: for each of C labels whether an image has it,
@@ -50,17 +53,20 @@ class ImageTable:
     by_pillow: np.ndarray | None = None
     """bool [N]: the files that DALI gets from Pillow, because it reads them otherwise or not at all. If not given, the
     loader of DALI finds out from the files' first bytes."""
+    extractor: str = ""
+    """Of frozen features: the network that made them, with its weights; empty if it is unknown."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
         if self.images is not None and self.files:
             raise DataError("give an image table either images or files, not both")
         if self.images is None:
-            object.__setattr__(self, "files", tuple(map(str, self.files)))
+            object.__setattr__(self, "files", kept(self.files))
             if self.size == (0, 0):
                 object.__setattr__(self, "size", common_size([image_size(file, self.exif) for file in self.files[:16]]))
         else:
-            if self.images.ndim != 4 or self.images.dtype != np.uint8 or 0 in self.images.shape[1:]:
+            pixels = self.images.ndim == 4 and self.images.dtype == np.uint8 and 0 not in self.images.shape[1:]
+            if not pixels and not self.is_features:
                 shape = list(self.images.shape)
                 raise DataError(f"images must be uint8 of shape [N, H, W, C], not {self.images.dtype} of shape {shape}")
             object.__setattr__(self, "images", np.ascontiguousarray(self.images))
@@ -75,20 +81,35 @@ class ImageTable:
         return len(self.labels)
 
     @property
+    def is_features(self) -> bool:
+        """Whether `images` are frozen features of a network."""
+        array = self.images
+        known = array is not None and array.dtype in (np.float16, np.float32) and array.ndim == 4
+        return known and array.shape[1:3] == (1, 1)  # type: ignore[union-attr]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of a sample as the model gets it."""
         return (3 if self.images is None else self.images.shape[3], *self.size)
 
     def take(self, positions: np.ndarray) -> "ImageTable":
         """The samples at these positions, in this order, as a table of their own."""
-        names = tuple(self.names[i] for i in positions) if self.names else ()
+        names = picked(self.names, positions) if self.names else ()
         labels = self.labels[positions]
         origin = np.asarray(positions) if self.origin is None else self.origin[positions]
         if self.images is None:
-            files = tuple(self.files[i] for i in positions)
+            files = picked(self.files, positions)
             by_pillow = None if self.by_pillow is None else self.by_pillow[positions]
             return replace(self, labels=labels, files=files, names=names, by_pillow=by_pillow, origin=origin)
-        return ImageTable(labels, images=self.images[positions], names=names, form=self.form, origin=origin)
+        return replace(self, labels=labels, images=_rows(self.images, positions), names=names, origin=origin)
+
+
+def _rows(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Rows of an array; no copy of features that lie one behind the other, which may be larger than the memory."""
+    count = len(positions)
+    if array.dtype.kind == "f" and count and np.array_equal(positions, np.arange(positions[0], positions[0] + count)):
+        return array[positions[0] : positions[0] + count]
+    return array[positions]
 
 
 def joined(tables: Sequence[ImageTable]) -> ImageTable:
@@ -163,11 +184,19 @@ class ImageDataset:
     test_given: np.ndarray | None = None
     """int64 [M], the classes of the test images as they were given, if `test.labels` are the true ones where these are
     known."""
+    test_clean: np.ndarray | None = None
+    """int64 [M], the true classes of the test images, -1 where they are unknown; None if all are."""
+    validation_clean: np.ndarray | None = None
+    """The same of the images for validation."""
+    second_tests: Mapping[str, ImageTable] = field(default_factory=dict)
+    """Further test sets by short names, as "ilsvrc" of WebVision. A run's figures of one are called by its name, as
+    ilsvrc_accuracy, and those of `test` as test_accuracy."""
 
     def __post_init__(self) -> None:
         sets = {"training": self.train.labels, "test": self.test.labels}
         if self.validation is not None:
             sets["validation"] = self.validation.labels
+        sets |= {name: table.labels for name, table in self.second_tests.items()}
         for split, found in sets.items():
             if len(found) == 0:
                 raise DataError(f"{self.name}: the {split} set is empty")
@@ -188,6 +217,7 @@ class ImageDataset:
         tables = {"training": self.train.labels, "test": self.test.labels}
         if self.validation is not None:
             tables["validation"] = self.validation.labels
+        tables |= {name: table.labels for name, table in self.second_tests.items()}
         if self.clean_labels is not None:
             clean = checked_form(f"{self.name}: clean_labels", self.clean_labels, self.train.form)
             object.__setattr__(self, "clean_labels", clean)
@@ -220,7 +250,8 @@ class ImageDataset:
         """A data set of arrays in memory. Its labels are taken as they are; some may be wrong.
 
         Args:
-            images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones.
+            images: of the training set, uint8 [N, H, W, C], or [N, H, W] for grey ones; or a network's frozen features,
+                float16 or float32 [N, D].
             labels: the given labels: classes, integers [N] from 0; for the task multilabel zeros and ones [N, C]; for
                 regression real numbers [N] or [N, K].
             clean_labels: the true labels in the same form, if they are known; of classes -1 where one is unknown. A
@@ -230,7 +261,7 @@ class ImageDataset:
                 `images` if there are no test images, and no names otherwise.
             class_names: C or K different texts. The default is the numbers of the classes, up to the largest label, or
                 the numbers of the columns.
-            test_images: uint8 [M, H, W, C] or [M, H, W]. Without them a fifth of each class is held out as the test
+            test_images: [M, ...] in the same form. Without them a fifth of each class is held out as the test
                 set, drawn with a fixed seed.
             test_labels: the labels of `test_images`, in the form of `labels`.
             name: the name of the data set, which a configuration gives as its `dataset`.
@@ -251,7 +282,7 @@ class ImageDataset:
         if clean_labels is not None:
             clean = _given_labels("clean_labels", clean_labels, len(pixels), form, least=-1)
         train = ImageTable(given, images=pixels, names=_texts("names", names), form=form)
-        test_given = None
+        test_given = test_clean = None
         if (test_images is None) != (test_labels is None):
             raise DataError("give both test_images and test_labels, or neither")
         if test_images is None:
@@ -263,7 +294,8 @@ class ImageDataset:
             if not len(held_out):
                 raise DataError(f"{len(pixels)} images are too few to hold out a test set; give test_images")
             test = ImageTable(truth, images=pixels, names=train.names, form=form).take(held_out)
-            test_given = None if clean is None or form != "classes" else given[held_out]
+            if clean is not None and form == "classes":
+                test_given, test_clean = given[held_out], clean[held_out]
             train, clean = train.take(kept), None if clean is None else clean[kept]
         else:
             others = _pixels("test_images", test_images)
@@ -279,7 +311,7 @@ class ImageDataset:
             found = [array for array in (train.labels, test.labels, clean) if array is not None]
             class_names = [str(label) for label in range(max(2, *(int(array.max()) + 1 for array in found)))]
         assert train.images is not None
-        mean, std = _statistics(train.images)
+        mean, std = (feature_statistics if train.is_features else _statistics)(train.images)
         classes = _texts("class_names", class_names)
         return cls(
             name,
@@ -292,6 +324,7 @@ class ImageDataset:
             clean_labels=clean,
             task=task,
             test_given=test_given,
+            test_clean=test_clean,
         )
 
     @property
@@ -299,9 +332,20 @@ class ImageDataset:
         """SHA-256 of the names of all samples and classes with the labels: of what a list of the data set says."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for table in (self.train, self.test):
-            digest.update("\0".join(table.names).encode("utf-8", "surrogateescape") + bytes(2))
+            for part in packed(table.names):
+                digest.update(part)
+            digest.update(bytes(2))
             digest.update(table.labels.astype(table.labels.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
+
+    @property
+    def test_labels(self) -> Literal["true", "partly given", "given"]:
+        """What the labels of the test images are. Nobody vouches for given ones, which people bring."""
+        if not self.given_labels:
+            return "true"
+        if self.test_clean is None or (self.test_clean < 0).all():
+            return "given"
+        return "partly given" if (self.test_clean < 0).any() else "true"
 
     @property
     def num_classes(self) -> int:
@@ -318,6 +362,10 @@ def _pixels(what: str, images: Any) -> np.ndarray:
     """uint8 [N, H, W, C], else DataError."""
     array = as_array(what, images)
     form = f"{array.dtype} {list(array.shape)}"
+    if array.ndim == 2 and array.dtype in (np.float16, np.float32) and array.size:  # features
+        if not np.isfinite(array).all():
+            raise DataError(f"{what}: some features are not finite")
+        return np.ascontiguousarray(array[:, None, None])
     if array.dtype != np.uint8:
         scale = "; scale them, as in (255 * images).round().astype(np.uint8)" if array.dtype.kind == "f" else ""
         raise DataError(f"{what} must be uint8, 0..255, not {form}{scale}")
@@ -387,6 +435,20 @@ def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
+def feature_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each of the D numbers of features [N, ..., D]; a constant's deviation is 1."""
+    features = images.reshape(len(images), -1)
+    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    shift = features[0].astype(np.float64)  # near the mean, so that squares don't cancel
+    for first in range(0, len(features), _AT_ONCE):
+        part = features[first : first + _AT_ONCE].astype(np.float64) - shift
+        total += part.sum(0)
+        squares += (part * part).sum(0)
+    mean = total / len(features)
+    std = np.sqrt(np.maximum(squares / len(features) - mean * mean, 0))
+    return tuple((mean + shift).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
 def common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """The one size (height, width) that all of these have, else DEFAULT_IMAGE_SIZE."""
     return sizes[0] if len(set(sizes)) == 1 else DEFAULT_IMAGE_SIZE
@@ -403,10 +465,21 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
         raise ConfigError(f"the held-out fraction must be at least 0 and below 1, not {fraction}")
     labels = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    held_out = [
-        members[: int(fraction * len(members) + 0.5)]
-        for members in (shuffled[labels[shuffled] == label] for label in np.unique(labels))
-    ]
+    # Sorted by class, stably, so that each class keeps its shuffled order; the first ones of each are held out.
+    classes = _narrow(labels)[shuffled]
+    order = np.argsort(classes, kind="stable")
+    classes = classes[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(classes)), bool), classes[1:] != classes[:-1]]))
+    counts = np.diff(starts, append=len(classes))
+    wanted = (fraction * counts + 0.5).astype(np.int64)
+    taken = np.arange(len(classes)) - np.repeat(starts, counts) < np.repeat(wanted, counts)
     chosen = np.zeros(len(labels), dtype=bool)
-    chosen[np.concatenate([np.empty(0, dtype=np.int64), *held_out])] = True
+    chosen[shuffled[order[taken]]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _narrow(labels: np.ndarray) -> np.ndarray:
+    """Labels in 16 bits if their span allows it, which NumPy sorts in time that is linear in their number."""
+    if not len(labels) or int(labels.max()) - int(labels.min()) >= 2**16:
+        return labels
+    return (labels - labels.min()).astype(np.uint16)

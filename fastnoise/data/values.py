@@ -6,7 +6,7 @@ import numpy as np
 
 from ..checks import shown
 from ..errors import DataError
-from .folder import IMAGENET_MEAN_STD
+from .facts import IMAGENET_MEAN_STD
 from .names import read_options
 from .sheets import FILES, read_sheet
 from .table import SPLIT_SEED, TEST_FRACTION, ImageDataset, ImageTable, stratified_split

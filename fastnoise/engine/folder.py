@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from .. import own
 from ..config import RunConfig
-from ..data.names import FOLDER, LIST, is_brought, moved, short
+from ..data.names import FOLDER, LIST, is_given, moved, short
 from ..errors import CheckpointError, ConfigError
 from ..fields import changed, prolonged, stored
 from ..files import PARTIAL, csv_text, require_file, stored_json, stored_text, write_atomically, write_json, write_text
@@ -112,7 +112,7 @@ class RunFolder:
             return cls(path)
         dataset = Path(short(config.data.dataset).removeprefix(FOLDER).removeprefix(LIST)).name
         noise = "labels" if config.noise.labels else own.short(config.noise.noise)
-        if noise == "none" and is_brought(config.data.dataset):
+        if noise == "none" and is_given(config.data.dataset):
             noise = "given"
         words = f"{own.short(config.method.method)}-{dataset}-{noise}-s{config.engine.seed}"
         name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in words)

@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from torch import Tensor
 
 from .. import __version__, own
 from ..checks import shown
+from ..config import DataConfig
+from ..data.augment import Augmentation
+from ..data.loaders import DECODERS, decoder
 from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from ..methods import Method
@@ -56,11 +59,16 @@ class ModelHeader:
     channels: int
     image_size: tuple[int, int]
     """Height and width."""
+    eval_augment: str | None
+    """What is done to images of any size before the network gets them, in the words of --eval-augment; None: images in
+    memory have `image_size`, and files are resized to it."""
     mean: tuple[float, ...]
     """Of each channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
     exif: bool
     """Whether image files are turned upright as the camera noted."""
+    decoder: str
+    """What decoded the image files that the run was evaluated on (`fastnoise.data.loaders.decoder`)."""
     method: str
     options: dict[str, Any] | None
     """Of the method, if it answers in a way of its own (`Method.predict`); else None, since it is not needed."""
@@ -70,6 +78,9 @@ class ModelHeader:
     """After which the weights are, counted from 1."""
     figures: dict[str, float]
     """The scores of that epoch by the names in metrics.jsonl: test_accuracy, validation_accuracy."""
+    extractor: str | None
+    """The network whose frozen features the networks take, and its weights' SHA-256; empty if that is unknown, None if
+    they take images."""
     code: dict[str, str]
     """The SHA-256 sum of each file of the user's own that the header names, by field."""
 
@@ -94,13 +105,16 @@ class ModelHeader:
             networks=method.networks,
             channels=data.channels,
             image_size=data.image_size,
+            eval_augment=_evaluation(config.data, data.train.size),
             mean=data.mean,
             std=data.std,
             exif=data.train.exif,
+            decoder=decoder(config.data.loader, data.test, record.labels.device),
             method=_bare(kind),
             options=_options(config.method) if answers_itself(method) else None,
             samples=len(data.given),
             epoch=last["epoch"],
+            extractor=data.train.extractor if data.train.is_features else None,
             figures={key: float(last[key]) for key in (f"test_{name}", f"validation_{name}") if key in last},
             code={key: own.sha256(named[key]) for key in keys if own.is_own(named[key])},
         )
@@ -109,6 +123,17 @@ class ModelHeader:
 def answers_itself(method: Method) -> bool:
     """Whether a method has an answer of its own for unseen images, and not that of all methods."""
     return type(method).predict is not Method.predict
+
+
+def _evaluation(settings: DataConfig, size: tuple[int, int]) -> str | None:
+    """The spec of a run's evaluation for images of any size, of a data set whose images have this one."""
+    found = settings.eval_augmentation()
+    if found is None or not found.places:
+        return None
+    if not found.resizes:  # what is cropped has the size of the data set's images
+        height, width = size if settings.image_size is None else (settings.image_size,) * 2
+        found = replace(found, resize=(height, width))
+    return found.evaluation_words()
 
 
 def _options(options: MethodOptions) -> dict[str, Any]:
@@ -231,6 +256,13 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
 
         return check
 
+    def spec(value: Any) -> bool:
+        try:
+            return value is None or (text(value) and Augmentation.parse_evaluation(value).resizes)
+        except ConfigError:
+            return False
+
+    content = {"decoder": "pillow", **content}  # files of earlier versions do not say
     channels = take("channels", count, "a number of channels")
     options = take("options", lambda value: value is None or isinstance(value, dict), "the options of a method")
     return ModelHeader(
@@ -245,13 +277,16 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         networks=take("networks", count, "a number of networks"),
         channels=channels,
         image_size=tuple(take("image_size", all_of(count, 2), "height and width")),
+        eval_augment=take("eval_augment", spec, "the words of an augmentation"),
         mean=tuple(take("mean", all_of(number, channels), "a number for each channel")),
         std=tuple(take("std", all_of(positive, channels), "a positive number for each channel")),
         exif=take("exif", lambda value: isinstance(value, bool), "true or false"),
+        decoder=take("decoder", lambda value: value in DECODERS, f"one of {', '.join(DECODERS)}"),
         method=take("method", text, "the name of a method"),
         options=options,
         samples=take("samples", count, "a number of samples"),
         epoch=take("epoch", count, "a number of epochs"),
         figures=take("figures", lambda value: isinstance(value, dict), "figures by name"),
+        extractor=take("extractor", lambda value: value is None or isinstance(value, str), "the name of a network"),
         code=take("code", lambda value: isinstance(value, dict), "sums by name"),
     )

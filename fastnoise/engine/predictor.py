@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from .. import own
 from ..checks import as_array
 from ..config import OptimConfig
 from ..data import ImageTable
-from ..data.images import read_image
+from ..data.augment import Augmentation
+from ..data.images import open_rgb, read_image
+from ..data.loaders import make_loader, without_decoder
+from ..data.resample import evaluated
 from ..data.torch_loader import prefetch
 from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError
 from ..methods import Setting, create_method, find_method
@@ -64,10 +67,13 @@ class Predictor(nn.Module):
         super().__init__()
         self.header, self.task = header, task
         self.networks, self.method = networks, method
+        spec = header.eval_augment
+        self._augmentation = None if spec is None else Augmentation.parse_evaluation(spec)
         self.mean: Tensor
         self.scale: Tensor
-        # On the scale of the pixels, and in the loaders' arithmetic.
-        pixels = [(255 * np.asarray(each)).astype(np.float32) for each in (header.mean, header.std)]
+        # On the scale of the pixels or features, and in the loaders' arithmetic.
+        most = 255 if header.extractor is None else 1
+        pixels = [(most * np.asarray(each)).astype(np.float32) for each in (header.mean, header.std)]
         self.register_buffer("mean", torch.from_numpy(pixels[0]), persistent=False)
         self.register_buffer("scale", torch.from_numpy(1 / pixels[1]), persistent=False)
         self.eval().requires_grad_(False)
@@ -81,6 +87,27 @@ class Predictor(nn.Module):
     def device(self) -> torch.device:
         """The device of the networks; `to` moves them."""
         return self.mean.device
+
+    @property
+    def decoder(self) -> str:
+        """What decodes image files here: what decoded those of the run's evaluation, if it can."""
+        wanted = self.header.decoder
+        if self.header.channels != 3:
+            return "pillow"
+        if without_decoder(wanted, self.device):
+            return "pillow" if without_decoder("dali", self.device) else "dali"
+        return wanted
+
+    @property
+    def decoder_note(self) -> str:
+        """Why image files are decoded otherwise than those of the run's evaluation; empty if they are not."""
+        why = without_decoder(self.header.decoder, self.device)
+        if not why:
+            return ""
+        return (
+            f"the run's images were decoded by {self.header.decoder}, and here by {self.decoder} ({why}): resized "
+            "pixels differ by up to 2 of 255, and probabilities with them"
+        )
 
     def outputs(self, images: Tensor) -> Outputs:
         """The networks' common answer to normalised images [B, channels, H, W]: logits [B, num_outputs]."""
@@ -100,7 +127,9 @@ class Predictor(nn.Module):
         """What `Task.outcome` says of images: for classes the probabilities, float32 [N, C].
 
         Args:
-            images: uint8 [N, H, W, channels], or [N, H, W] of one channel, of the size that the networks take.
+            images: uint8 [N, H, W, channels], or [N, H, W] of one channel, of the size that the networks take, or of
+                any size if the run's evaluation resized them (`header.eval_augment`); of networks on frozen features
+                these, float16 or float32 [N, D].
             batch_size: images that are computed at a time.
 
         DataError for images of another dtype or shape.
@@ -116,16 +145,35 @@ class Predictor(nn.Module):
     def from_array(self, images: Any) -> ImageTable:
         """Images in memory as a table without labels; DataError unless the networks take them."""
         array = as_array("images", images)
+        if self.header.extractor is not None:
+            return self._from_features(array)
         if array.ndim == 3:
             array = array[..., None]
-        wanted = [*self.header.image_size, self.header.channels]
-        if array.dtype != np.uint8 or array.ndim != 4 or list(array.shape[1:]) != wanted:
+        wanted: list[Any] = [*self.header.image_size, self.header.channels]
+        if self._augmentation is not None:
+            wanted[:2] = array.shape[1:3]  # any
+        if array.dtype != np.uint8 or array.ndim != 4 or list(array.shape[1:]) != wanted or 0 in wanted:
             form = f"{array.dtype} {list(array.shape)}"
-            raise DataError(f"images must be uint8 {['N', *wanted]}, not {form}".replace("'", ""))
+            shape = ["N", *(("H", "W") if self._augmentation is not None else wanted[:2]), wanted[2]]
+            raise DataError(f"images must be uint8 {shape}, not {form}".replace("'", ""))
         return ImageTable(np.zeros(len(array), np.int64), images=array)
+
+    def _from_features(self, array: NDArray[Any]) -> ImageTable:
+        if array.ndim == 2:
+            array = array[:, None, None]
+        size = self.header.channels
+        if array.dtype not in (np.float16, np.float32) or array.ndim != 4 or array.shape[1:] != (1, 1, size):
+            form = f"{array.dtype} {[len(array), *array.shape[3 if array.ndim == 4 else 1 :]]}"
+            raise DataError(f"the networks take features, float16 or float32 [N, {size}], not {form}")
+        return ImageTable(np.zeros(len(array), np.int64), images=array, extractor=self.header.extractor or "")
 
     def from_files(self, files: Sequence[str | Path]) -> ImageTable:
         """Image files as a table without labels; DataError if the networks take no images of files."""
+        if self.header.extractor is not None:
+            raise DataError(
+                f"the networks take features of {self.header.extractor or 'a network'}, not images; make them with "
+                "fastnoise features, and give features:FILE.npy"
+            )
         if self.header.channels not in (1, 3):
             raise DataError(f"the network takes images of {self.header.channels} channels, and image files have 1 or 3")
         names = tuple(map(str, files))
@@ -157,17 +205,23 @@ class Predictor(nn.Module):
         answers = self.task.collect([truth], self.device)
         first, batches = 0, list[Iterator[tuple[Outputs, Tensor]]]()
         for table in tables:
-            batches.append(self._pass(self._fitting(table), batch_size, threads, first))
+            batches.append(self._pass(self.fitting(table), batch_size, threads, first))
             first += len(table)
         (found,) = evaluate(answers, chain.from_iterable(batches))
         return found, self.task.figures(found, truth)
 
     def pixels(self, table: ImageTable, *, threads: int = THREADS) -> NDArray[np.uint8]:
         """The images of a table of at least one as the networks take them: uint8 [N, H, W, channels]."""
-        return np.concatenate(list(self._pixels(self._fitting(table), BATCH, threads)))
+        return np.concatenate(list(self._pixels(self.fitting(table), BATCH, threads)))
 
-    def _fitting(self, table: ImageTable) -> ImageTable:
+    def fitting(self, table: ImageTable) -> ImageTable:
         """The table of a data set in the form that the networks take; DataError if it has none."""
+        if table.extractor and self.header.extractor and table.extractor != self.header.extractor:
+            raise DataError(
+                f"these are features of {table.extractor}, and the networks take those of {self.header.extractor}"
+            )
+        if table.is_features and self.header.extractor is None:
+            raise DataError("the networks take images, and the data set has features; give the images")
         if table.images is None:
             return self.from_files(table.files)
         return self.from_array(table.images)
@@ -192,21 +246,47 @@ class Predictor(nn.Module):
     def _pixels(self, table: ImageTable, batch_size: int, threads: int) -> Iterator[NDArray[np.uint8]]:
         """uint8 [B, H, W, channels], batch after batch; those of files are decoded ahead."""
         starts = range(0, len(table), batch_size)
-        if table.images is not None:
-            yield from (table.images[start : start + batch_size] for start in starts)
+        augmentation, images = self._augmentation, table.images
+        if images is not None and augmentation is None:
+            yield from (images[start : start + batch_size] for start in starts)
             return
         channels, size = self.header.channels, self.header.image_size
+        if images is None and self.decoder != "pillow" and len(table):
+            yield from self._by_dali(table, batch_size, threads)
+            return
 
-        def read(file: str) -> NDArray[np.uint8]:
-            pixels = read_image(file, size, self.header.exif)
+        def read(position: int) -> NDArray[np.uint8]:
+            if images is not None:
+                return evaluated(images[position], augmentation)
+            file, exif = table.files[position], self.header.exif
+            if augmentation is None:
+                pixels = read_image(file, size, exif)
+            else:
+                pixels = evaluated(open_rgb(file, exif), augmentation)
             return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
         with ThreadPoolExecutor(threads) as pool:
             batches: Iterable[NDArray[np.uint8]] = (
-                np.stack(list(pool.map(read, table.files[start : start + batch_size]))) for start in starts
+                np.stack(list(pool.map(read, range(start, min(start + batch_size, len(table)))))) for start in starts
             )
             with closing(prefetch(batches, depth=2)) as ready:
                 yield from ready
+
+    def _by_dali(self, table: ImageTable, batch_size: int, threads: int) -> Iterator[NDArray[np.uint8]]:
+        """The same of files that the run had from DALI, whose resized pixels are not Pillow's."""
+        loader = make_loader(
+            "dali",
+            replace(table, exif=self.header.exif),
+            batch_size=batch_size,
+            mean=(0.0,) * 3,
+            std=(1 / 255,) * 3,  # which leaves pixels as they are
+            device=self.device if self.decoder == "dali:cuda" else "cpu",
+            augmentation=self._augmentation,
+            threads=threads,
+        )
+        with closing(loader):
+            for images, _ in loader.epoch(0):
+                yield images.permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy()
 
 
 # -- loading -------------------------------------------------------------------------------------------------

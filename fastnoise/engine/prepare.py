@@ -1,6 +1,8 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
 import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,25 +13,24 @@ from numpy.typing import NDArray
 
 from .. import data as datasets
 from .. import noise, own
-from ..config import RunConfig
+from ..config import DataConfig, RunConfig
 from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
-from ..errors import ConfigError, DataError
-from ..fields import check_names, known_task
-from ..methods import METHODS, Method, Setting, check_options, create_method, require_task
+from ..errors import ConfigError
+from ..fields import check_names, check_on_features, known_task
+from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
 from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
-from ..noise.files import read_label_file
-from ..noise.result import known_labels
-from ..noise.samples import described, match, with_clean
+from ..noise.samples import described
 from ..tasks import Task, find_task
-from ..tasks.base import Labels, differing
+from ..tasks.base import Labels
 from ..tasks.names import DEFAULT
 from ..tasks.trial import task_of, try_task
 from .layer_rates import by_layers
+from .run_labels import run_labels, true_where_known
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -57,12 +58,16 @@ class RunData:
     validation: ImageTable | None
     validation_given: Labels | None
     test: ImageTable
+    second_tests: Mapping[str, ImageTable]
+    """Further test sets by name (`ImageDataset.second_tests`)."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     """What a run is to say of its labels."""
     list_hash: str = ""
     """`ImageDataset.list_hash` of the data set."""
+    test_labels: str = "true"
+    """`ImageDataset.test_labels` of the data set."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -97,120 +102,46 @@ def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
 
 
 def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
-    """ConfigError if --balance asks for what the data set has not or the method cannot do."""
-    balance = config.data.balance
+    """ConfigError if --balance or --epoch-batches ask for what the data set has not or the method cannot do."""
+    balance, batches = config.data.balance, config.data.epoch_batches
+    name, ordered = own.short(config.method.method), type(method).order is not Method.order
+    if batches is not None:
+        if ordered and not method.draws:
+            raise ConfigError(
+                f"--epoch-batches {batches}: method {name} orders the samples of its epochs itself; drop the option"
+            )
+        size = config.data.batch_size // max(1, method.draws)
+        if (size if balance == "sampler" else batches * size) > len(data.given):
+            raise ConfigError(
+                f"--epoch-batches {batches} of {size} are {batches * size} images, and the training set has "
+                f"{len(data.given)}; give at most {len(data.given) // size}, or drop the option"
+            )
     if balance == "none":
         return
-    what, name = f"--balance {balance}", own.short(config.method.method)
+    what = f"--balance {balance}"
     if data.task.name != DEFAULT:
         raise ConfigError(f"{what} is for data sets with a class for each image, and this is one of {data.task.name}")
     if balance == "weights" and not method.weighted:
         able = ", ".join(sorted(name for name, kind in METHODS.items() if kind.weighted))
         raise ConfigError(f"{what}: the loss of method {name} takes no class weights; methods whose loss does: {able}")
-    if balance == "sampler" and type(method).order is not Method.order:
+    if ordered and balance == "sampler":
         raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
 
 
-def _from_file(
-    source: str, dataset: datasets.ImageDataset, task: Task, count: int
-) -> tuple[noise.NoisyLabels, NDArray[np.int64], str]:
-    """What a file says of the first `count` samples: the labels of those that it has one for, the positions of these,
-    and a line that says how they were found."""
-    file = replace(read_label_file(source, task.outputs), source=f"--labels {source}")
-    found = match(file, dataset, count)
-    labels = task.read_labels(file)
-    known = found.rows >= 0
-    if labels.ndim == 1:
-        known &= labels[found.rows] >= 0
-    positions = np.flatnonzero(known)
-    rows = found.rows[positions]
-    if not len(rows):
-        raise DataError(f"--labels {source}: none of the first {count} training images has a label")
-    true = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
-    clean = None if dataset.given_labels and dataset.clean_labels is None else true[positions]
-    if file.clean is not None:
-        theirs = task.read_labels(with_clean(file))[rows]
-        if clean is None:
-            clean = theirs
-        elif len(different := np.flatnonzero(differing(theirs, clean) & known_labels(theirs) & known_labels(clean))):
-            raise DataError(
-                f"--labels {source}: made from other true labels than the data set's, {len(different)} of "
-                f"{len(rows)} differ, the first at sample {positions[different[0]]}; give labels of this data set in "
-                "its order"
-            )
-    note = f"labels of {Path(source).name}: matched {found.how}"
-    if len(rows) < count:
-        note += f"; {count - len(rows)} of {count} training images have no known label and are left out"
-    return task.brought(labels[rows], clean, f"file:{Path(source).name}"), positions, note
-
-
-def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int) -> noise.NoisyLabels:
-    """The labels of the first `count` samples, and what is known about them."""
-    labels = dataset.train.labels
-    true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
-    if config.noise.noise == "none" and dataset.given_labels:
-        # Whether labels that someone brings are right nobody knows but who brings the true ones.
-        if dataset.clean_labels is None:
-            return task.brought(labels[:count], None, "given")
-        return task.brought(labels[:count], dataset.clean_labels[:count], "given")
-    if not known_labels(true[:count]).all():
-        raise ConfigError(
-            f"--noise {config.noise.noise}: noise is made of true labels, and {dataset.name} has them for "
-            f"{known_labels(true[:count]).sum()} of {count} images; drop --noise to train on its given labels"
-        )
-    noisy = _corrupted(config, dataset, task, true[:count])
-    return replace(noisy, clean_are="given") if dataset.given_labels and dataset.clean_labels is None else noisy
-
-
-def _corrupted(config: RunConfig, dataset: datasets.ImageDataset, task: Task, true: Labels) -> noise.NoisyLabels:
-    """The labels `true` of the first samples with the run's noise, or with --val-split clean both parts' apart."""
-    spec, seed = config.noise.noise, config.noise.noise_seed
-    if config.data.val_split == "given" or config.data.val_fraction == 0:
-        return task.corrupt(dataset, true, spec, seed)
-    if noise.parse(spec).posteriors is not None:
-        raise ConfigError(
-            f"--val-split clean corrupts training and validation samples apart, and --noise {spec} has posteriors of "
-            "all; take --val-split given"
-        )
-    parts = stratified_split(true, config.data.val_fraction, seed)
-    labels = true.copy()
-    found = []
-    for number, part in enumerate(parts):
-        human = {name: theirs[part] for name, theirs in dataset.human_labels.items()}
-        own = replace(
-            dataset, train=dataset.train.take(part), human_labels=human, clean_labels=None, given_labels=False
-        )
-        if len(part):  # seeds below 2^63 are the runs'
-            found.append(task.corrupt(own, true[part], spec, seed + number * 2**63))
-            labels[part] = found[-1].labels
-    return replace(found[0], labels=labels, clean_labels=true)
-
-
-def _labels(
-    config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int
-) -> tuple[noise.NoisyLabels, NDArray[np.int64], tuple[str, ...]]:
-    """The labels of the first `count` samples or of those that --labels has, the positions of these, and what there is
-    to say of them."""
-    if config.noise.labels is None:
-        return _noisy_labels(config, dataset, task, count), np.arange(count), ()
-    noisy, positions, note = _from_file(config.noise.labels, dataset, task, count)
-    return noisy, positions, (note,)
-
-
-def _normalisation(
-    config: RunConfig, dataset: datasets.ImageDataset, channels: int
+def normalisation_of(
+    words: str, model: str, dataset: datasets.ImageDataset, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as --normalisation says.
+    """Mean and standard deviation of each channel, as --normalisation says of a network and a data set.
 
     Statistics of weights, which are of 3 channels, are averaged over them for images of another number.
     """
-    said = normalisations.parse(config.data.normalisation)
+    said = normalisations.parse(words)
     if said == "none":
         return (0.0,) * channels, (1.0,) * channels
     if said == "dataset":
         return dataset.mean, dataset.std
     if said == "weights":
-        found = _of_weights(config.model.model)
+        found = _of_weights(model)
         if channels == len(found[0]):
             return found
         mean, std = (sum(part) / len(part) for part in found)
@@ -220,9 +151,7 @@ def _normalisation(
     )
     if channels != len(numbers[0]):
         what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
-        raise ConfigError(
-            f"--normalisation {config.data.normalisation} is for images of {what}; {dataset.name} has {channels}"
-        )
+        raise ConfigError(f"--normalisation {words} is for images of {what}; {dataset.name} has {channels}")
     return numbers
 
 
@@ -269,6 +198,8 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     check_run(config, dataset)
     if dataset is None:
         dataset = load_images(config)
+    if dataset.train.is_features:
+        check_on_features(config, dataset.name)
     total = len(dataset.train)
     count = min(total, config.data.limit_train or total)
     if config.data.limit_train is not None and config.data.limit_train > total:
@@ -278,13 +209,16 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     if own.is_own(name):
         task = task_of(name, kind, dataset)
         what = f"--task {own.short(name)}: labels or noise"
-        noisy, positions, notes = own.call(_labels, what, config, dataset, task, count)
+        noisy, positions, notes = own.call(run_labels, what, config, dataset, task, count)
         if not isinstance(noisy, noise.NoisyLabels):
             raise ConfigError(f"--task {own.short(name)}: corrupt and brought must return fastnoise.noise.NoisyLabels")
         try_task(name, task, noisy.labels, noisy.clean_labels, dataset.test.labels)
     else:
         task = kind.of(dataset)
-        noisy, positions, notes = _labels(config, dataset, task, count)
+        noisy, positions, notes = run_labels(config, dataset, task, count)
+    if config.noise.noise == "none" and find_method(config.method.method).learns_true_labels:
+        noisy, note = true_where_known(noisy, task)
+        notes += note
     noisy = described(noisy, dataset, positions)
     brings = dataset.validation
     if brings is not None and config.data.val_fraction > 0:
@@ -301,18 +235,16 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
     if not len(kept):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
-    channels, height, width = dataset.train.shape
-    mean, std = _normalisation(config, dataset, channels)
+    channels = dataset.train.shape[0]
+    mean, std = normalisation_of(config.data.normalisation, config.model.model, dataset, channels)
     library = LibraryModel.parse(config.model.model)
     if library is not None and library.weights is not None and config.data.normalisation == "dataset":
         notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
-    if config.data.image_size is not None:
-        height = width = config.data.image_size
     return RunData(
         task=task,
         class_names=dataset.class_names,
         channels=channels,
-        image_size=(height, width),
+        image_size=_image_size(config.data, dataset.train.size),
         noisy=noisy,
         positions=positions[kept],
         train=dataset.train if len(kept) == total else dataset.train.take(positions[kept]),
@@ -321,11 +253,35 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         validation=dataset.train.take(positions[held]) if len(held) else brings,
         validation_given=noisy.labels[held] if len(held) else None if brings is None else brings.labels,
         test=dataset.test,
+        second_tests=dataset.second_tests,
         mean=mean,
         std=std,
         notes=(*dataset.notes, *notes),
         list_hash=dataset.list_hash,
+        test_labels=dataset.test_labels,
     )
+
+
+def _image_size(settings: DataConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the images that the network gets, if those of the data set have this `size`."""
+    if settings.image_size is not None:
+        size = settings.image_size, settings.image_size
+    found = settings.augmentation().output_size(size)
+    evaluation = settings.eval_augmentation()
+    shown = size if evaluation is None else evaluation.output_size(size)
+    if found != shown:
+        said = f"--augment {settings.augment}" if evaluation is None else f"--eval-augment {settings.eval_augment}"
+        raise ConfigError(
+            f"{said}: training has images of {found[0]}x{found[1]}, and evaluation of {shown[0]}x{shown[1]}: give an "
+            f"--eval-augment such as resize:{max(found) * 8 // 7},center_crop:{found[0]}x{found[1]}"
+        )
+    return found
+
+
+def augmented(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
+    """The words to `make_loader` that say how images are augmented and resized."""
+    resizes = augmentation is not None and augmentation.resizes
+    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size}
 
 
 @dataclass(frozen=True)
@@ -336,12 +292,37 @@ class Loaders:
     train_in_order: Loader
     validation: Loader | None
     test: Loader
+    second_tests: Mapping[str, Loader]
+
+    def of(self, part: str) -> Loader:
+        """The one that reads a part for evaluation: train_in_order, validation, test, or a second test set by name."""
+        found: Loader = self.second_tests[part] if part in self.second_tests else getattr(self, part)
+        return found
 
     def close(self) -> None:
         """Free the pipelines' threads and memory."""
-        for loader in (self.train, self.train_in_order, self.validation, self.test):
+        for loader in (self.train, self.train_in_order, self.validation, self.test, *self.second_tests.values()):
             if loader is not None:
                 loader.close()
+
+
+FEW_PRODUCTS = 2**28
+"""Products of a step on features up to which it takes one thread: the time of a thread or two to wake up."""
+
+
+@contextmanager
+def step_threads(config: RunConfig, data: RunData, device: torch.device) -> Iterator[None]:
+    """One thread of torch for steps on frozen features that are too small for several; else as many as there are."""
+    products = 3 * config.data.batch_size * data.channels * data.task.num_outputs
+    before = torch.get_num_threads()
+    small = data.train.is_features and config.model.model == "linear" and products <= FEW_PRODUCTS
+    if small and device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:
@@ -369,9 +350,9 @@ def make_loaders(
             mean=data.mean,
             std=data.std,
             device=device,
-            image_size=settings.image_size,
             threads=settings.loader_threads,
             dtype=dtype,
+            **augmented(settings, settings.eval_augmentation()),
         )
 
     train = make_loader(
@@ -382,19 +363,19 @@ def make_loaders(
         std=data.std,
         device=device,
         seed=config.engine.seed,
-        augmentation=Augmentation(settings.crop_padding, settings.flip),
         shuffle=True,
         drop_last=settings.drop_last,
-        image_size=settings.image_size,
         threads=settings.loader_threads,
         views=views,
         dtype=dtype,
+        **augmented(settings, settings.augmentation()),
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,
     # nothing refuses it, and the scan has none either.
     in_order = evaluation(data.train, least=2 if settings.drop_last else 1)
-    return Loaders(train, in_order, validation, evaluation(data.test))
+    second = {name: evaluation(table) for name, table in data.second_tests.items()}
+    return Loaders(train, in_order, validation, evaluation(data.test), second)
 
 
 def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
@@ -448,7 +429,9 @@ def create_parts(
         )
     if config.data.balance == "weights":
         method.class_weights = torch.from_numpy(class_weights(data.given, data.task.num_outputs))
-    method.configure(Setting(config.optim, data.mean, data.std, config.data.batch_size, data.given))
+    settings = config.data
+    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, settings.epoch_batches)
+    method.configure(replace(setting, balanced=settings.balance == "subset"))
     networks = torch.nn.ModuleList(
         create_model(
             config.model.model,

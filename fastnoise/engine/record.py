@@ -1,7 +1,8 @@
 """One run's data, method and measurements, and the figures made from them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ from .metrics import (
 )
 from .prepare import RunData, encoder_shape
 
-Part = Literal["test", "validation", "train_in_order"]
-"""A set of images to evaluate, by its loader's name in `Loaders`."""
+Part = str
+"""A set of images to evaluate, as `Loaders.of` calls it."""
 
 
 _CLASSES = ("given", "corrected", "true", "given_before_noise")
@@ -109,10 +110,17 @@ class Record:
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
 
+    @property
+    def tests(self) -> tuple[Part, ...]:
+        """The test sets: the data set's own, and its second ones."""
+        return ("test", *self.data.second_tests)
+
     def truth(self, part: Part) -> Labels:
         """The labels that answers are compared with, one row per image; given labels, except for the test set."""
         if part == "test":
             return self.data.test.labels
+        if part in self.data.second_tests:
+            return self.data.second_tests[part].labels
         labels = self.data.validation_given if part == "validation" else self.data.given
         assert labels is not None
         return labels
@@ -183,24 +191,27 @@ class Record:
         self.folder.write_corrected(columns, named)
         return {"label_errors": figures}
 
-    def test_figures(self, test: Evaluation, validation: Evaluation | None) -> dict[str, Any]:
-        """Figures of the test set, and of the validation set if there is one."""
+    def test_figures(self, tests: Mapping[str, Evaluation], validation: Evaluation | None) -> dict[str, Any]:
+        """Figures of the test sets by their names, and of the validation set if there is one."""
         task = self.data.task
-        found = task.figures(test, self.truth("test"))
-        figures: dict[str, Any] = {f"test_{name}": value for name, value in found.items()}
+        figures: dict[str, Any] = {}
+        for part, test in tests.items():
+            figures |= {f"{part}_{name}": value for name, value in task.figures(test, self.truth(part)).items()}
         if validation is not None:
             held = task.validation_figures(validation, self.truth("validation"))
             figures |= {f"validation_{name}": value for name, value in held.items()}
         return figures
 
     def _test_summary(self) -> dict[str, Any]:
-        """The test figures of all epochs: of a number the best, the last and a mean, of a list the last."""
+        """The figures of all epochs on the test sets: of a number the best, the last and a mean, of a list the last."""
         task = self.data.task
         summary: dict[str, Any] = {}
         if task.name != DEFAULT or task.score != SCORES[DEFAULT]:
             summary |= {"task": task.name, "score": task.score._asdict()}
-        for name, higher in task.summarised.items():
-            key = f"test_{name}"
+        if self.data.second_tests:
+            summary["second_tests"] = list(self.data.second_tests)
+        keys = [(f"{part}_{name}", higher) for part in self.tests for name, higher in task.summarised.items()]
+        for key, higher in keys:
             if key not in self.history[-1]:  # top-5 accuracy of few classes
                 continue
             if higher is None:
@@ -231,6 +242,7 @@ class Record:
                 "sha256": data.noisy.sha256,
             },
             **self._test_summary(),
+            **({} if data.test_labels == "true" else {"test_labels": data.test_labels}),
             "training_samples": {},
         }
         if data.validation is not None:

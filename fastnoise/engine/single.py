@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from ..recipes.rates import settle_rate
+from ..texts import counted
 from .checkpoint import place_of
 from .display import how_to_resume, make_console, result_table
 from .environment import describe_environment
@@ -33,6 +35,7 @@ from .prepare import (
     load_data,
     make_loaders,
     settle_normalisation,
+    step_threads,
 )
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
@@ -90,7 +93,8 @@ def train_on(
         data = replace(data, notes=(*data.notes, rate_note))
     folder = open_folder(config, data) if resume else None
     try:
-        return _train(config, data, device, console, folder, witness)
+        with step_threads(config, data, device):
+            return _train(config, data, device, console, folder, witness)
     finally:
         if folder is not None:
             folder.release()
@@ -147,7 +151,7 @@ class Single(Training):
         ordered = type(method).order is not Method.order
         tried = ordered or len(data.given) % config.data.batch_size == 1  # else no epoch can end in one image
         least = least_batch(data, networks) if tried else 1
-        if not method.shares:
+        if not method.shares and config.data.epoch_batches is None:
             check_last_batch(config, data, least)
         require_gradients(config, data, method)
         if witness is not None:
@@ -182,18 +186,22 @@ class Single(Training):
 
     def describe(self) -> list[str]:
         config, data, loader = self.config, self.record.data, self.loaders.train
-        size = "x".join(str(side) for side in data.image_size)
+        what, form = "image", "x".join(str(side) for side in data.image_size)
+        if data.train.is_features:
+            what, form = "feature", f"of {data.channels} numbers"
         lines = [
-            f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"images {size}, "
-            f"{len(data.test)} test images, {data.task.describe()}",
+            f"{own.short(config.method.method)} on {short(config.data.dataset)}: "
+            f"{counted(len(data.train), f'training {what}')} {form}, {counted(len(data.test), f'test {what}')}, "
+            + "".join(f"{len(table)} of {name}, " for name, table in data.second_tests.items())
+            + data.task.describe(),
             f"labels: {data.noisy.describe()}",
             *data.notes,
             *getattr(getattr(self.networks[0], "backbone", None), "notes", ()),
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
-            f"loader: {loader.name}: {loader.reason}; {loader.num_batches} batches of {loader.batch_size} an epoch",
+            f"loader: {loader.name}: {loader.reason}; "
+            f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
         if config.data.balance != "none":
@@ -241,12 +249,17 @@ class Single(Training):
 
     @torch.no_grad()
     def scan(
-        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+        self,
+        record: Record,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        *,
+        batch_statistics: bool = False,
+        samples: NDArray[np.int64] | None = None,
     ) -> Kept:
         self.networks.train(batch_statistics)
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
-        batches = self.loaders.train_in_order.epoch(0)
+        batches = self.loaders.train_in_order.epoch(0, 0, samples)
         found = keep(
             ((index, of(self.step.evaluate_each(images), index)) for images, index in batches), len(record.given)
         )

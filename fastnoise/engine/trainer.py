@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ..config import SaveEvery
 from ..data import Loader
-from ..data.balance import balanced_order, filled
+from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
 from ..files import write_json
 from ..methods import Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
 from ..tasks import Evaluation
+from ..texts import counted
 from . import checkpoint
 from .display import Display, output_lost
 from .evaluate import evaluate
@@ -93,7 +94,9 @@ class Training(ABC):
         self.times = StepTimes()
         self.shape, self.amp = shape, amp
         cost = self._compile_cost()
-        steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * loaders.train.num_batches - start[1])
+        self.num_batches = config.data.epoch_batches or loaders.train.num_batches
+        """Batches of an epoch, unless the method orders it."""
+        steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * self.num_batches - start[1])
         gear = choose_gear(config.engine, device, amp, steps, cost)
         self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed)
         lengths = method.rounds(config.optim.epochs)
@@ -173,7 +176,7 @@ class Training(ABC):
         if (epoch, batch) == (1, 0):
             self.end_epoch(0)
         epochs = config.optim.epochs
-        batches = self.loaders.train.num_batches
+        batches = self.num_batches
         with (
             deferred_signals() as signals,
             self.profiler or nullcontext(),
@@ -257,7 +260,7 @@ class Training(ABC):
 
     def _interrupted(self, epoch: int, batch: int, signals: list[int]) -> Interrupted:
         why = f"nobody takes the output ({lost}): " if (lost := output_lost(self.console)) else ""
-        text = f"{why}stopped in epoch {epoch} after {batch} batches, saved; {self.how_to_go_on()}"
+        text = f"{why}stopped in epoch {epoch} after {counted(batch, 'batch', 'batches')}, saved; {self.how_to_go_on()}"
         return Interrupted(text, signals[0])
 
     def _epoch(self, epoch: int, start: int, display: Display, signals: list[int]) -> dict[Record, dict[str, Any]]:
@@ -316,8 +319,9 @@ class Training(ABC):
         training_figures = {record: record.training_figures() for record in self.records}
         self._add_gradients(training_figures)
         self.end_epoch(epoch)
-        test = self.evaluate("test", self.witness)
-        self._check_finite(epoch, test)
+        tests = {"test": self.evaluate("test", self.witness)}
+        self._check_finite(epoch, tests["test"])
+        tests |= {part: self.evaluate(part) for part in self.members[0].tests[1:]}
         validation = self.evaluate("validation") if self.loaders.validation is not None else {}
         timed = max(seconds - first - saving, 1e-9)
         if not cold and timed_steps:
@@ -330,7 +334,7 @@ class Training(ABC):
                 **training_figures[record],
                 **record.method.report(),
                 **record.selections(),
-                **record.test_figures(test[record], validation.get(record)),
+                **record.test_figures({part: of[record] for part, of in tests.items()}, validation.get(record)),
                 "images_per_second": rate_of_images / self.count,
                 "data_wait": min(1.0, waiting / timed),
                 "seconds": seconds,
@@ -344,9 +348,8 @@ class Training(ABC):
         order = self.method.order(epoch, seed)
         if order is not None:
             return filled(order, settings.batch_size, 1 if settings.drop_last else self.least)
-        if settings.balance == "sampler":
-            return balanced_order(self.members[0].data.given, settings.batch_size, seed, epoch)
-        return None
+        given = self.members[0].data.given
+        return drawn_order(settings.balance, given, settings.batch_size, settings.epoch_batches, seed, epoch)
 
     def _optimise_as(self, epoch: int, start: int) -> float:
         """Set the optimiser for an epoch entered at batch `start`; returns the learning rate."""
@@ -426,7 +429,7 @@ class Training(ABC):
         """The answers of each run that goes on for the images of `part`, which `witness` sees too."""
         truths = [record.truth(part) for record in self.members]
         answers = self.members[0].data.task.collect(truths, self.device)
-        batches = self.answers(getattr(self.loaders, part))
+        batches = self.answers(self.loaders.of(part))
         found = evaluate(answers, batches if witness is None else witness.watch(batches))
         return {record: own for record, own in zip(self.members, found, strict=True) if record in self.records}
 
@@ -476,7 +479,12 @@ class Training(ABC):
 
     @abstractmethod
     def scan(
-        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+        self,
+        record: Record,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        *,
+        batch_statistics: bool = False,
+        samples: NDArray[np.int64] | None = None,
     ) -> Kept:
         """A run's pass over its training set, as Run.scan says."""
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import DataConfig, OptimConfig
+from ..data.balance import drawn_subset
 from ..models import Network, Outputs
 from ..models.heads import joint
 from ..options import MethodOptions
@@ -59,6 +60,18 @@ class Setting:
     """Samples in a full batch."""
     given: NDArray[Any] | None = None
     """[N, ...], the given labels of the training set; None if a step is tried without one."""
+    epoch_batches: int | None = None
+    """Batches of an epoch, if it has not all samples."""
+    balanced: bool = False
+    """Whether the classes of the given labels have equal shares of the samples that are drawn for an epoch."""
+
+    def drawn(self, epoch: int, seed: int, share: int) -> NDArray[np.int64] | None:
+        """The positions of the samples that are drawn for an epoch, 1 / `share` of a batch's for each of its batches,
+        in random order; None if it has all."""
+        if self.epoch_batches is None:
+            return None
+        assert self.given is not None
+        return drawn_subset(self.given, self.epoch_batches * self.batch_size // share, seed, epoch, self.balanced)
 
 
 @dataclass(frozen=True)
@@ -144,11 +157,17 @@ class Method(nn.Module):
 
     per_sample: tuple[str, ...] = ()
     """Names (dotted paths) of the buffers that have a row for each training sample."""
+    draws: ClassVar[int] = 0
+    """For a method with an `order` of its own: by which share of a batch it draws the samples of an epoch of
+    --epoch-batches (`Setting.drawn`); 0 if its order needs all samples."""
     stackable: ClassVar[bool] = False
     """Whether several runs of the method can be trained as one (`fastnoise.engine.stacked`). Conditions: it trains one
     network by `loss`; its `criterion` also has reduction "none"; a sample's loss depends only on its own outputs and
     rows; of the run, hooks between epochs use only `Run.scan`, without features. A subclass does not inherit it."""
 
+    learns_true_labels: ClassVar[bool] = False
+    """Whether it learns from the true labels where they are known: for a network that noise is made from. All other
+    methods learn from the given ones, whatever is known."""
     weighted: ClassVar[bool] = False
     """Whether the method's loss takes class weights (--balance weights), by `weight_of`. `loss` as it is does, with one
     of fastnoise's losses as the criterion. A subclass does not inherit it."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ..config import OptimConfig
 from ..errors import ConfigError
 from ..losses import CrossEntropyLoss
 from ..models import Network, Outputs
@@ -51,6 +52,9 @@ class DivideMix(Method):
     warm-up, places i % 2 are an order of all samples for each network. Pairs are i and (a i + b) mod B with a and b
     drawn at each step, a prime to B: a permutation that a captured step can make from two numbers.
 
+    With --epoch-batches an epoch has a subset of the samples, as in the authors' code for Clothing1M: the subset of the
+    next epoch alone is judged, scaled and divided, and the last epoch ends with a judgement of all.
+
     Recoveries, each with a warning: If the mixture of a network collapses, its earlier one is kept. Without one, or
     if one class is predicted for all samples, the next epoch is one of warm-up. A mixture that does not converge is
     used as it is. With fewer labelled samples than classes, the more probable half of all samples
@@ -62,6 +66,7 @@ class DivideMix(Method):
     networks = 2
     views = 2
     shares = 2
+    draws = 4
     mixup: Any  # a ModuleList of Mixup, which forgets what it holds
 
     clean: Tensor
@@ -93,9 +98,17 @@ class DivideMix(Method):
         self.register_buffer("strength", torch.zeros(()))
         self.register_buffer("pairing", torch.tensor([1, 0]))
         self.configure_batches(Setting.batch_size)
+        self.setting = Setting(OptimConfig(), (), ())
+        self.judged = num_samples
 
     def configure(self, setting: Setting) -> None:
         self.configure_batches(setting.batch_size)
+        self.setting = setting
+        if setting.epoch_batches is not None and self.settings.loss_epochs > 1:
+            raise ConfigError(
+                f"--loss-epochs {self.settings.loss_epochs} averages the losses of epochs with the same samples, and "
+                "--epoch-batches draws others for each; drop one of them"
+            )
 
     def configure_batches(self, batch_size: int) -> None:
         """Take the number of samples in a batch; ConfigError unless it has four equal parts."""
@@ -199,59 +212,72 @@ class DivideMix(Method):
 
     def order(self, epoch: int, seed: int) -> np.ndarray | None:
         random = random_numbers(seed, epoch, ORDER)
+        drawn = self._drawn(epoch, seed)
+        everyone = np.arange(self.num_samples) if drawn is None else drawn
         if self.program == WARM_UP:
-            return np.stack([random.permutation(self.num_samples) for _ in range(2)], 1).ravel()
+            return np.stack([random.permutation(everyone) for _ in range(2)], 1).ravel()
         labelled = self.labelled.cpu().numpy()
         pools = [np.flatnonzero(mask) for mask in labelled]
         for mask in labelled:
             rest = np.flatnonzero(~mask)
-            pools.append(rest if len(rest) >= self.num_classes else np.arange(self.num_samples))
+            rest = rest if drawn is None else np.intersect1d(rest, everyone, assume_unique=True)
+            pools.append(rest if len(rest) >= self.num_classes else everyone)
         self.steps = -(-max(len(pool) for pool in pools[:2]) // self.part)
         return np.stack([_draws(pool, self.steps * self.part, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
         if not run.epoch and self.divides_after >= run.epochs:
-            run.warn(
-                f"{self.name}: all {run.epochs} epochs are warm-up, without a division; lower --warm-up "
-                f"{self.settings.warm_up}"
-            )
+            warm_up = self.settings.warm_up
+            count = run.epochs - self.divides_after + warm_up
+            run.warn(f"{self.name}: all {count} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
         if run.epoch >= self.divides_after or run.epoch == run.epochs:
-            self._divide(run)
+            last = run.epoch == run.epochs  # then all samples are judged, for the estimates
+            self._divide(run, None if last else self._drawn(run.epoch + 1, run.seed))
 
-    def _divide(self, run: Run) -> None:
+    def _drawn(self, epoch: int, seed: int) -> np.ndarray | None:
+        """The samples of an epoch of --epoch-batches, in rising order; None if it has all."""
+        drawn = self.setting.drawn(epoch, seed, self.draws)
+        return None if drawn is None else np.sort(drawn)
+
+    def _divide(self, run: Run, drawn: np.ndarray | None = None) -> None:
+        """Judge and divide the samples `drawn` for the next epoch, or all."""
+        chosen = torch.arange(self.num_samples) if drawn is None else torch.from_numpy(drawn)
+        chosen = chosen.to(self.clean.device)
+        self.judged = len(chosen)
+
         def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
             logits = torch.stack([each.logits for each in outputs])
             losses = [cross_entropy(answers, run.labels[index], reduction="none") for answers in logits]
             return (logits.softmax(2).mean(0).argmax(1), *losses)
 
-        prediction, *found = run.scan(judge)
-        losses = torch.stack(found)
+        prediction, *found = run.scan(judge) if drawn is None else run.scan(judge, samples=drawn)
+        losses = torch.stack(found)[:, chosen]
         low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
         scaled = torch.where(high - low <= NO_SPREAD * high.abs(), 0.0, (losses - low) / (high - low))
-        self.losses[int(self.recorded) % len(self.losses)] = scaled
+        self.losses[int(self.recorded) % len(self.losses)][:, chosen] = scaled
         self.recorded += 1
-        mean = self.losses[: int(self.recorded)].mean(0).cpu().numpy()
+        mean = self.losses[: int(self.recorded)].mean(0)[:, chosen].cpu().numpy()
         when = f"dividemix, epoch {run.epoch}"
         for number in (0, 1):
             mixture = fit_losses(mean[number])
             if mixture.clean is not None:
-                self.clean[number] = torch.from_numpy(mixture.clean).to(self.clean)
+                self.clean[number, chosen] = torch.from_numpy(mixture.clean).to(self.clean)
                 self.fitted[number] = True
                 recovery = "it is used as it is"
             else:
                 recovery = "the earlier division stays" if self.fitted[number] else "the next epoch is one of warm-up"
             if mixture.trouble is not None:
                 run.warn(f"{when}, network {number + 1}: {mixture.trouble}; {recovery}")
-        self.prediction.copy_(prediction)
-        predicted = int(self.prediction[0])
-        one_class = bool((self.prediction == predicted).all())
+        self.prediction[chosen] = prediction[chosen]
+        predicted = int(self.prediction[chosen[0]])
+        one_class = bool((self.prediction[chosen] == predicted).all())
         if one_class:
             run.warn(f"{when}: class {predicted} is predicted for all samples; the next epoch is one of warm-up")
         self.divided.fill_(bool(self.fitted.all()) and not one_class)
         if not self.divided:
             return
         for number in (0, 1):
-            clean = self.clean[1 - number]
+            clean = self.clean[1 - number, chosen]
             labelled = clean > self.settings.clean_threshold
             count = int(labelled.sum())
             if count < self.num_classes:
@@ -260,16 +286,21 @@ class DivideMix(Method):
                     f"{self.num_classes} classes; the more probable half of all samples becomes labelled"
                 )
                 labelled.fill_(False)
-                labelled[clean.argsort(descending=True, stable=True)[: -(-self.num_samples // 2)]] = True
-            elif self.num_samples - count < self.num_classes:
+                labelled[clean.argsort(descending=True, stable=True)[: -(-len(chosen) // 2)]] = True
+            elif len(chosen) - count < self.num_classes:
                 run.warn(
-                    f"{when}: network {number + 1} has only {self.num_samples - count} unlabelled samples; all "
+                    f"{when}: network {number + 1} has only {len(chosen) - count} unlabelled samples; all "
                     "samples are used as unlabelled too"
                 )
-            self.labelled[number] = labelled
+            self.labelled[number] = False
+            self.labelled[number, chosen] = labelled
 
     def report(self) -> dict[str, float]:
-        return {"labelled": float(self.labelled.float().mean())} if self.divided else {}
+        if not self.divided:
+            return {}
+        if self.judged == self.num_samples:
+            return {"labelled": float(self.labelled.float().mean())}
+        return {"labelled": int(self.labelled.sum()) / (2 * self.judged)}
 
     def selections(self) -> dict[str, Selection]:
         """The labelled samples that each network goes on with."""

@@ -243,6 +243,7 @@ class NALOptions(MethodOptions):
 
 @dataclass(frozen=True)
 class SimCLROptions(MethodOptions):
+    pictures: ClassVar = True
     method: str = "simclr"
     temperature: Annotated[float, Above(0)] = 0.5
     """Temperature of the NT-Xent loss."""

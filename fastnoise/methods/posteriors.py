@@ -17,6 +17,7 @@ class Posteriors(CrossEntropy):
 
     name = "posteriors"
     weighted = True
+    learns_true_labels = True
     probs: Tensor
     """[N, C] float32"""
 

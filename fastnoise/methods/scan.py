@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import TrainingError
@@ -16,7 +18,13 @@ Kept = TypeVar("Kept", bound=Tensor | tuple[Tensor, ...] | None)
 class Scan(Protocol):
     """Run.scan."""
 
-    def __call__(self, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False) -> Kept:
+    def __call__(
+        self,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        *,
+        batch_statistics: bool = False,
+        samples: NDArray[np.int64] | None = None,
+    ) -> Kept:
         """Pass over the training set in order, in evaluation mode and without augmentation.
 
         Args:
@@ -27,10 +35,11 @@ class Scan(Protocol):
                 after it returns.
             batch_statistics: batch norm uses each batch's statistics, as in training, and its running statistics do not
                 change.
+            samples: int64 [n], positions of different samples to pass over in place of all.
 
         Returns:
             What `of` returned, joined for all N samples: a tensor [N, ...] on the device, a tuple of such tensors, or
-            None if it returned None.
+            None if it returned None. Rows of samples that are not passed over mean nothing.
 
         Raises:
             TrainingError: a tensor does not have one row for each sample of its batch.

@@ -26,6 +26,8 @@ MODELS: dict[str, str] = {
     "resnet50": "fastnoise.models.resnet:ResNet50",
     "vgg19_bn": "fastnoise.models.vgg:VGG19BN",
     "wrn28_10": "fastnoise.models.wide:wrn28_10",
+    "linear": "fastnoise.models.features:Linear",
+    "mlp": "fastnoise.models.features:MLP",
 }
 """Name -> MODULE:NAME of a function or class `(channels, image_size, width) -> Backbone`. If the network has dropout it
 also has a parameter `dropout`. Its attribute `smallest` is the smallest side of an image that it takes, by default
@@ -36,6 +38,9 @@ DROPOUT_FORMS = ("cnn9", "cnn9_dropout2d", "cnn9_dropout2d_always")
 
 LIBRARIES: dict[str, tuple[str, ...]] = {"timm": ("DEFAULT",), "torchvision": ("DEFAULT", "V1", "V2")}
 """Packages whose networks can be named, as in timm:NAME -> the words for weights that the package downloads."""
+
+ON_FEATURES = ("linear", "mlp")
+"""Networks for frozen features, beside those of the user's own."""
 
 FORMS: tuple[str, ...] = (*MODELS, *(f"{library}:NAME,weights=FILE" for library in LIBRARIES), "FILE.py:NAME")
 """The forms in which a network can be written."""
@@ -124,6 +129,14 @@ def require_weights(model: str | LibraryModel) -> None:
     if found is not None and found.file is not None and not found.file.is_file():
         words = alternatives([*LIBRARIES[found.library], "the path of a safetensors or PyTorch file"])
         raise ConfigError(f"{found.flag}: there is no file {found.file}; give {words}")
+
+
+def require_head(name: str, dataset: str) -> None:
+    """ConfigError for a network that needs pictures, and the data set has frozen features."""
+    if name not in ON_FEATURES and not own.is_own(name):
+        raise ConfigError(
+            f"--model {name} is for images, and {dataset} has features; take {', '.join(ON_FEATURES)} or FILE.py:NAME"
+        )
 
 
 def check_model(name: str) -> None:

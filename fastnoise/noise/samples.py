@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..checks import shown
 from ..data.table import ImageDataset, ImageTable
+from ..data.texts import picked
 from ..errors import DataError
 from .files import LabelFile, integers, written_name
 from .result import NoisyLabels
@@ -73,7 +74,8 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
     rows = rows[:count]
     missing = np.flatnonzero(rows < 0)
     if len(missing) == count or (len(missing) and not (part or file.partial)):
-        found = (shown(dataset.train.names[place]) if dataset.train.names else f"position {place}" for place in missing)
+        names = dataset.train.names
+        found = (shown(names[place]) if names else f"position {place}" for place in missing.tolist())
         raise DataError(
             f"{file.source}: it has no label for {len(missing)} of {count} training images: "
             f"{first_of(found, len(missing))}; write -1 for a label that is not known"
@@ -308,7 +310,7 @@ def described(noisy: NoisyLabels, dataset: ImageDataset, positions: NDArray[np.i
     return replace(
         noisy,
         class_names=dataset.class_names if len(dataset.class_names) == noisy.num_classes else None,
-        names=tuple(train.names[place] for place in positions) if train.names else (),
+        names=picked(train.names, positions) if train.names else (),
         index=None if len(positions) == len(train) else positions,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ..config import NoiseConfig, RunConfig
-from ..data.names import is_brought
+from ..data.names import is_given
 from ..errors import ConfigError, nearest
 from ..methods import options_of
 from ..models.names import DROPOUT_FORMS, LibraryModel
@@ -22,6 +22,7 @@ from .multitask import multitask
 from .nal import nal
 from .plain import plain
 from .posteriors import posteriors
+from .real import settled
 from .simclr import simclr
 from .swce import swce
 from .swce_loss import swce_loss
@@ -87,7 +88,7 @@ def recipe(
     given: dict[str, Any] = {"noise_rate": noise_rate, "labels": labels}
     given = {name: value for name, value in given.items() if value is not None}
     rate = NoiseConfig(noise_rate=noise_rate).noise_rate
-    if rate is None and noise == "none" and (labels is not None or is_brought(dataset)):
+    if rate is None and noise == "none" and (labels is not None or is_given(dataset)):
         rate = UNKNOWN_RATE
     config = _recipe(method, dataset, noise, variant, rate).replace(given)
     if model is None or {model, config.model.model} <= set(DROPOUT_FORMS):
@@ -116,7 +117,7 @@ def _recipe(
             known = " and ".join(_VARIANTS)
             raise ConfigError(f"--variant has no meaning for method {method}; {known} have paper and code variants")
         more["variant"] = variant
-    return _RECIPES[method](dataset, noise, **more)
+    return settled(_RECIPES[method](dataset, noise, **more))
 
 
 __all__ = [

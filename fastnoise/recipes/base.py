@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..data.names import family, is_brought, read_options, task_of
+from ..data.names import FEATURES, family, is_given, read_options, task_of
 from ..noise.spec import parse
 from ..options import MethodOptions
+from .real import SETS
 
 
 def default_method(dataset: str, task: str | None = None) -> str:
@@ -19,7 +20,7 @@ def default_method(dataset: str, task: str | None = None) -> str:
 def default_noise(dataset: str) -> str:
     """The noise of a recipe: 40 % symmetric, or the noisiest human labels if the data set has them. A user's own data
     has no noise by default: it is never corrupted unasked."""
-    if is_brought(dataset):
+    if is_given(dataset):
         return "none"
     if family(dataset) == "two-tasks":
         return "none" if read_options(dataset)["only"] else f"symmetric:0.4,classes={_second_task(dataset)}"
@@ -39,8 +40,9 @@ def _second_task(dataset: str) -> str:
 def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
     """A configuration for `dataset` that compares methods on equal terms; published recipes change it.
 
-    The settings for digits, mnist, folders and lists are ours: no paper of the field publishes a recipe for them. The
-    settings for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9, ResNet-34.
+    The settings for digits, mnist, folders, lists and features are ours: no paper of the field publishes a recipe for
+    them. The settings for CIFAR are the common ones: crop with padding 4 and flip, batch 128, SGD with momentum 0.9,
+    ResNet-34.
     """
     noise_config = NoiseConfig(noise=noise)
     engine = EngineConfig()
@@ -62,6 +64,15 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
             OptimConfig(epochs=20, learning_rate=0.05, weight_decay=0.0, schedule="cosine"),
             engine,
         )
+    if dataset.startswith(FEATURES):
+        return RunConfig(
+            method,
+            DataConfig(dataset=dataset, crop_padding=0, flip=False, batch_size=512),
+            noise_config,
+            ModelConfig("linear"),
+            OptimConfig(epochs=30, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, schedule="cosine"),
+            engine,
+        )
     if task_of(dataset) in ("multilabel", "regression"):
         return _of_another_task(dataset, noise_config, method, engine)
     if family(dataset) == "two-tasks":
@@ -78,6 +89,10 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
         return RunConfig(
             method, DataConfig(dataset=dataset), noise_config, ModelConfig("resnet34"), OptimConfig(), engine
         )
+    if family(dataset) in SETS:
+        data = DataConfig(dataset=dataset, crop_padding=0)
+        config = RunConfig(method, data, noise_config, ModelConfig("resnet18"), OptimConfig(), engine)
+        return config.replace(SETS[family(dataset)])
     return RunConfig(
         method,
         DataConfig(dataset=dataset, batch_size=64),

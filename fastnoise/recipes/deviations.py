@@ -1,9 +1,9 @@
-"""What stays different between fastnoise and the authors' code, in one table: for the command line, docs and tests.
+"""What stays different between fastnoise and the authors' code: one table for the command line, reports and docs.
 
 Differences between a paper and its code are no deviations: they are variants (`--variant`) and options.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..config import RunConfig
@@ -15,11 +15,13 @@ CIFAR = (*CIFAR10, *CIFAR100)
 class Deviation(NamedTuple):
     """One difference that stays."""
 
+    key: str
+    """Its name, by which a test finds it."""
     methods: tuple[str, ...]
     datasets: tuple[str, ...]
     """() for all data sets."""
     what: str
-    """What the authors' code does, what fastnoise does, and how large the difference is where it can be counted."""
+    """What the authors' code does, and what fastnoise does."""
     why: str
     field: str = ""
     """The configuration's field whose published value the recipe does not have; "" if no field says it."""
@@ -27,6 +29,10 @@ class Deviation(NamedTuple):
     """The authors' value of `field`."""
     kinds: tuple[str, ...] = ()
     """Kinds of noise that it is limited to; () for all."""
+    size: str = ""
+    """How large it is. A test counts it anew."""
+    uncounted: str = ""
+    """Why there is no size that can be counted in a second."""
 
     def holds(self, method: str, dataset: str, kind: str) -> bool:
         """Whether it concerns such a run."""
@@ -34,7 +40,12 @@ class Deviation(NamedTuple):
 
     def describe(self) -> str:
         """In one line."""
-        return f"{self.what} Why: {self.why}"
+        return f"{self.what} Size: {self.extent} Why: {self.why}"
+
+    @property
+    def extent(self) -> str:
+        """Its size, or why it has none, as a sentence."""
+        return f"{self.size}." if self.size else f"not counted: {self.uncounted}"
 
 
 _EQUAL = (
@@ -44,61 +55,79 @@ _SEED = "a run is a function of its seeds."
 
 DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
+        "unseeded",
         ("elr", "elr_plus", "nal", "selc", "selc_plus", "dividemix", "gce", "plc", "coteaching", "apl"),
         (),
         "The authors draw noise, splits or batches from generators that they do not seed, or seed with a constant.",
         _SEED,
+        uncounted="the authors' draws cannot be drawn again; they differ from ours as two seeds do.",
     ),
     Deviation(
+        "cifar100-constants",
         ("dividemix", "gce", "selc", "selc_plus", "nal"),
         CIFAR100,
         "The authors normalise by (.507, .487, .441) and (.267, .256, .276); fastnoise by (.5071, .4867, .4408) and "
-        "(.2675, .2565, .2761), ELR's constants: means differ by up to .0003, deviations by .0005.",
+        "(.2675, .2565, .2761), ELR's constants.",
         "one set of constants per data set; the difference is below a grey level.",
+        size="means differ by up to 0.0003, deviations by up to 0.0005",
     ),
     Deviation(
+        "cifar10-deviations",
         ("gce", "apl"),
         CIFAR10,
         "The authors divide by the pixels' standard deviation (.247, .243, .262); fastnoise by (.2023, .1994, .2010), "
-        "as ELR, DivideMix, SELC and PLC do: inputs are 1.2 to 1.3 times as large.",
+        "as ELR, DivideMix, SELC and PLC do.",
         "one set of constants per data set.",
+        size="inputs are 1.22 to 1.30 times as large here",
     ),
     # -- ELR, ELR+
     Deviation(
+        "elr-plus-two-draws",
         ("elr_plus",),
         (),
         "The authors draw a split and noisy labels for each network; in fastnoise both networks train on the same.",
         "with two draws a network trains on validation samples of the other.",
+        size="90 % of a network's validation samples are trained on by the other; at 40 % symmetric noise the two "
+        "give 62 % of the samples different labels",
     ),
     Deviation(
+        "elr-plus-no-target",
         ("elr_plus",),
         (),
         "The authors' weighted target is 0 / 0 where both targets are still 0; fastnoise then takes the labels.",
         "a loss must be finite.",
+        size="NaN there, the loss of the labels here",
     ),
     # -- NAL
     Deviation(
+        "nal-first-update",
         ("nal",),
         (),
-        "In variant code the first update starts from the clamped one-hot, the authors' from the bare one: targets "
-        "differ by less than 1e-4. RNAL's term is left out at weight 0, where the authors add 0 * log 0 = NaN.",
+        "In variant code the first update starts from the clamped one-hot, the authors' from the bare one; "
+        "RNAL's term is left out at weight 0, where the authors add 0 * log 0 = NaN.",
         "the table of targets holds no NaN.",
+        size="targets differ by up to 9e-05",
     ),
     Deviation(
+        "nal-pmd-settings",
         ("nal",),
         CIFAR,
         "The schedule and optimiser for PMD noise stand in an appendix that is not at hand; they are SELC's.",
         "SELC is by the same authors, for the same noise and network.",
         kinds=("pmd",),
+        uncounted="the authors' values are not known.",
     ),
     # -- SELC
     Deviation(
+        "selc-underflow",
         ("selc", "selc_plus"),
         (),
         "The authors' loss is infinite where a probability underflows; fastnoise takes the logarithm of the softmax.",
         "a loss must be finite.",
+        size="infinite there from logits that are 104 apart, 104 here",
     ),
     Deviation(
+        "selc-pmd-schedule",
         ("selc", "selc_plus", "nal"),
         CIFAR,
         "The authors say 60 and 120 (CIFAR-100: 0.1 after 40 and 80); what their code does is 0.2 after epochs 61 and "
@@ -107,92 +136,169 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "schedule",
         "multistep:60,120,gamma=0.2",
         ("pmd",),
+        size="2 of 150 epochs have another rate than is said (CIFAR-100: 110)",
     ),
     Deviation(
+        "selc-pmd-momentum",
         ("selc", "selc_plus", "nal"),
         CIFAR,
         "The authors' new SGD of each epoch has no momentum yet; fastnoise keeps the momentum.",
-        "it matters for some ten of an epoch's 390 steps, and looks unintended.",
+        "it matters in an epoch's first ten steps or so, and looks unintended.",
         kinds=("pmd",),
+        size="2.3 % of an epoch's way are lost under a constant gradient",
     ),
     # -- DivideMix
     Deviation(
+        "dividemix-last-epoch",
         ("dividemix",),
         CIFAR,
         "The authors' loop runs over epochs 0 to 300, which are 301.",
         "the paper says 300.",
         "epochs",
         301,
+        size="1 of 301 epochs",
     ),
     # -- co-teaching
     Deviation(
+        "coteaching-beta1",
         ("coteaching",),
         (),
         "Adam's beta1 falls from 0.9 to 0.1 when the authors' learning rate begins to fall; in fastnoise it stays 0.9.",
         "no optimiser of fastnoise changes its momentum.",
+        size="its steps become 3.9 times as long under gradients of noise alone",
     ),
     Deviation(
+        "coteaching-divided-twice",
         ("coteaching",),
         (),
         "The authors divide the mean loss by the number of kept samples once more, which Adam hides but for its eps.",
         "the loss shown is the mean.",
+        size="0.03 % of 20 steps' way, for gradients of 0.01",
     ),
     Deviation(
+        "coteaching-mnist-batches",
         ("coteaching",),
         ("mnist",),
         "The authors' epochs end after 401 of 468 batches; fastnoise's go through all.",
         "every sample is seen in every epoch.",
+        size="67 of 468 batches of an epoch",
     ),
     Deviation(
+        "coteaching-last-test-batch",
         ("coteaching",),
         (),
         "The authors leave out the test set's last incomplete batch; fastnoise evaluates all images.",
         "an accuracy is of the whole test set.",
+        size="16 of 10,000 images, 0.16 points of accuracy at most",
     ),
     # -- GCE
     Deviation(
+        "gce-best-on-test",
         ("gce",),
         (),
         "The public code prunes by the model that was best on the test set; fastnoise by the model as it stands.",
         "test images must not decide what is trained on.",
+        uncounted="the two models differ after trainings alone.",
     ),
     # -- losses of Keras
     Deviation(
+        "sce-network-cifar10",
         ("sce",),
         CIFAR10,
         "The authors train six convolutions and two dense layers, with weight decay 0.01 on one of them alone.",
         _EQUAL,
         "model",
         "six convolutions",
+        size="1.64 million parameters there, 21.28 million here",
     ),
-    Deviation(("sce",), CIFAR, "The authors' SGD has no weight decay.", _EQUAL, "weight_decay", 0.0),
-    Deviation(("sce",), CIFAR100, "The authors train ResNet-44.", _EQUAL, "model", "ResNet-44"),
-    Deviation(("sce",), CIFAR100, "The authors train at 0.1.", _EQUAL, "learning_rate", 0.1),
     Deviation(
+        "sce-weight-decay",
+        ("sce",),
+        CIFAR,
+        "The authors' SGD has no weight decay (ResNet-44 has 0.01 in the loss).",
+        _EQUAL,
+        "weight_decay",
+        0.0,
+        size="decay alone shrinks a weight by 16 % in the 120 epochs of CIFAR-10",
+    ),
+    Deviation(
+        "sce-network-cifar100",
+        ("sce",),
+        CIFAR100,
+        "The authors train ResNet-44.",
+        _EQUAL,
+        "model",
+        "ResNet-44",
+        size="0.67 million parameters there, 21.33 million here",
+    ),
+    Deviation(
+        "sce-rate-cifar100",
+        ("sce",),
+        CIFAR100,
+        "The authors train at 0.1.",
+        _EQUAL,
+        "learning_rate",
+        0.1,
+        size="10 times ours",
+    ),
+    Deviation(
+        "sce-late-rates",
         ("sce",),
         CIFAR,
         "The authors' rates hold for an epoch more, until the 42nd and 82nd begin (CIFAR-100: 82nd and 122nd).",
         _EQUAL,
+        size="2 of 120 epochs and 2 of 150 epochs",
     ),
     Deviation(
+        "sce-time-decay",
         ("sce",),
         (),
         "Keras's SGD also divides the rate by 1 + decay * steps (decay 1e-4 to 5e-3 by data set); fastnoise does not.",
         "the committed script has the decay of one data set only.",
+        size="after 120 epochs of CIFAR-10 the rate is divided by 5.7 to 236 more",
     ),
-    Deviation(("sce",), CIFAR, "The authors draw weights as He et al.; here PyTorch's default does.", _EQUAL),
-    # -- APL
-    Deviation(("apl",), CIFAR10, "The authors train an 8-layer network.", _EQUAL, "model", "8 layers"),
-    Deviation(("apl",), CIFAR100, "The authors train ResNet-50.", _EQUAL, "model", "resnet50"),
     Deviation(
+        "sce-initialisation",
+        ("sce",),
+        CIFAR,
+        "The authors draw weights as He et al.; here PyTorch's default does.",
+        _EQUAL,
+        size="weights are 2.5 times as large there",
+    ),
+    Deviation(
+        "sce-augmentation",
+        ("sce",),
+        CIFAR,
+        "The authors shift images by up to 20 % of their side along each axis, by any fraction of a pixel, and turn "
+        "those of CIFAR-100 by up to 20 degrees; fastnoise crops from 4 pixels of padding.",
+        _EQUAL,
+        size="pixels move by 4.9 pixels on average there (CIFAR-100, turned too: 5.4 pixels), 3.1 pixels here",
+    ),
+    # -- APL
+    Deviation(
+        "apl-network-cifar10",
+        ("apl",),
+        CIFAR10,
+        "The authors train an 8-layer network.",
+        _EQUAL,
+        "model",
+        "8 layers",
+        size="1.64 million parameters there, 21.28 million here",
+    ),
+    Deviation(
+        "apl-network-cifar100",
         ("apl",),
         CIFAR100,
-        "The authors rotate images by up to 20 degrees after crop and flip; fastnoise does not.",
-        "fastnoise has no rotation yet.",
+        "The authors train ResNet-50.",
+        _EQUAL,
+        "model",
+        "resnet50",
+        size="23.71 million parameters there, 21.33 million here",
     ),
     # -- forward, PLC
     *(
         Deviation(
+            f"forward-{datasets[0]}",
             ("forward",),
             datasets,
             f"The authors train twice, {epochs} epochs each, and estimate T by the first network's best state on "
@@ -200,39 +306,55 @@ DEVIATIONS: tuple[Deviation, ...] = (
             "a network that has learnt wrong labels by heart shows T = 1.",
             "epochs",
             epochs,
+            size=f"{warm_up + epochs} epochs here, {2 * epochs} there",
         )
         for datasets, epochs, warm_up in ((CIFAR10, 120, 45), (CIFAR100, 150, 85))
     ),
     Deviation(
+        "plc-clean-selection",
         ("plc",),
         CIFAR,
         "The authors hold out the last 5,000 images with clean labels; here a tenth of each class with noisy ones.",
         "clean labels for selection are not part of the problem.",
+        size="5,000 held out here too; 35 % of their labels are wrong at a rate of 35 %",
     ),
     # -- SWCE
     Deviation(
+        "swce-decoupled-decay",
         ("swce", "swce_loss"),
         CIFAR,
         "The paper says Adam with weight decay 0.03; here the decay is decoupled.",
         "in Adam's gradient 0.03 would outweigh the loss.",
         "optimizer",
         "adam",
+        size="without a gradient a weight of 0.05 shrinks by 1.0e-04 in Adam's step, by 1.5e-07 here",
     ),
     Deviation(
+        "swce-open",
         ("swce",),
         (),
         "The paper leaves open which prediction becomes the label, the third iteration's rate, and the copies' form.",
         "each is an option of its own: see --help.",
+        uncounted="the authors' choices are not known.",
     ),
 )
 
 
-def deviations_of(config: RunConfig) -> Iterator[Deviation]:
-    """The deviations that concern a run of this method, data set and noise."""
-    kind = config.noise.noise.partition(":")[0]
-    for deviation in DEVIATIONS:
-        if deviation.holds(config.method.method, config.data.dataset, kind):
-            yield deviation
+def deviations_of(config: RunConfig) -> list[Deviation]:
+    """The deviations that concern a run of this configuration: of its method, data set and noise, and without those
+    whose field has the authors' value."""
+    return deviations_in(config.flat())
+
+
+def deviations_in(settings: Mapping[str, Any]) -> list[Deviation]:
+    """The same for a configuration as a run folder keeps it: fields and values, some of which may be missing."""
+    method, dataset, noise = (str(settings.get(name, "")) for name in ("method", "dataset", "noise"))
+    kind = noise.partition(":")[0]
+    return [
+        each
+        for each in DEVIATIONS
+        if each.holds(method, dataset, kind) and (not each.field or settings.get(each.field) != each.theirs)
+    ]
 
 
 def listing(config: RunConfig) -> str:
@@ -246,14 +368,14 @@ def listing(config: RunConfig) -> str:
 
 def as_markdown() -> str:
     """The whole table, as deviations.md has it."""
-    rows = ["| methods | data sets | what | why |", "| --- | --- | --- | --- |"]
+    rows = ["| methods | data sets | what | size | why |", "| --- | --- | --- | --- | --- |"]
     for each in DEVIATIONS:
         where = ", ".join(each.datasets) or "all"
         limited = f" ({', '.join(each.kinds)} noise)" if each.kinds else ""
-        rows.append(f"| {', '.join(each.methods)} | {where}{limited} | {each.what} | {each.why} |")
+        rows.append(f"| {', '.join(each.methods)} | {where}{limited} | {each.what} | {each.extent} | {each.why} |")
     intro = (
         "# Deviations from the authors' code that stay\n\n"
-        "`fastnoise train --method METHOD --dataset DATASET --deviations` prints those of a run. Made from "
-        "`fastnoise/recipes/deviations.py`; a test keeps both the same.\n"
+        "`fastnoise train --method METHOD --dataset DATASET --deviations` prints those of a run, and its report has "
+        "them too. Made from `fastnoise/recipes/deviations.py`; tests keep both the same, and count each size anew.\n"
     )
     return "\n".join([intro, *rows]) + "\n"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.display import percent
+from ..tasks.names import second_tests_in
 from .charts import (
     BLUE,
     COLOURS,
@@ -44,6 +45,8 @@ def accuracy(run: StoredRun) -> Chart | Missing:
         run,
         [(f"validation_{score.name}", "validation, given labels", PURPLE), (f"test_{score.name}", "test", BLUE)],
     )
+    second = _second_tests(run)
+    series += _lines(run, [(f"{name}_{score.name}", plain(name, _LONGEST), BLUE) for name in second], "--")
     title = score.title.capitalize()
     if not series:
         return f"{title}: no epoch has been recorded"
@@ -61,6 +64,10 @@ def accuracy(run: StoredRun) -> Chart | Missing:
         "Training figures are taken on augmented images while the weights change. Test data chose the best epoch.",
         [Panel(series, label=score.title, marks=marks, shares=score.share)],
     )
+
+
+def _second_tests(run: StoredRun) -> list[str]:
+    return second_tests_in(run.history[-1], run.score) if run.history else []
 
 
 def _true_accuracy(run: StoredRun) -> Series | None:
@@ -282,7 +289,10 @@ _COMMON = {
 
 def own_figures(run: StoredRun) -> list[Chart | Missing]:
     """Numbers that the method adds to its epochs, such as the share that DivideMix trusts."""
-    keys = dict.fromkeys(str(key) for epoch in run.history for key in epoch if key not in _COMMON)
+    second = tuple(f"{name}_" for name in _second_tests(run))
+    keys = dict.fromkeys(
+        str(key) for epoch in run.history for key in epoch if key not in _COMMON and not str(key).startswith(second)
+    )
     lines = [part for place, key in enumerate(keys) for part in _lines(run, [(key, "", COLOURS[place % 10])])]
     if not lines:
         return []

@@ -169,6 +169,8 @@ def pictures_of(table: ImageTable, places: Iterable[int]) -> list[Picture]:
     """Pictures of some images of a table, several at once; empty ones of files that cannot be read."""
 
     def one(place: int) -> Picture:
+        if table.is_features:
+            return Picture("")
         if table.images is not None:
             return Picture.of(Image.fromarray(_shown(table.images[place])))
         return picture_of_file(table.files[place], table.exif)

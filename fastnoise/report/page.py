@@ -124,7 +124,8 @@ def _sweep_page(folder: Path, pictures: _Pictures) -> str:
     command = f"fastnoise sweep {shlex.quote(str(spec))} --out {shlex.quote(str(folder.resolve()))}"
     again = element("code", command) if spec.is_file() else join(["the program that began the sweep."])
     sections = sweeps.sweep_sections(sweep)
-    body = [sweeps.head(sweep, again), sweeps.tables(sweep), pictures.draw(sections)]
+    different = runs.deviations(job.config for job in sweep.jobs)
+    body = [sweeps.head(sweep, again), sweeps.tables(sweep), different, pictures.draw(sections)]
     return document(f"Sweep {folder.resolve().name}", f"Folder {folder.resolve()}", _drawn(sections), *body)
 
 

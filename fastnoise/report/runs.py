@@ -1,12 +1,13 @@
 """What a report says of one run: facts, results, and its charts under their headings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import own
 from ..engine.display import how_to_resume, percent, result_table
+from ..recipes.deviations import deviations_in
 from .charts import Chart, Missing
 from .epochs import (
     accuracy,
@@ -145,13 +146,22 @@ def results(run: StoredRun) -> Html:
 
 
 def appendix(run: StoredRun) -> Html:
-    """Configuration and environments, folded."""
+    """Deviations from the authors' code, configuration and environments, folded."""
     config = table(sorted(run.config.items()))
     starts = [
         details(f"Environment of start {place}" if len(run.environment) > 1 else "Environment", table(_flat(start)))
         for place, start in enumerate(run.environment, 1)
     ]
-    return join([details("Configuration", config) if run.config else "", *starts])
+    return join([deviations([run.config]), details("Configuration", config) if run.config else "", *starts])
+
+
+def deviations(configs: Iterable[Mapping[str, Any]]) -> Html:
+    """What stays different from the authors' code in runs of these configurations, folded; nothing if none is known."""
+    found = dict.fromkeys(each for config in configs for each in deviations_in(config))
+    if not found:
+        return Html()
+    rows = [(each.what, each.extent, each.why) for each in found]
+    return details(f"Deviations from the authors\u2019 code: {len(rows)}", table(rows, ("what", "size", "why")))
 
 
 def _flat(value: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from .. import own
 from ..data import load_dataset
-from ..data.names import DATASETS, FOLDER, LIST, WRITTEN
+from ..data.facts import FACTS
+from ..data.names import DATASETS, FOLDER, LIST, WRITTEN, family
 from ..errors import FastnoiseError
 from .gallery import Picture, Suspect, gallery, in_parallel, picture_of_file, pictures_of
 from .html import Html, element, join, plain
@@ -78,7 +79,7 @@ def _pictures(run: StoredRun, positions: list[int], files: list[str]) -> list[Pi
     name = str(run.config.get("dataset", ""))
     if name.startswith((FOLDER, LIST)) and not own.is_own(name):
         return _of_files(name, files, run.config.get("exif_orientation") is not False)
-    if name not in DATASETS or name in WRITTEN:
+    if family(name) not in DATASETS or (family(name) in WRITTEN and family(name) not in FACTS):
         return f"the data set {plain(own.short(name))} is none whose images fastnoise finds by itself."
     try:
         table = load_dataset(name, Path(str(run.config.get("data_root", "data"))), download=False).train
@@ -93,7 +94,7 @@ def _of_files(name: str, files: list[str], exif: bool) -> list[Picture] | str:
     """The pictures of files that are named relative to a class folder, or to the folder of a list."""
     path = Path(name.partition(":")[2])
     root = path if name.startswith(FOLDER) else path.parent
-    paths = [os.path.join(root, *file.split("/")) if file else "" for file in files]
+    paths = [os.path.join(root, file) if file else "" for file in files]  # a list may name files from the root on
     if name.startswith(FOLDER):
         paths = [path if _within(path, root) else "" for path in paths]
     if not any(map(os.path.isfile, paths)):

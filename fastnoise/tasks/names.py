@@ -1,6 +1,6 @@
 """Tasks by name, without importing any: a task is its file and a line here."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .. import own
@@ -53,6 +53,15 @@ SCORES: dict[str, Score] = {
 }
 
 
+def second_tests_in(figures: Mapping[str, Any], score: Score) -> list[str]:
+    """The names of the second test sets: what a summary says, else the parts that an epoch has a loss and a score of
+    and that are none of every run's. `ilsvrc` of ilsvrc_loss and ilsvrc_accuracy."""
+    if "second_tests" in figures:
+        return list(map(str, figures["second_tests"]))
+    parts = [key.removesuffix("_loss") for key in figures if key.endswith("_loss")]
+    return [part for part in parts if part not in ("train", "test", "validation") and f"{part}_{score.name}" in figures]
+
+
 def score_in(figures: Mapping[str, Any]) -> Score:
     """The score in a summary or an epoch's figures: what the summary says of its task, else the one that is there."""
     said = figures.get("score")
@@ -60,3 +69,31 @@ def score_in(figures: Mapping[str, Any]) -> Score:
         return Score(str(said["name"]), str(said["title"]), bool(said["higher"]), bool(said["share"]))
     found = (score for score in SCORES.values() if f"test_{score.name}" in figures)
     return next(found, SCORES[DEFAULT])
+
+
+def numbers(
+    figures: Mapping[str, Any],
+    between: str = "/",
+    *,
+    lists: bool = True,
+    without: Container[str] = (),
+    prefix: str = "",
+) -> Iterator[tuple[str, float | int]]:
+    """The numbers among figures by their names, those of nested tables by joined ones.
+
+    Args:
+        between: joins the names.
+        lists: whether the numbers in lists are given too, by their places from 0.
+        without: whole names of what is left out.
+        prefix: of all names.
+    """
+    for key, value in figures.items():
+        name = prefix + key
+        if name in without:
+            continue
+        if isinstance(value, list) and lists:
+            value = {str(place): item for place, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            yield from numbers(value, between, lists=lists, without=without, prefix=name + between)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value

@@ -47,6 +47,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "fp16 loss scaling skips the steps of all runs if one overflows; take --amp bf16 or off"
     if first.data.balance != "none":
         return "--balance counts the labels of one run; drop it, or train the runs one by one"
+    if first.data.epoch_batches is not None:
+        return "--epoch-batches draws the samples of one run; drop it, or train the runs one by one"
     if first.optim.patience:
         return "--patience ends each run after an epoch of its own; drop it, or train the runs one by one"
     if first.engine.gradients:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ from ...errors import ConfigError, TrainingError
 from ...methods import create_method
 from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
+from ...texts import counted
 from ..checkpoint import place_of
-from ..display import percent
+from ..display import mean_of_last, percent
 from ..environment import describe_environment
 from ..folder import RunFolder
 from ..prepare import RunData, create_parts, image_dtype, load_data
@@ -145,7 +147,8 @@ class Stack(Training):
             f"{sum(p.numel() for p in self.network.parameters()) // self.count:,} parameters each; "
             f"convolutions: {self.network.form}; device: {self.device}; {self.step.gear.reason}; "
             f"{self.step.amp_reason}",
-            f"loader: {self.loaders.train.reason}; {self.loaders.train.num_batches} batches of "
+            f"loader: {self.loaders.train.name}: {self.loaders.train.reason}; "
+            f"{counted(self.loaders.train.num_batches, 'batch', 'batches')} of "
             f"{config.data.batch_size} for each run an epoch",
             *(
                 f"run folder: {record.folder.path!s:<{width}}  seed {record.config.engine.seed}, "
@@ -201,11 +204,17 @@ class Stack(Training):
 
     @torch.no_grad()
     def scan(
-        self, record: Record, of: Callable[[Sequence[Outputs], Tensor], Kept], *, batch_statistics: bool = False
+        self,
+        record: Record,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        *,
+        batch_statistics: bool = False,
+        samples: NDArray[np.int64] | None = None,
     ) -> Kept:
         """Use one pass for all runs. Its logits and attention are kept until the epoch has ended, because the requests
         of the runs' methods come one after the other. `_require_room` counts this memory."""
         assert not batch_statistics
+        assert samples is None
         if self._found is None:
             passed = self.answers(self.loaders.train_in_order)
             given = ((rows, tuple(part for part in outputs if part is not None)) for outputs, rows in passed)
@@ -225,8 +234,9 @@ class Stack(Training):
         return mean | {"images_per_second": mean["images_per_second"] * self.count}
 
     def finish(self, summaries: list[dict[str, Any]]) -> None:
-        table = Table(title=f"{len(summaries)} runs: test accuracy")
-        for name in ("run folder", "noise", "seed", "last epoch", "mean of the last ten"):
+        given = " on given labels, of which some may be wrong" * any("test_labels" in each for each in summaries)
+        table = Table(title=f"{counted(len(summaries), 'run')}: test accuracy{given}")
+        for name in ("run folder", "noise", "seed", "last epoch", mean_of_last(self.config.optim.epochs)):
             table.add_column(name)
         for record, summary in zip(self.records, summaries, strict=True):
             found = summary["test_accuracy"]

@@ -1,0 +1,248 @@
+"""Frozen features of a network as a data set: the files that `fastnoise features` writes, and what reads them.
+
+F.npy has a row of D numbers for each image: first the training images, then those for validation, then the test images,
+then those of further test sets, each in the order of the data set. Beside it F.json says whose features of what they
+are and how many rows each part has, and F.npz holds labels and names.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import shown
+from ..errors import DataError
+from ..files import PARTIAL, expanded, write_atomically
+from .table import PARTS, ImageDataset, ImageTable
+
+Scale = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each number of a row."""
+
+FORMAT = 1
+_MAKE = "make it by fastnoise features DATASET --model NETWORK --out"
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """The three files of some features, by the path of the first, F.npy."""
+
+    features: Path
+
+    @property
+    def about(self) -> Path:
+        return self.features.with_suffix(".json")
+
+    @property
+    def labels(self) -> Path:
+        return self.features.with_suffix(".npz")
+
+    @property
+    def partial(self) -> Path:
+        """F.npy while it grows."""
+        return self.features.with_name(self.features.name + PARTIAL)
+
+
+@dataclass(frozen=True)
+class About:
+    """What F.json says."""
+
+    dataset: str
+    list_hash: str
+    """Of the data set (`ImageDataset.list_hash`)."""
+    network: str
+    """The network whose features they are."""
+    weights: str
+    """The SHA-256 of its weights."""
+    image_size: tuple[int, int]
+    """Height and width of the images as the network got them."""
+    image_mean: tuple[float, ...]
+    """By which the images were normalised, per channel, of pixels scaled to 0..1."""
+    image_std: tuple[float, ...]
+    rows: dict[str, int]
+    """Number of rows of each part, in the order of the file: train, validation, test, and further test sets by name."""
+    size: int
+    """D, numbers in a row."""
+    batch_size: int
+    """Images computed at a time, on which the last bits depend."""
+
+    @property
+    def extractor(self) -> str:
+        """The network and its weights as one text."""
+        return f"{self.network} {self.weights[:16]}"
+
+
+def write_labels(files: FeatureFiles, dataset: ImageDataset) -> None:
+    """Write labels and names of a data set to F.npz."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for part, table in parts_of(dataset).items():
+        arrays[f"{part}_labels"] = table.labels
+        arrays[f"{part}_names"] = _bytes("\0".join(table.names))
+        if table.origin is not None:
+            arrays[f"{part}_origin"] = table.origin
+    for name in ("clean_labels", "test_given"):
+        if (labels := getattr(dataset, name)) is not None:
+            arrays[name] = labels
+    arrays |= {f"human_{name}": labels for name, labels in dataset.human_labels.items()}
+    about = {
+        "class_names": dataset.class_names,
+        "given_labels": dataset.given_labels,
+        "task": dataset.task,
+        "groups": dataset.groups,
+        "scale": dataset.scale,
+    }
+    arrays["about"] = _bytes(json.dumps(about))
+    write_atomically(files.labels, lambda stream: np.savez(stream, **arrays), DataError)  # type: ignore[arg-type]
+
+
+def write_about(files: FeatureFiles, about: About, scale: Scale | None = None) -> None:
+    """Write F.json. `scale` is mean and deviation of the training rows, D each; None while rows are missing."""
+    mean, std = (None, None) if scale is None else scale
+    text = (json.dumps({"format": FORMAT, **vars(about), "mean": mean, "std": std}, indent=1) + "\n").encode()
+    write_atomically(files.about, lambda stream: stream.write(text), DataError)
+
+
+def parts_of(dataset: ImageDataset) -> dict[str, ImageTable]:
+    """The tables of a data set by part, in the order of features."""
+    tables = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test, **dataset.second_tests}
+    return {part: table for part, table in tables.items() if table is not None}
+
+
+def read_about(files: FeatureFiles) -> dict[str, Any]:
+    """F.json as it stands there; DataError if it is missing or damaged."""
+    path = files.about
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise DataError(
+                f"{path} has format {shown(content['format'])}, and this version of fastnoise reads {FORMAT}"
+            )
+        about_of(content)
+        for key in ("mean", "std"):
+            if content[key] is not None and len(content[key]) != content["size"]:
+                raise ValueError(f"{key} has {len(content[key])} numbers")
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file, and without it nobody knows what the features are of; {_MAKE}"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); {_MAKE} {files.features.name}") from None
+    found: dict[str, Any] = content
+    return found
+
+
+def about_of(content: Mapping[str, Any]) -> About:
+    """What a document of F.json's form says; LookupError, TypeError or ValueError if it is none."""
+    return About(
+        dataset=str(content["dataset"]),
+        list_hash=str(content["list_hash"]),
+        network=str(content["network"]),
+        weights=str(content["weights"]),
+        image_size=(int(content["image_size"][0]), int(content["image_size"][1])),
+        image_mean=tuple(map(float, content["image_mean"])),
+        image_std=tuple(map(float, content["image_std"])),
+        rows={str(part): int(count) for part, count in content["rows"].items()},
+        size=int(content["size"]),
+        batch_size=int(content["batch_size"]),
+    )
+
+
+def read_features(path: Path) -> NDArray[Any]:
+    """The rows of a .npy file, float16 or float32 [N, D], mapped into memory; DataError in one line."""
+    files = FeatureFiles(path)
+    if not path.is_file():
+        if files.partial.is_file():
+            raise DataError(f"{path} is not finished; the same fastnoise features goes on with it")
+        raise DataError(f"{path}: no such file; {_MAKE} {path.name}")
+    try:
+        # A private map: torch takes no array that cannot be written to.
+        features = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is cut off or no .npy file ({error}); {_MAKE} {path.name}") from None
+    if not isinstance(features, np.ndarray):
+        raise DataError(f"{path} is no .npy file; {_MAKE} {path.name}")
+    if features.dtype not in (np.float16, np.float32) or features.ndim != 2 or 0 in features.shape:
+        raise DataError(f"{path} must hold float16 or float32 [N, D], not {features.dtype} {list(features.shape)}")
+    return features
+
+
+def load_features(name: str, root: Path | None, download: bool) -> ImageDataset:
+    """The data set of features:F.npy. Its mean and deviation are those of each number over the training rows."""
+    files = FeatureFiles(expanded(name.partition(":")[2]))
+    features = read_features(files.features)
+    content = read_about(files)
+    about = about_of(content)
+    if content["mean"] is None or content["std"] is None:
+        raise DataError(f"{files.about} is not finished; the same fastnoise features goes on with it")
+    if features.shape != (sum(about.rows.values()), about.size):
+        raise DataError(
+            f"{files.features} holds {list(features.shape)}, and {files.about.name} speaks of "
+            f"[{sum(about.rows.values())}, {about.size}]; {_MAKE} {files.features.name}"
+        )
+    tables: dict[str, ImageTable] = {}
+    first = 0
+    try:
+        with np.load(files.labels, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        said = json.loads(bytes(arrays["about"]))
+        form = {"multilabel": "labels", "regression": "values"}.get(said["task"], "classes")
+        for part, count in about.rows.items():
+            names = bytes(arrays[f"{part}_names"]).decode("utf-8", "surrogateescape")
+            tables[part] = ImageTable(
+                arrays[f"{part}_labels"],
+                images=features[first : first + count, None, None],
+                names=tuple(names.split("\0")) if names else (),
+                form=form,  # type: ignore[arg-type]
+                origin=arrays.get(f"{part}_origin"),
+                extractor=about.extractor,
+            )
+            first += count
+        return ImageDataset(
+            name,
+            tables["train"],
+            tables["test"],
+            tuple(said["class_names"]),
+            tuple(content["mean"]),
+            tuple(content["std"]),
+            human_labels={key[6:]: labels for key, labels in arrays.items() if key.startswith("human_")},
+            given_labels=said["given_labels"],
+            clean_labels=arrays.get("clean_labels"),
+            task=said["task"],
+            groups=tuple(said["groups"]),
+            scale=tuple(said["scale"]),
+            validation=tables.get("validation"),
+            second_tests={part: table for part, table in tables.items() if part not in PARTS},
+            notes=(f"features of {about.dataset}, by {about.extractor}",),
+            test_given=arrays.get("test_given"),
+        )
+    except FileNotFoundError:
+        raise DataError(f"{files.labels}: no such file, and it has the labels; {_MAKE} {files.features.name}") from None
+    except DataError as error:
+        raise DataError(f"{files.labels}: {error}") from None
+    except Exception as error:  # whatever a damaged file makes the readers of zip, npy and JSON raise
+        raise DataError(f"{files.labels} is damaged ({error}); {_MAKE} {files.features.name}") from None
+
+
+def given_features(name: str) -> tuple[ImageTable, list[str]]:
+    """The rows of features:F.npy as a table without labels, and the names of the images, or the rows' numbers. A .npy
+    file alone is enough."""
+    files = FeatureFiles(expanded(name.partition(":")[2]))
+    features = read_features(files.features)
+    numbers = list(map(str, range(len(features))))
+    if not files.about.exists():
+        return ImageTable(np.zeros(len(features), np.int64), images=features[:, None, None]), numbers
+    dataset = load_features(name, None, download=False)
+    names = [name for table in parts_of(dataset).values() for name in table.names]
+    table = ImageTable(
+        np.zeros(len(features), np.int64), images=features[:, None, None], extractor=dataset.train.extractor
+    )
+    return table, names if len(names) == len(features) else numbers
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)

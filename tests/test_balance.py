@@ -24,7 +24,7 @@ from fastnoise.sweeps.spec import job_name
 
 ORDERED = {"dividemix", "swce", "multitask"}
 """Methods that order their epochs themselves."""
-UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "simclr", "multitask", "plain"}
+UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "c2d", "simclr", "multitask", "plain"}
 
 
 @pytest.fixture(autouse=True)

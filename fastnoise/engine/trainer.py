@@ -356,7 +356,7 @@ class Training(ABC):
         phase = self.method.phase(epoch)
         if phase is None:
             if start == 0 and epoch > 1 and epoch in self.rounds:
-                reset_optimizer(self.optimizer)
+                self._reset_optimizer()
                 set_rate(self.optimizer, self.config.optim.learning_rate)
                 self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
             rate = self.schedule.get_last_lr()[0]
@@ -367,8 +367,12 @@ class Training(ABC):
                 group["weight_decay"] = phase.weight_decay
                 self.step.recapture()
         if phase.fresh and start == 0:
-            reset_optimizer(self.optimizer)
+            self._reset_optimizer()
         return phase.learning_rate
+
+    def _reset_optimizer(self) -> None:
+        if reset_optimizer(self.optimizer):
+            self.step.recapture()
 
     def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
         """Add the figures of --gradients, of the labels that the epoch's steps took."""

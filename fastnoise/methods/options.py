@@ -255,6 +255,15 @@ class SimCLROptions(MethodOptions):
     """Smallest area of a random crop, as a share of the image."""
 
 
+@dataclass(frozen=True)
+class C2DOptions(DivideMixOptions, SimCLROptions):
+    method: str = "c2d"
+    pretrain_epochs: Annotated[int, AtLeast(1)] = 30
+    """Epochs of SimCLR before those of DivideMix. --epochs counts both."""
+    pretrain_rate: Annotated[float, Above(0)] = 0.125
+    """Learning rate at the start of these epochs. It falls to 0 along a cosine."""
+
+
 # -- softmax-weighted cross-entropy, alone and in its pipeline -----------------------------------------------------
 
 

@@ -328,7 +328,7 @@ class SWCEDivideMixOptions(DivideMixOptions):
     """Epochs of the SWCE pipeline on the given labels before its first iteration. --epochs counts the pipeline's
     epochs and DivideMix's."""
     pipeline_rate: Annotated[float, Above(0)] = 0.02
-    """Learning rate of the pipeline, which --rate-factors multiply."""
+    """Learning rate of the pipeline. The factors of --rate-factors multiply it."""
     stages: str = "2,3,4;2,5,7;2,5,7;2,5,7"
     """Stages of each iteration of the pipeline: the epochs after which all training samples are evaluated. The last
     one ends it. Semicolons separate the iterations, commas the epochs."""

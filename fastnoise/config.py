@@ -97,8 +97,8 @@ class DataConfig(Checked):
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
-    loader_threads: Annotated[int, Above(0), Between(1, 1024)] = 2
-    """CPU threads of the input pipeline."""
+    loader_threads: Annotated[int, Above(0), Between(1, 1024)] | Literal["auto"] = "auto"
+    """CPU threads of the input pipeline. auto: on a GPU one for each core, up to 16, else 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

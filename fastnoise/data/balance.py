@@ -78,9 +78,26 @@ def drawn_subset(labels: NDArray[np.int64], count: int, seed: int, epoch: int, b
 
 
 def drawn_order(
-    balance: str, labels: NDArray[np.int64], batch_size: int, batches: int | None, seed: int, epoch: int
+    balance: str,
+    labels: NDArray[np.int64],
+    batch_size: int,
+    batches: int | None,
+    seed: int,
+    epoch: int,
+    processes: int = 1,
 ) -> NDArray[np.int64] | None:
-    """The samples of an epoch as --balance and --epoch-batches say; None: each once, in the loader's own order."""
+    """The samples of an epoch as --balance and --epoch-batches say; None: each once, in the loader's own order.
+
+    Of several processes each has an order of its own samples (those of one remainder, as `Plan` gives them out), by the
+    same rules, and the orders follow one another.
+    """
+    if processes > 1:
+        parts = [
+            (rank, drawn_order(balance, labels[rank::processes], batch_size, batches, seed, epoch + (rank << 32)))
+            for rank in range(processes)
+        ]
+        orders = [rank + processes * part for rank, part in parts if part is not None]
+        return np.concatenate(orders) if orders else None
     if balance == "sampler":
         return balanced_order(labels, batch_size, seed, epoch, batches)
     if batches is None:

@@ -37,7 +37,7 @@ class SetFacts:
 _WEBVISION = "WebVision 1.0 in its version of 256 pixels (info.tgz, google and val_images_256), from vision.ee.ethz.ch"
 _CNWL = "the Controlled Noisy Web Labels of mini-ImageNet (google.github.io/controlled-noisy-web-labels)"
 _RESIZED_CROP = "resize:256,crop:224,flip", "resize:256,center_crop:224"
-_WEB_CROP = "resize:256,crop:227,flip", "resize:256,center_crop:227"  # no change to WebVision's own images of 256 pixels
+_WEB_CROP = "resize:256,crop:227,flip", "resize:256,center_crop:227"  # WebVision's images have 256 pixels already
 _SMALL_CROP = "resize:32x32,crop:32,pad=4,flip", "resize:32x32"
 
 FACTS: dict[str, SetFacts] = {
@@ -62,9 +62,7 @@ FACTS: dict[str, SetFacts] = {
         ),
         *CLOTHING_MEAN_STD,
     ),
-    "webvision": SetFacts(
-        ("webvision", "WebVision"), ("info/synsets.txt",), _WEBVISION, 227, *_WEB_CROP
-    ),
+    "webvision": SetFacts(("webvision", "WebVision"), ("info/synsets.txt",), _WEBVISION, 227, *_WEB_CROP),
     "mini_webvision": SetFacts(
         ("webvision", "WebVision", "mini_webvision", "mini-webvision"),
         ("info/synsets.txt",),

@@ -6,6 +6,7 @@ an epoch can be entered at any batch. Loaders draw nothing themselves.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,6 +44,20 @@ class Batch:
 
         return Batch(self.index[rows], part(self.corner), part(self.flip), part(self.hole), part(self.key))
 
+    def part(self, first: int, last: int, size: int, views: int) -> "Batch":
+        """Of a whole epoch, as `PlannedEpoch.draw` gives it, the samples at first..last - 1 in batches of `size`, one
+        behind the other: row (k * V + v) * size + b is view v of sample b of batch k. Each row has its own index."""
+
+        def rows(array: np.ndarray | None) -> np.ndarray | None:
+            if array is None:
+                return None
+            batches = array[:, first:last].reshape(len(array), -1, size, *array.shape[2:])
+            return np.ascontiguousarray(batches.swapaxes(0, 1)).reshape(-1, *array.shape[2:])
+
+        index = rows(np.broadcast_to(self.index, (views, len(self.index))))
+        assert index is not None
+        return Batch(index, *map(rows, (self.corner, self.flip, self.hole, self.key)))
+
     def packed(self) -> np.ndarray | None:
         """corner, flip and hole as int32 [..., DRAWS], zeros for those that are None; None if all are."""
         given = [part for part in (self.corner, self.flip, self.hole) if part is not None]
@@ -65,8 +80,15 @@ class Plan:
     Each sample comes once per epoch, or as often as an `order` given for the epoch names it. All batches are full but
     the last, which is smaller where `batch_size` does not divide the number of samples, or left out with `drop_last`.
     Each of `views` is drawn for itself. `source` is height and width of the images before they are augmented, which
-    cutout and a crop of another size need; files of several sizes may have any if the augmentation resizes. ConfigError
-    for a batch size that gives no batch, and for an augmentation that images of this size don't allow.
+    cutout and a crop of another size need; files of several sizes may have any if the augmentation resizes.
+
+    With `shard`, (rank, size), it is the plan of one of several processes, all with equally many samples in each batch.
+    Of an epoch's samples it takes those whose position leaves the remainder `rank`, in the order in which they come,
+    as many as the process with the fewest has; what one process would do with a sample is done with it. Of an order
+    given, a last batch that is smaller is left out where there is a full one. With `share_batches` the processes take
+    the full batches of an order in turn, whatever the samples.
+
+    ConfigError for a batch size that gives no batch, and for an augmentation that images of this size don't allow.
     """
 
     def __init__(
@@ -80,13 +102,20 @@ class Plan:
         drop_last: bool = False,
         views: int = 1,
         source: tuple[int, int] = (1, 1),
+        shard: tuple[int, int] = (0, 1),
+        share_batches: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
         if not 0 <= seed < 2**64:
             raise ConfigError(f"the seed must be between 0 and 2^64 - 1, not {seed}")
-        if drop_last and num_samples < batch_size:
-            raise ConfigError(f"dropping the last batch leaves none: {num_samples} samples, batch size {batch_size}")
+        self.shard, self.share_batches = shard, share_batches
+        self.own_samples = num_samples // shard[1]
+        """Of an epoch in the plan's own order."""
+        if drop_last and self.own_samples < batch_size:
+            raise ConfigError(
+                f"dropping the last batch leaves none: {self.own_samples} samples, batch size {batch_size}"
+            )
         if views < 1:
             raise ConfigError(f"a sample is given in at least 1 view, not {views}")
         self.num_samples = num_samples
@@ -107,8 +136,33 @@ class Plan:
 
     def count_batches(self, order: np.ndarray | None = None) -> int:
         """Batches of an epoch, of all samples or in an order given for it."""
-        count = self.num_samples if order is None else len(order)
+        if order is None:
+            count = self.own_samples
+        else:
+            places = self.own_places(order)
+            count = len(order) if places is None else len(places)
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+    def own_places(self, order: np.ndarray) -> np.ndarray | None:
+        """Which places of an order this process takes, int64; None: all."""
+        rank, world = self.shard
+        size = self.batch_size
+        if world == 1:
+            return None
+        if self.share_batches:
+            full = len(order) // (size * world)
+            if not full:
+                raise ConfigError(
+                    f"an epoch of {len(order)} samples has no batch of {size} for each of {world} processes: lower "
+                    "--batch-size, or start fewer processes"
+                )
+            batches = np.arange(rank, full * world, world)
+            return (batches[:, None] * size + np.arange(size)).ravel()
+        owner = np.asarray(order) % world
+        count = int(np.bincount(owner, minlength=world).min())
+        if count > size:
+            count -= count % size
+        return np.flatnonzero(owner == rank)[:count]
 
     def batches(self, epoch: int, start_batch: int = 0, order: np.ndarray | None = None) -> "PlannedEpoch":
         """The batches of an epoch from `start_batch` on.
@@ -141,10 +195,15 @@ class PlannedEpoch:
     start_batch: int
     order: np.ndarray | None
 
+    @cached_property
+    def places(self) -> np.ndarray | None:
+        """Which places of the order are this process's; None: all."""
+        return None if self.order is None else self.plan.own_places(self.order)
+
     def spans(self) -> Iterator[tuple[int, int]]:
         """The first position of each batch in the epoch, and the one after its last."""
         plan = self.plan
-        count = plan.num_samples if self.order is None else len(self.order)
+        count = plan.own_samples if self.order is None else len(self.order if self.places is None else self.places)
         for batch in range(self.start_batch, plan.count_batches(self.order)):
             yield batch * plan.batch_size, min((batch + 1) * plan.batch_size, count)
 
@@ -160,6 +219,11 @@ class PlannedEpoch:
         index = np.arange(count) if order is None else order
         if order is None and plan.shuffle:
             index = self._stream(0).permutation(count)
+        taken = index if order is None else self.places  # of what is drawn
+        if order is not None and taken is not None:
+            index = order[taken]
+        elif plan.shard[1] > 1:
+            index = taken = index[index % plan.shard[1] == plan.shard[0]][: plan.own_samples]
 
         def draw(purpose: int, low: int | list[int], high: int | list[int], *shape: int) -> np.ndarray:
             drawn = [
@@ -167,7 +231,7 @@ class PlannedEpoch:
                 for view in range(plan.views)
             ]
             # take: part[index] in a tenth of the time
-            return np.stack([part.take(index, 0) for part in drawn] if order is None else drawn)
+            return np.stack(drawn if taken is None else [part.take(taken, 0) for part in drawn])
 
         hole = None
         if plan.cutout:
@@ -176,7 +240,7 @@ class PlannedEpoch:
         key = None
         if plan.augmentation.keyed:
             keys = [self._stream(4, view).integers(0, 2**64, count, dtype=np.uint64) for view in range(plan.views)]
-            key = np.stack([part.take(index) for part in keys] if order is None else keys)
+            key = np.stack(keys if taken is None else [part.take(taken) for part in keys])
         ends = plan.augmentation.corners(plan.source)
         return Batch(
             index=index,

@@ -21,6 +21,7 @@ from ..data.cifar import MEAN_STD
 from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
+from ..methods.shards import Shards
 from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
@@ -111,10 +112,12 @@ def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
                 f"--epoch-batches {batches}: method {name} orders the samples of its epochs itself; drop the option"
             )
         size = config.data.batch_size // max(1, method.draws)
-        if (size if balance == "sampler" else batches * size) > len(data.given):
+        count = len(data.given) // method.shards.size  # of each process
+        if (size if balance == "sampler" else batches * size) > count:
             raise ConfigError(
                 f"--epoch-batches {batches} of {size} are {batches * size} images, and the training set has "
-                f"{len(data.given)}; give at most {len(data.given) // size}, or drop the option"
+                f"{count}{'' if method.shards.size == 1 else ' for each process'}; give at most {count // size}, or "
+                "drop the option"
             )
     if balance == "none":
         return
@@ -278,10 +281,11 @@ def _image_size(settings: DataConfig, size: tuple[int, int]) -> tuple[int, int]:
     return found
 
 
-def augmented(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
-    """The words to `make_loader` that say how images are augmented and resized."""
+def loading(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
+    """The words to `make_loader` that say how images are augmented and resized, and by how many threads."""
     resizes = augmentation is not None and augmentation.resizes
-    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size}
+    threads = None if settings.loader_threads == "auto" else settings.loader_threads
+    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size, "threads": threads}
 
 
 @dataclass(frozen=True)
@@ -332,16 +336,23 @@ def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:
 
 
 def make_loaders(
-    config: RunConfig, data: RunData, device: torch.device, views: int = 1, dtype: torch.dtype = torch.float32
+    config: RunConfig,
+    data: RunData,
+    device: torch.device,
+    views: int = 1,
+    dtype: torch.dtype = torch.float32,
+    shard: tuple[int, int] = (0, 1),
+    share_batches: bool = False,
 ) -> Loaders:
     """The loaders of a run, all of the kind that `--loader` chooses, with images of `dtype`; training batches hold
-    `views` of each sample."""
+    `views` of each sample. `shard`, `share_batches`: what `train` gives one of several processes, as `Plan` says; the
+    others give every sample."""
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(data.image_size) <= SMALL_IMAGE else batch
 
     def evaluation(table: ImageTable, *, least: int = 1) -> Loader:
         size = min(evaluation_batch, len(table))
-        while 0 < len(table) % size < least:
+        while any(0 < len(range(rank, len(table), shard[1])) % size < least for rank in range(shard[1])):
             size -= 1
         return make_loader(
             settings.loader,
@@ -350,9 +361,8 @@ def make_loaders(
             mean=data.mean,
             std=data.std,
             device=device,
-            threads=settings.loader_threads,
             dtype=dtype,
-            **augmented(settings, settings.eval_augmentation()),
+            **loading(settings, settings.eval_augmentation()),
         )
 
     train = make_loader(
@@ -365,10 +375,11 @@ def make_loaders(
         seed=config.engine.seed,
         shuffle=True,
         drop_last=settings.drop_last,
-        threads=settings.loader_threads,
         views=views,
         dtype=dtype,
-        **augmented(settings, settings.augmentation()),
+        shard=shard,
+        share_batches=share_batches,
+        **loading(settings, settings.augmentation()),
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,
@@ -395,9 +406,9 @@ def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
     return 1
 
 
-def check_last_batch(config: RunConfig, data: RunData, least: int) -> None:
+def check_last_batch(config: RunConfig, data: RunData, least: int, processes: int = 1) -> None:
     """ConfigError if an epoch of all samples ends in a batch of one image, and the networks need `least` of 2."""
-    count, size = len(data.given), config.data.batch_size
+    count, size = len(data.given) // processes, config.data.batch_size
     if least > 1 and not config.data.drop_last and count % size == 1 and count > size:
         raise ConfigError(
             f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} "
@@ -412,15 +423,20 @@ def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
 
 
 def create_parts(
-    config: RunConfig, data: RunData, device: torch.device, *, fresh: bool
+    config: RunConfig, data: RunData, device: torch.device, *, fresh: bool, shards: Shards | None = None
 ) -> tuple[Method, torch.nn.ModuleList]:
     """The method and the networks of a run on `device`, drawn from its seed.
 
     Without `fresh` the networks are to be given a checkpoint's weights, and don't begin from `config.model.encoder`.
+    `shards`: the samples that this process trains, by default all.
     """
     torch.manual_seed(config.engine.seed)
     method = create_method(
-        config.method, num_samples=len(data.given), num_classes=data.task.num_outputs, task=data.task
+        config.method,
+        num_samples=len(data.given),
+        num_classes=data.task.num_outputs,
+        task=data.task,
+        shards=shards,
     )
     check_balance(config, data, method)
     if config.optim.patience and data.validation is None:
@@ -430,7 +446,9 @@ def create_parts(
     if config.data.balance == "weights":
         method.class_weights = torch.from_numpy(class_weights(data.given, data.task.num_outputs))
     settings = config.data
-    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, settings.epoch_batches)
+    batches = settings.epoch_batches
+    batches = batches and batches * method.shards.size  # of the samples that a method draws for all processes
+    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, batches)
     method.configure(replace(setting, balanced=settings.balance == "subset"))
     networks = torch.nn.ModuleList(
         create_model(

@@ -314,6 +314,8 @@ class Step:
         gear: as `choose_gear` gave it; by default what it makes of `config` for many steps.
         clip_norm: largest norm of each network's gradient. None: gradients are not clipped.
         observe: called with a step's result and index as part of the step; may only use the device.
+        gradients: called between the backward pass and the update; may change the gradients in place
+            (`engine.distributed.GradientMean`). It is a part of a captured step.
     """
 
     def __init__(
@@ -329,11 +331,12 @@ class Step:
         gear: Gear | None = None,
         clip_norm: float | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
+        gradients: Callable[[], None] | None = None,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
         self.batch_size, self.clip_norm = batch_size, clip_norm
         self.device_type = device.type
-        self.observe = observe
+        self.observe, self.gradients = observe, gradients
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
@@ -385,6 +388,8 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         result = forward(images, index)
         self.scaler.scale(result.loss).backward(self._one)
+        if self.gradients is not None:
+            self.gradients()
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)  # in fp16, so that the norm is that of the gradient itself
             clip_gradients(self.networks, self.clip_norm)

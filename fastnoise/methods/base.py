@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from ..config import DataConfig, OptimConfig
 from ..data.balance import drawn_subset
+from ..losses import TargetLoss
 from ..models import Network, Outputs
 from ..models.heads import joint
 from ..options import MethodOptions
 from ..tasks import Task
 from ..tasks.classification import Classification
 from .scan import Scan
+from .shards import Shards
 
 
 class Forward(NamedTuple):
@@ -175,6 +177,13 @@ class Method(nn.Module):
     """Parts of equal size into which a batch is divided, each for a network by itself, if the method orders every epoch
     by `order`. 0: some epochs at least have the loader's order."""
 
+    parallel: ClassVar[bool] = False
+    """Whether several processes can train a run of the method together. Conditions: what a step writes for its samples
+    is in `sharded` or made common by `share`; all other buffers change in the same way in all processes, or between
+    epochs, when those of the first process replace the others'. A subclass does not inherit it."""
+    shards: Shards = Shards()
+    """The samples that this process trains; set before `configure`."""
+
     criterion: nn.Module
     """The loss with its per-sample state."""
     class_weights: Tensor | None
@@ -182,7 +191,8 @@ class Method(nn.Module):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls.stackable, cls.weighted = vars(cls).get("stackable", False), vars(cls).get("weighted", False)
+        for name in ("stackable", "weighted", "parallel"):
+            setattr(cls, name, vars(cls).get(name, False))
 
     def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
         super().__init__()
@@ -265,6 +275,25 @@ class Method(nn.Module):
         """The selections of the last epoch, by name. The trainer adds their figures to the metrics; if it knows the
         true labels, these include precision and recall."""
         return {}
+
+    # -- among several processes that train the run --------------------------------------------------------------
+
+    def sharded(self) -> dict[str, int]:
+        """The buffers that have rows for the samples of this process alone: name in `state_dict` -> their dimension.
+
+        By default the targets of every loss.
+        """
+        return {
+            f"{name}.{table}" if name else table: 0
+            for name, module in self.named_modules()
+            if isinstance(module, TargetLoss)
+            for table in ("targets", "visits")
+            if getattr(module, table) is not None
+        }
+
+    def share(self) -> None:
+        """Called at the end of an epoch, before `end_epoch`, and only if several processes train the run: give all of
+        them what the steps of each have written (`Shards.share_`, `Shards.sum_`)."""
 
     # -- among several runs that are trained as one ----------------------------------------------------------
 

@@ -66,6 +66,7 @@ class DivideMix(Method):
     networks = 2
     views = 2
     shares = 2
+    parallel = True
     draws = 4
     mixup: Any  # a ModuleList of Mixup, which forgets what it holds
 
@@ -222,8 +223,9 @@ class DivideMix(Method):
             rest = np.flatnonzero(~mask)
             rest = rest if drawn is None else np.intersect1d(rest, everyone, assume_unique=True)
             pools.append(rest if len(rest) >= self.num_classes else everyone)
-        self.steps = -(-max(len(pool) for pool in pools[:2]) // self.part)
-        return np.stack([_draws(pool, self.steps * self.part, random) for pool in pools], 1).ravel()
+        step = self.part * self.shards.size  # of each pool; the processes take the batches in turn
+        self.steps = -(-max(len(pool) for pool in pools[:2]) // step)
+        return np.stack([_draws(pool, self.steps * step, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
         if not run.epoch and self.divides_after >= run.epochs:

@@ -323,7 +323,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "clothing1m-drawn-once",
         ("elr_plus",),
         ("clothing1m",),
-        "The authors draw the 3,000 balanced batches once and go through them in each epoch; fastnoise draws them anew.",
+        "The authors draw the 3,000 balanced batches once and go through them in each epoch; fastnoise draws them "
+        "anew.",
         "an epoch is drawn by one rule for all methods.",
         uncounted="the authors' draw cannot be drawn again.",
     ),
@@ -331,8 +332,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "clothing1m-average",
         ("elr_plus",),
         ("clothing1m",),
-        "The authors average weights with momentum min(1 - 1 / (s + 1), .9999) at step s, which is .9999 from step 9,999 "
-        "on; fastnoise with .9999 exp(-5 (1 - s / 10,000)^2), as ELR+ does on other data sets.",
+        "The authors average weights with momentum min(1 - 1 / (s + 1), .9999) at step s, which is .9999 from step "
+        "9,999 on; fastnoise with .9999 exp(-5 (1 - s / 10,000)^2), as ELR+ does on other data sets.",
         "one form of ramp.",
         "average_ramp",
         9999,
@@ -351,8 +352,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "plc-clothing1m-capped",
         ("plc",),
         ("clothing1m",),
-        "The authors train on at most 18,976 images of a class, and select on clean validation images; fastnoise trains on "
-        "all.",
+        "The authors train on at most 18,976 images of a class, and select on clean validation images; fastnoise "
+        "trains on all.",
         "what is left out would have to be drawn.",
         uncounted="the authors' draw cannot be drawn again.",
     ),

@@ -376,7 +376,7 @@ def test_presets_are_words_of_the_grammar(name: str) -> None:
 
 
 def test_instance_dependent_noise_is_made_from_files(tmp_path: Path) -> None:
-    """As SWCE's tables have it: the pipeline with its threshold of 0.25, on labels whose noise depends on the images."""
+    """As in SWCE's tables: the pipeline with its threshold of 0.25, on labels whose noise depends on the images."""
     MAKERS["chest_xray"](tmp_path)
     words = ("--method", "swce", "--noise", "idn:0.3", "--warm-up", "1", "--stages", "1", "--rate-factors", "1,1")
     summary = train(tmp_path, "chest_xray", *words, "--epochs", "2")

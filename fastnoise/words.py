@@ -155,8 +155,8 @@ def train_config(
     default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
-    own = [each.name for each in fields(TrainCommand) if each.name != "run"]
-    _refuse_unknown(unknown, [*default.groups(), *own], default.method.method)
+    flags = [each.name for each in fields(TrainCommand) if each.name != "run"]
+    _refuse_unknown(unknown, [*default.groups(), *flags], default.method.method)
     if choice.resume is not None:
         return _resumed(command.run, stored, choice.resume), True
     config = located(command.run)

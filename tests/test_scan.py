@@ -23,8 +23,8 @@ from fastnoise.engine.single import Single
 from fastnoise.errors import TrainingError
 from fastnoise.methods import Estimates, Method, Run, Setting, create_method, scan
 from fastnoise.methods.correction import ColumnTops, SurestRows, percentile_from_top
-from fastnoise.methods.shards import Shards
 from fastnoise.methods.scan import by_blocks, keep
+from fastnoise.methods.shards import Shards
 from fastnoise.models import Outputs
 from fastnoise.recipes import recipe
 from fastnoise.selection import StageTables

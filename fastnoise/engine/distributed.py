@@ -378,7 +378,7 @@ def share(world: World, networks: nn.Module, records: Iterable[Record]) -> float
     for record in records:
         world.average_statistics(networks, record.method)
         record.statistics.share(world)
-        record.method.share()
+        record.method.exchange()
     return None if world.backend == "nccl" else world.took()
 
 

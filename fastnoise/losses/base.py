@@ -198,7 +198,8 @@ class TargetLoss(FixedDtype, FusedLoss):
             raise ConfigError(f"momentum is {momentum}: it must lie in [0, 1)")
         if not 0 <= strength < float("inf"):
             raise ConfigError(f"strength is {strength}: it must be finite and not negative")
-        self.register_table(num_samples, num_classes, **{**storage_now(), **storage})
+        kept: Storage = {**storage_now(), **storage}
+        self.register_table(num_samples, num_classes, **kept)
         self.register_buffer("knobs", torch.tensor([1.0, momentum, strength], dtype=torch.float32), persistent=False)
 
     def register_table(

@@ -58,7 +58,8 @@ class DataConfig(Checked):
     --model were trained with; the default if it has any), cifar10, imagenet, none (pixels in 0..1), or numbers as
     0.485,0.456,0.406/0.229,0.224,0.225."""
     image_size: Annotated[int, Above(0), Between(1, 65536)] | None = None
-    """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ."""
+    """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ.
+    Images are then taken whole: a recipe's preset in --augment that resizes leaves no more than its flip."""
     exif_orientation: bool = True
     """Turn image files upright as the camera noted in EXIF. Without it their pixels stay as they are stored."""
     skip_unreadable: bool = False
@@ -96,8 +97,8 @@ class DataConfig(Checked):
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
-    loader_threads: Annotated[int, Above(0), Between(1, 1024)] = 2
-    """CPU threads of the input pipeline."""
+    loader_threads: Annotated[int, Above(0), Between(1, 1024)] | Literal["auto"] = "auto"
+    """CPU threads of the input pipeline. auto: on a GPU one for each core, up to 16, else 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -402,6 +403,13 @@ class RunConfig:
         """All fields by their flat names, in the order of the groups."""
         return {name: getattr(getattr(self, group) if group else self, name) for name, group in self.groups().items()}
 
+    def taken_whole(self) -> dict[str, Any]:
+        """What --image-size changes beside itself: it takes the place of a preset that resizes images by itself."""
+        if self.data.augment not in PRESETS or not self.data.augmentation().resizes:
+            return {}
+        flip = self.data.augmentation().flip
+        return {"augment": None, "eval_augment": None, "crop_padding": 0, "flip": flip}
+
     def replace(self, changes: Mapping[str, Any]) -> "RunConfig":
         """A copy with other values for some fields, given by their flat names as in {"epochs": 2, "model": "lenet5"}.
 
@@ -409,6 +417,8 @@ class RunConfig:
         stays the same, since its options belong to it. To change the method, begin with its recipe.
         """
         known = self.groups()
+        if changes.get("image_size") is not None and not {"augment", "eval_augment"} & set(changes):
+            changes = {**self.taken_whole(), **changes}
         if changes.get("augment") is not None:
             changes = {"crop_padding": 0, "flip": False, **changes}
             _require(not (changes["crop_padding"] or changes["flip"]), said_twice(changes["augment"]))

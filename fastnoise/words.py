@@ -153,10 +153,12 @@ def train_config(
             raise ConfigError(said_twice(spec))
         changes |= {"augment": spec, "crop_padding": 0, "flip": False}
     default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
+    if "image_size" in given and not {"augment", "eval_augment"} & (given | changes.keys()):
+        default = default.replace(default.taken_whole())
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
-    flags = [each.name for each in fields(TrainCommand) if each.name != "run"]
-    _refuse_unknown(unknown, [*default.groups(), *flags], default.method.method)
+    others = [each.name for each in fields(TrainCommand) if each.name != "run"]
+    _refuse_unknown(unknown, [*default.groups(), *others], default.method.method)
     if choice.resume is not None:
         return _resumed(command.run, stored, choice.resume), True
     config = located(command.run)

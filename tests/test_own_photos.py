@@ -102,6 +102,17 @@ def test_unreadable_images_are_left_out_by_every_command_that_reads_a_data_set()
         assert "--skip-unreadable is for" in line
 
 
+def test_a_cleaning_that_was_refused_leaves_no_folder() -> None:
+    """So that the call that its message asks for is not refused for the other one's settings."""
+    photos(count=3)
+    words = ["clean", "folder:photos", "--model", "small_cnn"]
+    assert "--folds 50: there are 6 images" in said(*words, "--folds", "50", code=2)
+    Path("photos/cat/1.png").write_bytes(b"no image")
+    assert "leave them out by --skip-unreadable" in said(*words, "--folds", "2", code=2)
+    assert not Path("cleaned/photos").exists()
+    assert "--folds 50: there are 5 images" in said(*words, "--folds", "50", "--skip-unreadable", code=2)
+
+
 def test_names_with_line_breaks_take_one_line() -> None:
     """They are in the CSV as they are, and on the screen with a space."""
     photos(count=3)

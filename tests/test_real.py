@@ -29,6 +29,7 @@ from fastnoise.data.images import read_image
 from fastnoise.data.lines import read_pairs
 from fastnoise.data.texts import Texts, packed, picked, places, repeated
 from fastnoise.errors import DataError
+from fastnoise.recipes import recipe
 
 
 @contextmanager
@@ -243,18 +244,8 @@ def test_another_rate_than_those_that_are_there_is_refused(tmp_path: Path) -> No
 def train(root: Path, name: str, *words: str) -> dict[str, Any]:
     """One epoch of small_cnn at 32 pixels in the folder `run`; returns its summary."""
     run = root / "run"
-    small = (
-        "--model",
-        "small_cnn",
-        "--image-size",
-        "32",
-        "--width",
-        "0.25",
-        "--crop-padding",
-        "0",
-        "--batch-size",
-        "8",
-    )
+    small = ["--model", "small_cnn", "--image-size", "32", "--width", "0.25", "--batch-size", "8"]
+    small += ["--epoch-batches", "3"] * (name == "clothing1m")
     where = ("--data-root", str(root), "--run-dir", str(run), "--loader", "torch", "--device", "cpu")
     assert main(["train", "--dataset", name, "--method", "ce", "--epochs", "1", *small, *where, *words]) == 0
     found: dict[str, Any] = json.loads((run / "summary.json").read_text())
@@ -357,3 +348,38 @@ def test_keys_are_found_and_repeats_named_as_by_a_dictionary() -> None:
         among = list(dict.fromkeys(words[:20]))
         expected = [among.index(word) if word in among else -1 for word in words]
         assert places(Texts.of(words), Texts.of(among)).tolist() == expected
+
+
+# -- recipes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_side_takes_the_place_of_a_preset_that_resizes() -> None:
+    config = recipe("ce", "clothing1m")
+    assert (config.data.augment, config.data.image_size) == ("clothing1m", None)
+    whole = config.replace({"image_size": 32})
+    assert (whole.data.augment, whole.data.flip, whole.data.crop_padding) == (None, True, 0)
+    said = config.replace({"image_size": 32, "augment": "flip"})
+    assert said.data.augment == "flip"
+    assert recipe("ce", "animal10n").replace({"image_size": 32}).data.augment == "animal10n", "which does not resize"
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_presets_are_words_of_the_grammar(name: str) -> None:
+    config = recipe("ce", name)
+    assert config.data.augment == name
+    assert config.data.augmentation().flip
+    evaluation = config.data.eval_augmentation()
+    assert evaluation is not None
+    assert evaluation.output_size((FACTS[name].size, FACTS[name].size))[0] == FACTS[name].size
+
+
+def test_published_augmentation_trains_and_both_test_sets_are_cropped(tmp_path: Path) -> None:
+    """With the recipe's own resize and crop, on the smallest network."""
+    webvision(tmp_path)
+    run = tmp_path / "run"
+    words = ("--model", "small_cnn", "--width", "0.25", "--batch-size", "6", "--epochs", "1", "--loader", "torch")
+    where = ("--data-root", str(tmp_path), "--run-dir", str(run))
+    assert main(["train", "--dataset", "mini_webvision", "--method", "elr", *words, *where]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["network"]["image_size"] == [227, 227]
+    assert "last" in summary["ilsvrc_accuracy"]

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, alternatives, nearest
+from .facts import FACTS
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -209,12 +210,9 @@ PRESETS: Mapping[str, Preset] = {
     "cifar100": _CIFAR,
     "cifar10n": _CIFAR,
     "cifar100n": _CIFAR,
-    "imagenet": Preset("random_resized_crop:224,flip", "resize:256,center_crop:224"),
-    "clothing1m": Preset("resize:256,crop:224,flip", "resize:256,center_crop:224"),
-    "webvision": Preset("resize:256,crop:227,flip", "resize:256,center_crop:227"),
+    **{name: Preset(facts.augment, facts.eval_augment) for name, facts in FACTS.items()},
 }
-"""Name -> the specs that it stands for. Those of cifar, mnist and digits are what their recipes have always done.
-clothing1m and webvision are those of ELR's and DivideMix's code."""
+"""Name -> the specs that it stands for. Those of cifar, mnist and digits are what their recipes have always done."""
 
 
 # -- reading -------------------------------------------------------------------------------------------------

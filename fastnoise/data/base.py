@@ -35,9 +35,9 @@ class LoaderSpec:
         free = self.table.images is None and self.plan.augmentation.resizes
         return None if free else self.plan.source
 
-    def places(self, batch: Batch) -> np.ndarray:
-        """int32 [V * B, 8], `Placing.packed` of a batch of a table in memory."""
-        sizes = np.broadcast_to(np.array(self.plan.source, np.int32), (self.plan.views * len(batch.index), 2))
+    def places(self, batch: Batch, rows: int) -> np.ndarray:
+        """int32 [rows, 8], `Placing.packed` of all images of a batch of a table in memory."""
+        sizes = np.broadcast_to(np.array(self.plan.source, np.int32), (rows, 2))
         return place(self.plan.augmentation, sizes, batch.key, batch.corner).packed()
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..checks import cpu_cores
 from ..errors import ConfigError, DataError, nearest
 from .augment import Augmentation
 from .base import LoaderSpec
@@ -22,6 +23,9 @@ LOADERS = ("auto", "dali", "resident", "synthetic", "torch")
 
 DECODERS = ("pillow", "dali", "dali:cuda")
 """What decodes image files, and on which device."""
+
+MOST_THREADS = 16
+"""Of a loader that feeds a GPU, unless its user says otherwise."""
 
 RESIDENT_SHARE = 0.5
 """Share of the device's free memory that images may take with "auto". Training needs the rest."""
@@ -79,7 +83,7 @@ def make_loader(
     shuffle: bool = False,
     drop_last: bool = False,
     image_size: int | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     views: int = 1,
     dtype: torch.dtype = torch.float32,
     shard: tuple[int, int] = (0, 1),
@@ -95,7 +99,7 @@ def make_loader(
     drop_last: leave out the last batch if it is smaller than the others.
     image_size: files are resized to this many pixels squared, by default to the table's size.
     threads: DALI's worker threads, the torch loader's threads that decode files, or the maximum number of threads that
-        the resident loader uses for a batch on the CPU.
+        the resident loader uses for a batch on the CPU. None: `default_threads`.
     views: images given of each sample, each cropped, flipped and cut out for itself.
     dtype: of the images: float32, float16 or bfloat16.
     shard, share_batches: the samples of one of several processes, as `Plan` takes them.
@@ -107,6 +111,7 @@ def make_loader(
         if not torch.cuda.is_available():
             raise ConfigError("the device is cuda but torch sees no CUDA device: choose cpu")
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    threads = default_threads(device) if threads is None else threads
     if threads < 1:
         raise ConfigError(f"a loader needs at least 1 thread, not {threads}")
     if len(table) == 0:
@@ -167,6 +172,12 @@ def make_loader(
     return TorchLoader(spec, reason)
 
 
+def default_threads(device: torch.device) -> int:
+    """The threads of a loader for this device: all cores that feed a GPU, up to MOST_THREADS. On a CPU the network
+    needs the cores, and 2 threads are enough to stay ahead of it."""
+    return min(cpu_cores(), MOST_THREADS if device.type == "cuda" else 2)
+
+
 def _choose(
     kind: str, table: ImageTable, device: torch.device, augmentation: Augmentation | None = None
 ) -> tuple[str, str]:
@@ -225,11 +236,8 @@ def _resident_obstacle(table: ImageTable, device: torch.device, augmentation: Au
         return "images in files are not held in memory"
     if device.type not in ("cpu", "cuda"):
         return f"the resident loader serves the devices cpu and cuda, not {device.type}"
-    if device.type == "cuda" and augmentation is not None:
-        if augmentation.places:
-            return "on CUDA it does not resize"
-        if augmentation.recolours:
-            return "on CUDA it does not rotate, jitter and apply RandAugment"
+    if device.type == "cuda" and augmentation is not None and augmentation.randaugment is not None:
+        return "on CUDA it has no RandAugment"
     if device.type == "cuda":
         try:
             import_module("triton")

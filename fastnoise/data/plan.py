@@ -44,6 +44,20 @@ class Batch:
 
         return Batch(self.index[rows], part(self.corner), part(self.flip), part(self.hole), part(self.key))
 
+    def part(self, first: int, last: int, size: int, views: int) -> "Batch":
+        """Of a whole epoch, as `PlannedEpoch.draw` gives it, the samples at first..last - 1 in batches of `size`, one
+        behind the other: row (k * V + v) * size + b is view v of sample b of batch k. Each row has its own index."""
+
+        def rows(array: np.ndarray | None) -> np.ndarray | None:
+            if array is None:
+                return None
+            batches = array[:, first:last].reshape(len(array), -1, size, *array.shape[2:])
+            return np.ascontiguousarray(batches.swapaxes(0, 1)).reshape(-1, *array.shape[2:])
+
+        index = rows(np.broadcast_to(self.index, (views, len(self.index))))
+        assert index is not None
+        return Batch(index, *map(rows, (self.corner, self.flip, self.hole, self.key)))
+
     def packed(self) -> np.ndarray | None:
         """corner, flip and hole as int32 [..., DRAWS], zeros for those that are None; None if all are."""
         given = [part for part in (self.corner, self.flip, self.hole) if part is not None]

@@ -15,6 +15,17 @@ from .augment import MOST_MAGNITUDE, Augmentation
 from .placing import JITTER, RANDAUGMENT, ROTATE, uniforms
 
 
+def angles(augmentation: Augmentation, key: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Of rotations, [R] in degrees."""
+    return augmentation.rotate * (2 * uniforms(key, ROTATE, 1)[:, 0] - 1)
+
+
+def jitter_factors(augmentation: Augmentation, key: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Of brightness, contrast and saturation, [R, 3]."""
+    low, high = max(0.0, 1 - augmentation.jitter), 1 + augmentation.jitter
+    return low + (high - low) * uniforms(key, JITTER, 3)
+
+
 def recolour(
     pixels: NDArray[np.uint8], augmentation: Augmentation, key: NDArray[np.uint64], views: int, pool: Executor
 ) -> None:
@@ -26,9 +37,7 @@ def recolour(
         pool: whose threads do the work.
     """
     rows = len(pixels)
-    angle = augmentation.rotate * (2 * uniforms(key, ROTATE, 1)[:, 0] - 1)
-    low, high = max(0.0, 1 - augmentation.jitter), 1 + augmentation.jitter
-    factors = low + (high - low) * uniforms(key, JITTER, 3)
+    angle, factors = angles(augmentation, key), jitter_factors(augmentation, key)
     count, magnitude = augmentation.randaugment or (0, 0)
     drawn = uniforms(key, RANDAUGMENT, 2 * count).reshape(rows, count, 2)
     chosen, negative = (drawn[..., 0] * len(OPERATIONS)).astype(int), drawn[..., 1] < 0.5

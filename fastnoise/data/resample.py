@@ -47,7 +47,7 @@ class Window(NamedTuple):
         )
 
 
-def shown(
+def resampled(
     image: Image.Image | NDArray[np.uint8], part: list[int], grid: list[int], corner: list[int], size: Size
 ) -> NDArray[np.uint8]:
     """One image of a `Placing`, uint8 [H, W, C] of `size`; bilinear with antialiasing.
@@ -83,5 +83,5 @@ def evaluated(image: Image.Image | NDArray[np.uint8], augmentation: Augmentation
     """One image as evaluation gives it to the network, uint8 [H, W, C]; of `augmentation` nothing is random."""
     height, width = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
     where = place(augmentation, np.array([[height, width]], np.int32), None, None)
-    parts = (part[0].tolist() for part in (where.part, where.grid, where.corner))
-    return shown(image, *parts, augmentation.output_size((height, width)))
+    part, grid, corner = (each[0].tolist() for each in (where.part, where.grid, where.corner))
+    return resampled(image, part, grid, corner, augmentation.output_size((height, width)))

@@ -23,7 +23,7 @@ from ..checks import cpu_cores
 from ..errors import DataError
 from ..files import cache_folder
 from ..texts import counted, printable
-from .images import dali_reads, decode, one_line, orientation, require_regular
+from .images import dali_reads, decode, one_line, orientation, require_regular, shown_name
 
 CACHE = ".fastnoise-files.npz"
 """The cache's file, beside the data."""
@@ -157,7 +157,7 @@ def require_readable(found: Found, known: FileFacts, what: str) -> None:
     """DataError that counts the files which cannot be read and names the first of them."""
     if not known.errors:
         return
-    named = [f"{found.path(place)} ({known.errors[place]})" for place in sorted(known.errors)[:_NAMED]]
+    named = [f"{shown_name(found.path(place))} ({known.errors[place]})" for place in sorted(known.errors)[:_NAMED]]
     more = f" and {len(known.errors) - _NAMED} more, which fastnoise check lists" if len(known.errors) > _NAMED else ""
     raise DataError(
         f"{what}: cannot read {len(known.errors)} of {len(found.names)} images: {', '.join(named)}{more}: "

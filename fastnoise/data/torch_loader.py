@@ -18,7 +18,7 @@ from .images import open_rgb, read_image
 from .placing import SourceSizes, place
 from .plan import Batch, PlannedEpoch
 from .recolour import recolour
-from .resample import shown
+from .resample import resampled
 
 T = TypeVar("T")
 
@@ -178,8 +178,8 @@ class TorchLoader(BaseLoader):
             position = batch.index[sample]
             image = self._image(position)
             for row in range(sample, len(pixels), count):
-                parts = (part[row].tolist() for part in (where.part, where.grid, where.corner))
-                pixels[row] = shown(image, *parts, size)
+                part, grid, corner = (each[row].tolist() for each in (where.part, where.grid, where.corner))
+                pixels[row] = resampled(image, part, grid, corner, size)
 
         for _ in pool.map(make, range(count)):
             pass

@@ -281,10 +281,11 @@ def _image_size(settings: DataConfig, size: tuple[int, int]) -> tuple[int, int]:
     return found
 
 
-def augmented(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
-    """The words to `make_loader` that say how images are augmented and resized."""
+def loading(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
+    """The words to `make_loader` that say how images are augmented and resized, and by how many threads."""
     resizes = augmentation is not None and augmentation.resizes
-    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size}
+    threads = None if settings.loader_threads == "auto" else settings.loader_threads
+    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size, "threads": threads}
 
 
 @dataclass(frozen=True)
@@ -360,9 +361,8 @@ def make_loaders(
             mean=data.mean,
             std=data.std,
             device=device,
-            threads=settings.loader_threads,
             dtype=dtype,
-            **augmented(settings, settings.eval_augmentation()),
+            **loading(settings, settings.eval_augmentation()),
         )
 
     train = make_loader(
@@ -375,12 +375,11 @@ def make_loaders(
         seed=config.engine.seed,
         shuffle=True,
         drop_last=settings.drop_last,
-        threads=settings.loader_threads,
         views=views,
         dtype=dtype,
         shard=shard,
         share_batches=share_batches,
-        **augmented(settings, settings.augmentation()),
+        **loading(settings, settings.augmentation()),
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,

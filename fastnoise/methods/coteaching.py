@@ -17,8 +17,8 @@ class CoTeaching(Method):
     In epoch t each network picks the floor(R(t) B) samples of smallest loss, at least one, and the other takes its mean
     cross-entropy over them; R(t) = 1 - forget_rate * min(t / forget_epochs, 1). Variant "code" has forget_epochs - 1
     there. The authors' code also divides the mean by the number of samples a second time, which their optimiser, Adam,
-    hides. One step trains both networks on the sum of their losses, whose gradient in either is that of its own. Several
-    processes pick from a batch each.
+    hides. Several processes pick from a batch each. One step trains both networks on the sum of their losses, whose
+    gradient in either is that of its own.
     """
 
     weighted = parallel = True

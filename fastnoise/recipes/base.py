@@ -90,7 +90,7 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
             method, DataConfig(dataset=dataset), noise_config, ModelConfig("resnet34"), OptimConfig(), engine
         )
     if family(dataset) in SETS:
-        data = DataConfig(dataset=dataset, crop_padding=0)
+        data = DataConfig(dataset=dataset, augment=family(dataset))
         config = RunConfig(method, data, noise_config, ModelConfig("resnet18"), OptimConfig(), engine)
         return config.replace(SETS[family(dataset)])
     return RunConfig(

@@ -15,7 +15,7 @@ from ...config import RunConfig
 from ...data import Augmentation, ImageTable, Loader, make_loader
 from ...data.base import aligned_part, upload
 from ...data.plan import Batch, Plan, PlannedEpoch
-from ..prepare import Loaders, RunData, augmented
+from ..prepare import Loaders, RunData, loading
 
 
 class StackedPlan(Plan):
@@ -153,9 +153,8 @@ def stacked_loaders(
             std=data.std,
             device=device,
             seed=config.engine.seed,
-            threads=settings.loader_threads,
             dtype=dtype,
-            **augmented(settings, augmentation),
+            **loading(settings, augmentation),
         )
 
     def plan(number: int, seed: int, augmentation: Augmentation | None = evaluation, **options: Any) -> Plan:

@@ -119,6 +119,7 @@ def as_of_two(order: np.ndarray | None, config: RunConfig, count: int, epoch: in
         ("ce", {}),
         ("nal", {}),
         ("elr", {}),
+        ("elr", {"target_dtype": "bfloat16"}),
         ("selc", {"update_from": 1}),
         ("elr_plus", {"networks": 1, "mixup_alpha": 0.0}),
         ("plc", {"warm_up": 0}),
@@ -195,6 +196,17 @@ def test_the_weights_of_both_processes_are_equal(method: str, pair: Pair, tmp_pa
     first, second = pair.run("train", tmp_path, method=method, fields=fields)
     assert first == second
     assert len(first["result"]["weights"]) == 1 + fields["epochs"]
+
+
+def test_posteriors_of_two_processes_are_those_of_all_samples(pair: Pair, tmp_path: Path) -> None:
+    words = ["posteriors", "--dataset", "digits", "--model", "small_cnn", "--epochs", "1", "--batch-size", "64"]
+    found = pair.run("words", tmp_path, words=[*words, "--device", "cpu", "--out", "posteriors.npy"])
+    assert [each["result"]["code"] for each in found] == [0, 0]
+    probs = np.load(tmp_path / "posteriors.npy")
+    assert probs.shape == (1438, 10)
+    seen = probs.sum(1) > 0
+    assert (~seen).sum() == 0
+    assert np.allclose(probs.sum(1), 1, atol=1e-5)
 
 
 # -- saved and resumed ---------------------------------------------------------------------------------------

@@ -341,6 +341,9 @@ class EngineConfig(Checked):
     """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
+    target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
+    ones take half the memory. They are rounded at random, so that a moving average does not stall."""
     profile: bool = False
     """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
     The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""

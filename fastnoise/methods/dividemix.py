@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class DivideMix(Method):
     """
 
     name = "dividemix"
-    Options = DivideMixOptions
+    Options: ClassVar[type[DivideMixOptions]] = DivideMixOptions
     networks = 2
     views = 2
     shares = 2

@@ -29,6 +29,7 @@ class C2D(DivideMix):
     name = "c2d"
     Options = C2DOptions
     features = True
+    draws = 0  # its first epochs have all samples
     full_precision_images = True  # as SimCLR's
     settings: C2DOptions
 

@@ -13,6 +13,7 @@ from ..config import OptimConfig
 from ..errors import ConfigError
 from ..losses import CrossEntropyLoss
 from ..models import Network, Outputs
+from ..options import MethodOptions
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
 from .mixup import Mixup, blend
@@ -62,7 +63,7 @@ class DivideMix(Method):
     """
 
     name = "dividemix"
-    Options: ClassVar[type[DivideMixOptions]] = DivideMixOptions
+    Options: ClassVar[type[MethodOptions]] = DivideMixOptions
     networks = 2
     views = 2
     shares = 2

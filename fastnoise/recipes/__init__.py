@@ -25,6 +25,7 @@ from .posteriors import posteriors
 from .real import settled
 from .simclr import simclr
 from .swce import swce
+from .swce_dividemix import swce_dividemix
 from .swce_loss import swce_loss
 
 _RECIPES: dict[str, Callable[..., RunConfig]] = {
@@ -52,6 +53,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc_plus": selc_plus,
     "simclr": simclr,
     "swce": swce,
+    "swce_dividemix": swce_dividemix,
     "swce_loss": swce_loss,
 }
 
@@ -79,8 +81,8 @@ def recipe(
     off, unless the network differs in its dropout alone. A network of your own or of another package draws its own
     weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained. `labels`
     is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder
-    of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix). Without it the rate
-    is that of `noise`, and UNKNOWN_RATE for labels that you bring.
+    of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix, swce_dividemix).
+    Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring.
     ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
     """
     if noise is None:
@@ -147,5 +149,6 @@ __all__ = [
     "selc_plus",
     "simclr",
     "swce",
+    "swce_dividemix",
     "swce_loss",
 ]

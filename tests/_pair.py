@@ -141,6 +141,13 @@ def train(method: str, fields: dict[str, Any], *, resume: bool = False, fault: s
     }
 
 
+def words(words: list[str]) -> dict[str, Any]:
+    """The exit code of a command line."""
+    from fastnoise.cli import main as command
+
+    return {"code": command(words)}
+
+
 def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:

@@ -119,6 +119,7 @@ def as_of_two(order: np.ndarray | None, config: RunConfig, count: int, epoch: in
         ("ce", {}),
         ("nal", {}),
         ("elr", {}),
+        ("elr", {"target_dtype": "bfloat16"}),
         ("selc", {"update_from": 1}),
         ("elr_plus", {"networks": 1, "mixup_alpha": 0.0}),
         ("plc", {"warm_up": 0}),
@@ -195,6 +196,17 @@ def test_the_weights_of_both_processes_are_equal(method: str, pair: Pair, tmp_pa
     first, second = pair.run("train", tmp_path, method=method, fields=fields)
     assert first == second
     assert len(first["result"]["weights"]) == 1 + fields["epochs"]
+
+
+def test_posteriors_of_two_processes_are_those_of_all_samples(pair: Pair, tmp_path: Path) -> None:
+    words = ["posteriors", "--dataset", "digits", "--model", "small_cnn", "--epochs", "1", "--batch-size", "64"]
+    found = pair.run("words", tmp_path, words=[*words, "--device", "cpu", "--out", "posteriors.npy"])
+    assert [each["result"]["code"] for each in found] == [0, 0]
+    probs = np.load(tmp_path / "posteriors.npy")
+    assert probs.shape == (1438, 10)
+    seen = probs.sum(1) > 0
+    assert (~seen).sum() == 0
+    assert np.allclose(probs.sum(1), 1, atol=1e-5)
 
 
 # -- saved and resumed ---------------------------------------------------------------------------------------
@@ -318,73 +330,70 @@ def test_a_method_of_ones_own_says_whether_it_can(pair: Pair, tmp_path: Path) ->
 # -- the command line ----------------------------------------------------------------------------------------
 
 WORDS = (
-    *("train", "--method", "elr", "--model", "small_cnn", "--batch-size", "16", "--epochs", "4", "--device", "cpu"),
+    *("train", "--method", "elr", "--model", "small_cnn", "--batch-size", "16", "--epochs", "8", "--device", "cpu"),
     *("--save-every", "0.2s", "--loader-threads", "1"),
 )
 
 
 def workers(of: int) -> list[int]:
     """The processes that a process has started."""
-    return [int(word) for word in Path(f"/proc/{of}/task/{of}/children").read_text().split()]
+    threads = Path(f"/proc/{of}/task").glob("*/children")
+    return [int(word) for thread in threads for word in thread.read_text().split()]
+
+
+def kill_one(launcher: subprocess.Popen[str], saved: Path, chance: random.Random, seen: str) -> str | None:
+    """Kill one of the two processes at a random moment after the checkpoint that `saved` names has changed from `seen`.
+
+    Returns the name of the checkpoint then; None if the run is over, or in its last epoch.
+    """
+    while launcher.poll() is None:
+        now = saved.read_text() if saved.exists() else seen
+        if now != seen and len(found := workers(launcher.pid)) == 2:
+            time.sleep(chance.uniform(0, 0.2))
+            if int(saved.read_text().partition("-")[0]) >= 8:
+                return None
+            os.kill(chance.choice(found), signal.SIGKILL)
+            while launcher.poll() is None and set(workers(launcher.pid)) & set(found):
+                time.sleep(0.02)
+            return saved.read_text()
+        time.sleep(0.02)
+    return None
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_processes_start_again_and_end_as_if_undisturbed(kills: int, tmp_path: Path) -> None:
-    """The undisturbed run is torchrun's: one folder, one summary, one line an epoch."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    subprocess.run(
-        [*torchrun, "-m", "fastnoise.cli", *WORDS], cwd=tmp_path, env=environment, check=True, capture_output=True
-    )
+def test_killed_processes_start_again_and_end_as_if_undisturbed(kills: int, pair: Pair, tmp_path: Path) -> None:
+    """Undisturbed, two processes with the environment that torchrun gives them write one folder, one summary, one line
+    an epoch."""
+    pair.run("words", tmp_path, words=WORDS)
     (whole,) = (tmp_path / "runs").iterdir()
-    assert json.loads((whole / "summary.json").read_text())["epochs"] == 4
-    assert [line["epoch"] for line in history(whole)] == [1, 2, 3, 4]
+    assert json.loads((whole / "summary.json").read_text())["epochs"] == 8
+    assert [line["epoch"] for line in history(whole)] == list(range(1, 9))
 
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "fastnoise.cli",
-            *WORDS,
-            "--run-dir",
-            "cut",
-            "--gpus",
-            "2",
-            "--max-restarts",
-            str(kills),
-        ],
+    words = [sys.executable, "-m", "fastnoise.cli", *WORDS, "--run-dir", "cut", "--gpus", "2"]
+    launcher = subprocess.Popen(
+        [*words, "--max-restarts", str(kills)],
         cwd=tmp_path,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    chance = random.Random(kills)
-    pointer = tmp_path / "cut" / "checkpoints" / "latest"
-    killed, before = 0, ""
-    while process.poll() is None:
-        time.sleep(0.05)
-        saved = pointer.read_text() if pointer.exists() else ""
-        if killed < kills and saved != before and len(found := workers(process.pid)) == 2:
-            time.sleep(chance.uniform(0, 0.3))
-            if pointer.read_text().startswith("5-"):
-                continue
-            try:
-                os.kill(chance.choice(found), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            killed += 1
-            while len(workers(process.pid)) == 2 and workers(process.pid) == found:
-                time.sleep(0.05)
-            before = pointer.read_text()
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    chance, killed, seen = random.Random(kills), 0, ""
+    while killed < kills:
+        found = kill_one(launcher, tmp_path / "cut" / "checkpoints" / "latest", chance, seen)
+        if found is None:
+            break
+        killed, seen = killed + 1, found
+    out, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
     assert killed > 0
     assert out.count("resumed: going on in epoch") == killed, out
     assert_equal_states(states(whole), states(tmp_path / "cut"))
-    ours, theirs = ([{k: v for k, v in line.items() if k not in TIMES | {"collectives"}} for line in history(run)]
-                    for run in (tmp_path / "cut", whole))  # fmt: skip
-    assert ours == theirs
+    shown = [
+        [{key: value for key, value in line.items() if key not in TIMES | {"collectives"}} for line in history(run)]
+        for run in (whole, tmp_path / "cut")
+    ]
+    assert shown[0] == shown[1]
 
 
 def test_what_several_processes_cannot_do_is_refused(

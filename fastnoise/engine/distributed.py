@@ -65,12 +65,13 @@ class World(Shards):
     Args:
         rank: its number.
         size: how many there are.
-        device: what it trains on; None until it is known.
     """
 
     device: str = "auto"
     """Of this process, as --device names it."""
     backend: str = "none"
+    store: dist.Store | None = None
+    """What the processes share beside their messages; torchrun keeps it while it starts them again and again."""
     seconds: float = 0.0
     """Time spent in collectives of steps on the CPU since the last `took`."""
 
@@ -125,7 +126,15 @@ class World(Shards):
         if cuda:
             torch.cuda.set_device(local)
         with world._contact():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+            world.store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+            # torchrun keeps one store for all starts: without a prefix processes would look for the dead of the last.
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                store=dist.PrefixStore(f"start-{world.restarts}", world.store),
+                rank=rank,
+                world_size=size,
+                timeout=PATIENCE,
+            )
         return world
 
     def close(self) -> None:
@@ -259,13 +268,13 @@ class World(Shards):
 
     def speaks(self) -> bool:
         """Whether this process is the one that says how the run ended: the first that asks. The others are silent."""
-        if self.size == 1:
+        if self.store is None:
             return True
         try:
-            store = dist.distributed_c10d._get_default_store()
-            return store.compare_set("fastnoise/ended", "", str(self.rank)) == str(self.rank).encode()
-        except (RuntimeError, ValueError):  # nobody can be asked
+            said: bytes = self.store.compare_set(f"ended-{self.restarts}", "", str(self.rank))
+        except RuntimeError:  # nobody can be asked
             return True
+        return said == str(self.rank).encode()
 
 
 def require_together(config: RunConfig, data: RunData, world: World) -> None:
@@ -274,14 +283,14 @@ def require_together(config: RunConfig, data: RunData, world: World) -> None:
         raise ConfigError(f"{world.size} processes for {len(data.given)} training images: start fewer")
 
 
-_FOLDER = "fastnoise/run_folder"
-"""The key of the run's folder in the store of all starts."""
+_FOLDER = "run-folder"
+"""The key of the run's folder in the store."""
 
 
 def note_folder(path: Path, world: World) -> None:
     """Note where the run is, for the case that its processes die and torchrun starts them again."""
-    if world.size > 1 and world.main and (store := _store_of_all_starts()) is not None:
-        store.set(_FOLDER, str(path.absolute()))
+    if world.main and world.store is not None:
+        world.store.set(_FOLDER, str(path.absolute()))
 
 
 def restarted(config: RunConfig, resume: bool, world: World) -> tuple[RunConfig, bool]:
@@ -291,22 +300,14 @@ def restarted(config: RunConfig, resume: bool, world: World) -> tuple[RunConfig,
         return config, resume
 
     def earlier() -> str | None:
-        store = _store_of_all_starts()
-        if store is not None and store.check([_FOLDER]):
-            return store.get(_FOLDER).decode()
+        if world.store is not None and world.store.check([_FOLDER]):
+            return str(world.store.get(_FOLDER).decode())
         return config.run_dir
 
     found = world.first(earlier)
     if found is None or not (Path(found) / "config.toml").is_file():
         return config, False
     return config.replace({"run_dir": found}), True
-
-
-def _store_of_all_starts() -> dist.Store | None:
-    """The store that torchrun keeps while it starts its processes again and again; None if there is none."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
 @contextmanager
@@ -378,7 +379,7 @@ def share(world: World, networks: nn.Module, records: Iterable[Record]) -> float
     for record in records:
         world.average_statistics(networks, record.method)
         record.statistics.share(world)
-        record.method.share()
+        record.method.exchange()
     return None if world.backend == "nccl" else world.took()
 
 

@@ -20,6 +20,8 @@ from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
 from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
+from ..losses import TargetLoss
+from ..losses.tables import storing
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
 from ..methods.shards import Shards
 from ..models import Network, create_model
@@ -431,13 +433,19 @@ def create_parts(
     `shards`: the samples that this process trains, by default all.
     """
     torch.manual_seed(config.engine.seed)
-    method = create_method(
-        config.method,
-        num_samples=len(data.given),
-        num_classes=data.task.num_outputs,
-        task=data.task,
-        shards=shards,
-    )
+    dtype = config.engine.target_dtype
+    with storing(target_dtype=getattr(torch, dtype), seed=config.engine.seed % 2**31):
+        method = create_method(
+            config.method,
+            num_samples=len(data.given),
+            num_classes=data.task.num_outputs,
+            task=data.task,
+            shards=shards,
+        )
+    if dtype != "float32" and not any(isinstance(module, TargetLoss) for module in method.modules()):
+        raise ConfigError(
+            f"--target-dtype {dtype}: method {own.short(config.method.method)} keeps no targets; drop the option"
+        )
     check_balance(config, data, method)
     if config.optim.patience and data.validation is None:
         raise ConfigError(

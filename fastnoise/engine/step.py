@@ -367,6 +367,11 @@ class Step:
         self._train_graph = None
         self._evaluate_graphs.clear()
 
+    def restart(self) -> None:
+        """Go on with a fresh optimiser."""
+        if reset_optimizer(self.optimizer):
+            self.recapture()
+
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.amp is None else torch.autocast(self.device_type, self.amp)
 

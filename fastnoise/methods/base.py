@@ -179,7 +179,7 @@ class Method(nn.Module):
 
     parallel: ClassVar[bool] = False
     """Whether several processes can train a run of the method together. Conditions: what a step writes for its samples
-    is in `sharded` or made common by `share`; all other buffers change in the same way in all processes, or between
+    is in `sharded` or made common by `exchange`; all other buffers change in the same way in all processes, or between
     epochs, when those of the first process replace the others'. A subclass does not inherit it."""
     shards: Shards = Shards()
     """The samples that this process trains; set before `configure`."""
@@ -291,7 +291,7 @@ class Method(nn.Module):
             if getattr(module, table) is not None
         }
 
-    def share(self) -> None:
+    def exchange(self) -> None:
         """Called at the end of an epoch, before `end_epoch`, and only if several processes train the run: give all of
         them what the steps of each have written (`Shards.share_`, `Shards.sum_`)."""
 

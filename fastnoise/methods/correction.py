@@ -383,7 +383,7 @@ class SelfEnsembleLabelCorrection(TargetMethod):
             self.turning_point.record(losses.detach(), index)
         return (losses if self.class_weights is None else losses * self.class_weights[labels]).mean()
 
-    def share(self) -> None:
+    def exchange(self) -> None:
         if self.turning_point is not None:
             self.shards.share_(self.turning_point.losses)
 

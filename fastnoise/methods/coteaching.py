@@ -56,7 +56,7 @@ class CoTeaching(Method):
     def start_epoch(self, epoch: int) -> None:
         self.remember_rate.fill_(1 - self.forget_rate * min(epoch / self.forget_epochs, 1))
 
-    def share(self) -> None:
+    def exchange(self) -> None:
         self.shards.share_(self.picked, dim=1)
 
     def selections(self) -> dict[str, Selection]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from ..config import OptimConfig
 from ..errors import ConfigError
 from ..losses import CrossEntropyLoss
 from ..models import Network, Outputs
+from ..options import MethodOptions
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
 from .mixup import Mixup, blend
@@ -62,7 +63,7 @@ class DivideMix(Method):
     """
 
     name = "dividemix"
-    Options = DivideMixOptions
+    Options: ClassVar[type[MethodOptions]] = DivideMixOptions
     networks = 2
     views = 2
     shares = 2
@@ -229,10 +230,9 @@ class DivideMix(Method):
 
     def end_epoch(self, run: Run) -> None:
         if not run.epoch and self.divides_after >= run.epochs:
-            run.warn(
-                f"{self.name}: all {run.epochs} epochs are warm-up, without a division; lower --warm-up "
-                f"{self.settings.warm_up}"
-            )
+            warm_up = self.settings.warm_up
+            count = run.epochs - self.divides_after + warm_up
+            run.warn(f"{self.name}: all {count} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
         if run.epoch >= self.divides_after or run.epoch == run.epochs:
             last = run.epoch == run.epochs  # then all samples are judged, for the estimates
             self._divide(run, None if last else self._drawn(run.epoch + 1, run.seed))

@@ -29,5 +29,5 @@ class Posteriors(CrossEntropy):
         self.probs[index] = outputs.logits.detach().float().softmax(1)
         return super().loss(outputs, labels, index)
 
-    def share(self) -> None:
+    def exchange(self) -> None:
         self.shards.share_(self.probs)

@@ -127,7 +127,7 @@ class NoiseAttention(TargetMethod):
             seen = ~attention.isnan()
             self.weights.copy_(torch.stack((attention.nansum(), seen.sum())))
 
-    def share(self) -> None:
+    def exchange(self) -> None:
         self.shards.sum_(self.weights)
 
     def start_epoch(self, epoch: int) -> None:

@@ -21,6 +21,7 @@ from _real_cases import (
     webvision,
     write_lines,
 )
+from _set_cases import write_coco
 
 from fastnoise.cli import main
 from fastnoise.data import ImageDataset, load_dataset
@@ -404,3 +405,51 @@ def test_published_augmentation_trains_and_both_test_sets_are_cropped(tmp_path: 
     summary = json.loads((run / "summary.json").read_text())
     assert summary["network"]["image_size"] == [227, 227]
     assert "last" in summary["ilsvrc_accuracy"]
+
+
+def test_an_image_that_is_missing_is_named_when_its_batch_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clothing1m(tmp_path)
+    gone = tmp_path / "clothing1m" / "images" / "1" / "04.jpg"
+    gone.unlink()
+    words = (
+        "--model",
+        "small_cnn",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "14",
+        "--epoch-batches",
+        "2",
+        "--epochs",
+        "1",
+    )
+    where = ("--data-root", str(tmp_path), "--run-dir", str(tmp_path / "run"), "--loader", "torch")
+    assert main(["train", "--dataset", "clothing1m", "--method", "ce", *words, *where]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert str(gone) in said
+
+
+# -- several labels an image ---------------------------------------------------------------------------------------
+
+
+def test_mini_coco_is_a_draw_of_coco_or_the_published_part(tmp_path: Path) -> None:
+    with refuses("mini_coco: no", "instances_train2017.json", f"unpack them into {tmp_path}/coco"):
+        load_dataset("mini_coco", tmp_path)
+    notes = tmp_path / "coco" / "annotations"
+    notes.mkdir(parents=True)
+    for part, count in (("train2017", 9), ("val2017", 4)):
+        file, folder, _ = write_coco(tmp_path / "made", part, count)
+        file.rename(notes / f"instances_{part}.json")
+        folder.rename(tmp_path / "coco" / part)
+    data = load_dataset("mini_coco:limit=5,side=16", tmp_path)
+    assert (data.task, len(data.train), len(data.test), data.train.shape) == ("multilabel", 5, 4, (3, 16, 16))
+    assert data.notes == ("5 images are drawn from those of instances_train2017.json by the seed",)
+    whole = json.loads((notes / "instances_train2017.json").read_text())
+    some = {image["id"] for image in whole["images"][:3]}
+    whole["images"] = whole["images"][:3]
+    whole["annotations"] = [each for each in whole["annotations"] if each["image_id"] in some]
+    (notes / "instances_minitrain2017.json").write_text(json.dumps(whole))
+    published = load_dataset("mini_coco:side=16", tmp_path)
+    assert (len(published.train), published.notes) == (3, ())

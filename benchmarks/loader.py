@@ -37,6 +37,8 @@ from .timing import spread
 from .train import AHEAD, Options, default_workers, fastnoise_batches
 from .workload import Workload, images_workload, jpeg_folder, make_workload
 
+KINDS = tuple(kind for kind in LOADERS if kind != "auto")
+
 WAIT = 64
 """Batches between two waits for a GPU: a wait takes longer than the resident loader's Python for a batch."""
 
@@ -56,7 +58,7 @@ def measure(
     dtype: torch.dtype = torch.float32,
     keep: Callable[[list[Figure]], None] = lambda figures: None,
     attempt: Callable[[str, Callable[[], None]], object] | None = None,
-    kinds: Sequence[str] = tuple(kind for kind in LOADERS if kind != "auto"),
+    kinds: Sequence[str] = KINDS,
 ) -> list[Figure]:
     """Images/s of every loader that serves the device, and how many times the fastest DataLoader's.
 

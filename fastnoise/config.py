@@ -342,8 +342,8 @@ class EngineConfig(Checked):
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit ones
-    take half the memory. They are rounded at random, so that a moving average does not stall."""
+    """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
+    ones take half the memory. They are rounded at random, so that a moving average does not stall."""
     profile: bool = False
     """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
     The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
@@ -416,8 +416,9 @@ class RunConfig:
     def replace(self, changes: Mapping[str, Any]) -> "RunConfig":
         """A copy with other values for some fields, given by their flat names as in {"epochs": 2, "model": "lenet5"}.
 
-        `augment` replaces the crop and flip that there were. ConfigError for a name that is not a field. The method
-        stays the same, since its options belong to it. To change the method, begin with its recipe.
+        `augment` replaces the crop and flip that there were, but not a preset's evaluation. ConfigError for a name that
+        is not a field. The method stays the same, since its options belong to it. To change the method, begin with its
+        recipe.
         """
         known = self.groups()
         if changes.get("image_size") is not None and not {"augment", "eval_augment"} & set(changes):
@@ -425,6 +426,8 @@ class RunConfig:
         if changes.get("augment") is not None:
             changes = {"crop_padding": 0, "flip": False, **changes}
             _require(not (changes["crop_padding"] or changes["flip"]), said_twice(changes["augment"]))
+            if self.data.augment in PRESETS and changes["augment"] not in PRESETS:  # its evaluation stays
+                changes = {"eval_augment": self.data.eval_augment or self.data.augment, **changes}
         groups: dict[str, dict[str, Any]] = {}
         for name, value in changes.items():
             _require(name in known, f"unknown key {name!r}; {nearest(name, list(known))}")

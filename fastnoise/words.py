@@ -149,12 +149,15 @@ def train_config(
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain if word.startswith("-")}
     if (spec := chosen["augment"]) is not None:
-        if not {"crop_padding", "flip"}.isdisjoint(given | changes.keys()):
-            raise ConfigError(said_twice(spec))
-        changes |= {"augment": spec, "crop_padding": 0, "flip": False}
+        changes |= {"augment": spec}
+    plain_words = {"crop_padding", "flip"} & (given | changes.keys())
+    if spec is not None and plain_words:
+        raise ConfigError(said_twice(spec))
     default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
     if "image_size" in given and not {"augment", "eval_augment"} & (given | changes.keys()):
         default = default.replace(default.taken_whole())
+    if default.data.augment is not None and plain_words:
+        raise ConfigError(said_twice(default.data.augment))
     asked = ["--help"] * any(word in _HELP for word in arguments)
     command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
     others = [each.name for each in fields(TrainCommand) if each.name != "run"]

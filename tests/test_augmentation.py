@@ -1,5 +1,6 @@
 """Augmentation by spec: the grammar, the draws, and the same pixels out of every loader."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+import fastnoise
+from fastnoise.cli import main
 from fastnoise.config import DataConfig, RunConfig
 from fastnoise.data import ImageTable, make_loader
 from fastnoise.data.augment import PRESETS, Augmentation
 from fastnoise.data.placing import place, uniforms
 from fastnoise.data.plan import Plan
 from fastnoise.data.recolour import OPERATIONS, recolour
+from fastnoise.engine.model_file import read_model
+from fastnoise.engine.stacked.batches import StackedLoader, StackedPlan
 from fastnoise.errors import ConfigError
 
 try:
@@ -117,6 +122,16 @@ def test_a_spec_replaces_crop_and_flip():
         DataConfig(augment="flip", crop_padding=2)
     with pytest.raises(ConfigError, match="unknown word"):
         DataConfig(augment="flop")
+
+
+def test_a_spec_in_place_of_a_preset_keeps_its_evaluation():
+    config = RunConfig().replace({"augment": "clothing1m"})
+    evaluation = config.data.eval_augmentation()
+    assert evaluation is not None
+    assert evaluation.places
+    assert config.replace({"augment": "resize:224x224,flip"}).data.eval_augmentation() == evaluation
+    assert config.replace({"augment": "cifar10"}).data.eval_augmentation() == Augmentation()
+    assert RunConfig().replace({"augment": "flip"}).data.eval_augmentation() is None
 
 
 # The draws
@@ -371,3 +386,80 @@ def test_images_of_unreadable_size_are_named(tmp_path):
     for kind in ("torch", *["dali"] * HAS_DALI):
         with pytest.raises(Exception, match=r"3\.png"):
             pixels_of(kind, data, "resize:40,crop:32")
+
+
+# Runs
+
+
+def class_folders(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("test", 3)):
+        for number in range(2):
+            folder = root / part / f"class{number}"
+            folder.mkdir(parents=True)
+            for file in range(count):
+                height, width = rng.integers(24, 60, 2)
+                Image.fromarray(picture(height, width, 10 * number + file, 30)).save(folder / f"{file}.png")
+    return root
+
+
+@pytest.mark.parametrize("loader", ["torch", pytest.param("dali", marks=needs_dali)])
+def test_a_run_is_evaluated_as_its_model_is_used(loader, tmp_path, capsys):
+    data = class_folders(tmp_path / "images")
+    run, out = tmp_path / "run", tmp_path / "figures.json"
+    words = f"train --dataset folder:{data} --method ce --noise none --model small_cnn --width 0.25"
+    words += " --epochs 1 --batch-size 4"
+    words += (
+        f" --augment random_resized_crop:16,flip,jitter:0.2 --eval-augment resize:20,center_crop:16 --run-dir {run}"
+    )
+    assert main([*words.split(), "--loader", loader]) == 0
+    header, _ = read_model(run / "model.safetensors")
+    assert (header.image_size, header.eval_augment) == ((16, 16), "resize:20,center_crop:16x16")
+    assert main(["evaluate", str(run), f"folder:{data}", "--out", str(out)]) == 0
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert json.loads(out.read_text())["loss"] == pytest.approx(last["test_loss"], abs=1e-4)
+    pictures = [str(path) for path in sorted((data / "test").rglob("*.png"))]
+    network = fastnoise.load(run)
+    arrays = [np.asarray(Image.open(path)) for path in pictures]
+    one_by_one = np.concatenate([network.predict(array[None]) for array in arrays])
+    if loader == "torch":  # else DALI decodes the files, and Pillow the arrays
+        assert np.array_equal(one_by_one, network.predict_files(pictures))
+    assert np.abs(one_by_one - network.predict_files(pictures)).max() < 0.01
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--augment flip --no-flip", "drop --crop-padding and --flip"),
+        ("--augment flip --crop-padding 2", "drop --crop-padding and --flip"),
+        ("--dataset animal10n --no-flip", "--augment animal10n says all"),
+        ("--augment flop", "unknown word 'flop'; did you mean 'flip'"),
+        ("--eval-augment flip", "flip is random"),
+        ("--augment crop:6", "evaluation of 8x8: give an --eval-augment"),
+        ("--augment crop:20", "does not fit into images of 8x8"),
+        ("--augment resize:20,flip", "resize:20 keeps the aspect"),
+    ],
+)
+def test_words_that_are_refused_in_one_line(words, said, tmp_path, capsys):
+    assert main(["train", "--run-dir", str(tmp_path / "run"), *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_several_runs_of_one_stack_have_the_draws_of_single_ones():
+    data = ImageTable(np.zeros(9, int), images=np.stack([picture(20, 20, seed, 40) for seed in range(9)]))
+    spec = Augmentation.parse("random_resized_crop:12,flip,rotate:20,cutout:3")
+    positions = [np.arange(9), np.array([8, 1, 2, 3, 5, 6, 0, 4, 7])]
+    plans = [Plan(9, 4, seed=seed, augmentation=spec, shuffle=True, source=(20, 20)) for seed in (1, 2)]
+    stacked = StackedPlan(plans, positions)
+    settings = {"mean": MEAN, "std": STD, "device": "cpu", "augmentation": spec, "shuffle": True}
+    loader = StackedLoader(make_loader("torch", data, batch_size=8, **settings), stacked, torch.device("cpu"))
+    singles = [
+        make_loader("torch", data.take(places), batch_size=4, seed=seed, **settings)
+        for seed, places in zip((1, 2), positions, strict=True)
+    ]
+    for (images, _), *each in zip(loader.epoch(1), *(single.epoch(1) for single in singles), strict=True):
+        together = torch.stack([part[0] for part in each], 1)
+        assert torch.equal(images.reshape(together.shape), together)

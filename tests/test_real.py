@@ -29,6 +29,8 @@ from fastnoise.data.images import read_image
 from fastnoise.data.lines import read_pairs
 from fastnoise.data.texts import Texts, packed, picked, places, repeated
 from fastnoise.errors import DataError
+from fastnoise.noise import corrupt
+from fastnoise.noise.targets import load_noisy
 from fastnoise.recipes import recipe
 
 
@@ -371,6 +373,25 @@ def test_presets_are_words_of_the_grammar(name: str) -> None:
     evaluation = config.data.eval_augmentation()
     assert evaluation is not None
     assert evaluation.output_size((FACTS[name].size, FACTS[name].size))[0] == FACTS[name].size
+
+
+def test_instance_dependent_noise_is_made_from_files(tmp_path: Path) -> None:
+    """As in SWCE's tables: the pipeline with its threshold of 0.25, on labels whose noise depends on the images."""
+    MAKERS["chest_xray"](tmp_path)
+    words = ("--method", "swce", "--noise", "idn:0.3", "--warm-up", "1", "--stages", "1", "--rate-factors", "1,1")
+    summary = train(tmp_path, "chest_xray", *words, "--epochs", "2")
+    assert summary["noise"]["spec"].startswith("idn:0.3")
+    config = (tmp_path / "run" / "config.toml").read_text()
+    assert "selection_threshold = 0.25" in config
+    labels = load_noisy(tmp_path / "run" / "labels.npz")
+    again = corrupt(
+        labels.clean_labels,
+        "idn:0.3",
+        seed=0,
+        num_classes=2,
+        inputs=np.stack([read_image(file, (32, 32)) for file in loaded("chest_xray", tmp_path).train.files]),
+    )
+    assert np.array_equal(labels.labels, again.labels)
 
 
 def test_published_augmentation_trains_and_both_test_sets_are_cropped(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,20 @@ def test_what_decodes_on_the_cpu(decoder: str, here: str, monkeypatch: pytest.Mo
         if decoder == "dali:cuda"
         else ""
     )
+
+
+def test_evaluate_into_a_closed_pipe_writes_its_file_and_ends_with_141() -> None:
+    words = ["evaluate", "run", "folder:photos", "--out", "f.json"]
+    process = subprocess.Popen([sys.executable, "-m", "fastnoise.cli", *words], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=300) == 141
+    assert 0 <= json.loads(Path("f.json").read_text())["accuracy"] <= 1
+
+
+def test_evaluate_says_that_test_labels_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "run", "folder:photos"]) == 0
+    assert "images of folder:photos against the given labels, of which some may be wrong" in capsys.readouterr().out
 
 
 def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None:

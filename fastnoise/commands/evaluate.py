@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..data import names as data_names
@@ -84,9 +82,10 @@ def run(command: EvaluateCommand) -> int:
     truth = np.concatenate([labels for _, labels in parts])
     truth = _as_the_network_counts(predictor, dataset, truth)
     figures |= _measured(command, predictor, tables, truth)
-    _print(command, predictor, dataset, figures)
     if command.out is not None:
         write_json(Path(command.out), figures)
+    _print(command, predictor, dataset, figures)
+    if command.out is not None:
         print(f"written: {printable(command.out)}")
     return 0
 
@@ -146,15 +145,15 @@ def _measured(
 
 
 def _print(command: EvaluateCommand, predictor: "Predictor", dataset: "ImageDataset", figures: dict[str, Any]) -> None:
-    console = Console(soft_wrap=True)
-    given = command.split != "test" and dataset.clean_labels is None and dataset.given_labels
+    from ..engine.display import make_console, output_lost
+
+    console = make_console()
+    given = dataset.given_labels and dataset.clean_labels is None
+    if command.split == "test":
+        given = dataset.test_labels == "given"
     against = " against the given labels, of which some may be wrong" * given
-    console.print(
-        escape(
-            f"{printable(command.network or '')} on {counted(figures['images'], 'image')} of {dataset.name}{against}"
-        ),
-        highlight=False,
-    )
+    images = counted(figures["images"], "image")
+    print(f"{printable(command.network or '')} on {images} of {printable(dataset.name)}{against}")
     for name, value in figures.items():
         if isinstance(value, float):
             share = name in ("accuracy", "macro_f1", "top5", "mean_average_precision")
@@ -169,8 +168,10 @@ def _print(command: EvaluateCommand, predictor: "Predictor", dataset: "ImageData
         table.add_column(name, justify="left" if name == "class" else "right")
     for name, row in figures["classes"].items():
         shares = [f"{100 * row[key]:.2f} %" for key in ("precision", "recall", "f1")]
-        table.add_row(escape(printable(name)), str(row["images"]), *shares)
+        table.add_row(printable(name), str(row["images"]), *shares)
     console.print(table)
+    if output_lost(console) is not None:
+        raise BrokenPipeError
     for line in _confusions(predictor.class_names, np.array(figures["confusion"])):
         print(line)
 

@@ -86,7 +86,7 @@ class Source:
         with ThreadPoolExecutor(self.spec.threads) as pool:
             sizes = np.tile(self._sizes.of(batch.index, pool), (plan.views, 1))
         where = place(plan.augmentation, sizes, batch.key, batch.corner)
-        parts = [where.part[:, :2], where.part[:, 2:]] if plan.augmentation.resized_crop else []
+        parts: list[np.ndarray] = [where.part[:, :2], where.part[:, 2:]] if plan.augmentation.resized_crop else []
         if _by_region(plan.augmentation):
             parts += where.region(plan.size)
         else:

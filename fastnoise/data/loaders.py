@@ -173,7 +173,7 @@ def make_loader(
 
 
 def default_threads(device: torch.device) -> int:
-    """The threads of a loader for this device: all cores that feed a GPU, up to MOST_THREADS. On a CPU the network
+    """The threads of a loader for this device: all cores, up to MOST_THREADS, if they feed a GPU. On a CPU the network
     needs the cores, and 2 threads are enough to stay ahead of it."""
     return min(cpu_cores(), MOST_THREADS if device.type == "cuda" else 2)
 

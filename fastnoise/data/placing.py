@@ -42,6 +42,10 @@ class Placing:
     corner: NDArray[np.int32]
     """[R, 2]: row and column in the resized part at which the image begins. What lies outside is 0."""
 
+    def row(self, number: int) -> tuple[list[int], list[int], list[int]]:
+        """part, grid and corner of one image."""
+        return self.part[number].tolist(), self.grid[number].tolist(), self.corner[number].tolist()
+
     def packed(self) -> NDArray[np.int32]:
         """part, grid and corner, [R, 8], contiguous."""
         return np.ascontiguousarray(np.concatenate([self.part, self.grid, self.corner], axis=1, dtype=np.int32))

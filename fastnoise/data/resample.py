@@ -83,5 +83,4 @@ def evaluated(image: Image.Image | NDArray[np.uint8], augmentation: Augmentation
     """One image as evaluation gives it to the network, uint8 [H, W, C]; of `augmentation` nothing is random."""
     height, width = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
     where = place(augmentation, np.array([[height, width]], np.int32), None, None)
-    part, grid, corner = (each[0].tolist() for each in (where.part, where.grid, where.corner))
-    return resampled(image, part, grid, corner, augmentation.output_size((height, width)))
+    return resampled(image, *where.row(0), augmentation.output_size((height, width)))

@@ -128,6 +128,7 @@ class ResidentLoader(BaseLoader):
             batch = whole.part(first, last, size, views)
             turn = None
             if augmentation.rotate:
+                assert batch.key is not None
                 turn = upload(rotations(angles(augmentation, batch.key), spec.size), spec.device)
             with torch.cuda.device_of(images):
                 made = launch_places(
@@ -139,6 +140,7 @@ class ResidentLoader(BaseLoader):
                     turn=turn,
                 )
                 if augmentation.jitter:
+                    assert batch.key is not None
                     factors = jitter_factors(augmentation, batch.key).astype(np.float32)
                     made = jitter(made, upload(factors, spec.device))
                 holes = None if batch.hole is None else replace(batch, corner=None, flip=None).packed()

@@ -178,8 +178,7 @@ class TorchLoader(BaseLoader):
             position = batch.index[sample]
             image = self._image(position)
             for row in range(sample, len(pixels), count):
-                part, grid, corner = (each[row].tolist() for each in (where.part, where.grid, where.corner))
-                pixels[row] = resampled(image, part, grid, corner, size)
+                pixels[row] = resampled(image, *where.row(row), size)
 
         for _ in pool.map(make, range(count)):
             pass

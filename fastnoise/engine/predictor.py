@@ -257,6 +257,7 @@ class Predictor(nn.Module):
 
         def read(position: int) -> NDArray[np.uint8]:
             if images is not None:
+                assert augmentation is not None
                 return evaluated(images[position], augmentation)
             file, exif = table.files[position], self.header.exif
             if augmentation is None:

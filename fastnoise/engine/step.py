@@ -220,12 +220,22 @@ def _like(own: float | Tensor, value: float | Tensor) -> Any:
     return float(value)
 
 
-def reset_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Zero the optimiser's state in place: a fresh optimiser at the same addresses, as a captured graph needs it."""
+def reset_optimizer(optimizer: torch.optim.Optimizer) -> bool:
+    """Zero the optimiser's state in place: a fresh optimiser at the same addresses, as a captured graph needs it.
+
+    If only some of the trained parameters have a state, as when one of two networks has been trained alone, the state
+    is dropped instead, since PyTorch's fused SGD takes no parameters with and without momenta together. Returns whether
+    it is: a captured graph must then be captured anew.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    if optimizer.state and not all(parameter in optimizer.state for parameter in trained):
+        optimizer.state.clear()
+        return True
     for state in optimizer.state.values():
         for value in state.values():
             if isinstance(value, Tensor):
                 value.zero_()
+    return False
 
 
 def _own(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -356,6 +366,11 @@ class Step:
         """Drop captured graphs, for a change that they cannot see (a weight decay); the next steps capture anew."""
         self._train_graph = None
         self._evaluate_graphs.clear()
+
+    def restart(self) -> None:
+        """Go on with a fresh optimiser."""
+        if reset_optimizer(self.optimizer):
+            self.recapture()
 
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.amp is None else torch.autocast(self.device_type, self.amp)

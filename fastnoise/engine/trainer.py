@@ -40,7 +40,7 @@ from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
-from .step import Step, choose_gear, create_optimizer, create_schedule, reset_optimizer
+from .step import Step, choose_gear, create_optimizer, create_schedule
 from .stopping import EarlyStop
 from .witness import Witness
 
@@ -362,7 +362,7 @@ class Training(ABC):
         phase = self.method.phase(epoch)
         if phase is None:
             if start == 0 and epoch > 1 and epoch in self.rounds:
-                reset_optimizer(self.optimizer)
+                self.step.restart()
                 set_rate(self.optimizer, self.config.optim.learning_rate)
                 self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
             rate = self.schedule.get_last_lr()[0]
@@ -373,7 +373,7 @@ class Training(ABC):
                 group["weight_decay"] = phase.weight_decay
                 self.step.recapture()
         if phase.fresh and start == 0:
-            reset_optimizer(self.optimizer)
+            self.step.restart()
         return phase.learning_rate
 
     def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from ..config import OptimConfig
 from ..errors import ConfigError
 from ..losses import CrossEntropyLoss
 from ..models import Network, Outputs
+from ..options import MethodOptions
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
 from .mixup import Mixup, blend
@@ -62,7 +63,7 @@ class DivideMix(Method):
     """
 
     name = "dividemix"
-    Options = DivideMixOptions
+    Options: ClassVar[type[MethodOptions]] = DivideMixOptions
     networks = 2
     views = 2
     shares = 2
@@ -191,8 +192,13 @@ class DivideMix(Method):
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 
+    @property
+    def divides_after(self) -> int:
+        """The epoch after which samples are divided for the first time."""
+        return self.settings.warm_up
+
     def start_epoch(self, epoch: int) -> None:
-        self.program = MIX if epoch > self.settings.warm_up and bool(self.divided) else WARM_UP
+        self.program = MIX if epoch > self.divides_after and bool(self.divided) else WARM_UP
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         if self.program == WARM_UP:
@@ -202,11 +208,11 @@ class DivideMix(Method):
         random = random_numbers(seed, (epoch << 32) + batch, PAIRING)
         self.pairing[0].fill_(int(random.choice(self.strides)))
         self.pairing[1].fill_(int(random.integers(4 * self.part)))
-        after = epoch - 1 - self.settings.warm_up + batch / self.steps
+        after = epoch - 1 - self.divides_after + batch / self.steps
         ramp = self.settings.unlabelled_ramp
         self.strength.fill_(self.settings.unlabelled_strength * (min(after / ramp, 1.0) if ramp else 1.0))
 
-    def order(self, epoch: int, seed: int) -> np.ndarray:
+    def order(self, epoch: int, seed: int) -> np.ndarray | None:
         random = random_numbers(seed, epoch, ORDER)
         drawn = self._drawn(epoch, seed)
         everyone = np.arange(self.num_samples) if drawn is None else drawn
@@ -223,10 +229,11 @@ class DivideMix(Method):
         return np.stack([_draws(pool, self.steps * step, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
-        warm_up = self.settings.warm_up
-        if not run.epoch and warm_up >= run.epochs:
-            run.warn(f"dividemix: all {run.epochs} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
-        if run.epoch >= warm_up or run.epoch == run.epochs:
+        if not run.epoch and self.divides_after >= run.epochs:
+            warm_up = self.settings.warm_up
+            count = run.epochs - self.divides_after + warm_up
+            run.warn(f"{self.name}: all {count} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
+        if run.epoch >= self.divides_after or run.epoch == run.epochs:
             last = run.epoch == run.epochs  # then all samples are judged, for the estimates
             self._divide(run, None if last else self._drawn(run.epoch + 1, run.seed))
 

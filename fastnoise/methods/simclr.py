@@ -58,11 +58,16 @@ class SimCLR(Method):
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         network = networks[0]
-        features = network.backbone(self.augment(images))
-        loss: Tensor = self.criterion(network.projector(features))  # type: ignore[operator]
+        features, loss = self.contrast(network, images)
         logits = network.classifier(features[: len(labels)].detach())
         probe: Tensor = self.probe(logits, labels)
         return Forward(loss + (probe - probe.detach()), logits.detach().argmax(1))
+
+    def contrast(self, network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [2 B, F] of the augmented images [2 B, ...], and the NT-Xent loss of their projections."""
+        features: Tensor = network.backbone(self.augment(images))
+        loss: Tensor = self.criterion(network.projector(features))  # type: ignore[operator]
+        return features, loss
 
 
 def backbone_of(state: dict[str, Tensor]) -> dict[str, Tensor]:

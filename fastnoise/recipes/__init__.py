@@ -11,6 +11,7 @@ from ..models.names import DROPOUT_FORMS, LibraryModel
 from ..own import is_own
 from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
+from .c2d import c2d
 from .ce import ce
 from .correction import forward, plc, selc, selc_plus
 from .coteaching import coteaching
@@ -24,11 +25,13 @@ from .posteriors import posteriors
 from .real import settled
 from .simclr import simclr
 from .swce import swce
+from .swce_dividemix import swce_dividemix
 from .swce_loss import swce_loss
 
 _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "apl": apl,
     "bootstrap": bootstrap,
+    "c2d": c2d,
     "ce": ce,
     "coteaching": coteaching,
     "dividemix": dividemix,
@@ -50,6 +53,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc_plus": selc_plus,
     "simclr": simclr,
     "swce": swce,
+    "swce_dividemix": swce_dividemix,
     "swce_loss": swce_loss,
 }
 
@@ -77,8 +81,8 @@ def recipe(
     off, unless the network differs in its dropout alone. A network of your own or of another package draws its own
     weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained. `labels`
     is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder
-    of a `fastnoise clean`, for methods whose settings follow from it (coteaching, dividemix). Without it the rate is
-    that of `noise`, and UNKNOWN_RATE for labels that you bring.
+    of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix, swce_dividemix).
+    Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring.
     ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
     """
     if noise is None:
@@ -121,6 +125,7 @@ def _recipe(
 __all__ = [
     "apl",
     "bootstrap",
+    "c2d",
     "ce",
     "coteaching",
     "default_method",
@@ -144,5 +149,6 @@ __all__ = [
     "selc_plus",
     "simclr",
     "swce",
+    "swce_dividemix",
     "swce_loss",
 ]

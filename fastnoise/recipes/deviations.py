@@ -352,8 +352,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "plc-clothing1m-capped",
         ("plc",),
         ("clothing1m",),
-        "The authors train on at most 18,976 images of a class, and select on clean validation images; fastnoise trains "
-        "on all.",
+        "The authors train on at most 18,976 images of a class, and select on clean validation images; fastnoise "
+        "trains on all.",
         "what is left out would have to be drawn.",
         uncounted="the authors' draw cannot be drawn again.",
     ),

@@ -124,6 +124,9 @@ SETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Data set -> fields of all methods: network, batch and course."""
 
+MEDICAL = ("chest_xray", "chaoyang")
+"""The medical sets of SWCE's paper."""
+
 _SWCE = {"model": "torchvision:resnet18", "optimizer": "adamw", "learning_rate": 1e-4, "weight_decay": 0.03}
 _SWCE |= {"batch_size": 64, "epochs": 30, "schedule": "constant", "selection_threshold": 0.25, "gamma": 2.0}
 
@@ -220,8 +223,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("plc", "food101n"): {"warm_up": 4, "window": 4, "threshold": 0.1, "threshold_step": 0.05},
     # SWCE: the threshold of the medical sets is the paper's; network, rate and decay are those of its other sets.
     ("swce", "clothing1m"): {"epoch_batches": None, "balance": "none"},  # it orders its epochs itself
-    ("swce", "chest_xray"): _SWCE,
-    ("swce", "chaoyang"): _SWCE,
+    **{("swce", name): _SWCE for name in MEDICAL},
 }
 """(method, data set) -> fields and options of this pair alone."""
 

@@ -220,6 +220,8 @@ def result_table(summary: dict[str, Any]) -> Table:
     speed = summary["throughput"]
     table.add_row("images per second", f"{speed['images_per_second']:,.0f}", "training, first step left out")
     table.add_row("time waiting for data", percent(speed["data_wait"]), "share of training time")
+    if "collectives" in speed:
+        table.add_row("time in collectives", percent(speed["collectives"]), "of steps; share of training time")
     if "peak_memory_gib" in speed:
         table.add_row("peak GPU memory", f"{speed['peak_memory_gib']:.2f} GiB", "reserved by PyTorch")
     table.add_row("first step", f"{speed['first_step_seconds']:.2f} s", "compilation included")

@@ -8,6 +8,7 @@ sends; everything else is sent between epochs. There is no wrapper around the ne
 A run in one process has a `World` of size 1, which starts nothing, sends nothing and changes no bit.
 """
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -137,9 +138,11 @@ class World(Shards):
             )
         return world
 
-    def close(self) -> None:
-        """Leave the others."""
-        if self.size > 1 and dist.is_initialized():
+    def close(self, *, failed: bool = False) -> None:
+        """Leave the others. NCCL, which may wait for what a failed step has left on a GPU, is left to the process's
+        end."""
+        if self.size > 1 and dist.is_initialized() and not (failed and self.backend == "nccl"):
+            gc.collect()  # captured steps hold NCCL's communicators
             with suppress(RuntimeError):
                 dist.destroy_process_group()
 
@@ -318,14 +321,16 @@ def together(device: str) -> Iterator[World]:
     say nothing (`Silenced`).
     """
     world = World.meet(device)
+    failed = True
     try:
         yield world
+        failed = False
     except BaseException as error:
         if world.speaks():
             raise
         _end_in_silence(error)
     finally:
-        world.close()
+        world.close(failed=failed)
 
 
 def _end_in_silence(error: BaseException) -> NoReturn:

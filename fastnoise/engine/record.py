@@ -269,4 +269,7 @@ class Record:
             "first_step_seconds": self.first_step_seconds,
             "training_seconds": seconds,
         }
+        if together := [epoch for epoch in history if "collectives" in epoch]:
+            sent = sum(epoch["collectives"] * epoch["seconds"] for epoch in together)
+            summary["throughput"]["collectives"] = sent / sum(epoch["seconds"] for epoch in together)
         return summary

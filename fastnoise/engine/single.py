@@ -249,7 +249,8 @@ class Single(Training):
         return lines
 
     def how_to_go_on(self) -> str:
-        return f"go on with: {how_to_resume(self.record.folder.path, self.config.flat())}"
+        processes = "" if self.world.size == 1 else f" --gpus {self.world.size}, or by torchrun with as many processes"
+        return f"go on with: {how_to_resume(self.record.folder.path, self.config.flat())}{processes}"
 
     def fail(self, record: Record, error: TrainingError) -> None:
         raise error

@@ -143,7 +143,7 @@ class Training(ABC):
     def _keep_times(self, **seconds: float) -> None:
         """Let later runs know what was measured; not on a CPU, where `auto` never compiles, and not of a profile, which
         takes time of its own."""
-        if self.device.type == "cuda" and self.profiler is None:
+        if self.device.type == "cuda" and self.profiler is None and self.world.main:
             note = self.times.write(self._times_key(self.step.gear.graphed), **seconds)
             if note:
                 self._say(f"warning: {note}")

@@ -282,7 +282,7 @@ _COMMON = {
     "test_mean_average_precision", "validation_mean_average_precision", "validation_loss", "train_mse_given",
     "test_mse", "validation_mse",
     "gradient_clean", "gradient_mislabelled", "gradient_share_clean", "pull_clean", "pull_mislabelled", "ce_pull_clean",
-    "ce_pull_mislabelled", "images_per_second", "data_wait", "seconds",
+    "ce_pull_mislabelled", "images_per_second", "data_wait", "collectives", "seconds",
 }  # fmt: skip
 """Numbers that the trainer records for every method. Other numbers come from the method."""
 

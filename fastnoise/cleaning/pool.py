@@ -132,7 +132,7 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
 
 
 def _names(table: ImageTable) -> tuple[str, ...]:
-    return table.names or table.files or tuple(map(str, range(len(table))))
+    return tuple(table.names or table.files or map(str, range(len(table))))
 
 
 def fold_of(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

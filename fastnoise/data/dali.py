@@ -14,6 +14,7 @@ from nvidia.dali.plugin.pytorch.torch_utils import feed_ndarray
 from ..errors import DataError
 from .base import BaseLoader, LoaderSpec
 from .images import as_ppm, read_by_dali, read_image, unreadable
+from .members import Member
 from .plan import Batch, PlannedEpoch
 from .table import ImageTable
 from .torch_loader import prefetch
@@ -59,10 +60,7 @@ class Source:
         file = self.spec.table.files[position]
         if self.by_pillow[position]:
             return as_ppm(read_image(file, self.spec.size, self.spec.table.exif))
-        try:
-            return np.fromfile(file, np.uint8)
-        except OSError as error:
-            raise unreadable(file, error.strerror or "it cannot be opened") from error
+        return np.frombuffer(self.spec.table.read_bytes(position), np.uint8)
 
     def __call__(self) -> list[Any]:
         batch, data = next(self.batches)  # its StopIteration tells DALI that the epoch ends here
@@ -149,13 +147,13 @@ def build_pipeline(
 
 
 def _by_pillow(table: ImageTable) -> np.ndarray | None:
-    """bool [N]: the files whose pixels Pillow makes; None if there are none, so that DALI reads the files itself."""
+    """bool [N]: the files whose pixels Pillow makes; None if there are none, and DALI can read all files itself."""
     if table.images is not None:
         return None
     found = table.by_pillow
     if found is None:
         found = np.array([not read_by_dali(file) for file in table.files])
-    return found if found.any() else None
+    return found if found.any() or isinstance(table.files[0], Member) else None
 
 
 def _copy(dense: Any, tensor: torch.Tensor) -> torch.Tensor:

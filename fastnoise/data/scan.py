@@ -106,7 +106,7 @@ def scan(found: Found, cache: Path, threads: int | None = None) -> FileFacts:
     can be written, and else to the user's folder of caches. Nothing in a cache is executed, and a damaged one is made
     anew.
     """
-    places = (cache, _elsewhere(cache))
+    places = (cache, elsewhere(cache))
     parts: dict[str, NDArray[Any]] = {
         name: np.zeros((len(found.names), *shape), kind) for name, (kind, shape) in _PARTS.items()
     }
@@ -233,7 +233,7 @@ class _Known:
     errors: dict[int, str]
 
 
-def _elsewhere(cache: Path) -> Path:
+def elsewhere(cache: Path) -> Path:
     """Where the cache lies if its own place cannot be written."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"

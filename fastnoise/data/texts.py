@@ -91,7 +91,7 @@ class Texts(Sequence[str]):
 
 def kept(texts: Iterable[str]) -> Sequence[str]:
     """Texts as tables hold them: a `Texts` as it is, else a tuple."""
-    return texts if isinstance(texts, Texts) else tuple(map(str, texts))
+    return texts if isinstance(texts, Texts) else tuple([t if isinstance(t, str) else str(t) for t in texts])
 
 
 def picked(texts: Sequence[str], positions: NDArray[np.int64]) -> Sequence[str]:

@@ -38,8 +38,8 @@ def tar_members(path: Path, archive: mmap.mmap) -> list[TarMember]:
     DataError in one line: the file is compressed, cut off, damaged, or has sparse files.
     """
     end = len(archive)
-    for start, name in _PACKED.items():
-        if archive[: len(start)] == start:
+    for magic, name in _PACKED.items():
+        if archive[: len(magic)] == magic:
             raise DataError(f"{path} is compressed ({name}), and its members can't be read in any order; unpack it")
     found: list[TarMember] = []
     at, long_name, long_size = 0, None, None

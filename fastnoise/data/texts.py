@@ -89,8 +89,8 @@ class Texts(Sequence[str]):
         return np.where(there, self.block[np.where(there, at, 0)], 0) if len(self.block) else np.zeros(len(self), np.uint8)
 
 
-def kept(texts: Iterable[str]) -> Sequence[str]:
-    """Texts as tables hold them: a `Texts` as it is, else a tuple."""
+def kept(texts: Iterable[str | os.PathLike[str]]) -> Sequence[str]:
+    """Texts or paths as tables hold them: a `Texts` as it is, else a tuple."""
     return texts if isinstance(texts, Texts) else tuple([t if isinstance(t, str) else str(t) for t in texts])
 
 

@@ -142,8 +142,8 @@ def main() -> None:
                 record.append(options.output, [row], key=("rows", "method", "machine"))
                 print(
                     f"{count} rows, {method}: {row['epochs']} epochs in {row['seconds']} s (processor "
-                    f"{row['processor_seconds']} s); an epoch {row['epoch_seconds']} s, {row['epoch_of_numpy_sum']} of NumPy's "
-                    f"summing passes, {row['epoch_of_torch_sum']} of torch's; {row['megabytes']} MB above the imports",
+                    f"{row['processor_seconds']} s); an epoch {row['epoch_seconds']} s, {row['epoch_of_numpy_sum']} of "
+                    f"NumPy's summing passes, {row['epoch_of_torch_sum']} of torch's; {row['megabytes']} MB above the imports",
                     flush=True,
                 )
 

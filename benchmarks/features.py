@@ -143,7 +143,7 @@ def main() -> None:
                 print(
                     f"{count} rows, {method}: {row['epochs']} epochs in {row['seconds']} s (processor "
                     f"{row['processor_seconds']} s); an epoch {row['epoch_seconds']} s, {row['epoch_of_numpy_sum']} of "
-                    f"NumPy's summing passes, {row['epoch_of_torch_sum']} of torch's; {row['megabytes']} MB above the imports",
+                    f"NumPy's sums, {row['epoch_of_torch_sum']} of torch's; {row['megabytes']} MB above the imports",
                     flush=True,
                 )
 

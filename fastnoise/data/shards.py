@@ -159,7 +159,7 @@ def read_index(shards: Sequence[Path]) -> Index:
     beside = shards[0].with_name(f".fastnoise-shards-{digest}.npz")
     places = (beside, elsewhere(beside))
     for place in places:
-        if (known := _load(place, stamp, names)) is not None:
+        if (known := load_index(place, stamp, names)) is not None:
             return known
     rows: list[_Sample] = []
     of: list[int] = []
@@ -181,7 +181,7 @@ def read_index(shards: Sequence[Path]) -> Index:
         np.array([row.by_pillow for row in rows], np.bool_),
         len(shards),
     )
-    any(_save(place, stamp, index) for place in places)
+    any(save_index(place, stamp, index) for place in places)
     return index
 
 
@@ -272,7 +272,7 @@ def _text(path: Path, key: str, value: Any) -> str:
     return str(value).strip()
 
 
-def _save(place: Path, stamp: str, index: Index) -> bool:
+def save_index(place: Path, stamp: str, index: Index) -> bool:
     """Write a cache in one step; False if its place cannot be written."""
     images = index.images
     columns: dict[str, NDArray[Any]] = {
@@ -293,7 +293,7 @@ def _save(place: Path, stamp: str, index: Index) -> bool:
     return True
 
 
-def _load(place: Path, stamp: str, shards: Sequence[str]) -> Index | None:
+def load_index(place: Path, stamp: str, shards: Sequence[str]) -> Index | None:
     """What a cache says; None for one that is missing, damaged or of other shards."""
     try:
         with np.load(place, allow_pickle=False) as file:

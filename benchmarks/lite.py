@@ -12,6 +12,7 @@ package. Use: --model timm:tf_efficientnet_lite0,weights=lite0.safetensors.
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -24,7 +25,7 @@ CLOSE = 1e-4
 """Largest difference of a feature."""
 
 
-def timm_network(**options: object) -> nn.Module:
+def timm_network(**options: Any) -> nn.Module:
     """timm's network with random weights; ConfigError without timm."""
     try:
         import timm

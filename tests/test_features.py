@@ -17,7 +17,8 @@ from fastnoise.data.features import FeatureFiles
 from fastnoise.data.table import feature_statistics
 from fastnoise.engine import extract as extraction
 from fastnoise.engine import load
-from fastnoise.engine.prepare import step_threads
+from fastnoise.engine.prepare import load_data
+from fastnoise.engine.threads import step_threads
 from fastnoise.errors import ConfigError, DataError, FastnoiseError
 from fastnoise.methods import METHODS
 from fastnoise.recipes import recipe
@@ -212,7 +213,7 @@ def test_rows_that_lie_one_behind_the_other_are_not_copied() -> None:
 
 def test_steps_on_features_take_one_thread(made: Path) -> None:
     config = recipe("gce", f"features:{made / 'f.npy'}", "symmetric:0.4")
-    data = fastnoise.engine.prepare.load_data(config)
+    data = load_data(config)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

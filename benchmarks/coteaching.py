@@ -4,8 +4,8 @@
 
 The published cells (87.58 % with pair noise of 45 %, 91.68 % with symmetric noise of 50 %) take 199 epochs of two full
 networks on 60,000 images. This course is not that: the first 5,000 images, a quarter of the network's width, 20 epochs,
-with the ramp and the decay of the learning rate a tenth as long, in bfloat16. Writes benchmarks/results/coteaching.csv, a row per
-method, noise and seed as soon as it has ended.
+with the ramp and the decay of the learning rate a tenth as long, in bfloat16. Writes benchmarks/results/coteaching.csv,
+a row per method, noise and seed as soon as it has ended.
 """
 
 import argparse

@@ -1,19 +1,24 @@
 """Loaders alone in images/s: each kind of fastnoise's, and PIL images in a DataLoader.
 
     python -m benchmarks.loader [--dataset cifar10] [--batch-size 128] [--seconds 1] [--rounds 9]
+    python -m benchmarks.loader --augment resize:256,crop:224,flip [--side 224] [--files 2048] [--batch-size 64]
 
 Every side makes training batches of the same images: shuffled, cropped out of the padded image and flipped for images
 in colour, normalised, float32. Nobody trains: a batch is taken and dropped, on a GPU once it is there. Sides take
 turns, and batches made while others had theirs are used up first.
+
+With --augment the images are JPEG files, written for it, and torchvision's transforms have the spec's words with the
+same antialiased, bilinear resize.
 
 Without a GPU `resident.host` stands for the resident loader on one: the Python that a batch takes there, by the same
 lines with the kernel left out, in bfloat16. It bounds its images/s from above.
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,14 +27,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnoise.data import LOADERS, make_loader
+from fastnoise.data import LOADERS, Augmentation, make_loader
 from fastnoise.errors import FastnoiseError
 
+from . import report
 from .ordinary import PREFETCH, batches
 from .report import Figure
 from .timing import spread
 from .train import AHEAD, Options, default_workers, fastnoise_batches
-from .workload import Workload, make_workload
+from .workload import Workload, images_workload, jpeg_folder, make_workload
+
+KINDS = tuple(kind for kind in LOADERS if kind != "auto")
 
 WAIT = 64
 """Batches between two waits for a GPU: a wait takes longer than the resident loader's Python for a batch."""
@@ -50,6 +58,7 @@ def measure(
     dtype: torch.dtype = torch.float32,
     keep: Callable[[list[Figure]], None] = lambda figures: None,
     attempt: Callable[[str, Callable[[], None]], object] | None = None,
+    kinds: Sequence[str] = KINDS,
 ) -> list[Figure]:
     """Images/s of every loader that serves the device, and how many times the fastest DataLoader's.
 
@@ -119,9 +128,8 @@ def measure(
         keep(figures())
 
     makers: dict[str, Callable[[], _Source]] = {}
-    for kind in LOADERS:
-        if kind != "auto":
-            makers[kind] = partial(_of_fastnoise, kind, workload, options, dtype)
+    for kind in kinds:
+        makers[kind] = partial(_of_fastnoise, kind, workload, options, dtype)
     for workers in sorted({0, options.workers}):
         makers[f"pil{workers}"] = partial(_of_pil, workers, workload, device)
     try:
@@ -135,7 +143,7 @@ def measure(
         for source in sources.values():
             source.batches.close()  # type: ignore[attr-defined]
     found = figures()
-    if device.type == "cpu" and find_spec("triton") is not None:
+    if device.type == "cpu" and "resident" in kinds and find_spec("triton") is not None:
         found.append(host_time(workload, options.rounds))
         keep(found)
     return found
@@ -226,6 +234,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of fastnoise's loaders; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--augment", help="a spec, on JPEG files instead of a data set")
+    parser.add_argument("--side", type=int, default=224, help="of the JPEG files; default: %(default)s")
+    parser.add_argument("--files", type=int, default=2048, help="JPEG files; default: %(default)s")
+    parser.add_argument("--output", type=Path, help="JSON file whose figures of the same keys are replaced")
     arguments = parser.parse_args(words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options = Options(
@@ -235,8 +247,28 @@ def main(words: list[str] | None = None) -> None:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
     )
-    workload = make_workload(arguments.dataset, arguments.data_root, batch_size=arguments.batch_size)
-    print("\n".join(describe(measure(workload, options))))
+    if arguments.augment is None:
+        workload = make_workload(arguments.dataset, arguments.data_root, batch_size=arguments.batch_size)
+        figures = measure(workload, options)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            workload = jpeg_workload(Path(folder), arguments)
+            figures = measure(workload, options, kinds=("dali", "torch"))
+    print("\n".join(describe(figures)))
+    if arguments.output is not None:
+        kept = report.read(arguments.output)[1] if arguments.output.exists() else []
+        measured = {figure.key for figure in figures}
+        report.write(arguments.output, [*(figure for figure in kept if figure.key not in measured), *figures])
+
+
+def jpeg_workload(folder: Path, arguments: argparse.Namespace) -> Workload:
+    """A folder of JPEG files and the augmentation that `--augment` names."""
+    side, spec = arguments.side, arguments.augment
+    table = jpeg_folder(folder / "images", arguments.files, side, 10)
+    source = f"{arguments.files} smooth random JPEG files of {side} x {side} pixels"
+    name = f"jpeg{side}-{spec.replace(':', '').replace(',', '-')}"
+    workload = images_workload(table, source, name, "resnet18", arguments.batch_size, 10)
+    return replace(workload, augmentation=Augmentation.parse(spec))
 
 
 if __name__ == "__main__":

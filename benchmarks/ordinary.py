@@ -31,12 +31,19 @@ class PilImages(Dataset):
     def __init__(self, workload: Workload):
         self.table, self.labels = workload.table, workload.labels.tolist()
         _, height, width = workload.shape
-        steps: list[Callable] = []
-        if self.table.images is None:
+        augmentation, steps = workload.augmentation, list[Callable]()
+        if self.table.images is None and not augmentation.resizes:
             steps.append(transforms.Resize((height, width)))
-        if workload.augmentation.crop_padding:
-            steps.append(transforms.RandomCrop((height, width), padding=workload.augmentation.crop_padding))
-        if workload.augmentation.flip:
+        if augmentation.resize is not None:
+            steps.append(transforms.Resize(augmentation.resize))
+        if augmentation.resized_crop is not None:
+            steps.append(
+                transforms.RandomResizedCrop(augmentation.resized_crop, augmentation.scale, augmentation.ratio)
+            )
+        if augmentation.crop is not None or augmentation.crop_padding:
+            size = augmentation.crop or (height, width)
+            steps.append(transforms.RandomCrop(size, padding=augmentation.crop_padding or None))
+        if augmentation.flip:
             steps.append(transforms.RandomHorizontalFlip())
         steps += [transforms.ToTensor(), transforms.Normalize(workload.mean, workload.std)]
         self.transform = transforms.Compose(steps)

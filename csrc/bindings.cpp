@@ -21,6 +21,7 @@
 #include "core/losses.hpp"
 #include "core/noise.hpp"
 #include "core/pool.hpp"
+#include "core/resample.hpp"
 #include "core/spare.hpp"
 
 namespace py = pybind11;
@@ -56,6 +57,18 @@ void require_type(const py::array& array, char kind, py::ssize_t bytes, py::ssiz
     if (array.dtype().kind() != kind || array.itemsize() != bytes) throw py::type_error(form);
     require(array.ndim() == dimensions, form);
     require_plain(array, form.substr(0, form.find(' ')));
+}
+
+// The positions int64 [B], all in [0, count).
+const std::int64_t* positions_below(const py::array& index, py::ssize_t count) {
+    const auto* const positions = static_cast<const std::int64_t*>(index.data());
+    for (py::ssize_t i = 0; i < index.size(); ++i) {
+        if (positions[i] < 0 || positions[i] >= count) {
+            throw py::index_error("index holds " + std::to_string(positions[i]) + ", outside [0, " +
+                                  std::to_string(count) + ")");
+        }
+    }
+    return positions;
 }
 
 fn::Labels labels_of(const py::array& labels) {
@@ -384,13 +397,7 @@ PYBIND11_MODULE(_C, m) {
             }
             require(cutout >= 0 && cutout < std::int64_t{1} << 31 && (draws || cutout == 0),
                     "cutout must be in [0, 2^31), and 0 without draws");
-            const auto* const positions = static_cast<const std::int64_t*>(index.data());
-            for (py::ssize_t i = 0; i < batch; ++i) {
-                if (positions[i] < 0 || positions[i] >= images.shape(0)) {
-                    throw py::index_error("index holds " + std::to_string(positions[i]) + ", outside [0, " +
-                                          std::to_string(images.shape(0)) + ")");
-                }
-            }
+            const auto* const positions = positions_below(index, images.shape(0));
             const auto size = [](py::ssize_t extent) { return static_cast<std::size_t>(extent); };
             const fn::Augmentation job{static_cast<const std::uint8_t*>(images.data()),
                                        size(images.shape(1)),
@@ -408,6 +415,59 @@ PYBIND11_MODULE(_C, m) {
             fn::augment(job, threads);
         },
         "images"_a, "index"_a, "draws"_a, "mean"_a, "scale"_a, "out"_a, py::kw_only(), "cutout"_a, "threads"_a);
+
+    m.def(
+        "resample",
+        [](const py::array& images, const py::array& index, const py::array& places, py::array& out, unsigned threads) {
+            require_type(images, 'u', 1, 4, "images must be uint8 [N, H, W, C]");
+            require_type(index, 'i', 8, 1, "index must be int64 [B]");
+            require_type(out, 'u', 1, 4, "out must be uint8 [R, H, W, C]");
+            require_type(places, 'i', 4, 2, "places must be int32 [R, 8]");
+            const py::ssize_t rows = out.shape(0), batch = index.size();
+            require(places.shape(0) == rows && places.shape(1) == fn::kPlace, "places must be int32 [R, 8]");
+            require(images.shape(3) == out.shape(3), "out must have the images' channels");
+            require(batch ? rows % batch == 0 : rows == 0, "out must hold a whole number of images for each index");
+            const auto* const positions = positions_below(index, images.shape(0));
+            const auto* const place = static_cast<const std::int32_t*>(places.data());
+            for (py::ssize_t row = 0; row < rows; ++row) {
+                for (py::ssize_t axis = 0; axis < 2; ++axis) {
+                    const std::int64_t first = place[8 * row + axis], length = place[8 * row + 2 + axis];
+                    const std::int64_t grid = place[8 * row + 4 + axis], corner = place[8 * row + 6 + axis];
+                    require(first >= 0 && length > 0 && first + length <= images.shape(1 + axis) && grid > 0 &&
+                                grid < 1 << 24 && std::abs(corner) < 1 << 24,
+                            "places must name parts of the images and sizes below 2^24");
+                }
+            }
+            const auto size = [](py::ssize_t extent) { return static_cast<std::size_t>(extent); };
+            const fn::Resampling job{static_cast<const std::uint8_t*>(images.data()),
+                                     size(images.shape(1)),
+                                     size(images.shape(2)),
+                                     size(images.shape(3)),
+                                     positions,
+                                     size(batch),
+                                     size(rows),
+                                     place,
+                                     static_cast<std::uint8_t*>(out.mutable_data()),
+                                     size(out.shape(1)),
+                                     size(out.shape(2))};
+            const py::gil_scoped_release release;
+            fn::resample(job, threads);
+        },
+        "images"_a, "index"_a, "places"_a, "out"_a, py::kw_only(), "threads"_a);
+
+    m.def(
+        "uniforms",
+        [](const py::array& keys, std::uint32_t purpose, std::size_t count) {
+            require_type(keys, 'u', 8, 1, "keys must be uint64 [R]");
+            py::array_t<double> out({keys.size(), static_cast<py::ssize_t>(count)});
+            double* const to = out.mutable_data();
+            const auto* const from = static_cast<const std::uint64_t*>(keys.data());
+            const auto rows = static_cast<std::size_t>(keys.size());
+            const py::gil_scoped_release release;
+            fn::uniforms(from, rows, purpose, count, to);
+            return out;
+        },
+        "keys"_a, "purpose"_a, "count"_a);
 
     // Tensors come as addresses, as PyTorch isn't linked. Their forms have been checked by the callers,
     // fastnoise/models/pool.py and fastnoise/ops/registry.py.

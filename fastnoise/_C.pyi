@@ -56,6 +56,15 @@ def augment(
     cutout: int,
     threads: int,
 ) -> None: ...
+def resample(
+    images: NDArray[np.uint8],
+    index: NDArray[np.int64],
+    places: NDArray[np.int32],
+    out: NDArray[np.uint8],
+    *,
+    threads: int,
+) -> None: ...
+def uniforms(keys: NDArray[np.uint64], purpose: int, count: int) -> NDArray[np.float64]: ...
 def consensus_members(
     losses: NDArray[np.float32], predictions: NDArray[np.integer], *, threshold: float, agree: bool, threads: int
 ) -> tuple[NDArray[np.uint8], int]: ...

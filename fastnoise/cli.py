@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -184,6 +185,10 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 }
 
 
+_OF_SEVERAL = ("train", "pretrain", "posteriors")
+"""The commands that several processes can do together."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
@@ -191,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     interrupts: list[int] = []
-    with _noted(interrupts):
+    with _noted(interrupts), warnings.catch_warnings():
+        # Pillow's, of odd image files: `fastnoise.data.scan` says of which files of a data set there are some.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             code = _run(words)
             sys.stdout.flush()
@@ -235,6 +242,13 @@ def _run(words: list[str]) -> int:
             raise ConfigError(f"{plain}: not UTF-8, which the files of a run are; rename it, or make a link to it")
     if words[0] not in _COMMANDS:
         raise ConfigError(f"unknown command {words[0]!r}; {nearest(words[0], list(_COMMANDS))}")
+    if words[0] not in _OF_SEVERAL and os.environ.get("WORLD_SIZE", "1") != "1":
+        if os.environ.get("RANK", "0") != "0":  # the first one says it
+            return 2
+        raise ConfigError(
+            f"fastnoise {words[0]} is one process, and this is one of {os.environ['WORLD_SIZE']} (WORLD_SIZE): start "
+            f"it without torchrun, which is for {', '.join(_OF_SEVERAL)}"
+        )
     return _COMMANDS[words[0]](words[1:])
 
 

@@ -58,7 +58,8 @@ class DataConfig(Checked):
     --model were trained with; the default if it has any), cifar10, imagenet, none (pixels in 0..1), or numbers as
     0.485,0.456,0.406/0.229,0.224,0.225."""
     image_size: Annotated[int, Above(0), Between(1, 65536)] | None = None
-    """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ."""
+    """Side in pixels to which image files are resized. None: their own size, or 224 if sizes differ.
+    Images are then taken whole: a recipe's preset in --augment that resizes leaves no more than its flip."""
     exif_orientation: bool = True
     """Turn image files upright as the camera noted in EXIF. Without it their pixels stay as they are stored."""
     skip_unreadable: bool = False
@@ -96,8 +97,8 @@ class DataConfig(Checked):
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
-    loader_threads: Annotated[int, Above(0), Between(1, 1024)] = 2
-    """CPU threads of the input pipeline."""
+    loader_threads: Annotated[int, Above(0), Between(1, 1024)] | Literal["auto"] = "auto"
+    """CPU threads of the input pipeline. auto: on a GPU one for each core, up to 16, else 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,10 +111,7 @@ class DataConfig(Checked):
             self.exif_orientation or data_names.family(self.dataset) in data_names.RESIZED,
             f"--no-exif-orientation is for image files as those of folder:PATH, and {self.dataset} has none",
         )
-        _require(
-            not self.skip_unreadable or data_names.family(self.dataset) in data_names.CHECKED,
-            f"--skip-unreadable is for folder:PATH and list:FILE; {self.dataset} leaves out nothing",
-        )
+        data_names.check_skipping(self.dataset, self.skip_unreadable)
         _require(
             self.balance != "subset" or self.epoch_batches is not None,
             "--balance subset draws the samples of a short epoch: give its length, as --epoch-batches 1000",
@@ -130,8 +128,11 @@ class DataConfig(Checked):
             )
             object.__setattr__(self, "crop_padding", 0)
             object.__setattr__(self, "flip", False)
-        self.augmentation()
-        self.eval_augmentation()
+        training, evaluation = self.augmentation(), self.eval_augmentation()
+        _require(
+            self.image_size is None or not training.resizes or evaluation is None or not evaluation.resizes,
+            f"--image-size {self.image_size}: --augment and --eval-augment resize by themselves; drop it",
+        )
 
     def augmentation(self) -> Augmentation:
         """What is done to training images."""
@@ -340,6 +341,9 @@ class EngineConfig(Checked):
     """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
+    target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit ones
+    take half the memory. They are rounded at random, so that a moving average does not stall."""
     profile: bool = False
     """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
     The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
@@ -402,16 +406,28 @@ class RunConfig:
         """All fields by their flat names, in the order of the groups."""
         return {name: getattr(getattr(self, group) if group else self, name) for name, group in self.groups().items()}
 
+    def taken_whole(self) -> dict[str, Any]:
+        """What --image-size changes beside itself: it takes the place of a preset that resizes images by itself."""
+        if self.data.augment not in PRESETS or not self.data.augmentation().resizes:
+            return {}
+        flip = self.data.augmentation().flip
+        return {"augment": None, "eval_augment": None, "crop_padding": 0, "flip": flip}
+
     def replace(self, changes: Mapping[str, Any]) -> "RunConfig":
         """A copy with other values for some fields, given by their flat names as in {"epochs": 2, "model": "lenet5"}.
 
-        `augment` replaces the crop and flip that there were. ConfigError for a name that is not a field. The method
-        stays the same, since its options belong to it. To change the method, begin with its recipe.
+        `augment` replaces the crop and flip that there were, but not a preset's evaluation. ConfigError for a name that
+        is not a field. The method stays the same, since its options belong to it. To change the method, begin with its
+        recipe.
         """
         known = self.groups()
+        if changes.get("image_size") is not None and not {"augment", "eval_augment"} & set(changes):
+            changes = {**self.taken_whole(), **changes}
         if changes.get("augment") is not None:
             changes = {"crop_padding": 0, "flip": False, **changes}
             _require(not (changes["crop_padding"] or changes["flip"]), said_twice(changes["augment"]))
+            if self.data.augment in PRESETS and changes["augment"] not in PRESETS:  # its evaluation stays
+                changes = {"eval_augment": self.data.eval_augment or self.data.augment, **changes}
         groups: dict[str, dict[str, Any]] = {}
         for name, value in changes.items():
             _require(name in known, f"unknown key {name!r}; {nearest(name, list(known))}")

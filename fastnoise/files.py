@@ -61,6 +61,15 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def cache_folder() -> Path | None:
+    """$XDG_CACHE_HOME/fastnoise or ~/.cache/fastnoise; None for a user without a home."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "fastnoise"
+    except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
+        return None
+
+
 def require_file(path: Path) -> None:
     """OSError for a pipe, socket, device or folder: a pipe would be waited for. What is missing passes."""
     if path.exists() and not path.is_file():

@@ -5,7 +5,7 @@ import io
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -26,7 +26,19 @@ _COMPLETION = {"--tyro-print-completion": 2, "--tyro-write-completion": 3}
 
 
 @dataclass(frozen=True)
-class TrainCommand:
+class Processes:
+    """How many processes `fastnoise train` starts."""
+
+    gpus: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Processes that train the run together, each on a GPU of its own, or with --device cpu each on some cores.
+    --batch-size is that of each process: a step takes N times as many images. The learning rate stays as given.
+    0: this process alone. On several machines use torchrun -m fastnoise.cli train."""
+    max_restarts: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """With --gpus: how often the processes start again from the last checkpoint if one of them is killed."""
+
+
+@dataclass(frozen=True)
+class TrainCommand(Processes):
     """Train a network with a noisy-label method.
 
     This lists the options of all runs and those of the method that --method names. The defaults are those of its recipe
@@ -36,7 +48,8 @@ class TrainCommand:
       fastnoise train --resume runs/nal-cifar100-symmetric-0.4-s0 --epochs 300
     """
 
-    run: Annotated[RunConfig, tyro.conf.arg(name="")]  # or the groups of --help would be called run.data and so on
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    """Its name is empty, or the groups of --help would be called run.data and so on."""
     config: str | None = None
     """TOML file that sets any of these options by name, as in learning_rate = 0.05."""
     resume: str | None = None
@@ -136,19 +149,39 @@ def train_config(
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain if word.startswith("-")}
     if (spec := chosen["augment"]) is not None:
-        if not {"crop_padding", "flip"}.isdisjoint(given | changes.keys()):
-            raise ConfigError(said_twice(spec))
-        changes |= {"augment": spec, "crop_padding": 0, "flip": False}
+        changes |= {"augment": spec}
+    plain_words = {"crop_padding", "flip"} & (given | changes.keys())
+    if spec is not None and plain_words:
+        raise ConfigError(said_twice(spec))
     default = default.replace({name: value for name, value in changes.items() if name not in given - {"augment"}})
+    if "image_size" in given and not {"augment", "eval_augment"} & (given | changes.keys()):
+        default = default.replace(default.taken_whole())
+    if default.data.augment is not None and plain_words:
+        raise ConfigError(said_twice(default.data.augment))
     asked = ["--help"] * any(word in _HELP for word in arguments)
-    command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(default))
-    _refuse_unknown(unknown, [*default.groups(), "config", "resume", "deviations"], default.method.method)
+    command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
+    others = [each.name for each in fields(TrainCommand) if each.name != "run"]
+    _refuse_unknown(unknown, [*default.groups(), *others], default.method.method)
     if choice.resume is not None:
         return _resumed(command.run, stored, choice.resume), True
     config = located(command.run)
     check_names(config)
     require_weights(config.model.model)
     return config, False
+
+
+def processes_asked(arguments: Sequence[str]) -> tuple[Processes, list[str]]:
+    """How many processes the words after `fastnoise train` ask for, and the words that each of these gets.
+
+    ConfigError for numbers that make no sense.
+    """
+    asked, others = own_and_other_words(Processes, [word for word in arguments if word not in _HELP], "fastnoise train")
+    for name, value in (("gpus", asked.gpus), ("max-restarts", asked.max_restarts)):
+        if value < 0:
+            raise ConfigError(f"--{name} must be 0 or more, not {value}")
+    if asked.max_restarts and not asked.gpus:
+        raise ConfigError("--max-restarts is for the processes that --gpus starts; add --gpus, or drop it")
+    return asked, others
 
 
 def _parse(command: Any, arguments: Sequence[str], prog: str, **options: Any) -> Any:

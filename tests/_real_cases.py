@@ -132,12 +132,16 @@ def food101n(root: Path) -> Path:
 def chaoyang(root: Path) -> Path:
     folder = root / "chaoyang"
     for part, count in (("train", 3), ("test", 2)):
-        rows = [{"name": f"{part}/{label}{number}-A.JPG", "label": label} for label in range(4) for number in range(count)]
+        rows = [
+            {"name": f"{part}/{label}{number}-A.JPG", "label": label} for label in range(4) for number in range(count)
+        ]
         for row in rows:
             write_image(folder / str(row["name"]), int(row["label"]))
         write_lines(folder / f"{part}.json", [json.dumps(rows)])
         if part == "train":
-            labels = [{**row, **{f"label_{letter}": (row["label"] + n) % 4 for n, letter in enumerate("ABC")}} for row in rows]
+            labels = [
+                {**row, **{f"label_{letter}": (row["label"] + n) % 4 for n, letter in enumerate("ABC")}} for row in rows
+            ]
             write_lines(folder / "train_label.json", [json.dumps(labels[::-1])])
     return folder
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _train_cases import assert_same_end, killed_at, refusal
+from _train_cases import assert_same_end, history, killed_at, refusal
 from rich.console import Console
 from torch.nn.functional import cross_entropy
 
 import fastnoise
 from fastnoise import ImageDataset
 from fastnoise.data import make_loader
-from fastnoise.data.balance import balanced_order, class_weights, filled
+from fastnoise.data.balance import balanced_order, class_weights, drawn_order, drawn_subset, filled
 from fastnoise.data.digits import load_digits
 from fastnoise.engine.stacked import stackable
 from fastnoise.errors import ConfigError, FastnoiseError
@@ -22,9 +22,9 @@ from fastnoise.methods import METHODS, Method
 from fastnoise.recipes import recipe
 from fastnoise.sweeps.spec import job_name
 
-ORDERED = {"dividemix", "swce", "multitask"}
+ORDERED = {"dividemix", "c2d", "swce", "swce_dividemix", "multitask"}
 """Methods that order their epochs themselves."""
-UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "simclr", "multitask", "plain"}
+UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "c2d", "swce_dividemix", "simclr", "multitask", "plain"}
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,38 @@ def test_an_order_depends_on_seed_and_epoch_alone() -> None:
     assert np.array_equal(balanced_order(labels, 32, 5, 2), balanced_order(labels, 32, 5, 2))
     assert not np.array_equal(balanced_order(labels, 32, 5, 2), balanced_order(labels, 32, 5, 3))
     assert not np.array_equal(balanced_order(labels, 32, 5, 2), balanced_order(labels, 32, 6, 2))
+
+
+def test_an_epoch_of_some_batches_is_balanced_in_each() -> None:
+    labels = np.random.default_rng(0).choice(4, 200, p=(0.7, 0.2, 0.07, 0.03))
+    assert np.array_equal(balanced_order(labels, 32, 5, 2), balanced_order(labels, 32, 5, 2, None))
+    for batches in (1, 3, 50):  # the last more than all samples make
+        order = balanced_order(labels, 32, 5, 2, batches)
+        assert order.shape == (32 * batches,)
+        for batch in order.reshape(batches, 32):
+            assert len(np.unique(batch)) == 32
+            found = np.bincount(labels[batch], minlength=4)
+            assert (found[np.bincount(labels) > found] >= 8).all()
+
+
+def test_a_subset_has_as_many_of_each_class_as_there_are() -> None:
+    """As DivideMix's loader draws Clothing1M's, but for classes that have too few, whose places the others get."""
+    labels = np.repeat([0, 1, 2, 3], [100, 60, 40, 5])
+    drawn = drawn_subset(labels, 80, 0, 1, balanced=True)
+    assert len(np.unique(drawn)) == 80
+    assert np.bincount(labels[drawn]).tolist() == [25, 25, 25, 5]
+    plain = drawn_subset(labels, 80, 0, 1, balanced=False)
+    assert len(np.unique(plain)) == 80
+    counts = np.mean([np.bincount(labels[drawn_subset(labels, 80, 0, e, False)], minlength=4) for e in range(200)], 0)
+    assert np.abs(counts - 80 * np.bincount(labels) / len(labels)).max() < 1
+    for balanced in (True, False):
+        first = drawn_subset(labels, 80, 0, 1, balanced)
+        assert np.array_equal(first, drawn_subset(labels, 80, 0, 1, balanced))
+        assert not np.array_equal(first, drawn_subset(labels, 80, 0, 2, balanced))
+        assert not np.array_equal(first, drawn_subset(labels, 80, 1, 1, balanced))
+        assert not np.array_equal(labels[first], np.sort(labels[first]))
+    assert drawn_order("none", labels, 16, None, 0, 1) is None
+    assert np.array_equal(drawn_order("subset", labels, 16, 5, 0, 1), drawn_subset(labels, 80, 0, 1, True))  # type: ignore[arg-type]
 
 
 def test_weights_make_classes_count_alike() -> None:
@@ -181,6 +213,79 @@ def test_a_killed_run_ends_in_the_same_numbers(name: str, balance: str, monkeypa
     assert_same_end(Path("whole"), Path("cut"))
     with pytest.raises(FastnoiseError, match="its balance is"):
         fastnoise.train(cut.replace({"balance": "none"}), dataset=imbalanced(), resume=True)
+
+
+@pytest.mark.parametrize("balance", ["none", "sampler", "subset"])
+@pytest.mark.parametrize("name", ["elr", "dividemix"])
+def test_short_epochs_of_a_killed_run_are_drawn_as_before(
+    name: str, balance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schedule counts these epochs; dividemix draws quarters of a batch, and divides what it draws alone."""
+    if (name, balance) == ("dividemix", "sampler"):
+        return
+    batches = 10 if name == "dividemix" else 3
+    changes: dict[str, Any] = {"warm_up": 1} if name == "dividemix" else {}
+    config = config_of(name, balance=balance, epoch_batches=batches, epochs=4, save_every="0.0001s", **changes)
+    config = config.replace({"schedule": "multistep:2,gamma=0.1", "learning_rate": 0.05})
+    fastnoise.train(config.replace({"run_dir": "whole"}), dataset=imbalanced())
+    cut = config.replace({"run_dir": "cut"})
+    with monkeypatch.context() as patch:
+        killed_at(patch, 5 if name == "elr" else 7)
+        with pytest.raises(GeneratorExit):
+            fastnoise.train(cut, dataset=imbalanced())
+    fastnoise.train(cut, dataset=imbalanced(), resume=True)
+    assert_same_end(Path("whole"), Path("cut"))
+    epochs = history(Path("whole"))
+    assert [epoch["learning_rate"] for epoch in epochs] == pytest.approx([0.05, 0.05, 0.005, 0.005])
+    if name == "dividemix":
+        assert all(0 < epoch.get("labelled", 0.5) <= 1 for epoch in epochs)
+
+
+def test_dividemix_divides_what_the_next_epoch_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    kind: Any = METHODS["dividemix"]
+    divide = kind._divide
+
+    def watched(self: Any, run: Any, drawn: Any = None) -> None:
+        divide(self, run, drawn)
+        if drawn is not None and bool(self.divided):
+            inside = np.isin(np.arange(self.num_samples), drawn)
+            labelled = self.labelled.numpy()
+            assert not labelled[:, ~inside].any()
+            assert np.isin(self.order(run.epoch + 1, run.seed), drawn).all()
+            assert np.bincount(self.setting.given[drawn], minlength=3).tolist() == [24, 24, 8]
+        seen.append((run.epoch, self.num_samples if drawn is None else len(drawn)))
+
+    monkeypatch.setattr(kind, "_divide", watched)
+    config = config_of("dividemix", balance="subset", epoch_batches=7, epochs=4, warm_up=1)
+    fastnoise.train(config, dataset=imbalanced())
+    assert seen == [(1, 56), (2, 56), (3, 56), (4, 113)], "the last time all, for the estimates"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--balance", "subset"), "give its length, as --epoch-batches 1000"),
+        (
+            ("--epoch-batches", "1000"),
+            "--epoch-batches 1000 of 64 are 64000 images, and the training set has 1438; give at",
+        ),
+        (
+            ("--epoch-batches", "5", "--method", "swce"),
+            "--epoch-batches 5: method swce orders the samples of its epochs",
+        ),
+        (
+            ("--epoch-batches", "5", "--method", "dividemix", "--balance", "sampler"),
+            "--balance sampler: method dividemix",
+        ),
+        (("--epoch-batches", "5", "--method", "dividemix", "--loss-epochs", "2"), "--loss-epochs 2 averages"),
+        (("--epoch-batches", "1", "--balance", "sampler", "--batch-size", "2000"), "the training set has 1438"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refusal(capsys, "--dataset", "digits", *words)
 
 
 def test_what_has_no_classes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from fastnoise.data import DATASETS, ImageDataset, ImageTable, load_dataset, stratified_split
-from fastnoise.data.facts import FACTS
 from fastnoise.data import cifar as cifar_module
+from fastnoise.data.facts import FACTS
 from fastnoise.data.names import WRITTEN, needs_root
 from fastnoise.data.unpickle import CIFAR_GLOBALS, TORCH_GLOBALS, unpickle
 from fastnoise.errors import ConfigError, DataError

@@ -372,11 +372,6 @@ def _() -> str:
     )
 
 
-@counts("apl-rotation")
-def _() -> str:
-    return f"it moves pixels of a 32x32 image by {moved(20, 0)} on average"
-
-
 @counts("forward-cifar10")
 def _() -> str:
     return forward("cifar10", 120)

@@ -97,7 +97,7 @@ def test_images_for_validation_are_the_test_set_where_there_is_none() -> None:
     dataset = load_dataset("folder:d", None)
     assert (len(dataset.train), names(dataset.validation), names(dataset.test)) == (
         10, ["val/b/0.png", "val/b/1.png"], ["val/b/0.png", "val/b/1.png"])  # fmt: skip
-    assert "the 2 images for validation are the test set too" in dataset.notes[0]
+    assert "no test images: those for validation (2) are the test set too" in dataset.notes[0]
     data = load_data(recipe("ce", "folder:d"))
     assert data.validation is dataset.validation or names(data.validation) == names(dataset.validation)
     assert data.validation_given is not None

@@ -16,7 +16,7 @@ from fastnoise.methods.mixup import Mixup, blend, partners
 from fastnoise.recipes import recipe
 
 CPU = torch.device("cpu")
-WIDE = ("simclr",)
+WIDE = ("c2d", "simclr")
 """Methods that compute with pixels before the network sees them."""
 MIXING = ("mixup", "selc_plus", "elr_plus", "dividemix")
 CHECKED = ("ce", "nal", "coteaching", "simclr", *MIXING)

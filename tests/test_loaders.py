@@ -117,7 +117,7 @@ def test_plan_draws_what_it_always_drew():
 
 
 def test_plan_views_are_drawn_apart_and_the_first_as_if_alone():
-    settings = {"seed": 3, "augmentation": Augmentation(4, True, cutout=6), "shuffle": True, "size": (32, 32)}
+    settings = {"seed": 3, "augmentation": Augmentation(4, True, cutout=6), "shuffle": True, "source": (32, 32)}
     alone, three = (Plan(1000, 1000, **settings, views=views) for views in (1, 3))
     for order in (None, np.arange(1000) % 10):
         one, many = (next(iter(plan.batches(1, order=order))) for plan in (alone, three))
@@ -131,7 +131,7 @@ def test_plan_views_are_drawn_apart_and_the_first_as_if_alone():
 
 
 def test_plan_draws_an_explicit_order_by_place():
-    plan = Plan(10, 64, seed=3, augmentation=Augmentation(4, True, cutout=6), size=(32, 32), shuffle=True)
+    plan = Plan(10, 64, seed=3, augmentation=Augmentation(4, True, cutout=6), source=(32, 32), shuffle=True)
     order = np.repeat([7, 2], 5000)
     batches = list(plan.batches(2, order=order))
     assert len(batches) == plan.count_batches(order) == 157
@@ -413,7 +413,7 @@ def test_cutout_equals_the_plain_reference(kind, shape, side):
     constants = {"mean": (0.5,) * channels, "std": (0.2,) * channels}
     plain = loader(kind, data, augmentation=Augmentation(2, True), **settings, **constants)
     cut = loader(kind, data, augmentation=Augmentation(2, True, side), **settings, **constants)
-    planned = Plan(23, 8, augmentation=Augmentation(2, True, side), size=(height, width), **settings)
+    planned = Plan(23, 8, augmentation=Augmentation(2, True, side), source=(height, width), **settings)
     for (whole, _), (images, _), batch in zip(plain.epoch(1), cut.epoch(1), planned.batches(1), strict=True):
         for row, (top, left) in enumerate(batch.hole):
             assert 0 <= top + side // 2 < height  # the centre lies in the image

@@ -13,9 +13,10 @@ from _train_cases import Killed, history, noted, refusal
 import fastnoise
 from fastnoise import fields
 from fastnoise.cli import main
-from fastnoise.engine.loggers import TensorBoard, numbers
+from fastnoise.engine.loggers import TensorBoard
 from fastnoise.engine.stacked import train_stacked
 from fastnoise.recipes import recipe
+from fastnoise.tasks.names import numbers
 
 QUICK: dict[str, Any] = {"epochs": 3, "width": 0.25, "limit_train": 100, "save_every": 1, "run_dir": "run"}
 SCORE = "test_accuracy"

@@ -58,8 +58,11 @@ def evaluated(run: Path, dataset: fastnoise.ImageDataset | None = None) -> tuple
 
 @pytest.mark.parametrize("method", OF_CLASSES)
 def test_probabilities_are_those_of_the_runs_evaluation(method: str) -> None:
-    stages = ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1") if method == "swce" else ()
-    run = trained("--method", method, "--dataset", "digits", *stages)
+    stages = {
+        "swce": ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1"),
+        "c2d": ("--pretrain-epochs", "1", "--warm-up", "1"),
+    }
+    run = trained("--method", method, "--dataset", "digits", *stages.get(method, ()))
     single, logits = evaluated(run)
     images = single.record.data.test.images
     assert images is not None

@@ -530,12 +530,19 @@ MORE = [
 
 @pytest.mark.parametrize(("name", "side"), [*SMALL, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)])
 def test_every_network_trains_a_step_and_exports(name: str, side: int) -> None:
-    """One step in full precision and one under bf16 autocast, both with gradients everywhere; then a .pt2 file."""
+    """A programme as of .pt2 files; then a step in full precision and one under bf16 autocast, with all gradients."""
     if name.startswith("timm"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
     network = create_model(name, num_classes=4, channels=1, image_size=(side, side), attention=True)
     images = torch.randn(3, 1, side, side).to(memory_format=torch.channels_last)
+    network.eval()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}}).module()
+    more = torch.randn(5, 1, side, side)
+    with torch.no_grad():
+        torch.testing.assert_close(program(more).logits, network(more).logits, rtol=1e-4, atol=1e-5)
+    network.train()
     optimizer = torch.optim.SGD(network.parameters(), 0.01, fused=True)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -547,12 +554,6 @@ def test_every_network_trains_a_step_and_exports(name: str, side: int) -> None:
         assert not missing or "vit" in name or "deit" in name
         optimizer.step()
         optimizer.zero_grad()
-    network.eval()
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}}).module()
-    more = torch.randn(5, 1, side, side)
-    with torch.no_grad():
-        torch.testing.assert_close(program(more).logits, network(more).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name, _ in SMALL])

@@ -64,18 +64,18 @@ PAPERS = {
     "Liu et al. 2020 (ELR), Table 4": (
         "none",
         """
-    mini-webvision, coteaching, -, last: 63.58
-    mini-webvision, elr, -, last: 76.26
-    mini-webvision, elr_plus, 2 mixup averaged, last: 77.78
-    mini-webvision top 5, coteaching, -, last: 85.20
-    mini-webvision top 5, elr, -, last: 91.26
-    mini-webvision top 5, elr_plus, 2 mixup averaged, last: 91.68
-    mini-webvision ILSVRC2012, coteaching, -, last: 61.48
-    mini-webvision ILSVRC2012, elr, -, last: 68.71
-    mini-webvision ILSVRC2012, elr_plus, 2 mixup averaged, last: 70.29
-    mini-webvision ILSVRC2012 top 5, coteaching, -, last: 84.70
-    mini-webvision ILSVRC2012 top 5, elr, -, last: 87.84
-    mini-webvision ILSVRC2012 top 5, elr_plus, 2 mixup averaged, last: 89.76
+    mini_webvision, coteaching, -, last: 63.58
+    mini_webvision, elr, -, last: 76.26
+    mini_webvision, elr_plus, 2 mixup averaged, last: 77.78
+    mini_webvision top 5, coteaching, -, last: 85.20
+    mini_webvision top 5, elr, -, last: 91.26
+    mini_webvision top 5, elr_plus, 2 mixup averaged, last: 91.68
+    mini_webvision ILSVRC2012, coteaching, -, last: 61.48
+    mini_webvision ILSVRC2012, elr, -, last: 68.71
+    mini_webvision ILSVRC2012, elr_plus, 2 mixup averaged, last: 70.29
+    mini_webvision ILSVRC2012 top 5, coteaching, -, last: 84.70
+    mini_webvision ILSVRC2012 top 5, elr, -, last: 87.84
+    mini_webvision ILSVRC2012 top 5, elr_plus, 2 mixup averaged, last: 89.76
         """,
     ),
     "Liu et al. 2020 (ELR), Table 5": (
@@ -136,18 +136,18 @@ PAPERS = {
     "Lu et al. 2022 (NAL), Table 5": (
         "none",
         """
-    mini-webvision, coteaching, -, last: 63.58
-    mini-webvision, elr, -, last: 76.26
-    mini-webvision, nal, reverse, last: 77.41
-    mini-webvision top 5, coteaching, -, last: 85.20
-    mini-webvision top 5, elr, -, last: 91.26
-    mini-webvision top 5, nal, reverse, last: 92.25
-    mini-webvision ILSVRC2012, coteaching, -, last: 61.48
-    mini-webvision ILSVRC2012, elr, -, last: 68.71
-    mini-webvision ILSVRC2012, nal, reverse, last: 74.09
-    mini-webvision ILSVRC2012 top 5, coteaching, -, last: 84.70
-    mini-webvision ILSVRC2012 top 5, elr, -, last: 87.84
-    mini-webvision ILSVRC2012 top 5, nal, reverse, last: 92.09
+    mini_webvision, coteaching, -, last: 63.58
+    mini_webvision, elr, -, last: 76.26
+    mini_webvision, nal, reverse, last: 77.41
+    mini_webvision top 5, coteaching, -, last: 85.20
+    mini_webvision top 5, elr, -, last: 91.26
+    mini_webvision top 5, nal, reverse, last: 92.25
+    mini_webvision ILSVRC2012, coteaching, -, last: 61.48
+    mini_webvision ILSVRC2012, elr, -, last: 68.71
+    mini_webvision ILSVRC2012, nal, reverse, last: 74.09
+    mini_webvision ILSVRC2012 top 5, coteaching, -, last: 84.70
+    mini_webvision ILSVRC2012 top 5, elr, -, last: 87.84
+    mini_webvision ILSVRC2012 top 5, nal, reverse, last: 92.09
         """,
     ),
     "Lu et al. 2022 (NAL), Table 6": (

@@ -1,4 +1,4 @@
-"""Published data sets from made folders in their official layouts: splits, labels, and what their lists may get wrong."""
+"""Published data sets from made folders in their official layouts, and what their lists may get wrong."""
 
 import json
 import os
@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _real_cases import CLOTHING, ILSVRC, MAKERS, WNIDS, chaoyang, clothing1m, food101n, imagenet, webvision, write_lines
+from _real_cases import (
+    CLOTHING,
+    ILSVRC,
+    MAKERS,
+    WNIDS,
+    chaoyang,
+    clothing1m,
+    food101n,
+    imagenet,
+    webvision,
+    write_lines,
+)
 
 from fastnoise.cli import main
 from fastnoise.data import ImageDataset, load_dataset
@@ -18,6 +29,9 @@ from fastnoise.data.images import read_image
 from fastnoise.data.lines import read_pairs
 from fastnoise.data.texts import Texts, packed, picked, places, repeated
 from fastnoise.errors import DataError
+from fastnoise.noise import corrupt
+from fastnoise.noise.targets import load_noisy
+from fastnoise.recipes import recipe
 
 
 @contextmanager
@@ -62,7 +76,7 @@ def test_missing_files_get_a_line_of_what_to_get_and_where_to_put_it(name: str, 
 def class_of(file: str) -> int:
     """The class that a made image shows, by its colour."""
     pixels = read_image(file, (40, 40))[:10].astype(float).mean((0, 1))
-    return int(round((pixels.max() - 20 - 40) / 10))
+    return round((pixels.max() - 20 - 40) / 10)
 
 
 # -- what each has of its own --------------------------------------------------------------------------------------
@@ -86,7 +100,9 @@ def test_clothing1m_is_read_in_all_its_conventions(convention: str, tmp_path: Pa
     assert data.validation is not None
     assert data.clean_labels is not None
     assert [len(table) for table in (data.train, data.validation, data.test)] == [28, 14, 14]
-    assert [class_of(file) for file in data.train.files] == [row % 14 for row in range(28)] == data.train.labels.tolist()
+    assert (
+        [class_of(file) for file in data.train.files] == [row % 14 for row in range(28)] == data.train.labels.tolist()
+    )
     known = np.flatnonzero(data.clean_labels >= 0)
     assert known.tolist() == list(range(0, 28, 4))
     wrong = data.clean_labels[known] != data.train.labels[known]
@@ -230,7 +246,8 @@ def test_another_rate_than_those_that_are_there_is_refused(tmp_path: Path) -> No
 def train(root: Path, name: str, *words: str) -> dict[str, Any]:
     """One epoch of small_cnn at 32 pixels in the folder `run`; returns its summary."""
     run = root / "run"
-    small = ("--model", "small_cnn", "--image-size", "32", "--width", "0.25", "--crop-padding", "0", "--batch-size", "8")
+    small = ["--model", "small_cnn", "--image-size", "32", "--width", "0.25", "--batch-size", "8"]
+    small += ["--epoch-batches", "3"] * (name == "clothing1m")
     where = ("--data-root", str(root), "--run-dir", str(run), "--loader", "torch", "--device", "cpu")
     assert main(["train", "--dataset", name, "--method", "ce", "--epochs", "1", *small, *where, *words]) == 0
     found: dict[str, Any] = json.loads((run / "summary.json").read_text())
@@ -333,3 +350,57 @@ def test_keys_are_found_and_repeats_named_as_by_a_dictionary() -> None:
         among = list(dict.fromkeys(words[:20]))
         expected = [among.index(word) if word in among else -1 for word in words]
         assert places(Texts.of(words), Texts.of(among)).tolist() == expected
+
+
+# -- recipes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_side_takes_the_place_of_a_preset_that_resizes() -> None:
+    config = recipe("ce", "clothing1m")
+    assert (config.data.augment, config.data.image_size) == ("clothing1m", None)
+    whole = config.replace({"image_size": 32})
+    assert (whole.data.augment, whole.data.flip, whole.data.crop_padding) == (None, True, 0)
+    said = config.replace({"image_size": 32, "augment": "flip"})
+    assert said.data.augment == "flip"
+    assert recipe("ce", "animal10n").replace({"image_size": 32}).data.augment == "animal10n", "which does not resize"
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_presets_are_words_of_the_grammar(name: str) -> None:
+    config = recipe("ce", name)
+    assert config.data.augment == name
+    assert config.data.augmentation().flip
+    evaluation = config.data.eval_augmentation()
+    assert evaluation is not None
+    assert evaluation.output_size((FACTS[name].size, FACTS[name].size))[0] == FACTS[name].size
+
+
+def test_instance_dependent_noise_is_made_from_files(tmp_path: Path) -> None:
+    """As in SWCE's tables: the pipeline with its threshold of 0.25, on labels whose noise depends on the images."""
+    MAKERS["chest_xray"](tmp_path)
+    words = ("--method", "swce", "--noise", "idn:0.3", "--warm-up", "1", "--stages", "1", "--rate-factors", "1,1")
+    summary = train(tmp_path, "chest_xray", *words, "--epochs", "2")
+    assert summary["noise"]["spec"].startswith("idn:0.3")
+    config = (tmp_path / "run" / "config.toml").read_text()
+    assert "selection_threshold = 0.25" in config
+    labels = load_noisy(tmp_path / "run" / "labels.npz")
+    again = corrupt(
+        labels.clean_labels,
+        "idn:0.3",
+        seed=0,
+        num_classes=2,
+        inputs=np.stack([read_image(file, (32, 32)) for file in loaded("chest_xray", tmp_path).train.files]),
+    )
+    assert np.array_equal(labels.labels, again.labels)
+
+
+def test_published_augmentation_trains_and_both_test_sets_are_cropped(tmp_path: Path) -> None:
+    """With the recipe's own resize and crop, on the smallest network."""
+    webvision(tmp_path)
+    run = tmp_path / "run"
+    words = ("--model", "small_cnn", "--width", "0.25", "--batch-size", "6", "--epochs", "1", "--loader", "torch")
+    where = ("--data-root", str(tmp_path), "--run-dir", str(run))
+    assert main(["train", "--dataset", "mini_webvision", "--method", "elr", *words, *where]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["network"]["image_size"] == [227, 227]
+    assert "last" in summary["ilsvrc_accuracy"]

@@ -37,8 +37,13 @@ ADDED: dict[str, Any] = {
     "patience": 0,
     "log": "none",
     "gradients": False,
+    "freeze": "none",
+    "backbone_rate": 1.0,
+    "layer_decay": 1.0,
 }
 """Options that came later, with the values that do what 0.1.0 did."""
+
+TABLE["common"]["loader_threads"] = "auto"  # was 2, which auto is on a CPU; it changes no result
 
 CIFAR = ("cifar10", "cifar10n", "cifar100", "cifar100n")
 CIFAR10, CIFAR100 = CIFAR[:2], CIFAR[2:]
@@ -101,6 +106,12 @@ CHANGES = (
     ),
     Change(("gce",), CIFAR100, {"update_from": 80}, "Truncated-Loss, README: --start_prune 80 for CIFAR-100"),
     Change(("apl",), CIFAR, {"clip_norm": 5.0}, "APL, configs/*.yaml: grad_bound 5"),
+    Change(
+        ("apl",),
+        CIFAR100,
+        {"augment": "crop,pad=4,flip,rotate:20", "crop_padding": 0, "flip": False},
+        "APL, dataset.py: RandomCrop, RandomHorizontalFlip, RandomRotation(20) for CIFAR-100",
+    ),
     Change(("plc",), CIFAR, {"model": "resnet34"}, "PLC's networks/preact_resnet.py: BasicBlock, [3, 4, 6, 3]"),
     Change(("selc",), CIFAR, PMD | {"update_from": 41}, SELC_PMD, ("pmd",)),
     Change(("selc_plus",), CIFAR, PMD | {"update_from": 41, "epochs": 300}, SELC_PMD, ("pmd",)),
@@ -146,7 +157,7 @@ def test_every_change_is_of_recipes_in_the_table() -> None:
 def test_every_recipe_is_in_the_table() -> None:
     from fastnoise.methods import METHODS
 
-    later = {"plain", "multitask", "posteriors"}
+    later = {"plain", "multitask", "posteriors", "c2d"}
     assert {name.partition(" ")[0] for name in TABLE["table"]} == set(METHODS) - later
 
 

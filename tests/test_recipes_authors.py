@@ -41,6 +41,17 @@ PLC |= {"threshold": 0.3, "threshold_step": 0.1, "normalisation": "dataset"}
 FORWARD = SGD | AUGMENTED | {"model": "resnet34", "learning_rate": 0.1, "val_fraction": 0.1}
 SWCE = {"model": "resnet18", "optimizer": "adam", "learning_rate": 1e-4, "weight_decay": 0.03}
 
+SWCE_MEDICAL = SWCE | {"model": "torchvision:resnet18", "warm_up": 5, "selection_threshold": 0.25, "copies": 2}
+SWCE_MEDICAL |= {"stages": "2,3,4;2,5,7;2,5,7;2,5,7", "rate_factors": "1,1,0.1,0.1,0.01"}
+
+ANIMAL = {"model": "vgg19_bn", "dropout": 0.5, "optimizer": "sgd:momentum=0", "learning_rate": 0.1, "batch_size": 128}
+ANIMAL |= {"weight_decay": 1e-3, "epochs": 100, "schedule": "multistep:50,75,gamma=0.2", "init": "pytorch"}
+ANIMAL |= {"augment": "animal10n", "drop_last": True, "epoch_batches": None}
+CLOTHING = {"model": "torchvision:resnet50,weights=V1", "batch_size": 64, "optimizer": "sgd", "weight_decay": 1e-3}
+CLOTHING |= {"epoch_batches": 2000, "balance": "subset", "augment": "clothing1m", "normalisation": "dataset"}
+WEBVISION = {"model": "timm:inception_resnet_v2", "batch_size": 32, "optimizer": "sgd", "weight_decay": 5e-4}
+WEBVISION |= {"augment": "mini_webvision", "normalisation": "dataset", "epoch_batches": None}
+
 SYMMETRIC, ASYMMETRIC = "symmetric:0.4", "asymmetric:0.4"
 PMD_SPEC = "pmd:0.35,posteriors=p.npy"
 
@@ -106,7 +117,7 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     | {"schedule": "cosine", "model": "8 layers"},
     ("apl", "cifar100", SYMMETRIC): APL
     | {"alpha": 10.0, "beta": 1.0, "learning_rate": 0.1, "weight_decay": 1e-5, "epochs": 200}
-    | {"schedule": "cosine", "model": "resnet50"},
+    | {"schedule": "cosine", "model": "resnet50", "augment": "crop,pad=4,flip,rotate:20"},
     ("apl", "mnist", SYMMETRIC): APL
     | {"alpha": 1.0, "beta": 10.0, "learning_rate": 0.01, "weight_decay": 1e-2, "epochs": 50, "model": "cnn4"}
     | {"schedule": "cosine:min=0.001", "optimizer": "sgd:momentum=0.9,nesterov"},
@@ -121,6 +132,46 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("swce", "cifar10", "idn:0.2"): SWCE
     | {"warm_up": 5, "stages": "2,3,4;2,5,7;2,5,7;2,5,7", "selection_threshold": 1.0, "copies": 2},
     ("ce", "mnist", "heterogeneous:0.5,clean=3"): {"model": "lenet5", "batch_size": 128, "epochs": 14},
+    # real noise: NAL's, SELC's and PLC's code of ANIMAL-10N
+    ("nal code", "animal10n", "none"): ANIMAL
+    | {"strength": 0.5, "momentum": 0.9, "update_from": 40, "update_every": 1},
+    ("selc", "animal10n", "none"): ANIMAL | {"momentum": 0.9, "update_from": 41},
+    ("plc", "animal10n", "none"): ANIMAL | {"warm_up": 40, "window": 10, "threshold": 0.3, "threshold_step": 0.1},
+    # Clothing1M
+    ("nal code", "clothing1m", "none"): CLOTHING
+    | {"model": "torchvision:resnet50", "learning_rate": 0.02, "epochs": 400, "strength": 50.0, "reverse": 0.1}
+    | {"schedule": "cosine_restarts:10,min=0.0001", "momentum": 0.9, "update_from": 60, "update_every": 10},
+    ("selc", "clothing1m", "none"): CLOTHING
+    | {"learning_rate": 0.01, "epochs": 40, "schedule": "multistep:10,20,gamma=0.1", "update_from": 6, "momentum": 0.8},
+    ("elr_plus", "clothing1m", "none"): CLOTHING
+    | {"learning_rate": 0.002, "epochs": 15, "schedule": "multistep:7,gamma=0.1", "epoch_batches": 3000}
+    | {"strength": 3.0, "momentum": 0.7, "mixup_alpha": 1.0, "networks": 2, "average_momentum": 0.9999}
+    | {"average_ramp": 9999, "strength_ramp": 0, "target": "labels"},
+    ("dividemix", "clothing1m", "none"): CLOTHING
+    | {"batch_size": 4 * 32, "epoch_batches": 1000, "learning_rate": 0.002, "epochs": 80}
+    | {"schedule": "multistep:40,gamma=0.1", "warm_up": 1, "mixup_alpha": 0.5, "unlabelled_strength": 0.0}
+    | {"clean_threshold": 0.5, "sharpening": 0.5, "confidence_penalty": 0.0},
+    ("plc", "clothing1m", "none"): {"model": "torchvision:resnet50,weights=V1", "batch_size": 32, "learning_rate": 1e-3}
+    | {"epochs": 15, "schedule": "multistep:6,11,gamma=0.5", "warm_up": 1, "threshold": 0.7}
+    | {"augment": "resize:256x256, then crop and flip"},
+    # mini WebVision
+    ("nal code", "mini_webvision", "none"): WEBVISION
+    | {"learning_rate": 0.02, "epochs": 500, "schedule": "cosine_restarts:10,min=0.001", "strength": 50.0}
+    | {"reverse": 0.1, "momentum": 0.9, "update_from": 200, "update_every": 10},
+    ("selc", "mini_webvision", "none"): WEBVISION
+    | {"learning_rate": 0.01, "epochs": 100, "schedule": "multistep:40,80,gamma=0.1", "update_from": 41}
+    | {"momentum": 0.9},
+    ("elr_plus", "mini_webvision", "none"): WEBVISION
+    | {"learning_rate": 0.02, "epochs": 100, "schedule": "multistep:50,gamma=0.1", "mixup_alpha": 1.5}
+    | {"average_momentum": 0.997, "average_ramp": 40_000, "networks": 2},
+    ("dividemix", "mini_webvision", "none"): WEBVISION
+    | {"batch_size": 4 * 32, "learning_rate": 0.01, "epochs": 80, "mixup_alpha": 0.5, "unlabelled_strength": 0.0},
+    # others
+    ("plc", "food101n", "none"): {"model": "torchvision:resnet50,weights=V1", "batch_size": 32, "learning_rate": 0.005}
+    | {"epochs": 30, "schedule": "multistep:10,20,gamma=0.1", "warm_up": 4, "window": 4, "threshold": 0.1}
+    | {"threshold_step": 0.05, "augment": "food101n"},
+    ("swce", "chest_xray", "idn:0.2"): SWCE_MEDICAL,
+    ("swce", "chaoyang", "idn:0.2"): SWCE_MEDICAL,
 }
 """(method with its variant, data set, noise) -> the authors' hyperparameters."""
 

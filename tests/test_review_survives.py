@@ -166,7 +166,7 @@ def test_a_second_review_is_refused_and_the_first_ends_with_its_decisions_applie
     first.send_signal(signal.SIGINT)
     said, error = first.communicate(timeout=300)
     assert first.returncode == 0, error
-    assert f"1 labels are decided, in {cleaned / DECISIONS}" in said
+    assert f"1 label is decided, in {cleaned / DECISIONS}" in said
     assert (cleaned / "corrected" / "owl" / Path(file).name).is_symlink()
 
 

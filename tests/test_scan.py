@@ -24,6 +24,7 @@ from fastnoise.errors import TrainingError
 from fastnoise.methods import Estimates, Method, Run, Setting, create_method, scan
 from fastnoise.methods.correction import ColumnTops, SurestRows, percentile_from_top
 from fastnoise.methods.scan import by_blocks, keep
+from fastnoise.methods.shards import Shards
 from fastnoise.models import Outputs
 from fastnoise.recipes import recipe
 from fastnoise.selection import StageTables
@@ -279,10 +280,10 @@ def test_streamed_rows_are_those_of_the_whole_table(percentile: float, ties: boo
     tops = ColumnTops(percentile_from_top(percentile, 500))
     for part in rows.split(37):
         tops.add(part)
-    assert np.array_equal(tops.least().numpy(), np.percentile(probs, percentile, method="higher", axis=0))
-    surest = SurestRows(tops.least())
-    for part in rows.split(37):
-        surest.add(part)
+    assert np.array_equal(tops.least(Shards()).numpy(), np.percentile(probs, percentile, method="higher", axis=0))
+    surest = SurestRows(tops.least(Shards()))
+    for part, index in zip(rows.split(37), torch.arange(500).split(37), strict=True):
+        surest.add(part, index)
     for column, found in zip(probs.T, surest.rows.numpy(), strict=True):
         likely = np.where(column >= np.percentile(column, percentile, method="higher"), 0, column)
         assert np.array_equal(found, probs[likely.argmax()])

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,20 @@ def test_what_decodes_on_the_cpu(decoder: str, here: str, monkeypatch: pytest.Mo
     )
 
 
+def test_evaluate_into_a_closed_pipe_writes_its_file_and_ends_with_141() -> None:
+    words = ["evaluate", "run", "folder:photos", "--out", "f.json"]
+    process = subprocess.Popen([sys.executable, "-m", "fastnoise.cli", *words], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=300) == 141
+    assert 0 <= json.loads(Path("f.json").read_text())["accuracy"] <= 1
+
+
+def test_evaluate_says_that_test_labels_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "run", "folder:photos"]) == 0
+    assert "images of folder:photos against the given labels, of which some may be wrong" in capsys.readouterr().out
+
+
 def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
     (Path("lists")).mkdir()
     Path("lists/one.csv").write_text("label;Path\n1;../new/a.png\n", encoding="utf-8-sig")
@@ -155,7 +170,7 @@ def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None
     words = ["new", "list:lists/one.csv", "lists/two.txt", "new/a.png"]
     assert main(["predict", "run", *words, "--top", "2", "--out", "p.csv"]) == 0
     said = capsys.readouterr().out
-    assert "1 files are no images and are left out" in said
+    assert "1 file is no image and is left out" in said
     rows = table("p.csv")
     names = ["new/a.png", "new/inner/b.jpg", "lists/../new/a.png", "lists/../new/inner/b.jpg"]
     assert [row["file"] for row in rows] == [*names, "lists/../new/a.png", "new/a.png"]
@@ -177,7 +192,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(capsys: pytest.Captur
     assert "left out new/inner/c.png: " in capsys.readouterr().out
     assert [row["file"] for row in table("p.csv")] == ["new/a.png", "new/inner/b.jpg"]
     assert main(["predict", "run", "new/inner/c.png", "--skip-unreadable"]) == 2
-    assert "none of the 1 images can be read" in capsys.readouterr().err
+    assert "none of the images can be read (1 given)" in capsys.readouterr().err
 
 
 def test_photos_are_turned_upright_as_in_training(made: Path) -> None:

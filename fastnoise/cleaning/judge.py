@@ -122,7 +122,9 @@ class Testimony:
 
 def make_judges(config: RunConfig, judged: Judged, folds: int, decisions: Path | None) -> list[Job]:
     """A job for each network. With one fold a single network learns from all labels; with more, each from all but
-    those of its fold."""
+    those of its fold. ConfigError for more folds than images."""
+    if folds > 1:
+        fold_of(judged.given, folds, config.engine.seed)
     fields = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
     own = {"folds": folds, "sha256": judged.sha256}
     if decisions is not None:

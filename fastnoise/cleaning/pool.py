@@ -17,7 +17,7 @@ TRAIN = "train"
 UNKNOWN = -1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Judged:
     """All images whose labels are judged, N of them, in the order of the data set."""
 
@@ -33,6 +33,9 @@ class Judged:
     decisions."""
     brought: bool
     """Whether the labels are the user's own and not those of a data set with right labels."""
+
+    def __repr__(self) -> str:
+        return f"Judged({len(self.names)} labels of {len(self.data.class_names)} classes)"
 
     @property
     def given(self) -> NDArray[np.int64]:
@@ -127,12 +130,13 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
         validation=None,
         validation_given=None,
         test=replace(table, labels=labels),
+        second_tests={},
     )
     return Judged(judged, np.array(splits), names, known, dataset.given_labels)
 
 
 def _names(table: ImageTable) -> tuple[str, ...]:
-    return tuple(table.names or table.files or map(str, range(len(table))))
+    return tuple(table.names or table.files) or tuple(map(str, range(len(table))))
 
 
 def fold_of(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from ..fields import stored
 from ..files import FINDING, write_text
 from ..report.gallery import MOST, Suspect, gallery_page, pictures_of
 from ..report.html import plain
+from ..texts import counted
 from .decisions import Decision, DecisionLog, read_decisions
 from .outputs import SUSPECTS, apply_decisions
 from .pool import load_judged
@@ -112,7 +113,10 @@ def cleaning_page(
 ) -> str:
     """The page of a cleaning."""
     found = finding["suspected"]
-    lines = [f"{finding['images']} images were judged, {found} labels are suspected."]
+    lines = [
+        f"{counted(finding['images'], 'image was', 'images were')} judged, "
+        f"{counted(found, 'label is suspected', 'labels are suspected')}."
+    ]
     if finding["rate"] is not None:
         rate, low, high = (f"{finding[key]:.1%}" for key in ("rate", "rate_low", "rate_high"))
         lines.append(f"{rate} of the labels are wrong; with 95 % certainty {low} to {high}.")

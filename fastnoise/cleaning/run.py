@@ -1,5 +1,6 @@
 """A cleaning from beginning to end: networks are trained, labels judged, files written."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from ..config import FREE_ON_RESUME, RunConfig
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import write_json
 from ..sweeps import LocalExecutor, run_sweep
+from ..texts import counted, printable
 from .decisions import read_decisions
 from .judge import make_judges, read_testimonies
 from .outputs import SUSPECTS, write_outputs
@@ -116,11 +118,20 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
     if config.method.method == "simclr":
         raise ConfigError("--method simclr learns from no labels and judges none; take elr, nal or ce")
     settings = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
-    claim(options.out, {"folds": options.folds, **settings})
+    fresh = claim(options.out, {"folds": options.folds, **settings})
     log = options.out / DECISIONS
     decisions = log if log.exists() else None
-    judged = load_judged(config, None if decisions is None else read_decisions(decisions))
-    jobs = make_judges(config, judged, options.folds, decisions)
+    try:
+        judged = load_judged(config, None if decisions is None else read_decisions(decisions))
+        jobs = make_judges(config, judged, options.folds, decisions)
+    except BaseException:
+        if fresh:  # so that the same folder can be had with other options
+            (options.out / SETTINGS).unlink()
+            with contextlib.suppress(OSError):
+                options.out.rmdir()
+        raise
+    for note in judged.data.notes:
+        console.print(printable(note), highlight=False, soft_wrap=True, markup=False)
     executor = LocalExecutor(options.jobs, options.threads)
     sweep = run_sweep(jobs, options.out / NETWORKS, executor=executor, console=console, title="clean", tables=False)
     if sweep.failed:
@@ -139,8 +150,9 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
     return finding
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder, or take up the cleaning in it if it has the same settings (`clean.json`).
+def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Make the folder, or take up the cleaning in it if it has the same settings (`clean.json`). Returns whether it is
+    a new one.
 
     ConfigError if it has others; CheckpointError if the folder holds something else or cannot be made.
     """
@@ -152,7 +164,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
             if any(path.name != ARRAYS for path in folder.iterdir()):
                 raise CheckpointError(f"--out {folder} is not empty and holds no cleaning; choose another")
             write_json(description, plain)
-            return
+            return True
         before = json.loads(description.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("no object")
@@ -167,6 +179,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
                 "choose another folder, or the same options"
             )
     write_json(description, plain)  # data may lie elsewhere now
+    return False
 
 
 def describe(finding: Finding, options: CleanOptions) -> list[str]:
@@ -174,11 +187,12 @@ def describe(finding: Finding, options: CleanOptions) -> list[str]:
     judged, verdict = finding.judged, finding.verdict
     count = int(verdict.suspected.sum())
     if np.isnan(verdict.rate):
-        lines = [f"{len(judged.given)} images judged: nothing can be said of their labels"]
+        lines = [f"{counted(len(judged.given), 'image')} judged: nothing can be said of their labels"]
     else:
         low, high = verdict.rate_interval
         rate = f"{_percent(verdict.rate)} of the labels are wrong (95 %: {_percent(low)} to {_percent(high)})"
-        lines = [f"{len(judged.given)} images judged: {rate}; {count} are suspected, in {options.out / SUSPECTS}"]
+        said = counted(count, "is suspected", "are suspected")
+        lines = [f"{counted(len(judged.given), 'image')} judged: {rate}; {said}, in {options.out / SUSPECTS}"]
         lines.append(f"corrected data set: {finding.corrected}; look at suspects: fastnoise review {options.out}")
     if judged.truth is not None and not np.isnan(verdict.rate):
         found = measure(verdict, judged.given, judged.truth)

@@ -41,7 +41,7 @@ NORMAL_95 = 1.959964
 """Deviations on either side of a mean that hold 95 % of a normal distribution."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Verdict:
     """What is found of N labels of C classes."""
 
@@ -65,6 +65,13 @@ class Verdict:
     """Share of the labels that networks which did not learn from them agree with; with one network, which learnt from
     all, the share that this one agrees with."""
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        low, high = (_percent(end) for end in self.rate_interval)
+        return (
+            f"Verdict({len(self.probability)} labels of {len(self.transition)} classes: rate {_percent(self.rate)}, "
+            f"95 % interval {low} to {high}, {int(self.suspected.sum())} suspected)"
+        )
 
     @property
     def suspected(self) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data import names as data_names
 from ..errors import ConfigError, DataError
+from ..texts import counted, printable
 
 if TYPE_CHECKING:
     from ..data.folder import FileSet
@@ -69,10 +70,13 @@ def run(command: CheckCommand) -> int:
     known = scan(files.found, files.cache, command.threads or None)
     seconds = time.monotonic() - began
     count = len(files.labels)
-    print(f"{files.name}: {count} images, {known.read} read now in {seconds:.1f} s, {count - known.read} known before")
+    print(
+        f"{printable(files.name)}: {counted(count, 'image')}, {known.read} read now in {seconds:.1f} s, "
+        f"{count - known.read} known before"
+    )
     for line in _contents(files):
         print(line)
-    for note in files.notes:
+    for note in (*files.notes, *known.notes(files.found.names)):
         print(note)
     good = np.ones(count, bool)
     good[list(known.errors)] = False
@@ -82,12 +86,8 @@ def run(command: CheckCommand) -> int:
         print(f"sizes: {common}{f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''}")
     findings = _findings(files, known.digest, known.likeness, np.flatnonzero(good), known.errors)
     _print(files, findings, command.show)
-    if known.cache is None:
-        print(
-            "the cache could not be written, neither beside the data nor under ~/.cache: each start decodes all files"
-        )
-    else:
-        print(f"cache: {known.cache}")
+    if known.cache is not None:
+        print(f"cache: {printable(str(known.cache))}")
     if out is not None:
         _write(out, files, findings)
         print(f"written: {out}")
@@ -99,7 +99,7 @@ def _contents(files: "FileSet") -> list[str]:
     parts = Counter(files.parts)
     lines = ["parts: " + ", ".join(f"{part} {count}" for part, count in parts.items())]
     counts = np.bincount(files.labels, minlength=len(files.class_names))
-    pairs = [f"{name} {count}" for name, count in zip(files.class_names, counts.tolist(), strict=True)]
+    pairs = [f"{printable(name)} {count}" for name, count in zip(files.class_names, counts.tolist(), strict=True)]
     more = f" and {len(pairs) - 20} more" if len(pairs) > 20 else ""
     return [*lines, f"classes: {', '.join(pairs[:20])}{more}"]
 
@@ -143,16 +143,16 @@ def _print(files: "FileSet", findings: list[_Finding], show: int) -> None:
     bad = [finding for finding in findings if finding.kind == "unreadable"]
     print(f"unreadable: {len(bad)}")
     for finding in bad:
-        print(f"  {files.names(finding.positions)[0]}: {finding.reason}")
+        print(f"  {printable(files.names(finding.positions)[0])}: {printable(finding.reason)}")
     for kind, words in _KINDS.items():
         groups = [finding.positions for finding in findings if finding.kind == kind]
         if not groups and kind != "duplicates with different labels":
             continue
-        print(f"{words}: {len(groups)} group{'' if len(groups) == 1 else 's'}")
+        print(f"{words}: {counted(len(groups), 'group')}")
         for group in groups[:show]:
             names = files.names(group)
             labels = [files.class_names[label] for label in files.labels[group].tolist()]
-            members = [f"{name} ({label})" for name, label in zip(names, labels, strict=True)]
+            members = [f"{printable(name)} ({printable(label)})" for name, label in zip(names, labels, strict=True)]
             print(f"  {', '.join(members[:10])}{f' and {len(members) - 10} more' if len(members) > 10 else ''}")
         if len(groups) > show:
             print(f"  and {len(groups) - show} more; --out FILE.csv lists all")

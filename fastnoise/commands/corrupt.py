@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..data import names as data_names
 from ..errors import ConfigError, DataError, alternatives
 from ..noise import names as noise_names
+from .datasets import read_dataset, require_dataset
 
 if TYPE_CHECKING:
     from ..data import ImageDataset
@@ -61,6 +62,8 @@ class CorruptCommand:
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
     """Download a data set that is not under data-root."""
+    skip_unreadable: bool = False
+    """Leave out images of folder:PATH or list:FILE that cannot be decoded, and name them. Otherwise refuse them."""
     threads: int = 0
     """CPU threads. 0: one per core. The labels do not depend on the number."""
 
@@ -98,14 +101,13 @@ def run(command: CorruptCommand) -> int:
     spec = check_noise(command.noise)
     if (command.dataset is None) == (command.labels is None):
         raise ConfigError("give either --dataset NAME or --labels FILE")
+    require_dataset(command, command.dataset)
     dataset: ImageDataset | None = None
     inputs = None if command.inputs is None else read_array("--inputs", command.inputs)
     if command.dataset is not None:
-        from ..data import load_dataset
-
         if command.num_classes is not None:
             raise ConfigError("--num-classes is for label files; a data set knows its own")
-        dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
+        dataset = read_dataset(command.dataset, command)
         require_classes(dataset)
         labels = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
         num_classes = dataset.num_classes

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ..errors import ConfigError
+from ..texts import counted
 
 HELP = """usage: fastnoise env
 
@@ -26,14 +27,17 @@ def run(arguments: Sequence[str]) -> int:
     for name, version in versions.items():
         print(f"{name:<22}{version or 'not installed'}")
     print(f"{'platform':<22}{facts['platform']}")
-    print(f"{'cpu':<22}{facts['cpus']} cores, {facts['torch_threads']} torch threads, SIMD {facts['simd']}")
+    print(
+        f"{'cpu':<22}{counted(facts['cpus'], 'core')}, {counted(facts['torch_threads'], 'torch thread')}, "
+        f"SIMD {facts['simd']}"
+    )
     for number, gpu in enumerate(facts["gpus"]):
         capability = gpu["compute_capability"]
         print(f"{f'cuda:{number}':<22}{gpu['name']}, {gpu['memory_gib']} GiB, compute capability {capability}")
     if not facts["gpus"]:
         print(f"{'gpu':<22}none")
     times = StepTimes()
-    print(f"{'step times':<22}{times.count()} measured, in {times.path}")
+    print(f"{'step times':<22}{times.count()} measured, in {times.path or 'no file: the user has no home'}")
     for name, backends in facts["ops"].items():
         print(f"{f'op {name}':<22}{', '.join(f'{device}: {backend}' for device, backend in backends.items())}")
     return 0

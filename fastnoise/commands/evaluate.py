@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..data import names as data_names
 from ..errors import ConfigError, DataError, alternatives
 from ..files import write_json
-from .predict import loaded, printable
+from ..texts import counted, printable
+from .datasets import read_dataset
+from .predict import loaded
 
 if TYPE_CHECKING:
     from ..data import ImageDataset, ImageTable
@@ -58,6 +58,8 @@ class EvaluateCommand:
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
     """Download a data set that is not under data-root."""
+    skip_unreadable: bool = False
+    """Leave out images of folder:PATH or list:FILE that cannot be decoded, and name them. Otherwise refuse them."""
     model: str | None = None
     """FILE.py:NAME, if the network is of your own."""
     task: str | None = None
@@ -71,19 +73,19 @@ def run(command: EvaluateCommand) -> int:
     if command.network is None or command.dataset is None:
         raise ConfigError("give a run or a model file, and a data set, as in fastnoise evaluate runs/NAME folder:new")
     data_names.check_dataset(command.dataset)
-    from ..data import load_dataset
-
+    data_names.check_skipping(command.dataset, command.skip_unreadable)
     predictor = loaded(command)
-    dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
+    dataset = read_dataset(command.dataset, command)
     figures: dict[str, Any] = {"dataset": command.dataset, "split": command.split, "epoch": predictor.header.epoch}
     parts = _parts(dataset, command.split)
     tables = [table for table, _ in parts]
     truth = np.concatenate([labels for _, labels in parts])
     truth = _as_the_network_counts(predictor, dataset, truth)
     figures |= _measured(command, predictor, tables, truth)
-    _print(command, predictor, dataset, figures)
     if command.out is not None:
         write_json(Path(command.out), figures)
+    _print(command, predictor, dataset, figures)
+    if command.out is not None:
         print(f"written: {printable(command.out)}")
     return 0
 
@@ -143,13 +145,15 @@ def _measured(
 
 
 def _print(command: EvaluateCommand, predictor: "Predictor", dataset: "ImageDataset", figures: dict[str, Any]) -> None:
-    console = Console(soft_wrap=True)
-    given = command.split != "test" and dataset.clean_labels is None and dataset.given_labels
+    from ..engine.display import make_console, output_lost
+
+    console = make_console()
+    given = dataset.given_labels and dataset.clean_labels is None
+    if command.split == "test":
+        given = dataset.test_labels == "given"
     against = " against the given labels, of which some may be wrong" * given
-    console.print(
-        escape(f"{printable(command.network or '')} on {figures['images']} images of {dataset.name}{against}"),
-        highlight=False,
-    )
+    images = counted(figures["images"], "image")
+    print(f"{printable(command.network or '')} on {images} of {printable(dataset.name)}{against}")
     for name, value in figures.items():
         if isinstance(value, float):
             share = name in ("accuracy", "macro_f1", "top5", "mean_average_precision")
@@ -164,8 +168,10 @@ def _print(command: EvaluateCommand, predictor: "Predictor", dataset: "ImageData
         table.add_column(name, justify="left" if name == "class" else "right")
     for name, row in figures["classes"].items():
         shares = [f"{100 * row[key]:.2f} %" for key in ("precision", "recall", "f1")]
-        table.add_row(escape(printable(name)), str(row["images"]), *shares)
+        table.add_row(printable(name), str(row["images"]), *shares)
     console.print(table)
+    if output_lost(console) is not None:
+        raise BrokenPipeError
     for line in _confusions(predictor.class_names, np.array(figures["confusion"])):
         print(line)
 

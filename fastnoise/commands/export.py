@@ -10,7 +10,8 @@ import tyro
 from .. import own
 from ..data import names as data_names
 from ..errors import ConfigError, FastnoiseError
-from .predict import loaded, printable
+from ..texts import counted, printable
+from .predict import loaded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +86,9 @@ def _images(command: ExportCommand, predictor: "Predictor") -> "tuple[NDArray[np
         from ..data.given import given_files
 
         files = given_files([command.images])[0][:_COMPARED]
-        return predictor.pixels(predictor.from_files(files)), f"{len(files)} images of {printable(command.images)}"
+        return predictor.pixels(
+            predictor.from_files(files)
+        ), f"{counted(len(files), 'image')} of {printable(command.images)}"
     table, why = _of_the_run(Path(command.network or ""), predictor)
     if table is not None:
         return table, f"{len(table)} test images of the run's data set"

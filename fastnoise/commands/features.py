@@ -13,7 +13,7 @@ from ..data import normalisation as normalisations
 from ..errors import ConfigError, alternatives
 from ..files import expanded
 from ..models import names as model_names
-from .predict import printable
+from ..texts import printable
 
 
 @dataclass(frozen=True)

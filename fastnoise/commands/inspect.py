@@ -1,7 +1,6 @@
 """fastnoise inspect: what lies between two label files."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -9,7 +8,9 @@ import tyro
 
 from ..data import names as data_names
 from ..errors import ConfigError, alternatives
+from ..texts import counted
 from .corrupt import rates_line, require_classes
+from .datasets import read_dataset, require_dataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +54,8 @@ class InspectCommand:
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
     """Download a data set that is not under data-root."""
+    skip_unreadable: bool = False
+    """Leave out images of folder:PATH or list:FILE that cannot be decoded, and name them. Otherwise refuse them."""
 
 
 def run(command: InspectCommand) -> int:
@@ -64,10 +67,9 @@ def run(command: InspectCommand) -> int:
     if command.labels_a is None:
         raise ConfigError("give one or two label files, as in fastnoise inspect clean.npy noisy.csv")
     dataset = None
+    require_dataset(command, command.dataset)
     if command.dataset is not None:
-        from ..data import load_dataset
-
-        dataset = load_dataset(command.dataset, Path(command.data_root), download=command.download)
+        dataset = read_dataset(command.dataset, command)
         require_classes(dataset)
     second = read_label_file(command.labels_a if command.labels_b is None else command.labels_b)
     first = None if command.labels_b is None else read_label_file(command.labels_a)
@@ -162,7 +164,7 @@ def _report(found: "Audit", nominal: str | None, names: tuple[str, ...] | None) 
 
     flips = int(found.transition.sum() - found.transition.trace())
     lines = [
-        f"{found.num_samples} samples, {found.num_classes} classes"
+        f"{counted(found.num_samples, 'sample')}, {found.num_classes} classes"
         + (f", said to be {nominal}" if nominal is not None else ""),
         f"rate: {100 * found.rate:.2f} % ({flips} of {found.num_samples} labels differ)",
         f"rates by class: {rates_line(found.class_rates)}",

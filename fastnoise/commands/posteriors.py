@@ -5,6 +5,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError
+from ..texts import counted
 from .product import Product
 
 HELP = """usage: fastnoise posteriors --out FILE.npy [OPTIONS]
@@ -41,7 +42,7 @@ def write_posteriors(path: Path, summary: dict[str, Any]) -> None:
     assert state is not None
     probs = state["method"]["probs"].numpy()
     write_atomically(path, lambda file: np.save(file, probs))
-    print(f"posteriors of {len(probs)} images: {path}")
+    print(f"posteriors of {counted(len(probs), 'image')}: {path}")
 
 
 POSTERIORS = Product("posteriors", "posteriors", "posteriors", "posteriors.npy", HELP, write_posteriors, whole_set)

@@ -11,6 +11,7 @@ import tyro
 from ..data.names import FEATURES
 from ..errors import ConfigError, DataError
 from ..files import csv_text, write_atomically
+from ..texts import counted, printable
 
 if TYPE_CHECKING:
     from ..data import ImageTable
@@ -77,7 +78,10 @@ def run(command: PredictCommand) -> int:
     _write(Path(command.out), files, columns)
     for file, line in list(zip(files, _lines(columns, command.top is None), strict=True))[:_SHOWN]:
         print(f"{printable(file)}: {line}")
-    print(f"written: {printable(command.out)}, {len(files)} images" + ", the first above" * (len(files) > _SHOWN))
+    print(
+        f"written: {printable(command.out)}, {counted(len(files), 'image')}"
+        + ", the first above" * (len(files) > _SHOWN)
+    )
     return 0
 
 
@@ -87,7 +91,7 @@ def _of_files(command: PredictCommand, predictor: "Predictor") -> "tuple[ImageTa
 
     files, left_out = given_files(command.images)
     if left_out:
-        print(f"{left_out} files are no images and are left out")
+        print(f"{counted(left_out, 'file is no image and is', 'files are no images and are')} left out")
     if command.skip_unreadable:
         files = _readable(files, command.threads)
     return predictor.from_files(files), files
@@ -111,7 +115,7 @@ def _readable(files: list[str], threads: int) -> list[str]:
     for place, reason in lost.items():
         print(f"left out {printable(files[place])}: {reason}")
     if len(lost) == len(files):
-        raise DataError(f"none of the {len(files)} images can be read")
+        raise DataError(f"none of the images can be read ({len(files)} given)")
     return [file for place, file in enumerate(files) if place not in lost]
 
 
@@ -171,8 +175,3 @@ def _write(path: Path, files: Sequence[str], columns: Mapping[str, Any]) -> None
     text = csv_text(("file", *columns), rows)
     content = text.encode(errors="surrogateescape")  # names that are not UTF-8 stay as they are
     write_atomically(path, lambda stream: stream.write(content), DataError)
-
-
-def printable(text: str) -> str:
-    """A name on one line, with a sign in place of bytes that are not UTF-8."""
-    return " ".join(text.encode(errors="surrogateescape").decode(errors="replace").splitlines())

@@ -13,6 +13,7 @@ import tyro
 
 from .. import own
 from ..errors import ConfigError
+from ..texts import counted
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,15 @@ def run(command: ReviewCommand) -> int:
         if not command.apply:
             count = len(server.reviewed.suspects)
             with contextlib.suppress(KeyboardInterrupt):
-                print(f"{count} suspects at {server.address} (Ctrl-C ends the review)", flush=True)
+                print(f"{counted(count, 'suspect')} at {server.address} (Ctrl-C ends the review)", flush=True)
                 server.serve_forever()
             print()
         corrected = server.reviewed.apply()
         count = len(server.reviewed.decided)
-        print(f"{count} labels are decided, in {server.log.path}; corrected data set with them: {corrected}")
+        print(
+            f"{counted(count, 'label is', 'labels are')} decided, in {server.log.path}; "
+            f"corrected data set with them: {corrected}"
+        )
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import ConfigError
+from ..texts import counted
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def run(command: SweepCommand) -> int:
         jobs = resolve(spec)
         for job in jobs:
             print(job.name, job.describe())
-        print(f"{len(jobs)} jobs")
+        print(counted(len(jobs), "job"))
         return 0
     folder = Path("sweeps") / spec.stem if command.out is None else Path(command.out)
     executor: Executor

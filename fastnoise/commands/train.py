@@ -1,13 +1,14 @@
 """fastnoise train: one run, from the words of the command line to the final table."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..config import RunConfig
-from ..errors import TrainingError
-from ..words import train_config
+from ..errors import ConfigError, TrainingError
+from ..words import processes_asked, train_config
 
 
 def run(
@@ -22,7 +23,13 @@ def run(
         finish: gets the summary of a run that went to its end.
         check: gets the configuration before anything else, and raises ConfigError if it refuses it.
     """
-    config, resume = train_config(arguments)
+    main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started, else this one
+    try:
+        config, resume = train_config(arguments)
+    except ConfigError:
+        if not main:  # the first one refuses the same words
+            return 2
+        raise
     if "--deviations" in arguments:
         from ..recipes.deviations import listing
 
@@ -30,6 +37,13 @@ def run(
         return 0
     if check is not None:
         check(config)
+    processes, words = processes_asked(arguments)
+    if processes.gpus:
+        if finish is not None:
+            raise ConfigError("--gpus is an option of fastnoise train; start this command by torchrun, or drop it")
+        from .processes import start
+
+        return start(processes, words, config)
     import torch
 
     from ..engine import Interrupted, train
@@ -42,6 +56,6 @@ def run(
         return 128 + stop.signal_number
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
-    if finish is not None:
+    if finish is not None and main:
         finish(summary)
     return 0

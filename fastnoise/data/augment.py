@@ -17,10 +17,11 @@ S may be HxW everywhere. The name of a preset, or `none`, stands alone.
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, alternatives, nearest
+from .facts import FACTS
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -94,6 +95,15 @@ class Augmentation:
             )
         return found
 
+    def evaluation_words(self) -> str:
+        """A spec that `parse_evaluation` reads as this augmentation, of which nothing is random."""
+        words = []
+        if self.resize is not None:
+            words.append(f"resize:{self.resize if isinstance(self.resize, int) else _shown(self.resize)}")
+        if self.crop is not None:
+            words.append(f"center_crop:{_shown(self.crop)}")
+        return ",".join(words) or NONE
+
     def random_words(self) -> list[str]:
         """The words of the spec that draw."""
         found = {
@@ -122,6 +132,27 @@ class Augmentation:
         """Whether pixels change by what needs the whole image, so that loaders do it on the host."""
         return self.rotate > 0 or self.jitter > 0 or self.randaugment is not None
 
+    @property
+    def keyed(self) -> bool:
+        """Whether anything is drawn that needs more than the draws of crop, flip and cutout."""
+        varies = isinstance(self.resize, int) and self.crop is not None and not self.centred
+        return self.resized_crop is not None or varies or self.recolours
+
+    def simplified(self, size: Size) -> "Augmentation":
+        """The same for images of this size, without a crop that says no more than their own size."""
+        if isinstance(self.resize, int) or self.crop != self.resized(size):
+            return self
+        return replace(self, crop=None, centred=False)
+
+    def corners(self, size: Size) -> tuple[list[int], list[int]] | None:
+        """The first and last row and column at which the random crop may begin, of images that all have this size; None
+        if there is no such crop, or if the images' sizes vary."""
+        if self.centred or isinstance(self.resize, int) or (self.crop is None and not self.crop_padding):
+            return None
+        padding, grid = self.crop_padding, self.resized(size)
+        crop = self.crop or grid
+        return [-padding] * 2, [side + padding - part for side, part in zip(grid, crop, strict=True)]
+
     def resized(self, size: Size) -> Size:
         """The size of an image of this size once it is resized."""
         if self.resized_crop is not None:
@@ -138,6 +169,14 @@ class Augmentation:
         For files of several sizes `resizes` must hold, and the size that is given does not matter.
         """
         if self.crop is not None:
+            grid = (self.resize,) * 2 if isinstance(self.resize, int) else self.resized(size)
+            if not self.centred and any(
+                part > side + 2 * self.crop_padding for part, side in zip(self.crop, grid, strict=True)
+            ):
+                raise ConfigError(
+                    f"the augmentation crop:{_shown(self.crop)} does not fit into images of {_shown(grid)} with "
+                    f"{self.crop_padding} pixels of padding: resize more, pad more, or crop less"
+                )
             return self.crop
         if isinstance(self.resize, int):
             raise ConfigError(
@@ -145,6 +184,10 @@ class Augmentation:
                 f"crop:{self.resize} or center_crop:{self.resize}, or write resize:{self.resize}x{self.resize}"
             )
         return self.resized(size)
+
+
+def _shown(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 class Preset(NamedTuple):
@@ -167,12 +210,9 @@ PRESETS: Mapping[str, Preset] = {
     "cifar100": _CIFAR,
     "cifar10n": _CIFAR,
     "cifar100n": _CIFAR,
-    "imagenet": Preset("random_resized_crop:224,flip", "resize:256,center_crop:224"),
-    "clothing1m": Preset("resize:256,crop:224,flip", "resize:256,center_crop:224"),
-    "webvision": Preset("resize:256,crop:227,flip", "resize:256,center_crop:227"),
+    **{name: Preset(facts.augment, facts.eval_augment) for name, facts in FACTS.items()},
 }
-"""Name -> the specs that it stands for. Those of cifar, mnist and digits are what their recipes have always done.
-clothing1m and webvision are those of ELR's and DivideMix's code."""
+"""Name -> the specs that it stands for. Those of cifar, mnist and digits are what their recipes have always done."""
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -266,8 +306,6 @@ WORDS: Mapping[str, _Word] = {
 }
 """The words of the grammar, in the order in which they stand."""
 
-UNBUILT = frozenset({"resize", "random_resized_crop", "center_crop", "rotate", "jitter", "randaugment"})
-
 HELP = f"{alternatives([word.form for word in WORDS.values()])}; or a preset: {alternatives([NONE, *PRESETS])}"
 """For help texts: what a spec is made of."""
 
@@ -287,8 +325,6 @@ def _parse(kind: type[Augmentation], text: str, flag: str) -> Augmentation:
             if word.stage == WORDS[last].stage:
                 raise ConfigError(f"{said} {last} and {name} exclude each other; drop one")
             raise ConfigError(f"{said} {name} is done before {last}; write {name} before it")
-        if name in UNBUILT:
-            raise ConfigError(f"{said} {name} is not there yet; drop it")
         if not value and not word.bare:
             raise ConfigError(f"{said} {name} needs a value: write {word.form}")
         if value and name == "flip":

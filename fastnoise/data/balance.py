@@ -25,7 +25,8 @@ def class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.flo
 def balanced_order(
     labels: NDArray[np.int64], batch_size: int, seed: int, epoch: int, batches: int | None = None
 ) -> NDArray[np.int64]:
-    """An epoch of N samples, or of so many `batches`, each of which has as much of each class as it can without having a sample twice.
+    """An epoch of N samples, or of so many `batches`, whose batches have as much of each class as they can without
+    having a sample twice.
 
     A class with fewer samples than its share of a batch is in each batch with all of them, and the other classes share
     the rest. From batch to batch each class goes round and round through its samples, in an order drawn for the epoch,
@@ -57,9 +58,7 @@ def balanced_order(
     return members[starts[turns] + number % counts[turns]].astype(np.int64)
 
 
-def drawn_subset(
-    labels: NDArray[np.int64], count: int, seed: int, epoch: int, balanced: bool
-) -> NDArray[np.int64]:
+def drawn_subset(labels: NDArray[np.int64], count: int, seed: int, epoch: int, balanced: bool) -> NDArray[np.int64]:
     """`count` different samples drawn for an epoch, in random order: of all alike, or as many of each class.
 
     A class that has fewer samples than its share gives all of them, and the other classes share the rest: the draw of
@@ -79,9 +78,26 @@ def drawn_subset(
 
 
 def drawn_order(
-    balance: str, labels: NDArray[np.int64], batch_size: int, batches: int | None, seed: int, epoch: int
+    balance: str,
+    labels: NDArray[np.int64],
+    batch_size: int,
+    batches: int | None,
+    seed: int,
+    epoch: int,
+    processes: int = 1,
 ) -> NDArray[np.int64] | None:
-    """The samples of an epoch as --balance and --epoch-batches say; None: each once, in the loader's own order."""
+    """The samples of an epoch as --balance and --epoch-batches say; None: each once, in the loader's own order.
+
+    Of several processes each has an order of its own samples (those of one remainder, as `Plan` gives them out), by the
+    same rules, and the orders follow one another.
+    """
+    if processes > 1:
+        parts = [
+            (rank, drawn_order(balance, labels[rank::processes], batch_size, batches, seed, epoch + (rank << 32)))
+            for rank in range(processes)
+        ]
+        orders = [rank + processes * part for rank, part in parts if part is not None]
+        return np.concatenate(orders) if orders else None
     if balance == "sampler":
         return balanced_order(labels, batch_size, seed, epoch, batches)
     if batches is None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .plan import Plan, PlannedEpoch
+from .placing import place
+from .plan import Batch, Plan, PlannedEpoch
 from .table import ImageTable
 
 
@@ -27,6 +28,17 @@ class LoaderSpec:
     dtype: torch.dtype
     """Of the images given out."""
     threads: int
+
+    @property
+    def common(self) -> tuple[int, int] | None:
+        """Height and width of all images before the augmentation; None for files of any size, which it resizes."""
+        free = self.table.images is None and self.plan.augmentation.resizes
+        return None if free else self.plan.source
+
+    def places(self, batch: Batch, rows: int) -> np.ndarray:
+        """int32 [rows, 8], `Placing.packed` of all images of a batch of a table in memory."""
+        sizes = np.broadcast_to(np.array(self.plan.source, np.int32), (rows, 2))
+        return place(self.plan.augmentation, sizes, batch.key, batch.corner).packed()
 
 
 def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:

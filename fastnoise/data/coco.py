@@ -59,7 +59,8 @@ def load_mini_coco(name: str, root: Path, download: bool) -> ImageDataset:
     else `limit` of all are drawn by `seed`, and a note says so.
     """
     folder = root / "coco"
-    notes, annotations = (), folder / "annotations" / "instances_minitrain2017.json"
+    notes: tuple[str, ...] = ()
+    annotations = folder / "annotations" / "instances_minitrain2017.json"
     if not annotations.exists():
         annotations = annotations.with_name("instances_train2017.json")
         notes = (f"{read_options(name)['limit']} images are drawn from those of {annotations.name} by the seed",)
@@ -85,9 +86,7 @@ def _loaded(
     same_categories(train, paths["train"], test, paths["test"])
     limit, side = 0 if whole else int(options["limit"]), int(options["side"])
     if limit > len(train.files):
-        raise ConfigError(
-            f"--dataset {family(name)}: limit={limit}: {paths['train']} has {len(train.files)} images"
-        )
+        raise ConfigError(f"--dataset {family(name)}: limit={limit}: {paths['train']} has {len(train.files)} images")
     chosen = np.arange(len(train.files))
     if limit:
         chosen = np.sort(np.random.default_rng([int(options["seed"]), 0]).permutation(len(train.files))[:limit])

@@ -23,7 +23,7 @@ class SetFacts:
     size: int
     """Side in pixels that images are resized to if neither --image-size nor an augmentation says another."""
     augment: str
-    """Of training images in papers of the field, in the words of --augment."""
+    """Of training images in papers of the field, in the words of --augment, whose preset of this name it is."""
     eval_augment: str
     """Of images in evaluation, in the words of --eval-augment."""
     class_names: tuple[str, ...] = ()
@@ -37,6 +37,8 @@ class SetFacts:
 _WEBVISION = "WebVision 1.0 in its version of 256 pixels (info.tgz, google and val_images_256), from vision.ee.ethz.ch"
 _CNWL = "the Controlled Noisy Web Labels of mini-ImageNet (google.github.io/controlled-noisy-web-labels)"
 _RESIZED_CROP = "resize:256,crop:224,flip", "resize:256,center_crop:224"
+_WEB_CROP = "resize:256,crop:227,flip", "resize:256,center_crop:227"  # WebVision's images have 256 pixels already
+_SMALL_CROP = "resize:32x32,crop:32,pad=4,flip", "resize:32x32"
 
 FACTS: dict[str, SetFacts] = {
     "animal10n": SetFacts(
@@ -45,7 +47,7 @@ FACTS: dict[str, SetFacts] = {
         "the image version of ANIMAL-10N (raw_image_ver.zip, from dm.kaist.ac.kr/datasets/animal-10n)",
         64,
         "flip",
-        "",
+        "none",
         ("cat", "lynx", "wolf", "coyote", "cheetah", "jaguar", "chimpanzee", "orangutan", "hamster", "guinea pig"),
     ),
     "clothing1m": SetFacts(
@@ -60,16 +62,13 @@ FACTS: dict[str, SetFacts] = {
         ),
         *CLOTHING_MEAN_STD,
     ),
-    "webvision": SetFacts(
-        ("webvision", "WebVision"), ("info/synsets.txt",), _WEBVISION, 227, "crop:227,flip", "center_crop:227"
-    ),
+    "webvision": SetFacts(("webvision", "WebVision"), ("info/synsets.txt",), _WEBVISION, 227, *_WEB_CROP),
     "mini_webvision": SetFacts(
         ("webvision", "WebVision", "mini_webvision", "mini-webvision"),
         ("info/synsets.txt",),
         _WEBVISION,
         227,
-        "crop:227,flip",
-        "center_crop:227",
+        *_WEB_CROP,
     ),
     "food101n": SetFacts(
         ("Food-101N_release", "food101n", "Food-101N"),
@@ -103,15 +102,15 @@ FACTS: dict[str, SetFacts] = {
         ("train",),
         "Tiny ImageNet (tiny-imagenet-200.zip, from cs231n.stanford.edu)",
         64,
-        "crop:64,padding=8,flip",
-        "",
+        "crop,pad=8,flip",
+        "none",
         given_labels=False,
     ),
     "red_mini_imagenet": SetFacts(
-        ("red_mini_imagenet", "mini-imagenet", "red_blue"), ("split",), _CNWL, 32, "crop:32,padding=4,flip", ""
+        ("red_mini_imagenet", "mini-imagenet", "red_blue"), ("split",), _CNWL, 32, *_SMALL_CROP
     ),
     "blue_mini_imagenet": SetFacts(
-        ("blue_mini_imagenet", "mini-imagenet", "red_blue"), ("split",), _CNWL, 32, "crop:32,padding=4,flip", ""
+        ("blue_mini_imagenet", "mini-imagenet", "red_blue"), ("split",), _CNWL, 32, *_SMALL_CROP
     ),
     "imagenet": SetFacts(
         ("imagenet", "ILSVRC2012", "ImageNet"),

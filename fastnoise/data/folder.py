@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..texts import counted, printable
 from .facts import IMAGENET_MEAN_STD
 from .images import extensions, holds_image, shown_name
 from .scan import CACHE, FileFacts, Found, require_readable, scan
@@ -79,12 +80,12 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         DataError: a file that cannot be read, or none left in the training set.
     """
     known = files.scan()
-    notes = list(files.notes)
+    notes = [*files.notes, *known.notes(files.found.names)]
     kept = np.ones(len(files.labels), bool)
     if skip_unreadable and known.errors:
         lost = np.array(sorted(known.errors))
         kept[lost] = False
-        notes.append(f"left out {len(lost)} unreadable images: {listed(files.names(lost))}")
+        notes.append(f"left out {counted(len(lost), 'unreadable image')}: {listed(files.names(lost))}")
     else:
         require_readable(files.found, known, files.name)
     return assembled(
@@ -159,7 +160,7 @@ def assembled(
     origins: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
     if not len(test) and len(positions["validation"]):
         test = positions["validation"]
-        notes.append(f"no test images: the {len(test)} images for validation are the test set too")
+        notes.append(f"no test images: those for validation ({len(test)}) are the test set too")
     elif not len(test):
         held, out = stratified_split(truth[train], TEST_FRACTION, SPLIT_SEED)
         if not len(out):
@@ -188,9 +189,9 @@ def assembled(
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names on one line, and how many more there are."""
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 # -- finding -------------------------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ def _counted(left: list[str]) -> str:
     """How many files are left out, by their endings."""
     endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in left)
     words = ", ".join(f"{count} {shown_name(ending)}" for ending, count in endings.most_common(5))
-    return f"{len(left)} file{'s' if len(left) > 1 else ''} ({words}{', ...' if len(endings) > 5 else ''})"
+    return f"{counted(len(left), 'file')} ({words}{', ...' if len(endings) > 5 else ''})"
 
 
 def _hidden(name: str) -> bool:

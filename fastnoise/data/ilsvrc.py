@@ -70,8 +70,8 @@ def read_ilsvrc(folder: Path, wnids: Sequence[str], wanted: int) -> tuple[Texts,
                 f"development kit beside it, or sort the images into {folder}/val/WNID"
             )
     raise DataError(
-        f"{folder}: the images in val have no classes; sort them into val/WNID, or put imagenet_val.txt (FILE LABEL) or "
-        "the development kit beside val"
+        f"{folder}: the images in val have no classes; sort them into val/WNID, or put imagenet_val.txt (FILE LABEL) "
+        "or the development kit beside val"
     )
 
 

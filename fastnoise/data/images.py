@@ -106,7 +106,7 @@ def read_image(path: str, size: tuple[int, int], exif: bool = True) -> NDArray[n
     turned upright as the camera noted; without it the pixels stay as they are stored. Of several frames the first is
     read. DataError names a file that cannot be decoded, or whose pixels have no known range.
     """
-    rgb = _opened(path, exif)
+    rgb = open_rgb(path, exif)
     if (rgb.height, rgb.width) != size:
         rgb = rgb.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(rgb)
@@ -115,13 +115,14 @@ def read_image(path: str, size: tuple[int, int], exif: bool = True) -> NDArray[n
 def read_thumbnail(path: str, side: int, exif: bool = True) -> Image.Image:
     """An image file as RGB, as `read_image` says, but as a picture of it: at most `side` pixels a side, of its own
     proportions. Smaller images keep their size."""
-    rgb = _opened(path, exif, 2 * side)
+    rgb = open_rgb(path, exif, 2 * side)
     rgb.thumbnail((side, side))
     return rgb
 
 
-def _opened(path: str, exif: bool, side: int | None = None) -> Image.Image:
-    """A file as RGB. With `side` a JPEG file may come smaller, but with so many pixels a side, which is quicker."""
+def open_rgb(path: str, exif: bool, side: int | None = None) -> Image.Image:
+    """A file as RGB, as `read_image` says but in its own size. With `side` a JPEG file may come smaller, but with so
+    many pixels a side, which is quicker."""
     try:
         with opened(path) as image:
             if side is not None:

@@ -36,9 +36,10 @@ class Listing:
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Listing":
         """These rows."""
-        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        return Listing(self.path, self.texts.take(rows), self.labels[rows] if len(self.labels) else self.labels,
-                       self.lines[rows])  # fmt: skip
+        kept = np.arange(len(self))[rows]
+        return Listing(
+            self.path, self.texts.take(kept), self.labels[kept] if len(self.labels) else self.labels, self.lines[kept]
+        )
 
     def without(self, start: str) -> "Listing":
         """The list with its texts as `Texts.without` has them."""
@@ -88,9 +89,7 @@ def read_pairs(path: Path, *, header: str = "", different: bool = True) -> Listi
     return _checked(Listing(path, Texts(block, starts, split), numbers, lines), different)
 
 
-def _rows(
-    path: Path, header: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _rows(path: Path, header: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The file's bytes, and where its lines begin and end in them that are not empty, with their numbers from 1."""
     try:
         block = np.frombuffer(path.read_bytes(), np.uint8)

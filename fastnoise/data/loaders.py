@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..checks import cpu_cores
 from ..errors import ConfigError, DataError, nearest
 from .augment import Augmentation
 from .base import LoaderSpec
@@ -22,6 +23,9 @@ LOADERS = ("auto", "dali", "resident", "synthetic", "torch")
 
 DECODERS = ("pillow", "dali", "dali:cuda")
 """What decodes image files, and on which device."""
+
+MOST_THREADS = 16
+"""Of a loader that feeds a GPU, unless its user says otherwise."""
 
 RESIDENT_SHARE = 0.5
 """Share of the device's free memory that images may take with "auto". Training needs the rest."""
@@ -79,9 +83,11 @@ def make_loader(
     shuffle: bool = False,
     drop_last: bool = False,
     image_size: int | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     views: int = 1,
     dtype: torch.dtype = torch.float32,
+    shard: tuple[int, int] = (0, 1),
+    share_batches: bool = False,
 ) -> Loader:
     """Build a loader over `table`. Frozen features have one of their own, which gives [V * B, D, 1, 1].
 
@@ -93,9 +99,10 @@ def make_loader(
     drop_last: leave out the last batch if it is smaller than the others.
     image_size: files are resized to this many pixels squared, by default to the table's size.
     threads: DALI's worker threads, the torch loader's threads that decode files, or the maximum number of threads that
-        the resident loader uses for a batch on the CPU.
+        the resident loader uses for a batch on the CPU. None: `default_threads`.
     views: images given of each sample, each cropped, flipped and cut out for itself.
     dtype: of the images: float32, float16 or bfloat16.
+    shard, share_batches: the samples of one of several processes, as `Plan` takes them.
 
     ConfigError if the loader cannot be used here. An explicit kind is never replaced by another.
     """
@@ -104,6 +111,7 @@ def make_loader(
         if not torch.cuda.is_available():
             raise ConfigError("the device is cuda but torch sees no CUDA device: choose cpu")
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    threads = default_threads(device) if threads is None else threads
     if threads < 1:
         raise ConfigError(f"a loader needs at least 1 thread, not {threads}")
     if len(table) == 0:
@@ -118,7 +126,11 @@ def make_loader(
             raise ConfigError(f"the image size must be at least 1 pixel, not {image_size}")
         if table.images is not None and size != [image_size, image_size]:
             raise ConfigError(f"only image files are resized: these images are {size[0]} x {size[1]} already")
+        if augmentation is not None and augmentation.resizes:
+            raise ConfigError(f"an image size of {image_size} and an augmentation that resizes: give one of them")
         size = [image_size, image_size]
+    if augmentation is not None and augmentation.recolours and channels not in (1, 3):
+        raise ConfigError(f"rotate, jitter and randaugment take images of 1 or 3 channels, not {channels}")
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ConfigError(f"images are float32, float16 or bfloat16, not {str(dtype).removeprefix('torch.')}")
     plan = Plan(
@@ -129,7 +141,9 @@ def make_loader(
         shuffle=shuffle,
         drop_last=drop_last,
         views=views,
-        size=(size[0], size[1]),
+        source=(size[0], size[1]),
+        shard=shard,
+        share_batches=share_batches,
     )
     if table.is_features and plan.augments:
         raise ConfigError("features have no pixels: train on them without crops, flips and cutout")
@@ -137,14 +151,14 @@ def make_loader(
     spec = LoaderSpec(
         table=table,
         plan=plan,
-        size=(size[0], size[1]),
+        size=plan.size,
         mean=(scale * np.asarray(mean)).astype(np.float32),
         std=(scale * np.asarray(std)).astype(np.float32),
         device=device,
         dtype=dtype,
         threads=threads,
     )
-    kind, reason = _choose(kind, table, device)
+    kind, reason = _choose(kind, table, device, plan.augmentation)
     if kind == "dali":
         from .dali import DaliLoader
 
@@ -158,7 +172,15 @@ def make_loader(
     return TorchLoader(spec, reason)
 
 
-def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, str]:
+def default_threads(device: torch.device) -> int:
+    """The threads of a loader for this device: all cores, up to MOST_THREADS, if they feed a GPU. On a CPU the network
+    needs the cores, and 2 threads are enough to stay ahead of it."""
+    return min(cpu_cores(), MOST_THREADS if device.type == "cuda" else 2)
+
+
+def _choose(
+    kind: str, table: ImageTable, device: torch.device, augmentation: Augmentation | None = None
+) -> tuple[str, str]:
     """Resolve "auto", and say why."""
     if kind not in LOADERS:
         raise ConfigError(f"unknown loader {kind!r}: {nearest(kind, list(LOADERS))}")
@@ -171,14 +193,14 @@ def _choose(kind: str, table: ImageTable, device: torch.device) -> tuple[str, st
     if kind == "torch":
         return kind, "torch was asked for"
     if kind == "resident":
-        if obstacle := _resident_obstacle(table, device):
+        if obstacle := _resident_obstacle(table, device, augmentation):
             raise ConfigError(f"the resident loader cannot be used: {obstacle}; choose the dali or torch loader")
         return kind, "resident was asked for"
     if kind == "dali":
         if obstacle := _dali_obstacle(device):
             raise ConfigError(f"the dali loader cannot be used: {obstacle}; choose the torch loader")
         return kind, "dali was asked for"
-    obstacle = _resident_obstacle(table, device)
+    obstacle = _resident_obstacle(table, device, augmentation)
     if table.images is not None and not obstacle:
         size = size_text(table.images.nbytes)
         if device.type == "cpu":
@@ -208,12 +230,14 @@ def without_decoder(name: str, device: torch.device) -> str:
     return "" if name == "pillow" else _dali_obstacle(torch.device("cuda" if name == "dali:cuda" else "cpu"))
 
 
-def _resident_obstacle(table: ImageTable, device: torch.device) -> str:
+def _resident_obstacle(table: ImageTable, device: torch.device, augmentation: Augmentation | None) -> str:
     """Why the resident loader cannot serve this table and device, or nothing. Whether there is room is not asked."""
     if table.images is None:
         return "images in files are not held in memory"
     if device.type not in ("cpu", "cuda"):
         return f"the resident loader serves the devices cpu and cuda, not {device.type}"
+    if device.type == "cuda" and augmentation is not None and augmentation.randaugment is not None:
+        return "on CUDA it has no RandAugment"
     if device.type == "cuda":
         try:
             import_module("triton")

@@ -131,6 +131,12 @@ def check_dataset(name: str) -> None:
         read_options(name)
 
 
+def check_skipping(name: str, skip_unreadable: bool) -> None:
+    """ConfigError for --skip-unreadable with a data set of which nothing can be left out."""
+    if skip_unreadable and family(name) not in CHECKED:
+        raise ConfigError(f"--skip-unreadable is for folder:PATH and list:FILE; {name} leaves out nothing")
+
+
 def task_of(name: str) -> str | None:
     """What is learnt from a data set, None if only the data set itself says."""
     if own.is_own(name) or not is_named(name) or name.startswith(FEATURES):
@@ -148,7 +154,7 @@ def read_options(name: str) -> dict[str, str | int | float]:
     """The options that stand behind a data set's name, with the defaults of the others; ConfigError in one line."""
     head, _, rest = name.partition(":")
     written, given = WRITTEN[head], dict[str, str | int | float]()
-    for part in filter(None, (part.strip() for part in rest.split(","))):
+    for part in _parts(head, rest):
         key, equals, text = (piece.strip() for piece in part.partition("="))
         if key not in written.options:
             raise ConfigError(f"--dataset {head}: no option {key!r}; {nearest(key, list(written.options))}")
@@ -172,6 +178,17 @@ def read_options(name: str) -> dict[str, str | int | float]:
         if isinstance(value, int) and value < 0:
             raise ConfigError(f"--dataset {head}: {key}={value} must be 0 or more")
     return given
+
+
+def _parts(head: str, rest: str) -> list[str]:
+    """The options KEY=VALUE behind a name. A comma in a path is one that no KEY= follows, or is written as \\,."""
+    found: list[str] = []
+    for piece in re.split(r"(?<!\\),", rest):
+        if found and "=" not in piece and found[-1].partition("=")[0].strip() in _PATHS.get(head, ()):
+            found[-1] += "," + piece
+        else:
+            found.append(piece)
+    return [part for piece in found if (part := piece.replace("\\,", ",").strip().rstrip(","))]
 
 
 def moved(before: str, now: str) -> bool:
@@ -201,7 +218,7 @@ def located(name: str) -> str:
         return f"{head}:" + "".join([str(expanded(p).absolute()) if i % 2 == 0 else p for i, p in enumerate(parts)])
     if head not in _PATHS:
         return name
-    return _with_paths(name, lambda path: str(expanded(path).absolute()))
+    return _with_paths(name, lambda path: str(expanded(path).absolute()).replace(",", "\\,"))
 
 
 def short(name: str) -> str:
@@ -212,7 +229,7 @@ def short(name: str) -> str:
 def _with_paths(name: str, change: Callable[[Path], str]) -> str:
     """The name of a data set that has paths among its options, with these changed."""
     head, _, rest = name.partition(":")
-    given, options = {part.partition("=")[0].strip() for part in rest.split(",")}, read_options(name)
+    given, options = {part.partition("=")[0].strip() for part in _parts(head, rest)}, read_options(name)
     for key in _PATHS[head]:
         if options[key] != WRITTEN[head].options[key]:
             options[key] = change(Path(str(options[key])))

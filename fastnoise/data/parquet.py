@@ -163,11 +163,12 @@ def _unpacked(pq: Any, folder: Path, files: Sequence[Path], image: str, label: s
     stamp = json.dumps([image, label, clean, inside, [[fact.st_size, fact.st_mtime_ns] for fact in facts]])
     digest = hashlib.sha256(stamp.encode()).hexdigest()[:12]
     beside = folder / f".fastnoise-rows-{digest}.npz"
-    for place in (beside, elsewhere(beside)):
+    places = [place for place in (beside, elsewhere(beside)) if place is not None]
+    for place in places:
         content = place.with_suffix(".bin")
         if content.is_file() and (known := load_index(place, stamp, [str(content.absolute())])) is not None:
             return known
-    for place in (beside, elsewhere(beside)):
+    for place in places:
         content = place.with_suffix(".bin")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,9 @@ def _animal10n(facts: SetFacts, folder: Path, root: Path, name: str) -> ImageDat
             if match is None or int(match[1]) >= len(facts.class_names)
         ]
         if bad:
-            raise DataError(f"{folder / inside}: {len(bad)} files do not begin with a class 0 to 9 and _: {_first(bad)}")
+            raise DataError(
+                f"{folder / inside}: {len(bad)} files do not begin with a class 0 to 9 and _: {_first(bad)}"
+            )
         labels = np.array([int(match[1]) for match in found if match], np.int64)
         return _table(facts, folder, Texts.of(files, f"{inside}/"), labels)
 
@@ -219,7 +221,9 @@ def _joined(facts: SetFacts, tables: Sequence[ImageTable]) -> ImageTable:
         ends.append(table.files.ends + at)
         at += len(table.files.block)
     if len(prefixes) > 1:
-        raise DataError(f"the paths of two lists begin in {' and '.join(sorted(prefixes))}; both must begin in one folder")
+        raise DataError(
+            f"the paths of two lists begin in {' and '.join(sorted(prefixes))}; both must begin in one folder"
+        )
     texts = Texts(np.concatenate(blocks), np.concatenate(starts), np.concatenate(ends))
     labels = np.concatenate([table.labels for table in tables])
     return replace(_table(facts, Path(), texts, labels), files=texts.behind(prefixes.pop()))
@@ -235,7 +239,9 @@ def _synsets(path: Path) -> tuple[list[str], list[str]]:
     if not rows or len(set(wnids)) < len(wnids):
         raise DataError(f"{path}: needs a line for each class that begins with its WordNet id, each another one")
     names = [row[-1].strip() for row in rows]
-    return wnids, [name if names.count(name) == 1 else f"{name} ({wnid})" for wnid, name in zip(wnids, names, strict=True)]
+    return wnids, [
+        name if names.count(name) == 1 else f"{name} ({wnid})" for wnid, name in zip(wnids, names, strict=True)
+    ]
 
 
 # -- Food-101N -----------------------------------------------------------------------------------------------------
@@ -260,9 +266,8 @@ def _food101n(facts: SetFacts, folder: Path, root: Path, name: str) -> ImageData
         right = (flags.labels == 1) & (at >= 0)
         clean[at[right]] = labels[at[right]]
         flagged, wrong = flagged + int((at >= 0).sum()), wrong + int(((flags.labels == 0) & (at >= 0)).sum())
-    notes = [
-        f"{flagged} training images are verified: {flagged - wrong} right, which alone have clean labels, and {wrong} wrong"
-    ]
+    right_ones = f"{flagged - wrong} right, which alone have clean labels"
+    notes = [f"{flagged} training images are verified: {right_ones}, and {wrong} wrong"]
     if strange:
         notes.append(f"{strange} verified images are not in imagelist.tsv under their class and are left out")
     food = _food101(root, folder)
@@ -275,7 +280,10 @@ def _food101n(facts: SetFacts, folder: Path, root: Path, name: str) -> ImageData
 
 
 def _food101(root: Path, folder: Path) -> Path:
-    for place in (*(root / inside for inside in FOOD101_FOLDERS), *(folder.parent / inside for inside in FOOD101_FOLDERS)):
+    for place in (
+        *(root / inside for inside in FOOD101_FOLDERS),
+        *(folder.parent / inside for inside in FOOD101_FOLDERS),
+    ):
         if (place / "meta" / "test.txt").exists():
             return place
     place = root / FOOD101_FOLDERS[0]
@@ -324,9 +332,8 @@ def _json_rows(path: Path, facts: SetFacts, key: str = "label") -> tuple[list[st
     for place, row in enumerate(rows):
         name, label = (row.get("name"), row.get(key)) if isinstance(row, dict) else (None, None)
         if not isinstance(name, str) or type(label) is not int or not 0 <= label < len(facts.class_names):
-            raise DataError(
-                f"{path}: entry {place} is {shown(row)}; it needs a name and a {key} from 0 to {len(facts.class_names) - 1}"
-            )
+            wanted = f"a name and a {key} from 0 to {len(facts.class_names) - 1}"
+            raise DataError(f"{path}: entry {place} is {shown(row)}; it needs {wanted}")
         if not is_inside(name):
             raise DataError(f"{path}: entry {place}: the path {shown(name)} leads out of the data set's folder")
         if seen.setdefault(name, place) != place:
@@ -384,7 +391,9 @@ def _tiny_imagenet(facts: SetFacts, folder: Path, root: Path, name: str) -> Imag
         if not row.strip():
             continue
         if wnid not in numbers or not is_inside(file):
-            raise DataError(f"{path}: line {line} is {shown(row)}, not a file and one of the {len(numbers)} WordNet ids")
+            raise DataError(
+                f"{path}: line {line} is {shown(row)}, not a file and one of the {len(numbers)} WordNet ids"
+            )
         if file in files:
             raise DataError(f"{path}: line {line}: {shown(file)} is there twice; drop one")
         files[file] = numbers[wnid]
@@ -412,10 +421,12 @@ def _mini_imagenet(facts: SetFacts, folder: Path, root: Path, name: str) -> Imag
     split = f"{colour}_noise_nl_{rate:.1f}"
     if not (folder / "split" / split).exists():
         there = sorted(path.name.rpartition("_")[2] for path in (folder / "split").glob(f"{colour}_noise_nl_*"))
-        raise DataError(
-            f"{name}: no {folder / 'split' / split}; {f'there are rates {chr(44).join(there)}' if there else f'get {facts.get}'}"
-        )
-    train, held = read_pairs(folder / "split" / split), read_pairs(_require(folder / "split" / "clean_validation", name, facts))
+        found = f"there are rates {', '.join(there)}" if there else f"get {facts.get}"
+        raise DataError(f"{name}: no {folder / 'split' / split}; {found}")
+    train, held = (
+        read_pairs(folder / "split" / split),
+        read_pairs(_require(folder / "split" / "clean_validation", name, facts)),
+    )
     count = 1 + int(max(train.labels.max(), held.labels.max()))
     inside = "all_images/" if not (folder / "training_s32").exists() else f"training_s32/{split}/"
     files = Texts.of([f"{label}/{text}" for label, text in zip(held.labels.tolist(), held.texts, strict=True)])

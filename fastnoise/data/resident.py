@@ -2,7 +2,9 @@
 
 import weakref
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -11,9 +13,11 @@ import torch
 from ..checks import free_memory
 from ..errors import ConfigError
 from .base import BaseLoader, LoaderSpec, aligned_parts, upload
+from .on_device import jitter, rotations
 from .plan import Batch, PlannedEpoch
+from .recolour import angles, jitter_factors, recolour
 from .table import ImageTable
-from .torch_loader import prefetch
+from .torch_loader import crop_and_flip, prefetch
 
 _uploaded: "weakref.WeakKeyDictionary[ImageTable, weakref.WeakValueDictionary[torch.device, torch.Tensor]]" = (
     weakref.WeakKeyDictionary()
@@ -83,6 +87,9 @@ class ResidentLoader(BaseLoader):
         spec = self.spec
         if self._images is None:  # freed by close()
             self._images = on_device(spec.table, spec.device)
+        if spec.plan.augmentation.places or spec.plan.augmentation.recolours:
+            yield from self._placed(planned)
+            return
         whole = planned.draw()
         packed = whole.packed()
         images, index = self._images, upload(whole.index, spec.device)
@@ -106,6 +113,53 @@ class ResidentLoader(BaseLoader):
             yield from zip(made, aligned_parts(index, first, last, size), strict=True)
             del made  # what nobody keeps is free for the next launch
 
+    def _placed(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        """The same for what needs more than crops of an image's own size: uint8 images are made first, in the order of
+        the batches, and take the place of the table."""
+        from ..kernels.augment import launch
+        from ..kernels.place import launch_places
+
+        spec, images = self.spec, self._images
+        assert images is not None
+        augmentation, views = spec.plan.augmentation, spec.plan.views
+        whole = planned.draw()
+        index, mean, scale = (upload(part, spec.device) for part in (whole.index, self._mean, self._scale))
+        for first, last, size in self._parts(planned):
+            batch = whole.part(first, last, size, views)
+            turn = None
+            if augmentation.rotate:
+                assert batch.key is not None
+                turn = upload(rotations(angles(augmentation, batch.key), spec.size), spec.device)
+            with torch.cuda.device_of(images):
+                made = launch_places(
+                    images,
+                    upload(batch.index, spec.device),
+                    upload(spec.places(batch, len(batch.index)), spec.device),
+                    spec.size,
+                    flip=None if batch.flip is None else upload(batch.flip, spec.device),
+                    turn=turn,
+                )
+                if augmentation.jitter:
+                    assert batch.key is not None
+                    factors = jitter_factors(augmentation, batch.key).astype(np.float32)
+                    made = jitter(made, upload(factors, spec.device))
+                holes = None if batch.hole is None else replace(batch, corner=None, flip=None).packed()
+                finished = launch(
+                    made,
+                    torch.arange(len(made), device=spec.device),
+                    None if holes is None else upload(holes[None], spec.device),
+                    mean,
+                    scale,
+                    first=0,
+                    last=len(made),
+                    batch=views * size,
+                    cutout=spec.plan.cutout,
+                    dtype=spec.dtype,
+                )
+            del made
+            yield from zip(finished, aligned_parts(index, first, last, size), strict=True)
+            del finished
+
     def _parts(self, planned: PlannedEpoch) -> Iterator[tuple[int, int, int]]:
         """What each launch makes: the positions first..last - 1 of the epoch, in batches of so many samples."""
         from ..kernels.augment import bytes_of
@@ -113,7 +167,9 @@ class ResidentLoader(BaseLoader):
         spec = self.spec
         free = free_memory(spec.device)
         memory = PART_BYTES if free is None else min(PART_BYTES, PART_SHARE * free)
-        numbers = int(np.prod(spec.table.shape))
+        if spec.plan.augmentation.jitter:
+            memory /= 8  # its sums are of 32 bits, and several are there at once
+        numbers = spec.size[0] * spec.size[1] * spec.table.shape[0]
         for size, group in groupby(planned.spans(), lambda span: span[1] - span[0]):
             spans = list(group)
             most = max(1, int(memory / bytes_of(spec.plan.views * size, numbers, spec.dtype)))
@@ -127,13 +183,27 @@ class ResidentLoader(BaseLoader):
         spec = self.spec
         table = spec.table.images
         assert table is not None
+        augmentation = spec.plan.augmentation
 
         def make(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-            images = torch.empty((spec.plan.views * len(batch.index), *table.shape[1:]))
+            rows = spec.plan.views * len(batch.index)
+            images = torch.empty((rows, *spec.size, table.shape[3]))
+            source, index, draws = table, batch.index, batch.packed()
+            if augmentation.places or augmentation.recolours:
+                source, index = np.empty(images.shape, np.uint8), np.arange(rows)
+                _C.resample(table, batch.index, spec.places(batch, rows), source, threads=spec.threads)
+                if draws is not None:
+                    draws[:, :2] = 0  # the crop is done
+            if augmentation.recolours:
+                assert batch.key is not None
+                source = crop_and_flip(source, None, batch.flip, 0)
+                if draws is not None:
+                    draws[:, 2] = 0  # and the flip
+                recolour(source, augmentation, batch.key, spec.plan.views, pool)
             _C.augment(
-                table,
-                batch.index,
-                batch.packed(),
+                source,
+                index,
+                draws,
                 self._mean,
                 self._scale,
                 images.numpy(),
@@ -142,7 +212,10 @@ class ResidentLoader(BaseLoader):
             )
             return images.permute(0, 3, 1, 2), torch.from_numpy(batch.index)
 
-        with closing(prefetch(map(make, planned), depth=2)) as ready:
+        with (
+            ThreadPoolExecutor(spec.threads) as pool,
+            closing(prefetch(map(make, planned), depth=2)) as ready,
+        ):
             yield from ready
 
     def close(self) -> None:

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,9 @@ from PIL import Image
 
 from ..checks import cpu_cores
 from ..errors import DataError
-from .images import dali_reads, decode, one_line, orientation, require_regular
+from ..files import cache_folder
+from ..texts import counted, printable
+from .images import dali_reads, decode, one_line, orientation, require_regular, shown_name
 
 CACHE = ".fastnoise-files.npz"
 """The cache's file, beside the data."""
@@ -36,6 +40,8 @@ _PARTS: dict[str, tuple[type, tuple[int, ...]]] = {
     "likeness": (np.uint8, (32,)),
 }
 """Arrays of a cache: dtype and shape of a file's entry."""
+
+_PILLOW = Path(PIL.__file__).parent
 
 SIDE = 16
 """Squares that an image is cut into along each side for its likeness."""
@@ -87,6 +93,22 @@ class FileFacts:
     """How many files were read for this; the others come from the cache."""
     cache: Path | None
     """Where the cache lies; None if no place could be written."""
+    warnings: dict[int, str]
+    """Position -> what Pillow warned of when it decoded the file, in one line. The image is used as it is."""
+
+    def notes(self, names: Sequence[str]) -> list[str]:
+        """What the user should know beside what cannot be read, a line each; `names` are those of the files."""
+        lines = []
+        if self.warnings:
+            first = min(self.warnings)
+            lines.append(
+                f"Pillow warns of {counted(len(self.warnings), 'image')}, used as decoded: "
+                f"{printable(names[first])} ({printable(self.warnings[first])})"
+                f"{', ...' if len(self.warnings) > 1 else ''}"
+            )
+        if self.cache is None:
+            lines.append("each start decodes all files: neither the data's folder nor ~/.cache takes a cache of theirs")
+        return lines
 
     def size(self, positions: NDArray[np.int64], exif: bool) -> tuple[int, int] | None:
         """The one size (height, width) that all of these files have once they are decoded, or None."""
@@ -106,38 +128,40 @@ def scan(found: Found, cache: Path, threads: int | None = None) -> FileFacts:
     can be written, and else to the user's folder of caches. Nothing in a cache is executed, and a damaged one is made
     anew.
     """
-    places = (cache, elsewhere(cache))
+    places = [place for place in (cache, elsewhere(cache)) if place is not None]
     parts: dict[str, NDArray[Any]] = {
         name: np.zeros((len(found.names), *shape), kind) for name, (kind, shape) in _PARTS.items()
     }
     parts["sizes"], parts["times"] = found.sizes.copy(), found.times.copy()
     errors: dict[int, str] = {}
+    warned: dict[int, str] = {}
     todo = np.arange(len(found.names))
     loaded = ((place, known) for place in places if (known := _load(place)) is not None)
     where, known = next(loaded, (None, None))
     if known is not None:
-        todo = _take(found, known, parts, errors)
+        todo = _take(found, known, parts, errors, warned)
     if len(todo):
         try:
-            _read(found, todo, parts, errors, threads)
+            with _warnings_into(warned):
+                _read(found, todo, parts, errors, threads)
         except BaseException:  # Ctrl-C: what was read until now is kept
-            _save_any(places, found, parts, errors)
+            _save_any(places, found, parts, errors, warned)
             raise
     if len(todo) or known is None or len(known.names) != len(found.names):
-        where = _save_any(places, found, parts, errors)
+        where = _save_any(places, found, parts, errors, warned)
     learnt = {name: parts[name] for name in _PARTS if name not in ("sizes", "times")}
-    return FileFacts(**learnt, errors=errors, read=len(todo), cache=where)
+    return FileFacts(**learnt, errors=errors, read=len(todo), cache=where, warnings=warned)
 
 
 def require_readable(found: Found, known: FileFacts, what: str) -> None:
     """DataError that counts the files which cannot be read and names the first of them."""
     if not known.errors:
         return
-    named = [f"{found.path(place)} ({known.errors[place]})" for place in sorted(known.errors)[:_NAMED]]
+    named = [f"{shown_name(found.path(place))} ({known.errors[place]})" for place in sorted(known.errors)[:_NAMED]]
     more = f" and {len(known.errors) - _NAMED} more, which fastnoise check lists" if len(known.errors) > _NAMED else ""
     raise DataError(
         f"{what}: cannot read {len(known.errors)} of {len(found.names)} images: {', '.join(named)}{more}: "
-        "replace or remove them, or let training leave them out by --skip-unreadable"
+        "replace or remove them, or leave them out by --skip-unreadable"
     )
 
 
@@ -151,6 +175,7 @@ def _read(
     parts["times"][todo] = _UNKNOWN
 
     def learn(place: int, time: int) -> None:
+        _UNDER_WAY.place = place
         try:
             _learn(found.path(place), place, parts)
             parts["times"][place] = time
@@ -171,9 +196,34 @@ def _read(
 
             results = track(results, "reading images once", len(todo), console=Console(stderr=True), transient=True)  # type: ignore[assignment]
         elif len(todo) >= _MANY:
-            print(f"reading {len(todo)} images once; later starts read only what is new or changed", file=sys.stderr)
+            print(
+                f"reading {counted(len(todo), 'image')} once; later starts read only what is new or changed",
+                file=sys.stderr,
+            )
         for _ in results:
             pass
+
+
+_UNDER_WAY = threading.local()
+"""`place`: the position of the file that a thread decodes."""
+
+
+@contextlib.contextmanager
+def _warnings_into(found: dict[int, str]) -> Iterator[None]:
+    """Keep the first warning of Pillow for each file under way, in place of showing it; others are shown as ever."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:
+            place = getattr(_UNDER_WAY, "place", None)
+            if place is None or _PILLOW not in Path(filename).parents:
+                show(message, category, filename, *more)
+            else:
+                found.setdefault(place, " ".join(str(message).split()))
+
+        warnings.filterwarnings("always", module=r"PIL\.")
+        warnings.showwarning = keep  # type: ignore[assignment]
+        yield
 
 
 def _learn(path: str, place: int, parts: dict[str, NDArray[Any]]) -> None:
@@ -231,14 +281,14 @@ class _Known:
     blob: bytes
     parts: dict[str, NDArray[Any]]
     errors: dict[int, str]
+    warnings: dict[int, str]
 
 
-def elsewhere(cache: Path) -> Path:
-    """Where the cache lies if its own place cannot be written."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+def elsewhere(cache: Path) -> Path | None:
+    """Where the cache lies if its own place cannot be written; None if the user has no folder for caches."""
     digest = hashlib.sha256(os.fsencode(cache.absolute())).hexdigest()[:32]
-    return folder / "fastnoise" / "files" / f"{digest}.npz"
+    folder = cache_folder()
+    return None if folder is None else folder / "files" / f"{digest}.npz"
 
 
 def _blob(names: Sequence[str]) -> bytes:
@@ -256,19 +306,23 @@ def _load(path: Path) -> _Known | None:
             blob = bytes(file["names"])
             names = blob.split(b"\0") if blob else []
             parts = {name: file[name] for name in _PARTS}
-        errors = {int(place): str(why) for place, why in about["errors"].items()}
+        errors, warned = (
+            {int(place): str(why) for place, why in about.get(key, {}).items()} for key in ("errors", "warnings")
+        )
         for name, (kind, shape) in _PARTS.items():
             if parts[name].dtype != kind or parts[name].shape != (len(names), *shape):
                 return None
         if about["pillow"] != PIL.__version__:  # which may read what another one could not
             for place in about["errors"]:
                 parts["times"][int(place)] = _UNKNOWN
-        return _Known(names, blob, parts, errors)
+        return _Known(names, blob, parts, errors, warned)
     except Exception:  # whatever a damaged file makes the readers of zip, npy and JSON raise
         return None
 
 
-def _take(found: Found, known: _Known, parts: dict[str, NDArray[Any]], errors: dict[int, str]) -> NDArray[np.int64]:
+def _take(
+    found: Found, known: _Known, parts: dict[str, NDArray[Any]], errors: dict[int, str], warned: dict[int, str]
+) -> NDArray[np.int64]:
     """Fill in what the cache knows; returns the positions of the files that are new or have changed."""
     if _blob(found.names) == known.blob:
         rows = np.arange(len(found.names))
@@ -281,24 +335,34 @@ def _take(found: Found, known: _Known, parts: dict[str, NDArray[Any]], errors: d
     for name in _PARTS:
         if name not in ("sizes", "times"):
             parts[name][same] = known.parts[name][rows[same]]
-    if known.errors:
-        for place in np.flatnonzero(same).tolist():
-            if (why := known.errors.get(int(rows[place]))) is not None:
-                errors[place] = why
+    for kept, said in ((known.errors, errors), (known.warnings, warned)):
+        if kept:
+            for place in np.flatnonzero(same).tolist():
+                if (why := kept.get(int(rows[place]))) is not None:
+                    said[place] = why
     return np.flatnonzero(~same)
 
 
 def _save_any(
-    places: Sequence[Path], found: Found, parts: dict[str, NDArray[Any]], errors: dict[int, str]
+    places: Sequence[Path],
+    found: Found,
+    parts: dict[str, NDArray[Any]],
+    errors: dict[int, str],
+    warned: dict[int, str],
 ) -> Path | None:
     """The first of the places that a cache could be written to."""
-    return next((place for place in places if _save(place, found, parts, errors)), None)
+    about = {
+        "format": _FORMAT,
+        "pillow": PIL.__version__,
+        "errors": {str(key): why for key, why in errors.items()},
+        "warnings": {str(key): why for key, why in warned.items()},
+    }
+    return next((place for place in places if _save(place, found, parts, about)), None)
 
 
-def _save(path: Path, found: Found, parts: dict[str, NDArray[Any]], errors: dict[int, str]) -> bool:
+def _save(path: Path, found: Found, parts: dict[str, NDArray[Any]], about: dict[str, Any]) -> bool:
     """Write a cache in one step; False if its place cannot be written. Processes that write at once do no harm."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    about = {"format": _FORMAT, "pillow": PIL.__version__, "errors": {str(key): why for key, why in errors.items()}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as stream:

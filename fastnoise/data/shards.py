@@ -157,7 +157,7 @@ def read_index(shards: Sequence[Path]) -> Index:
     stamp = json.dumps([_FORMAT, names, [[fact.st_size, fact.st_mtime_ns] for fact in facts]])
     digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     beside = shards[0].with_name(f".fastnoise-shards-{digest}.npz")
-    places = (beside, elsewhere(beside))
+    places = [place for place in (beside, elsewhere(beside)) if place is not None]
     for place in places:
         if (known := load_index(place, stamp, names)) is not None:
             return known

@@ -343,6 +343,15 @@ class ImageDataset:
         return digest.hexdigest()
 
     @property
+    def test_labels(self) -> Literal["true", "partly given", "given"]:
+        """What the labels of the test images are. Nobody vouches for given ones, which people bring."""
+        if not self.given_labels:
+            return "true"
+        if self.test_clean is None or (self.test_clean < 0).all():
+            return "given"
+        return "partly given" if (self.test_clean < 0).any() else "true"
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

@@ -28,6 +28,8 @@ class Texts(Sequence[str]):
 
     def __init__(self, block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], prefix: str = ""):
         self.block, self.starts, self.ends, self.prefix = block, starts, ends, prefix
+        self._hashes: NDArray[np.uint64] | None = None
+        self._order: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, texts: Iterable[str], prefix: str = "") -> "Texts":
@@ -39,7 +41,9 @@ class Texts(Sequence[str]):
 
     def behind(self, prefix: str) -> "Texts":
         """The same texts behind this prefix in place of their own."""
-        return Texts(self.block, self.starts, self.ends, prefix)
+        found = Texts(self.block, self.starts, self.ends, prefix)
+        found._hashes, found._order = self._hashes, self._order
+        return found
 
     def take(self, positions: NDArray[np.int64] | slice) -> "Texts":
         """The texts at these positions."""
@@ -68,7 +72,9 @@ class Texts(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), _AT_ONCE):
             for start, end in zip(
-                self.starts[first : first + _AT_ONCE].tolist(), self.ends[first : first + _AT_ONCE].tolist(), strict=True
+                self.starts[first : first + _AT_ONCE].tolist(),
+                self.ends[first : first + _AT_ONCE].tolist(),
+                strict=True,
             ):
                 yield self.prefix + os.fsdecode(self.block[start:end].tobytes())
 
@@ -86,7 +92,9 @@ class Texts(Sequence[str]):
         """uint8 [N], the bytes at a place of each text without the prefix; 0 for texts that are shorter."""
         at = self.starts + place
         there = at < self.ends
-        return np.where(there, self.block[np.where(there, at, 0)], 0) if len(self.block) else np.zeros(len(self), np.uint8)
+        return (
+            np.where(there, self.block[np.where(there, at, 0)], 0) if len(self.block) else np.zeros(len(self), np.uint8)
+        )
 
 
 def kept(texts: Iterable[str | os.PathLike[str]]) -> Sequence[str]:
@@ -101,11 +109,28 @@ def picked(texts: Sequence[str], positions: NDArray[np.int64]) -> Sequence[str]:
     return tuple([texts[place] for place in np.asarray(positions).tolist()])
 
 
-def packed(texts: Sequence[str], errors: str = "surrogateescape") -> Iterator[bytes]:
-    """The bytes of all texts with a NUL between two, in parts."""
+def packed(texts: Sequence[str]) -> Iterator[bytes]:
+    """The bytes of all texts with a NUL between two, in parts; surrogates as the bytes that they stand for."""
     for first in range(0, len(texts), _AT_ONCE):
-        part = texts[first : first + _AT_ONCE]
-        yield b"\0" * bool(first) + "\0".join(part).encode("utf-8", errors)
+        part, between = texts[first : first + _AT_ONCE], b"\0" * bool(first)
+        if isinstance(part, Texts):
+            yield between + _joined(part)
+        else:
+            yield between + "\0".join(part).encode("utf-8", "surrogateescape")
+
+
+def _joined(texts: Texts) -> bytes:
+    """One or more texts with a NUL between two, without making a text of any."""
+    prefix = np.frombuffer(os.fsencode(texts.prefix), np.uint8)
+    lengths = texts.ends - texts.starts
+    begins = np.concatenate([[0], np.cumsum(lengths + len(prefix) + 1)])  # of each text in what comes out
+    found = np.zeros(begins[-1], np.uint8)
+    found[np.arange(lengths.sum()) + np.repeat(begins[:-1] + len(prefix) - np.cumsum(lengths) + lengths, lengths)] = (
+        texts.block[np.arange(lengths.sum()) + np.repeat(texts.starts - np.cumsum(lengths) + lengths, lengths)]
+    )
+    for place, byte in enumerate(prefix.tolist()):
+        found[begins[:-1] + place] = byte
+    return found[:-1].tobytes()
 
 
 # -- which are the same --------------------------------------------------------------------------------------------
@@ -113,6 +138,8 @@ def packed(texts: Sequence[str], errors: str = "surrogateescape") -> Iterator[by
 
 def hashes(texts: Texts) -> NDArray[np.uint64]:
     """uint64 [N], of the texts without their prefix: equal for equal texts, and for others by accident alone."""
+    if texts._hashes is not None:
+        return texts._hashes
     found = np.full(len(texts), _BASIS)
     lengths = texts.ends - texts.starts
     for place in range(int(lengths.max(initial=0))):
@@ -121,7 +148,15 @@ def hashes(texts: Texts) -> NDArray[np.uint64]:
             rows = np.flatnonzero(longer)
         part = (found[rows] ^ texts.block[texts.starts[rows] + place]) * _PRIME
         found[rows] = part ^ (part >> np.uint64(29))
-    return (found ^ lengths.astype(np.uint64)) * _MIX
+    texts._hashes = (found ^ lengths.astype(np.uint64)) * _MIX
+    return texts._hashes
+
+
+def _by_hash(texts: Texts) -> NDArray[np.int64]:
+    """int64 [N], the order of the texts' hashes; of equal ones that of the texts."""
+    if texts._order is None:
+        texts._order = np.argsort(hashes(texts), kind="stable")
+    return texts._order
 
 
 def equal(one: Texts, other: Texts) -> NDArray[np.bool_]:
@@ -137,20 +172,20 @@ def places(keys: Texts, among: Texts) -> NDArray[np.int64]:
     """int64 [K], where each key stands among N different texts; -1 for a key that is not there."""
     if not len(among):
         return np.full(len(keys), -1)
-    known = hashes(among)
-    order = np.argsort(known, kind="stable")
-    wanted = hashes(keys)
-    at = np.minimum(np.searchsorted(known, wanted, sorter=order), len(among) - 1)
-    found = order[at]
-    there = known[found] == wanted
-    there[there] = equal(keys.take(there), among.take(found[there]))
-    return np.where(there, found, -1)
+    order, rows = _by_hash(among), _by_hash(keys)
+    known, wanted = hashes(among)[order], hashes(keys)[rows]  # both sorted, which keeps the search in the cache
+    at = np.minimum(np.searchsorted(known, wanted), len(among) - 1)
+    found = np.empty(len(keys), np.int64)
+    found[rows] = np.where(known[at] == wanted, order[at], -1)
+    there = np.flatnonzero(found >= 0)
+    found[there[~equal(keys.take(there), among.take(found[there]))]] = -1
+    return found
 
 
 def repeated(texts: Texts) -> NDArray[np.int64]:
     """The positions, in order, of the texts that stand at an earlier position too."""
-    known = hashes(texts)
-    order = np.argsort(known, kind="stable")
-    twin = np.flatnonzero(known[order][1:] == known[order][:-1])
+    order = _by_hash(texts)
+    known = hashes(texts)[order]
+    twin = np.flatnonzero(known[1:] == known[:-1])
     first, second = order[twin], order[twin + 1]
     return np.sort(second[equal(texts.take(first), texts.take(second))])

@@ -11,10 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 
 from .base import BaseLoader, LoaderSpec
-from .images import read_image
+from .images import open_rgb, read_image
+from .placing import SourceSizes, place
 from .plan import Batch, PlannedEpoch
+from .recolour import recolour
+from .resample import resampled
 
 T = TypeVar("T")
 
@@ -87,59 +91,106 @@ def in_hole(hole: np.ndarray, side: int, size: tuple[int, int]) -> np.ndarray:
     return inside[0][:, :, None] & inside[1][:, None, :]
 
 
-class TorchLoader(BaseLoader):
-    """Gathers, crops and flips whole batches of uint8 in a thread of its own, then normalises them and cuts out.
+class Finish:
+    """The last steps, on the host and on the device, of batches of uint8 that are cropped and flipped.
 
-    On the CPU the thread also normalises, in NumPy: torch there would start a second set of OpenMP threads beside the
-    training's. For other devices uint8 is what travels (pinned for CUDA), a quarter of the bytes, and torch normalises
-    it there. `threads` decode image files.
+    On the CPU the host's thread also normalises, in NumPy: torch there would start a second set of OpenMP threads
+    beside the training's. For other devices uint8 is what travels (pinned for CUDA), a quarter of the bytes, and torch
+    normalises it there.
+    """
+
+    def __init__(self, spec: LoaderSpec) -> None:
+        self.spec = spec
+        self._constants = [np.tile(row, spec.size[1]) for row in (spec.mean, 1 / spec.std)]
+        self._device_constants = [torch.from_numpy(row).to(spec.device) for row in self._constants]
+
+    def on_host(self, batch: Batch, pixels: np.ndarray, pool: Executor) -> list[torch.Tensor]:
+        """From uint8 [V * B, H, W, C], which is written to, to what `on_device` takes."""
+        device, plan = self.spec.device, self.spec.plan
+        if plan.augmentation.recolours:
+            assert batch.key is not None
+            recolour(pixels, plan.augmentation, batch.key, plan.views, pool)
+        cut = [] if batch.hole is None else [in_hole(batch.hole, plan.cutout, self.spec.size)]
+        if device.type == "cpu":
+            pixels = normalise(pixels.astype(np.float32), *self._constants)
+            for mask in cut:
+                pixels[mask] = 0
+            cut = []
+        parts = [torch.from_numpy(part) for part in (pixels, batch.index, *cut)]
+        return [part.pin_memory() for part in parts] if device.type == "cuda" else parts
+
+    def on_device(self, parts: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images [V * B, C, H, W] in channels_last, and their samples [B]."""
+        images, index, *cut = (part.to(self.spec.device, non_blocking=True) for part in parts)
+        if self.spec.device.type != "cpu":
+            images = normalise(images.float(), *self._device_constants)
+        for mask in cut:
+            images.masked_fill_(mask[..., None], 0)
+        return images.permute(0, 3, 1, 2), index
+
+
+class TorchLoader(BaseLoader):
+    """Gathers, crops and flips whole batches of uint8 in a thread of its own, then finishes them (`Finish`). `threads`
+    decode image files.
     """
 
     name = "torch"
 
     def __init__(self, spec: LoaderSpec, reason: str) -> None:
         super().__init__(spec, reason)
-        self._constants = [np.tile(row, spec.size[1]) for row in (spec.mean, 1 / spec.std)]
-        self._device_constants = [torch.from_numpy(row).to(spec.device) for row in self._constants]
+        self._finish = Finish(spec)
+        self._sizes = SourceSizes(spec.table, spec.common)
 
     def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
-        device, plan = self.spec.device, self.spec.plan
-
         def on_host(batch: Batch) -> list[torch.Tensor]:
-            pixels = self._pixels(batch, pool)
-            cut = [] if batch.hole is None else [in_hole(batch.hole, plan.cutout, self.spec.size)]
-            if device.type == "cpu":
-                pixels = normalise(pixels.astype(np.float32), *self._constants)
-                for mask in cut:
-                    pixels[mask] = 0
-                cut = []
-            parts = [torch.from_numpy(part) for part in (pixels, batch.index, *cut)]
-            return [part.pin_memory() for part in parts] if device.type == "cuda" else parts
+            return self._finish.on_host(batch, self._pixels(batch, pool), pool)
 
         with (
             ThreadPoolExecutor(self.spec.threads) as pool,
             closing(prefetch(map(on_host, planned), depth=2)) as ready,
         ):
-            for parts in ready:
-                images, index, *cut = (part.to(device, non_blocking=True) for part in parts)
-                if device.type != "cpu":
-                    images = normalise(images.float(), *self._device_constants)
-                for mask in cut:
-                    images.masked_fill_(mask[..., None], 0)
-                yield images.permute(0, 3, 1, 2), index
+            yield from map(self._finish.on_device, ready)
 
     def _pixels(self, batch: Batch, pool: Executor) -> np.ndarray:
         """uint8 [V * B, H, W, C], cropped and flipped."""
         table, plan = self.spec.table, self.spec.plan
+        if plan.augmentation.places:
+            return crop_and_flip(self._placed(batch, pool), None, batch.flip, 0)
         if table.images is None:
             files = [table.files[i] for i in batch.index]
-            read = partial(read_image, size=self.spec.size, exif=table.exif)
+            read = partial(read_image, size=plan.source, exif=table.exif)
             pixels = np.stack(list(pool.map(read, files)))
         else:
             pixels = table.images[batch.index]
         if plan.views > 1:
             pixels = np.concatenate([pixels] * plan.views)
         return crop_and_flip(pixels, batch.corner, batch.flip, plan.crop_padding)
+
+    def _placed(self, batch: Batch, pool: Executor) -> np.ndarray:
+        """uint8 [V * B, H, W, C], each the part of its image that the augmentation shows."""
+        spec, count = self.spec, len(batch.index)
+        table, size, views = spec.table, spec.size, spec.plan.views
+        sizes = np.tile(self._sizes.of(batch.index, pool), (views, 1))
+        where = place(spec.plan.augmentation, sizes, batch.key, batch.corner)
+        pixels = np.empty((views * count, *size, table.shape[0]), np.uint8)
+
+        def make(sample: int) -> None:
+            position = batch.index[sample]
+            image = self._image(position)
+            for row in range(sample, len(pixels), count):
+                pixels[row] = resampled(image, *where.row(row), size)
+
+        for _ in pool.map(make, range(count)):
+            pass
+        return pixels
+
+    def _image(self, position: int) -> Image.Image | np.ndarray:
+        """An image as the augmentation finds it."""
+        table, common = self.spec.table, self.spec.common
+        if table.images is not None:
+            return table.images[position]
+        file = table.files[position]
+        return open_rgb(file, table.exif) if common is None else read_image(file, common, table.exif)
 
 
 def normalise(pixels: Any, mean: Any, scale: Any) -> Any:

@@ -126,18 +126,24 @@ def read_torch_arrays(path: Path) -> Any:
     import torch
 
     try:
-        return _as_arrays(torch.load(path, map_location="cpu", weights_only=True))
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception:  # NumPy arrays among others, which torch does not load by default
         return unpickle_archive(path.read_bytes(), str(path))
+    return _as_arrays(found, path)
 
 
-def _as_arrays(value: Any) -> Any:
+def _as_arrays(value: Any, path: Path) -> Any:
+    """Tensors as arrays, those of bfloat16, which NumPy does not know, in float32. DataError for other tensors."""
     if hasattr(value, "detach"):
-        return value.detach().numpy()
+        try:
+            return (value.detach().float() if str(value.dtype) == "torch.bfloat16" else value.detach()).numpy()
+        except (TypeError, RuntimeError):  # quantised, sparse, of 4 bits
+            kind = str(value.dtype).removeprefix("torch.")
+            raise DataError(f"{path}: a tensor of {kind}, {value.layout}, which NumPy has no form for") from None
     if isinstance(value, dict):
-        return {key: _as_arrays(part) for key, part in value.items()}
+        return {key: _as_arrays(part, path) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_arrays(part) for part in value]
+        return [_as_arrays(part, path) for part in value]
     return value

@@ -4,16 +4,20 @@ A checkpoint has the same content for a single run and for one of several stacke
 it. Tensors that stacked runs share are split by run when saved, and joined when loaded.
 """
 
+import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import shown
 from ..errors import CheckpointError
-from .folder import CHECKPOINT_FORMAT
+from ..files import write_atomically
+from .distributed import World, kept_apart
+from .folder import CHECKPOINT_FORMAT, STATE, read_stored
 from .record import Record
 from .step import LRScheduler, Step, load_optimizer
 
@@ -24,7 +28,9 @@ WRITERS = 8
 class Resumable(Protocol):
     """The training of one or more runs from which a checkpoint is taken."""
 
+    world: World
     device: torch.device
+    networks: nn.ModuleList
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler
     step: Step
@@ -75,11 +81,21 @@ def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dic
         "schedule": training.schedule.state_dict(),
         "scaler": training.step.scaler.state_dict(),
         "statistics": _all_alone(record.statistics.state_dict()),
-        "rng_cpu": torch.get_rng_state(),
-        "rng_cuda": torch.cuda.get_rng_state_all() if training.device.type == "cuda" else [],
+        **rng_of(training),
         "history": record.history,
         "first_step_seconds": record.first_step_seconds,
     }
+
+
+def rng_of(training: Resumable) -> dict[str, Any]:
+    """The states of torch's random numbers, of all GPUs if one process has them."""
+    if training.device.type != "cuda":
+        states = []
+    elif training.world.size > 1:
+        states = [torch.cuda.get_rng_state(training.device)]
+    else:
+        states = torch.cuda.get_rng_state_all()
+    return {"rng_cpu": torch.get_rng_state(), "rng_cuda": states}
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -113,12 +129,15 @@ def load_states(training: Resumable, states: Mapping[Record, dict[str, Any]]) ->
         _check_optimizer(training.optimizer, kinds)
         training.step.scaler.load_state_dict(first["scaler"])
         torch.set_rng_state(first["rng_cpu"].cpu())
-        if training.device.type == "cuda" and first["rng_cuda"]:
+        if training.device.type == "cuda" and first["rng_cuda"] and training.world.size > 1:
+            torch.cuda.set_rng_state(first["rng_cuda"][0].cpu(), training.device)
+        elif training.device.type == "cuda" and first["rng_cuda"]:
             present = first["rng_cuda"][: torch.cuda.device_count()]  # there may be fewer than when it was saved
             torch.cuda.set_rng_state_all([rng.cpu() for rng in present])
     except Exception as error:  # torch raises errors of any kind where a value is of another type than its own
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{record.folder.checkpoint} does not fit the run's configuration: {reason}") from error
+        place = record.folder.last_checkpoint() or record.folder.checkpoint
+        raise CheckpointError(f"{place} does not fit the run's configuration: {reason}") from error
 
 
 _FIGURES = ("learning_rate", "train_loss", "images_per_second", "data_wait", "seconds")
@@ -184,11 +203,110 @@ def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def save(training: Resumable, records: Sequence[Record], epoch: int, batch: int) -> None:
     """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError if there is no room."""
+    if training.world.size > 1:
+        for record in records:
+            save_parts(training, record, epoch, batch)
+        return
 
     def write(record: Record) -> None:
         record.folder.write_checkpoint(state_of(training, record, epoch, batch))
 
     for_each(write, records)
+
+
+# -- of several processes -----------------------------------------------------------------------------------------
+
+
+def save_parts(training: Resumable, record: Record, epoch: int, batch: int) -> None:
+    """Write a checkpoint of several processes: the first one what is common to all, each what it has for itself.
+
+    That is its tables and random numbers, and inside an epoch all that its steps have changed but the weights. Once all
+    files are there the first process lets the checkpoint count; if one process fails, the earlier checkpoint stays.
+    """
+    world, method = training.world, record.method
+    parts = Path(world.first(lambda: str(record.folder.new_parts(epoch, batch))))
+    apart = kept_apart(method)
+    state = method.state_dict()
+    own: dict[str, Any] = {"format": CHECKPOINT_FORMAT, "samples": len(record.given), **rng_of(training)}
+    own["method"] = {name: state[name] for name in method.sharded()}
+    if batch > 0:
+        own["method"] |= {
+            name: buffer for name, buffer in method.named_buffers() if name in state and name not in apart
+        }
+        own["networks"] = _all_alone(dict(training.networks.named_buffers()))
+        own["statistics"] = _all_alone(record.statistics.state_dict())
+    own["method"] = _all_alone(own["method"])
+    write_atomically(parts / part_name(world.rank, world.size), lambda stream: torch.save(own, stream))
+    if world.main:
+        whole = state_of(training, record, epoch, batch) | {"processes": world.size}
+        whole["method"] = {name: value for name, value in whole["method"].items() if name not in apart}
+        write_atomically(parts / STATE, lambda stream: torch.save(whole, stream))
+    world.largest(0)  # all have written theirs
+    if world.main:
+        record.folder.keep_parts(parts)
+
+
+def part_name(rank: int, size: int) -> str:
+    """The file of a process's part of a checkpoint."""
+    return f"part-{rank}-of-{size}.pt"
+
+
+def fitted(state: dict[str, Any], record: Record, world: World) -> dict[str, Any]:
+    """A checkpoint as `load_states` takes it in this process, whatever the number of processes that wrote it.
+
+    The rows of own samples are copied into the method's tables here, from files mapped into memory, so that there is
+    never a second table. CheckpointError if the checkpoint is one inside an epoch, of another number of processes, or
+    if a part of it is missing or damaged.
+    """
+    before = state.get("processes", 1)
+    if before == world.size == 1:
+        return state
+    epoch, batch = place_of(state)
+    if batch > 0 and before != world.size:
+        raise CheckpointError(
+            f"the checkpoint lies inside epoch {epoch}, of {before} process(es); go on with as many, or let it come to "
+            "the end of the epoch first"
+        )
+    method, cpu = record.method, torch.device("cpu")
+    live, tables = method.state_dict(), method.sharded()
+    state = {**state, "method": dict(state["method"])}
+    count = len(record.given)
+    for number in range(before):
+        if before == world.size and number != world.rank:
+            continue
+        if before == 1:
+            part = {"method": state["method"], "samples": count}
+        else:
+            part = read_stored(Path(state["parts"]) / part_name(number, before), cpu, mmap=True)
+        for name, dim in tables.items():
+            try:
+                theirs = part["method"].pop(name)
+                _copy_rows(theirs, live[name], dim, (number, before), (world.rank, world.size), count)
+            except (KeyError, RuntimeError, AttributeError) as error:
+                raise CheckpointError(f"part {number} of {before} of the checkpoint has no fitting {name}") from error
+        if before == world.size:
+            state["method"] |= part["method"]
+            state |= {name: part[name] for name in ("rng_cpu", "rng_cuda", "statistics") if name in part}
+            state["networks"] = {**state["networks"], **part.get("networks", {})}
+    state["method"] |= {name: live[name] for name in kept_apart(method) if name in live}
+    if before != world.size and world.rank > 0:  # the first one goes on with the saved random numbers
+        state |= {"rng_cpu": torch.get_rng_state(), "rng_cuda": []}
+    return state
+
+
+def _copy_rows(
+    theirs: Tensor, mine: Tensor, dim: int, their_shard: tuple[int, int], shard: tuple[int, int], count: int
+) -> None:
+    """Copy the rows of samples that a saved table and one's own both have: row i // W of shard i % W is sample i."""
+    if theirs.shape[dim] != len(range(their_shard[0], count, their_shard[1])):
+        raise RuntimeError("another number of rows")
+    (other, before), (rank, size), step = their_shard, shard, math.lcm(their_shard[1], shard[1])
+    both = range(rank, step, size)
+    first = next((sample for sample in both if sample % before == other), None)
+    if first is not None:
+        here = (slice(None),) * dim
+        source = theirs[(*here, slice(first // before, None, step // before))]
+        mine[(*here, slice(first // size, None, step // size))].copy_(source)
 
 
 def for_each(write: Callable[[Record], None], records: Sequence[Record]) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from .. import own
 from ..data.names import is_named
 from ..tasks.names import Score, score_in, second_tests_in
+from ..texts import counted
 
 _FIGURES = (
     ("correction_accuracy", "corrected", "{:.2%}"),
@@ -141,6 +142,18 @@ class Display:
         self.console.print("  ".join(words), highlight=False, soft_wrap=True)
 
 
+_ON = {
+    "given": "on given labels, of which some may be wrong",
+    "partly given": "on true labels where they are known, else on given ones",
+}
+"""What the labels of a test set are -> what is said of the accuracy on them; nothing if they are true."""
+
+
+def mean_of_last(epochs: int) -> str:
+    """What the mean over the last ten of so many epochs is of."""
+    return "mean of the last ten" if epochs >= 10 else f"mean of all {counted(epochs, 'epoch')}"
+
+
 def result_table(summary: dict[str, Any]) -> Table:
     """The table at the end of a run, from the content of summary.json."""
     table = Table(title=summary["title"], show_header=False)
@@ -149,8 +162,11 @@ def result_table(summary: dict[str, Any]) -> Table:
     table.add_column()
     score = score_in(summary)
     test = summary[f"test_{score.name}"]
-    table.add_row(f"test {score.title}, last epoch", score.shown(test["last"]), "")
-    table.add_row(f"test {score.title}, mean of the last ten", score.shown(test["mean_last_10"]), "")
+    table.add_row(
+        f"test {score.title}, last epoch", score.shown(test["last"]), _ON.get(summary.get("test_labels", "true"), "")
+    )
+    if (epochs := summary.get("epochs", 10)) > 1:
+        table.add_row(f"test {score.title}, {mean_of_last(epochs)}", score.shown(test["mean_last_10"]), "")
     table.add_row(
         f"test {score.title}, best", score.shown(test["best"]), f"epoch {test['best_epoch']}, selected on test data"
     )

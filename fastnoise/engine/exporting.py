@@ -110,7 +110,7 @@ def require_onnx(out: Path) -> None:
 def _header(predictor: Predictor, takes: Form) -> dict[str, Any]:
     """What a programme takes and gives, for whoever uses it."""
     header, task = predictor.header, predictor.task
-    keys = ("task", "class_names", "channels", "image_size", "mean", "std", "method", "epoch")
+    keys = ("task", "class_names", "channels", "image_size", "eval_augment", "mean", "std", "method", "epoch")
     fields = {key: dataclasses.asdict(header)[key] for key in keys}
     return {"images": takes, "gives": task.gives, **fields}
 

@@ -6,6 +6,8 @@ labels.npz         the given labels with their true ones, noise, seed and hash
 classes.json       the names of the classes, in the order of their numbers
 metrics.jsonl      one line per epoch
 checkpoint.pt      the state when a checkpoint was last written: after an epoch, or inside one
+checkpoints/       in its place, if several processes train the run: a folder for each checkpoint, with state.pt by the
+                   first process and part-R-of-W.pt by each, and `latest`, the name of the one that counts
 model.safetensors  the networks after the last epoch, with what it takes to use them (`engine.model_file`), once
                    training has ended
 model-best.safetensors
@@ -25,10 +27,11 @@ profile.json       with --profile, the trace of some training steps for chrome:/
 import fcntl
 import json
 import os
+import shutil
 import tomllib
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +41,14 @@ import torch
 from numpy.typing import NDArray
 
 from .. import own
+from ..checks import shown
 from ..config import RunConfig
 from ..data.names import FOLDER, LIST, is_given, moved, short
 from ..errors import CheckpointError, ConfigError
 from ..fields import changed, prolonged, stored
 from ..files import PARTIAL, csv_text, require_file, stored_json, stored_text, write_atomically, write_json, write_text
 from ..methods import find_method
+from ..noise import NoisyLabels
 from ..noise.files import written_name
 
 
@@ -58,6 +63,7 @@ class RunFolder:
         self.classes = path / "classes.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoint = path / "checkpoint.pt"
+        self.checkpoints = path / "checkpoints"
         self.model = path / "model.safetensors"
         self.best_model = path / "model-best.safetensors"
         self.summary = path / "summary.json"
@@ -209,6 +215,15 @@ class RunFolder:
             raise CheckpointError(f"{self.summary} is damaged ({error}); remove it to go on") from error
         return found
 
+    def write_labels(self, noisy: NoisyLabels, class_names: Sequence[str]) -> None:
+        """Write labels.npz and classes.json."""
+        noisy.save(self.labels)
+        write_json(self.classes, list(class_names))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
+        write_json(self.summary, summary)
+
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew: one line per epoch."""
         write_text(self.metrics, "".join(json.dumps(epoch) + "\n" for epoch in history))
@@ -237,37 +252,120 @@ class RunFolder:
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a failure leaves the old one as it is (CheckpointError)."""
         write_atomically(self.checkpoint, lambda stream: torch.save(state, stream))
+        if self.checkpoints.exists():  # of several processes, before
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def new_parts(self, epoch: int, batch: int) -> Path:
+        """A new folder for a checkpoint of several processes; CheckpointError if it can't be made."""
+        number = 1
+        while True:
+            path = self.checkpoints / (f"{epoch}-{batch}" if number == 1 else f"{epoch}-{batch}-{number}")
+            if not path.exists() and _make(path, exist_ok=False):
+                return path
+            number += 1
+
+    def keep_parts(self, parts: Path) -> None:
+        """Let the folder `parts`, in which all files are written, be the checkpoint, and remove others."""
+        write_text(self.checkpoints / LATEST, parts.name + "\n")
+        self.checkpoint.unlink(missing_ok=True)
+        for other in self.checkpoints.iterdir():
+            if other.name not in (LATEST, parts.name):
+                shutil.rmtree(other, ignore_errors=True)
+
+    def parts(self) -> Path | None:
+        """The folder of the last checkpoint of several processes, None if there is none; CheckpointError if the file
+        that names it is damaged."""
+        pointer = self.checkpoints / LATEST
+        if not pointer.exists():
+            return None
+        try:
+            name = stored_text(pointer).strip()
+            if name != Path(name).name or not (self.checkpoints / name).is_dir():
+                raise ValueError(f"there is no folder {shown(name)}")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{pointer} is damaged ({error}); start the run anew") from error
+        return self.checkpoints / name
+
+    def last_checkpoint(self) -> Path | None:
+        """The file or folder of the last checkpoint, None if none was written."""
+        return self.checkpoint if self.checkpoint.exists() else self.parts()
 
     def read_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """The last checkpoint on `device`, None if none was written; read without executing code.
 
+        Of one of several processes it is the state that the first has written, with its folder as "parts".
+
         CheckpointError for a truncated or foreign file, or for one whose content does not match its checksums (CRC-32).
         """
         self.checkpoint.with_name(self.checkpoint.name + PARTIAL).unlink(missing_ok=True)
-        if not self.checkpoint.exists():
-            return None
-        try:
-            require_file(self.checkpoint)
-            with zipfile.ZipFile(self.checkpoint) as archive:  # torch.load does not look at the checksums
-                changed_part = archive.testzip()
-            if changed_part is not None:
-                raise ValueError(f"the checksum of {changed_part} is wrong")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns of pickles that are not its own; the error says enough
-                state = torch.load(self.checkpoint, map_location=device, weights_only=True)
-        except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"{self.checkpoint} is truncated or damaged ({reason}); restore it from a copy or start the run anew"
-            ) from error
-        if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-            raise CheckpointError(
-                f"{self.checkpoint} is not a checkpoint of this version of fastnoise; start the run anew"
-            )
-        return state
+        found = []
+        if self.checkpoint.exists():
+            found.append(read_stored(self.checkpoint, device))
+        if (parts := self.parts()) is not None:
+            found.append({**read_stored(parts / STATE, device), "parts": str(parts)})
+        # Both are there if the process that wrote the later one was killed before it removed the other.
+        return max(found, key=lambda state: (state.get("epoch", 0), state.get("batch", 0)), default=None)
 
+
+def read_stored(path: Path, device: torch.device, *, mmap: bool = False) -> dict[str, Any]:
+    """The content of a file of a checkpoint on `device`; CheckpointError as `RunFolder.read_checkpoint`.
+
+    With `mmap`, for the CPU, its tensors are read from the file when they are used.
+    """
+    try:
+        require_file(path)
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            changed_part = archive.testzip()
+        if changed_part is not None:
+            raise ValueError(f"the checksum of {changed_part} is wrong")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickles that are not its own; the error says enough
+            state = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is truncated or damaged ({reason}); restore it from a copy or start the run anew"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this version of fastnoise; start the run anew")
+    return state
+
+
+LATEST, STATE = "latest", "state.pt"
+"""In checkpoints/ and in the folder of one of them."""
 
 CHECKPOINT_FORMAT = 2
+
+
+class ReadFolder(RunFolder):
+    """The folder of a run whose files another process writes. Writing writes nothing."""
+
+    def lock(self) -> None:
+        """The process that writes holds the lock."""
+
+    def write_config(self, config: RunConfig) -> None:
+        pass
+
+    def add_environment(self, environment: dict[str, Any]) -> None:
+        pass
+
+    def write_labels(self, noisy: NoisyLabels, class_names: Sequence[str]) -> None:
+        pass
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        pass
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        pass
+
+    def append_metrics(self, epoch: dict[str, Any]) -> None:
+        pass
+
+    def write_corrected(self, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
+        pass
+
+    def write_answers(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        pass
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -21,10 +21,17 @@ class KeptModels:
     Args:
         weights_of: the state of a run's networks, with the names of a single run.
         say: shows a line.
+        writes: whether this process writes the run's files; if not, nothing is copied either.
     """
 
-    def __init__(self, weights_of: Callable[[Record], MutableMapping[str, Any]], say: Callable[[str], None]):
-        self.weights_of, self.say = weights_of, say
+    def __init__(
+        self,
+        weights_of: Callable[[Record], MutableMapping[str, Any]],
+        say: Callable[[str], None],
+        *,
+        writes: bool = True,
+    ):
+        self.weights_of, self.say, self.writes = weights_of, say, writes
         self.best: dict[Record, Content] = {}
 
     def take_best(self, records: Iterable[Record]) -> None:
@@ -61,6 +68,8 @@ class KeptModels:
     def _contents(self, records: Iterable[Record]) -> dict[Record, Content]:
         """What the runs' model files hold, as their networks are now. A network of the user's that none can hold trains
         without one, and a warning says so."""
+        if not self.writes:
+            return {}
         try:
             return {
                 record: (ModelHeader.of(record), model_tensors(record, self.weights_of(record))) for record in records

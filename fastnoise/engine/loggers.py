@@ -8,32 +8,23 @@ MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from ..config import parse_log
 from ..files import write_json
+from ..tasks.names import numbers
 from .record import Record
 
 PROJECT = "fastnoise"
 """W&B's project and MLflow's experiment."""
 
 
-def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers among an epoch's figures, by names such as selections/stage/precision or test_class_accuracy/3."""
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, list):
-            yield from numbers({str(place): item for place, item in enumerate(value)}, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield prefix + name, float(value)
-
-
 def _plain(figures: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in numbers(figures) if name != "epoch"}
+    """An epoch's figures by names such as selections/stage/precision or test_class_accuracy/3."""
+    return {name: float(value) for name, value in numbers(figures) if name != "epoch"}
 
 
 class Logger(Protocol):

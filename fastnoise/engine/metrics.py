@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..methods import Forward
+from ..methods.shards import Shards
 
 
 class EpochStatistics:
@@ -89,6 +90,15 @@ class EpochStatistics:
         self.predictions.index_copy_(0, index, result.predictions)
         if self.attention is not None and result.attention is not None:
             self.attention.index_copy_(0, index, result.attention)
+
+    def share(self, shards: Shards) -> None:
+        """Give every process the sums of all, and what each has noted of its samples. `bad_step` stays its own."""
+        counts = self.counts[0].clone()
+        shards.sum_(self.loss_sum, counts)
+        self.counts[0] = counts
+        for table in (self.predictions, self.attention):
+            if table is not None:
+                shards.merge_(table)
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The sums, for a checkpoint inside an epoch."""

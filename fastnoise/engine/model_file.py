@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from .. import __version__, own
 from ..checks import shown
+from ..config import DataConfig
+from ..data.augment import Augmentation
 from ..data.loaders import DECODERS, decoder
 from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
@@ -57,6 +59,9 @@ class ModelHeader:
     channels: int
     image_size: tuple[int, int]
     """Height and width."""
+    eval_augment: str | None
+    """What is done to images of any size before the network gets them, in the words of --eval-augment; None: images in
+    memory have `image_size`, and files are resized to it."""
     mean: tuple[float, ...]
     """Of each channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
@@ -100,6 +105,7 @@ class ModelHeader:
             networks=method.networks,
             channels=data.channels,
             image_size=data.image_size,
+            eval_augment=_evaluation(config.data, data.train.size),
             mean=data.mean,
             std=data.std,
             exif=data.train.exif,
@@ -117,6 +123,17 @@ class ModelHeader:
 def answers_itself(method: Method) -> bool:
     """Whether a method has an answer of its own for unseen images, and not that of all methods."""
     return type(method).predict is not Method.predict
+
+
+def _evaluation(settings: DataConfig, size: tuple[int, int]) -> str | None:
+    """The spec of a run's evaluation for images of any size, of a data set whose images have this one."""
+    found = settings.eval_augmentation()
+    if found is None or not found.places:
+        return None
+    if not found.resizes:  # what is cropped has the size of the data set's images
+        height, width = size if settings.image_size is None else (settings.image_size,) * 2
+        found = replace(found, resize=(height, width))
+    return found.evaluation_words()
 
 
 def _options(options: MethodOptions) -> dict[str, Any]:
@@ -239,6 +256,12 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
 
         return check
 
+    def spec(value: Any) -> bool:
+        try:
+            return value is None or (text(value) and Augmentation.parse_evaluation(value).resizes)
+        except ConfigError:
+            return False
+
     content = {"decoder": "pillow", **content}  # files of earlier versions do not say
     channels = take("channels", count, "a number of channels")
     options = take("options", lambda value: value is None or isinstance(value, dict), "the options of a method")
@@ -254,6 +277,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         networks=take("networks", count, "a number of networks"),
         channels=channels,
         image_size=tuple(take("image_size", all_of(count, 2), "height and width")),
+        eval_augment=take("eval_augment", spec, "the words of an augmentation"),
         mean=tuple(take("mean", all_of(number, channels), "a number for each channel")),
         std=tuple(take("std", all_of(positive, channels), "a positive number for each channel")),
         exif=take("exif", lambda value: isinstance(value, bool), "true or false"),

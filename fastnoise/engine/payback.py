@@ -10,7 +10,6 @@ below stand for what is missing. Therefore two runs of one command may take diff
 import datetime
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..config import RunConfig, parse_compile_options
 from ..errors import FastnoiseError
-from ..files import write_json
+from ..files import cache_folder, write_json
 from ..methods import Method
 from ..models.names import bare
 
@@ -145,11 +144,10 @@ def compile_cost(
     return Cost(seconds, gained, (source, "assumed"), note=note)
 
 
-def default_path() -> Path:
-    """`fastnoise/step_times.json` under $XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return folder / "fastnoise" / "step_times.json"
+def default_path() -> Path | None:
+    """`fastnoise/step_times.json` under $XDG_CACHE_HOME, or ~/.cache; None for a user without a home."""
+    folder = cache_folder()
+    return None if folder is None else folder / "step_times.json"
 
 
 def steps_key(
@@ -190,6 +188,8 @@ class StepTimes:
         self.path = default_path() if path is None else path
 
     def _content(self) -> dict[str, Any]:
+        if self.path is None:
+            raise FileNotFoundError
         content = json.loads(self.path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
@@ -227,6 +227,8 @@ class StepTimes:
         entry = {name: earlier[name] for name in Times._fields if isinstance(earlier, dict) and name in earlier}
         entry |= {name: round(value, 6) for name, value in seconds.items()}
         content[key] = entry | {"date": datetime.date.today().isoformat()}
+        if self.path is None:
+            return "the measured times of a step are not kept: the user has no home; set XDG_CACHE_HOME to a folder"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, dict(list(content.items())[-MOST_ENTRIES:]))

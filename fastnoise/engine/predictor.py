@@ -18,8 +18,10 @@ from .. import own
 from ..checks import as_array
 from ..config import OptimConfig
 from ..data import ImageTable
-from ..data.images import read_image
+from ..data.augment import Augmentation
+from ..data.images import open_rgb, read_image
 from ..data.loaders import make_loader, without_decoder
+from ..data.resample import evaluated
 from ..data.texts import kept
 from ..data.torch_loader import prefetch
 from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError
@@ -66,6 +68,8 @@ class Predictor(nn.Module):
         super().__init__()
         self.header, self.task = header, task
         self.networks, self.method = networks, method
+        spec = header.eval_augment
+        self._augmentation = None if spec is None else Augmentation.parse_evaluation(spec)
         self.mean: Tensor
         self.scale: Tensor
         # On the scale of the pixels or features, and in the loaders' arithmetic.
@@ -124,8 +128,9 @@ class Predictor(nn.Module):
         """What `Task.outcome` says of images: for classes the probabilities, float32 [N, C].
 
         Args:
-            images: uint8 [N, H, W, channels], or [N, H, W] of one channel, of the size that the networks take; of
-                networks on frozen features these, float16 or float32 [N, D].
+            images: uint8 [N, H, W, channels], or [N, H, W] of one channel, of the size that the networks take, or of
+                any size if the run's evaluation resized them (`header.eval_augment`); of networks on frozen features
+                these, float16 or float32 [N, D].
             batch_size: images that are computed at a time.
 
         DataError for images of another dtype or shape.
@@ -145,10 +150,13 @@ class Predictor(nn.Module):
             return self._from_features(array)
         if array.ndim == 3:
             array = array[..., None]
-        wanted = [*self.header.image_size, self.header.channels]
-        if array.dtype != np.uint8 or array.ndim != 4 or list(array.shape[1:]) != wanted:
+        wanted: list[Any] = [*self.header.image_size, self.header.channels]
+        if self._augmentation is not None:
+            wanted[:2] = array.shape[1:3]  # any
+        if array.dtype != np.uint8 or array.ndim != 4 or list(array.shape[1:]) != wanted or 0 in wanted:
             form = f"{array.dtype} {list(array.shape)}"
-            raise DataError(f"images must be uint8 {['N', *wanted]}, not {form}".replace("'", ""))
+            shape = ["N", *(("H", "W") if self._augmentation is not None else wanted[:2]), wanted[2]]
+            raise DataError(f"images must be uint8 {shape}, not {form}".replace("'", ""))
         return ImageTable(np.zeros(len(array), np.int64), images=array)
 
     def _from_features(self, array: NDArray[Any]) -> ImageTable:
@@ -239,21 +247,29 @@ class Predictor(nn.Module):
     def _pixels(self, table: ImageTable, batch_size: int, threads: int) -> Iterator[NDArray[np.uint8]]:
         """uint8 [B, H, W, channels], batch after batch; those of files are decoded ahead."""
         starts = range(0, len(table), batch_size)
-        if table.images is not None:
-            yield from (table.images[start : start + batch_size] for start in starts)
+        augmentation, images = self._augmentation, table.images
+        if images is not None and augmentation is None:
+            yield from (images[start : start + batch_size] for start in starts)
             return
         channels, size = self.header.channels, self.header.image_size
-        if self.decoder != "pillow" and len(table):
+        if images is None and self.decoder != "pillow" and len(table):
             yield from self._by_dali(table, batch_size, threads)
             return
 
-        def read(file: str) -> NDArray[np.uint8]:
-            pixels = read_image(file, size, self.header.exif)
+        def read(position: int) -> NDArray[np.uint8]:
+            if images is not None:
+                assert augmentation is not None
+                return evaluated(images[position], augmentation)
+            file, exif = table.files[position], self.header.exif
+            if augmentation is None:
+                pixels = read_image(file, size, exif)
+            else:
+                pixels = evaluated(open_rgb(file, exif), augmentation)
             return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
         with ThreadPoolExecutor(threads) as pool:
             batches: Iterable[NDArray[np.uint8]] = (
-                np.stack(list(pool.map(read, table.files[start : start + batch_size]))) for start in starts
+                np.stack(list(pool.map(read, range(start, min(start + batch_size, len(table)))))) for start in starts
             )
             with closing(prefetch(batches, depth=2)) as ready:
                 yield from ready
@@ -267,6 +283,7 @@ class Predictor(nn.Module):
             mean=(0.0,) * 3,
             std=(1 / 255,) * 3,  # which leaves pixels as they are
             device=self.device if self.decoder == "dali:cuda" else "cpu",
+            augmentation=self._augmentation,
             threads=threads,
         )
         with closing(loader):

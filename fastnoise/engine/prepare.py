@@ -12,25 +12,27 @@ from numpy.typing import NDArray
 
 from .. import data as datasets
 from .. import noise, own
-from ..config import RunConfig
-from ..data import ImageTable, Loader, make_loader, stratified_split
+from ..config import DataConfig, RunConfig
+from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_split
 from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
+from ..losses import TargetLoss
+from ..losses.tables import storing
 from ..methods import METHODS, Method, Setting, check_options, create_method, find_method, require_task
-from ..models import create_model
+from ..methods.shards import Shards
+from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
-from ..noise.files import read_label_file
-from ..noise.result import known_labels
-from ..noise.samples import described, match, with_clean
+from ..noise.samples import described
 from ..tasks import Task, find_task
-from ..tasks.base import Labels, differing
+from ..tasks.base import Labels
 from ..tasks.names import DEFAULT
 from ..tasks.trial import task_of, try_task
 from .layer_rates import by_layers
+from .run_labels import run_labels, true_where_known
 
 SMALL_IMAGE = 64
 """Evaluation takes batches four times the training batch for images up to this side: no gradients are kept."""
@@ -66,6 +68,8 @@ class RunData:
     """What a run is to say of its labels."""
     list_hash: str = ""
     """`ImageDataset.list_hash` of the data set."""
+    test_labels: str = "true"
+    """`ImageDataset.test_labels` of the data set."""
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:
@@ -109,10 +113,12 @@ def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
                 f"--epoch-batches {batches}: method {name} orders the samples of its epochs itself; drop the option"
             )
         size = config.data.batch_size // max(1, method.draws)
-        if (size if balance == "sampler" else batches * size) > len(data.given):
+        count = len(data.given) // method.shards.size  # of each process
+        if (size if balance == "sampler" else batches * size) > count:
             raise ConfigError(
                 f"--epoch-batches {batches} of {size} are {batches * size} images, and the training set has "
-                f"{len(data.given)}; give at most {len(data.given) // size}, or drop the option"
+                f"{count}{'' if method.shards.size == 1 else ' for each process'}; give at most {count // size}, or "
+                "drop the option"
             )
     if balance == "none":
         return
@@ -124,103 +130,6 @@ def check_balance(config: RunConfig, data: RunData, method: Method) -> None:
         raise ConfigError(f"{what}: the loss of method {name} takes no class weights; methods whose loss does: {able}")
     if ordered and balance == "sampler":
         raise ConfigError(f"{what}: method {name} orders the samples of its epochs itself; drop the option")
-
-
-def _from_file(
-    source: str, dataset: datasets.ImageDataset, task: Task, count: int
-) -> tuple[noise.NoisyLabels, NDArray[np.int64], str]:
-    """What a file says of the first `count` samples: the labels of those that it has one for, the positions of these,
-    and a line that says how they were found."""
-    file = replace(read_label_file(source, task.outputs), source=f"--labels {source}")
-    found = match(file, dataset, count)
-    labels = task.read_labels(file)
-    known = found.rows >= 0
-    if labels.ndim == 1:
-        known &= labels[found.rows] >= 0
-    positions = np.flatnonzero(known)
-    rows = found.rows[positions]
-    if not len(rows):
-        raise DataError(f"--labels {source}: none of the first {count} training images has a label")
-    true = dataset.train.labels if dataset.clean_labels is None else dataset.clean_labels
-    clean = None if dataset.given_labels and dataset.clean_labels is None else true[positions]
-    if file.clean is not None:
-        theirs = task.read_labels(with_clean(file))[rows]
-        if clean is None:
-            clean = theirs
-        elif len(different := np.flatnonzero(differing(theirs, clean) & known_labels(theirs) & known_labels(clean))):
-            raise DataError(
-                f"--labels {source}: made from other true labels than the data set's, {len(different)} of "
-                f"{len(rows)} differ, the first at sample {positions[different[0]]}; give labels of this data set in "
-                "its order"
-            )
-    note = f"labels of {Path(source).name}: matched {found.how}"
-    if len(rows) < count:
-        note += f"; {count - len(rows)} of {count} training images have no known label and are left out"
-    return task.brought(labels[rows], clean, f"file:{Path(source).name}"), positions, note
-
-
-def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int) -> noise.NoisyLabels:
-    """The labels of the first `count` samples, and what is known about them."""
-    labels = dataset.train.labels
-    true = labels if dataset.clean_labels is None else dataset.clean_labels  # noise is of true labels
-    if config.noise.noise == "none" and dataset.given_labels:
-        # Whether labels that someone brings are right nobody knows but who brings the true ones.
-        if dataset.clean_labels is None:
-            return task.brought(labels[:count], None, "given")
-        return task.brought(labels[:count], dataset.clean_labels[:count], "given")
-    if not known_labels(true[:count]).all():
-        raise ConfigError(
-            f"--noise {config.noise.noise}: noise is made of true labels, and {dataset.name} has them for "
-            f"{known_labels(true[:count]).sum()} of {count} images; drop --noise to train on its given labels"
-        )
-    noisy = _corrupted(config, dataset, task, true[:count])
-    return replace(noisy, clean_are="given") if dataset.given_labels and dataset.clean_labels is None else noisy
-
-
-def _corrupted(config: RunConfig, dataset: datasets.ImageDataset, task: Task, true: Labels) -> noise.NoisyLabels:
-    """The labels `true` of the first samples with the run's noise, or with --val-split clean both parts' apart."""
-    spec, seed = config.noise.noise, config.noise.noise_seed
-    if config.data.val_split == "given" or config.data.val_fraction == 0:
-        return task.corrupt(dataset, true, spec, seed)
-    if noise.parse(spec).posteriors is not None:
-        raise ConfigError(
-            f"--val-split clean corrupts training and validation samples apart, and --noise {spec} has posteriors of "
-            "all; take --val-split given"
-        )
-    parts = stratified_split(true, config.data.val_fraction, seed)
-    labels = true.copy()
-    found = []
-    for number, part in enumerate(parts):
-        human = {name: theirs[part] for name, theirs in dataset.human_labels.items()}
-        own = replace(
-            dataset, train=dataset.train.take(part), human_labels=human, clean_labels=None, given_labels=False
-        )
-        if len(part):  # seeds below 2^63 are the runs'
-            found.append(task.corrupt(own, true[part], spec, seed + number * 2**63))
-            labels[part] = found[-1].labels
-    return replace(found[0], labels=labels, clean_labels=true)
-
-
-def _labels(
-    config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int
-) -> tuple[noise.NoisyLabels, NDArray[np.int64], tuple[str, ...]]:
-    """The labels of the first `count` samples or of those that --labels has, the positions of these, and what there is
-    to say of them."""
-    if config.noise.labels is None:
-        return _noisy_labels(config, dataset, task, count), np.arange(count), ()
-    noisy, positions, note = _from_file(config.noise.labels, dataset, task, count)
-    return noisy, positions, (note,)
-
-
-def _true_where_known(noisy: noise.NoisyLabels, task: Task) -> tuple[noise.NoisyLabels, tuple[str, ...]]:
-    """Labels that were brought with the true ones instead where they are known, and what there is to say of it."""
-    clean, known = noisy.clean_labels, noisy.known
-    if clean is None or not (different := known & (noisy.labels != clean)).any():
-        return noisy, ()
-    note = f"learnt from are the true labels of {known.sum()} images, of which {different.sum()} have another label"
-    if not known.all():
-        note += f", and the given ones of the other {(~known).sum()}"
-    return task.brought(np.where(known, clean, noisy.labels), clean, noisy.spec), (note,)
 
 
 def normalisation_of(
@@ -304,15 +213,15 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
     if own.is_own(name):
         task = task_of(name, kind, dataset)
         what = f"--task {own.short(name)}: labels or noise"
-        noisy, positions, notes = own.call(_labels, what, config, dataset, task, count)
+        noisy, positions, notes = own.call(run_labels, what, config, dataset, task, count)
         if not isinstance(noisy, noise.NoisyLabels):
             raise ConfigError(f"--task {own.short(name)}: corrupt and brought must return fastnoise.noise.NoisyLabels")
         try_task(name, task, noisy.labels, noisy.clean_labels, dataset.test.labels)
     else:
         task = kind.of(dataset)
-        noisy, positions, notes = _labels(config, dataset, task, count)
+        noisy, positions, notes = run_labels(config, dataset, task, count)
     if config.noise.noise == "none" and find_method(config.method.method).learns_true_labels:
-        noisy, note = _true_where_known(noisy, task)
+        noisy, note = true_where_known(noisy, task)
         notes += note
     noisy = described(noisy, dataset, positions)
     brings = dataset.validation
@@ -330,18 +239,16 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for validation")
     if not len(kept):
         raise ConfigError(f"--val-fraction {config.data.val_fraction} of {count} images leaves no image for training")
-    channels, height, width = dataset.train.shape
+    channels = dataset.train.shape[0]
     mean, std = normalisation_of(config.data.normalisation, config.model.model, dataset, channels)
     library = LibraryModel.parse(config.model.model)
     if library is not None and library.weights is not None and config.data.normalisation == "dataset":
         notes += ("normalisation: the data set's; --normalisation weights takes that of the weights",)
-    if config.data.image_size is not None:
-        height = width = config.data.image_size
     return RunData(
         task=task,
         class_names=dataset.class_names,
         channels=channels,
-        image_size=(height, width),
+        image_size=_image_size(config.data, dataset.train.size),
         noisy=noisy,
         positions=positions[kept],
         train=dataset.train if len(kept) == total else dataset.train.take(positions[kept]),
@@ -355,7 +262,31 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         std=std,
         notes=(*dataset.notes, *notes),
         list_hash=dataset.list_hash,
+        test_labels=dataset.test_labels,
     )
+
+
+def _image_size(settings: DataConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the images that the network gets, if those of the data set have this `size`."""
+    if settings.image_size is not None:
+        size = settings.image_size, settings.image_size
+    found = settings.augmentation().output_size(size)
+    evaluation = settings.eval_augmentation()
+    shown = size if evaluation is None else evaluation.output_size(size)
+    if found != shown:
+        said = f"--augment {settings.augment}" if evaluation is None else f"--eval-augment {settings.eval_augment}"
+        raise ConfigError(
+            f"{said}: training has images of {found[0]}x{found[1]}, and evaluation of {shown[0]}x{shown[1]}: give an "
+            f"--eval-augment such as resize:{max(found) * 8 // 7},center_crop:{found[0]}x{found[1]}"
+        )
+    return found
+
+
+def loading(settings: DataConfig, augmentation: Augmentation | None) -> dict[str, Any]:
+    """The words to `make_loader` that say how images are augmented and resized, and by how many threads."""
+    resizes = augmentation is not None and augmentation.resizes
+    threads = None if settings.loader_threads == "auto" else settings.loader_threads
+    return {"augmentation": augmentation, "image_size": None if resizes else settings.image_size, "threads": threads}
 
 
 @dataclass(frozen=True)
@@ -387,16 +318,23 @@ def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:
 
 
 def make_loaders(
-    config: RunConfig, data: RunData, device: torch.device, views: int = 1, dtype: torch.dtype = torch.float32
+    config: RunConfig,
+    data: RunData,
+    device: torch.device,
+    views: int = 1,
+    dtype: torch.dtype = torch.float32,
+    shard: tuple[int, int] = (0, 1),
+    share_batches: bool = False,
 ) -> Loaders:
     """The loaders of a run, all of the kind that `--loader` chooses, with images of `dtype`; training batches hold
-    `views` of each sample."""
+    `views` of each sample. `shard`, `share_batches`: what `train` gives one of several processes, as `Plan` says; the
+    others give every sample."""
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(data.image_size) <= SMALL_IMAGE else batch
 
     def evaluation(table: ImageTable, *, least: int = 1) -> Loader:
         size = min(evaluation_batch, len(table))
-        while 0 < len(table) % size < least:
+        while any(0 < len(range(rank, len(table), shard[1])) % size < least for rank in range(shard[1])):
             size -= 1
         return make_loader(
             settings.loader,
@@ -405,9 +343,8 @@ def make_loaders(
             mean=data.mean,
             std=data.std,
             device=device,
-            image_size=settings.image_size,
-            threads=settings.loader_threads,
             dtype=dtype,
+            **loading(settings, settings.eval_augmentation()),
         )
 
     train = make_loader(
@@ -418,13 +355,13 @@ def make_loaders(
         std=data.std,
         device=device,
         seed=config.engine.seed,
-        augmentation=settings.augmentation(),
         shuffle=True,
         drop_last=settings.drop_last,
-        image_size=settings.image_size,
-        threads=settings.loader_threads,
         views=views,
         dtype=dtype,
+        shard=shard,
+        share_batches=share_batches,
+        **loading(settings, settings.augmentation()),
     )
     validation = None if data.validation is None else evaluation(data.validation)
     # A scan may take batch norm's statistics of each batch (`Run.scan`). If steps leave out a last batch of one image,
@@ -451,9 +388,9 @@ def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
     return 1
 
 
-def check_last_batch(config: RunConfig, data: RunData, least: int) -> None:
+def check_last_batch(config: RunConfig, data: RunData, least: int, processes: int = 1) -> None:
     """ConfigError if an epoch of all samples ends in a batch of one image, and the networks need `least` of 2."""
-    count, size = len(data.given), config.data.batch_size
+    count, size = len(data.given) // processes, config.data.batch_size
     if least > 1 and not config.data.drop_last and count % size == 1 and count > size:
         raise ConfigError(
             f"--batch-size {size} leaves a last batch of 1 of {count} images, of which {config.model.model} "
@@ -468,16 +405,27 @@ def encoder_shape(config: RunConfig, data: RunData) -> dict[str, Any]:
 
 
 def create_parts(
-    config: RunConfig, data: RunData, device: torch.device, *, fresh: bool
+    config: RunConfig, data: RunData, device: torch.device, *, fresh: bool, shards: Shards | None = None
 ) -> tuple[Method, torch.nn.ModuleList]:
     """The method and the networks of a run on `device`, drawn from its seed.
 
     Without `fresh` the networks are to be given a checkpoint's weights, and don't begin from `config.model.encoder`.
+    `shards`: the samples that this process trains, by default all.
     """
     torch.manual_seed(config.engine.seed)
-    method = create_method(
-        config.method, num_samples=len(data.given), num_classes=data.task.num_outputs, task=data.task
-    )
+    dtype = config.engine.target_dtype
+    with storing(target_dtype=getattr(torch, dtype), seed=config.engine.seed % 2**31):
+        method = create_method(
+            config.method,
+            num_samples=len(data.given),
+            num_classes=data.task.num_outputs,
+            task=data.task,
+            shards=shards,
+        )
+    if dtype != "float32" and not any(isinstance(module, TargetLoss) for module in method.modules()):
+        raise ConfigError(
+            f"--target-dtype {dtype}: method {own.short(config.method.method)} keeps no targets; drop the option"
+        )
     check_balance(config, data, method)
     if config.optim.patience and data.validation is None:
         raise ConfigError(
@@ -486,7 +434,9 @@ def create_parts(
     if config.data.balance == "weights":
         method.class_weights = torch.from_numpy(class_weights(data.given, data.task.num_outputs))
     settings = config.data
-    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, settings.epoch_batches)
+    batches = settings.epoch_batches
+    batches = batches and batches * method.shards.size  # of the samples that a method draws for all processes
+    setting = Setting(config.optim, data.mean, data.std, settings.batch_size, data.given, batches)
     method.configure(replace(setting, balanced=settings.balance == "subset"))
     networks = torch.nn.ModuleList(
         create_model(
@@ -505,6 +455,7 @@ def create_parts(
         for _ in range(method.networks)
     ).to(device)
     for network in networks:
+        assert isinstance(network, Network)
         network.freeze(config.model.freeze)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)

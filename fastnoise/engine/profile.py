@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..errors import CheckpointError
+from ..texts import counted
 
 T = TypeVar("T")
 
@@ -162,7 +163,10 @@ class StepProfiler:
             raise CheckpointError(f"cannot write the profile {self.path}: {error}; free space there") from error
         self.done = True
         trace = _Trace.read(self.path)
-        lines = [f"profile of {trace.count_steps()} steps: {self.path} (open in chrome://tracing or ui.perfetto.dev)"]
+        lines = [
+            f"profile of {counted(trace.count_steps(), 'step')}: {self.path} "
+            "(open in chrome://tracing or ui.perfetto.dev)"
+        ]
         lines += _top(profiler, trace)
         waste = _waste(trace, self.table_shape)
         for title, found in (

@@ -13,14 +13,13 @@ from .. import own
 from ..config import RunConfig
 from ..data.names import needs_root, short
 from ..errors import CheckpointError
-from ..files import write_json
 from ..methods import Method, Run
 from ..noise.result import known_labels
 from ..noise.targets import load_noisy
 from ..tasks import Evaluation
 from ..tasks.base import Labels, differing
 from ..tasks.names import DEFAULT, SCORES
-from .folder import RunFolder
+from .folder import ReadFolder, RunFolder
 from .metrics import (
     EpochStatistics,
     attention_figures,
@@ -38,14 +37,14 @@ _CLASSES = ("given", "corrected", "true", "given_before_noise")
 """Columns of corrected.csv that hold classes."""
 
 
-def open_folder(config: RunConfig, data: RunData) -> RunFolder:
-    """The folder of the run in `config.run_dir`.
+def open_folder(config: RunConfig, data: RunData, *, writes: bool = True) -> RunFolder:
+    """The folder of the run in `config.run_dir`; `writes`: to write to, and locked.
 
     CheckpointError if its configuration or its labels are not those of `config` and `data`.
     """
     if config.run_dir is None:
         raise CheckpointError('no run to go on with: give its folder, as in config.replace({"run_dir": FOLDER})')
-    folder = RunFolder.open(Path(config.run_dir))
+    folder = (RunFolder if writes else ReadFolder).open(Path(config.run_dir))
     folder.lock()
     try:
         _check_folder(folder, config, data)
@@ -95,20 +94,23 @@ class Record:
         self.history: list[dict[str, Any]] = []
         self.first_step_seconds = 0.0
 
-    def begin(self, folder: RunFolder | None, environment: dict[str, Any], *, lock: bool = False) -> None:
-        """Make the run's folder, or use the existing one, and record this start in it. `lock`: a new folder too."""
+    def begin(self, folder: RunFolder | None, environment: dict[str, Any], *, lock: bool = False) -> Path:
+        """Make the run's folder, or use the existing one, and record this start in it. `lock`: a new folder too.
+
+        Returns its path.
+        """
         if folder is None:
             folder = RunFolder.create(self.config)
             self.folder = folder
             if lock:
                 folder.lock()
-            self.data.noisy.save(folder.labels)
-            write_json(folder.classes, list(self.data.class_names))
+            folder.write_labels(self.data.noisy, self.data.class_names)
         code = own.fingerprints(self.config.flat())
         listed = {"data_list": self.data.list_hash}
         folder.add_environment({**environment, **listed, **({"own_files": code} if code else {})})
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
+        return folder.path
 
     @property
     def tests(self) -> tuple[Part, ...]:
@@ -242,6 +244,7 @@ class Record:
                 "sha256": data.noisy.sha256,
             },
             **self._test_summary(),
+            **({} if data.test_labels == "true" else {"test_labels": data.test_labels}),
             "training_samples": {},
         }
         if data.validation is not None:

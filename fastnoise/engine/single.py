@@ -19,10 +19,12 @@ from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from ..recipes.rates import settle_rate
-from .checkpoint import place_of
+from ..texts import counted
+from .checkpoint import fitted, place_of
 from .display import how_to_resume, make_console, result_table
+from .distributed import World, note_folder, require_together, restarted, together
 from .environment import describe_environment
-from .folder import RunFolder
+from .folder import ReadFolder, RunFolder
 from .gradients import require_gradients
 from .metrics import EpochStatistics
 from .prepare import (
@@ -51,6 +53,8 @@ def train(
 ) -> dict[str, Any]:
     """Run the training that `config` describes and write its run folder.
 
+    Several processes that torchrun has started call it alike and train the run together, as `engine.distributed` says.
+
     Args:
         config: the full configuration, for example `fastnoise.recipes.recipe("nal", dataset.name)`. With `resume` it
             must be that of the run in `config.run_dir`.
@@ -68,7 +72,10 @@ def train(
     """
     if not isinstance(config, RunConfig):
         raise ConfigError(f"the configuration must be a RunConfig, such as recipe(METHOD), not {type(config).__name__}")
-    return train_on(config, load_data(config, dataset), resume=resume, console=console)
+    with together(config.engine.device) as world:
+        config, resume = restarted(config, resume, world)
+        data = world.main_first(lambda: load_data(config, dataset))
+        return train_on(config, data, resume=resume, console=console, world=world)
 
 
 def train_on(
@@ -78,22 +85,26 @@ def train_on(
     resume: bool = False,
     console: Console | None = None,
     witness: Witness | None = None,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """`train` for data that is loaded already, such as a part of a data set.
 
     Args:
         witness: sees the outputs for the test images after each epoch. Its buffers are saved with the run.
+        world: the processes that train the run together. None: this one alone, and ConfigError if it is one of several.
     """
-    console = console or make_console()
-    device = choose_device(config.engine.device)
+    world = world or World.alone()
+    console = (console or make_console()) if world.main else Console(quiet=True)
+    device = choose_device(config.engine.device if world.size == 1 else world.device)
+    require_together(config, data, world)
     config, rate_note = settle_rate(config, known=config.noise.noise != "none" or data.noisy.requested_rate == 0)
     config = settle_normalisation(config, data)
     if rate_note is not None:
         data = replace(data, notes=(*data.notes, rate_note))
-    folder = open_folder(config, data) if resume else None
+    folder = open_folder(config, data, writes=world.main) if resume else None
     try:
         with step_threads(config, data, device):
-            return _train(config, data, device, console, folder, witness)
+            return _train(config, data, device, console, folder, witness, world)
     finally:
         if folder is not None:
             folder.release()
@@ -106,18 +117,22 @@ def _train(
     console: Console,
     folder: RunFolder | None,
     witness: Witness | None,
+    world: World,
 ) -> dict[str, Any]:
     """`train_on` in a folder that is locked, or in a new one."""
     checkpoint = None if folder is None else folder.read_checkpoint(device)
-    run = Single(config, data, device, console, checkpoint, witness)
+    run = Single(config, data, device, console, checkpoint, witness, world)
     if checkpoint is not None:
         run.lengthened(checkpoint)  # refuses what cannot be made longer before anything is written
     for name in [] if folder is None else folder.changed_code(config):
         console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
-        run.record.begin(folder, describe_environment(), lock=True)
+        path = world.first(lambda: run.record.begin(folder, describe_environment(), lock=True))
+        if not world.main:
+            run.record.folder = folder or ReadFolder(path)
+        note_folder(path, world)
         if checkpoint is not None:
-            run.load([checkpoint])
+            run.load([fitted(checkpoint, run.record, world)])
         return run.train(*place_of(checkpoint))[0]
     finally:
         run.loaders.close()
@@ -135,6 +150,7 @@ class Single(Training):
         console: where progress and the final table go.
         checkpoint: that the run is to go on from; `load` takes it up once the run has its folder.
         witness: as `train_on` takes it. It becomes a part of the method, whose buffers are in checkpoints.
+        world: the processes that train the run together; by default this one alone.
     """
 
     def __init__(
@@ -145,19 +161,32 @@ class Single(Training):
         console: Console,
         checkpoint: dict[str, Any] | None = None,
         witness: Witness | None = None,
+        world: World | None = None,
     ):
-        method, networks = create_parts(config, data, device, fresh=checkpoint is None)
+        world = world or World()
+        method, networks = create_parts(config, data, device, fresh=checkpoint is None, shards=world)
+        own = len(data.given) // world.size
         ordered = type(method).order is not Method.order
-        tried = ordered or len(data.given) % config.data.batch_size == 1  # else no epoch can end in one image
+        tried = ordered or own % config.data.batch_size == 1  # else no epoch can end in one image
         least = least_batch(data, networks) if tried else 1
         if not method.shares and config.data.epoch_batches is None:
-            check_last_batch(config, data, least)
+            check_last_batch(config, data, least, world.size)
         require_gradients(config, data, method)
         if witness is not None:
             method.add_module("witness", witness.to(device))
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        if world.rank:  # dropout and whatever else a network draws: other numbers in each process
+            torch.manual_seed((config.engine.seed + world.rank) % 2**63)
         amp, _ = choose_amp(config.engine.amp, device)
-        loaders = make_loaders(config, data, device, method.views, image_dtype(method, amp))
+        loaders = make_loaders(
+            config,
+            data,
+            device,
+            method.views,
+            image_dtype(method, amp),
+            (world.rank, world.size),
+            share_batches=method.shares > 0,
+        )
         labels = torch.from_numpy(data.task.table(data.given)).to(
             device, copy=True
         )  # which methods may change, unlike what is given
@@ -165,7 +194,7 @@ class Single(Training):
             len(data.given), method.attention, device, answers=data.task.unseen(len(data.given), device)
         )
         self.record = Record(config, data, method, statistics, labels)
-        batch_size = min(config.data.batch_size, len(data.given))
+        batch_size = min(config.data.batch_size, own)
         super().__init__(
             [self.record],
             method,
@@ -180,17 +209,18 @@ class Single(Training):
             amp,
             place_of(checkpoint),
             witness=witness,
+            world=world,
         )
         self.least = least * max(1, method.shares)
 
     def describe(self) -> list[str]:
         config, data, loader = self.config, self.record.data, self.loaders.train
-        what, form = "images", "x".join(str(side) for side in data.image_size)
+        what, form = "image", "x".join(str(side) for side in data.image_size)
         if data.train.is_features:
-            what, form = "features", f"of {data.channels} numbers"
+            what, form = "feature", f"of {data.channels} numbers"
         lines = [
-            f"{own.short(config.method.method)} on {short(config.data.dataset)}: {len(data.train)} training "
-            f"{what} {form}, {len(data.test)} test {what}, "
+            f"{own.short(config.method.method)} on {short(config.data.dataset)}: "
+            f"{counted(len(data.train), f'training {what}')} {form}, {counted(len(data.test), f'test {what}')}, "
             + "".join(f"{len(table)} of {name}, " for name, table in data.second_tests.items())
             + data.task.describe(),
             f"labels: {data.noisy.describe()}",
@@ -199,7 +229,8 @@ class Single(Training):
             f"network: {'' if len(self.networks) == 1 else f'{len(self.networks)} x '}{config.model.model}, "
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
-            f"loader: {loader.name}: {loader.reason}; {self.num_batches} batches of {loader.batch_size} an epoch",
+            f"loader: {loader.name}: {loader.reason}; "
+            f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
         if config.data.balance != "none":
@@ -209,6 +240,12 @@ class Single(Training):
             lines.append(f"balance: {config.data.balance}; classes have {least} to {most} training images")
         if data.validation is not None:
             lines[0] += f", {len(data.validation)} held out for validation"
+        if (size := self.world.size) > 1:
+            lines.insert(
+                -1,
+                f"processes: {size} ({self.world.backend}), each with batches of {loader.batch_size}: {size} x "
+                f"{loader.batch_size} = {size * loader.batch_size} images a step; the learning rate stays as given",
+            )
         return lines
 
     def how_to_go_on(self) -> str:
@@ -242,8 +279,11 @@ class Single(Training):
     def answers(self, loader: Loader) -> Iterator[tuple[Outputs, Tensor]]:
         self.networks.eval()
         self.method.eval()
-        for images, index in loader.epoch(0):
-            yield self.step.evaluate(images, loader.batch_size), index
+        count = loader.num_samples
+        order = None if self.world.size == 1 else self.world.padded(count)
+        batches = loader.epoch(0, order=order)
+        found = ((self.step.evaluate(images, loader.batch_size), index) for images, index in batches)
+        yield from found if self.world.size == 1 else self.world.interleaved(found, count)
 
     @torch.no_grad()
     def scan(
@@ -257,10 +297,15 @@ class Single(Training):
         self.networks.train(batch_statistics)
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
-        batches = self.loaders.train_in_order.epoch(0, 0, samples)
-        found = keep(
-            ((index, of(self.step.evaluate_each(images), index)) for images, index in batches), len(record.given)
-        )
+        count, world = len(record.given), self.world
+        order = samples
+        if world.size > 1:
+            everyone = np.arange(count) if samples is None else samples
+            order = everyone[everyone % world.size == world.rank]
+        batches = self.loaders.train_in_order.epoch(0, 0, order)
+        found = keep(((index, of(self.step.evaluate_each(images), index)) for images, index in batches), count)
+        for table in () if found is None else (found,) if isinstance(found, Tensor) else found:
+            world.share_(table)
         if batch_statistics:
             for buffer, before in zip(self.networks.buffers(), running, strict=True):
                 buffer.copy_(before)

@@ -220,12 +220,22 @@ def _like(own: float | Tensor, value: float | Tensor) -> Any:
     return float(value)
 
 
-def reset_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Zero the optimiser's state in place: a fresh optimiser at the same addresses, as a captured graph needs it."""
+def reset_optimizer(optimizer: torch.optim.Optimizer) -> bool:
+    """Zero the optimiser's state in place: a fresh optimiser at the same addresses, as a captured graph needs it.
+
+    If only some of the trained parameters have a state, as when one of two networks has been trained alone, the state
+    is dropped instead, since PyTorch's fused SGD takes no parameters with and without momenta together. Returns whether
+    it is: a captured graph must then be captured anew.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    if optimizer.state and not all(parameter in optimizer.state for parameter in trained):
+        optimizer.state.clear()
+        return True
     for state in optimizer.state.values():
         for value in state.values():
             if isinstance(value, Tensor):
                 value.zero_()
+    return False
 
 
 def _own(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -304,6 +314,8 @@ class Step:
         gear: as `choose_gear` gave it; by default what it makes of `config` for many steps.
         clip_norm: largest norm of each network's gradient. None: gradients are not clipped.
         observe: called with a step's result and index as part of the step; may only use the device.
+        gradients: called between the backward pass and the update; may change the gradients in place
+            (`engine.distributed.GradientMean`). It is a part of a captured step.
     """
 
     def __init__(
@@ -319,11 +331,12 @@ class Step:
         gear: Gear | None = None,
         clip_norm: float | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
+        gradients: Callable[[], None] | None = None,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
         self.batch_size, self.clip_norm = batch_size, clip_norm
         self.device_type = device.type
-        self.observe = observe
+        self.observe, self.gradients = observe, gradients
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
@@ -354,6 +367,11 @@ class Step:
         self._train_graph = None
         self._evaluate_graphs.clear()
 
+    def restart(self) -> None:
+        """Go on with a fresh optimiser."""
+        if reset_optimizer(self.optimizer):
+            self.recapture()
+
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.amp is None else torch.autocast(self.device_type, self.amp)
 
@@ -375,6 +393,8 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         result = forward(images, index)
         self.scaler.scale(result.loss).backward(self._one)
+        if self.gradients is not None:
+            self.gradients()
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)  # in fp16, so that the norm is that of the gradient itself
             clip_gradients(self.networks, self.clip_norm)

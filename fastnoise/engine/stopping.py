@@ -5,6 +5,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..tasks.names import Score
+from ..texts import counted
 from .metrics import best_last_mean
 
 
@@ -48,6 +49,6 @@ class EarlyStop:
         best = self._best(history)
         return (
             f"stopped after epoch {len(history)} of {self.epochs}: no better validation {self.score.title} than "
-            f"{self.score.shown(best['best'])} in epoch {best['best_epoch']} for {self.patience} epochs; a larger "
-            "--patience lets --resume go on"
+            f"{self.score.shown(best['best'])} in epoch {best['best_epoch']} for "
+            f"{counted(self.patience, 'epoch')}; a larger --patience lets --resume go on"
         )

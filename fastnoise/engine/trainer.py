@@ -19,13 +19,14 @@ from ..config import SaveEvery
 from ..data import Loader
 from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
-from ..files import write_json
 from ..methods import Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
 from ..tasks import Evaluation
+from ..texts import counted
 from . import checkpoint
 from .display import Display, output_lost
+from .distributed import GradientMean, Votes, World, equalise, share
 from .evaluate import evaluate
 from .gradients import gradient_figures
 from .kept_models import KeptModels
@@ -39,7 +40,7 @@ from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
-from .step import Step, choose_gear, create_optimizer, create_schedule, reset_optimizer
+from .step import Step, choose_gear, create_optimizer, create_schedule
 from .stopping import EarlyStop
 from .witness import Witness
 
@@ -66,6 +67,7 @@ class Training(ABC):
         start: epoch and batch that training begins before, in a resumed run others than (1, 0).
         last: epoch that training ends after; None: the run's last.
         witness: sees the outputs for the test images after each epoch.
+        world: the processes that train the run together; by default this one alone.
     """
 
     def __init__(
@@ -84,9 +86,10 @@ class Training(ABC):
         start: tuple[int, int] = (1, 0),
         last: int | None = None,
         witness: Witness | None = None,
+        world: World | None = None,
     ):
         config = members[0].config
-        self.witness = witness
+        self.witness, self.world = witness, world or World()
         self.members, self.records = tuple(members), list(members)
         self.config, self.device, self.console = config, device, console
         self.method, self.networks, self.loaders, self.statistics = method, networks, loaders, statistics
@@ -96,7 +99,7 @@ class Training(ABC):
         self.num_batches = config.data.epoch_batches or loaders.train.num_batches
         """Batches of an epoch, unless the method orders it."""
         steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * self.num_batches - start[1])
-        gear = choose_gear(config.engine, device, amp, steps, cost)
+        gear = self.world.first(lambda: choose_gear(config.engine, device, amp, steps, cost))
         self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed)
         lengths = method.rounds(config.optim.epochs)
         self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
@@ -116,9 +119,10 @@ class Training(ABC):
             gear=gear,
             clip_norm=config.optim.clip_norm,
             observe=statistics.update,
+            gradients=None if self.world.size == 1 else GradientMean(networks.parameters(), self.world),
         )
-        self.models = KeptModels(self.weights_of, self._say)
-        self.saves = SaveClock(SaveEvery.parse(config.engine.save_every))
+        self.models = KeptModels(self.weights_of, self._say, writes=self.world.main)
+        self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
         self.step_seconds: list[float] = []
         """What a step took on the mean of each epoch of this process but the first, which compiles and captures."""
         self.profiler: StepProfiler | None = None
@@ -151,14 +155,14 @@ class Training(ABC):
 
         With `last` training stops after that epoch, with checkpoints but without summaries.
         """
-        with RunLoggers(self.members, self._say) as loggers:
+        with RunLoggers(self.members if self.world.main else (), self._say) as loggers:
             return self._train(epoch, batch, last, loggers)
 
     def _train(self, epoch: int, batch: int, last: int | None, loggers: RunLoggers) -> list[dict[str, Any]]:
         config = self.config
         for record in self.records:
             record.folder.write_metrics(record.history)
-        if config.engine.profile:
+        if config.engine.profile and self.world.main:
             targets = getattr(getattr(self.method, "criterion", None), "targets", None)
             self.profiler = StepProfiler(
                 self.records[0].folder.profile,
@@ -188,17 +192,18 @@ class Training(ABC):
                 self.models.take_best(figures)
                 epoch, batch = epoch + 1, 0
                 ended = epoch > (last or epochs) or self._stopped()
-                if self.saves.due_after(epoch - 1) or ended or signals:
+                if self.votes.after_epoch(signals, self.saves.due_after(epoch - 1) or ended):
                     self._save(epoch, 0)
                 for record, found in figures.items():
                     record.folder.append_metrics(found)
                     loggers.epoch(record, found)
                 display.epoch(self.shown(list(figures.values())))
-                if output_lost(self.console) and not signals:
+                if not self.votes.stop and self.world.largest(output_lost(self.console) is not None):
                     signals.append(SIGPIPE)
+                    self.votes.stop = True
                     if not ended and last is None:
                         self._save(epoch, 0)
-                if signals and epoch <= epochs and not self._stopped():
+                if self.votes.stop and epoch <= epochs and not self._stopped():
                     raise self._interrupted(epoch, 0, signals)
         if self._stopped() and epoch <= epochs:
             self._say(self.stop.line(self.records[0].history))
@@ -226,7 +231,7 @@ class Training(ABC):
                 summary["throughput"]["stacked_runs"] = self.count
             if self.device.type == "cuda":
                 summary["throughput"]["peak_memory_gib"] = torch.cuda.max_memory_reserved(self.device) / 2**30
-            write_json(record.folder.summary, summary)
+            record.folder.write_summary(summary)
             loggers.end(record, summary)
             summaries.append(summary)
         self.finish(summaries)
@@ -259,7 +264,7 @@ class Training(ABC):
 
     def _interrupted(self, epoch: int, batch: int, signals: list[int]) -> Interrupted:
         why = f"nobody takes the output ({lost}): " if (lost := output_lost(self.console)) else ""
-        text = f"{why}stopped in epoch {epoch} after {batch} batches, saved; {self.how_to_go_on()}"
+        text = f"{why}stopped in epoch {epoch} after {counted(batch, 'batch', 'batches')}, saved; {self.how_to_go_on()}"
         return Interrupted(text, signals[0])
 
     def _epoch(self, epoch: int, start: int, display: Display, signals: list[int]) -> dict[Record, dict[str, Any]]:
@@ -302,11 +307,11 @@ class Training(ABC):
                 timed_steps += 1
             tick = time.perf_counter()
             display.batch(epoch, number, images_seen, tick - began, self._mean_loss)
-            if number < batches and (signals or self.saves.due()):
+            if number < batches and self.votes.inside(number, signals, self.saves.due):
                 self._check_finite(epoch)  # reads the device: what it still had to do is the steps' time
                 tick = time.perf_counter()
                 self._save(epoch, number)
-                if signals:
+                if self.votes.stop:
                     raise self._interrupted(epoch, number, signals)
                 saving += time.perf_counter() - tick
                 tick = time.perf_counter()
@@ -315,6 +320,7 @@ class Training(ABC):
         if self.method.phase(epoch) is None:
             self.schedule.step()
             follow(self.optimizer)
+        communicated = share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
         self._add_gradients(training_figures)
         self.end_epoch(epoch)
@@ -334,8 +340,9 @@ class Training(ABC):
                 **record.method.report(),
                 **record.selections(),
                 **record.test_figures({part: of[record] for part, of in tests.items()}, validation.get(record)),
-                "images_per_second": rate_of_images / self.count,
+                "images_per_second": self.world.size * rate_of_images / self.count,
                 "data_wait": min(1.0, waiting / timed),
+                **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
                 "seconds": seconds,
             }
             for record in self.records
@@ -347,15 +354,15 @@ class Training(ABC):
         order = self.method.order(epoch, seed)
         if order is not None:
             return filled(order, settings.batch_size, 1 if settings.drop_last else self.least)
-        given = self.members[0].data.given
-        return drawn_order(settings.balance, given, settings.batch_size, settings.epoch_batches, seed, epoch)
+        given, batches = self.members[0].data.given, settings.epoch_batches
+        return drawn_order(settings.balance, given, settings.batch_size, batches, seed, epoch, self.world.size)
 
     def _optimise_as(self, epoch: int, start: int) -> float:
         """Set the optimiser for an epoch entered at batch `start`; returns the learning rate."""
         phase = self.method.phase(epoch)
         if phase is None:
             if start == 0 and epoch > 1 and epoch in self.rounds:
-                reset_optimizer(self.optimizer)
+                self.step.restart()
                 set_rate(self.optimizer, self.config.optim.learning_rate)
                 self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
             rate = self.schedule.get_last_lr()[0]
@@ -366,7 +373,7 @@ class Training(ABC):
                 group["weight_decay"] = phase.weight_decay
                 self.step.recapture()
         if phase.fresh and start == 0:
-            reset_optimizer(self.optimizer)
+            self.step.restart()
         return phase.learning_rate
 
     def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
@@ -385,6 +392,7 @@ class Training(ABC):
         self.settle()
         for record in self.records:
             record.method.end_epoch(self._view(record, epoch))
+        equalise(self.world, self.networks, self.records)
 
     def _view(self, record: Record, epoch: int) -> Run:
         """A run as its method sees it after `epoch`."""
@@ -408,13 +416,13 @@ class Training(ABC):
 
     def _check_finite(self, epoch: int, tests: Mapping[Record, Evaluation] | None = None) -> None:
         for record in list(self.records):
-            bad = int(record.statistics.bad_step)
+            bad = self.world.earliest(int(record.statistics.bad_step))
             if bad < 0 and (tests is None or np.isfinite(tests[record].loss)):
                 continue
             where = f"at step {bad} of epoch {epoch}" if bad >= 0 else f"on the test set after epoch {epoch}"
             kept = (
-                f"the last good checkpoint is kept in {record.folder.checkpoint}"
-                if record.folder.checkpoint.exists()
+                f"the last good checkpoint is kept in {kept_in}"
+                if (kept_in := record.folder.last_checkpoint()) is not None
                 else "there is no checkpoint yet"
             )
             message = f"the loss became NaN or infinite {where}; {kept}; try a lower --learning-rate"

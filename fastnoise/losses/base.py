@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, DataError, nearest
 from ..ops.registry import FusedOp
 from ..ops.tables import FixedDtype, Placement
-from .tables import TARGET_DTYPES, Storage, check_memory, fit_state, shard_rows
+from .tables import TARGET_DTYPES, Storage, check_memory, fit_state, shard_rows, storage_now
 
 REDUCTIONS = ("mean", "sum", "none")
 Form = tuple[FusedOp, tuple[Any, ...]]
@@ -154,6 +154,7 @@ class TargetLoss(FixedDtype, FusedLoss):
             its own rows. Keep the loss out of DistributedDataParallel, which would overwrite the buffers of every shard
             with those of rank 0.
         seed: of the rounding, in 0..2^31 - 1.
+    Where they are left out, a surrounding `fastnoise.losses.tables.storing(...)` decides.
     `fastnoise.losses.table_bytes` says how much memory a table takes. A table that does not fit on the current default
     device (`with torch.device("cuda"): ...`) raises ConfigError.
 
@@ -197,7 +198,8 @@ class TargetLoss(FixedDtype, FusedLoss):
             raise ConfigError(f"momentum is {momentum}: it must lie in [0, 1)")
         if not 0 <= strength < float("inf"):
             raise ConfigError(f"strength is {strength}: it must be finite and not negative")
-        self.register_table(num_samples, num_classes, **storage)
+        kept: Storage = {**storage_now(), **storage}
+        self.register_table(num_samples, num_classes, **kept)
         self.register_buffer("knobs", torch.tensor([1.0, momentum, strength], dtype=torch.float32), persistent=False)
 
     def register_table(

@@ -1,7 +1,9 @@
 """The memory of target tables: what a table takes, whether it fits, and how shards are merged into a whole table."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -18,6 +20,27 @@ class Storage(TypedDict, total=False):
     target_dtype: torch.dtype
     shard: tuple[int, int]
     seed: int
+
+
+_storage: ContextVar[Storage | None] = ContextVar("storage", default=None)
+
+
+@contextmanager
+def storing(**storage: Unpack[Storage]) -> Iterator[None]:
+    """Within it, losses keep their targets as `storage` says where their own arguments say nothing.
+
+    An engine that builds methods says by it how all their tables are stored, as `torch.device` says where tensors are.
+    """
+    token = _storage.set({**storage_now(), **storage})
+    try:
+        yield
+    finally:
+        _storage.reset(token)
+
+
+def storage_now() -> Storage:
+    """What the `storing` around this call says."""
+    return _storage.get() or {}
 
 
 def shard_rows(num_samples: int, shard: tuple[int, int] = (0, 1)) -> int:

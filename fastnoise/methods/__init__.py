@@ -58,6 +58,7 @@ from .options import OPTIONS
 if TYPE_CHECKING:
     from ..tasks import Task
     from .base import Estimates, Forward, Method, Phase, Run, Selection, Setting, random_numbers
+    from .shards import Shards
 
     METHODS: dict[str, type[Method]]
 
@@ -176,8 +177,24 @@ def require_task(method: "type[Method]", name: str, task: str) -> None:
     )
 
 
+def require_parallel(method: "type[Method]", name: str) -> None:
+    """ConfigError that names the methods that several processes can train if this one is not among them."""
+    if method.parallel:
+        return
+    able = ", ".join(sorted(each for each, kind in _methods().items() if kind.parallel))
+    raise ConfigError(
+        f"method {own.short(name)} trains in one process: drop --gpus and torchrun; methods that several processes can "
+        f"train together: {able}"
+    )
+
+
 def create_method(
-    options: MethodOptions, *, num_samples: int, num_classes: int, task: "Task | None" = None
+    options: MethodOptions,
+    *,
+    num_samples: int,
+    num_classes: int,
+    task: "Task | None" = None,
+    shards: "Shards | None" = None,
 ) -> "Method":
     """Build the method that `options` name for N samples and networks of C outputs.
 
@@ -186,18 +203,27 @@ def create_method(
         num_samples: N.
         num_classes: C.
         task: what is learnt; the default is classification.
+        shards: the samples that this process trains; the default is all.
 
-    ConfigError as in `check_options`, if the method does not serve the task, and if a user's method can't be built.
+    ConfigError as in `check_options`, if the method does not serve the task or cannot be trained by several processes,
+    and if a user's method can't be built.
     """
+    from ..losses.tables import storing
+
     kind = check_options(options)
     if task is not None:
         require_task(kind, options.method, task.name)
-    if own.is_own(options.method):
-        method: Method = own.call(kind, f"--method {options.method}", options, num_samples, num_classes)
-    else:
-        method = kind(options, num_samples, num_classes)
+    if shards is not None and shards.size > 1:
+        require_parallel(kind, options.method)
+    with storing(shard=(0, 1) if shards is None else (shards.rank, shards.size)):
+        if own.is_own(options.method):
+            method: Method = own.call(kind, f"--method {options.method}", options, num_samples, num_classes)
+        else:
+            method = kind(options, num_samples, num_classes)
     if task is not None:
         method.task = task
+    if shards is not None:
+        method.shards = shards
     return method
 
 

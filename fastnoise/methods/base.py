@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from ..config import DataConfig, OptimConfig
 from ..data.balance import drawn_subset
+from ..losses import TargetLoss
 from ..models import Network, Outputs
 from ..models.heads import joint
 from ..options import MethodOptions
 from ..tasks import Task
 from ..tasks.classification import Classification
 from .scan import Scan
+from .shards import Shards
 
 
 class Forward(NamedTuple):
@@ -65,17 +67,13 @@ class Setting:
     balanced: bool = False
     """Whether the classes of the given labels have equal shares of the samples that are drawn for an epoch."""
 
-    def num_drawn(self, share: int = 1) -> int | None:
-        """Samples that are drawn for an epoch, None if it has all: a batch's worth for each, or 1 / `share` of that."""
-        return None if self.epoch_batches is None else self.epoch_batches * self.batch_size // share
-
-    def drawn(self, epoch: int, seed: int, share: int = 1) -> NDArray[np.int64] | None:
-        """The positions of the samples that are drawn for an epoch, in random order; None if it has all."""
-        count = self.num_drawn(share)
-        if count is None:
+    def drawn(self, epoch: int, seed: int, share: int) -> NDArray[np.int64] | None:
+        """The positions of the samples that are drawn for an epoch, 1 / `share` of a batch's for each of its batches,
+        in random order; None if it has all."""
+        if self.epoch_batches is None:
             return None
         assert self.given is not None
-        return drawn_subset(self.given, count, seed, epoch, self.balanced)
+        return drawn_subset(self.given, self.epoch_batches * self.batch_size // share, seed, epoch, self.balanced)
 
 
 @dataclass(frozen=True)
@@ -179,6 +177,13 @@ class Method(nn.Module):
     """Parts of equal size into which a batch is divided, each for a network by itself, if the method orders every epoch
     by `order`. 0: some epochs at least have the loader's order."""
 
+    parallel: ClassVar[bool] = False
+    """Whether several processes can train a run of the method together. Conditions: what a step writes for its samples
+    is in `sharded` or made common by `exchange`; all other buffers change in the same way in all processes, or between
+    epochs, when those of the first process replace the others'. A subclass does not inherit it."""
+    shards: Shards = Shards()
+    """The samples that this process trains; set before `configure`."""
+
     criterion: nn.Module
     """The loss with its per-sample state."""
     class_weights: Tensor | None
@@ -186,7 +191,8 @@ class Method(nn.Module):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls.stackable, cls.weighted = vars(cls).get("stackable", False), vars(cls).get("weighted", False)
+        for name in ("stackable", "weighted", "parallel"):
+            setattr(cls, name, vars(cls).get(name, False))
 
     def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
         super().__init__()
@@ -269,6 +275,25 @@ class Method(nn.Module):
         """The selections of the last epoch, by name. The trainer adds their figures to the metrics; if it knows the
         true labels, these include precision and recall."""
         return {}
+
+    # -- among several processes that train the run --------------------------------------------------------------
+
+    def sharded(self) -> dict[str, int]:
+        """The buffers that have rows for the samples of this process alone: name in `state_dict` -> their dimension.
+
+        By default the targets of every loss.
+        """
+        return {
+            f"{name}.{table}" if name else table: 0
+            for name, module in self.named_modules()
+            if isinstance(module, TargetLoss)
+            for table in ("targets", "visits")
+            if getattr(module, table) is not None
+        }
+
+    def exchange(self) -> None:
+        """Called at the end of an epoch, before `end_epoch`, and only if several processes train the run: give all of
+        them what the steps of each have written (`Shards.share_`, `Shards.sum_`)."""
 
     # -- among several runs that are trained as one ----------------------------------------------------------
 

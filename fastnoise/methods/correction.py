@@ -19,6 +19,7 @@ from .base import Estimates, Forward, Method, Run
 from .mixup import Mixup, partners
 from .options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from .scan import by_blocks
+from .shards import Shards, own_rows
 from .single import TargetMethod
 
 
@@ -62,11 +63,16 @@ class ColumnTops:
         self._waiting = []
         self._top = seen if seen.shape[1] <= self.count else seen.topk(self.count, sorted=False).values
 
-    def least(self) -> Tensor:
-        """The K-th largest of each column, [C]; its least where there are fewer rows."""
+    def least(self, shards: Shards) -> Tensor:
+        """The K-th largest of each column, [C], of the rows of all processes; its least where there are fewer rows."""
         if self._waiting:
             self._merge()
         assert self._top is not None
+        if shards.size > 1:
+            missing = self.count - self._top.shape[1]
+            own = torch.nn.functional.pad(self._top, (0, missing), value=-torch.inf)
+            self._top = shards.gathered(own).transpose(0, 1).flatten(1).topk(self.count).values
+            self._top = self._top.where(self._top > -torch.inf, torch.inf)
         return self._top.amin(1)
 
 
@@ -81,15 +87,27 @@ class SurestRows:
     def __init__(self, limits: Tensor):
         self.limits = limits
         self._largest = torch.full_like(limits, -1)
+        self._sample = torch.zeros_like(limits, dtype=torch.int64)
         self.rows = limits.new_zeros(len(limits), len(limits))
         """[C, C]: the row of each column."""
 
-    def add(self, rows: Tensor) -> None:
-        """Take more rows, [B, C] of numbers from 0."""
+    def add(self, rows: Tensor, index: Tensor) -> None:
+        """Take more rows, [B, C] of numbers from 0, of the samples `index` [B]."""
         largest, position = torch.where(rows < self.limits, rows, 0).max(0)
-        better = largest > self._largest
+        self._take(largest, index[position], rows[position], largest > self._largest)
+
+    def _take(self, largest: Tensor, sample: Tensor, rows: Tensor, better: Tensor) -> None:
         self._largest = torch.where(better, largest, self._largest)
-        self.rows = torch.where(better[:, None], rows[position], self.rows)
+        self._sample = torch.where(better, sample, self._sample)
+        self.rows = torch.where(better[:, None], rows, self.rows)
+
+    def share(self, shards: Shards) -> None:
+        """Take the rows of all processes."""
+        if shards.size > 1:
+            found = [shards.gathered(own) for own in (self._largest, self._sample, self.rows)]
+            for largest, sample, rows in zip(*found, strict=True):
+                first = (largest == self._largest) & (sample < self._sample)
+                self._take(largest, sample, rows, (largest > self._largest) | first)
 
 
 def percentile_from_top(percentile: float, count: int) -> int:
@@ -124,7 +142,7 @@ class ForwardCorrection(Method):
     If the network predicts a single class for all samples, T cannot be estimated and stays the identity.
     """
 
-    weighted = True
+    weighted = parallel = True
     name = "forward"
     Options = ForwardOptions
     criterion: ForwardLoss
@@ -166,15 +184,16 @@ class ForwardCorrection(Method):
                 tops.add(outputs[0].logits.softmax(1))
 
             run.scan(collect)
-            limits = tops.least()
+            limits = tops.least(self.shards)
         surest = SurestRows(limits)
 
         def find(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
             probs = outputs[0].logits.softmax(1)
-            surest.add(probs)
+            surest.add(probs, index)
             return probs.argmax(1)
 
         predictions = run.scan(find)
+        surest.share(self.shards)
         return predictions, surest.rows
 
     def report(self) -> dict[str, float]:
@@ -201,7 +220,7 @@ class ProgressiveLabelCorrection(Method):
     If f favours one class for all samples, that epoch corrects no label.
     """
 
-    weighted = True
+    weighted = parallel = True
     name = "plc"
     Options = PLCOptions
     probs: Tensor
@@ -213,24 +232,32 @@ class ProgressiveLabelCorrection(Method):
         super().__init__(options, num_samples, num_classes)
         self.warm_up, self.window, self.step = options.warm_up, options.window, options.threshold_step
         self.criterion = CrossEntropyLoss()
-        require_memory(f"plc: the predictions of {self.window} epochs", 4 * self.window * num_samples * num_classes)
-        self.register_buffer("probs", torch.zeros(self.window, num_samples, num_classes))
+        rows = own_rows(num_samples)
+        require_memory(f"plc: the predictions of {self.window} epochs", 4 * self.window * rows * num_classes)
+        self.register_buffer("probs", torch.zeros(self.window, rows, num_classes))
         self.register_buffer("slot", torch.zeros((), dtype=torch.int64))
         self.register_buffer("threshold", torch.tensor(options.threshold, dtype=torch.float64))
         self.register_buffer("labels", torch.zeros(num_samples, dtype=torch.int64))
+
+    def sharded(self) -> dict[str, int]:
+        return {**super().sharded(), "probs": 1}
 
     def start_epoch(self, epoch: int) -> None:
         self.slot.fill_((epoch - 1) % self.window)
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
-        rows = self.slot * len(self.labels) + index  # an index tensor without dimensions would be read by the host
+        rows = self.slot * self.probs.shape[1] + self.shards.row(
+            index
+        )  # an index tensor without dimensions would be read by the host
         self.probs.flatten(0, 1)[rows] = outputs.logits.detach().float().softmax(1)
         loss: Tensor = self.criterion(outputs.logits, labels, **self.weight_of(labels))
         return loss
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch > self.warm_up:
-            predicted, wrong = by_blocks(lambda rows: self._judge(run.labels[rows], rows), self.probs)
+            labels = self.shards.own(run.labels)
+            judged = by_blocks(lambda rows: self._judge(labels[rows], rows), self.probs)
+            predicted, wrong = self.shards.join(judged, len(run.labels))
             if bool((predicted == predicted[0]).all()):
                 run.warn(
                     f"plc: class {int(predicted[0])} is the most probable one for every sample, so epoch "
@@ -260,12 +287,15 @@ class ProgressiveLabelCorrection(Method):
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the ratio that the threshold is held against, of the given label."""
 
+        given = self.shards.own(run.given)
+
         def share(rows: slice) -> Tensor:
             total = self.probs[:, rows].sum(0)
-            shares = total.gather(1, run.given[rows, None]).squeeze(1) / total.amax(1)
+            shares = total.gather(1, given[rows, None]).squeeze(1) / total.amax(1)
             return shares.nan_to_num(1.0)
 
-        return Estimates(self.labels, by_blocks(share, self.probs), self.labels != run.given)
+        confidence = self.shards.join(by_blocks(share, self.probs), len(run.given))
+        return Estimates(self.labels, confidence, self.labels != run.given)
 
 
 # -- self-ensemble label correction -------------------------------------------------------------------------------
@@ -334,7 +364,7 @@ class SelfEnsembleLabelCorrection(TargetMethod):
     If no turning point is found, labels stay as they are, and a warning says so.
     """
 
-    weighted = True
+    weighted = parallel = True
     name = "selc"
     Options = SELCOptions
     criterion: SELCLoss
@@ -352,6 +382,10 @@ class SelfEnsembleLabelCorrection(TargetMethod):
         if self.turning_point is not None:
             self.turning_point.record(losses.detach(), index)
         return (losses if self.class_weights is None else losses * self.class_weights[labels]).mean()
+
+    def exchange(self) -> None:
+        if self.turning_point is not None:
+            self.shards.share_(self.turning_point.losses)
 
     def start_epoch(self, epoch: int) -> None:
         self.criterion.set_update(0 < int(self.update_from) <= epoch)
@@ -381,6 +415,7 @@ class SelfEnsembleLabelCorrectionPlus(SelfEnsembleLabelCorrection):
     runs of 200 epochs each.
     """
 
+    parallel = True
     name = "selc_plus"
     Options = SELCPlusOptions
     retraining: Tensor

@@ -17,10 +17,11 @@ class CoTeaching(Method):
     In epoch t each network picks the floor(R(t) B) samples of smallest loss, at least one, and the other takes its mean
     cross-entropy over them; R(t) = 1 - forget_rate * min(t / forget_epochs, 1). Variant "code" has forget_epochs - 1
     there. The authors' code also divides the mean by the number of samples a second time, which their optimiser, Adam,
-    hides. One step trains both networks on the sum of their losses, whose gradient in either is that of its own.
+    hides. Several processes pick from a batch each. One step trains both networks on the sum of their losses, whose
+    gradient in either is that of its own.
     """
 
-    weighted = True
+    weighted = parallel = True
     name = "coteaching"
     Options = CoTeachingOptions
     networks = 2
@@ -54,6 +55,9 @@ class CoTeaching(Method):
 
     def start_epoch(self, epoch: int) -> None:
         self.remember_rate.fill_(1 - self.forget_rate * min(epoch / self.forget_epochs, 1))
+
+    def exchange(self) -> None:
+        self.shards.share_(self.picked, dim=1)
 
     def selections(self) -> dict[str, Selection]:
         """What each network picked for the other."""

@@ -66,6 +66,7 @@ class DivideMix(Method):
     networks = 2
     views = 2
     shares = 2
+    parallel = True
     draws = 4
     mixup: Any  # a ModuleList of Mixup, which forgets what it holds
 
@@ -99,6 +100,7 @@ class DivideMix(Method):
         self.register_buffer("pairing", torch.tensor([1, 0]))
         self.configure_batches(Setting.batch_size)
         self.setting = Setting(OptimConfig(), (), ())
+        self.judged = num_samples
 
     def configure(self, setting: Setting) -> None:
         self.configure_batches(setting.batch_size)
@@ -189,8 +191,13 @@ class DivideMix(Method):
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 
+    @property
+    def divides_after(self) -> int:
+        """The epoch after which samples are divided for the first time."""
+        return self.settings.warm_up
+
     def start_epoch(self, epoch: int) -> None:
-        self.program = MIX if epoch > self.settings.warm_up and bool(self.divided) else WARM_UP
+        self.program = MIX if epoch > self.divides_after and bool(self.divided) else WARM_UP
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         if self.program == WARM_UP:
@@ -200,11 +207,11 @@ class DivideMix(Method):
         random = random_numbers(seed, (epoch << 32) + batch, PAIRING)
         self.pairing[0].fill_(int(random.choice(self.strides)))
         self.pairing[1].fill_(int(random.integers(4 * self.part)))
-        after = epoch - 1 - self.settings.warm_up + batch / self.steps
+        after = epoch - 1 - self.divides_after + batch / self.steps
         ramp = self.settings.unlabelled_ramp
         self.strength.fill_(self.settings.unlabelled_strength * (min(after / ramp, 1.0) if ramp else 1.0))
 
-    def order(self, epoch: int, seed: int) -> np.ndarray:
+    def order(self, epoch: int, seed: int) -> np.ndarray | None:
         random = random_numbers(seed, epoch, ORDER)
         drawn = self._drawn(epoch, seed)
         everyone = np.arange(self.num_samples) if drawn is None else drawn
@@ -216,14 +223,16 @@ class DivideMix(Method):
             rest = np.flatnonzero(~mask)
             rest = rest if drawn is None else np.intersect1d(rest, everyone, assume_unique=True)
             pools.append(rest if len(rest) >= self.num_classes else everyone)
-        self.steps = -(-max(len(pool) for pool in pools[:2]) // self.part)
-        return np.stack([_draws(pool, self.steps * self.part, random) for pool in pools], 1).ravel()
+        step = self.part * self.shards.size  # of each pool; the processes take the batches in turn
+        self.steps = -(-max(len(pool) for pool in pools[:2]) // step)
+        return np.stack([_draws(pool, self.steps * step, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
-        warm_up = self.settings.warm_up
-        if not run.epoch and warm_up >= run.epochs:
-            run.warn(f"dividemix: all {run.epochs} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
-        if run.epoch >= warm_up or run.epoch == run.epochs:
+        if not run.epoch and self.divides_after >= run.epochs:
+            warm_up = self.settings.warm_up
+            count = run.epochs - self.divides_after + warm_up
+            run.warn(f"{self.name}: all {count} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
+        if run.epoch >= self.divides_after or run.epoch == run.epochs:
             last = run.epoch == run.epochs  # then all samples are judged, for the estimates
             self._divide(run, None if last else self._drawn(run.epoch + 1, run.seed))
 
@@ -236,6 +245,7 @@ class DivideMix(Method):
         """Judge and divide the samples `drawn` for the next epoch, or all."""
         chosen = torch.arange(self.num_samples) if drawn is None else torch.from_numpy(drawn)
         chosen = chosen.to(self.clean.device)
+        self.judged = len(chosen)
 
         def judge(outputs: Sequence[Outputs], index: Tensor) -> tuple[Tensor, ...]:
             logits = torch.stack([each.logits for each in outputs])
@@ -290,10 +300,9 @@ class DivideMix(Method):
     def report(self) -> dict[str, float]:
         if not self.divided:
             return {}
-        drawn = self.setting.num_drawn(self.draws)
-        if drawn is None:
+        if self.judged == self.num_samples:
             return {"labelled": float(self.labelled.float().mean())}
-        return {"labelled": float(self.labelled.sum()) / (2 * drawn)}
+        return {"labelled": int(self.labelled.sum()) / (2 * self.judged)}
 
     def selections(self) -> dict[str, Selection]:
         """The labelled samples that each network goes on with."""

@@ -34,6 +34,7 @@ class EarlyLearningRegularizationPlus(Method):
     """
 
     name = "elr_plus"
+    parallel = True
     Options = ELRPlusOptions
     averages: AveragedNetworks
     criterion: Any  # a ModuleList of ELRPlusLoss and one of Mixup, which forget what they hold
@@ -96,20 +97,21 @@ class EarlyLearningRegularizationPlus(Method):
         self._set_strength()
 
     def _tables(self) -> list[Tensor]:
-        """The networks' targets, [N, C] each."""
+        """The networks' targets of own samples, [own, C] each."""
         return [criterion.targets for criterion in self.criterion]
 
     def corrected(self, labels: Tensor) -> Tensor:
         """The class that the mean of the networks' targets favours; where none was updated, the given label."""
-        tables = self._tables()
+        tables, own = self._tables(), self.shards.own(labels)
 
         def favoured(rows: slice) -> Tensor:
             targets = mean_of(tables, rows)
-            return torch.where(targets.any(1), targets.argmax(1), labels[rows])
+            return torch.where(targets.any(1), targets.argmax(1), own[rows])
 
-        return by_blocks(favoured, tables[0])
+        return self.shards.join(by_blocks(favoured, tables[0]), len(labels))
 
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the mean target's share of the given label, 1 where no target was updated."""
         corrected = self.corrected(run.given)
-        return Estimates(corrected, share_of_given(self._tables(), run.given), corrected != run.given)
+        confidence = share_of_given(self._tables(), self.shards.own(run.given))
+        return Estimates(corrected, self.shards.join(confidence, len(run.given)), corrected != run.given)

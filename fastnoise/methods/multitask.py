@@ -24,6 +24,7 @@ class SharedNetwork(Method):
     """
 
     name = "multitask"
+    parallel = True
     shares = 1
     tasks = ("multitask",)
 
@@ -38,30 +39,30 @@ class SharedNetwork(Method):
             raise ConfigError(
                 f"--batch-size {setting.batch_size}: {count} tasks share a batch evenly; give a multiple of {count}"
             )
-        self.share = setting.batch_size // count
+        self.rows = setting.batch_size // count
         if setting.given is None:
             return
         assert isinstance(self.task, MultiTask)
         groups = self.task.group_of(torch.from_numpy(setting.given)).numpy()
         self.members = [np.flatnonzero(groups == number) for number in range(count)]
         for number, members in enumerate(self.members, 1):
-            if len(members) < self.share:
+            if len(members) < self.rows:
                 raise ConfigError(
-                    f"task {number} has {len(members)} training images, and a step takes {self.share}; give a smaller "
+                    f"task {number} has {len(members)} training images, and a step takes {self.rows}; give a smaller "
                     "--batch-size"
                 )
 
     def order(self, epoch: int, seed: int) -> np.ndarray:
         members = self.members
-        steps = len(members[0]) // self.share
-        first = (epoch - 1) * steps * self.share
-        parts = [_shuffled(members[0], epoch, seed, 0)[: steps * self.share]]
+        steps = len(members[0]) // self.rows
+        first = (epoch - 1) * steps * self.rows
+        parts = [_shuffled(members[0], epoch, seed, 0)[: steps * self.rows]]
         for number, positions in enumerate(members[1:], 1):
             start, offset = divmod(first, len(positions))
-            rounds = range(start, start + 1 + (offset + steps * self.share) // len(positions))
+            rounds = range(start, start + 1 + (offset + steps * self.rows) // len(positions))
             stream = np.concatenate([_shuffled(positions, each, seed, number) for each in rounds])
-            parts.append(stream[offset : offset + steps * self.share])
-        return np.concatenate([part.reshape(steps, self.share) for part in parts], 1).ravel()
+            parts.append(stream[offset : offset + steps * self.rows])
+        return np.concatenate([part.reshape(steps, self.rows) for part in parts], 1).ravel()
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         count = len(self._sizes)

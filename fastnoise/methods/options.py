@@ -255,6 +255,15 @@ class SimCLROptions(MethodOptions):
     """Smallest area of a random crop, as a share of the image."""
 
 
+@dataclass(frozen=True)
+class C2DOptions(DivideMixOptions, SimCLROptions):
+    method: str = "c2d"
+    pretrain_epochs: Annotated[int, AtLeast(1)] = 30
+    """Epochs of SimCLR before those of DivideMix. --epochs counts both."""
+    pretrain_rate: Annotated[float, Above(0)] = 0.125
+    """Learning rate at the start of these epochs. It falls to 0 along a cosine."""
+
+
 # -- softmax-weighted cross-entropy, alone and in its pipeline -----------------------------------------------------
 
 
@@ -303,6 +312,36 @@ class SWCEOptions(MethodOptions):
     """Number of augmented copies that an epoch adds for each pseudo-labelled sample."""
     copies_in: Literal["training_set", "batch"] = "training_set"
     """Where copies are placed: anywhere in the epoch, or in the batch of their sample."""
+    gamma: Annotated[float, AtLeast(0)] = 2.0
+    """Exponent of the focal losses."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_stages(self.stages)
+        parse_factors(self.rate_factors)
+
+
+@dataclass(frozen=True)
+class SWCEDivideMixOptions(DivideMixOptions):
+    method: str = "swce_dividemix"
+    pipeline_warm_up: Annotated[int, AtLeast(0)] = 5
+    """Epochs of the SWCE pipeline on the given labels before its first iteration. --epochs counts the pipeline's
+    epochs and DivideMix's."""
+    pipeline_rate: Annotated[float, Above(0)] = 0.02
+    """Learning rate of the pipeline. The factors of --rate-factors multiply it."""
+    stages: str = "2,3,4;2,5,7;2,5,7;2,5,7"
+    """Stages of each iteration of the pipeline: the epochs after which all training samples are evaluated. The last
+    one ends it. Semicolons separate the iterations, commas the epochs."""
+    rate_factors: str = "1,1,0.1,0.1,0.01"
+    """Factors that multiply --pipeline-rate: one for the pipeline's warm-up, then one for each iteration."""
+    train_loss: Literal["swce", "focal"] = "swce"
+    """Loss of the pipeline's training steps."""
+    selection_loss: Literal["nce+mae", "focal", "ce"] = "nce+mae"
+    """Loss that selects samples for the consensus."""
+    selection_threshold: Annotated[float, Above(0, finite=False)] = 1.0
+    """A stage selects the samples whose loss is below this."""
+    copies: Annotated[int, AtLeast(0)] = 2
+    """Number of augmented copies that an epoch of the pipeline adds for each pseudo-labelled sample."""
     gamma: Annotated[float, AtLeast(0)] = 2.0
     """Exponent of the focal losses."""
 

@@ -16,7 +16,7 @@ class Posteriors(CrossEntropy):
     """
 
     name = "posteriors"
-    weighted = True
+    weighted = parallel = True
     learns_true_labels = True
     probs: Tensor
     """[N, C] float32"""
@@ -28,3 +28,6 @@ class Posteriors(CrossEntropy):
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         self.probs[index] = outputs.logits.detach().float().softmax(1)
         return super().loss(outputs, labels, index)
+
+    def exchange(self) -> None:
+        self.shards.share_(self.probs)

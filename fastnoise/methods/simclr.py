@@ -8,7 +8,7 @@ from ..data.views import SimCLRViews
 from ..losses import CrossEntropyLoss
 from ..losses.contrastive import NTXentLoss
 from ..models import Network
-from .base import Forward, Method, Setting, random_numbers
+from .base import Forward, Method, Run, Setting, random_numbers
 from .options import SimCLROptions
 
 PURPOSE = 61
@@ -22,9 +22,11 @@ class SimCLR(Method):
     (`SimCLRViews`). The projector, two layers with a ReLU between them, is a module of the network. So that a run shows
     what its encoder is worth, the classifier learns from the first view's features and the given labels, by
     cross-entropy whose gradient ends at the features: the encoder never sees a label. The loss shown is NT-Xent's.
+    In several processes the negatives of a sample are those of its process's batch.
     """
 
     name = "simclr"
+    parallel = True
     Options = SimCLROptions
     features = True
     views = 2
@@ -47,15 +49,25 @@ class SimCLR(Method):
         networks[0].projector = projector.to(next(networks[0].parameters()).device)
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
-        self.augment.draw(int(random_numbers(seed, (epoch << 32) + batch, PURPOSE).integers(2**63)))
+        number = (epoch << 32) + batch * self.shards.size + self.shards.rank
+        self.augment.draw(int(random_numbers(seed, number, PURPOSE).integers(2**63)))
+
+    def end_epoch(self, run: Run) -> None:
+        if self.shards.size > 1 and run.epoch == 0:
+            run.warn("simclr: negatives are those of the batch of each process by itself")
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         network = networks[0]
-        features = network.backbone(self.augment(images))
-        loss: Tensor = self.criterion(network.projector(features))  # type: ignore[operator]
+        features, loss = self.contrast(network, images)
         logits = network.classifier(features[: len(labels)].detach())
         probe: Tensor = self.probe(logits, labels)
         return Forward(loss + (probe - probe.detach()), logits.detach().argmax(1))
+
+    def contrast(self, network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [2 B, F] of the augmented images [2 B, ...], and the NT-Xent loss of their projections."""
+        features: Tensor = network.backbone(self.augment(images))
+        loss: Tensor = self.criterion(network.projector(features))  # type: ignore[operator]
+        return features, loss
 
 
 def backbone_of(state: dict[str, Tensor]) -> dict[str, Tensor]:

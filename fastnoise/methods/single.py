@@ -44,19 +44,20 @@ class TargetMethod(Method):
     criterion: TargetLoss
 
     def corrected(self, labels: Tensor) -> Tensor:
-        return self.criterion.hard_targets(labels)
+        return self.shards.join(self.criterion.hard_targets(labels), len(labels))
 
     def estimates(self, run: Run) -> Estimates:
         """Confidence: the target's share of the given label, 1 where the target was never updated."""
         corrected = self.corrected(run.given)
-        confidence = share_of_given([self.criterion.targets], run.given)
+        own = share_of_given([self.criterion.targets], self.shards.own(run.given))
+        confidence = self.shards.join(own, len(run.given))
         return Estimates(corrected, confidence, corrected != run.given)
 
 
 class EarlyLearningRegularization(TargetMethod):
     """ELR (Liu et al. 2020): cross-entropy + strength * log(1 - <p, t>), Eq. 6, targets by Eq. 9."""
 
-    stackable = weighted = True
+    stackable = weighted = parallel = True
     name = "elr"
     Options = ELROptions
     criterion: ELRLoss
@@ -85,7 +86,7 @@ class NoiseAttention(TargetMethod):
     epoch of this kind raises it again.
     """
 
-    stackable = weighted = True
+    stackable = weighted = parallel = True
     name = "nal"
     Options = NALOptions
     criterion: NALLoss
@@ -125,6 +126,9 @@ class NoiseAttention(TargetMethod):
         if attention is not None:
             seen = ~attention.isnan()
             self.weights.copy_(torch.stack((attention.nansum(), seen.sum())))
+
+    def exchange(self) -> None:
+        self.shards.sum_(self.weights)
 
     def start_epoch(self, epoch: int) -> None:
         due = epoch >= self.first and epoch % self.every == 0

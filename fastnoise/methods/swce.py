@@ -84,7 +84,7 @@ class SWCEPipeline(Method):
     Buffers: `pseudo` int64 [N], the pseudo-label of each sample or -1; `tables`, the stages of the present iteration.
     """
 
-    weighted = True
+    weighted = parallel = True
     name = "swce"
     Options = SWCEOptions
     pseudo: Tensor
@@ -161,6 +161,7 @@ class SWCEPipeline(Method):
             self.tables.record(stage, outputs[0].logits, index, None if judged is None else judged[index])
 
         run.scan(record, batch_statistics=self.chosen.stage_statistics == "batch")
+        self.shards.share_(*(table[stage] for table in self.tables.buffers()))
         losses = self.selection_losses(place.stage + 1)
         kept = losses[-1] < self.chosen.selection_threshold
         self.made["stage"] = Selection(kept, self.tables.prediction[place.stage].long())

@@ -1,5 +1,8 @@
 """The order of a network's layers from the images to the heads."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torchvision.models.resnet as torchvision_resnet
 from torch import nn
 from torchvision.models.vision_transformer import EncoderBlock
@@ -11,6 +14,17 @@ _BLOCKS = (BasicBlock, PreActBlock, torchvision_resnet.BasicBlock, torchvision_r
 """Blocks that lie one after another in the networks that have them."""
 _HEAD = "the heads that follow"
 """A name that no parameter has."""
+
+
+class _WithHead:
+    """What timm asks a network for, with a head at its end."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter | None]]:
+        yield from self.network.named_parameters()
+        yield _HEAD, None
 
 
 def layer_depths(backbone: nn.Module) -> tuple[dict[str, int], int]:
@@ -25,10 +39,10 @@ def layer_depths(backbone: nn.Module) -> tuple[dict[str, int], int]:
     prefix = "" if network is backbone else "network."
     matcher = getattr(network, "group_matcher", None)
     if matcher is not None:
-        from timm.models import group_with_matcher
+        from timm.models import group_parameters
 
-        named = [*network.named_parameters(), (_HEAD, None)]
-        found = group_with_matcher(iter(named), matcher(coarse=False), reverse=True)
+        whole: Any = _WithHead(network)
+        found = group_parameters(whole, matcher(coarse=False), reverse=True)
         last = found.pop(_HEAD)
         return {prefix + name: depth for name, depth in found.items()}, last
     blocks = [f"{name}." for name, module in network.named_modules() if isinstance(module, _BLOCKS)]

@@ -239,7 +239,7 @@ def _torchvision(model: LibraryModel, channels: int, image_size: tuple[int, int]
         patch, side = network.patch_size, image_size[0]
 
         def fitted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-            return dict(interpolate_embeddings(side, patch, dict(state)))  # type: ignore[arg-type]
+            return dict(interpolate_embeddings(side, patch, dict(state)))
 
     return _Parts(network, features, (first,), (head, *_AUXILIARIES), fitted)
 

@@ -50,7 +50,7 @@ class LabelFile:
     source: str
     values: NDArray[Any]
     columns: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
     index: Labels | None = None
     clean: NDArray[Any] | None = None
     noisy: NoisyLabels | None = None

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,7 +219,7 @@ class NoisyLabels:
         }
         if self.clean_labels is not None:
             arrays["clean_labels"] = self.clean_labels
-        write_atomically(Path(path), lambda file: np.savez_compressed(file, **arrays), DataError)
+        write_atomically(Path(path), lambda file: _save_compressed(file, arrays), DataError)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -290,6 +291,14 @@ class NoisyLabels:
 def known_labels(clean: NDArray[Any]) -> NDArray[np.bool_]:
     """bool [N]: which clean labels are known; of classes [N] those from 0, of other forms [N, K] all."""
     return np.asarray(clean >= 0) if clean.ndim == 1 else np.ones(len(clean), bool)
+
+
+def _save_compressed(file: BinaryIO, arrays: Mapping[str, Any]) -> None:
+    """As np.savez_compressed, but at zlib's first level: twice as fast for the names of a million images."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def _names(found: Any) -> tuple[str, ...] | None:

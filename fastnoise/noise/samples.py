@@ -74,7 +74,8 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
     rows = rows[:count]
     missing = np.flatnonzero(rows < 0)
     if len(missing) == count or (len(missing) and not (part or file.partial)):
-        found = (shown(dataset.train.names[place]) if dataset.train.names else f"position {place}" for place in missing)
+        names = dataset.train.names
+        found = (shown(names[place]) if names else f"position {place}" for place in missing.tolist())
         raise DataError(
             f"{file.source}: it has no label for {len(missing)} of {count} training images: "
             f"{first_of(found, len(missing))}; write -1 for a label that is not known"

@@ -11,6 +11,7 @@ from ..models.names import DROPOUT_FORMS, LibraryModel
 from ..own import is_own
 from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
+from .c2d import c2d
 from .ce import ce
 from .correction import forward, plc, selc, selc_plus
 from .coteaching import coteaching
@@ -21,13 +22,16 @@ from .multitask import multitask
 from .nal import nal
 from .plain import plain
 from .posteriors import posteriors
+from .real import settled
 from .simclr import simclr
 from .swce import swce
+from .swce_dividemix import swce_dividemix
 from .swce_loss import swce_loss
 
 _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "apl": apl,
     "bootstrap": bootstrap,
+    "c2d": c2d,
     "ce": ce,
     "coteaching": coteaching,
     "dividemix": dividemix,
@@ -49,6 +53,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc_plus": selc_plus,
     "simclr": simclr,
     "swce": swce,
+    "swce_dividemix": swce_dividemix,
     "swce_loss": swce_loss,
 }
 
@@ -76,8 +81,8 @@ def recipe(
     off, unless the network differs in its dropout alone. A network of your own or of another package draws its own
     weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained. `labels`
     is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder
-    of a `fastnoise clean`, for methods whose settings follow from it (coteaching, dividemix). Without it the rate is
-    that of `noise`, and UNKNOWN_RATE for labels that you bring.
+    of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix, swce_dividemix).
+    Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring.
     ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
     """
     if noise is None:
@@ -114,12 +119,13 @@ def _recipe(
             known = " and ".join(_VARIANTS)
             raise ConfigError(f"--variant has no meaning for method {method}; {known} have paper and code variants")
         more["variant"] = variant
-    return _RECIPES[method](dataset, noise, **more)
+    return settled(_RECIPES[method](dataset, noise, **more))
 
 
 __all__ = [
     "apl",
     "bootstrap",
+    "c2d",
     "ce",
     "coteaching",
     "default_method",
@@ -143,5 +149,6 @@ __all__ = [
     "selc_plus",
     "simclr",
     "swce",
+    "swce_dividemix",
     "swce_loss",
 ]

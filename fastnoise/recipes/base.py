@@ -6,6 +6,7 @@ from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimCo
 from ..data.names import FEATURES, family, is_given, read_options, task_of
 from ..noise.spec import parse
 from ..options import MethodOptions
+from .real import SETS
 
 
 def default_method(dataset: str, task: str | None = None) -> str:
@@ -88,6 +89,10 @@ def base(dataset: str, noise: str, method: MethodOptions) -> RunConfig:
         return RunConfig(
             method, DataConfig(dataset=dataset), noise_config, ModelConfig("resnet34"), OptimConfig(), engine
         )
+    if family(dataset) in SETS:
+        data = DataConfig(dataset=dataset, augment=family(dataset))
+        config = RunConfig(method, data, noise_config, ModelConfig("resnet18"), OptimConfig(), engine)
+        return config.replace(SETS[family(dataset)])
     return RunConfig(
         method,
         DataConfig(dataset=dataset, batch_size=64),

@@ -7,6 +7,7 @@ from ..methods.options import NALOptions
 from ..noise.spec import parse
 from .base import PYTORCH, base, is_cifar10, is_cifar100
 from .correction import PMD
+from .real import UPDATES
 
 
 def nal(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -> RunConfig:
@@ -18,7 +19,8 @@ def nal(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -
 
     Variant "paper" updates the targets at every visit from the first epoch. Variant "code" has the clamps of the
     authors' code, and updates the targets only in every tenth epoch from epoch `es` on: 60, the default of their
-    train_cifar.py, on CIFAR-10 and CIFAR-100. On others it is 10, which is ours.
+    train_cifar.py, on CIFAR-10 and CIFAR-100, and that of `UPDATES` on ANIMAL-10N, Clothing1M and mini WebVision. On
+    others it is 10, which is ours.
 
     PMD noise on CIFAR: the paper has batch 128 and "PreActResNet34", which is preact_resnet18_bn_stem in the authors'
     code. It says no more, so the optimiser and schedule are those of SELC's code, by the same authors. Published for
@@ -28,7 +30,9 @@ def nal(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -
     0.1 on Clothing1M and WebVision.
     """
     strength = 10.0 if is_cifar100(dataset) else 0.5
-    start, every = (1, 1) if variant == "paper" else (60 if is_cifar10(dataset) or is_cifar100(dataset) else 10, 10)
+    start, every = (1, 1)
+    if variant == "code":
+        start, every = UPDATES.get(dataset, (60 if is_cifar10(dataset) or is_cifar100(dataset) else 10, 10))
     method = NALOptions(
         strength=strength,
         momentum=0.9,

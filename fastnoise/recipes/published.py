@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 
 from ..config import RunConfig
+from ..data.names import is_given
 from ..methods.options import ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
 from ..noise.spec import NoiseSpec, parse
 from .published_tables import ALIKE, EPOCHS, TABLES, Metric
@@ -102,10 +103,18 @@ def _index() -> dict[tuple[object, ...], list[tuple[str | None, Published]]]:
     return found
 
 
-def published(config: RunConfig) -> dict[Metric, Published]:
-    """The published accuracies of a configuration's method on its data set, under its noise and with its network, on
-    the data set's own test set, by how they are measured. If several sources have one, the first stands, and its remark
-    names the others.
+SECOND_TESTS = {"ilsvrc": "ILSVRC2012"}
+"""Second test set of a run -> what the tables call it."""
+
+
+def published(config: RunConfig, test: str = "test", top: int = 1) -> dict[Metric, Published]:
+    """The published accuracies of a configuration's method on its data set, under its noise and with its network, by
+    how they are measured. If several sources have one, the first stands, and its remark names the others.
+
+    Args:
+        config: of the run.
+        test: the test set that they were measured on: "test", the data set's own, or a second one by name.
+        top: 5 for top-5 accuracies.
 
     Empty if there are none, and for runs on a part of the training set, on labels from a file, on synthetic images or
     with a network of another width. Other settings may differ, as in a sweep over them: `deviations` says which.
@@ -120,15 +129,20 @@ def published(config: RunConfig) -> dict[Metric, Published]:
         return {}
     found: dict[Metric, Published] = {}
     for kind, entry in _index().get((data.dataset, config.method.method, *_key(spec)), []):
-        known = entry.model is None or config.model.model in (entry.model, *ALIKE.get(entry.model, ()))
+        known = entry.model is None or _network(config) in (entry.model, *ALIKE.get(entry.model, ()))
         fits = known and kind in (None, _kind(config))
-        if not fits or entry.test_set or entry.top != 1:
+        if not fits or entry.test_set != SECOND_TESTS.get(test, "") or entry.top != top:
             continue
         first = found.setdefault(entry.metric, entry)
         if first is not entry:
             also = f"{entry.source}: {entry.describe()}"
             found[entry.metric] = replace(first, remark=f"{first.remark}{first.remark and '; '}{also}")
     return found
+
+
+def _network(config: RunConfig) -> str:
+    """The network without the weights that it begins with, which a row's own words tell."""
+    return config.model.model.partition(",weights=")[0]
 
 
 def _drawn_by_pytorch(config: RunConfig) -> bool:
@@ -154,7 +168,7 @@ def expected_rate(noise: str, dataset: str) -> float | None:
 
     spec = parse(noise)
     if spec.kind == "none":
-        return 0.0
+        return None if is_given(dataset) else 0.0
     if spec.kind not in ("symmetric", "asymmetric", "pair", "heterogeneous"):
         return None
     num_classes = 100 if dataset in ("cifar100", "cifar100n") else 10
@@ -171,7 +185,7 @@ def deviations(config: RunConfig, entry: Published, realised: float | None = Non
     words = []
     if entry.model is None:
         words.append(config.model.model)
-    elif entry.model != config.model.model:
+    elif entry.model != _network(config):
         words.append(f"{config.model.model}, there {entry.model}")
     if config.model.init == "network" and _drawn_by_pytorch(config):
         words.append("weights drawn by fan-out, there as PyTorch does by default")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.display import percent
+from ..tasks.names import second_tests_in
 from .charts import (
     BLUE,
     COLOURS,
@@ -22,7 +23,6 @@ from .charts import (
     line_chart,
     percent_ticks,
 )
-from ..tasks.names import second_tests_in
 from .html import plain
 from .stored import StoredRun, number
 

@@ -53,7 +53,7 @@ def state(run: StoredRun) -> Html:
     if run.summary is None:
         last = run.history[-1]["epoch"] if run.history else 0
         planned = f" of {run.epochs}" if run.epochs is not None else ""
-        kept = (run.path / "checkpoint.pt").exists()
+        kept = (run.path / "checkpoint.pt").exists() or (run.path / "checkpoints" / "latest").exists()
         where = "continues from its last checkpoint" if kept else "begins again (it has no checkpoint)"
         notes.insert(
             0,

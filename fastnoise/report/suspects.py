@@ -94,7 +94,7 @@ def _of_files(name: str, files: list[str], exif: bool) -> list[Picture] | str:
     """The pictures of files that are named relative to a class folder, or to the folder of a list."""
     path = Path(name.partition(":")[2])
     root = path if name.startswith(FOLDER) else path.parent
-    paths = [os.path.join(root, *file.split("/")) if file else "" for file in files]
+    paths = [os.path.join(root, file) if file else "" for file in files]  # a list may name files from the root on
     if name.startswith(FOLDER):
         paths = [path if _within(path, root) else "" for path in paths]
     if not any(map(os.path.isfile, paths)):

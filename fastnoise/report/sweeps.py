@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..texts import counted
 from .charts import COLOURS, HALF, WIDE, Chart, Missing, Panel, Series, dot_chart, line_chart
 from .html import Html, details, element, join, markdown, plain, table
 from .stored import StoredRun, StoredSweep, is_numeric, ranking
@@ -19,7 +20,7 @@ def head(sweep: StoredSweep, again: Html) -> Html:
     done = [job for job in sweep.jobs if job.summary is not None]
     failed = [job for job in sweep.jobs if job.summary is None and job.error]
     open_ = [job for job in sweep.jobs if job.summary is None and not job.error]
-    counts = f"{len(done)} jobs done, {len(failed)} failed, {len(open_)} not ended"
+    counts = f"{counted(len(done), 'job')} done, {len(failed)} failed, {len(open_)} not ended"
     varied = f"; they differ in {', '.join(sweep.varied)}" if sweep.varied else ""
     parts: list[Html] = [element("p", f"{counts}{varied}.")]
     notes = [element("p", problem) for problem in sweep.problems]
@@ -66,7 +67,7 @@ def rows_table(title: str, content: list[list[str]]) -> Html:
     width = len(header)
     rows = [(row + [""] * width)[:width] for row in rows]
     right = [place for place in range(width) if all(_is_number(row[place]) for row in rows)]
-    title = f"{title} ({len(rows)} rows" + (f", the first {_MOST_ROWS})" if len(rows) > _MOST_ROWS else ")")
+    title = f"{title} ({counted(len(rows), 'row')}" + (f", the first {_MOST_ROWS})" if len(rows) > _MOST_ROWS else ")")
     shown = [[_short(cell) for cell in row] for row in rows[:_MOST_ROWS]]
     return details(title, table(shown, [name.replace("_", " ") for name in header], numbers=right))
 

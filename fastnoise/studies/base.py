@@ -24,6 +24,7 @@ from rich.console import Console
 from ..checks import cpu_cores
 from ..errors import CheckpointError, ConfigError, DataError, TrainingError
 from ..files import write_atomically, write_json, write_text
+from ..texts import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -295,8 +296,9 @@ def announce(
     # Beside the steps, a process takes some seconds to begin: importing torch, reading images, the first step.
     seconds = (left * seconds_per_step + START_SECONDS * len(missing)) / min(workers, max(1, len(missing)))
     console.print(
-        f"{folder.study} in {folder.path}: {len(jobs)} trainings, {len(jobs) - len(missing)} done; {left:,.0f} steps "
-        f"to make, about {duration(seconds)} ({1 / seconds_per_step:,.0f} steps/s measured, {workers} at a time)",
+        f"{folder.study} in {folder.path}: {counted(len(jobs), 'training')}, {len(jobs) - len(missing)} done; "
+        f"{left:,.0f} steps to make, about {duration(seconds)} "
+        f"({1 / seconds_per_step:,.0f} steps/s measured, {workers} at a time)",
         highlight=False,
         soft_wrap=True,
     )

@@ -32,6 +32,7 @@ from ..errors import ConfigError, DataError
 from ..noise.spec import parse
 from ..noise.targets import load_noisy, swap_labels
 from ..recipes import recipe
+from ..texts import counted
 from .base import (
     StudyFolder,
     StudyOptions,
@@ -309,7 +310,7 @@ def _points(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _draw(path: Path, settings: dict[str, Any], points: list[dict[str, Any]], groups: dict[int, str]) -> None:
     repeats = points[0]["repeats"]
-    title = f"Several labels an image: {settings['dataset']} ({repeats} training{'s' * (repeats > 1)} per point)"
+    title = f"Several labels an image: {settings['dataset']} ({counted(repeats, 'training')} per point)"
     figure, axes = new_figure(columns=2, title=title)
     for group, part in zip((1, 2), axes, strict=True):
         rows = [point for point in points if point["corrupted_group"] == group]

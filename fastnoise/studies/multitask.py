@@ -24,6 +24,7 @@ from ..data.datasets import load_dataset
 from ..errors import ConfigError
 from ..noise.spec import parse
 from ..recipes import recipe
+from ..texts import counted
 from .base import (
     StudyFolder,
     StudyOptions,
@@ -252,7 +253,7 @@ def _points(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _draw(path: Path, settings: dict[str, Any], points: list[dict[str, Any]]) -> None:
     splits = points[0]["splits"]
-    title = f"Two tasks of {settings['dataset']}, wrong labels in task 2 ({splits} split{'s' * (splits > 1)})"
+    title = f"Two tasks of {settings['dataset']}, wrong labels in task 2 ({counted(splits, 'split')})"
     figure, (left, right) = new_figure(columns=2, title=title, share_y=False)
     x = [point["rate"] for point in points]
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..tasks.names import SCORES, score_in
+from ..texts import counted
 from .job import Assignment, run_folder
 from .results import SweepResult
 from .spec import Job
@@ -124,7 +125,7 @@ class SweepDisplay:
     def announce(self, where: str) -> None:
         """Print the first line: what will run where."""
         done = f", {self.earlier} done before" if self.earlier else ""
-        self.say(f"{self.title}: {self.total} jobs{done}; {where}; folder {self.folder}")
+        self.say(f"{self.title}: {counted(self.total, 'job')}{done}; {where}; folder {self.folder}")
 
     def start(self, assignment: Assignment) -> None:
         """Note that an assignment was handed over."""
@@ -220,4 +221,4 @@ class SweepDisplay:
             self.say(f"failed: {name} ({names[name].describe()}): {error}")
         took = duration(time.monotonic() - self._began)
         failed = f", {len(result.failed)} failed (the same command runs them again)" if result.failed else ""
-        self.say(f"{len(result.rows)} of {self.total} jobs done{failed} in {took}; results in {self.folder}")
+        self.say(f"{len(result.rows)} of {counted(self.total, 'job')} done{failed} in {took}; results in {self.folder}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..checks import cpu_cores
 from ..errors import ConfigError
+from ..texts import counted
 from .forkserver import ForkServer
 from .job import Assignment
 from .spec import Job
@@ -83,8 +84,8 @@ class LocalExecutor:
                 self._gpus = visible.split(",")[:count] if movable else [""] * count
         cores = cpu_cores()
         self.slots = self.jobs or len(self._gpus) or max(1, cores // self.threads)
-        where = f"{len(self._gpus)} GPU{'s' * (len(self._gpus) > 1)}" if self._gpus else f"{cores} CPU cores"
-        return f"{self.slots} at once on {where}, {self.threads} torch thread{'s' * (self.threads > 1)} each"
+        where = f"{counted(len(self._gpus), 'GPU')}" if self._gpus else f"{counted(cores, 'CPU core')}"
+        return f"{self.slots} at once on {where}, {counted(self.threads, 'torch thread')} each"
 
     def start(self, number: int, assignment: Assignment) -> None:
         slot = min(set(range(self.slots)) - set(self._slot_of.values()))
@@ -177,7 +178,7 @@ class RayExecutor:
                 f"has {gpus:g} and {resources.get('CPU', 0):g}; lower --gpus-per-job or --cpus-per-job"
             )
         self._remote = ray.remote(num_cpus=self.cpus_per_job, num_gpus=share, max_retries=2)(_run_on_ray)
-        return f"Ray cluster of {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} cores, {gpus:g} GPUs"
+        return f"Ray cluster of {counted(len(ray.nodes()), 'node')}, {resources.get('CPU', 0):g} cores, {gpus:g} GPUs"
 
     def start(self, number: int, assignment: Assignment) -> None:
         if self._stop is None:

@@ -13,13 +13,19 @@ from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_text
 from ..recipes.deviations import deviations_of
-from ..recipes.published import Published, deviations, published
-from ..tasks.names import DEFAULT, SCORES, Score, score_in
+from ..recipes.published import SECOND_TESTS, Published, deviations, published
+from ..tasks.names import DEFAULT, SCORES, Score, numbers, score_in
+from ..texts import counted
 from .job import run_folder, summary_file
 from .spec import SEEDS, Job
 
 _NOT_FIGURES = frozenset({"title", "run_dir", "network", "throughput", "selections", "score"})
 """Keys of summary.json that are not results. Throughput is not a result, since it differs each time."""
+
+_Group = tuple[tuple[str, Any], ...]
+"""The varied fields of a group of jobs with their values."""
+_Members = Sequence[tuple[Job, Mapping[str, Any]]]
+"""Its jobs with their rows of results."""
 
 METRICS = {
     "last": "test_accuracy_last",
@@ -44,20 +50,7 @@ _REALISED = "noise_realised_rate"
 
 def figures(summary: Mapping[str, Any]) -> dict[str, float | int]:
     """The numbers in a summary. Numbers in nested tables have joined names, as test_accuracy_last."""
-    found: dict[str, float | int] = {}
-
-    def visit(prefix: str, table: Mapping[str, Any]) -> None:
-        for key, value in table.items():
-            name = prefix + key
-            if name in _NOT_FIGURES or name in SEEDS:
-                continue
-            if isinstance(value, Mapping):
-                visit(f"{name}_", value)
-            elif isinstance(value, bool | int | float):
-                found[name] = value
-
-    visit("", summary)
-    return found
+    return dict(numbers(summary, "_", lists=False, without={*_NOT_FIGURES, *SEEDS}))
 
 
 @dataclass
@@ -204,6 +197,7 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
     accuracies = [
         _table(_TITLES[name], column, 100.0, groups, known[name]) for name, column in METRICS.items() if name in known
     ]
+    accuracies += _others_tested(groups, runs)
     scores = dict.fromkeys(_score(result, members[0][1]) for members in groups.values())
     others = [
         _table(f"Test {score.title}, last epoch", f"test_{score.name}_last", 100.0 if score.share else 1.0, groups, {})
@@ -211,6 +205,23 @@ def make_tables(result: SweepResult) -> list[ResultTable]:
         if score != SCORES[DEFAULT]
     ]
     return [*(accuracies if SCORES[DEFAULT] in scores else []), *others]
+
+
+def _others_tested(groups: Mapping[_Group, _Members], runs: Mapping[_Group, RunConfig]) -> list[ResultTable]:
+    """Tables of what the papers of WebVision have: accuracies on second test sets, and top-5 accuracies."""
+    tables = []
+    columns = {column for members in groups.values() for _, row in members for column in row}
+    for test in ("test", *SECOND_TESTS):
+        for name, top in (("accuracy", 1), ("top5", 5)):
+            column = f"{test}_{name}_last"
+            if column in columns and column != METRICS["last"]:
+                known = {key: found for key, config in runs.items() if (found := published(config, test, top))}
+                if top == 5 and not known:
+                    continue
+                entries = {key: found.get("last", next(iter(found.values()))) for key, found in known.items()}
+                title = f"{test.capitalize()} {'accuracy' if top == 1 else 'top-5 accuracy'}, last epoch"
+                tables.append(_table(title, column, 100.0, groups, entries))
+    return tables
 
 
 def _score(result: SweepResult, row: Mapping[str, Any]) -> Score:
@@ -277,7 +288,11 @@ def _further(config: RunConfig) -> str:
     """How to read what stays different from the authors' code, which a citation does not say."""
     count = len(deviations_of(config))
     words = f"--method {config.method.method} --dataset {config.data.dataset} --deviations"
-    return f"{count} deviations from the authors' code stay: fastnoise train {words}." if count else ""
+    return (
+        f"{counted(count, 'deviation stays', 'deviations stay')} from the authors' code: fastnoise train {words}."
+        if count
+        else ""
+    )
 
 
 def _label(value: Any) -> str:
@@ -287,7 +302,7 @@ def _label(value: Any) -> str:
 def write_tables(result: SweepResult, title: str) -> list[ResultTable]:
     """Write tables.md with the tables and the failed jobs. Returns the tables."""
     tables = make_tables(result)
-    text = f"# {title}\n\n{len(result.rows)} of {len(result.jobs)} jobs done.\n\n"
+    text = f"# {title}\n\n{len(result.rows)} of {counted(len(result.jobs), 'job')} done.\n\n"
     text += "\n".join(table.markdown() for table in tables)
     if result.failed:
         names = {job.name: job for job in result.jobs}

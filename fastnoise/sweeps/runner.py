@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
+from ..texts import counted
 from .executors import Ended, Executor
 from .job import Assignment, Locks, read_error, summary_file, write_error
 from .results import ResultsFile, SweepResult, make_row, read_summary, write_tables
@@ -111,7 +112,8 @@ def run_sweep(
         if pending and signals:
             left = len(jobs) - len(result.rows) - len(result.failed)
             raise Interrupted(
-                f"stopped with {left} of {len(jobs)} jobs left, all saved; the same command continues", signals[0]
+                f"stopped with {left} of {counted(len(jobs), 'job')} left, all saved; the same command continues",
+                signals[0],
             )
         if tables:
             for table in found:

@@ -1,7 +1,9 @@
 """Classification: each image has one class."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +14,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .. import noise as noises
-from ..data import ImageDataset
+from ..checks import cpu_cores
+from ..data import ImageDataset, ImageTable
+from ..data.images import read_image
 from ..errors import ConfigError, DataError
 from ..noise import NoisyLabels
 from ..noise.files import LabelFile
@@ -114,7 +118,7 @@ class Classification(Task):
             seed=seed,
             num_classes=len(self.outputs),
             dataset=dataset.name,
-            inputs=None if dataset.train.images is None else dataset.train.images[:count],
+            inputs=_inputs(dataset.train, count, noise),
             human_labels={name: human[:count] for name, human in dataset.human_labels.items()},
         )
 
@@ -162,6 +166,23 @@ class Classification(Task):
 
     def shares(self, answers: Labels, given: Labels, clean: Labels) -> dict[str, float]:
         return split_shares(answers, given, clean)
+
+
+IDN_SIDE = 32
+"""Side in pixels at which images in files become the inputs of instance-dependent noise: that of CIFAR, for which its
+models were made. The noise then does not depend on --image-size and on how images are augmented."""
+
+
+def _inputs(table: ImageTable, count: int, noise: str) -> NDArray[np.uint8] | None:
+    """The pixels of the first samples for noise that depends on them; None of files for other noise."""
+    if table.images is not None:
+        return table.images[:count]
+    spec = noises.parse(noise)
+    if spec.kind != "idn" or spec.variant == "score":
+        return None
+    with ThreadPoolExecutor(cpu_cores()) as pool:
+        read = partial(read_image, size=(IDN_SIDE, IDN_SIDE), exif=table.exif)
+        return np.stack(list(pool.map(read, (table.files[place] for place in range(count)))))
 
 
 def _of_classes(found: Evaluation) -> ClassEvaluation:

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from ..data import ImageDataset
 from ..errors import DataError
+from ..texts import counted
 from .base import Answers, Evaluation, Labels, Task
 from .classification import Classification
 from .names import SCORES
@@ -85,7 +86,7 @@ class MultiTask(Classification):
         return cls(dataset.class_names, dataset.groups)
 
     def describe(self) -> str:
-        return f"{len(self.sizes)} task{'s' * (len(self.sizes) > 1)} of {' and '.join(map(str, self.sizes))} classes"
+        return f"{counted(len(self.sizes), 'task')} of {' and '.join(map(str, self.sizes))} classes"
 
     def head(self, num_features: int) -> Heads:
         return Heads(num_features, self.sizes)

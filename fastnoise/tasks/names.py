@@ -1,6 +1,6 @@
 """Tasks by name, without importing any: a task is its file and a line here."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .. import own
@@ -69,3 +69,31 @@ def score_in(figures: Mapping[str, Any]) -> Score:
         return Score(str(said["name"]), str(said["title"]), bool(said["higher"]), bool(said["share"]))
     found = (score for score in SCORES.values() if f"test_{score.name}" in figures)
     return next(found, SCORES[DEFAULT])
+
+
+def numbers(
+    figures: Mapping[str, Any],
+    between: str = "/",
+    *,
+    lists: bool = True,
+    without: Container[str] = (),
+    prefix: str = "",
+) -> Iterator[tuple[str, float | int]]:
+    """The numbers among figures by their names, those of nested tables by joined ones.
+
+    Args:
+        between: joins the names.
+        lists: whether the numbers in lists are given too, by their places from 0.
+        without: whole names of what is left out.
+        prefix: of all names.
+    """
+    for key, value in figures.items():
+        name = prefix + key
+        if name in without:
+            continue
+        if isinstance(value, list) and lists:
+            value = {str(place): item for place, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            yield from numbers(value, between, lists=lists, without=without, prefix=name + between)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value

@@ -15,7 +15,7 @@ from ...config import RunConfig
 from ...data import Augmentation, ImageTable, Loader, make_loader
 from ...data.base import aligned_part, upload
 from ...data.plan import Batch, Plan, PlannedEpoch
-from ..prepare import Loaders, RunData
+from ..prepare import Loaders, RunData, loading
 
 
 class StackedPlan(Plan):
@@ -43,8 +43,8 @@ class StackedPlan(Plan):
         super().__init__(
             int(self.starts[-1]),
             sum(self.sizes[0]),
-            augmentation=Augmentation(alike.crop_padding, alike.flips, alike.cutout),
-            size=alike.size,
+            augmentation=alike.augmentation,
+            source=alike.source,
         )
         self.num_batches = batches
         places = []
@@ -91,6 +91,8 @@ class StackedEpoch(PlannedEpoch):
             index=np.concatenate(tables)[plan.places],
             corner=joined([part.corner for part in parts]),
             flip=joined([part.flip for part in parts]),
+            hole=joined([part.hole for part in parts]),
+            key=joined([part.key for part in parts]),
         )
         return whole, np.concatenate(samples)[plan.places]
 
@@ -140,7 +142,9 @@ def stacked_loaders(
     settings = config.data
     size = (settings.image_size,) * 2 if settings.image_size else data.train.shape[1:]
 
-    def loader(table: ImageTable, batch_size: int, augmentation: Augmentation | None = None) -> Loader:
+    evaluation = settings.eval_augmentation()
+
+    def loader(table: ImageTable, batch_size: int, augmentation: Augmentation | None = evaluation) -> Loader:
         return make_loader(
             settings.loader,
             table,
@@ -149,14 +153,12 @@ def stacked_loaders(
             std=data.std,
             device=device,
             seed=config.engine.seed,
-            augmentation=augmentation,
-            image_size=settings.image_size,
-            threads=settings.loader_threads,
             dtype=dtype,
+            **loading(settings, augmentation),
         )
 
-    def plan(number: int, seed: int, augmentation: Augmentation | None = None, **options: Any) -> Plan:
-        return Plan(number, settings.batch_size, seed=seed, augmentation=augmentation, size=size, **options)
+    def plan(number: int, seed: int, augmentation: Augmentation | None = evaluation, **options: Any) -> Plan:
+        return Plan(number, settings.batch_size, seed=seed, augmentation=augmentation, source=size, **options)
 
     def in_order(positions: Sequence[NDArray[np.int64]]) -> Loader:
         if all(np.array_equal(places, np.arange(len(data.train))) for places in positions):
@@ -182,8 +184,5 @@ def stacked_loaders(
         in_order(positions),
         validation,
         loader(data.test, min(settings.batch_size, len(data.test))),
-        {
-            name: loader(table, min(settings.batch_size, len(table)))
-            for name, table in data.second_tests.items()
-        },
+        {name: loader(table, min(settings.batch_size, len(table))) for name, table in data.second_tests.items()},
     )

@@ -53,6 +53,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "--patience ends each run after an epoch of its own; drop it, or train the runs one by one"
     if first.engine.gradients:
         return "--gradients passes over the training set of one run; drop it"
+    if first.engine.target_dtype != "float32":
+        return "tables of 16 bits count the visits of one run's samples; drop --target-dtype"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()

@@ -19,8 +19,9 @@ from ...errors import ConfigError, TrainingError
 from ...methods import create_method
 from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
+from ...texts import counted
 from ..checkpoint import place_of
-from ..display import percent
+from ..display import mean_of_last, percent
 from ..environment import describe_environment
 from ..folder import RunFolder
 from ..prepare import RunData, create_parts, image_dtype, load_data
@@ -146,7 +147,8 @@ class Stack(Training):
             f"{sum(p.numel() for p in self.network.parameters()) // self.count:,} parameters each; "
             f"convolutions: {self.network.form}; device: {self.device}; {self.step.gear.reason}; "
             f"{self.step.amp_reason}",
-            f"loader: {self.loaders.train.reason}; {self.loaders.train.num_batches} batches of "
+            f"loader: {self.loaders.train.name}: {self.loaders.train.reason}; "
+            f"{counted(self.loaders.train.num_batches, 'batch', 'batches')} of "
             f"{config.data.batch_size} for each run an epoch",
             *(
                 f"run folder: {record.folder.path!s:<{width}}  seed {record.config.engine.seed}, "
@@ -232,8 +234,9 @@ class Stack(Training):
         return mean | {"images_per_second": mean["images_per_second"] * self.count}
 
     def finish(self, summaries: list[dict[str, Any]]) -> None:
-        table = Table(title=f"{len(summaries)} runs: test accuracy")
-        for name in ("run folder", "noise", "seed", "last epoch", "mean of the last ten"):
+        given = " on given labels, of which some may be wrong" * any("test_labels" in each for each in summaries)
+        table = Table(title=f"{counted(len(summaries), 'run')}: test accuracy{given}")
+        for name in ("run folder", "noise", "seed", "last epoch", mean_of_last(self.config.optim.epochs)):
             table.add_column(name)
         for record, summary in zip(self.records, summaries, strict=True):
             found = summary["test_accuracy"]

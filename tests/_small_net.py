@@ -1,0 +1,23 @@
+"""A convolutional network without batch norm, for 8x8 images."""
+
+from torch import Tensor, nn
+
+
+class SmallNet(nn.Module):
+    num_features = 32
+
+    def __init__(self, channels: int, image_size: tuple[int, int]):
+        super().__init__()
+        pixels = 16 * (image_size[0] // 2) * (image_size[1] // 2)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(pixels, self.num_features),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features

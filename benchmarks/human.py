@@ -11,7 +11,8 @@ whose labels are noisy too, after the last epoch: once of `USUAL` values (usual)
 which reach so far that cross-entropy is held back from learning the wrong labels by heart. A row has the test accuracy
 of the last and of the best epoch over three seeds, the AUROC with which the probability of the given label tells wrong
 labels from right ones, and FNR, the share of the wrong labels that the head predicts itself, so that they aren't found.
-benchmarks/lite.py writes the weights from a package of the registry.
+benchmarks/lite.py writes the weights from a package of the registry. The recorded rows name the network lite0: these
+weights through a file FILE.py:NAME; the command above writes the same rows of features, byte for byte.
 """
 
 import argparse

@@ -17,7 +17,8 @@ from fastnoise.data.features import FeatureFiles
 from fastnoise.data.table import feature_statistics
 from fastnoise.engine import extract as extraction
 from fastnoise.engine import load
-from fastnoise.engine.prepare import step_threads
+from fastnoise.engine.prepare import load_data
+from fastnoise.engine.threads import step_threads
 from fastnoise.errors import ConfigError, DataError, FastnoiseError
 from fastnoise.methods import METHODS
 from fastnoise.recipes import recipe
@@ -121,7 +122,8 @@ def test_several_networks_give_their_features_side_by_side(made: Path) -> None:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_trains_a_head_on_features_or_says_why_not(made: Path, method: str, tmp_path: Path) -> None:
     name = f"features:{made / 'f.npy'}"
-    config = recipe(method, name, "symmetric:0.4").replace({"epochs": 26 if method == "swce" else 2})
+    least = {"swce": 26, "swce_dividemix": 32}  # what their stages take
+    config = recipe(method, name, "symmetric:0.4").replace({"epochs": least.get(method, 2)})
     short = {"warm_up": 1}
     config = config.replace({key: value for key, value in short.items() if key in config.flat()})
     config = config.replace({"run_dir": str(tmp_path / "run")})
@@ -212,7 +214,7 @@ def test_rows_that_lie_one_behind_the_other_are_not_copied() -> None:
 
 def test_steps_on_features_take_one_thread(made: Path) -> None:
     config = recipe("gce", f"features:{made / 'f.npy'}", "symmetric:0.4")
-    data = fastnoise.engine.prepare.load_data(config)
+    data = load_data(config)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

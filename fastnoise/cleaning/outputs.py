@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.members import Member
 from ..data.names import FOLDER
 from ..errors import CheckpointError
 from ..files import PARTIAL, csv_text, write_text
@@ -64,7 +65,7 @@ def write_corrected(folder: Path, dataset: str, judged: Judged, labels: NDArray[
     """
     table, classes = judged.data.train, judged.data.class_names
     columns: dict[str, Sequence[str]] = {"file" if table.files or table.names else "index": judged.names}
-    paths = [os.path.abspath(file) for file in table.files]
+    paths = [os.path.abspath(file) for file in table.files if not isinstance(file, Member)]
     if paths and all(map(_is_text, paths)):
         columns["path"] = paths
     columns["label"] = [classes[label] for label in labels.tolist()]

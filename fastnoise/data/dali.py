@@ -16,6 +16,7 @@ from ..errors import DataError
 from .augment import Augmentation
 from .base import BaseLoader, LoaderSpec
 from .images import as_ppm, open_rgb, read_by_dali, read_image, unreadable
+from .members import Member
 from .placing import SourceSizes, place
 from .plan import Batch, Plan, PlannedEpoch
 from .table import ImageTable
@@ -64,10 +65,7 @@ class Source:
         if self.by_pillow[position]:
             exif, common = self.spec.table.exif, self.spec.common
             return as_ppm(np.asarray(open_rgb(file, exif)) if common is None else read_image(file, common, exif))
-        try:
-            return np.fromfile(file, np.uint8)
-        except OSError as error:
-            raise unreadable(file, error.strerror or "it cannot be opened") from error
+        return np.frombuffer(self.spec.table.read_bytes(position), np.uint8)
 
     def _inputs(self, batch: Batch) -> list[Any]:
         """What the graph takes: the images, the index, and what is drawn, view after view (`_drawn`)."""
@@ -262,13 +260,13 @@ def _placed(data: Any, spec: LoaderSpec, gpu: bool, whole: Any, random: list[Any
 
 
 def _by_pillow(table: ImageTable) -> np.ndarray | None:
-    """bool [N]: the files whose pixels Pillow makes; None if there are none, so that DALI reads the files itself."""
+    """bool [N]: the files whose pixels Pillow makes; None if there are none, and DALI can read all files itself."""
     if table.images is not None:
         return None
     found = table.by_pillow
     if found is None:
         found = np.array([not read_by_dali(file) for file in table.files])
-    return found if found.any() else None
+    return found if found.any() or isinstance(table.files[0], Member) else None
 
 
 def _copy(dense: Any, tensor: torch.Tensor) -> torch.Tensor:

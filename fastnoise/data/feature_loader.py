@@ -37,7 +37,7 @@ class FeatureLoader(BaseLoader):
             rows = features.index_select(0, aligned_part(host_index, first, last))
             if on_host:
                 rows = rows.pin_memory().to(device, non_blocking=True)
-            rows = rows.float().sub_(self._mean).mul_(self._scale)
+            rows = torch.sub(rows, self._mean).mul_(self._scale)  # in float32, which both are promoted to
             if plan.views > 1:
                 rows = rows.repeat(plan.views, 1)
             yield rows[:, :, None, None], aligned_part(index, first, last)

@@ -24,6 +24,7 @@ from .table import (
     ImageTable,
     stratified_split,
 )
+from .texts import picked
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What the parts of a data set are called, in any case -> which part it is."""
@@ -87,25 +88,74 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         notes.append(f"left out {counted(len(lost), 'unreadable image')}: {listed(files.names(lost))}")
     else:
         require_readable(files.found, known, files.name)
-    paths, parts = files.found.paths(), np.array(files.parts)
-    positions = {part: np.flatnonzero(kept & (parts == part)) for part in PARTS}
-    size = known.size(np.flatnonzero(kept), exif) or DEFAULT_IMAGE_SIZE
+    return assembled(
+        files.name,
+        files.found.paths(),
+        files.names(np.arange(len(files.labels))),
+        np.array(files.parts),
+        files.labels,
+        files.clean_labels,
+        files.class_names,
+        size=known.size(np.flatnonzero(kept), exif) or DEFAULT_IMAGE_SIZE,
+        by_pillow=known.by_pillow,
+        kept=kept,
+        exif=exif,
+        notes=notes,
+    )
+
+
+def assembled(
+    name: str,
+    paths: Sequence[str],
+    names: Sequence[str],
+    parts: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    clean: NDArray[np.int64] | None,
+    class_names: tuple[str, ...],
+    *,
+    size: tuple[int, int],
+    by_pillow: NDArray[np.bool_],
+    kept: NDArray[np.bool_] | None = None,
+    exif: bool = True,
+    notes: Sequence[str] = (),
+) -> ImageDataset:
+    """The data set of F labelled files.
+
+    Without test files every fifth image of each class (drawn with a fixed seed) is the test set, unless there are files
+    for validation, which are then both.
+
+    Args:
+        name: of the data set.
+        paths: [F], of the files.
+        names: [F], as every table and file shows them.
+        parts: [F], of each file: train, validation or test.
+        labels: [F], given classes.
+        clean: [F], true ones, -1 where they are unknown; None if they all are.
+        class_names: of the classes.
+        size: height and width of the images.
+        by_pillow: [F], as a table has it.
+        kept: [F], the files that are used; None: all.
+        exif: whether images are turned upright as the camera noted.
+        notes: what there is to say already.
+
+    DataError if the training set is empty, or too small to hold out a test set.
+    """
+    notes = list(notes)
+    positions = {part: np.flatnonzero((parts == part) & (True if kept is None else kept)) for part in PARTS}
 
     def table(chosen: NDArray[np.int64], labels: NDArray[np.int64]) -> ImageTable:
         return ImageTable(
             labels[chosen],
-            files=tuple([paths[place] for place in chosen.tolist()]),
+            files=picked(paths, chosen),
             size=size,
-            names=files.names(chosen),
+            names=picked(names, chosen),
             exif=exif,
-            by_pillow=known.by_pillow[chosen],
+            by_pillow=by_pillow[chosen],
         )
 
     if not len(positions["train"]):
-        raise DataError(f"{files.name}: the training set is empty")
-    truth = files.labels  # of the test set: the best that is known
-    if files.clean_labels is not None:
-        truth = np.where(files.clean_labels < 0, files.labels, files.clean_labels)
+        raise DataError(f"{name}: the training set is empty")
+    truth = labels if clean is None else np.where(clean < 0, labels, clean)  # of the test set: the best that is known
     train, test = positions["train"], positions["test"]
     origins: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
     if not len(test) and len(positions["validation"]):
@@ -115,24 +165,24 @@ def read_files(files: FileSet, *, exif: bool = True, skip_unreadable: bool = Fal
         held, out = stratified_split(truth[train], TEST_FRACTION, SPLIT_SEED)
         if not len(out):
             raise DataError(
-                f"{files.name}: {len(train)} images are too few to hold some out for the test; add a folder test, or "
+                f"{name}: {len(train)} images are too few to hold some out for the test; add a folder test, or "
                 "a column split with the word test"
             )
         origins, train, test = (held, out), train[held], train[out]
-    if missing := sorted(set(range(len(files.class_names))) - set(truth[test].tolist())):
-        notes.append(f"no test images of {listed([files.class_names[label] for label in missing])}")
-    validation, clean = positions["validation"], files.clean_labels
+    if missing := sorted(set(range(len(class_names))) - set(truth[test].tolist())):
+        notes.append(f"no test images of {listed([class_names[label] for label in missing])}")
+    validation = positions["validation"]
     return ImageDataset(
-        files.name,
-        replace(table(train, files.labels), origin=origins[0]),
+        name,
+        replace(table(train, labels), origin=origins[0]),
         replace(table(test, truth), origin=origins[1]),
-        files.class_names,
+        class_names,
         *IMAGENET_MEAN_STD,
         given_labels=True,
         clean_labels=None if clean is None else clean[train],
-        validation=table(validation, files.labels) if len(validation) else None,
+        validation=table(validation, labels) if len(validation) else None,
         notes=tuple(notes),
-        test_given=None if clean is None else files.labels[test],
+        test_given=None if clean is None else labels[test],
         test_clean=None if clean is None else clean[test],
         validation_clean=None if clean is None else clean[validation],
     )

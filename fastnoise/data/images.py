@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from ..errors import DataError
+from .members import Member
 
 _NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow knows by name but does not decode by itself. For EPS it starts Ghostscript, which runs the file
@@ -64,11 +65,29 @@ def require_regular(path: str) -> None:
         raise unreadable(path, "it is no regular file")
 
 
+def opened(path: str) -> Image.Image:
+    """An image file, or a member of a shard, as Pillow opens it; OSError or what Pillow raises."""
+    if isinstance(path, Member):
+        return Image.open(io.BytesIO(path.read()))
+    require_regular(path)
+    return Image.open(path)
+
+
+def read_bytes(path: str) -> bytes:
+    """The bytes of a file, or of a member of a shard; DataError names one that cannot be read."""
+    try:
+        if isinstance(path, Member):
+            return path.read()
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise unreadable(path, error.strerror or "it cannot be opened") from error
+
+
 def image_size(path: str, exif: bool = True) -> tuple[int, int]:
     """Height and width from the file's header, turned as `read_image` turns it; DataError if that cannot be read."""
     try:
-        require_regular(path)
-        with Image.open(path) as image:
+        with opened(path) as image:
             width, height = image.size
             if image.format == "TIFF":  # whose size Pillow may give upright already
                 tags = image.tag_v2  # type: ignore[attr-defined]
@@ -105,8 +124,7 @@ def open_rgb(path: str, exif: bool, side: int | None = None) -> Image.Image:
     """A file as RGB, as `read_image` says but in its own size. With `side` a JPEG file may come smaller, but with so
     many pixels a side, which is quicker."""
     try:
-        require_regular(path)
-        with Image.open(path) as image:
+        with opened(path) as image:
             if side is not None:
                 image.draft(None, (side, side))
             return decode(image, exif)
@@ -175,6 +193,8 @@ def dali_reads(head: bytes) -> bool:
 def read_by_dali(path: str) -> bool:
     """`dali_reads` of a file; True for one that cannot be opened, so that the decoder complains."""
     try:
+        if isinstance(path, Member):
+            return dali_reads(path.read(_HEAD))
         require_regular(path)
         with open(path, "rb") as stream:
             return dali_reads(stream.read(_HEAD))

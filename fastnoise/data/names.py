@@ -23,13 +23,15 @@ DATASETS: dict[str, str] = {
     "mini_coco": "fastnoise.data.coco:load_mini_coco",
     "rotated": "fastnoise.data.rotated:load_rotated",
     "two-tasks": "fastnoise.data.two_tasks:load_two_tasks",
+    "hf": "fastnoise.data.parquet:load_parquet",
+    "tar": "fastnoise.data.shards:load_shards",
     "values": "fastnoise.data.values:load_values",
     **dict.fromkeys(FACTS, "fastnoise.data.real:load_real"),
 }
 """Name -> MODULE:NAME of a function `(name, root: Path, download: bool) -> ImageDataset`, whose root may be None for
 what lies under none."""
 
-ROOTLESS = frozenset({"digits", "features", "coco", "values"})
+ROOTLESS = frozenset({"digits", "features", "coco", "hf", "tar", "values"})
 """Those that lie under no root, or need none; `rotated` and `two-tasks` do as the images that they are made of."""
 
 
@@ -62,7 +64,7 @@ WRITTEN: dict[str, Written] = {
 }
 """Data sets that are more than a name."""
 
-AT_PATH: dict[str, str] = {"folder": "PATH", "list": "FILE.csv", "features": "FILE.npy"}
+AT_PATH: dict[str, str] = {"folder": "PATH", "list": "FILE.csv", "features": "FILE.npy", "hf": "NAME", "tar": "SHARDS"}
 """Families whose names are a path after the colon, and what it is a path of."""
 
 _PLAIN = tuple(name for name in DATASETS if name not in WRITTEN and name not in FACTS and name not in AT_PATH)
@@ -73,7 +75,7 @@ _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train"
 FOLDER, LIST, FEATURES = "folder:", "list:", "features:"
 """How the names of data sets of class folders, of lists of files, and of frozen features begin."""
 
-RESIZED = ("folder", "list", "values", *FACTS)
+RESIZED = ("folder", "hf", "list", "tar", "values", *FACTS)
 """Families whose images are files that --image-size resizes."""
 CHECKED = ("folder", "list")
 """Families whose files are all decoded once before they are used (`fastnoise.data.scan`)."""
@@ -119,8 +121,10 @@ def check_dataset(name: str) -> None:
         own.load(name, "dataset")
     elif family(name) in AT_PATH and not name.partition(":")[2]:
         head = family(name)
-        what = "folder" if AT_PATH[head] == "PATH" else "file"
-        raise ConfigError(f"the dataset {head}:{AT_PATH[head]} needs the path of a {what} after the colon")
+        what = {"folder": "the path of a folder", "tar": "the paths of shards", "hf": "a name or a folder"}.get(
+            head, "the path of a file"
+        )
+        raise ConfigError(f"the dataset {head}:{AT_PATH[head]} needs {what} after the colon")
     elif not is_named(name):
         raise ConfigError(f"unknown dataset {name!r}; {nearest(name, list(FORMS))}")
     elif family(name) in WRITTEN:
@@ -197,13 +201,21 @@ def moved(before: str, now: str) -> bool:
     return all(read_options(before)[key] == value for key, value in read_options(now).items() if key not in paths)
 
 
+def split_parts(shards: str) -> list[str]:
+    """TRAIN,val=SHARDS,test=SHARDS as [TRAIN, ",val=", SHARDS, ",test=", SHARDS]."""
+    return re.split(r"(,(?:val|validation|test)=)", shards)
+
+
 def located(name: str) -> str:
     """The name with its paths written from the root, for use in any folder."""
     if own.is_own(name):
         return own.located(name)
     head, _, path = name.partition(":")
+    if head == "hf" and not expanded(path).is_dir():  # of the hub
+        return name
     if head in AT_PATH and path:  # what has none is refused
-        return f"{head}:{expanded(path).absolute()}"
+        parts = split_parts(path) if head == "tar" else [path]
+        return f"{head}:" + "".join([str(expanded(p).absolute()) if i % 2 == 0 else p for i, p in enumerate(parts)])
     if head not in _PATHS:
         return name
     return _with_paths(name, lambda path: str(expanded(path).absolute()).replace(",", "\\,"))

@@ -128,7 +128,7 @@ def scan(found: Found, cache: Path, threads: int | None = None) -> FileFacts:
     can be written, and else to the user's folder of caches. Nothing in a cache is executed, and a damaged one is made
     anew.
     """
-    places = [place for place in (cache, _elsewhere(cache)) if place is not None]
+    places = [place for place in (cache, elsewhere(cache)) if place is not None]
     parts: dict[str, NDArray[Any]] = {
         name: np.zeros((len(found.names), *shape), kind) for name, (kind, shape) in _PARTS.items()
     }
@@ -284,7 +284,7 @@ class _Known:
     warnings: dict[int, str]
 
 
-def _elsewhere(cache: Path) -> Path | None:
+def elsewhere(cache: Path) -> Path | None:
     """Where the cache lies if its own place cannot be written; None if the user has no folder for caches."""
     digest = hashlib.sha256(os.fsencode(cache.absolute())).hexdigest()[:32]
     folder = cache_folder()

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import as_array
 from ..errors import ConfigError, DataError
-from .images import image_size
+from .images import image_size, read_bytes
 from .names import is_named
 from .texts import kept, packed, picked
 
@@ -86,6 +86,10 @@ class ImageTable:
         array = self.images
         known = array is not None and array.dtype in (np.float16, np.float32) and array.ndim == 4
         return known and array.shape[1:3] == (1, 1)  # type: ignore[union-attr]
+
+    def read_bytes(self, place: int) -> bytes:
+        """The bytes of a sample's file, which may lie within another one; DataError if they cannot be read."""
+        return read_bytes(self.files[place])
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -97,9 +97,9 @@ class Texts(Sequence[str]):
         )
 
 
-def kept(texts: Iterable[str]) -> Sequence[str]:
-    """Texts as tables hold them: a `Texts` as it is, else a tuple."""
-    return texts if isinstance(texts, Texts) else tuple(map(str, texts))
+def kept(texts: Iterable[str | os.PathLike[str]]) -> Sequence[str]:
+    """Texts or paths as tables hold them: a `Texts` as it is, else a tuple."""
+    return texts if isinstance(texts, Texts) else tuple([t if isinstance(t, str) else str(t) for t in texts])
 
 
 def picked(texts: Sequence[str], positions: NDArray[np.int64]) -> Sequence[str]:

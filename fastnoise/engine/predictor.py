@@ -22,6 +22,7 @@ from ..data.augment import Augmentation
 from ..data.images import open_rgb, read_image
 from ..data.loaders import make_loader, without_decoder
 from ..data.resample import evaluated
+from ..data.texts import kept
 from ..data.torch_loader import prefetch
 from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError
 from ..methods import Setting, create_method, find_method
@@ -176,7 +177,7 @@ class Predictor(nn.Module):
             )
         if self.header.channels not in (1, 3):
             raise DataError(f"the network takes images of {self.header.channels} channels, and image files have 1 or 3")
-        names = tuple(map(str, files))
+        names = kept(files)
         return ImageTable(np.zeros(len(names), np.int64), files=names, size=self.header.image_size)
 
     def run(self, table: ImageTable, *, batch_size: int = BATCH, threads: int = THREADS) -> Predictions:

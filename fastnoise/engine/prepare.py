@@ -1,8 +1,7 @@
 """From a configuration to what training needs: images, labels, loaders, networks and the method."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -310,25 +309,6 @@ class Loaders:
         for loader in (self.train, self.train_in_order, self.validation, self.test, *self.second_tests.values()):
             if loader is not None:
                 loader.close()
-
-
-FEW_PRODUCTS = 2**28
-"""Products of a step on features up to which it takes one thread: the time of a thread or two to wake up."""
-
-
-@contextmanager
-def step_threads(config: RunConfig, data: RunData, device: torch.device) -> Iterator[None]:
-    """One thread of torch for steps on frozen features that are too small for several; else as many as there are."""
-    products = 3 * config.data.batch_size * data.channels * data.task.num_outputs
-    before = torch.get_num_threads()
-    small = data.train.is_features and config.model.model == "linear" and products <= FEW_PRODUCTS
-    if small and device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
 
 
 def image_dtype(method: Method, amp: torch.dtype | None) -> torch.dtype:

@@ -36,10 +36,10 @@ from .prepare import (
     load_data,
     make_loaders,
     settle_normalisation,
-    step_threads,
 )
 from .record import Record, open_folder
 from .step import choose_amp, choose_device
+from .threads import step_threads
 from .trainer import Training
 from .witness import Witness
 

@@ -1,0 +1,325 @@
+"""Tar shards: the index of their members, and training on them."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import mmap
+import os
+import tarfile
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastnoise.cli import main
+from fastnoise.data import load_dataset, make_loader
+from fastnoise.data.images import read_image
+from fastnoise.data.members import Member, Members
+from fastnoise.data.names import located
+from fastnoise.data.shards import braces, read_index
+from fastnoise.data.table import joined
+from fastnoise.data.tar import tar_members
+from fastnoise.errors import ConfigError, DataError
+
+CLASSES = ("cat", "dog", "owl")
+DEEP = "a folder/" * 12  # with a key too long for one field of a header, and for two
+FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+
+
+def pixels(number: int) -> np.ndarray:
+    image = np.random.default_rng(number).integers(0, 60, (16, 16, 3), dtype=np.uint8)
+    image[:, 5 * (number % 3) : 5 * (number % 3) + 5] = 230
+    return image
+
+
+def encoded(number: int, ending: str = "png") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels(number)).save(stream, "JPEG" if ending == "jpg" else ending.upper())
+    return stream.getvalue()
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], form: int = tarfile.USTAR_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(first: int, count: int, *, ending: str = "png", start: str = "") -> dict[str, bytes]:
+    """Images whose class is their number modulo 3, with a member .cls each."""
+    members: dict[str, bytes] = {}
+    for number in range(first, first + count):
+        members[f"{start}{number:05}.{ending}"] = encoded(number, ending)
+        members[f"{start}{number:05}.cls"] = CLASSES[number % 3].encode()
+    return members
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Two shards of 24 and 21 images."""
+    write_tar(tmp_path / "00.tar", samples(0, 24))
+    write_tar(tmp_path / "01.tar", samples(24, 21), tarfile.PAX_FORMAT)
+    return tmp_path
+
+
+def members_of(path: Path) -> list[tuple[str, int, int]]:
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as archive:
+        return [tuple(member) for member in tar_members(path, archive)]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", ["a.jpg", "./b/c.jpg", DEEP[:90] + "/x.jpg", DEEP + "y" * 150 + ".jpg", "naïve/é.jpg"])
+def test_headers_are_read_as_tarfile_reads_them(form: str, name: str, tmp_path: Path) -> None:
+    contents = {"first.cls": b"3", name: b"x" * 513, "empty.txt": b"", "last.jpg": b"y" * 512}
+    try:
+        path = write_tar(tmp_path / "a.tar", contents, FORMATS[form])
+    except ValueError:  # POSIX of 1988 has no room for it
+        assert form == "ustar"
+        return
+    with tarfile.open(path, "a", format=FORMATS[form]) as archive:
+        for kind in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
+            info = tarfile.TarInfo("other" * (3 if form == "ustar" else 30) + kind.decode())
+            info.type, info.linkname = kind, "x"
+            archive.addfile(info)
+        archive.addfile(tarfile.TarInfo("behind.jpg"))
+    with tarfile.open(path) as archive:
+        expected = [
+            (found.name.removeprefix("./"), found.offset_data, found.size) for found in archive if found.isreg()
+        ]
+    assert members_of(path) == expected
+
+
+def test_sizes_in_pax_and_in_binary_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    info = tarfile.TarInfo("a.jpg")
+    info.size = 5
+    info.pax_headers = {"size": "5", "comment": "a b=c\n d"}
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = b"\x80" + (5).to_bytes(11, "big")
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + sum(block[156:]) + 256)
+    path.write_bytes(
+        info.tobuf(tarfile.PAX_FORMAT) + b"hello".ljust(512, b"\0") + block + b"again".ljust(512, b"\0") + bytes(1024)
+    )
+    assert [(name, size) for name, _, size in members_of(path)] == [("a.jpg", 5), ("a.jpg", 5)]
+
+
+def test_samples_have_their_bytes_names_and_labels(shards: Path) -> None:
+    dataset = load_dataset(f"tar:{shards}/{{00..01}}.tar", None)
+    assert dataset.class_names == CLASSES
+    assert (len(dataset.train), len(dataset.test)) == (36, 9)
+    assert dataset.given_labels
+    whole = joined([dataset.train, dataset.test])
+    for place, name in enumerate(whole.names):
+        shard, number = name.split("/")
+        assert int(shard[:2]) == (int(number) >= 24)
+        assert whole.labels[place] == int(number) % 3
+        assert whole.read_bytes(place) == encoded(int(number))
+        assert str(whole.files[place]) == f"{shards}/{shard}/{number}.png"
+    taken = dataset.train.take(np.array([5, 2]))
+    assert isinstance(taken.files, Members)
+    assert [taken.read_bytes(0), taken.read_bytes(1)] == [dataset.train.read_bytes(5), dataset.train.read_bytes(2)]
+
+
+def test_labels_are_also_read_from_json_with_true_classes(tmp_path: Path) -> None:
+    members: dict[str, bytes] = {}
+    for number in range(12):
+        fields = {"label": number % 2, "clean_label": 1 if number < 6 else None, "other": [1]}
+        members[f"{number}.jpg"] = encoded(number, "jpg")
+        members[f"{number}.json"] = json.dumps(fields).encode()
+        members[f"{number}.seg.png"] = b"no image of its own"
+    write_tar(tmp_path / "a.tar", members)
+    dataset = load_dataset(f"tar:{tmp_path / 'a.tar'}", None)
+    assert dataset.class_names == ("0", "1")
+    assert dataset.clean_labels is not None
+    for name, clean in zip(dataset.train.names, dataset.clean_labels.tolist(), strict=True):
+        assert clean == (1 if int(name.split("/")[1]) < 6 else -1)
+
+
+def test_shards_of_validation_and_test_are_named_beside_those_of_training(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(shards / "val.tar", samples(60, 6))
+    write_tar(shards / "test.tar", samples(70, 9))
+    name = f"tar:{shards}/{{00..01}}.tar,val={shards}/val.tar,test={shards}/test.tar"
+    dataset = load_dataset(name, None)
+    assert dataset.validation is not None
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (45, 6, 9)
+    assert dataset.test.names[0] == "test.tar/00070"
+    monkeypatch.chdir(shards)
+    assert located(name.replace(f"{shards}/", "")) == name
+
+
+def test_ranges_in_braces() -> None:
+    assert braces("a") == ["a"]
+    assert braces("s{08..11}.tar") == ["s08.tar", "s09.tar", "s10.tar", "s11.tar"]
+    assert braces("s{8..11}") == ["s8", "s9", "s10", "s11"]
+    assert braces("{a,b}-{1..2}") == ["a-1", "a-2", "b-1", "b-2"]
+    with pytest.raises(ConfigError, match="is empty; write the smaller number first"):
+        braces("{3..1}")
+
+
+def test_the_index_is_kept_and_made_anew_for_a_shard_that_has_changed(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    paths = [shards / "00.tar", shards / "01.tar"]
+    first = read_index(paths)
+    again = read_index(paths)
+    assert (first.read, again.read) == (2, 0)
+    assert list(again.images) == list(first.images)
+    assert [member.offset for member in again.images] == [member.offset for member in first.images]
+    assert (again.labels, again.clean) == (first.labels, first.clean)
+    np.testing.assert_array_equal(again.by_pillow, first.by_pillow)
+    cache = next(shards.glob(".fastnoise-shards-*"))
+    cache.write_bytes(cache.read_bytes()[:100])
+    assert read_index(paths).read == 2
+    write_tar(shards / "01.tar", samples(24, 6))
+    assert len(read_index(paths).labels) == 30
+    cache.unlink()
+    cache.mkdir()  # which no file can replace
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    assert read_index(paths).read == 2
+    assert read_index(paths).read == 0
+
+
+def test_a_hundred_thousand_members_are_indexed_in_two_seconds(tmp_path: Path) -> None:
+    pieces: list[bytes] = []
+    for number in range(50_000):
+        for ending, content in (("jpg", b"\xff\xd8\xff" + bytes(61)), ("cls", b"%d" % (number % 10))):
+            info = tarfile.TarInfo(f"{number:06}.{ending}")
+            info.size = len(content)
+            pieces += [info.tobuf(tarfile.USTAR_FORMAT), content.ljust(512, b"\0")]
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"".join(pieces) + bytes(1024))
+    began = time.process_time()
+    index = read_index([path])
+    assert time.process_time() - began < 2
+    assert len(index.labels) == 50_000
+    assert index.images[49_999].read(3) == b"\xff\xd8\xff"
+
+
+LOADERS = ["torch", *(["dali"] if find_spec("nvidia.dali") else [])]
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_loaders_give_the_images_in_any_order_and_from_any_batch_on(shards: Path, kind: str) -> None:
+    write_tar(shards / "02.tar", samples(45, 6, ending="bmp"))  # which Pillow decodes for DALI
+    table = load_dataset(f"tar:{shards}/{{00..02}}.tar", None).train
+    options = {"batch_size": 8, "mean": (0.0,) * 3, "std": (1.0,) * 3, "device": "cpu", "shuffle": True}
+    loader = make_loader(kind, table, **options)  # type: ignore[arg-type]
+    seen: list[int] = []
+    for images, index in loader.epoch(1):
+        for image, place in zip(images, index.tolist(), strict=True):
+            expected = pixels(int(table.names[place].split("/")[1])).astype(np.float32) / 255
+            np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), expected, atol=1e-6)
+            seen.append(place)
+    assert sorted(seen) == list(range(len(table)))
+    later = [place for _, index in loader.epoch(1, start_batch=2) for place in index.tolist()]
+    assert later == seen[16:]
+    loader.close()
+
+
+def test_a_run_on_shards_is_resumed_evaluated_and_used(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shards)
+    words = ["train", "--dataset", "tar:{00..01}.tar", "--model", "small_cnn", "--method", "ce", "--loader", "torch"]
+    words += ["--batch-size", "16", "--crop-padding", "0", "--no-flip", "--schedule", "constant"]
+    assert main([*words, "--epochs", "3", "--run-dir", "whole"]) == 0
+    assert main([*words, "--epochs", "1", "--run-dir", "part"]) == 0
+    monkeypatch.chdir(shards.parent)
+    assert main(["train", "--resume", str(shards / "part"), "--epochs", "3"]) == 0
+    monkeypatch.chdir(shards)
+    states = [torch.load(f"{name}/checkpoint.pt", weights_only=True)["networks"] for name in ("whole", "part")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert main(["evaluate", "whole", "tar:{00..01}.tar", "--split", "all", "--out", "figures.json"]) == 0
+    assert json.loads(Path("figures.json").read_text())["images"] == 45
+    assert main(["features", "tar:{00..01}.tar", "--model", "whole", "--out", "f.npy"]) == 0
+    assert load_dataset("features:f.npy", None).train.names[0] == "00.tar/00000"
+    capsys.readouterr()
+    assert (
+        main(["clean", "tar:{00..01}.tar", "--folds", "2", "--epochs", "1", "--jobs", "1", "--model", "small_cnn"]) == 0
+    )
+    corrected = next(Path("cleaned").rglob("corrected.csv"))
+    assert corrected.read_text().splitlines()[0].startswith("file,label")
+    labels = ["--noise", "none", "--labels", str(corrected), "--epochs", "1", "--run-dir", "corrected"]
+    assert main([*words, *labels]) == 0
+
+
+def test_a_member_of_a_shard_that_became_shorter_is_refused(shards: Path) -> None:
+    table = load_dataset(f"tar:{shards}/{{00..01}}.tar", None).train
+    os.truncate(shards / "00.tar", 512)
+    with pytest.raises(DataError, match=r"00.tar has become shorter since it was read"):
+        read_image(table.files[0], (16, 16))
+    member = table.files[0]
+    assert isinstance(member, Member)
+    (shards / "00.tar").unlink()
+    with pytest.raises(DataError, match="No such file"):
+        table.read_bytes(0)
+
+
+def _refused(path: Path, said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        load_dataset(f"tar:{path}", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_tar_files_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path) -> None:
+    plain = write_tar(tmp_path / "a.tar", samples(0, 9)).read_bytes()
+    other = tmp_path / "b.tar"
+    for pack, name in ((gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")):
+        other.write_bytes(pack(plain))
+        _refused(other, rf"b.tar is compressed \({name}\)")
+    whole = plain.rstrip(b"\0")
+    for length in (700, 512 * 7, len(whole) // 512 * 512, len(whole) - 100):
+        other.write_bytes(plain[:length])
+        _refused(other, "b.tar is cut off")
+    other.write_bytes(b"")
+    _refused(other, "b.tar is empty")
+    other.write_bytes(b"no tar file".ljust(2000))
+    _refused(other, "b.tar is no tar file: a header's checksum is wrong")
+    damaged = bytearray(plain)
+    damaged[plain.index(b"00003.png")] = 65
+    other.write_bytes(damaged)
+    _refused(other, r"b.tar is damaged at byte \d+")
+    _refused(tmp_path / "c.tar", "1 of 1 shards are missing")
+    _refused(f"{tmp_path}/a.tar,test={tmp_path}/a.tar", "the shard .*a.tar is named twice")  # type: ignore[arg-type]
+    (tmp_path / "none").mkdir()
+    _refused(tmp_path / "none", "holds no .tar files")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"x.png": b"1"}, r"1 of 10 samples have no label \('x'\)"),
+        ({"x.png": b"1", "y.png": b"1"}, r"2 of 11 samples have no label \('x', 'y'\)"),
+        ({"x.json": b'{"label": 1}'}, "the key 'x' has no image, only json"),
+        ({"x.png": b"1", "x.jpg": b"1", "x.cls": b"cat"}, "the key 'x' has images png, jpg"),
+        ({"x.png": b"1", "x.json": b"{"}, "'x'.json cannot be read"),
+        ({"x.png": b"1", "x.json": b'{"label": [1]}'}, "'x'.json has the class"),
+        ({"00000.txt": b"1"}, "the key '00000' is there twice"),
+        ({"x.png": b"1", "x.cls": b"cat", "./x.png": b"2"}, "the key 'x' has two members .png"),
+    ],
+)
+def test_samples_that_cannot_be_used_are_refused_in_one_line(more: dict[str, bytes], said: str, tmp_path: Path) -> None:
+    _refused(write_tar(tmp_path / "a.tar", samples(0, 9) | more), said)
+
+
+def test_a_class_that_training_has_not_is_refused(shards: Path) -> None:
+    write_tar(shards / "test.tar", {"a.png": encoded(0), "a.cls": b"cow"})
+    _refused(
+        f"{shards}/{{00..01}}.tar,test={shards}/test.tar", "test.tar/a.png: no training sample has its class 'cow'"
+    )  # type: ignore[arg-type]
+
+
+def test_the_name_needs_shards(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--dataset", "tar:"]) == 2
+    assert "the dataset tar:SHARDS needs the paths of shards after the colon" in capsys.readouterr().err

@@ -153,7 +153,7 @@ def test_help_lists_every_method(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_shows_what_every_run_has_and_what_the_method_reads(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown_help(capsys, "--method", name)
     shown = re.findall(r"^  --([a-z][a-z-]*)", text, re.MULTILINE)
-    fields = [*COMMON, *options_of(name).names(), "config", "resume", "deviations"]
+    fields = [*COMMON, *options_of(name).names(), "config", "resume", "deviations", "gpus", "max_restarts"]
     assert sorted(shown) == sorted(field.replace("_", "-") for field in fields)
     box = of_the_method(text)
     assert "default: None" not in box

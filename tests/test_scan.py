@@ -347,7 +347,7 @@ def test_trainers_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         prepare,
         "create_method",
-        lambda options, num_samples, num_classes, task: Watching(options, num_samples, num_classes),
+        lambda options, num_samples, num_classes, **others: Watching(options, num_samples, num_classes),
     )
     run = Single(config, load_data(config), torch.device("cpu"), make_console())
     view = run._view(run.record, 0)

@@ -81,7 +81,6 @@ class Job:
 
 
 LATER: Mapping[str, Any] = {
-    "target_dtype": "float32",
     "exif_orientation": True,
     "skip_unreadable": False,
     "val_split": "given",

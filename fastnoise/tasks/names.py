@@ -55,11 +55,13 @@ SCORES: dict[str, Score] = {
 
 def second_tests_in(figures: Mapping[str, Any], score: Score) -> list[str]:
     """The names of the second test sets: what a summary says, else the parts that an epoch has a loss and a score of
-    and that are none of every run's. `ilsvrc` of ilsvrc_loss and ilsvrc_accuracy."""
+    and that are none of every run's. `ilsvrc` of ilsvrc_loss and ilsvrc_accuracy; test_task_loss is of the test set."""
     if "second_tests" in figures:
         return list(map(str, figures["second_tests"]))
     parts = [key.removesuffix("_loss") for key in figures if key.endswith("_loss")]
-    return [part for part in parts if part not in ("train", "test", "validation") and f"{part}_{score.name}" in figures]
+    own = ("train", "test", "validation")
+    second = (part for part in parts if part not in own and not part.startswith(tuple(f"{name}_" for name in own)))
+    return [part for part in second if f"{part}_{score.name}" in figures]
 
 
 def score_in(figures: Mapping[str, Any]) -> Score:

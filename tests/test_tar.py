@@ -112,6 +112,15 @@ def test_sizes_in_pax_and_in_binary_are_read(tmp_path: Path) -> None:
     assert [(name, size) for name, _, size in members_of(path)] == [("a.jpg", 5), ("a.jpg", 5)]
 
 
+@pytest.mark.parametrize("size", ["-1024", "x"])
+def test_a_size_in_pax_that_is_no_number_is_refused(size: str, tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.jpg")
+    info.pax_headers = {"size": size}
+    path = tmp_path / "a.tar"
+    path.write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+    _refused(path, f"a.tar is damaged: a PAX header has the size '{size}'")
+
+
 def test_samples_have_their_bytes_names_and_labels(shards: Path) -> None:
     dataset = load_dataset(f"tar:{shards}/{{00..01}}.tar", None)
     assert dataset.class_names == CLASSES

@@ -332,3 +332,15 @@ def test_a_class_that_training_has_not_is_refused(shards: Path) -> None:
 def test_the_name_needs_shards(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--dataset", "tar:"]) == 2
     assert "the dataset tar:SHARDS needs the paths of shards after the colon" in capsys.readouterr().err
+
+
+def test_a_part_without_shards_is_not_the_folder_of_the_command(
+    shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shards)
+    assert main(["train", "--dataset", "tar:00.tar,test="]) == 2
+    assert "the shards of test are missing" in capsys.readouterr().err
+
+
+def test_shards_with_commas_between_them_are_refused_with_the_braces_that_they_need(shards: Path) -> None:
+    _refused(f"{shards}/00.tar,{shards}/01.tar", r"1 of 1 shards are missing, .*; write several shards as \{a,b\}.tar")  # type: ignore[arg-type]

@@ -325,6 +325,11 @@ def test_samples_that_cannot_be_used_are_refused_in_one_line(more: dict[str, byt
     _refused(write_tar(tmp_path / "a.tar", samples(0, 9) | more), said)
 
 
+def test_a_member_that_is_no_image_is_named_with_its_shard(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"x.png": b"junk", "x.cls": b"cat"})
+    _refused(path, r"cannot read the image .*a.tar/x.png \(its bytes begin like no image that can be read\)")
+
+
 def test_a_class_that_training_has_not_is_refused(shards: Path) -> None:
     write_tar(shards / "test.tar", {"a.png": encoded(0), "a.cls": b"cow"})
     _refused(

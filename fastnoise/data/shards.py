@@ -271,7 +271,7 @@ def _label(path: Path, key: str, group: Mapping[str, tuple[int, int]], archive: 
         # Not "replace", which would make one class of several that differ in such bytes.
         label = archive[offset : offset + length].decode("utf-8", "surrogateescape").strip()
     for text in (label, clean):
-        if "\0" in text or not text.isascii() and re.search("[\ud800-\udfff]", text):
+        if "\0" in text or (not text.isascii() and re.search("[\ud800-\udfff]", text)):
             raise DataError(
                 f"{path}: the key {shown(key)} has the class {text!a}, which is no UTF-8 text; write it anew"
             )

@@ -1,6 +1,7 @@
 """Frozen features: fastnoise features, the loader, and heads that are trained on them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -334,6 +335,22 @@ def test_features_of_another_network_are_refused(made: Path, tmp_path: Path) -> 
     predictor = load(tmp_path / "head")
     with pytest.raises(DataError, match="these are features of small_cnn of other"):
         predictor.fitting(load_dataset(f"features:{out}", None).test)
+
+
+def test_a_run_does_not_go_on_with_features_of_another_network(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ending in ("npy", "json", "npz"):
+        shutil.copy(made / f"f.{ending}", tmp_path)
+    words = ["--dataset", f"features:{tmp_path / 'f.npy'}", "--method", "gce", "--epochs", "1"]
+    assert main(["train", *words, "--run-dir", str(tmp_path / "head")]) == 0
+    about = json.loads((tmp_path / "f.json").read_text())
+    (tmp_path / "f.json").write_text(json.dumps({**about, "weights": "0" * 64}))
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "head"), "--epochs", "2"]) == 2
+    assert (
+        "the network of its features, or its list of images, classes or labels has changed" in capsys.readouterr().err
+    )
 
 
 def test_values_that_float16_cannot_hold_are_refused(made: Path, tmp_path: Path) -> None:

@@ -335,6 +335,8 @@ def test_files_that_are_no_weights_are_refused(capsys: pytest.CaptureFixture[str
     assert "the file is truncated or no safetensors file" in complaint("cut.safetensors")
     Path("cut.pt").write_bytes(b"PK\3\4 and no more")
     assert "weights=" in complaint("cut.pt")
+    Path("text.pt").write_text("junk\n")
+    assert "no file of tensors alone (KeyError: " in complaint("text.pt")
     torch.save({"conv1.weight": Harmful()}, "harmful.pt")
     assert "the file is damaged or no file of tensors alone" in complaint("harmful.pt")
     torch.save({"epoch": 3}, "empty.pt")

@@ -112,6 +112,15 @@ def test_sizes_in_pax_and_in_binary_are_read(tmp_path: Path) -> None:
     assert [(name, size) for name, _, size in members_of(path)] == [("a.jpg", 5), ("a.jpg", 5)]
 
 
+@pytest.mark.parametrize("size", ["-1024", "x"])
+def test_a_size_in_pax_that_is_no_number_is_refused(size: str, tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.jpg")
+    info.pax_headers = {"size": size}
+    path = tmp_path / "a.tar"
+    path.write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+    _refused(path, f"a.tar is damaged: a PAX header has the size '{size}'")
+
+
 def test_samples_have_their_bytes_names_and_labels(shards: Path) -> None:
     dataset = load_dataset(f"tar:{shards}/{{00..01}}.tar", None)
     assert dataset.class_names == CLASSES
@@ -305,12 +314,20 @@ def test_tar_files_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path) -
         ({"x.png": b"1", "x.jpg": b"1", "x.cls": b"cat"}, "the key 'x' has images png, jpg"),
         ({"x.png": b"1", "x.json": b"{"}, "'x'.json cannot be read"),
         ({"x.png": b"1", "x.json": b'{"label": [1]}'}, "'x'.json has the class"),
+        ({"x.png": b"1", "x.json": b'{"label": "\\ud800"}'}, r"the class '\\ud800', which is no UTF-8 text"),
+        ({"x.png": b"1", "x.cls": "é".encode("latin-1")}, r"the class '\\udce9', which is no UTF-8 text"),
+        ({"x.png": b"1", "x.cls": b"a\0b"}, r"the class 'a\\x00b', which is no UTF-8 text"),
         ({"00000.txt": b"1"}, "the key '00000' is there twice"),
         ({"x.png": b"1", "x.cls": b"cat", "./x.png": b"2"}, "the key 'x' has two members .png"),
     ],
 )
 def test_samples_that_cannot_be_used_are_refused_in_one_line(more: dict[str, bytes], said: str, tmp_path: Path) -> None:
     _refused(write_tar(tmp_path / "a.tar", samples(0, 9) | more), said)
+
+
+def test_a_member_that_is_no_image_is_named_with_its_shard(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"x.png": b"junk", "x.cls": b"cat"})
+    _refused(path, r"cannot read the image .*a.tar/x.png \(its bytes begin like no image that can be read\)")
 
 
 def test_a_class_that_training_has_not_is_refused(shards: Path) -> None:
@@ -323,3 +340,15 @@ def test_a_class_that_training_has_not_is_refused(shards: Path) -> None:
 def test_the_name_needs_shards(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--dataset", "tar:"]) == 2
     assert "the dataset tar:SHARDS needs the paths of shards after the colon" in capsys.readouterr().err
+
+
+def test_a_part_without_shards_is_not_the_folder_of_the_command(
+    shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shards)
+    assert main(["train", "--dataset", "tar:00.tar,test="]) == 2
+    assert "the shards of test are missing" in capsys.readouterr().err
+
+
+def test_shards_with_commas_between_them_are_refused_with_the_braces_that_they_need(shards: Path) -> None:
+    _refused(f"{shards}/00.tar,{shards}/01.tar", r"1 of 1 shards are missing, .*; write several shards as \{a,b\}.tar")  # type: ignore[arg-type]

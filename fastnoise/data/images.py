@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import DataError
 from .members import Member
@@ -52,6 +52,8 @@ def extensions() -> frozenset[str]:
 
 def one_line(error: BaseException) -> str:
     """An exception's message without its line breaks, to put into a message of one line."""
+    if isinstance(error, UnidentifiedImageError):  # whose message names a file that is open, by its address
+        return "its bytes begin like no image that can be read"
     return " ".join(str(error).split()) or type(error).__name__
 
 

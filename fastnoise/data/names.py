@@ -215,7 +215,9 @@ def located(name: str) -> str:
         return name
     if head in AT_PATH and path:  # what has none is refused
         parts = split_parts(path) if head == "tar" else [path]
-        return f"{head}:" + "".join([str(expanded(p).absolute()) if i % 2 == 0 else p for i, p in enumerate(parts)])
+        return f"{head}:" + "".join(
+            [str(expanded(p).absolute()) if i % 2 == 0 and p else p for i, p in enumerate(parts)]
+        )
     if head not in _PATHS:
         return name
     return _with_paths(name, lambda path: str(expanded(path).absolute()).replace(",", "\\,"))

@@ -71,12 +71,21 @@ def shards_of(name: str) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     seen: set[Path] = set()
     for part, spec in given.items():
+        if not spec:  # which would be this folder
+            raise ConfigError(f"--dataset {name}: the shards of {part} are missing; write tar:TRAIN,test=SHARDS")
         path = expanded(spec)
         paths = sorted(path.glob("*.tar")) if path.is_dir() else [expanded(text) for text in braces(spec)]
         if not paths:
             raise DataError(f"{path} holds no .tar files; give the shards, as in tar:SHARDS/{{00000..00127}}.tar")
         if missing := [path for path in paths if not path.is_file()]:
-            raise DataError(f"{name}: {len(missing)} of {len(paths)} shards are missing, the first is {missing[0]}")
+            hint = (
+                "; write several shards as {a,b}.tar, and further parts as ,test=SHARDS"
+                if "," in str(missing[0])
+                else ""
+            )
+            raise DataError(
+                f"{name}: {len(missing)} of {len(paths)} shards are missing, the first is {missing[0]}{hint}"
+            )
         if twice := [path for path in paths if path in seen] or [path for path in paths if paths.count(path) > 1]:
             raise DataError(f"{name}: the shard {twice[0]} is named twice")
         seen |= set(paths)
@@ -259,7 +268,13 @@ def _label(path: Path, key: str, group: Mapping[str, tuple[int, int]], archive: 
         clean = _text(path, key, fields.get(CLEAN, ""))
     if "cls" in group:
         offset, length = group["cls"]
-        label = archive[offset : offset + length].decode("utf-8", "replace").strip()
+        # Not "replace", which would make one class of several that differ in such bytes.
+        label = archive[offset : offset + length].decode("utf-8", "surrogateescape").strip()
+    for text in (label, clean):
+        if "\0" in text or (not text.isascii() and re.search("[\ud800-\udfff]", text)):
+            raise DataError(
+                f"{path}: the key {shown(key)} has the class {text!a}, which is no UTF-8 text; write it anew"
+            )
     return label, "" if clean == "-1" else clean
 
 

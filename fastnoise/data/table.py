@@ -333,13 +333,16 @@ class ImageDataset:
 
     @property
     def list_hash(self) -> str:
-        """SHA-256 of the names of all samples and classes with the labels: of what a list of the data set says."""
+        """SHA-256 of the names of all samples and classes with the labels: of what a list of the data set says. Of
+        features it is also that of the network that made them, since another one's have the same list."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for table in (self.train, self.test):
             for part in packed(table.names):
                 digest.update(part)
             digest.update(bytes(2))
             digest.update(table.labels.astype(table.labels.dtype.newbyteorder("<"), copy=False).tobytes())
+        if self.train.extractor:
+            digest.update(self.train.extractor.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     @property

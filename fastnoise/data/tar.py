@@ -66,6 +66,8 @@ def tar_members(path: Path, archive: mmap.mmap) -> list[TarMember]:
                 if key == b"path":
                     long_name = _text(value)
                 elif key == b"size":
+                    if not value.isdigit():
+                        raise DataError(f"{path} is damaged: a PAX header has the size {_text(value)!r}; make it again")
                     long_size = int(value)
                 elif key.startswith(b"GNU.sparse"):
                     raise DataError(f"{path} has sparse files; make it without --sparse")

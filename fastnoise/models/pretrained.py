@@ -309,7 +309,8 @@ def _read(model: LibraryModel) -> dict[str, Tensor]:
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{model.flag}: the file is truncated or no safetensors file ({_said(error)})") from error
     except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
-        raise ConfigError(f"{model.flag}: the file is damaged or no file of tensors alone ({_said(error)})") from error
+        said = f"{type(error).__name__}: {_said(error)}"  # a KeyError says no more than its key
+        raise ConfigError(f"{model.flag}: the file is damaged or no file of tensors alone ({said})") from error
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):  # as trainers wrap it
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -61,6 +61,7 @@ def test_probabilities_are_those_of_the_runs_evaluation(method: str) -> None:
     stages = {
         "swce": ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1"),
         "c2d": ("--pretrain-epochs", "1", "--warm-up", "1"),
+        "swce_dividemix": ("--pipeline-warm-up", "0", "--stages", "1", "--rate-factors", "1,1", "--warm-up", "0"),
     }
     run = trained("--method", method, "--dataset", "digits", *stages.get(method, ()))
     single, logits = evaluated(run)

@@ -69,7 +69,8 @@ def test_the_recipe_is_the_same_from_python_and_from_words(labels: str) -> None:
 
 
 def test_every_method_that_goes_by_a_rate_says_so_in_its_options() -> None:
-    assert {name for name, kind in OPTIONS.items() if kind.by_rate} == {"c2d", "coteaching", "dividemix", "swce_dividemix"}
+    by_rate = {name for name, kind in OPTIONS.items() if kind.by_rate}
+    assert by_rate == {"c2d", "coteaching", "dividemix", "swce_dividemix"}
     for kind in OPTIONS.values():
         assert set(kind.by_rate) <= set(kind.names())
     high = recipe("dividemix", "folder:x", noise_rate=0.9).method
@@ -124,7 +125,10 @@ def test_a_cleanings_estimate_is_taken(cleaning: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--noise-rate 0.3", "--noise-rate has no meaning for method nal; it is for c2d, coteaching, dividemix, swce_dividemix"),
+        (
+            "--noise-rate 0.3",
+            "--noise-rate has no meaning for method nal; it is for c2d, coteaching, dividemix, swce_dividemix",
+        ),
         (
             "--method coteaching --noise-rate gone",
             "neither a number nor the folder of a fastnoise clean (it has no finding.json); give a rate as 0.2",

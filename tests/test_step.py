@@ -336,13 +336,13 @@ def test_choices_state_their_reason() -> None:
 def test_every_step_of_a_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dynamo compiles one code object 8 times at most, and what all steps share would reach that."""
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)  # timm.optim sets a million when it is imported
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     ((images, index),) = batches(1)
-    for _ in range(torch._dynamo.config.recompile_limit + 2):
-        step = make_step("ce", "compiled")
-        assert step.train(images, index).loss.isfinite()
-        assert step.evaluate(images, len(images)).logits.shape == (BATCH, NUM_CLASSES)
+    with torch._dynamo.config.patch(recompile_limit=8):  # timm.optim sets a million when it is imported
+        for _ in range(torch._dynamo.config.recompile_limit + 2):
+            step = make_step("ce", "compiled")
+            assert step.train(images, index).loss.isfinite()
+            assert step.evaluate(images, len(images)).logits.shape == (BATCH, NUM_CLASSES)
 
 
 class CountedGraph:

@@ -385,7 +385,7 @@ def test_dropout_of_lenet5_leaves_weights_and_their_names_alone() -> None:
     assert not torch.equal(dropping(images).logits, dropping(images).logits)
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - {"lenet5", "vgg19_bn", *DROPOUT_FORMS}))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"lenet5", "mlp", "vgg19_bn", *DROPOUT_FORMS}))
 def test_networks_without_dropout_refuse_it(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"--dropout 0.5: {name} has no dropout; drop the option"):
         create_model(name, num_classes=10, image_size=(32, 32), width=0.25, dropout=0.5)

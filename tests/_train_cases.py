@@ -13,6 +13,13 @@ from fastnoise.engine.step import Step
 
 TIMES = {"images_per_second", "data_wait", "seconds"}
 
+TWO_EPOCHS: dict[str, tuple[str, ...]] = {
+    "swce": ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1"),
+    "c2d": ("--pretrain-epochs", "1", "--warm-up", "1"),
+    "swce_dividemix": ("--pipeline-warm-up", "0", "--stages", "1", "--rate-factors", "1,1", "--warm-up", "0"),
+}
+"""Method -> the words with which a run of two epochs goes through all that the method does in a longer one."""
+
 
 class Killed(BaseException):
     """Nothing of the engine's handles it: the run ends as by kill -9."""

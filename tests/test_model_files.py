@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _train_cases import history, killed_at
+from _train_cases import TWO_EPOCHS, history, killed_at
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -58,12 +58,7 @@ def evaluated(run: Path, dataset: fastnoise.ImageDataset | None = None) -> tuple
 
 @pytest.mark.parametrize("method", OF_CLASSES)
 def test_probabilities_are_those_of_the_runs_evaluation(method: str) -> None:
-    stages = {
-        "swce": ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1"),
-        "c2d": ("--pretrain-epochs", "1", "--warm-up", "1"),
-        "swce_dividemix": ("--pipeline-warm-up", "0", "--stages", "1", "--rate-factors", "1,1", "--warm-up", "0"),
-    }
-    run = trained("--method", method, "--dataset", "digits", *stages.get(method, ()))
+    run = trained("--method", method, "--dataset", "digits", *TWO_EPOCHS.get(method, ()))
     single, logits = evaluated(run)
     images = single.record.data.test.images
     assert images is not None

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from _train_cases import TWO_EPOCHS
 from test_model_files import OF_CLASSES, OWN, evaluated, in_memory
 
 import fastnoise
@@ -418,9 +419,8 @@ def described(file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("method", OF_CLASSES)
 @pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=[needs_onnx, pytest.mark.slow])])
 def test_programmes_of_every_method(method: str, suffix: str) -> None:
-    stages = ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1") if method == "swce" else ()
     words = ["--dataset", "digits", "--limit-train", "96", "--epochs", "2", "--batch-size", "32", "--width", "0.25"]
-    assert main(["train", "--method", method, *words, *stages, "--run-dir", "other"]) == 0
+    assert main(["train", "--method", method, *words, *TWO_EPOCHS.get(method, ()), "--run-dir", "other"]) == 0
     assert main(["export", "other", f"out{suffix}"]) == 0
     single, logits = evaluated(Path("other"))
     predictor = fastnoise.load("other")

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from _train_cases import TWO_EPOCHS
+from PIL import Image
 from test_model_files import OF_CLASSES, OWN, evaluated, in_memory
 
 import fastnoise

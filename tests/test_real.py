@@ -453,3 +453,8 @@ def test_mini_coco_is_a_draw_of_coco_or_the_published_part(tmp_path: Path) -> No
     (notes / "instances_minitrain2017.json").write_text(json.dumps(whole))
     published = load_dataset("mini_coco:side=16", tmp_path)
     assert (len(published.train), published.notes) == (3, ())
+    words = ["--model", "small_cnn", "--width", "0.25", "--batch-size", "2", "--epochs", "1", "--device", "cpu"]
+    where = ["--data-root", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "--dataset", "mini_coco:limit=5,side=32", *words, *where]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert 0 < summary[f"test_{summary['score']['name']}"]["last"] <= 1

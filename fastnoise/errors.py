@@ -17,6 +17,11 @@ class ConfigError(FastnoiseError):
     """The configuration names something unknown, or combines options that exclude each other."""
 
 
+def said(error: BaseException, most: int | None = None) -> str:
+    """An exception's message without its line breaks, or its first `most` characters; its kind if it has none."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def require(holds: bool, message: str) -> None:
     """ConfigError with the message unless it holds."""
     if not holds:

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
-from ..errors import DataError
+from ..errors import DataError, said
 from .members import Member
 
 _NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow knows by name but does not decode by itself. For EPS it starts Ghostscript, which runs the file
 as a programme."""
 
-_HEAD = 32
+HEAD = 32
 """Bytes of a file that `dali_reads` looks at."""
 
 _TURNS = {
@@ -54,7 +54,7 @@ def one_line(error: BaseException) -> str:
     """An exception's message without its line breaks, to put into a message of one line."""
     if isinstance(error, UnidentifiedImageError):  # whose message names a file that is open, by its address
         return "its bytes begin like no image that can be read"
-    return " ".join(str(error).split()) or type(error).__name__
+    return said(error)
 
 
 def unreadable(path: str, why: str) -> DataError:
@@ -196,10 +196,10 @@ def read_by_dali(path: str) -> bool:
     """`dali_reads` of a file; True for one that cannot be opened, so that the decoder complains."""
     try:
         if isinstance(path, Member):
-            return dali_reads(path.read(_HEAD))
+            return dali_reads(path.read(HEAD))
         require_regular(path)
         with open(path, "rb") as stream:
-            return dali_reads(stream.read(_HEAD))
+            return dali_reads(stream.read(HEAD))
     except OSError:
         return True
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ..config import parse_log
+from ..errors import said
 from ..files import write_json
 from ..tasks.names import numbers
 from .record import Record
@@ -213,8 +214,8 @@ class RunLoggers:
             do()
         except Exception as error:  # whatever a tool, its files or its network meet is no reason to lose a training
             self._loggers.get(record, {}).pop(name, None)
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            self.say(f"warning: --log {name} fails, and the run goes on without it: {said}")
+            reason = said(error, 200)
+            self.say(f"warning: --log {name} fails, and the run goes on without it: {reason}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for record in list(self._loggers):

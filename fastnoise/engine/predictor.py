@@ -24,7 +24,7 @@ from ..data.loaders import make_loader, without_decoder
 from ..data.resample import evaluated
 from ..data.texts import kept
 from ..data.torch_loader import prefetch
-from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError
+from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError, said
 from ..methods import Setting, create_method, find_method
 from ..models import Network, Outputs, create_model
 from ..models.heads import joint
@@ -327,7 +327,7 @@ def load(
         networks = _networks(file, header, names["model"], task_of, tensors)
         answering = None if header.options is None else _method(header, names["method"], task_of, networks, tensors)
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = said(error, 200)
         raise CheckpointError(f"{file} does not fit the networks that its header names: {reason}") from error
     return Predictor(header, task_of, networks, answering).to(device)
 

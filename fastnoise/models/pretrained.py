@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from ..errors import ConfigError, alternatives
+from ..errors import ConfigError, alternatives, said
 from .heads import Backbone
 from .names import LibraryModel, require_weights
 from .norm import COUNTER
@@ -174,10 +174,6 @@ def _timm_config(model: LibraryModel) -> Any:
     return _import_timm(model).models.get_pretrained_cfg(model.name)
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def _timm(model: LibraryModel, channels: int, image_size: tuple[int, int], dropout: float) -> _Parts:
     timm, config = _import_timm(model), _timm_config(model)
     options: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
@@ -188,7 +184,8 @@ def _timm(model: LibraryModel, channels: int, image_size: tuple[int, int], dropo
     except Exception as error:  # whatever the code of over a thousand networks raises
         size = "x".join(map(str, image_size))
         raise ConfigError(
-            f"{model.flag} cannot be built for images of {channels} x {size}: {type(error).__name__}: {_said(error)}"
+            f"{model.flag} cannot be built for images of {channels} x {size}: {type(error).__name__}: "
+            f"{said(error, 300)}"
         ) from error
     found = network.pretrained_cfg
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)  # timm's own name for it
@@ -220,7 +217,7 @@ def _torchvision(model: LibraryModel, channels: int, image_size: tuple[int, int]
     except Exception as error:  # as for timm
         size = "x".join(map(str, image_size))
         raise ConfigError(
-            f"{model.flag} cannot be built for images of {size}: {type(error).__name__}: {_said(error)}"
+            f"{model.flag} cannot be built for images of {size}: {type(error).__name__}: {said(error, 300)}"
         ) from error
     layers = [(name, layer) for name, layer in network.named_modules() if name.partition(".")[0] in _HEADS]
     linear = [(name, layer) for name, layer in layers if isinstance(layer, nn.Linear)]
@@ -294,7 +291,7 @@ def _downloaded(model: LibraryModel) -> dict[str, Tensor]:
         raise
     except Exception as error:  # of networks, servers and disks
         raise ConfigError(
-            f"{model.flag}: {model.library} could not load these weights ({type(error).__name__}: {_said(error)}); "
+            f"{model.flag}: {model.library} could not load these weights ({type(error).__name__}: {said(error, 300)}); "
             "on a machine without a network give weights=FILE"
         ) from error
     return dict(found)
@@ -307,10 +304,12 @@ def _read(model: LibraryModel) -> dict[str, Tensor]:
     try:
         content: Any = _tensors(path)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{model.flag}: the file is truncated or no safetensors file ({_said(error)})") from error
+        raise ConfigError(f"{model.flag}: the file is truncated or no safetensors file ({said(error, 300)})") from error
     except Exception as error:  # torch.load raises whatever its zip reader and unpickler meet
-        said = f"{type(error).__name__}: {_said(error)}"  # a KeyError says no more than its key
-        raise ConfigError(f"{model.flag}: the file is damaged or no file of tensors alone ({said})") from error
+        kind = type(error).__name__  # a KeyError says no more than its key
+        raise ConfigError(
+            f"{model.flag}: the file is damaged or no file of tensors alone ({kind}: {said(error, 300)})"
+        ) from error
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):  # as trainers wrap it
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import COMMON, FREE_ON_RESUME
 from ..data.names import is_brought
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, said
 from ..files import require_file, stored_text
 from ..noise import NoisyLabels
 from ..noise.targets import load_noisy
@@ -170,7 +170,7 @@ def _read(run: StoredRun, path: Path, read: Callable[[Path], Any], default: Any,
     except FileNotFoundError:
         reason = "it is not there"
     except Exception as error:  # damaged and foreign files make readers raise whatever they meet
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = said(error, 300)
     run.problems.append(f"{path.name} cannot be used: {reason}")
     return default
 

@@ -14,8 +14,7 @@ from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.engine.step import create_optimizer, reset_optimizer
 from fastnoise.methods import Run, Setting, create_method
-from fastnoise.methods.c2d import PRETRAIN
-from fastnoise.methods.dividemix import MIX, WARM_UP
+from fastnoise.methods.dividemix import BEFORE, MIX, WARM_UP
 from fastnoise.methods.options import C2DOptions, SimCLROptions
 from fastnoise.models import Network, create_model
 from fastnoise.recipes import recipe
@@ -47,7 +46,7 @@ def test_the_first_epochs_are_simclrs() -> None:
     simclr = create_method(SimCLROptions(), num_samples=N, num_classes=C)
     simclr.configure(Setting(OptimConfig(), (0.5,), (0.25,), B))
     method.start_epoch(1)
-    assert method.program == PRETRAIN
+    assert method.program == BEFORE
     assert method.order(1, 7) is None
     images, labels, index = torch.randn(2 * B, 1, 8, 8), torch.zeros(B, dtype=torch.int64), torch.arange(B)
     method.before_step(1, 0, 7)
@@ -75,7 +74,7 @@ def test_programs_rounds_and_rates() -> None:
         method.divided.fill_(epoch > 5)
         method.start_epoch(epoch)
         programs.append(method.program)
-    assert programs == [PRETRAIN] * 3 + [WARM_UP] * 2 + [MIX] * 3
+    assert programs == [BEFORE] * 3 + [WARM_UP] * 2 + [MIX] * 3
     phases = [method.phase(epoch) for epoch in range(1, 5)]
     assert phases[3] is None
     for epoch, phase in enumerate(phases[:3]):

@@ -8,16 +8,13 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..models import Network
-from .base import Forward, Phase, Run, Setting
-from .dividemix import DivideMix
+from .base import Forward, Phase, Setting
+from .dividemix import BEFORE, DivideMixAfter
 from .options import C2DOptions
 from .simclr import SimCLR
 
-PRETRAIN = 2
-"""The program of the first epochs, beside DivideMix's."""
 
-
-class C2D(DivideMix):
+class C2D(DivideMixAfter):
     """DivideMix on networks whose backbones SimCLR has trained, in one run.
 
     For `pretrain_epochs` epochs the first network learns as `SimCLR` trains it, without labels, with a learning rate
@@ -29,7 +26,6 @@ class C2D(DivideMix):
     name = "c2d"
     Options = C2DOptions
     features = True
-    draws = 0  # its first epochs have all samples
     full_precision_images = True  # as SimCLR's
     settings: C2DOptions
 
@@ -40,10 +36,10 @@ class C2D(DivideMix):
     def configure(self, setting: Setting) -> None:
         super().configure(setting)
         self.simclr.configure(setting)
-        self.weight_decay, pretraining = setting.optim.weight_decay, self.settings.pretrain_epochs
-        if setting.optim.epochs <= pretraining:
+        self.weight_decay = setting.optim.weight_decay
+        if setting.optim.epochs <= self.before:
             raise ConfigError(
-                f"--epochs {setting.optim.epochs}: method c2d pretrains for {pretraining} of them, which leaves none "
+                f"--epochs {setting.optim.epochs}: method c2d pretrains for {self.before} of them, which leaves none "
                 "for DivideMix; give more, or a lower --pretrain-epochs"
             )
 
@@ -51,41 +47,26 @@ class C2D(DivideMix):
         self.simclr.attach(networks)
 
     @property
-    def divides_after(self) -> int:
-        return self.settings.pretrain_epochs + self.settings.warm_up
-
-    def rounds(self, epochs: int) -> Sequence[int]:
-        return (self.settings.pretrain_epochs, epochs - self.settings.pretrain_epochs)
+    def before(self) -> int:
+        return self.settings.pretrain_epochs
 
     def phase(self, epoch: int) -> Phase | None:
-        pretraining = self.settings.pretrain_epochs
-        if epoch > pretraining:
+        if epoch > self.before:
             return None
-        share = (1 + math.cos(math.pi * (epoch - 1) / pretraining)) / 2
+        share = (1 + math.cos(math.pi * (epoch - 1) / self.before)) / 2
         return Phase(self.settings.pretrain_rate * share, self.weight_decay, fresh=False)
 
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        if epoch <= self.settings.pretrain_epochs:
-            self.program = PRETRAIN
-
     def order(self, epoch: int, seed: int) -> np.ndarray | None:
-        return None if self.program == PRETRAIN else super().order(epoch, seed)
+        return None if self.program == BEFORE else super().order(epoch, seed)
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
-        if self.program == PRETRAIN:
+        if self.program == BEFORE:
             self.simclr.before_step(epoch, batch, seed)
         else:
             super().before_step(epoch, batch, seed)
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
-        if self.program == PRETRAIN:
+        if self.program == BEFORE:
             features, loss = self.simclr.contrast(networks[0], images)
             return Forward(loss, networks[0].classifier(features[: len(index)].detach()).argmax(1))
         return super().training_step(networks, images, labels, index)
-
-    def end_epoch(self, run: Run) -> None:
-        if run.epoch == self.settings.pretrain_epochs:
-            first, second = run.networks
-            second.backbone.load_state_dict(first.backbone.state_dict())
-        super().end_epoch(run)

@@ -246,9 +246,8 @@ class ProgressiveLabelCorrection(Method):
         self.slot.fill_((epoch - 1) % self.window)
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
-        rows = self.slot * self.probs.shape[1] + self.shards.row(
-            index
-        )  # an index tensor without dimensions would be read by the host
+        # An index tensor without dimensions would be read by the host.
+        rows = self.slot * self.probs.shape[1] + self.shards.row(index)
         self.probs.flatten(0, 1)[rows] = outputs.logits.detach().float().softmax(1)
         loss: Tensor = self.criterion(outputs.logits, labels, **self.weight_of(labels))
         return loss

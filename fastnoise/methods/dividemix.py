@@ -1,6 +1,7 @@
 """DivideMix (Li et al. 2020, "DivideMix: Learning with Noisy Labels as Semi-supervised Learning")."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -22,8 +23,8 @@ from .options import DivideMixOptions
 ORDER, PAIRING, MIXUPS = 22, 23, (24, 25)
 """Purposes of random numbers: an epoch's order, a step's pairing, the share of each network's mixup."""
 
-WARM_UP, MIX = 0, 1
-"""The method's programs."""
+WARM_UP, MIX, BEFORE = 0, 1, 2
+"""The method's programs; the last one is of the epochs before those of `DivideMixAfter`."""
 
 
 class DivideMix(Method):
@@ -328,6 +329,39 @@ class DivideMix(Method):
             return None
         confidence = self._confidence()
         return Estimates(self.corrected(run.given), confidence, confidence <= self.settings.clean_threshold)
+
+
+class DivideMixAfter(DivideMix):
+    """DivideMix after epochs in which the first network learns otherwise, in one run: the base of such methods.
+
+    Then the second network gets the first one's backbone, and keeps the head that was drawn for it. What follows is a
+    run of DivideMix over the other epochs, with the optimiser, schedule and warm-up of a run of its own.
+    """
+
+    draws = 0  # the epochs before have all samples
+
+    @property
+    @abstractmethod
+    def before(self) -> int:
+        """The epochs before those of DivideMix."""
+
+    @property
+    def divides_after(self) -> int:
+        return self.before + self.settings.warm_up
+
+    def rounds(self, epochs: int) -> Sequence[int]:
+        return (self.before, epochs - self.before)
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        if epoch <= self.before:
+            self.program = BEFORE
+
+    def end_epoch(self, run: Run) -> None:
+        if run.epoch == self.before:
+            first, second = run.networks
+            second.backbone.load_state_dict(first.backbone.state_dict())
+        super().end_epoch(run)
 
 
 def _draws(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

@@ -9,15 +9,12 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..models import Network
 from .base import Estimates, Forward, Phase, Run, Selection, Setting
-from .dividemix import DivideMix
+from .dividemix import BEFORE, DivideMixAfter
 from .options import SWCEDivideMixOptions, SWCEOptions
 from .swce import SWCEPipeline
 
-PIPELINE = 2
-"""The program of the first epochs, beside DivideMix's."""
 
-
-class SWCEDivideMix(DivideMix):
+class SWCEDivideMix(DivideMixAfter):
     """DivideMix on the consensus labels of the SWCE pipeline, in one run.
 
     For the epochs of `pipeline_warm_up` and `stages` the first network goes through `SWCEPipeline`, by this run's
@@ -30,7 +27,6 @@ class SWCEDivideMix(DivideMix):
 
     name = "swce_dividemix"
     Options = SWCEDivideMixOptions
-    draws = 0  # the pipeline's epochs have all samples
     settings: SWCEDivideMixOptions
 
     def __init__(self, options: SWCEDivideMixOptions, num_samples: int, num_classes: int):
@@ -62,46 +58,31 @@ class SWCEDivideMix(DivideMix):
         """The epochs of the pipeline."""
         return self.pipeline.course.epochs
 
-    @property
-    def divides_after(self) -> int:
-        return self.before + self.settings.warm_up
-
-    def rounds(self, epochs: int) -> Sequence[int]:
-        return (self.before, epochs - self.before)
-
     def phase(self, epoch: int) -> Phase | None:
         return self.pipeline.phase(epoch) if epoch <= self.before else None
 
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        if epoch <= self.before:
-            self.program = PIPELINE
-
     def order(self, epoch: int, seed: int) -> np.ndarray | None:
-        return self.pipeline.order(epoch, seed) if self.program == PIPELINE else super().order(epoch, seed)
+        return self.pipeline.order(epoch, seed) if self.program == BEFORE else super().order(epoch, seed)
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
-        if self.program != PIPELINE:
+        if self.program != BEFORE:
             super().before_step(epoch, batch, seed)
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
-        if self.program == PIPELINE:  # takes the first view
+        if self.program == BEFORE:  # takes the first view
             return self.pipeline.training_step(networks[:1], images[: len(index)], labels, index)
         return super().training_step(networks, images, labels, index)
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch <= self.before:
             self.pipeline.end_epoch(run)
-        if run.epoch == self.before:
-            first, second = run.networks
-            second.backbone.load_state_dict(first.backbone.state_dict())
         super().end_epoch(run)
 
     def report(self) -> dict[str, float]:
-        return super().report() if self.program != PIPELINE else self.pipeline.report()
+        return super().report() if self.program != BEFORE else self.pipeline.report()
 
     def selections(self) -> dict[str, Selection]:
-        return super().selections() if self.program != PIPELINE else self.pipeline.selections()
+        return super().selections() if self.program != BEFORE else self.pipeline.selections()
 
     def corrected(self, labels: Tensor) -> Tensor:
         """What DivideMix makes of the consensus labels."""

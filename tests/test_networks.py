@@ -18,6 +18,7 @@ import fastnoise
 from fastnoise.cli import main
 from fastnoise.config import RunConfig
 from fastnoise.data import normalisation as normalisations
+from fastnoise.data.facts import IMAGENET_MEAN_STD
 from fastnoise.engine.exporting import export_program
 from fastnoise.engine.model_file import read_model
 from fastnoise.engine.stacked.entry import stackable
@@ -30,7 +31,7 @@ from fastnoise.sweeps.spec import job_name
 
 RESNET, SQUEEZED = "timm:resnet10t", "torchvision:resnet18"
 TINY = ["--dataset", "digits", "--limit-train", "96", "--batch-size", "32", "--epochs", "2"]
-IMAGENET = normalisations.IMAGENET
+IMAGENET = IMAGENET_MEAN_STD
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ One table, without an import of NumPy or torch. `fastnoise.data.real` reads the 
 from dataclasses import dataclass
 
 IMAGENET_MEAN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's training images, as torchvision and most papers have them."""
 CLOTHING_MEAN_STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
 """Of Clothing1M's images, as the code of DivideMix, ELR and DISC has them."""
 

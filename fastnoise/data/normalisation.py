@@ -7,9 +7,6 @@ from ..errors import ConfigError, nearest
 WORDS = ("dataset", "weights", "cifar10", "imagenet", "none")
 """What --normalisation can be beside numbers."""
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Of ImageNet's training images, as torchvision and most papers have them."""
-
 Numbers = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
 

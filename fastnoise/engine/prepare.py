@@ -17,6 +17,7 @@ from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_spl
 from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
+from ..data.facts import IMAGENET_MEAN_STD
 from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
 from ..losses import TargetLoss
@@ -150,9 +151,7 @@ def normalisation_of(
             return found
         mean, std = (sum(part) / len(part) for part in found)
         return (mean,) * channels, (std,) * channels
-    numbers = (
-        {"cifar10": MEAN_STD["cifar10"], "imagenet": normalisations.IMAGENET}[said] if isinstance(said, str) else said
-    )
+    numbers = {"cifar10": MEAN_STD["cifar10"], "imagenet": IMAGENET_MEAN_STD}[said] if isinstance(said, str) else said
     if channels != len(numbers[0]):
         what = f"{len(numbers[0])} channel{'s' if len(numbers[0]) > 1 else ''}"
         raise ConfigError(f"--normalisation {words} is for images of {what}; {dataset.name} has {channels}")

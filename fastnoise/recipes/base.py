@@ -143,10 +143,6 @@ def noise_rate(noise: str) -> float:
     return HUMAN_RATES.get(spec.name or "", UNKNOWN_RATE)
 
 
-PYTORCH = {"init": "pytorch"}
-"""Convolutions begin as PyTorch draws them by default: in the code of ELR, DivideMix, GCE, NAL, SELC and PLC."""
-
-
 def clean_split(noise: str) -> str:
     """--val-split of ELR's and ELR+'s code: the true classes are split first, and both parts corrupted apart. Noise
     that is drawn from posteriors of all images cannot be."""

@@ -5,7 +5,8 @@ from typing import Any
 from ..config import RunConfig
 from ..noise.spec import parse
 from ..options import MethodOptions
-from .base import PYTORCH, base, is_cifar10, is_cifar100
+from .base import base, is_cifar10, is_cifar100
+from .real import PYTORCH
 
 HETEROGENEOUS: dict[str, dict[str, Any]] = {
     "mnist": {

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from ..config import RunConfig
 from ..methods.options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from ..noise.spec import parse
-from .base import PYTORCH, base, is_cifar10, is_cifar100
+from .base import base, is_cifar10, is_cifar100
+from .real import PYTORCH
 
 
 def forward(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -> RunConfig:

@@ -2,7 +2,8 @@
 
 from ..config import RunConfig
 from ..methods.options import DivideMixOptions
-from .base import PYTORCH, base, is_cifar10, is_cifar100, noise_rate
+from .base import base, is_cifar10, is_cifar100, noise_rate
+from .real import PYTORCH
 
 UNLABELLED_STRENGTH = {0.2: (0.0, 25.0), 0.5: (25.0, 150.0), 0.8: (25.0, 150.0), 0.9: (50.0, 150.0)}
 """The authors' lambda_u by symmetric rate, for CIFAR-10 and CIFAR-100. Other rates take that of the nearest rate."""

@@ -2,7 +2,8 @@
 
 from ..config import RunConfig
 from ..methods.options import ELRPlusOptions
-from .base import PYTORCH, base, clean_split, is_cifar10, is_cifar100
+from .base import base, clean_split, is_cifar10, is_cifar100
+from .real import PYTORCH
 
 
 def elr_plus(dataset: str, noise: str) -> RunConfig:

@@ -5,9 +5,9 @@ from typing import Literal
 from ..config import RunConfig
 from ..methods.options import NALOptions
 from ..noise.spec import parse
-from .base import PYTORCH, base, is_cifar10, is_cifar100
+from .base import base, is_cifar10, is_cifar100
 from .correction import PMD
-from .real import UPDATES
+from .real import PYTORCH, UPDATES
 
 
 def nal(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -> RunConfig:

@@ -8,6 +8,7 @@ import numpy as np
 from ..config import RunConfig
 from ..data.names import is_given
 from ..methods.options import ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
+from ..models.names import bare
 from ..noise.spec import NoiseSpec, parse
 from .published_tables import ALIKE, EPOCHS, TABLES, Metric
 
@@ -129,7 +130,7 @@ def published(config: RunConfig, test: str = "test", top: int = 1) -> dict[Metri
         return {}
     found: dict[Metric, Published] = {}
     for kind, entry in _index().get((data.dataset, config.method.method, *_key(spec)), []):
-        known = entry.model is None or _network(config) in (entry.model, *ALIKE.get(entry.model, ()))
+        known = entry.model is None or bare(config.model.model) in (entry.model, *ALIKE.get(entry.model, ()))
         fits = known and kind in (None, _kind(config))
         if not fits or entry.test_set != SECOND_TESTS.get(test, "") or entry.top != top:
             continue
@@ -138,11 +139,6 @@ def published(config: RunConfig, test: str = "test", top: int = 1) -> dict[Metri
             also = f"{entry.source}: {entry.describe()}"
             found[entry.metric] = replace(first, remark=f"{first.remark}{first.remark and '; '}{also}")
     return found
-
-
-def _network(config: RunConfig) -> str:
-    """The network without the weights that it begins with, which a row's own words tell."""
-    return config.model.model.partition(",weights=")[0]
 
 
 def _drawn_by_pytorch(config: RunConfig) -> bool:
@@ -185,7 +181,7 @@ def deviations(config: RunConfig, entry: Published, realised: float | None = Non
     words = []
     if entry.model is None:
         words.append(config.model.model)
-    elif entry.model != _network(config):
+    elif entry.model != bare(config.model.model):
         words.append(f"{config.model.model}, there {entry.model}")
     if config.model.init == "network" and _drawn_by_pytorch(config):
         words.append("weights drawn by fan-out, there as PyTorch does by default")

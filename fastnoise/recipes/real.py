@@ -13,6 +13,7 @@ from ..data.names import family
 RESNET50, RESNET50_V1 = "torchvision:resnet50", "torchvision:resnet50,weights=V1"
 INCEPTION = "timm:inception_resnet_v2"
 PYTORCH = {"init": "pytorch"}
+"""Convolutions begin as PyTorch draws them by default: in the code of ELR, DivideMix, GCE, NAL, SELC and PLC."""
 
 # FaMUS' and later code for 32 pixels.
 _CNWL: Mapping[str, Any] = {
@@ -23,6 +24,17 @@ _CNWL: Mapping[str, Any] = {
     "epochs": 300,
     "schedule": "multistep:200,250,gamma=0.1",
     **PYTORCH,
+}
+
+# Ours: the course of ResNet-50 on ImageNet.
+_IMAGENET: Mapping[str, Any] = {
+    "model": RESNET50,
+    "batch_size": 256,
+    "optimizer": "sgd:momentum=0.9,nesterov",
+    "learning_rate": 0.1,
+    "weight_decay": 1e-4,
+    "epochs": 90,
+    "schedule": "multistep:30,60,gamma=0.1",
 }
 
 SETS: Mapping[str, Mapping[str, Any]] = {
@@ -60,25 +72,8 @@ SETS: Mapping[str, Mapping[str, Any]] = {
         "schedule": "multistep:40,80,gamma=0.1",
         "drop_last": True,
     },
-    # Ours: the course of ResNet-50 on ImageNet.
-    "webvision": {
-        "model": RESNET50,
-        "batch_size": 256,
-        "optimizer": "sgd:momentum=0.9,nesterov",
-        "learning_rate": 0.1,
-        "weight_decay": 1e-4,
-        "epochs": 90,
-        "schedule": "multistep:30,60,gamma=0.1",
-    },
-    "imagenet": {
-        "model": RESNET50,
-        "batch_size": 256,
-        "optimizer": "sgd:momentum=0.9,nesterov",
-        "learning_rate": 0.1,
-        "weight_decay": 1e-4,
-        "epochs": 90,
-        "schedule": "multistep:30,60,gamma=0.1",
-    },
+    "webvision": _IMAGENET,
+    "imagenet": _IMAGENET,
     # PLC's code.
     "food101n": {
         "model": RESNET50_V1,

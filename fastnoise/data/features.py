@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ..checks import shown
 from ..errors import DataError
 from ..files import PARTIAL, expanded, write_atomically
-from .table import PARTS, ImageDataset, ImageTable
+from .table import PARTS, Form, ImageDataset, ImageTable
+from .texts import as_bytes
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each number of a row."""
@@ -80,7 +81,7 @@ def write_labels(files: FeatureFiles, dataset: ImageDataset) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for part, table in parts_of(dataset).items():
         arrays[f"{part}_labels"] = table.labels
-        arrays[f"{part}_names"] = _bytes("\0".join(table.names))
+        arrays[f"{part}_names"] = as_bytes("\0".join(table.names))
         if table.origin is not None:
             arrays[f"{part}_origin"] = table.origin
     for name in ("clean_labels", "test_given"):
@@ -94,7 +95,7 @@ def write_labels(files: FeatureFiles, dataset: ImageDataset) -> None:
         "groups": dataset.groups,
         "scale": dataset.scale,
     }
-    arrays["about"] = _bytes(json.dumps(about))
+    arrays["about"] = as_bytes(json.dumps(about))
     write_atomically(files.labels, lambda stream: np.savez(stream, **arrays), DataError)  # type: ignore[arg-type]
 
 
@@ -190,14 +191,14 @@ def load_features(name: str, root: Path | None, download: bool) -> ImageDataset:
         with np.load(files.labels, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
         said = json.loads(bytes(arrays["about"]))
-        form = {"multilabel": "labels", "regression": "values"}.get(said["task"], "classes")
+        forms: dict[str, Form] = {"multilabel": "labels", "regression": "values"}
         for part, count in about.rows.items():
             names = bytes(arrays[f"{part}_names"]).decode("utf-8", "surrogateescape")
             tables[part] = ImageTable(
                 arrays[f"{part}_labels"],
                 images=features[first : first + count, None, None],
                 names=tuple(names.split("\0")) if names else (),
-                form=form,  # type: ignore[arg-type]
+                form=forms.get(said["task"], "classes"),
                 origin=arrays.get(f"{part}_origin"),
                 extractor=about.extractor,
             )
@@ -242,7 +243,3 @@ def given_features(name: str) -> tuple[ImageTable, list[str]]:
         np.zeros(len(features), np.int64), images=features[:, None, None], extractor=dataset.train.extractor
     )
     return table, names if len(names) == len(features) else numbers
-
-
-def _bytes(text: str) -> NDArray[np.uint8]:
-    return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)

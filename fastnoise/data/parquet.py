@@ -15,15 +15,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..checks import shown
-from ..errors import ConfigError, DataError, FastnoiseError
+from ..errors import ConfigError, DataError, FastnoiseError, said
 from ..files import PARTIAL, expanded, write_atomically
-from .folder import SPLITS, assembled
-from .images import dali_reads, image_size
+from .folder import SPLITS
+from .images import HEAD, dali_reads
 from .members import Members
 from .scan import elsewhere
-from .shards import Index, load_index, save_index
+from .shards import Index, dataset_of, in_order, load_index, save_index
 from .sheets import LABELS, TRUE_LABELS
-from .table import PARTS, ImageDataset, common_size
+from .table import PARTS, ImageDataset
 from .texts import Texts
 
 IMAGES = ("image", "img", "jpg", "png", "picture")
@@ -70,17 +70,9 @@ def load_parquet(name: str, _: Path | None, download: bool) -> ImageDataset:
     if (labels < 0).any():
         place = int((labels < 0).argmax())
         raise DataError(f"{name}: the label of {members[place]} is {shown(texts[place])}, which is unknown or no class")
-    return assembled(
-        name,
-        members,
-        Texts.of(members.inner()),
-        np.array([part for part, index in indices.items() for _ in range(len(index.labels))]),
-        labels,
-        np.array([numbers.get(text, -1) for text in true], np.int64) if any(true) else None,
-        class_names or tuple(numbers),
-        size=common_size([image_size(members[place]) for place in range(min(16, len(members)))]),
-        by_pillow=np.concatenate([index.by_pillow for index in indices.values()]),
-    )
+    right = np.array([numbers.get(text, -1) for text in true], np.int64) if any(true) else None
+    names = Texts.of(members.inner())
+    return dataset_of(name, indices, members, names, labels, right, class_names or tuple(numbers))
 
 
 def _from_hub(name: str, spec: str, download: bool) -> Path:
@@ -98,7 +90,7 @@ def _from_hub(name: str, spec: str, download: bool) -> Path:
         patterns = ["*.parquet", "**/*.parquet"]
         found = snapshot_download(spec, repo_type="dataset", allow_patterns=patterns, local_files_only=not download)
     except Exception as error:  # whatever its many layers raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = said(error, 160)
         raise DataError(f"--dataset {name}: no folder {spec} here, and the hub does not give it: {reason}") from None
     return Path(found)
 
@@ -120,7 +112,7 @@ def _schema(pq: Any, path: Path) -> Any:
     try:
         return pq.read_schema(path)
     except Exception as error:  # pyarrow's errors have no class of their own for damaged files
-        reason = " ".join(str(error).split())[:160]
+        reason = said(error, 160)
         raise DataError(f"{path} is cut off or no Parquet file ({reason}); get it again") from None
 
 
@@ -151,9 +143,7 @@ def _classes(texts: Sequence[str], true: Sequence[str], known: tuple[str, ...] |
     """How each class is written, in the order of the classes."""
     if known is not None:
         return [str(number) for number in range(len(known))]
-    written = (set(texts) | set(true)) - {""}
-    digits = all(text.isascii() and text.isdigit() for text in written)
-    return sorted(written, key=(lambda text: (int(text), text)) if digits else None)
+    return in_order({*texts, *true} - {""})
 
 
 def _unpacked(pq: Any, folder: Path, files: Sequence[Path], image: str, label: str, clean: str | None) -> Index:
@@ -216,7 +206,7 @@ def _write(rows: Iterator[tuple[str, bytes, str, str]], path: Path, index: list[
         clean.append(true)
         offsets.append(at)
         lengths.append(len(content))
-        by_pillow.append(not dali_reads(content[:32]))
+        by_pillow.append(not dali_reads(content[:HEAD]))
         at += len(content)
     images = Members(
         Texts.of(names),

@@ -23,7 +23,7 @@ from ..checks import cpu_cores
 from ..errors import DataError
 from ..files import cache_folder
 from ..texts import counted, printable
-from .images import dali_reads, decode, one_line, orientation, require_regular, shown_name
+from .images import HEAD, dali_reads, decode, one_line, orientation, require_regular, shown_name
 
 CACHE = ".fastnoise-files.npz"
 """The cache's file, beside the data."""
@@ -234,7 +234,7 @@ def _learn(path: str, place: int, parts: dict[str, NDArray[Any]]) -> None:
         turned = orientation(image) >= 5
         rgb = decode(image, exif=False)
     parts["height"][place], parts["width"][place], parts["turned"][place] = rgb.height, rgb.width, turned
-    parts["by_pillow"][place] = not dali_reads(content[:32])
+    parts["by_pillow"][place] = not dali_reads(content[:HEAD])
     parts["digest"][place] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
     parts["likeness"][place] = likeness(rgb)
 

@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,13 +23,13 @@ from ..checks import shown
 from ..errors import ConfigError, DataError
 from ..files import expanded, write_atomically
 from .folder import SPLITS, assembled
-from .images import dali_reads, extensions, image_size
+from .images import HEAD, dali_reads, extensions, image_size
 from .members import Members
 from .names import split_parts
 from .scan import elsewhere
-from .table import DEFAULT_IMAGE_SIZE, PARTS, ImageDataset, common_size
+from .table import PARTS, ImageDataset, common_size
 from .tar import tar_members
-from .texts import Texts
+from .texts import Texts, as_bytes
 
 LABELS = ("label", "cls", "class")
 """Fields of a sample's .json that hold its class, of which the first that is there counts."""
@@ -123,9 +123,7 @@ def load_shards(name: str, _: Path | None, download: bool) -> ImageDataset:
     root = Path(os.path.commonpath([path.absolute().parent for part in indices for path in shards[part]]))
     texts = [text for index in indices.values() for text in index.labels]
     true = [text for index in indices.values() for text in index.clean]
-    known = set(indices["train"].labels) | (set(indices["train"].clean) - {""})
-    digits = all(text.isascii() and text.isdigit() for text in known)
-    class_names = sorted(known, key=(lambda text: (int(text), text)) if digits else None)
+    class_names = in_order({*indices["train"].labels, *indices["train"].clean} - {""})
     numbers = {text: number for number, text in enumerate(class_names)}
     members = Members.joined([index.images for index in indices.values()])
     strange = next((place for place, text in enumerate(texts) if text not in numbers), None)
@@ -135,16 +133,45 @@ def load_shards(name: str, _: Path | None, download: bool) -> ImageDataset:
     shown_shards = [os.path.relpath(file, root) for file in members.files]
     keys = (_key(member)[0] for member in members.inner())
     names = Texts.of(f"{shown_shards[of]}/{key}" for of, key in zip(members.of_file.tolist(), keys, strict=True))
-    first = [members[place] for place in range(min(16, len(members)))]
+    labels = np.array([numbers[text] for text in texts], np.int64)
+    return dataset_of(name, indices, members, names, labels, clean, tuple(class_names))
+
+
+def in_order(classes: Collection[str]) -> list[str]:
+    """Classes as they are written: numbers in their order, names in that of the alphabet."""
+    digits = all(text.isascii() and text.isdigit() for text in classes)
+    return sorted(classes, key=(lambda text: (int(text), text)) if digits else None)
+
+
+def dataset_of(
+    name: str,
+    indices: Mapping[str, Index],
+    members: Members,
+    names: Texts,
+    labels: NDArray[np.int64],
+    clean: NDArray[np.int64] | None,
+    class_names: tuple[str, ...],
+) -> ImageDataset:
+    """The data set of the samples in `indices`, part after part.
+
+    Args:
+        name: of the data set.
+        indices: part -> its samples.
+        members: [N], where the images of all parts lie.
+        names: [N], as every table and file shows them.
+        labels: [N], given classes.
+        clean: [N], true ones, -1 where they are unknown; None if they all are.
+        class_names: of the classes.
+    """
     return assembled(
         name,
         members,
         names,
         np.array([part for part, index in indices.items() for _ in range(len(index.labels))]),
-        np.array([numbers[text] for text in texts], np.int64),
+        labels,
         clean,
-        tuple(class_names),
-        size=common_size([image_size(member) for member in first]) if first else DEFAULT_IMAGE_SIZE,
+        class_names,
+        size=common_size([image_size(members[place]) for place in range(min(16, len(members)))]),
         by_pillow=np.concatenate([index.by_pillow for index in indices.values()]),
     )
 
@@ -238,7 +265,7 @@ def _samples(path: Path) -> list[_Sample]:
                 if not label:
                     without.append(key)
                 offset, length = group[images[0]]
-                by_pillow = not dali_reads(archive[offset : offset + min(32, length)])
+                by_pillow = not dali_reads(archive[offset : offset + min(HEAD, length)])
                 rows.append(_Sample(f"{key}.{images[0]}", offset, length, by_pillow, label, clean))
     except ValueError:  # mmap's, of an empty file
         raise DataError(f"{path} is empty; make it again") from None
@@ -291,13 +318,13 @@ def save_index(place: Path, stamp: str, index: Index) -> bool:
     """Write a cache in one step; False if its place cannot be written."""
     images = index.images
     columns: dict[str, NDArray[Any]] = {
-        "stamp": _bytes(stamp),
-        "names": _bytes("\0".join(images.inner())),
+        "stamp": as_bytes(stamp),
+        "names": as_bytes("\0".join(images.inner())),
         "of": images.of_file,
         "offsets": images.offsets,
         "lengths": images.lengths,
-        "labels": _bytes("\0".join(index.labels)),
-        "clean": _bytes("\0".join(index.clean)),
+        "labels": as_bytes("\0".join(index.labels)),
+        "clean": as_bytes("\0".join(index.clean)),
         "by_pillow": index.by_pillow,
     }
     try:
@@ -322,7 +349,3 @@ def load_index(place: Path, stamp: str, shards: Sequence[str]) -> Index | None:
         return None
     lengths = {len(images), len(labels), len(clean), *map(len, (index.by_pillow, images.of_file, images.offsets))}
     return index if len(lengths) == 1 else None
-
-
-def _bytes(text: str) -> NDArray[np.uint8]:
-    return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)

@@ -109,6 +109,11 @@ def picked(texts: Sequence[str], positions: NDArray[np.int64]) -> Sequence[str]:
     return tuple([texts[place] for place in np.asarray(positions).tolist()])
 
 
+def as_bytes(text: str) -> NDArray[np.uint8]:
+    """A text as an array for an .npz file, in UTF-8; surrogates as the bytes that they stand for."""
+    return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+
+
 def packed(texts: Sequence[str]) -> Iterator[bytes]:
     """The bytes of all texts with a NUL between two, in parts; surrogates as the bytes that they stand for."""
     for first in range(0, len(texts), _AT_ONCE):

@@ -345,7 +345,9 @@ def _split(text: str, said: str) -> list[tuple[str, str, dict[str, str]]]:
     """Each word of a spec with what stands behind its colon, and its options."""
     found: list[tuple[str, str, dict[str, str]]] = []
     for part in (piece.strip() for piece in text.split(",")):
-        name, mark, value = (piece.strip() for piece in re.match(r"([^:=]*)([:=]?)(.*)", part, re.DOTALL).groups())  # type: ignore[union-attr]
+        found_in = re.search("[:=]", part)
+        place = len(part) if found_in is None else found_in.start()
+        name, mark, value = part[:place].strip(), part[place : place + 1], part[place + 1 :].strip()
         before = found[-1] if found else None
         if name in WORDS:
             found.append((name, value, {}))

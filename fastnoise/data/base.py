@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
+from .images import open_rgb, read_image
 from .placing import place
 from .plan import Batch, Plan, PlannedEpoch
 from .table import ImageTable
@@ -34,6 +36,11 @@ class LoaderSpec:
         """Height and width of all images before the augmentation; None for files of any size, which it resizes."""
         free = self.table.images is None and self.plan.augmentation.resizes
         return None if free else self.plan.source
+
+    def decoded(self, position: int) -> Image.Image | np.ndarray:
+        """An image file as the augmentation finds it, RGB: in its own size, or in the common one, uint8 [H, W, 3]."""
+        file, exif = self.table.files[position], self.table.exif
+        return open_rgb(file, exif) if self.common is None else read_image(file, self.common, exif)
 
     def places(self, batch: Batch, rows: int) -> np.ndarray:
         """int32 [rows, 8], `Placing.packed` of all images of a batch of a table in memory."""

@@ -4,7 +4,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from nvidia.dali.plugin.pytorch.torch_utils import feed_ndarray
 from ..errors import DataError
 from .augment import Augmentation
 from .base import BaseLoader, LoaderSpec
-from .images import as_ppm, open_rgb, read_by_dali, read_image, unreadable
+from .images import as_ppm, read_by_dali, unreadable
 from .members import Member
 from .placing import SourceSizes, place
 from .plan import Batch, Plan, PlannedEpoch
@@ -61,10 +60,8 @@ class Source:
     def _content(self, position: int) -> np.ndarray:
         """A file's bytes, or those of what Pillow decodes from it."""
         assert self.by_pillow is not None
-        file = self.spec.table.files[position]
         if self.by_pillow[position]:
-            exif, common = self.spec.table.exif, self.spec.common
-            return as_ppm(np.asarray(open_rgb(file, exif)) if common is None else read_image(file, common, exif))
+            return as_ppm(np.asarray(self.spec.decoded(position)))
         return np.frombuffer(self.spec.table.read_bytes(position), np.uint8)
 
     def _inputs(self, batch: Batch) -> list[Any]:
@@ -159,11 +156,10 @@ def build_pipeline(
             data = fn.io.file.read(data)  # type: ignore[attr-defined]  # DALI makes the module at run time
         elif gpu and not files:
             data = data.gpu()
-        make = partial(_placed, data, spec, gpu) if plan.augmentation.places else partial(_cropped, data, spec, gpu)
         whole = None if _fused(plan, files, gpu) else _whole(data, spec, gpu)
         views = []
         for _ in range(plan.views):
-            view = make(whole, random)
+            view = _placed(data, spec, gpu, whole, random)
             if plan.augmentation.recolours:
                 views.append(fn.flip(view, horizontal=random.pop(0)) if plan.flips else view)
                 continue
@@ -228,21 +224,14 @@ def _whole(data: Any, spec: LoaderSpec, gpu: bool) -> Any:
     return images if spec.common is None else fn.resize(images, size=list(spec.common), **_RESIZE)
 
 
-def _cropped(data: Any, spec: LoaderSpec, gpu: bool, whole: Any, random: list[Any]) -> Any:
-    """A view of its image's own size."""
-    if not _cut(spec.plan.augmentation):
-        return whole
+def _window(images: Any, corner: Any, size: tuple[int, int]) -> Any:
     # Not crop_pos_x and crop_pos_y: they round a fraction to a pixel, so that uniform fractions do not give
     # uniform offsets, and on the CPU their cost per image grows with the batch.
-    return _window(whole, random.pop(0), spec.size)
-
-
-def _window(images: Any, corner: Any, size: tuple[int, int]) -> Any:
     return fn.slice(images, start=corner, shape=list(size), axis_names="HW", out_of_bounds_policy="pad")
 
 
 def _placed(data: Any, spec: LoaderSpec, gpu: bool, whole: Any, random: list[Any]) -> Any:
-    """A view of the part of its image that a `Placing` names."""
+    """A view of its image: the part that a `Placing` names, or a crop of the image's own size."""
     augmentation = spec.plan.augmentation
     if augmentation.resized_crop is not None:
         part = {"start": random.pop(0), "shape": random.pop(0), "axis_names": "HW"}

@@ -29,10 +29,11 @@ class FeatureLoader(BaseLoader):
 
     def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
         device, plan = self.spec.device, self.spec.plan
-        index = upload(planned.draw().index, device)
+        drawn = planned.draw().index
+        index = upload(drawn, device)
         features = self._features.flatten(1)
         on_host = features.device != device
-        host_index = index.cpu() if on_host else index
+        host_index = torch.from_numpy(drawn) if on_host else index
         for first, last in planned.spans():
             rows = features.index_select(0, aligned_part(host_index, first, last))
             if on_host:

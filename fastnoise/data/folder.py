@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,10 +188,10 @@ def assembled(
     )
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first names on one line, and how many more there are."""
+def listed(names: Sequence[str], show: Callable[[str], str] = printable) -> str:
+    """The first names on one line, as `show` gives each, and how many more there are."""
     more = len(names) - _NAMED
-    return ", ".join(map(printable, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(show, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 # -- finding -------------------------------------------------------------------------------------------------------

@@ -141,6 +141,10 @@ class Plan:
         else:
             places = self.own_places(order)
             count = len(order) if places is None else len(places)
+        return self._batches_of(count)
+
+    def _batches_of(self, count: int) -> int:
+        """Batches of so many samples of this process."""
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def own_places(self, order: np.ndarray) -> np.ndarray | None:
@@ -204,7 +208,7 @@ class PlannedEpoch:
         """The first position of each batch in the epoch, and the one after its last."""
         plan = self.plan
         count = plan.own_samples if self.order is None else len(self.order if self.places is None else self.places)
-        for batch in range(self.start_batch, plan.count_batches(self.order)):
+        for batch in range(self.start_batch, plan._batches_of(count)):
             yield batch * plan.batch_size, min((batch + 1) * plan.batch_size, count)
 
     def draw(self) -> Batch:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..checks import shown
 from ..errors import DataError
 from .facts import FACTS, FOOD101_FOLDERS, SetFacts
+from .folder import listed
 from .ilsvrc import find_ilsvrc, images_of, read_ilsvrc
 from .lines import Listing, is_inside, looked_up, read_keys, read_pairs, require_classes
 from .names import family, read_options
@@ -24,7 +25,6 @@ from .texts import Texts, places
 
 MINI = 50
 """Classes of mini WebVision: the first ones."""
-_NAMED = 3
 
 
 def load_real(name: str, root: Path, download: bool) -> ImageDataset:
@@ -92,12 +92,6 @@ def _dataset(
     )
 
 
-def _first(found: Sequence[str]) -> str:
-    """The first three, and how many more there are."""
-    more = len(found) - _NAMED
-    return ", ".join(map(shown, found[:_NAMED])) + (f" and {more} more" if more > 0 else "")
-
-
 # -- ANIMAL-10N ----------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +108,7 @@ def _animal10n(facts: SetFacts, folder: Path, root: Path, name: str) -> ImageDat
         ]
         if bad:
             raise DataError(
-                f"{folder / inside}: {len(bad)} files do not begin with a class 0 to 9 and _: {_first(bad)}"
+                f"{folder / inside}: {len(bad)} files do not begin with a class 0 to 9 and _: {listed(bad, shown)}"
             )
         labels = np.array([int(match[1]) for match in found if match], np.int64)
         return _table(facts, folder, Texts.of(files, f"{inside}/"), labels)
@@ -314,7 +308,7 @@ def _chaoyang(facts: SetFacts, folder: Path, root: Path, name: str) -> ImageData
             names, labels = _json_rows(extra, facts, f"label_{letter}")
             by_name = dict(zip(names, labels.tolist(), strict=True))
             if missing := [each for each in train[0] if each not in by_name]:
-                raise DataError(f"{extra}: {len(missing)} training images have no labels: {_first(missing)}")
+                raise DataError(f"{extra}: {len(missing)} training images have no labels: {listed(missing, shown)}")
             human[letter] = np.array([by_name[each] for each in train[0]], np.int64)
     tables = [_table(facts, folder, Texts.of(names), labels) for names, labels in (train, test)]
     return _dataset(facts, *tables, human=human)

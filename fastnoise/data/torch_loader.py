@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from .base import BaseLoader, LoaderSpec
-from .images import open_rgb, read_image
+from .images import read_image
 from .placing import SourceSizes, place
 from .plan import Batch, PlannedEpoch
 from .recolour import recolour
@@ -186,11 +186,8 @@ class TorchLoader(BaseLoader):
 
     def _image(self, position: int) -> Image.Image | np.ndarray:
         """An image as the augmentation finds it."""
-        table, common = self.spec.table, self.spec.common
-        if table.images is not None:
-            return table.images[position]
-        file = table.files[position]
-        return open_rgb(file, table.exif) if common is None else read_image(file, common, table.exif)
+        images = self.spec.table.images
+        return self.spec.decoded(position) if images is None else images[position]
 
 
 def normalise(pixels: Any, mean: Any, scale: Any) -> Any:

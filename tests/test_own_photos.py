@@ -24,6 +24,7 @@ from fastnoise.tasks.names import numbers
 from fastnoise.texts import counted, printable
 
 CLASSES = ("cat", "dog")
+TRAIN = ("train", "--method", "ce", "--model", "small_cnn", "--batch-size", "4", "--width", "0.25", "--loader", "torch")
 
 
 @pytest.fixture(autouse=True)
@@ -61,21 +62,7 @@ def test_words_for_counts() -> None:
 
 def test_unreadable_images_are_left_out_by_every_command_that_reads_a_data_set() -> None:
     photos()
-    train = [
-        "train",
-        "--method",
-        "ce",
-        "--model",
-        "small_cnn",
-        "--epochs",
-        "1",
-        "--batch-size",
-        "4",
-        "--loader",
-        "torch",
-    ]
-    train += ["--width", "0.25"]
-    said(*train, "--dataset", "folder:photos", "--run-dir", "run")
+    said(*TRAIN, "--dataset", "folder:photos", "--run-dir", "run", "--epochs", "1")
     Path("photos/cat/3.png").write_bytes(Path("photos/cat/3.png").read_bytes()[:50])
     commands = {
         "evaluate": ["evaluate", "run", "folder:photos", "--split", "all"],
@@ -92,7 +79,8 @@ def test_unreadable_images_are_left_out_by_every_command_that_reads_a_data_set()
     assert noisy.names is not None
     assert "cat/3.png" not in noisy.names
     again = said(
-        *train, "--dataset", "folder:photos", "--labels", "noisy.npz", "--skip-unreadable", "--run-dir", "again"
+        *(*TRAIN, "--epochs", "1", "--dataset", "folder:photos", "--labels", "noisy.npz"),
+        *("--skip-unreadable", "--run-dir", "again"),
     )
     assert "left out 1 unreadable image: cat/3.png" in again
     for words in (commands["corrupt"], ["evaluate", "run"], ["inspect", "noisy.npz"]):
@@ -137,20 +125,7 @@ def test_a_run_says_once_what_its_test_labels_are(tmp_path: Path) -> None:
     from fastnoise.report import write_report
 
     photos()
-    train = [
-        "train",
-        "--method",
-        "ce",
-        "--model",
-        "small_cnn",
-        "--batch-size",
-        "4",
-        "--width",
-        "0.25",
-        "--loader",
-        "torch",
-    ]
-    folder = said(*train, "--dataset", "folder:photos", "--run-dir", "run", "--epochs", "2")
+    folder = said(*TRAIN, "--dataset", "folder:photos", "--run-dir", "run", "--epochs", "2")
     words = "on given labels, of which some may be wrong"
     assert folder.count(words) == 1
     assert "test accuracy, mean of all 2 epochs" in folder
@@ -162,7 +137,7 @@ def test_a_run_says_once_what_its_test_labels_are(tmp_path: Path) -> None:
             for place, path in enumerate(files)
         ]
         Path("list.csv").write_text("\n".join(["path,label,clean_label,split", *lines]) + "\n")
-        listed = said(*train, "--dataset", "list:list.csv", "--run-dir", f"run{known}", "--epochs", "1")
+        listed = said(*TRAIN, "--dataset", "list:list.csv", "--run-dir", f"run{known}", "--epochs", "1")
         assert words not in listed
         assert ("else on given ones" in listed) == bool(expected)
         assert "mean of" not in listed

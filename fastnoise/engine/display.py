@@ -142,7 +142,7 @@ class Display:
         self.console.print("  ".join(words), highlight=False, soft_wrap=True)
 
 
-_ON = {
+LABELS_ARE = {
     "given": "on given labels, of which some may be wrong",
     "partly given": "on true labels where they are known, else on given ones",
 }
@@ -162,9 +162,8 @@ def result_table(summary: dict[str, Any]) -> Table:
     table.add_column()
     score = score_in(summary)
     test = summary[f"test_{score.name}"]
-    table.add_row(
-        f"test {score.title}, last epoch", score.shown(test["last"]), _ON.get(summary.get("test_labels", "true"), "")
-    )
+    on = LABELS_ARE.get(summary.get("test_labels", "true"), "")
+    table.add_row(f"test {score.title}, last epoch", score.shown(test["last"]), on)
     if (epochs := summary.get("epochs", 10)) > 1:
         table.add_row(f"test {score.title}, {mean_of_last(epochs)}", score.shown(test["mean_last_10"]), "")
     table.add_row(

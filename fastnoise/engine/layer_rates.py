@@ -47,16 +47,17 @@ def follow(optimizer: Optimizer) -> None:
     """Give every group its share of the first group's rate, which a schedule has just set."""
     first, *others = optimizer.param_groups
     for group in others:
-        _set(group, first["lr"] * group[SHARE])
+        set_group_rate(group, first["lr"] * group[SHARE])
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Make `rate` the learning rate of a run."""
-    _set(optimizer.param_groups[0], rate)
+    set_group_rate(optimizer.param_groups[0], rate)
     follow(optimizer)
 
 
-def _set(group: dict[str, Any], rate: float | Tensor) -> None:
+def set_group_rate(group: dict[str, Any], rate: float | Tensor) -> None:
+    """Make `rate` the learning rate of a group of an optimiser's parameters."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(rate)  # in place: a captured graph reads it there
     else:

@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..config import OptimConfig, RunConfig, Schedule
 from ..errors import ConfigError
 from ..methods import Method
-from .layer_rates import follow
+from .layer_rates import follow, set_group_rate
 from .step import LRScheduler
 
 
@@ -67,9 +66,6 @@ def _move(schedule: LRScheduler, optimizer: torch.optim.Optimizer, epochs: int) 
     else:
         return
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)  # in place: a captured graph reads it there
-        else:
-            group["lr"] = float(rate)
+        set_group_rate(group, float(rate))
     follow(optimizer)
     schedule._last_lr = [group["lr"] for group in optimizer.param_groups]

@@ -21,7 +21,7 @@ from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
 from ...texts import counted
 from ..checkpoint import place_of
-from ..display import mean_of_last, percent
+from ..display import LABELS_ARE, mean_of_last, percent
 from ..environment import describe_environment
 from ..folder import RunFolder
 from ..prepare import RunData, create_parts, image_dtype, load_data
@@ -234,7 +234,7 @@ class Stack(Training):
         return mean | {"images_per_second": mean["images_per_second"] * self.count}
 
     def finish(self, summaries: list[dict[str, Any]]) -> None:
-        given = " on given labels, of which some may be wrong" * any("test_labels" in each for each in summaries)
+        given = f" {LABELS_ARE['given']}" * any("test_labels" in each for each in summaries)
         table = Table(title=f"{counted(len(summaries), 'run')}: test accuracy{given}")
         for name in ("run folder", "noise", "seed", "last epoch", mean_of_last(self.config.optim.epochs)):
             table.add_column(name)

@@ -59,6 +59,8 @@ void require_type(const py::array& array, char kind, py::ssize_t bytes, py::ssiz
     require_plain(array, form.substr(0, form.find(' ')));
 }
 
+std::size_t size(py::ssize_t extent) { return static_cast<std::size_t>(extent); }
+
 // The positions int64 [B], all in [0, count).
 const std::int64_t* positions_below(const py::array& index, py::ssize_t count) {
     const auto* const positions = static_cast<const std::int64_t*>(index.data());
@@ -398,7 +400,6 @@ PYBIND11_MODULE(_C, m) {
             require(cutout >= 0 && cutout < std::int64_t{1} << 31 && (draws || cutout == 0),
                     "cutout must be in [0, 2^31), and 0 without draws");
             const auto* const positions = positions_below(index, images.shape(0));
-            const auto size = [](py::ssize_t extent) { return static_cast<std::size_t>(extent); };
             const fn::Augmentation job{static_cast<const std::uint8_t*>(images.data()),
                                        size(images.shape(1)),
                                        size(images.shape(2)),
@@ -438,7 +439,6 @@ PYBIND11_MODULE(_C, m) {
                             "places must name parts of the images and sizes below 2^24");
                 }
             }
-            const auto size = [](py::ssize_t extent) { return static_cast<std::size_t>(extent); };
             const fn::Resampling job{static_cast<const std::uint8_t*>(images.data()),
                                      size(images.shape(1)),
                                      size(images.shape(2)),

@@ -33,8 +33,9 @@ from .kept_models import KeptModels
 from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
+from .measured import MeasuredSteps
 from .metrics import EpochStatistics
-from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost, steps_key
+from .payback import StepTimes
 from .prepare import Loaders
 from .profile import StepProfiler
 from .record import Part, Record
@@ -45,7 +46,7 @@ from .stopping import EarlyStop
 from .witness import Witness
 
 
-class Training(ABC):
+class Training(MeasuredSteps, ABC):
     """The loop over epochs, for one run or for several stacked runs.
 
     What differs between the two are the hooks at the end, which a subclass fills in.
@@ -125,28 +126,9 @@ class Training(ABC):
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
         self.step_seconds: list[float] = []
         """What a step took on the mean of each epoch of this process but the first, which compiles and captures."""
-        self.profiler: StepProfiler | None = None
         self.warm = False  # whether this process has made a step: the first compiles and fills caches
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed, so the search for kernels pays once
-
-    def _times_key(self, graphed: bool) -> str:
-        return steps_key(self.config, self.method, self.shape, self.amp, self.device, self.loaders.train.name, graphed)
-
-    def _compile_cost(self) -> Cost:
-        engine = self.config.engine
-        if self.device.type != "cuda" or engine.gear != "auto" or engine.compile != "auto":
-            return UNKNOWN_NETWORK  # nobody asks for it
-        times, note = self.times.read(self._times_key(self.amp != torch.float16))  # whose steps are not captured
-        return compile_cost(list(self.networks), self.shape, self.amp, times, note)
-
-    def _keep_times(self, **seconds: float) -> None:
-        """Let later runs know what was measured; not on a CPU, where `auto` never compiles, and not of a profile, which
-        takes time of its own."""
-        if self.device.type == "cuda" and self.profiler is None and self.world.main:
-            note = self.times.write(self._times_key(self.step.gear.graphed), **seconds)
-            if note:
-                self._say(f"warning: {note}")
 
     # -- the loop ------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What a run measures of its steps for later runs, and what it learns from earlier ones."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,8 @@ class MeasuredSteps:
         engine = self.config.engine
         if self.device.type != "cuda" or engine.gear != "auto" or engine.compile != "auto":
             return UNKNOWN_NETWORK  # nobody asks for it
+        if self.config.model.batch_norm == "sync" and self.world.size > 1:
+            return Cost(math.inf, 0.0, obstacle="batch norm over all processes sends messages inside the network")
         times, note = self.times.read(self._times_key(self.amp != torch.float16))  # whose steps are not captured
         return compile_cost(list(self.networks), self.shape, self.amp, times, note)
 

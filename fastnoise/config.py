@@ -217,6 +217,10 @@ class ModelConfig(Checked):
     """What training leaves as it is. backbone: all but the heads, running statistics and dropout included. norm: the
     normalisation layers, with the statistics of the weights that the run begins with."""
 
+    batch_norm: Literal["local", "sync"] = "local"
+    """What batch norm takes mean and variance of if several processes train the run: the batch of each process, or the
+    batches of all together (sync), which costs two messages a layer in each step. In one process both are the same."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         library = model_names.LibraryModel.parse(self.model)
@@ -360,6 +364,9 @@ class EngineConfig(Checked):
     """When to write a checkpoint: every so many epochs, as 5, or when so much time has passed, as 60s, 5m or 1h.
     auto writes one after the first epoch, and then so rarely that checkpoints take a fiftieth of the time.
     The last epoch and an interruption by Ctrl-C or SIGTERM are always saved."""
+    save_tables_every: Annotated[int, Above(0)] = 1
+    """Checkpoints that share one copy of the targets: with 5 every fifth has new ones. A run that was killed then goes
+    on with targets that are up to four checkpoints old. The last epoch and an interruption always save them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -449,6 +456,7 @@ COMMON = tuple(RunConfig().groups())
 FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
+        "save_tables_every",
         *("compile_options", "gradients"),
     }
 )

@@ -141,6 +141,38 @@ def train(method: str, fields: dict[str, Any], *, resume: bool = False, fault: s
     }
 
 
+def gradients() -> dict[str, Any]:
+    """The mean of two processes' gradients in both ways, of a whole network and without one layer in the middle."""
+    import torch
+    from torch import nn
+
+    from fastnoise.engine.distributed import together
+    from fastnoise.engine.gradient_mean import GradientMean
+
+    found: dict[str, Any] = {"own": [], "whole": [], "bucketed": [], "early": []}
+    with together("cpu") as world:
+        for skipped in (None, 3):
+            for kind in ("own", "whole", "bucketed"):
+                torch.manual_seed(0)
+                layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(6))
+                mean = None
+                if kind != "own":
+                    mean = GradientMean(layers.parameters(), world, overlapped=kind == "bucketed", sizes=(100, 1000))
+                torch.manual_seed(1 + world.rank)
+                values = torch.randn(8, 16)
+                for number, layer in enumerate(layers):
+                    values = values if number == skipped else layer(values).relu()
+                values.square().mean().backward()
+                if mean is not None:
+                    sent = len(mean._sent)
+                    mean()
+                    if kind == "bucketed":
+                        found["early"].append(sent)
+                        found["buckets"] = len(mean.buckets)
+                found[kind].append(digest(p.grad for p in layers.parameters() if p.grad is not None))
+    return found
+
+
 def words(words: list[str]) -> dict[str, Any]:
     """The exit code of a command line."""
     from fastnoise.cli import main as command

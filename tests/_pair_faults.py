@@ -14,7 +14,7 @@ def arranged(fault: str) -> Iterator[None]:
     """Let this process meet a fault at a training step, as "nan:1:5" says: kind, rank, step from 1. "": none.
 
     nan: the loss is NaN. signal: SIGTERM. image: an image cannot be decoded. disk: the disk is full when the checkpoint
-    of this number is written.
+    of this number is written. large: no fault, but every table counts as a large one.
     """
     if not fault:
         yield
@@ -49,8 +49,11 @@ def arranged(fault: str) -> Iterator[None]:
         fails = kind == "disk" and writes[0] == int(step) and os.environ["RANK"] == rank
         write(path, failing if fails else fill)
 
+    apart = checkpoint.APART
+    checkpoint.APART = 0 if kind == "large" else apart
     Step.train, checkpoint.write_atomically = train, full  # type: ignore[method-assign]
     try:
         yield
     finally:
+        checkpoint.APART = apart
         Step.train, checkpoint.write_atomically = before, write  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""A convolutional network without batch norm, for 8x8 images."""
+"""Convolutional networks for 8x8 images, without and with batch norm."""
 
 from torch import Tensor, nn
 
@@ -16,6 +16,29 @@ class SmallNet(nn.Module):
             nn.Flatten(),
             nn.Linear(pixels, self.num_features),
             nn.ReLU(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
+
+
+class NormNet(nn.Module):
+    """With batch norm and without a bend: where a ReLU meets a zero, the last bit of a sum decides on a gradient."""
+
+    num_features = 16
+
+    def __init__(self, channels: int, image_size: tuple[int, int]):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.SiLU(),
+            nn.Conv2d(16, 16, 3, stride=2, padding=1),
+            nn.BatchNorm2d(16),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from fastnoise.errors import DataError, FastnoiseError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import host, losses, plot_losses, record  # noqa: E402
+from benchmarks import checkpoints, host, losses, plot_losses, processes, record  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -169,3 +169,30 @@ def test_start_of_a_run_on_files(tmp_path: Path) -> None:
     assert float(row["first_seconds"]) > 0
     assert row["files"] == "400"
     assert done.stdout.startswith("400 files: first start ")
+
+
+def test_checkpoints_of_a_small_table(tmp_path: Path) -> None:
+    trained = checkpoints.run(str(tmp_path / "run"), 600, 3, resume=False)
+    assert 0 < trained["median_step_seconds"] <= trained["longest_gap_seconds"]
+    gone_on = checkpoints.run(str(tmp_path / "run"), 600, 3, resume=True)
+    assert gone_on["load_seconds"] > 0
+    assert gone_on["tables"] > 0
+
+
+def test_two_processes_are_measured_on_an_idle_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (2.0, 2.0, 2.0))
+    with pytest.raises(SystemExit):
+        processes.main([])
+    assert "the machine is busy (load 2.0)" in capsys.readouterr().err
+    found = {1: iter((900.0, 1000.0)), 2: iter((1500.0, 1400.0))}
+    monkeypatch.setattr(processes, "measure", lambda count, *rest: (next(found[count]), 0.25 * (count - 1)))
+    words = ["--busy", "--rounds", "2", "--output", str(tmp_path / "processes.csv")]
+    processes.main(words)
+    assert "two processes: 1.50 times the images/s of one" in capsys.readouterr().out
+    rows = record.read(tmp_path / "processes.csv")
+    assert [(row["processes"], row["images_per_second"], row["collectives"]) for row in rows] == [
+        ("1", "1000", "0.0000"),
+        ("2", "1500", "0.2500"),
+    ]

@@ -41,6 +41,8 @@ ADDED: dict[str, Any] = {
     "backbone_rate": 1.0,
     "layer_decay": 1.0,
     "target_dtype": "float32",
+    "batch_norm": "local",
+    "save_tables_every": 1,
 }
 """Options that came later, with the values that do what 0.1.0 did."""
 

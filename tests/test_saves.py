@@ -74,6 +74,23 @@ def test_by_what_they_take(clock: Clock) -> None:
         assert saved.due_after(7)
 
 
+def test_none_is_due_while_one_is_being_written(clock: Clock) -> None:
+    saved, busy = SaveClock(SaveEvery.parse("auto")), [True]
+    write(clock, saved, 0.1)
+    saved.took(1.9)  # in the background, after the pause
+    saved.occupied = lambda: busy[0]
+    clock.now += 1.9 / SHARE
+    busy[0] = False
+    assert not saved.due()
+    clock.now += 0.2 / SHARE
+    busy[0] = True
+    assert not saved.due()
+    assert not saved.due_after(5)
+    busy[0] = False
+    assert saved.due()
+    assert saved.due_after(5)
+
+
 def quick(**changes: Any) -> RunConfig:
     return recipe("nal", "digits").replace({"limit_train": 200, "epochs": 4, "width": 0.25, **changes})
 

@@ -426,6 +426,7 @@ def test_every_published_value_belongs_to_something_we_have() -> None:
 
 FUNCTIONS = """
 import json, os, shutil, signal, time
+import torch
 from fastnoise.errors import TrainingError
 
 def work(config, folder, console):
@@ -447,6 +448,10 @@ def work(config, folder, console):
             time.sleep(60)
         case "wait":
             time.sleep(0.5)
+        case "memory" if calls == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        case "hog":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB.")
         case "gone" if not (folder.parents[1] / "once").exists():
             (folder.parents[1] / "once").touch()
             shutil.rmtree(folder)
@@ -508,7 +513,8 @@ def test_a_sweep_leaves_run_folders_rows_and_tables(undisturbed: Path) -> None:
         summary = json.loads((folder / "summary.json").read_text())
         assert float(row["test_accuracy_last"]) == summary["test_accuracy"]["last"]
         assert row["method"] == job.fields["method"]
-        assert (folder / "checkpoint.pt").exists()
+        assert (folder / "model.safetensors").exists()
+        assert not (folder / "checkpoint.pt").exists()
         assert not (folder / "error.txt").exists()
         assert "epoch 3/3" in (undisturbed / "logs" / f"{job.name}.log").read_text()
     mean = sum(float(row["test_accuracy_last"]) for row in rows[:2]) / 2
@@ -698,6 +704,45 @@ def test_jobs_that_fail_or_are_killed_stop_no_other(tmp_path: Path, local: Calla
         again.summary(names[0])
 
 
+def test_out_of_memory_is_tried_again_with_fewer_at_once(tmp_path: Path, local: Callable[[int], LocalExecutor]) -> None:
+    jobs = function_jobs("memory", "good", "hog", "memory", "good")
+    names = [job.name for job in jobs]
+    console = quiet()
+    executor = local(3)
+    result = run_sweep(jobs, tmp_path / "out", executor=executor, console=console, title="mine")
+    assert executor.slots == 1
+    assert list(result.failed) == [names[2]]  # which had the machine to itself in the end
+    assert result.failed[names[2]].startswith("CUDA out of memory. Tried to allocate 2 TiB. Lower batch_size")
+    assert [row["name"] for row in result.rows] == [names[number] for number in (0, 1, 3, 4)]
+    assert result.summary(names[0])["calls"] == 2
+    assert "what=memory seed=0: a GPU had too little memory; it goes on later, with" in said(console)
+    assert not (result.run_folder(names[0]) / "error.txt").exists()
+
+
+def test_a_job_of_two_processes_keeps_what_it_is_told(tmp_path: Path, local: Callable[[int], LocalExecutor]) -> None:
+    fields = {"limit_train": 128, "epochs": 1, "batch_size": 32, "device": "cpu", "save_every": 1, "loader_threads": 1}
+    configs = [recipe(method, "digits").replace(fields) for method in ("elr", "multitask")]
+    jobs = make_jobs([({"method": config.method.method}, config) for config in configs])
+    executor = local(1)
+    executor.gpus_per_job = 2
+    try:
+        console = quiet()
+        result = run_sweep(jobs, tmp_path / "out", executor=executor, console=console, title="mine", keep="checkpoint")
+    finally:
+        executor.gpus_per_job = 1
+    assert "2 processes each" in said(console)
+    assert list(result.failed) == [jobs[1].name]
+    assert result.failed[jobs[1].name].startswith("method multitask serves multitask, and the data set is one of")
+    run = result.run_folder(jobs[0].name)
+    assert json.loads((run / "metrics.jsonl").read_text())["collectives"] > 0
+    assert "processes: 2 (gloo)" in (tmp_path / "out" / "logs" / f"{jobs[0].name}.log").read_text()
+    assert (run / "checkpoints" / "latest").exists()
+    assert not list((tmp_path / "out" / "jobs").glob("*.json"))
+    run_sweep(jobs[:1], tmp_path / "out", executor=executor, console=quiet(), title="mine")
+    assert not (run / "checkpoints").exists()
+    assert (run / "model.safetensors").exists()
+
+
 def test_a_job_whose_folder_is_deleted_stops_no_other_and_runs_again(
     tmp_path: Path, local: Callable[[int], LocalExecutor]
 ) -> None:
@@ -867,7 +912,8 @@ def test_the_command_lists_jobs_and_refuses_options_that_do_not_fit(tmp_path: Pa
     for words, message in (
         ((), "give the sweep's file"),
         (("s.toml", "--address", "auto"), "--address is for --executor ray"),
-        (("s.toml", "--gpus-per-job", "0.5"), "--gpus-per-job is for --executor ray"),
+        (("s.toml", "--gpus-per-job", "0.5"), "--gpus-per-job 0.5: a share of a GPU is for --executor ray"),
+        (("s.toml", "--gpus-per-job", "0"), "--gpus-per-job of jobs on this machine must be 1 or more, not 0"),
         (("s.toml", "--executor", "ray", "--jobs", "2"), "--jobs is for --executor local"),
         (("s.toml", "--list"), "s.toml: no such file"),
     ):
@@ -935,6 +981,37 @@ def test_a_ray_cluster_of_two_workers_gives_the_same_table(undisturbed: Path, tm
             RayExecutor(cluster.address, cpus_per_job=64).open([])
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_train_give_the_numbers_of_two_processes(
+    tmp_path: Path, local: Callable[[int], LocalExecutor]
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'fastnoise[ray]'")
+    from ray.cluster_utils import Cluster
+
+    fields = {"limit_train": 128, "epochs": 2, "batch_size": 32, "device": "cpu", "loader_threads": 1}
+    configs = [recipe(method, "digits").replace(fields) for method in ("elr", "multitask")]
+    jobs = make_jobs([({"method": config.method.method}, config) for config in configs])
+    executor = local(1)
+    executor.gpus_per_job = 2
+    try:
+        here = run_sweep(jobs, tmp_path / "here", executor=executor, console=quiet(), title="mine")
+    finally:
+        executor.gpus_per_job = 1
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
+    try:
+        cluster.add_node(num_cpus=1, num_gpus=0)
+        on_ray = RayExecutor(cluster.address, gpus_per_job=2, cpus_per_job=1)
+        there = run_sweep(jobs, tmp_path / "there", executor=on_ray, console=quiet(), title="mine")
+    finally:
+        cluster.shutdown()
+    assert [row["name"] for row in there.rows] == [jobs[0].name]
+    assert there.rows == here.rows
+    assert there.failed == here.failed
+    assert there.failed[jobs[1].name].startswith("method multitask serves multitask")
+    assert "processes: 2 (gloo)" in (tmp_path / "there" / "logs" / f"{jobs[0].name}.log").read_text()
+    assert {path.name for path in (tmp_path / "there" / "jobs").iterdir()} == {job.name for job in jobs}
 
 
 def test_without_ray_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

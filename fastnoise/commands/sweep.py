@@ -40,9 +40,12 @@ class SweepCommand:
     address: str | None = None
     """Address of the Ray cluster, or auto for the one on this machine. None starts one here."""
     gpus_per_job: float | None = None
-    """Share of a GPU that Ray reserves for each job, as 0.25. None: 1 if the cluster has GPUs."""
+    """GPUs of each job. With several, as 2, as many processes train it together, as fastnoise train --gpus does.
+    Ray also takes a share of one, as 0.25. None: 1 if there are GPUs."""
     cpus_per_job: float | None = None
     """CPU cores that Ray reserves for each job. None: as many as --threads."""
+    keep: Literal["none", "checkpoint"] = "none"
+    """What is left of a finished job to go on from. Its networks are in its model file in either case."""
     list: bool = False
     """Print the jobs with their names, and run none."""
 
@@ -56,11 +59,15 @@ def run(command: SweepCommand) -> int:
     local = command.executor == "local"
     for flag, value in (
         ("--address", command.address),
-        ("--gpus-per-job", command.gpus_per_job),
         ("--cpus-per-job", command.cpus_per_job),
     ):
         if local and value is not None:
             raise ConfigError(f"{flag} is for --executor ray; drop it")
+    each = command.gpus_per_job
+    if local and each is not None and each != int(each):
+        raise ConfigError(f"--gpus-per-job {each:g}: a share of a GPU is for --executor ray; here give --jobs")
+    if command.stack > 1 and each is not None and each > 1:
+        raise ConfigError("--stack trains several runs on one GPU: drop it, or --gpus-per-job")
     if not local and command.jobs:
         raise ConfigError("--jobs is for --executor local; with ray give --gpus-per-job or --cpus-per-job")
     spec = find_spec(command.spec)
@@ -73,11 +80,11 @@ def run(command: SweepCommand) -> int:
     folder = Path("sweeps") / spec.stem if command.out is None else Path(command.out)
     executor: Executor
     if local:
-        executor = LocalExecutor(command.jobs, command.threads)
+        executor = LocalExecutor(command.jobs, command.threads, 1 if each is None else int(each))
         executor.warm_up()
     else:
         cores = float(command.threads) if command.cpus_per_job is None else command.cpus_per_job
-        executor = RayExecutor(command.address, command.gpus_per_job, cores, command.threads)
+        executor = RayExecutor(command.address, each, cores, command.threads)
     try:
         jobs = resolve(spec)
         from ..engine import Interrupted
@@ -90,6 +97,7 @@ def run(command: SweepCommand) -> int:
                 stack=command.stack,
                 title=spec.stem,
                 spec=spec.read_text(encoding="utf-8"),
+                keep=command.keep,
             )
         except Interrupted as stop:
             print(f"fastnoise: {stop}", file=sys.stderr)

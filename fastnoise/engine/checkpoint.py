@@ -7,6 +7,7 @@ it. Tensors that stacked runs share are split by run when saved, and joined when
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +17,18 @@ from torch import Tensor, nn
 from ..checks import shown
 from ..errors import CheckpointError
 from ..files import write_atomically
+from .background import Background, Copies
 from .distributed import World, kept_apart
 from .folder import CHECKPOINT_FORMAT, STATE, read_stored
 from .record import Record
+from .saves import SaveClock
 from .step import LRScheduler, Step, load_optimizer
 
 WRITERS = 8
 """Files that are written at a time."""
+
+APART = 256_000_000
+"""Bytes of a process's tables above which they are files of their own, written in the background."""
 
 
 class Resumable(Protocol):
@@ -201,54 +207,177 @@ def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**first, "state": moments}
 
 
-def save(training: Resumable, records: Sequence[Record], epoch: int, batch: int) -> None:
-    """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError if there is no room."""
-    if training.world.size > 1:
-        for record in records:
-            save_parts(training, record, epoch, batch)
-        return
+class Checkpoints:
+    """Writes the checkpoints of a training.
 
-    def write(record: Record) -> None:
-        record.folder.write_checkpoint(state_of(training, record, epoch, batch))
+    Of one run in one process the checkpoint is a file, unless its tables are large (APART): then it is a folder, as of
+    several processes. Large ones are written in the background, from a copy of the state at their step.
 
-    for_each(write, records)
+    Args:
+        training: whose state they hold.
+        clock: learns how long they take.
+        tables_every: tables are written with every checkpoint of this number; the others take the last ones written.
+    """
+
+    def __init__(self, training: Resumable, clock: SaveClock, tables_every: int = 1):
+        self.training, self.clock, self.tables_every = training, clock, tables_every
+        self._since = tables_every
+        """Checkpoints since tables were written, the next one among them. An earlier start's do not count."""
+        self._tables_in = ""
+        self._background = Background()
+        clock.occupied = lambda: self._background.busy
+        self._copies: Copies | None = None
+        self._due: Callable[[], None] | None = None
+        """Lets the checkpoint count that is being written."""
+
+    def prepare(self, record: Record) -> str:
+        """Get memory for copies of a run's tables if they are large; returns why there is none, or nothing."""
+        if not self._large(record):
+            return ""
+        state = record.method.state_dict()
+        self._copies = Copies({name: state[name] for name in record.method.sharded()})
+        return self._copies.obstacle
+
+    def _large(self, record: Record) -> bool:
+        """The same in all processes, whose numbers of rows differ by one."""
+        state, count = record.method.state_dict(), len(record.given)
+        whole = sum(
+            state[name].nbytes // state[name].shape[dim] * count for name, dim in record.method.sharded().items()
+        )
+        return whole // self.training.world.size > APART
+
+    def save(self, records: Sequence[Record], epoch: int, batch: int, *, last: bool = False) -> None:
+        """Write the checkpoints of `records`, before batch `batch` of `epoch`; CheckpointError if there is no room.
+
+        What goes wrong in the background is raised by a later call. With `last` the checkpoint holds all and is there
+        when this returns.
+        """
+        self.settle()
+        world, training = self.training.world, self.training
+        large = len(records) == 1 and self._large(records[0])
+        if world.size == 1 and not (large or (self.tables_every > 1 and len(records) == 1)):
+
+            def write(record: Record) -> None:
+                record.folder.write_checkpoint(state_of(training, record, epoch, batch))
+
+            for_each(write, records)
+            return
+        (record,) = records
+        parts = Path(world.first(lambda: str(record.folder.new_parts(epoch, batch))))
+        if with_tables := last or self._since >= self.tables_every:
+            self._since, self._tables_in = 0, parts.name
+        self._since += 1
+        files = files_of(training, record, epoch, batch, self._tables_in, with_tables=with_tables)
+        due = partial(self._count, record, parts, self._tables_in)
+        if last or not large or self._copies is None or self._copies.obstacle:
+            _write(parts, files)
+            self._due = due
+            self.settle()
+            return
+        files = {name: self._copies.of(content) for name, content in files.items()}
+        self._due = due
+        self._background.begin(partial(self._write_and_count, parts, files), self.clock.took)
+
+    def _write_and_count(self, parts: Path, files: Mapping[str, Any]) -> None:
+        _write(parts, files)
+        if self.training.world.size == 1:
+            self._agreed()
+
+    def _count(self, record: Record, parts: Path, tables_in: str) -> None:
+        record.folder.keep_parts(parts, tables_in)
+
+    def _agreed(self) -> None:
+        due, self._due = self._due, None
+        if due is not None and self.training.world.main:
+            due()
+
+    def settle(self) -> None:
+        """Wait until what is being written is there, in all processes, and let it count.
+
+        All processes call it alike. CheckpointError if it could not be written.
+        """
+        pending = self._background.begun or self._due is not None
+        self._background.wait()
+        if pending and self.training.world.size > 1:
+            self.training.world.largest(0)  # all have written theirs
+        self._agreed()
+
+    def settle_if_written(self) -> None:
+        """`settle` if nobody has to wait."""
+        if self._background.begun and not self.training.world.largest(int(self._background.busy)):
+            self.settle()
+
+    def close(self) -> None:
+        """Wait until nothing is being written."""
+        if self._background.begun:
+            self._background.wait()
 
 
-# -- of several processes -----------------------------------------------------------------------------------------
+# -- in a folder --------------------------------------------------------------------------------------------------
 
 
-def save_parts(training: Resumable, record: Record, epoch: int, batch: int) -> None:
-    """Write a checkpoint of several processes: the first one what is common to all, each what it has for itself.
+def files_of(
+    training: Resumable, record: Record, epoch: int, batch: int, tables_in: str, *, with_tables: bool
+) -> dict[str, dict[str, Any]]:
+    """The files of a checkpoint that this process writes, by name: the first one also what is common to all, each what
+    it has for itself.
 
-    That is its tables and random numbers, and inside an epoch all that its steps have changed but the weights. Once all
-    files are there the first process lets the checkpoint count; if one process fails, the earlier checkpoint stays.
+    That is its random numbers, inside an epoch all that its steps have changed but the weights, and its tables.
+
+    Args:
+        tables_in: the folder that the tables of this checkpoint are in.
+        with_tables: whether they are written with it.
     """
     world, method = training.world, record.method
-    parts = Path(world.first(lambda: str(record.folder.new_parts(epoch, batch))))
-    apart = kept_apart(method)
-    state = method.state_dict()
-    own: dict[str, Any] = {"format": CHECKPOINT_FORMAT, "samples": len(record.given), **rng_of(training)}
-    own["method"] = {name: state[name] for name in method.sharded()}
+    apart, state = kept_apart(method), method.state_dict()
+    about = {"format": CHECKPOINT_FORMAT, "samples": len(record.given)}
+    own: dict[str, Any] = {**about, **rng_of(training), "method": {}}
     if batch > 0:
-        own["method"] |= {
-            name: buffer for name, buffer in method.named_buffers() if name in state and name not in apart
-        }
+        own["method"] = {name: buffer for name, buffer in method.named_buffers() if name in state and name not in apart}
         own["networks"] = _all_alone(dict(training.networks.named_buffers()))
         own["statistics"] = _all_alone(record.statistics.state_dict())
     own["method"] = _all_alone(own["method"])
-    write_atomically(parts / part_name(world.rank, world.size), lambda stream: torch.save(own, stream))
+    files = {part_name(world.rank, world.size): own}
+    if with_tables and (tables := method.sharded()):
+        files[tables_name(world.rank, world.size)] = {
+            **about, "method": _all_alone({name: state[name] for name in tables})
+        }  # fmt: skip
     if world.main:
-        whole = state_of(training, record, epoch, batch) | {"processes": world.size}
+        whole = state_of(training, record, epoch, batch) | {"processes": world.size, "tables": tables_in}
         whole["method"] = {name: value for name, value in whole["method"].items() if name not in apart}
-        write_atomically(parts / STATE, lambda stream: torch.save(whole, stream))
-    world.largest(0)  # all have written theirs
-    if world.main:
-        record.folder.keep_parts(parts)
+        files[STATE] = whole
+    return files
+
+
+def _write(parts: Path, files: Mapping[str, Any]) -> None:
+    for name, content in files.items():
+        write_atomically(parts / name, partial(torch.save, content))
 
 
 def part_name(rank: int, size: int) -> str:
     """The file of a process's part of a checkpoint."""
     return f"part-{rank}-of-{size}.pt"
+
+
+def tables_name(rank: int, size: int) -> str:
+    """The file of a process's tables."""
+    return f"tables-{rank}-of-{size}.pt"
+
+
+def _read_part(state: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The part of process `number` of a checkpoint, with its tables; tensors are read from files when they are used."""
+    size, cpu = state.get("processes", 1), torch.device("cpu")
+    if "parts" not in state:
+        return {"method": state["method"]}
+    folder = Path(state["parts"])
+    part = read_stored(folder / part_name(number, size), cpu, mmap=True)
+    name = state.get("tables", "")
+    if not isinstance(name, str) or name != Path(name).name:
+        raise CheckpointError(f"{folder / STATE} is damaged: its tables are in {shown(name)}; start the run anew")
+    tables = folder.parent / name / tables_name(number, size)
+    if name and tables.exists():  # else they are in the part, as before, or there are none
+        part["method"] = {**part["method"], **read_stored(tables, cpu, mmap=True)["method"]}
+    return part
 
 
 def fitted(state: dict[str, Any], record: Record, world: World) -> dict[str, Any]:
@@ -259,7 +388,7 @@ def fitted(state: dict[str, Any], record: Record, world: World) -> dict[str, Any
     if a part of it is missing or damaged.
     """
     before = state.get("processes", 1)
-    if before == world.size == 1:
+    if before == world.size == 1 and "parts" not in state:
         return state
     epoch, batch = place_of(state)
     if batch > 0 and before != world.size:
@@ -267,17 +396,14 @@ def fitted(state: dict[str, Any], record: Record, world: World) -> dict[str, Any
             f"the checkpoint lies inside epoch {epoch}, of {before} process(es); go on with as many, or let it come to "
             "the end of the epoch first"
         )
-    method, cpu = record.method, torch.device("cpu")
+    method = record.method
     live, tables = method.state_dict(), method.sharded()
     state = {**state, "method": dict(state["method"])}
     count = len(record.given)
     for number in range(before):
         if before == world.size and number != world.rank:
             continue
-        if before == 1:
-            part = {"method": state["method"], "samples": count}
-        else:
-            part = read_stored(Path(state["parts"]) / part_name(number, before), cpu, mmap=True)
+        part = _read_part(state, number)
         for name, dim in tables.items():
             try:
                 theirs = part["method"].pop(name)

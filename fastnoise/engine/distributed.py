@@ -10,7 +10,6 @@ A run in one process has a `World` of size 1, which starts nothing, sends nothin
 
 import gc
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -79,6 +78,9 @@ class World(Shards):
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
         self.restarts = _number("TORCHELASTIC_RESTART_COUNT", 0) if size > 1 else 0
+
+    def __deepcopy__(self, memo: object) -> "World":
+        return self  # layers that send have it, and networks are copied
 
     @property
     def main(self) -> bool:
@@ -284,6 +286,13 @@ def require_together(config: RunConfig, data: RunData, world: World) -> None:
     """ConfigError if several processes can't train a run of this configuration and data."""
     if world.size > 1 and len(data.given) < world.size:
         raise ConfigError(f"{world.size} processes for {len(data.given)} training images: start fewer")
+    engine = config.engine
+    compiled = engine.compile == "on" or engine.gear in ("compiled", "compiled_graphed")
+    if world.size > 1 and config.model.batch_norm == "sync" and compiled:
+        raise ConfigError(
+            "--batch-norm sync sends messages inside the network, which cannot be compiled: drop --gear compiled, "
+            "--gear compiled_graphed or --compile on, or take --batch-norm local"
+        )
 
 
 _FOLDER = "run-folder"
@@ -341,36 +350,6 @@ def _end_in_silence(error: BaseException) -> NoReturn:
     if isinstance(error, KeyboardInterrupt):
         raise Silenced(130) from None
     raise Silenced(1) from None
-
-
-class GradientMean:
-    """Replaces the gradients of a step by their mean over the processes, by one collective after the backward pass.
-
-    The gradients are copied into one vector, which a captured step does too; parameters without a gradient, which must
-    be the same in all processes, stay without one.
-
-    Args:
-        parameters: of all networks, in one order in all processes.
-        world: the processes.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], world: World):
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.world = world
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        world = self.world
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        began = time.perf_counter()
-        for kind in dict.fromkeys(gradient.dtype for gradient in gradients):
-            same = [gradient for gradient in gradients if gradient.dtype == kind]
-            flat = torch.cat([gradient.reshape(-1) for gradient in same])
-            world.sum_(flat)
-            flat /= world.size
-            parts = flat.split([gradient.numel() for gradient in same])
-            torch._foreach_copy_(same, [part.view(gradient.shape) for part, gradient in zip(parts, same, strict=True)])
-        world.seconds += time.perf_counter() - began
 
 
 def share(world: World, networks: nn.Module, records: Iterable[Record]) -> float | None:

@@ -6,8 +6,10 @@ labels.npz         the given labels with their true ones, noise, seed and hash
 classes.json       the names of the classes, in the order of their numbers
 metrics.jsonl      one line per epoch
 checkpoint.pt      the state when a checkpoint was last written: after an epoch, or inside one
-checkpoints/       in its place, if several processes train the run: a folder for each checkpoint, with state.pt by the
-                   first process and part-R-of-W.pt by each, and `latest`, the name of the one that counts
+checkpoints/       in its place, if several processes train the run or its tables are large: a folder for each
+                   checkpoint, with state.pt by the first process, part-R-of-W.pt and tables-R-of-W.pt by each, and
+                   `latest`, the name of the one that counts. With --save-tables-every its tables may be in the folder
+                   of an earlier one, which state.pt names
 model.safetensors  the networks after the last epoch, with what it takes to use them (`engine.model_file`), once
                    training has ended
 model-best.safetensors
@@ -264,12 +266,13 @@ class RunFolder:
                 return path
             number += 1
 
-    def keep_parts(self, parts: Path) -> None:
-        """Let the folder `parts`, in which all files are written, be the checkpoint, and remove others."""
+    def keep_parts(self, parts: Path, tables_in: str) -> None:
+        """Let the folder `parts`, in which all files are written, be the checkpoint, and remove others but the one that
+        its tables are in."""
         write_text(self.checkpoints / LATEST, parts.name + "\n")
         self.checkpoint.unlink(missing_ok=True)
         for other in self.checkpoints.iterdir():
-            if other.name not in (LATEST, parts.name):
+            if other.name not in (LATEST, parts.name, tables_in):
                 shutil.rmtree(other, ignore_errors=True)
 
     def parts(self) -> Path | None:

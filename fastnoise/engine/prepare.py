@@ -425,6 +425,11 @@ def create_parts(
         raise ConfigError(
             f"--target-dtype {dtype}: method {own.short(config.method.method)} keeps no targets; drop the option"
         )
+    if config.engine.save_tables_every > 1 and not method.sharded():
+        raise ConfigError(
+            f"--save-tables-every {config.engine.save_tables_every}: method {own.short(config.method.method)} keeps no "
+            "targets; drop the option"
+        )
     check_balance(config, data, method)
     if config.optim.patience and data.validation is None:
         raise ConfigError(

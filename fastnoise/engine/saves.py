@@ -1,7 +1,7 @@
 """When a checkpoint is due."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..config import SaveEvery
@@ -24,10 +24,12 @@ class SaveClock:
         self.every = every
         self._took: float | None = None
         self._last = time.perf_counter()
+        self.occupied: Callable[[], bool] = lambda: False
+        """Whether the last one is being written still; the next then comes later, so that nobody waits for it."""
 
     def due(self) -> bool:
         """Whether enough time has passed for a checkpoint, inside an epoch or at its end."""
-        if self.every.epochs is not None:
+        if self.every.epochs is not None or self.occupied():
             return False
         wait = self.every.seconds
         if wait is None:
@@ -48,3 +50,7 @@ class SaveClock:
         yield
         self._last = time.perf_counter()
         self._took = self._last - began
+
+    def took(self, seconds: float) -> None:
+        """Say how long the last checkpoint took to be written in the background."""
+        self._took = seconds + (self._took or 0.0)

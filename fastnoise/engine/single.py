@@ -18,6 +18,7 @@ from ..errors import ConfigError, TrainingError
 from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
+from ..models.sync_norm import each_by_itself, synchronise
 from ..recipes.rates import settle_rate
 from ..texts import counted
 from .checkpoint import fitted, place_of
@@ -167,11 +168,14 @@ class Single(Training):
         method, networks = create_parts(config, data, device, fresh=checkpoint is None, shards=world)
         own = len(data.given) // world.size
         ordered = type(method).order is not Method.order
+        synced = config.model.batch_norm == "sync" and world.size > 1
         tried = ordered or own % config.data.batch_size == 1  # else no epoch can end in one image
-        least = least_batch(data, networks) if tried else 1
+        least = least_batch(data, networks) if tried and not synced else 1
         if not method.shares and config.data.epoch_batches is None:
             check_last_batch(config, data, least, world.size)
         require_gradients(config, data, method)
+        if synced:
+            synchronise(networks, world)
         if witness is not None:
             method.add_module("witness", witness.to(device))
         method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
@@ -294,6 +298,18 @@ class Single(Training):
         *,
         batch_statistics: bool = False,
         samples: NDArray[np.int64] | None = None,
+    ) -> Kept:
+        if batch_statistics:  # the processes have parts of the samples, not batches that go together
+            with each_by_itself(self.networks):
+                return self._scanned(record, of, True, samples)
+        return self._scanned(record, of, False, samples)
+
+    def _scanned(
+        self,
+        record: Record,
+        of: Callable[[Sequence[Outputs], Tensor], Kept],
+        batch_statistics: bool,
+        samples: NDArray[np.int64] | None,
     ) -> Kept:
         self.networks.train(batch_statistics)
         self.method.eval()

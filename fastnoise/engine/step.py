@@ -315,7 +315,7 @@ class Step:
         clip_norm: largest norm of each network's gradient. None: gradients are not clipped.
         observe: called with a step's result and index as part of the step; may only use the device.
         gradients: called between the backward pass and the update; may change the gradients in place
-            (`engine.distributed.GradientMean`). It is a part of a captured step.
+            (`engine.gradient_mean.GradientMean`). It is a part of a captured step.
     """
 
     def __init__(

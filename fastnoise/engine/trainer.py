@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from signal import SIGPIPE
@@ -26,15 +26,17 @@ from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
 from .display import Display, output_lost
-from .distributed import GradientMean, Votes, World, equalise, share
+from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
+from .gradient_mean import GradientMean
 from .gradients import gradient_figures
 from .kept_models import KeptModels
 from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
+from .measured import MeasuredSteps
 from .metrics import EpochStatistics
-from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost, steps_key
+from .payback import StepTimes
 from .prepare import Loaders
 from .profile import StepProfiler
 from .record import Part, Record
@@ -45,7 +47,7 @@ from .stopping import EarlyStop
 from .witness import Witness
 
 
-class Training(ABC):
+class Training(MeasuredSteps, ABC):
     """The loop over epochs, for one run or for several stacked runs.
 
     What differs between the two are the hooks at the end, which a subclass fills in.
@@ -119,34 +121,18 @@ class Training(ABC):
             gear=gear,
             clip_norm=config.optim.clip_norm,
             observe=statistics.update,
-            gradients=None if self.world.size == 1 else GradientMean(networks.parameters(), self.world),
+            gradients=None
+            if self.world.size == 1
+            else GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed),
         )
         self.models = KeptModels(self.weights_of, self._say, writes=self.world.main)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
+        self.checkpoints = checkpoint.Checkpoints(self, self.saves, config.engine.save_tables_every)
         self.step_seconds: list[float] = []
         """What a step took on the mean of each epoch of this process but the first, which compiles and captures."""
-        self.profiler: StepProfiler | None = None
         self.warm = False  # whether this process has made a step: the first compiles and fills caches
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed, so the search for kernels pays once
-
-    def _times_key(self, graphed: bool) -> str:
-        return steps_key(self.config, self.method, self.shape, self.amp, self.device, self.loaders.train.name, graphed)
-
-    def _compile_cost(self) -> Cost:
-        engine = self.config.engine
-        if self.device.type != "cuda" or engine.gear != "auto" or engine.compile != "auto":
-            return UNKNOWN_NETWORK  # nobody asks for it
-        times, note = self.times.read(self._times_key(self.amp != torch.float16))  # whose steps are not captured
-        return compile_cost(list(self.networks), self.shape, self.amp, times, note)
-
-    def _keep_times(self, **seconds: float) -> None:
-        """Let later runs know what was measured; not on a CPU, where `auto` never compiles, and not of a profile, which
-        takes time of its own."""
-        if self.device.type == "cuda" and self.profiler is None and self.world.main:
-            note = self.times.write(self._times_key(self.step.gear.graphed), **seconds)
-            if note:
-                self._say(f"warning: {note}")
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -155,7 +141,9 @@ class Training(ABC):
 
         With `last` training stops after that epoch, with checkpoints but without summaries.
         """
-        with RunLoggers(self.members if self.world.main else (), self._say) as loggers:
+        if len(self.records) == 1 and (obstacle := self.checkpoints.prepare(self.records[0])):
+            self._say(f"training waits while a checkpoint is written: {obstacle}")
+        with RunLoggers(self.members if self.world.main else (), self._say) as loggers, closing(self.checkpoints):
             return self._train(epoch, batch, last, loggers)
 
     def _train(self, epoch: int, batch: int, last: int | None, loggers: RunLoggers) -> list[dict[str, Any]]:
@@ -193,7 +181,9 @@ class Training(ABC):
                 epoch, batch = epoch + 1, 0
                 ended = epoch > (last or epochs) or self._stopped()
                 if self.votes.after_epoch(signals, self.saves.due_after(epoch - 1) or ended):
-                    self._save(epoch, 0)
+                    self._save(epoch, 0, last=ended or self.votes.stop)
+                else:
+                    self.checkpoints.settle_if_written()
                 for record, found in figures.items():
                     record.folder.append_metrics(found)
                     loggers.epoch(record, found)
@@ -202,7 +192,7 @@ class Training(ABC):
                     signals.append(SIGPIPE)
                     self.votes.stop = True
                     if not ended and last is None:
-                        self._save(epoch, 0)
+                        self._save(epoch, 0, last=True)
                 if self.votes.stop and epoch <= epochs and not self._stopped():
                     raise self._interrupted(epoch, 0, signals)
         if self._stopped() and epoch <= epochs:
@@ -244,12 +234,12 @@ class Training(ABC):
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
 
-    def _save(self, epoch: int, batch: int) -> None:
+    def _save(self, epoch: int, batch: int, *, last: bool) -> None:
         with self.saves.writing():
             if batch > 0:  # at the end of an epoch the methods have dealt with theirs
                 self.settle()
             self.models.write_best()
-            checkpoint.save(self, self.records, epoch, batch)
+            self.checkpoints.save(self.records, epoch, batch, last=last)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         """Take up a checkpoint of each run, all of one place; CheckpointError for one of another run."""
@@ -310,7 +300,7 @@ class Training(ABC):
             if number < batches and self.votes.inside(number, signals, self.saves.due):
                 self._check_finite(epoch)  # reads the device: what it still had to do is the steps' time
                 tick = time.perf_counter()
-                self._save(epoch, number)
+                self._save(epoch, number, last=self.votes.stop)
                 if self.votes.stop:
                     raise self._interrupted(epoch, number, signals)
                 saving += time.perf_counter() - tick
@@ -419,6 +409,7 @@ class Training(ABC):
             bad = self.world.earliest(int(record.statistics.bad_step))
             if bad < 0 and (tests is None or np.isfinite(tests[record].loss)):
                 continue
+            self.checkpoints.settle()
             where = f"at step {bad} of epoch {epoch}" if bad >= 0 else f"on the test set after epoch {epoch}"
             kept = (
                 f"the last good checkpoint is kept in {kept_in}"

@@ -156,6 +156,12 @@ class SweepDisplay:
         """Note that a job was stopped with the sweep."""
         self._forget(job)
 
+    def again(self, job: Job) -> None:
+        """Note that a job has ended, and will go on later."""
+        running = self._running.pop(job.name)
+        self._made += running.epoch - running.before
+        self._to_come += running.epoch  # of which `start` takes off what it finds done
+
     def _forget(self, job: Job) -> None:
         running = self._running.pop(job.name)
         self._made += running.epoch - running.before

@@ -6,6 +6,7 @@ import select
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +14,7 @@ from ..checks import cpu_cores
 from ..errors import ConfigError
 from ..texts import counted
 from .forkserver import ForkServer
-from .job import Assignment
+from .job import Assignment, run_assignment
 from .spec import Job
 
 
@@ -42,6 +43,12 @@ class Executor(Protocol):
     def wait(self, seconds: float) -> list[Ended]:
         """The assignments that have ended since the last call. Waits at most `seconds` for one."""
 
+    def fewer(self, number: int) -> str | None:
+        """Called when an assignment has ended because a GPU had too little memory: let fewer share one from now on.
+
+        Returns a line that says how the assignment may be tried again; None if it had a GPU to itself.
+        """
+
     def stop(self) -> None:
         """Ask running assignments to save their state and end (SIGTERM). Those that have not begun are dropped."""
 
@@ -57,14 +64,20 @@ class LocalExecutor:
             turn.
         threads: torch threads of each assignment. torch splits sums by it, so the last bits of a CPU's results can
             depend on the number of threads. They do not depend on the number of jobs.
+        gpus_per_job: GPUs of each assignment. Above 1 as many processes train its job together; they do so on the CPU
+            too if jobs say --device cpu, or if there is no GPU.
     """
 
-    def __init__(self, jobs: int = 0, threads: int = 1):
+    def __init__(self, jobs: int = 0, threads: int = 1, gpus_per_job: int = 1):
         if jobs < 0 or threads < 1:
             raise ConfigError(f"--jobs must be 0 or more and --threads positive, not {jobs} and {threads}")
-        self.jobs, self.threads, self.slots = jobs, threads, jobs
+        if gpus_per_job < 1:
+            raise ConfigError(f"--gpus-per-job of jobs on this machine must be 1 or more, not {gpus_per_job}")
+        self.jobs, self.threads, self.slots, self.gpus_per_job = jobs, threads, jobs, gpus_per_job
         self._server: ForkServer | None = None
         self._slot_of: dict[int, int] = {}
+        self._slots_at: dict[int, int] = {}
+        """How many assignments might run at once when each was started."""
         self._gpus: list[str] = []
 
     def warm_up(self) -> None:
@@ -82,15 +95,29 @@ class LocalExecutor:
                 movable = wanted <= {"auto", "cpu", "cuda"}
                 count = torch.cuda.device_count()  # CUDA stops at the first name that it does not know
                 self._gpus = visible.split(",")[:count] if movable else [""] * count
-        cores = cpu_cores()
-        self.slots = self.jobs or len(self._gpus) or max(1, cores // self.threads)
+        cores, each = cpu_cores(), self.gpus_per_job
+        if each > 1 and self._gpus:
+            if each > len(self._gpus):
+                raise ConfigError(f"--gpus-per-job {each}: PyTorch sees {len(self._gpus)} GPU(s); give fewer")
+            if not self._gpus[0]:
+                raise ConfigError(f"--gpus-per-job {each}: a job names a GPU of its own (cuda:N); give --device cuda")
+            if self.jobs > len(self._gpus) // each:
+                raise ConfigError(
+                    f"--jobs {self.jobs} with {each} GPUs each take more than {len(self._gpus)} GPUs; give fewer"
+                )
+        self.slots = self.jobs or len(self._gpus) // each or max(1, cores // (self.threads * each))
         where = f"{counted(len(self._gpus), 'GPU')}" if self._gpus else f"{counted(cores, 'CPU core')}"
-        return f"{self.slots} at once on {where}, {counted(self.threads, 'torch thread')} each"
+        together = "" if each == 1 else f", {each} processes each"
+        return f"{self.slots} at once on {where}{together}, {counted(self.threads, 'torch thread')} each"
 
     def start(self, number: int, assignment: Assignment) -> None:
         slot = min(set(range(self.slots)) - set(self._slot_of.values()))
-        self._slot_of[number] = slot
-        if len(self._gpus) > 1 and self._gpus[0]:
+        self._slot_of[number], self._slots_at[number] = slot, self.slots
+        each = self.gpus_per_job
+        if each > 1:
+            devices = ",".join(self._gpus[slot * each : (slot + 1) * each]) or None
+            assignment = replace(assignment, devices=devices, processes=each)
+        elif len(self._gpus) > 1 and self._gpus[0]:
             assignment = replace(assignment, devices=self._gpus[slot % len(self._gpus)])
         if self._server is not None and not self._server.alive and not self._server.running:
             self._server.close()
@@ -106,6 +133,14 @@ class LocalExecutor:
         for end in ended:
             del self._slot_of[end.number]
         return ended
+
+    def fewer(self, number: int) -> str | None:
+        if self._slots_at[number] == self.slots:  # else there are fewer already
+            least = max(1, len(self._gpus) // self.gpus_per_job)
+            if self.slots <= least:
+                return None
+            self.slots = max(least, self.slots - least)
+        return f"it goes on later, with {self.slots} at once"
 
     def stop(self) -> None:
         if self._server is not None:
@@ -127,13 +162,15 @@ class RayExecutor:
 
     Args:
         address: of a running cluster, or `auto` for the cluster of this machine. None starts a cluster here.
-        gpus_per_job: share of a GPU for each assignment, for example 0.25. None: 1 in a cluster with GPUs, else 0.
+        gpus_per_job: share of a GPU for each assignment, for example 0.25, or several: as many workers of Ray Train
+            then train its job together, on the CPU if all jobs say --device cpu. None: 1 in a cluster with GPUs,
+            else 0.
         cpus_per_job: CPU cores reserved for each assignment.
         threads: torch threads of each assignment, as in LocalExecutor.
     """
 
-    slots = 256
-    """Number of assignments given to Ray at once: more than it needs to plan, but few enough to ask for cheaply."""
+    slots = 1
+    """Assignments given to Ray at once: twice as many as the cluster can run, so that it can plan (`open`)."""
 
     def __init__(
         self,
@@ -147,9 +184,14 @@ class RayExecutor:
                 f"--gpus-per-job and --cpus-per-job must be 0 or more and --threads positive, "
                 f"not {gpus_per_job}, {cpus_per_job} and {threads}"
             )
+        if gpus_per_job is not None and gpus_per_job > 1 and gpus_per_job != int(gpus_per_job):
+            raise ConfigError(f"--gpus-per-job {gpus_per_job}: give a share of one GPU, or a whole number")
         self.address, self.gpus_per_job, self.cpus_per_job = address, gpus_per_job, cpus_per_job
         self.threads = threads
         self._numbers: dict[Any, int] = {}
+        self._share, self._on_gpus = 0.0, True
+        self._share_at: dict[int, float] = {}
+        """What of a GPU each assignment was given."""
         self._ours = False
         self._stop: Path | None = None
         """If this file exists, assignments stop. Ray's own cancelling does not reach a worker that waits."""
@@ -171,20 +213,40 @@ class RayExecutor:
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
         share = self.gpus_per_job if self.gpus_per_job is not None else float(gpus > 0)
-        if share > gpus or self.cpus_per_job > resources.get("CPU", 0):
+        self._on_gpus = share <= 1 or {str(job.fields.get("device", "auto")) for job in jobs} != {"cpu"}
+        cores = self.cpus_per_job * max(1, int(share))
+        if (self._on_gpus and share > gpus) or cores > resources.get("CPU", 0):
             self.close()
             raise ConfigError(
-                f"no Ray task fits: it asks for {share:g} GPUs and {self.cpus_per_job:g} cores, and the whole cluster "
+                f"no Ray task fits: it asks for {share:g} GPUs and {cores:g} cores, and the whole cluster "
                 f"has {gpus:g} and {resources.get('CPU', 0):g}; lower --gpus-per-job or --cpus-per-job"
             )
-        self._remote = ray.remote(num_cpus=self.cpus_per_job, num_gpus=share, max_retries=2)(_run_on_ray)
+        self._ask(share)
         return f"Ray cluster of {counted(len(ray.nodes()), 'node')}, {resources.get('CPU', 0):g} cores, {gpus:g} GPUs"
 
+    def _ask(self, share: float) -> None:
+        """Let later assignments have this share of a GPU, or so many."""
+        resources = self._ray.cluster_resources()
+        together = max(1, int(share))
+        asked = [(resources.get("CPU", 0), self.cpus_per_job * together)]
+        if self._on_gpus:
+            asked.append((resources.get("GPU", 0), share))
+        fitting = [there / each for there, each in asked if each > 0]
+        self.slots = max(2, int(2 * min(fitting, default=128)))
+        self._share = share
+        own = (self.cpus_per_job, share) if together == 1 else (0, 0)  # else its workers have all
+        self._remote = self._ray.remote(num_cpus=own[0], num_gpus=own[1], max_retries=2)(_run_on_ray)
+
     def start(self, number: int, assignment: Assignment) -> None:
+        if self._share > 1:
+            assignment = replace(assignment, processes=int(self._share))
+        self._share_at[number] = self._share
         if self._stop is None:
             self._stop = assignment.folder / "stop"
             self._stop.unlink(missing_ok=True)  # one that a killed sweep left
-        self._numbers[self._remote.remote(assignment.to_json(), self.threads, str(self._stop))] = number
+        self._numbers[
+            self._remote.remote(assignment.to_json(), self.threads, str(self._stop), self.cpus_per_job, self._on_gpus)
+        ] = number
 
     def wait(self, seconds: float) -> list[Ended]:
         if not self._numbers:
@@ -198,6 +260,13 @@ class RayExecutor:
             except self._ray.exceptions.RayError as error:
                 ended.append(Ended(number, None, _first_line(error)))
         return ended
+
+    def fewer(self, number: int) -> str | None:
+        if self._share_at[number] == self._share:
+            if self._share == 0 or self._share >= 1:
+                return None
+            self._ask(min(1.0, 2 * self._share))
+        return f"it goes on later, with {self._share:g} of a GPU"
 
     def stop(self) -> None:
         if self._stop is not None:
@@ -222,14 +291,19 @@ def _first_line(error: Exception) -> str:
 _servers: dict[int, ForkServer] = {}
 
 
-def _run_on_ray(content: dict[str, Any], threads: int, stop: str) -> int:
-    """Run an assignment inside a Ray worker and return its exit code. The worker keeps a fork server for later ones.
+def _run_on_ray(content: dict[str, Any], threads: int, stop: str, cores: float, gpus: bool) -> int:
+    """Run an assignment inside a Ray worker and return its exit code. The worker keeps a fork server for later ones; a
+    job of several processes is Ray Train's, whose workers have so many `cores` and a GPU if `gpus`.
 
     If the file `stop` exists, assignments do not begin, and a running one is asked to save its state and end.
     """
     assignment = replace(Assignment.from_json(content), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
     if os.path.exists(stop):
         return -signal.SIGTERM
+    if assignment.processes > 1:
+        from .ray_train import train_on_ray
+
+        return run_assignment(assignment, partial(train_on_ray, cores=cores, gpus=gpus, threads=threads, stop=stop))
     server = _servers.get(threads)
     if server is None or not server.alive:
         server = _servers[threads] = ForkServer(threads)

@@ -107,6 +107,13 @@ class ForkServer:
         self._process.wait()
 
 
+def die_with(parent: int) -> bool:
+    """Have this process killed when its parent ends, on Linux; False if that one has ended already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
 def serve(threads: int) -> None:
     """Run the server: it reads assignments from standard input until that ends, and writes to standard output how each
     ended."""
@@ -122,7 +129,6 @@ def serve(threads: int) -> None:
     for module in _PRELOAD:
         __import__(module)
     gc.freeze()  # a collection in a child would copy every page
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     server, numbers, pids, buffer = os.getpid(), dict[int, int](), dict[int, int](), b""
     while True:
         ready, _, _ = select.select([0, awake], [], [])
@@ -157,9 +163,7 @@ def serve(threads: int) -> None:
             if pid == 0:
                 code = 1
                 try:
-                    if libc is not None:
-                        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-                    if os.getppid() == server:  # else it was killed before the kernel knew
+                    if die_with(server):
                         for descriptor in (replies, awake, wake):
                             os.close(descriptor)
                         code = _child(message["assignment"], threads)

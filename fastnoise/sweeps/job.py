@@ -6,8 +6,8 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from ..errors import ConfigError, FastnoiseError
 from ..fields import stored
 from ..files import write_json, write_text
 from .spec import Config, Job
+
+OUT_OF_MEMORY = 75
+"""Exit code of a job for which a GPU had too little memory."""
 
 LOCK_PATIENCE = 60.0
 """Seconds that a job waits until a process of an earlier sweep, which is just ending, releases the job's lock."""
@@ -32,6 +35,8 @@ class Assignment:
     stacked: bool = False
     devices: str | None = None
     """Value of CUDA_VISIBLE_DEVICES. None leaves it unchanged."""
+    processes: int = 1
+    """How many train its job together, each on a GPU of its own if there are GPUs."""
 
     def to_json(self) -> dict[str, Any]:
         """The assignment for another process, without the varied fields, which only tables need."""
@@ -39,6 +44,7 @@ class Assignment:
             "folder": str(self.folder),
             "stacked": self.stacked,
             "devices": self.devices,
+            "processes": self.processes,
             "jobs": [
                 {"name": job.name, "function": job.function, "run": isinstance(job.config, RunConfig)}
                 | {"config": dict(job.fields)}
@@ -53,7 +59,7 @@ class Assignment:
         for entry in content["jobs"]:
             config: Config = stored(entry["config"]) if entry["run"] else entry["config"]
             jobs.append(Job(entry["name"], config, {}, entry["function"]))
-        return cls(Path(content["folder"]), tuple(jobs), content["stacked"], content["devices"])
+        return cls(Path(content["folder"]), tuple(jobs), content["stacked"], content["devices"], content["processes"])
 
     @property
     def log(self) -> Path:
@@ -119,10 +125,23 @@ class Locks:
         self._stream.close()
 
 
-def run_assignment(assignment: Assignment) -> int:
+Together = Callable[[Assignment, Path], list[int]]
+"""Starts the processes of a job, each of which does what `sweeps.worker` says of the file; returns the exit codes of
+those that failed."""
+
+
+def here(assignment: Assignment, asked: Path) -> list[int]:
+    """Processes of this machine."""
+    from ..engine.launch import launch
+
+    return launch(assignment.processes, ["-m", "fastnoise.sweeps.worker", str(asked), str(os.getpid())])
+
+
+def run_assignment(assignment: Assignment, together: Together = here) -> int:
     """Do the assignment. Returns the exit code of its process, 0 if all its jobs are done.
 
     If a job fails, error.txt says why. A job that a process of an earlier sweep has already done is not run again.
+    `together` starts the processes of jobs that have several.
     """
     from rich.console import Console
 
@@ -138,10 +157,14 @@ def run_assignment(assignment: Assignment) -> int:
             _train_stacked(jobs, folders, console)
         else:
             for job, folder in zip(jobs, folders, strict=True):
-                _run(job, folder, console)
+                if assignment.processes > 1:
+                    if code := _run_together(assignment, job, folder, together):
+                        return code
+                else:
+                    _run(job, folder, console)
         return 0
     except BaseException as error:
-        return _explain(assignment, error)
+        return explain(assignment, error)
     finally:
         locks.close()
 
@@ -168,6 +191,20 @@ def _run(job: Job, folder: Path, console: Any) -> None:
     train(job.config.replace({"run_dir": str(folder)}), resume=(folder / "config.toml").exists(), console=console)
 
 
+def _run_together(assignment: Assignment, job: Job, folder: Path, together: Together) -> int:
+    """Train a job in several processes; returns the exit code."""
+    if not isinstance(job.config, RunConfig):
+        raise ConfigError("a study's own jobs take one GPU each: give --gpus-per-job 1 or less")
+    asked = folder.with_name(f"{job.name}.json")  # not in the run's folder, which must be empty
+    content = replace(assignment, jobs=(job,)).to_json() | {"resume": (folder / "config.toml").exists()}
+    write_json(asked, content)
+    try:
+        codes = together(assignment, asked)
+    finally:
+        asked.unlink()
+    return OUT_OF_MEMORY if OUT_OF_MEMORY in codes else next(iter(codes), 0)
+
+
 def _train_stacked(jobs: Sequence[Job], folders: Sequence[Path], console: Any) -> None:
     from ..engine.stacked import train_stacked
 
@@ -179,7 +216,7 @@ def _train_stacked(jobs: Sequence[Job], folders: Sequence[Path], console: Any) -
     train_stacked(configs, console=console)
 
 
-def _explain(assignment: Assignment, error: BaseException) -> int:
+def explain(assignment: Assignment, error: BaseException) -> int:
     """Write what went wrong for each job that is not done. Returns the exit code."""
     import torch
 
@@ -189,17 +226,27 @@ def _explain(assignment: Assignment, error: BaseException) -> int:
         print(error)
         return 128 + (error.signal_number if isinstance(error, Interrupted) else 2)
     traceback.print_exc()
+    code = 1
     if isinstance(error, FastnoiseError):
         text = " ".join(str(error).split())
     elif isinstance(error, torch.OutOfMemoryError):
         text = f"{str(error).splitlines()[0]} Lower batch_size or width, or run fewer jobs at once"
+        code = OUT_OF_MEMORY
     else:
         said = " ".join(str(error).split()) or "no message"
         text = f"{traceback.format_exc()}{type(error).__name__}: {said}"
     for job in assignment.jobs:
         if not summary_file(assignment.folder, job.name).exists():
             write_error(assignment.folder, job.name, text)
-    return 1
+    return code
+
+
+def drop_checkpoint(folder: Path, name: str) -> None:
+    """Remove the checkpoint of a finished job, whose networks are in its model file; of one without that it stays."""
+    run = run_folder(folder, name)
+    if (run / "model.safetensors").exists():
+        (run / "checkpoint.pt").unlink(missing_ok=True)
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
 def write_error(folder: Path, name: str, text: str) -> None:

@@ -7,14 +7,14 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
 from ..texts import counted
 from .executors import Ended, Executor
-from .job import Assignment, Locks, read_error, summary_file, write_error
+from .job import OUT_OF_MEMORY, Assignment, Locks, drop_checkpoint, read_error, summary_file, write_error
 from .results import ResultsFile, SweepResult, make_row, read_summary, write_tables
 from .spec import Job
 
@@ -37,6 +37,7 @@ def run_sweep(
     title: str = "sweep",
     spec: str | None = None,
     tables: bool = True,
+    keep: Literal["none", "checkpoint"] = "none",
 ) -> SweepResult:
     """Run the jobs that are not done yet. If this call is stopped or killed, the same call continues.
 
@@ -54,6 +55,7 @@ def run_sweep(
         title: names the sweep.
         spec: the text of the sweep's file, kept in `folder`.
         tables: print the tables at the end.
+        keep: what is left of a finished job to go on from. Its networks are in its model file in either case.
 
     Raises:
         ConfigError: another sweep works in `folder`, or the executor can't run.
@@ -88,6 +90,8 @@ def run_sweep(
         for job in jobs:
             if summary_file(folder, job.name).exists():
                 results.keep(make_row(job, read_summary(folder, job.name)))
+                if keep == "none":
+                    drop_checkpoint(folder, job.name)
             else:
                 pending.append(job)
         results.rewrite()
@@ -103,7 +107,7 @@ def run_sweep(
                 assignments = _make_assignments(folder, pending, stack, display)
                 with display, deferred_signals() as signals:
                     display.announce(line)
-                    _Loop(executor, assignments, results, result, display, signals).run()
+                    _Loop(executor, assignments, results, result, display, signals, keep).run()
             finally:
                 executor.close()
         result.rows = results.rows
@@ -160,9 +164,11 @@ class _Loop:
         result: SweepResult,
         display: "SweepDisplay",
         signals: list[int],
+        keep: Literal["none", "checkpoint"],
     ):
         self.executor, self.assignments, self.results, self.result = executor, assignments, results, result
         self.display, self.signals = display, signals
+        self.keep = keep
         self.running: dict[int, Assignment] = {}
         self.started = 0
 
@@ -185,11 +191,19 @@ class _Loop:
 
     def end(self, assignment: Assignment, end: Ended, stopping: bool) -> None:
         folder = assignment.folder
+        if end.code == OUT_OF_MEMORY and not stopping and (line := self.executor.fewer(end.number)) is not None:
+            self.display.say(f"{assignment.jobs[0].describe()}: a GPU had too little memory; {line}")
+            self.assignments.appendleft(assignment)
+            for job in assignment.jobs:
+                self.display.again(job)
+            return
         for job in assignment.jobs:
             if summary_file(folder, job.name).exists():
                 row = make_row(job, read_summary(folder, job.name))
                 self.results.add(row)
                 self.display.done(job, row)
+                if self.keep == "none":
+                    drop_checkpoint(folder, job.name)
                 continue
             error = read_error(folder, job.name)
             if error is None and stopping:

@@ -92,6 +92,7 @@ LATER: Mapping[str, Any] = {
     "backbone_rate": 1.0,
     "layer_decay": 1.0,
     "target_dtype": "float32",
+    "batch_norm": "local",
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 

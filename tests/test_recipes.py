@@ -43,6 +43,7 @@ ADDED: dict[str, Any] = {
     "target_dtype": "float32",
     "batch_norm": "local",
     "save_tables_every": 1,
+    "fused_norm": "auto",
 }
 """Options that came later, with the values that do what 0.1.0 did."""
 

@@ -186,14 +186,14 @@ def test_memory_of_21841_classes() -> None:
     """)
 
     def peak(side: str) -> int:
-        """Bytes above those before the step, the table's 715 MB, which the step touches first, included."""
+        """Bytes above those before the step."""
         found = subprocess.run([sys.executable, "-c", script, side], capture_output=True, text=True, check=True)
         return 1024 * int(found.stdout)
 
     logits = 4 * 8192 * 21841
     fused, whole = peak("fused"), peak("whole")
-    assert whole > 2 * logits
-    assert fused < whole - 1.6 * logits
+    assert whole > 1.9 * logits
+    assert fused < 0.5 * logits
 
 
 def test_what_is_refused() -> None:

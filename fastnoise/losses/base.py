@@ -86,11 +86,12 @@ def run(
     op, options = form
     if reduction not in REDUCTIONS:
         one_of("reduction", reduction, REDUCTIONS)
-    if isinstance(tensors[0], LinearLogits):
+    logits, *rest = tensors
+    if isinstance(logits, LinearLogits):
         if weight is not None:
             raise ConfigError("fused_linear has no weights of samples: drop weight, or give the loss the logits")
         settings |= {"ignore_index": ignore_index, "reduction": reduction}
-        return run_linear(op, *tensors, *options, labels=labels, **settings)
+        return run_linear(op, logits, *rest, *options, labels=labels, **settings)
     if weight is None and (ignore_index is None or reduction != "mean"):
         loss: Tensor = op(*tensors, *options, ignore_index=ignore_index, reduction=reduction, **settings)
         return loss

@@ -22,7 +22,7 @@ BLOCK = 1 << 24
 
 
 class LinearLogits(NamedTuple):
-    """Logits features @ weight.T + bias that are not computed yet. `fused_linear` makes them, a fused loss takes them."""
+    """Logits features @ weight.T + bias that nobody has computed yet: `fused_linear` makes them for a fused loss."""
 
     features: Tensor
     weight: Tensor
@@ -101,7 +101,9 @@ class FusedLinear(torch.autograd.Function):
             rows = slice(start, start + block_rows)
             block = features[rows]
             logits = nn.functional.linear(block, weight, bias)
-            loss, gradient = op.compute((logits, *cut(op, rest, rows)))
+            computed = op.compute((logits, *cut(op, rest, rows)))
+            assert computed is not None  # ops without a loss do not come here
+            loss, gradient = computed
             if op.has_attention:
                 gradient, of_its_attention = gradient[: logits.numel()], gradient[logits.numel() :]
                 of_attention.append(of_its_attention)

@@ -6,11 +6,11 @@ import textwrap
 
 import pytest
 import torch
+from _loss_cases import CASES, RULES, STATEFUL, build, call
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from _loss_cases import CASES, RULES, STATEFUL, build, call
 from fastnoise import losses
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.losses import fused_linear

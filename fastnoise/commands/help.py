@@ -44,7 +44,9 @@ def run(arguments: Sequence[str]) -> int:
     if not words:
         print("usage: fastnoise help TOPIC\n\ntopics:")
         print("\n".join(f"  {line}" for line in table(TOPICS, width - 2)))
-        print("\n`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list")
+        print(
+            "\n`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list"
+        )
         print("what has a name.")
         return 0
     topic, *others = words

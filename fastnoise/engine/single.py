@@ -15,6 +15,7 @@ from ..config import RunConfig
 from ..data import ImageDataset, Loader
 from ..data.names import short
 from ..errors import ConfigError, TrainingError
+from ..losses.tables import readable
 from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
@@ -237,6 +238,8 @@ class Single(Training):
             f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch",
             f"run folder: {self.record.folder.path}",
         ]
+        if config.engine.target_place == "host":
+            lines.insert(-1, _about_host_tables(self.method, self.device))
         if config.data.balance != "none":
             counts = np.bincount(data.given, minlength=len(data.class_names))
             few, many = int(np.where(counts > 0, counts, len(data.given) + 1).argmin()), int(counts.argmax())
@@ -329,3 +332,11 @@ class Single(Training):
         self.networks.train()
         self.method.train()
         return found
+
+
+def _about_host_tables(method: Method, device: torch.device) -> str:
+    tables = method.state_dict()
+    size = readable(sum(tables[name].nbytes for name in method.sharded()))
+    if device.type == "cpu":
+        return f"targets: {size} in host memory, where they are anyhow on a CPU"
+    return f"targets: {size} in page-locked host memory, of which a step reads and writes the rows of its batch"

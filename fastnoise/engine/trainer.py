@@ -110,6 +110,10 @@ class Training(MeasuredSteps, ABC):
         self.least = 1
         """Samples that the last batch of an epoch which the method orders has at least."""
         self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
+        self.gradients = None
+        """What makes the gradients of several processes one."""
+        if self.world.size > 1:
+            self.gradients = GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]
             method,
@@ -121,9 +125,7 @@ class Training(MeasuredSteps, ABC):
             gear=gear,
             clip_norm=config.optim.clip_norm,
             observe=statistics.update,
-            gradients=None
-            if self.world.size == 1
-            else GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed),
+            gradients=self.gradients,
         )
         self.models = KeptModels(self.weights_of, self._say, writes=self.world.main)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
@@ -273,6 +275,7 @@ class Training(MeasuredSteps, ABC):
             source = self.profiler.batches(source)
         images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
         cold = not self.warm
+        self.world.took()  # what was sent since the last epoch's steps
         began = tick = time.perf_counter()
         for number, (images, index) in enumerate(source, start + 1):
             arrived = time.perf_counter()
@@ -310,7 +313,8 @@ class Training(MeasuredSteps, ABC):
         if self.method.phase(epoch) is None:
             self.schedule.step()
             follow(self.optimizer)
-        communicated = share(self.world, self.networks, self.records)
+        communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
+        share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
         self._add_gradients(training_figures)
         self.end_epoch(epoch)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tomli_w
 import tyro
@@ -74,10 +74,9 @@ def run(command: LeaderboardCommand) -> int:
             raise ConfigError("--submissions trains nothing: drop it, or what says what to train")
         return _page_of(Path(command.submissions), command)
     content = board_content(*words)
-    what = command.spec or "leaderboard"
+    jobs = board_jobs(content, command.spec or "leaderboard")
     out = Path(command.out)
     if command.dry_run:
-        jobs = board_jobs(content, what)
         done = [job for job in jobs if _is_done(out, job)]
         for job in jobs:
             print(job.name, job.describe(), *(["done"] if job in done else []))
@@ -87,7 +86,6 @@ def run(command: LeaderboardCommand) -> int:
 
     check_plot("a leaderboard")  # now rather than after hours of training
     with command.opened() as executor:
-        jobs = board_jobs(content, what)
         where = _where(command, executor, jobs)
         keep_where(out, where)
         return until_stopped(lambda: _train(command, content, jobs, executor, where))
@@ -105,16 +103,11 @@ def _where(command: LeaderboardCommand, executor: "Executor", jobs: "Sequence[Jo
         return executor.open(jobs)
     gpus = "1 GPU or none" if command.gpus_per_job is None else f"{command.gpus_per_job:g} GPUs"
     cores = command.threads if command.cpus_per_job is None else command.cpus_per_job
-    return f"jobs of a Ray cluster, {gpus} and {counted_cores(cores)} each"
-
-
-def counted_cores(cores: float) -> str:
-    """As in `1 CPU core`."""
-    return f"{cores:g} CPU core{'' if cores == 1 else 's'}"
+    return f"jobs of a Ray cluster, {gpus} and CPU cores {cores:g} each"
 
 
 def _train(
-    command: LeaderboardCommand, content: "dict[str, object]", jobs: "Sequence[Job]", executor: "Executor", where: str
+    command: LeaderboardCommand, content: dict[str, Any], jobs: "Sequence[Job]", executor: "Executor", where: str
 ) -> int:
     from ..engine.display import make_console
     from ..leaderboard.board import submissions_of
@@ -143,7 +136,7 @@ def _train(
     missing = [f"{names[name].describe()} failed: {error}" for name, error in result.failed.items()]
     if not rows:
         return 1
-    for table in tables_of(rows, command.target_accuracy):
+    for table in tables_of(rows, command.target_accuracy, brief=True):
         console.print(table.rich())
     page = write_pages(out, read_submissions(out / SUBMISSIONS), command.target_accuracy, missing, f"Folder {out}")
     print(f"written: {page}, and beside it {page.stem}.md, {page.stem}.csv and {SUBMISSIONS}")

@@ -81,7 +81,9 @@ def _charts(place: int, rows: Sequence[Submission]) -> list[Chart | Missing]:
     )
     if len(rows) > len(COLOURS):
         return [last, f"Accuracy over time: {len(rows)} rows are too many to tell apart; see the table"]
-    panel = Panel([_curve(row, *look) for row, *look in zip(rows, labels, COLOURS, strict=False)], label="test accuracy")
+    panel = Panel(
+        [_curve(row, *look) for row, *look in zip(rows, labels, COLOURS, strict=False)], label="test accuracy"
+    )
     text = "A point for each epoch: the mean accuracy at the mean time. Bands: one standard deviation of the accuracy."
     return [line_chart(f"time_{place}", "Test accuracy over time.", text, [panel], axis="minutes"), last]
 

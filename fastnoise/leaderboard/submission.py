@@ -299,6 +299,11 @@ def _parsed(content: Mapping[str, Any]) -> Submission:
                     f"runs[{place}].test_accuracy has {len(run.test_accuracy)} epochs, "
                     f"and configuration.epochs is {config.optim.epochs}"
                 )
+            if config.data.val_fraction and not run.validation_accuracy:
+                raise ConfigError(
+                    f"runs[{place}].validation_accuracy is missing, and configuration.val_fraction is "
+                    f"{config.data.val_fraction:g}"
+                )
     _check_figures(submission, _table("figures", content["figures"]))
     return submission
 

@@ -63,55 +63,72 @@ def title_of(setting: tuple[str, str]) -> str:
 
 def label_of(row: Submission, others: Sequence[Submission]) -> str:
     """The row's method, with network and options if others have the same method."""
-    method = own.short(str(row.configuration["method"]))
+    method = _method(row)
     if sum(other.configuration["method"] == row.configuration["method"] for other in others) == 1:
         return method
     return " ".join(part for part in (method, row.network, row.options) if part)
 
 
-def tables_of(rows: Sequence[Submission], target: float) -> list[ResultTable]:
-    """A table for each data set and noise. `target` is the accuracy, a share, to which the time is given."""
-    return [_table(title_of(setting), members, target) for setting, members in ranked(rows).items()]
+def tables_of(rows: Sequence[Submission], target: float, *, brief: bool = False) -> list[ResultTable]:
+    """A table for each data set and noise.
+
+    Args:
+        target: the accuracy, a share, to which the time is given.
+        brief: only what fits on a terminal.
+    """
+    return [_table(title_of(setting), members, target, brief) for setting, members in ranked(rows).items()]
 
 
-def _table(title: str, rows: Sequence[Submission], target: float) -> ResultTable:
+def _table(title: str, rows: Sequence[Submission], target: float, brief: bool) -> ResultTable:
     notes: dict[str, int] = {}
 
     def mark(note: str) -> str:
         return f"({notes.setdefault(note, len(notes) + 1)})"
 
-    cells = []
-    for row in rows:
-        found = compared(row)
-        cells.append(
-            (
-                own.short(str(row.configuration["method"])),
-                row.network,
-                row.options or "-",
-                *(_spread([100 * value for value in row.values(name)]) for name in ("last", "best", "mean_last_10")),
-                _spread(row.values("minutes")),
-                f"{mean(row.values('images_per_second')):,.0f}",
-                time_to(row, target),
-                "; ".join(f"{each.published.describe()}, {CONVENTIONS[each.metric]}" for each in found) or "-",
-                "; ".join(f"{each.difference:+.2f} {mark(each.note)}" for each in found) or "-",
-                str(len(row.runs)),
-                "-" if row.realised_rate is None else f"{100 * row.realised_rate:.1f}",
-                mark(measured(row)),
-            )
-        )
-    columns = (
-        *("method", "network", "beside its recipe"),
-        *("last, %", "best, %", "mean of last 10, %"),
-        *("minutes", "images/s", f"minutes to {100 * target:g} %"),
-        *("published, %", "difference", "seeds", "wrong labels, %", "measured"),
+    published_ones = [compared(row) for row in rows]
+    columns: dict[str, list[str]] = {"method": [label_of(row, rows) if brief else _method(row) for row in rows]}
+    if not brief:
+        columns["network"] = [row.network for row in rows]
+        columns["beside its recipe"] = [row.options for row in rows]
+    labels = len(columns)
+    for name, words in (("last", "last"), ("best", "best"), ("mean_last_10", "mean of last 10")):
+        columns[f"{words}, %"] = [_spread([100 * value for value in row.values(name)]) for row in rows]
+    columns["minutes"] = [_spread(row.values("minutes")) for row in rows]
+    columns["images/s"] = [f"{mean(row.values('images_per_second')):,.0f}" for row in rows]
+    columns[f"minutes to {100 * target:g} %"] = [time_to(row, target) for row in rows]
+    columns["published, %"] = [
+        "; ".join(f"{each.published.describe()}, {CONVENTIONS[each.metric]}" for each in found)
+        for found in published_ones
+    ]
+    columns["difference"] = [
+        "; ".join(f"{each.difference:+.2f} {mark(each.note)}" for each in found) for found in published_ones
+    ]
+    if not brief:
+        columns["seeds"] = [str(len(row.runs)) for row in rows]
+        columns["wrong labels, %"] = [
+            "" if row.realised_rate is None else f"{100 * row.realised_rate:.1f}" for row in rows
+        ]
+        columns["measured"] = [mark(measured(row)) for row in rows]
+    labels -= sum(not any(cells) for cells in list(columns.values())[:labels])
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    return ResultTable(
+        title,
+        tuple(shown),
+        labels,
+        tuple(zip(*([cell or "-" for cell in cells] for cells in shown.values()), strict=True)),
+        tuple(f"({place}) {note}" for note, place in notes.items()),
     )
-    return ResultTable(title, columns, 3, tuple(cells), tuple(f"({place}) {note}" for note, place in notes.items()))
+
+
+def _method(row: Submission) -> str:
+    return own.short(str(row.configuration["method"]))
 
 
 def measured(row: Submission) -> str:
     """Machine, versions, commit and date of a row."""
     gpu = "" if row.said("gpu") == "none" else f", {row.said('gpu')}"
-    commit = f", commit {row.said('commit')}" if row.said("commit") else ""
+    commits = dict.fromkeys(run.commit[:12] + "+changes" * run.commit.endswith("+changes") for run in row.runs)
+    commit = "".join(f", commit {each}" for each in commits if each)
     again = sum(run.starts > 1 for run in row.runs)
     stopped = f"; {again} of {len(row.runs)} runs were stopped and resumed" if again else ""
     return (

@@ -54,7 +54,7 @@ class LeaderboardCommand(JobsCommand):
     submit: str | None = None
     """Folder to which the TOML files of this command's rows are written too, as benchmarks/results/leaderboard."""
     submissions: str | None = None
-    """Train nothing, and make the page of the TOML files in this folder. It goes there, or to --out if that is given."""
+    """Train nothing: make the page of the TOML files in this folder. It goes there, or to --out if that is given."""
     dry_run: bool = False
     """Print the jobs with their names, and run none."""
 

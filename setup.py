@@ -25,7 +25,14 @@ setup(
     ],
     package_dir={"fastnoise.kernels": "kernels", "fastnoise.benchmarks": "benchmarks"},
     package_data={
+<<<<<<< HEAD
         "fastnoise": ["py.typed", "*.pyi", "extend.md", "deviations.md", "docs/*.md", "sweeps/published/*.toml"]
+=======
+        "fastnoise": [
+            *("py.typed", "*.pyi", "extend.md", "deviations.md"),
+            *("sweeps/published/*.toml", "leaderboard/boards/*.toml"),
+        ]
+>>>>>>> h21l
     },
     ext_modules=[extension],
     cmdclass={"build_ext": build_ext},

@@ -1,5 +1,10 @@
+<<<<<<< HEAD
 """The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | predict |
 evaluate | export | report | check | corrupt | inspect | bench | env | methods | datasets | models | help."""
+=======
+"""The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | leaderboard |
+predict | evaluate | export | report | check | corrupt | inspect | bench | env."""
+>>>>>>> h21l
 
 import contextlib
 import errno
@@ -32,6 +37,8 @@ commands:
   sweep     train all runs that a TOML file describes, several at once
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
+  leaderboard
+            rank methods on data sets under noises, by accuracy and by time
   predict   say what a run's networks make of new images
   evaluate  measure them on a data set
   export    write them as a programme for PyTorch (.pt2) or ONNX
@@ -112,6 +119,12 @@ def _study(arguments: Sequence[str]) -> int:
     return study.run(name, parsed(study.options_type(name), arguments[1:], f"fastnoise study {name}"))
 
 
+def _leaderboard(arguments: Sequence[str]) -> int:
+    from .commands.leaderboard import LeaderboardCommand, run
+
+    return run(parsed(LeaderboardCommand, arguments, "fastnoise leaderboard"))
+
+
 def _predict(arguments: Sequence[str]) -> int:
     from .commands.predict import PredictCommand, run
 
@@ -190,6 +203,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "review": _review,
     "sweep": _sweep,
     "study": _study,
+    "leaderboard": _leaderboard,
     "predict": _predict,
     "evaluate": _evaluate,
     "export": _export,

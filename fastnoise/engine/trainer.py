@@ -338,6 +338,7 @@ class Training(MeasuredSteps, ABC):
                 "data_wait": min(1.0, waiting / timed),
                 **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
                 "seconds": seconds,
+                "epoch_seconds": time.perf_counter() - began,
             }
             for record in self.records
         }

@@ -67,6 +67,7 @@ class _Choice:
     dataset: str | None = None
     noise: str | None = None
     variant: str | None = None
+    recipe: str | None = None
     model: str | None = None
     labels: str | None = None
     noise_rate: str | None = None
@@ -116,7 +117,7 @@ def train_config(
     table = {} if choice.config is None else _read_toml(choice.config)
     chosen = {
         name: _text(choice, table, name)
-        for name in ("method", "dataset", "noise", "variant", "model", "labels", "noise_rate", "task", "augment")
+        for name in ("method", "dataset", "noise", "variant", "recipe", "model", "labels", "noise_rate", "task", "augment")
     }
     if choice.resume is not None:
         from .engine import RunFolder
@@ -144,6 +145,7 @@ def train_config(
             chosen["model"],
             noise_rate=rate,
             labels=labels,
+            recipe=chosen["recipe"] or "published",
         )
         default = default.replace(settings or {})
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")

@@ -273,11 +273,6 @@ RECIPES = ("published", "fast-r18", "speedrun", "cpu")
 
 @dataclass(frozen=True)
 class OptimConfig(Checked):
-    recipe: Literal["published", "fast-r18", "speedrun", "cpu"] = "published"
-    """Where the settings of a run come from. published: the method's paper. The others are short courses of our own for
-    ce, gce, elr, elr_plus (with one network), nal and selc on CIFAR; published accuracies are not theirs. fast-r18:
-    ResNet-18, 50 epochs. speedrun: whitened_cnn9, 37 epochs. cpu: about 15 minutes on two cores; also for digits and
-    mnist, in seconds. In Python give it to recipe()."""
     epochs: Annotated[int, Above(0), Between(1, 1e6)] = 100
     """Passes over the training set."""
     optimizer: str = "sgd"
@@ -305,6 +300,11 @@ class OptimConfig(Checked):
     layer_decay: Annotated[float, Between(0, 1, "(]")] = 1.0
     """Factor on the learning rate from one layer of the backbone to the one before it, for ResNets and timm's networks.
     The last layer has this factor, the one before it its square, and so on. The heads have the whole rate."""
+    recipe: Literal["published", "fast-r18", "speedrun", "cpu"] = "published"
+    """Where the settings of a run come from. published: the method's paper. The others are short courses of our own for
+    ce, gce, elr, elr_plus (with one network), nal and selc on CIFAR; published accuracies are not theirs. fast-r18:
+    ResNet-18, 50 epochs. speedrun: whitened_cnn9, 37 epochs. cpu: about 15 minutes on two cores; also for digits and
+    mnist, in seconds. In Python give it to recipe()."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -77,6 +77,9 @@ class _Choice:
     resume: str | None = None
 
 
+_CHOSEN = tuple(each.name for each in fields(_Choice) if each.name not in ("config", "resume"))
+
+
 def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
     """Read a command's words into its dataclass. ConfigError in one line; SystemExit(0) after --help."""
     result, unknown = _parse(command, arguments, prog)
@@ -115,10 +118,7 @@ def train_config(
     plain = [word for word in arguments[len(completion) :] if word not in _HELP]
     choice, _ = _parse(_Choice, plain, prog)
     table = {} if choice.config is None else _read_toml(choice.config)
-    chosen = {
-        name: _text(choice, table, name)
-        for name in ("method", "dataset", "noise", "variant", "recipe", "model", "labels", "noise_rate", "task", "augment")
-    }
+    chosen = {name: _text(choice, table, name) for name in _CHOSEN}
     if choice.resume is not None:
         from .engine import RunFolder
 

@@ -25,14 +25,10 @@ setup(
     ],
     package_dir={"fastnoise.kernels": "kernels", "fastnoise.benchmarks": "benchmarks"},
     package_data={
-<<<<<<< HEAD
-        "fastnoise": ["py.typed", "*.pyi", "extend.md", "deviations.md", "docs/*.md", "sweeps/published/*.toml"]
-=======
         "fastnoise": [
-            *("py.typed", "*.pyi", "extend.md", "deviations.md"),
+            *("py.typed", "*.pyi", "extend.md", "deviations.md", "docs/*.md"),
             *("sweeps/published/*.toml", "leaderboard/boards/*.toml"),
         ]
->>>>>>> h21l
     },
     ext_modules=[extension],
     cmdclass={"build_ext": build_ext},

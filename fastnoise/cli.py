@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-"""The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | predict |
-evaluate | export | report | check | corrupt | inspect | bench | env | methods | datasets | models | help."""
-=======
 """The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | leaderboard |
-predict | evaluate | export | report | check | corrupt | inspect | bench | env."""
->>>>>>> h21l
+predict | evaluate | export | report | check | corrupt | inspect | bench | env | methods | datasets | models | help."""
 
 import contextlib
 import errno

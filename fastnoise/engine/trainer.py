@@ -125,16 +125,9 @@ class Training(MeasuredSteps, ABC):
             device=device,
             gear=gear,
             clip_norm=config.optim.clip_norm,
-<<<<<<< HEAD
-            observe=statistics.update,
-            gradients=self.gradients,
-=======
             observe=self._observe,
             mirrored=config.data.eval_mirror,
-            gradients=None
-            if self.world.size == 1
-            else GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed),
->>>>>>> h21r
+            gradients=self.gradients,
         )
         self.course = Course(config.optim, networks, self.rounds)
         if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights

@@ -13,9 +13,9 @@ Counted, for forward and backward: launches of Triton kernels, among them those 
 those that cast something else, those that only count, and those that change a memory format; calls of libraries and of
 fastnoise's ops, and the kernels that these launch; copies of the target table. `elementwise_mb` is what Triton's
 launches read and write, as Inductor counts it, and what batch norm's ops do (`kernels/batch_norm.py`), in MB: all that
-is neither a library's nor a loss's. `norm_mb` is the ops' part of it. Beside them what else a step dispatches in an eager loop: the
-optimiser, the averages of weights, the statistics. PyTorch's fused optimisers are an operation or two, and a launch for
-every few hundred pieces of 65,536 weights.
+is neither a library's nor a loss's. `norm_mb` is the ops' part of it. Beside them what else a step dispatches in an
+eager loop: the optimiser, the averages of weights, the statistics. PyTorch's fused optimisers are an operation or two,
+and a launch for every few hundred pieces of 65,536 weights.
 
 Nothing runs: the counts are exact, times are not to be had. It works by replacing what PyTorch asks the driver, in a
 process of its own, tried with torch 2.11 and 2.14; another version may ask something else, and then it says so. Writes

@@ -26,6 +26,7 @@ from fastnoise.recipes import recipe
 
 aten, ops = torch.ops.aten, torch.ops.fastnoise
 
+
 class Calls(TorchDispatchMode):
     """Counts the ops that are called."""
 
@@ -61,7 +62,9 @@ def assert_same_state(ours: nn.Module, theirs: nn.Module, within: float) -> None
     found, wanted = ours.state_dict(), theirs.state_dict()
     assert list(found) == list(wanted)
     for name, tensor in found.items():
-        torch.testing.assert_close(tensor, wanted[name], rtol=within, atol=within, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            tensor, wanted[name], rtol=within, atol=within, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 # ReLUs that stay, beside those of the batch norms.
@@ -111,9 +114,7 @@ def backward(first: Tensor, second: Tensor, images: Tensor, vectors: list[Tensor
 
 def test_the_op_adds_the_gradients_of_two_users() -> None:
     torch.manual_seed(0)
-    first, second, images = (
-        torch.randn(2, 5, 3, 3).contiguous(memory_format=torch.channels_last) for _ in range(3)
-    )
+    first, second, images = (torch.randn(2, 5, 3, 3).contiguous(memory_format=torch.channels_last) for _ in range(3))
     vectors = [torch.rand(5) + 0.5 for _ in range(4)]
     traced = make_fx(backward, tracing_mode="fake")(first, second, images, vectors)
     wanted = traced(first, second, images, vectors)

@@ -88,7 +88,9 @@ def test_what_a_step_should_not_do_is_found(line: str, column: str) -> None:
 
 
 MAPS = "(128, 64, 32, 32), (65536, 1, 2048, 64)"
-FORWARD = "torch.ops.fastnoise.batch_norm.default(map1, primals_5, primals_6, primals_3, primals_4, {}, 0.1, 1e-05, True)"
+FORWARD = (
+    "torch.ops.fastnoise.batch_norm.default(map1, primals_5, primals_6, primals_3, primals_4, {}, 0.1, 1e-05, True)"
+)
 BACKWARD = "torch.ops.fastnoise.batch_norm_backward.default(map2, {}, map1, {}, primals_5, primals_6, buf6, buf7, True)"
 
 
@@ -108,7 +110,7 @@ BACKWARD = "torch.ops.fastnoise.batch_norm_backward.default(map2, {}, map1, {}, 
     [
         [f"assert_size_stride(map1, {MAPS}, 'torch.ops.aten.convolution.default')"],  # torch 2.11
         [f"assert_tensor_metadata(map1, {MAPS}, torch.bfloat16, 'torch.ops.aten.convolution.default')"],  # 2.14
-        ["assert_size_stride_grouped((map1, other), ((128, 64, 32, 32), (64, )), ((65536, 1, 2048, 64), (1, )), 'input')"],
+        ["assert_size_stride_grouped((map1, b), ((128, 64, 32, 32), (64, )), ((65536, 1, 2048, 64), (1, )), 'input')"],
     ],
 )
 def test_what_batch_norms_ops_move_is_counted(call: str, passes: int, known: list[str]) -> None:
@@ -119,7 +121,9 @@ def test_what_batch_norms_ops_move_is_counted(call: str, passes: int, known: lis
 
 
 def test_layouts_told_in_groups_are_read() -> None:
-    line = "assert_size_stride_grouped((map1, map2), ((2, 4, 8, 8), (2, 4, 8, 8)), ((256, 64, 8, 1), (256, 1, 32, 4)), 'x')"
+    line = (
+        "assert_size_stride_grouped((a, b), ((2, 4, 8, 8), (2, 4, 8, 8)), ((256, 64, 8, 1), (256, 1, 32, 4)), 'input')"
+    )
     assert read(line)["format_changes"] == "1"
 
 

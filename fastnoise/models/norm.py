@@ -108,13 +108,11 @@ class Layers(nn.Sequential):
     """`nn.Sequential` in which a batch norm and the ReLU after it can be one op: the same names, the same numbers."""
 
     def forward(self, images: Tensor) -> Tensor:
-        layers = [*self, None]
         done = False
-        for layer, following in zip(layers, layers[1:], strict=False):
+        for layer, following in zip(self, [*[*self][1:], None], strict=True):
             if done:
                 done = False
                 continue
-            assert layer is not None
             done = isinstance(following, nn.ReLU) and is_fused(layer)
             images = normalised(layer, images, following) if done else layer(images)
         return images

@@ -181,7 +181,9 @@ def _rows(
     for path, name in zip(files, inside, strict=True):
         columns = [image, label, *([] if clean is None else [clean])]
         if missing := [column for column in columns if column not in _schema(pq, path).names]:
-            raise DataError(f"{path} has no column {missing[0]!r}, and {files[0].name} has one; get files of one data set")
+            raise DataError(
+                f"{path} has no column {missing[0]!r}, and {files[0].name} has one; get files of one data set"
+            )
         number = 0
         for batch in _batches(pq, path, columns):
             for row in batch:

@@ -58,7 +58,7 @@ def _check_folder(folder: RunFolder, config: RunConfig, data: RunData) -> None:
     """CheckpointError unless the folder's run is that of `config` and `data`."""
     folder.require(config)
     if folder.list_hash() not in (None, data.list_hash):
-        network = "the network of its features, or " if data.train.is_features else ""
+        network = "the file or the network of its features, or " if data.train.is_features else ""
         raise CheckpointError(
             f"{config.data.dataset} is not what the run in {folder.path} was started with: {network}its list of "
             "images, classes or labels has changed; restore it, or start a new run"

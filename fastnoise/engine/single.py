@@ -27,6 +27,7 @@ from .checkpoint import fitted, place_of
 from .display import how_to_resume, make_console, result_table
 from .distributed import World, note_folder, require_together, restarted, together
 from .environment import describe_environment
+from .fitting import fit_networks
 from .folder import ReadFolder, RunFolder
 from .gradients import require_gradients
 from .metrics import EpochStatistics
@@ -181,9 +182,6 @@ class Single(Training):
             synchronise(networks, world)
         if witness is not None:
             method.add_module("witness", witness.to(device))
-        method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        if world.rank:  # dropout and whatever else a network draws: other numbers in each process
-            torch.manual_seed((config.engine.seed + world.rank) % 2**63)
         amp, _ = choose_amp(config.engine.amp, device)
         loaders = make_loaders(
             config,
@@ -194,6 +192,11 @@ class Single(Training):
             (world.rank, world.size),
             share_batches=method.shares > 0,
         )
+        if checkpoint is None:
+            fit_networks(config, networks, loaders.train_in_order)
+        method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        if world.rank:  # dropout and whatever else a network draws: other numbers in each process
+            torch.manual_seed((config.engine.seed + world.rank) % 2**63)
         labels = torch.from_numpy(data.task.table(data.given)).to(
             device, copy=True
         )  # which methods may change, unlike what is given

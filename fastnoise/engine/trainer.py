@@ -19,17 +19,18 @@ from ..config import SaveEvery
 from ..data import Loader
 from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
-from ..methods import Method, Run
+from ..methods import Forward, Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
+from .course import Course
 from .display import Display, output_lost
 from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
 from .gradient_mean import GradientMean
-from .gradients import gradient_figures
+from .gradients import add_gradients
 from .kept_models import KeptModels
 from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
@@ -124,10 +125,16 @@ class Training(MeasuredSteps, ABC):
             device=device,
             gear=gear,
             clip_norm=config.optim.clip_norm,
-            observe=statistics.update,
+            observe=self._observe,
+            mirrored=config.data.eval_mirror,
             gradients=self.gradients,
         )
-        self.models = KeptModels(self.weights_of, self._say, writes=self.world.main)
+        self.course = Course(config.optim, networks, self.rounds)
+        if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
+            method.add_module("course", self.course)
+        self.models = KeptModels(
+            lambda record: self.course.weights() or self.weights_of(record), self._say, writes=self.world.main
+        )
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
         self.checkpoints = checkpoint.Checkpoints(self, self.saves, config.engine.save_tables_every)
         self.step_seconds: list[float] = []
@@ -158,6 +165,7 @@ class Training(MeasuredSteps, ABC):
                 self.records[0].folder.profile,
                 table_shape=None if targets is None else (targets.shape[0], targets.shape[1]),
             )
+        self.course.take_up(epoch - 1, self.step)
         lines = self.describe()
         if (epoch, batch) != (1, 0):
             done = epoch > config.optim.epochs or self._stopped()
@@ -267,6 +275,8 @@ class Training(MeasuredSteps, ABC):
         self.networks.train()
         self.method.train()
         rate = self._optimise_as(epoch, start)
+        self.course.begin(epoch, start, self.step)
+        by_schedule = self.method.phase(epoch) is None
         seed = self.config.engine.seed
         loader, order = self.loaders.train, self._order(epoch)
         batches = loader.count_batches(order)
@@ -281,7 +291,10 @@ class Training(MeasuredSteps, ABC):
             arrived = time.perf_counter()
             waiting += arrived - tick
             self.method.before_step(epoch, number - 1, seed)
+            if by_schedule:
+                self.course.before_step(self.optimizer, self.schedule, epoch, number - 1, batches)
             self.step.train(images, index)
+            self.course.after_step(number, batches)
             if self.profiler is not None:
                 self.profiler.step()
             images_seen += len(index)
@@ -310,13 +323,13 @@ class Training(MeasuredSteps, ABC):
                 tick = time.perf_counter()
         self._check_finite(epoch)  # reads the device, so that the clock below stops after the last step
         seconds = time.perf_counter() - began
-        if self.method.phase(epoch) is None:
+        if by_schedule:
             self.schedule.step()
             follow(self.optimizer)
         communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
         share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
-        self._add_gradients(training_figures)
+        add_gradients(training_figures, self.scan)
         self.end_epoch(epoch)
         tests = {"test": self.evaluate("test", self.witness)}
         self._check_finite(epoch, tests["test"])
@@ -338,9 +351,17 @@ class Training(MeasuredSteps, ABC):
                 "data_wait": min(1.0, waiting / timed),
                 **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
                 "seconds": seconds,
+                "epoch_seconds": time.perf_counter() - began,
             }
             for record in self.records
         }
+
+    def _observe(self, result: Forward, index: Tensor) -> None:
+        self.statistics.update(result, index)
+        self.course.observe()
+
+    def _answering_weights(self, record: Record) -> MutableMapping[str, Any]:
+        return self.course.weights() or self.weights_of(record)
 
     def _order(self, epoch: int) -> NDArray[np.int64] | None:
         """The samples of an epoch in order; None: each once, as the loader shuffles them."""
@@ -369,17 +390,6 @@ class Training(MeasuredSteps, ABC):
         if phase.fresh and start == 0:
             self.step.restart()
         return phase.learning_rate
-
-    def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
-        """Add the figures of --gradients, of the labels that the epoch's steps took."""
-        if not self.config.engine.gradients:
-            return
-        for record, found in figures.items():
-            clean = record.data.clean
-            assert clean is not None
-            found |= gradient_figures(
-                record.method, partial(self.scan, record), record.labels, record.data.given, clean
-            )
 
     def end_epoch(self, epoch: int) -> None:
         """Let the methods do what they do after an epoch, or before the first (0)."""

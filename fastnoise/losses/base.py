@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError, nearest
+from ..ops.linear import LinearLogits, run_linear
 from ..ops.registry import FusedOp
 from ..ops.tables import FixedDtype, Placement
 from .tables import TARGET_DTYPES, Place, Storage, check_memory, fit_state, page_locked, shard_rows, storage_now
@@ -75,7 +76,7 @@ def reduced(
 
 def run(
     form: Form,
-    *tensors: Tensor,
+    *tensors: Tensor | LinearLogits,
     labels: Tensor,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
@@ -89,6 +90,12 @@ def run(
     op, options = form
     if reduction not in REDUCTIONS:
         one_of("reduction", reduction, REDUCTIONS)
+    logits, *rest = tensors
+    if isinstance(logits, LinearLogits):
+        if weight is not None:
+            raise ConfigError("fused_linear has no weights of samples: drop weight, or give the loss the logits")
+        settings |= {"ignore_index": ignore_index, "reduction": reduction}
+        return run_linear(op, logits, *rest, *options, labels=labels, **settings)
     if weight is None and (ignore_index is None or reduction != "mean"):
         loss: Tensor = op(*tensors, *options, ignore_index=ignore_index, reduction=reduction, **settings)
         return loss

@@ -183,6 +183,7 @@ class FusedOp:
         parameters += [options] if options else []
         self.names = (*self.tensors, *self.options)
         self.forms = [(name, *FORMS[name]) for name in self.tensors[1:]]
+        self.per_row = [name == "logits" or (FORMS[name][0] or "").startswith("B") for name in self.tensors]
         self.settings: dict[str, Any] = {"ignore_index": None, "reduction": "none"}
         # No defaults: PyTorch drops trailing arguments that equal theirs, and torch 2.11 then finds no `visits` whose
         # version to count up. Callers of the raw op append `settings.values()`.
@@ -278,6 +279,10 @@ class FusedOp:
             or torch._C._is_tracing()
             or torch.autograd._profiler_enabled()
         )
+
+    def compute(self, inputs: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+        """Loss and gradient, as the registered op returns them, from inputs that `check_inputs` has passed."""
+        return self.direct(*inputs) if self.can_be_direct(inputs) else self.overload(*inputs)
 
     def direct(self, *inputs: Any) -> tuple[Tensor, ...] | None:
         """Call the kernel without PyTorch's dispatcher. For a small batch on a CPU the dispatcher takes as long as the
@@ -398,10 +403,11 @@ class FusedOp:
 
     def check_ranges(self, given: dict[str, Any]) -> None:
         """DataError for a label or index that is out of range or belongs to another shard."""
-        given = without_ignored(given)
+        num_classes = given["logits"].shape[1]
+        given = without_ignored({name: value for name, value in given.items() if name != "logits"})
         for name in ("labels", "pair_labels"):
             if name in given:
-                check_range(self.name, "label", given[name], given["logits"].shape[1], "number of classes")
+                check_range(self.name, "label", given[name], num_classes, "number of classes")
         for name in ("index", "pair_index"):
             if name in given:
                 check_index(self.name, given[name], len(given["targets"]), given["rank"], given["world"])

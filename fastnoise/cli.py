@@ -1,5 +1,5 @@
 """The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | leaderboard |
-predict | evaluate | export | report | check | corrupt | inspect | bench | env."""
+predict | evaluate | export | report | check | corrupt | inspect | bench | env | methods | datasets | models | help."""
 
 import contextlib
 import errno
@@ -44,6 +44,8 @@ commands:
   inspect   say which noise explains the difference between two label files
   bench     measure losses, noise, loaders and training steps on this machine
   env       print versions, devices, SIMD level, and the backend of every op
+  methods   list the methods; also: datasets, models
+  help      print a page of the manual: fastnoise help TOPIC
 
 options:
   -h, --help   show this text
@@ -172,6 +174,21 @@ def _env(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _listing(kind: str) -> Callable[[Sequence[str]], int]:
+    def listed(arguments: Sequence[str]) -> int:
+        from .commands.listings import run
+
+        return run(kind, arguments)
+
+    return listed
+
+
+def _help(arguments: Sequence[str]) -> int:
+    from .commands.help import run
+
+    return run(arguments)
+
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "features": _features,
@@ -191,6 +208,10 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "inspect": _inspect,
     "bench": _bench,
     "env": _env,
+    "methods": _listing("methods"),
+    "datasets": _listing("datasets"),
+    "models": _listing("models"),
+    "help": _help,
 }
 
 

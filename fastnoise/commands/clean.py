@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cleaning.defaults import FOLDS, METHOD, SETTINGS
+from ..data.names import family, split_parts
 from ..errors import ConfigError
 from ..words import own_and_other_words, train_config
 from .jobs import until_stopped
@@ -51,8 +52,10 @@ def run(arguments: Sequence[str]) -> int:
     config, _ = train_config(["--dataset", name, *words], prog, METHOD, "none", SETTINGS)
     from ..cleaning.run import CleanOptions, clean
 
-    last = Path(name.removeprefix("folder:").removeprefix("list:")).name or name
-    base = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in last)
+    path = split_parts(name)[0] if family(name) == "tar" else name
+    last = Path(path.removeprefix("folder:").removeprefix("list:").removeprefix("tar:")).name or name
+    # A name that begins with - would be taken for an option wherever someone writes it.
+    base = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in last).lstrip("-") or last
     out = Path("cleaned") / base if command.out is None else Path(command.out)
     options = CleanOptions(out.absolute(), command.folds, command.jobs, command.threads)
 

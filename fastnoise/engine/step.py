@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from ..config import EngineConfig, OptimConfig, Optimizer, Schedule, parse_compile_options
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
+from ..models.heads import with_mirror
 from ..ops.unit import inductor_options, with_unit_gradient
 from .clipping import clip_gradients
 from .layer_rates import follow, parameter_groups
+from .own_loss import check_loss
 from .payback import UNKNOWN_NETWORK, Cost
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
@@ -187,6 +189,8 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
     if choice.name == "linear":
         start, length = choice.milestones[0], max(1, config.epochs - choice.milestones[0])
         return schedulers.LambdaLR(optimizer, lambda epoch: min(1.0, max(0.0, 1 - (epoch - start) / length)))
+    if choice.by_step:  # `Course` sets the rate of each step; this one counts the epochs
+        return schedulers.LambdaLR(optimizer, lambda epoch: choice.share(epoch / config.epochs))
     return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 
@@ -279,19 +283,6 @@ class _Graph:
         return self.result
 
 
-def _check_loss(loss: Any, method: Method) -> None:
-    """TrainingError unless a method's loss, which may be of the user's code, is one that can be minimised."""
-    if isinstance(loss, Tensor) and not loss.dim() and loss.requires_grad:
-        return
-    form = type(loss).__name__
-    if isinstance(loss, Tensor):
-        form = f"of shape {list(loss.shape)}" if loss.dim() else "a number that no weight has a part in"
-    raise TrainingError(
-        f"the loss of {type(method).__name__} is {form}; it must be a scalar tensor, computed from the network's "
-        "outputs without detach()"
-    )
-
-
 class Step:
     """Training and evaluation of one batch.
 
@@ -316,6 +307,7 @@ class Step:
         observe: called with a step's result and index as part of the step; may only use the device.
         gradients: called between the backward pass and the update; may change the gradients in place
             (`engine.gradient_mean.GradientMean`). It is a part of a captured step.
+        mirrored: whether evaluation takes the mean of the logits of each image and its mirror image.
     """
 
     def __init__(
@@ -332,8 +324,10 @@ class Step:
         clip_norm: float | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
         gradients: Callable[[], None] | None = None,
+        mirrored: bool = False,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
+        self.answering, self.mirrored = self.networks, mirrored
         self.batch_size, self.clip_norm = batch_size, clip_norm
         self.device_type = device.type
         self.observe, self.gradients = observe, gradients
@@ -367,6 +361,12 @@ class Step:
         self._train_graph = None
         self._evaluate_graphs.clear()
 
+    def answer_by(self, networks: Sequence[Network]) -> None:
+        """Evaluate these networks from now on. Steps, of which averaging is a part, are warmed up and captured anew."""
+        self.recapture()
+        self.answering, self._warm = list(networks), 0
+        self._evaluated.clear()
+
     def restart(self) -> None:
         """Go on with a fresh optimiser."""
         if reset_optimizer(self.optimizer):
@@ -379,14 +379,14 @@ class Step:
         with self._autocast():
             result = self.method.training_step(self.networks, images, self.labels[index], index)
         if not torch.compiler.is_compiling():
-            _check_loss(result.loss, self.method)
+            check_loss(result.loss, self.method)
         if self.amp == torch.float16:
             return result
         return Forward(with_unit_gradient(result.loss), *result[1:])  # dynamo of PyTorch 2.11 fails on _replace
 
     def _eager_evaluate(self, images: Tensor) -> Outputs:
         with self._autocast():
-            outputs = self.method.predict(self.networks, images)
+            outputs = with_mirror(lambda batch: self.method.predict(self.answering, batch), images, self.mirrored)
         return _in_full_precision(outputs)
 
     def _update(self, forward: Callable[[Tensor, Tensor], Forward], images: Tensor, index: Tensor) -> Forward:

@@ -19,17 +19,18 @@ from ..config import SaveEvery
 from ..data import Loader
 from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
-from ..methods import Method, Run
+from ..methods import Forward, Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
+from .course import Course
 from .display import Display, output_lost
 from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
 from .gradient_mean import GradientMean
-from .gradients import gradient_figures
+from .gradients import add_gradients
 from .kept_models import KeptModels
 from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
@@ -110,6 +111,10 @@ class Training(MeasuredSteps, ABC):
         self.least = 1
         """Samples that the last batch of an epoch which the method orders has at least."""
         self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
+        self.gradients = None
+        """What makes the gradients of several processes one."""
+        if self.world.size > 1:
+            self.gradients = GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]
             method,
@@ -120,12 +125,16 @@ class Training(MeasuredSteps, ABC):
             device=device,
             gear=gear,
             clip_norm=config.optim.clip_norm,
-            observe=statistics.update,
-            gradients=None
-            if self.world.size == 1
-            else GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed),
+            observe=self._observe,
+            mirrored=config.data.eval_mirror,
+            gradients=self.gradients,
         )
-        self.models = KeptModels(self.weights_of, self._say, writes=self.world.main)
+        self.course = Course(config.optim, networks, self.rounds)
+        if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
+            method.add_module("course", self.course)
+        self.models = KeptModels(
+            lambda record: self.course.weights() or self.weights_of(record), self._say, writes=self.world.main
+        )
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
         self.checkpoints = checkpoint.Checkpoints(self, self.saves, config.engine.save_tables_every)
         self.step_seconds: list[float] = []
@@ -156,6 +165,7 @@ class Training(MeasuredSteps, ABC):
                 self.records[0].folder.profile,
                 table_shape=None if targets is None else (targets.shape[0], targets.shape[1]),
             )
+        self.course.take_up(epoch - 1, self.step)
         lines = self.describe()
         if (epoch, batch) != (1, 0):
             done = epoch > config.optim.epochs or self._stopped()
@@ -265,6 +275,8 @@ class Training(MeasuredSteps, ABC):
         self.networks.train()
         self.method.train()
         rate = self._optimise_as(epoch, start)
+        self.course.begin(epoch, start, self.step)
+        by_schedule = self.method.phase(epoch) is None
         seed = self.config.engine.seed
         loader, order = self.loaders.train, self._order(epoch)
         batches = loader.count_batches(order)
@@ -273,12 +285,16 @@ class Training(MeasuredSteps, ABC):
             source = self.profiler.batches(source)
         images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
         cold = not self.warm
+        self.world.took()  # what was sent since the last epoch's steps
         began = tick = time.perf_counter()
         for number, (images, index) in enumerate(source, start + 1):
             arrived = time.perf_counter()
             waiting += arrived - tick
             self.method.before_step(epoch, number - 1, seed)
+            if by_schedule:
+                self.course.before_step(self.optimizer, self.schedule, epoch, number - 1, batches)
             self.step.train(images, index)
+            self.course.after_step(number, batches)
             if self.profiler is not None:
                 self.profiler.step()
             images_seen += len(index)
@@ -307,12 +323,13 @@ class Training(MeasuredSteps, ABC):
                 tick = time.perf_counter()
         self._check_finite(epoch)  # reads the device, so that the clock below stops after the last step
         seconds = time.perf_counter() - began
-        if self.method.phase(epoch) is None:
+        if by_schedule:
             self.schedule.step()
             follow(self.optimizer)
-        communicated = share(self.world, self.networks, self.records)
+        communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
+        share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
-        self._add_gradients(training_figures)
+        add_gradients(training_figures, self.scan)
         self.end_epoch(epoch)
         tests = {"test": self.evaluate("test", self.witness)}
         self._check_finite(epoch, tests["test"])
@@ -338,6 +355,13 @@ class Training(MeasuredSteps, ABC):
             }
             for record in self.records
         }
+
+    def _observe(self, result: Forward, index: Tensor) -> None:
+        self.statistics.update(result, index)
+        self.course.observe()
+
+    def _answering_weights(self, record: Record) -> MutableMapping[str, Any]:
+        return self.course.weights() or self.weights_of(record)
 
     def _order(self, epoch: int) -> NDArray[np.int64] | None:
         """The samples of an epoch in order; None: each once, as the loader shuffles them."""
@@ -366,17 +390,6 @@ class Training(MeasuredSteps, ABC):
         if phase.fresh and start == 0:
             self.step.restart()
         return phase.learning_rate
-
-    def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
-        """Add the figures of --gradients, of the labels that the epoch's steps took."""
-        if not self.config.engine.gradients:
-            return
-        for record, found in figures.items():
-            clean = record.data.clean
-            assert clean is not None
-            found |= gradient_figures(
-                record.method, partial(self.scan, record), record.labels, record.data.given, clean
-            )
 
     def end_epoch(self, epoch: int) -> None:
         """Let the methods do what they do after an epoch, or before the first (0)."""

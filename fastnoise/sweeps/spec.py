@@ -93,6 +93,9 @@ LATER: Mapping[str, Any] = {
     "layer_decay": 1.0,
     "target_dtype": "float32",
     "batch_norm": "local",
+    "recipe": "published",
+    "average_weights": "none",
+    "eval_mirror": False,
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 
@@ -224,6 +227,7 @@ def _configurations(content: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any]
                 fields.get("model"),
                 noise_rate=fields.get("noise_rate"),
                 labels=fields.get("labels"),
+                recipe=fields.get("recipe", "published"),
             )
             config = default.replace(checked(default, fields))
             check_names(config)

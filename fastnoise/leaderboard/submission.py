@@ -45,7 +45,8 @@ from ..sweeps.spec import SEEDS
 
 SCHEMA = "fastnoise-leaderboard-1"
 
-Share, Seconds = Annotated[float, Between(0, 1)], Annotated[float, Above(0)]
+Share = Annotated[float, Between(0, 1)]
+Seconds = Annotated[float, Above(0)]
 
 _LISTS = {"test_accuracy": Share, "validation_accuracy": Share, "epoch_seconds": Seconds}
 _TOLERANCE = 1e-5

@@ -39,7 +39,6 @@ from .measured import MeasuredSteps
 from .metrics import EpochStatistics
 from .payback import StepTimes
 from .prepare import Loaders
-from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
@@ -111,10 +110,7 @@ class Training(MeasuredSteps, ABC):
         self.least = 1
         """Samples that the last batch of an epoch which the method orders has at least."""
         self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
-        self.gradients = None
-        """What makes the gradients of several processes one."""
-        if self.world.size > 1:
-            self.gradients = GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed)
+        self.gradients = GradientMean.of(networks.parameters(), self.world, overlapped=not gear.graphed)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]
             method,
@@ -159,12 +155,7 @@ class Training(MeasuredSteps, ABC):
         config = self.config
         for record in self.records:
             record.folder.write_metrics(record.history)
-        if config.engine.profile and self.world.main:
-            targets = getattr(getattr(self.method, "criterion", None), "targets", None)
-            self.profiler = StepProfiler(
-                self.records[0].folder.profile,
-                table_shape=None if targets is None else (targets.shape[0], targets.shape[1]),
-            )
+        self._begin_profile(self.records[0])
         self.course.take_up(epoch - 1, self.step)
         lines = self.describe()
         if (epoch, batch) != (1, 0):

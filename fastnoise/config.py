@@ -337,6 +337,9 @@ class EngineConfig(Checked):
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""
+    target_place: Literal["device", "host"] = "device"
+    """Where these targets are kept. host is for tables that a GPU has no room for: they stay in page-locked host
+    memory, and each step reads and writes the rows of its batch there. The numbers are the same."""
     profile: bool = False
     """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
     The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
@@ -445,7 +448,7 @@ COMMON = tuple(RunConfig().groups())
 FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
-        "save_tables_every",
+        *("save_tables_every", "target_place"),
         *("compile_options", "gradients"),
     }
 )

@@ -28,14 +28,14 @@ from .members import Members
 from .names import split_parts
 from .scan import elsewhere
 from .table import PARTS, ImageDataset, common_size
-from .tar import tar_members
+from .tar import TarMember, mapped, tar_members
 from .texts import Texts, as_bytes
 
 LABELS = ("label", "cls", "class")
 """Fields of a sample's .json that hold its class, of which the first that is there counts."""
 CLEAN = "clean_label"
 
-_FORMAT = 1
+_FORMAT = 2
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _NAMED = 3  # samples that a message names
 
@@ -93,6 +93,36 @@ def shards_of(name: str) -> dict[str, list[Path]]:
     return found
 
 
+def images_of(name: str) -> tuple[Members, int]:
+    """The images of all shards that tar:SHARDS names, in their order, and how many members are left out that end like
+    images but are not those of their keys, as 00012.seg.png.
+
+    No label is needed, and a key may have several images. DataError for shards that cannot be read or hold no images.
+    """
+    shards = [path for paths in shards_of(name).values() for path in paths]
+    found: list[tuple[int, TarMember]] = []
+    kinds, left_out = _kinds(), 0
+    for number, path in enumerate(shards):
+        with mapped(path) as archive:
+            for member in tar_members(path, archive):
+                if _is_hidden(member.name):
+                    continue
+                if _key(member.name)[1] in kinds:
+                    found.append((number, member))
+                else:
+                    left_out += os.path.splitext(member.name)[1].lower() in extensions()
+    if not found:
+        raise DataError(f"{name} holds no images of a format that is read; their names are as KEY.jpg")
+    members = Members(
+        Texts.of(member.name for _, member in found),
+        list(map(str, shards)),
+        np.array([number for number, _ in found], np.int32),
+        np.array([member.offset for _, member in found], np.int64),
+        np.array([member.length for _, member in found], np.int64),
+    )
+    return members, left_out
+
+
 def braces(spec: str) -> list[str]:
     """The texts that ranges and lists in braces stand for: a{08..10}.tar is a08.tar, a09.tar and a10.tar."""
     parts: list[Sequence[str]] = []
@@ -129,12 +159,26 @@ def load_shards(name: str, _: Path | None, download: bool) -> ImageDataset:
     strange = next((place for place, text in enumerate(texts) if text not in numbers), None)
     if strange is not None:
         raise DataError(f"{members[strange]}: no training sample has its class {shown(texts[strange])}")
-    clean = np.array([numbers.get(text, -1) for text in true], np.int64) if any(true) else None
+    clean = known_classes(true, numbers, members) if any(true) else None
     shown_shards = [os.path.relpath(file, root) for file in members.files]
     keys = (_key(member)[0] for member in members.inner())
     names = Texts.of(f"{shown_shards[of]}/{key}" for of, key in zip(members.of_file.tolist(), keys, strict=True))
     labels = np.array([numbers[text] for text in texts], np.int64)
     return dataset_of(name, indices, members, names, labels, clean, tuple(class_names))
+
+
+def known_classes(texts: Sequence[str], numbers: Mapping[str, int], members: Members) -> NDArray[np.int64]:
+    """The true classes of samples, -1 of those without one (an empty text); DataError names the first that is no class.
+
+    Args:
+        texts: as they are written; empty, or one for each of `members`.
+        numbers: of the classes.
+        members: the images.
+    """
+    for place, text in enumerate(texts):
+        if text and text not in numbers:
+            raise DataError(f"{members[place]}: no training sample has its true class {shown(text)}")
+    return np.array([numbers.get(text, -1) for text in texts], np.int64)
 
 
 def in_order(classes: Collection[str]) -> list[str]:
@@ -237,54 +281,58 @@ def _key(name: str) -> tuple[str, str]:
     return folder + slash + key, ending.lower()
 
 
+def _is_hidden(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
+
+
+def _kinds() -> frozenset[str]:
+    """The endings of images, without the dot."""
+    return frozenset(ending[1:] for ending in extensions())
+
+
 def _samples(path: Path) -> list[_Sample]:
     """The samples of one shard."""
-    kinds = {ending[1:] for ending in extensions()}
-    groups: dict[str, dict[str, tuple[int, int]]] = {}
+    kinds = _kinds()
+    groups: dict[str, dict[str, TarMember]] = {}
     last = None
     rows: list[_Sample] = []
-    try:
-        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as archive:
-            for name, offset, length in tar_members(path, archive):
-                key, ending = _key(name)
-                if not ending or name.rpartition("/")[2].startswith("."):
-                    continue
-                if key != last and key in groups:
-                    raise DataError(f"{path}: the key {shown(key)} is there twice; give each sample a key of its own")
-                last, group = key, groups.setdefault(key, {})
-                if ending in group:
-                    raise DataError(f"{path}: the key {shown(key)} has two members .{ending}; drop one")
-                group[ending] = offset, length
-            without: list[str] = []
-            for key, group in groups.items():
-                images = [ending for ending in group if ending in kinds]
-                if len(images) != 1:
-                    what = f"images {', '.join(images)}" if images else f"no image, only {', '.join(group)}"
-                    raise DataError(f"{path}: the key {shown(key)} has {what}; each needs one image")
-                label, clean = _label(path, key, group, archive)
-                if not label:
-                    without.append(key)
-                offset, length = group[images[0]]
-                by_pillow = not dali_reads(archive[offset : offset + min(HEAD, length)])
-                rows.append(_Sample(f"{key}.{images[0]}", offset, length, by_pillow, label, clean))
-    except ValueError:  # mmap's, of an empty file
-        raise DataError(f"{path} is empty; make it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    with mapped(path) as archive:
+        for member in tar_members(path, archive):
+            key, ending = _key(member.name)
+            if not ending or _is_hidden(member.name):
+                continue
+            if key != last and key in groups:
+                raise DataError(f"{path}: the key {shown(key)} is there twice; give each sample a key of its own")
+            last, group = key, groups.setdefault(key, {})
+            if ending in group:
+                raise DataError(f"{path}: the key {shown(key)} has two members .{ending}; drop one")
+            group[ending] = member
+        without: list[str] = []
+        for key, group in groups.items():
+            images = [ending for ending in group if ending in kinds]
+            if len(images) != 1:
+                what = f"images {', '.join(images)}" if images else f"no image, only {', '.join(group)}"
+                raise DataError(f"{path}: the key {shown(key)} has {what}; each needs one image")
+            label, clean = _label(path, key, group, archive)
+            if not label:
+                without.append(key)
+            name, offset, length = group[images[0]]
+            by_pillow = not dali_reads(archive[offset : offset + min(HEAD, length)])
+            rows.append(_Sample(name, offset, length, by_pillow, label, clean))
     if without:
         named = ", ".join(map(shown, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
         raise DataError(
             f"{path}: {len(without)} of {len(rows)} samples have no label ({named}): each needs a member .cls, or a "
-            f"member .json with a field {LABELS[0]}"
+            f"member .json with a field {LABELS[0]}, that says another class than -1"
         )
     return rows
 
 
-def _label(path: Path, key: str, group: Mapping[str, tuple[int, int]], archive: mmap.mmap) -> tuple[str, str]:
-    """A sample's class and true class as they are written, empty if they are not there."""
+def _label(path: Path, key: str, group: Mapping[str, TarMember], archive: mmap.mmap) -> tuple[str, str]:
+    """A sample's class and true class as they are written, empty if they are not there or -1."""
     label = clean = ""
     if "json" in group:
-        offset, length = group["json"]
+        _, offset, length = group["json"]
         try:
             fields = json.loads(archive[offset : offset + length])
             if not isinstance(fields, dict):
@@ -294,7 +342,7 @@ def _label(path: Path, key: str, group: Mapping[str, tuple[int, int]], archive: 
         label = _text(path, key, next((fields[name] for name in LABELS if name in fields), ""))
         clean = _text(path, key, fields.get(CLEAN, ""))
     if "cls" in group:
-        offset, length = group["cls"]
+        _, offset, length = group["cls"]
         # Not "replace", which would make one class of several that differ in such bytes.
         label = archive[offset : offset + length].decode("utf-8", "surrogateescape").strip()
     for text in (label, clean):
@@ -302,7 +350,8 @@ def _label(path: Path, key: str, group: Mapping[str, tuple[int, int]], archive: 
             raise DataError(
                 f"{path}: the key {shown(key)} has the class {text!a}, which is no UTF-8 text; write it anew"
             )
-    return label, "" if clean == "-1" else clean
+    label, clean = ("" if text == "-1" else text for text in (label, clean))  # which says that it is unknown
+    return label, clean
 
 
 def _text(path: Path, key: str, value: Any) -> str:

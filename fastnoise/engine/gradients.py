@@ -68,12 +68,14 @@ def gradient_figures(
         cross_entropy = logits.detach().softmax(1).gather(1, at) - one_hot
         return gradients.norm(dim=1), gradients.gather(1, at).squeeze(1), cross_entropy.squeeze(1)
 
-    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    targets = Method.sharded(method)  # which do not change in evaluation mode, and may be large
+    before = {name: buffer.clone() for name, buffer in method.named_buffers() if name not in targets}
     try:
         sizes, pulls, plain = (part.double().cpu().numpy() for part in scan(of))
     finally:
         for name, buffer in method.named_buffers():
-            buffer.copy_(before[name])
+            if name in before:
+                buffer.copy_(before[name])
     groups = {"clean": (clean >= 0) & (given == clean), "mislabelled": (clean >= 0) & (given != clean)}
     figures: dict[str, float] = {}
     for prefix, values in (("gradient", sizes), ("pull", pulls), ("ce_pull", plain)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..config import RunConfig
 from ..data import ImageDataset, Loader
 from ..data.names import short
 from ..errors import ConfigError, TrainingError
+from ..losses.tables import readable
 from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
@@ -129,10 +131,11 @@ def _train(
     for name in [] if folder is None else folder.changed_code(config):
         console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
-        path = world.first(lambda: run.record.begin(folder, describe_environment(), lock=True))
+        note = partial(note_folder, world=world)
+        path = world.first(lambda: run.record.begin(folder, describe_environment(), lock=True, made=note))
         if not world.main:
             run.record.folder = folder or ReadFolder(path)
-        note_folder(path, world)
+        note(path)
         if checkpoint is not None:
             run.load([fitted(checkpoint, run.record, world)])
         return run.train(*place_of(checkpoint))[0]
@@ -241,6 +244,8 @@ class Single(Training):
             *self.course.describe(),
             f"run folder: {self.record.folder.path}",
         ]
+        if config.engine.target_place == "host":
+            lines.insert(-1, _about_host_tables(self.method, self.device))
         if config.data.balance != "none":
             counts = np.bincount(data.given, minlength=len(data.class_names))
             few, many = int(np.where(counts > 0, counts, len(data.given) + 1).argmin()), int(counts.argmax())
@@ -319,13 +324,15 @@ class Single(Training):
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
         count, world = len(record.given), self.world
-        order = samples
-        if world.size > 1:
+        order, divided = samples, world.size > 1
+        if divided:
             everyone = np.arange(count) if samples is None else samples
-            order = everyone[everyone % world.size == world.rank]
+            of_each = np.bincount(everyone % world.size, minlength=world.size)
+            if divided := bool(of_each.all()):  # else a process would have nothing to share, and all pass over all
+                order = everyone[everyone % world.size == world.rank]
         batches = self.loaders.train_in_order.epoch(0, 0, order)
         found = keep(((index, of(self.step.evaluate_each(images), index)) for images, index in batches), count)
-        for table in () if found is None else (found,) if isinstance(found, Tensor) else found:
+        for table in () if found is None or not divided else (found,) if isinstance(found, Tensor) else found:
             world.share_(table)
         if batch_statistics:
             for buffer, before in zip(self.networks.buffers(), running, strict=True):
@@ -333,3 +340,11 @@ class Single(Training):
         self.networks.train()
         self.method.train()
         return found
+
+
+def _about_host_tables(method: Method, device: torch.device) -> str:
+    tables = method.state_dict()
+    size = readable(sum(tables[name].nbytes for name in method.sharded()))
+    if device.type == "cpu":
+        return f"targets: {size} in host memory, where they are anyhow on a CPU"
+    return f"targets: {size} in page-locked host memory, of which a step reads and writes the rows of its batch"

@@ -39,7 +39,6 @@ from .measured import MeasuredSteps
 from .metrics import EpochStatistics
 from .payback import StepTimes
 from .prepare import Loaders
-from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
@@ -111,6 +110,7 @@ class Training(MeasuredSteps, ABC):
         self.least = 1
         """Samples that the last batch of an epoch which the method orders has at least."""
         self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
+        self.gradients = GradientMean.of(networks.parameters(), self.world, overlapped=not gear.graphed)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]
             method,
@@ -123,9 +123,7 @@ class Training(MeasuredSteps, ABC):
             clip_norm=config.optim.clip_norm,
             observe=self._observe,
             mirrored=config.data.eval_mirror,
-            gradients=None
-            if self.world.size == 1
-            else GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed),
+            gradients=self.gradients,
         )
         self.course = Course(config.optim, networks, self.rounds)
         if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
@@ -157,12 +155,7 @@ class Training(MeasuredSteps, ABC):
         config = self.config
         for record in self.records:
             record.folder.write_metrics(record.history)
-        if config.engine.profile and self.world.main:
-            targets = getattr(getattr(self.method, "criterion", None), "targets", None)
-            self.profiler = StepProfiler(
-                self.records[0].folder.profile,
-                table_shape=None if targets is None else (targets.shape[0], targets.shape[1]),
-            )
+        self._begin_profile(self.records[0])
         self.course.take_up(epoch - 1, self.step)
         lines = self.describe()
         if (epoch, batch) != (1, 0):
@@ -283,6 +276,7 @@ class Training(MeasuredSteps, ABC):
             source = self.profiler.batches(source)
         images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
         cold = not self.warm
+        self.world.took()  # what was sent since the last epoch's steps
         began = tick = time.perf_counter()
         for number, (images, index) in enumerate(source, start + 1):
             arrived = time.perf_counter()
@@ -323,7 +317,8 @@ class Training(MeasuredSteps, ABC):
         if by_schedule:
             self.schedule.step()
             follow(self.optimizer)
-        communicated = share(self.world, self.networks, self.records)
+        communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
+        share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
         add_gradients(training_figures, self.scan)
         self.end_epoch(epoch)
@@ -347,6 +342,7 @@ class Training(MeasuredSteps, ABC):
                 "data_wait": min(1.0, waiting / timed),
                 **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
                 "seconds": seconds,
+                "epoch_seconds": time.perf_counter() - began,
             }
             for record in self.records
         }

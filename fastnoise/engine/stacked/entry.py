@@ -59,6 +59,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "--gradients passes over the training set of one run; drop it"
     if first.engine.target_dtype != "float32":
         return "tables of 16 bits count the visits of one run's samples; drop --target-dtype"
+    if first.engine.target_place != "device":
+        return "--target-place host keeps the targets of one run; drop it"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()

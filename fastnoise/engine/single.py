@@ -241,6 +241,7 @@ class Single(Training):
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
             f"loader: {loader.name}: {loader.reason}; "
             f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch",
+            *self.course.describe(),
             f"run folder: {self.record.folder.path}",
         ]
         if config.engine.target_place == "host":

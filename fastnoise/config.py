@@ -334,6 +334,9 @@ class EngineConfig(Checked):
     """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
+    fused_norm: Literal["auto", "on", "off"] = "auto"
+    """Whether batch norm in training is one operation with the ReLU and residual sum after it, in fastnoise's networks.
+    On CUDA kernels in Triton compute it. Only rounding differs. auto takes what is measured faster: today off."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""
@@ -449,7 +452,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
         *("save_tables_every", "target_place"),
-        *("compile_options", "gradients"),
+        *("compile_options", "fused_norm", "gradients"),
     }
 )
 

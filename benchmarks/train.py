@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from fastnoise.config import EngineConfig, OptimConfig
 from fastnoise.data import LOADERS, make_loader
 from fastnoise.engine.metrics import EpochStatistics
-from fastnoise.engine.step import Step, choose_amp, create_optimizer, native_bf16
+from fastnoise.engine.optimizer import create_optimizer
+from fastnoise.engine.step import Step, choose_amp, native_bf16
 from fastnoise.errors import ConfigError, FastnoiseError, nearest
 from fastnoise.methods import create_method
 from fastnoise.models import create_model

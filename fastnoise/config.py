@@ -234,6 +234,10 @@ COMPILE_OPTIONS = ("combo_kernels", "pdl")
 """What --compile-options can name. combo_kernels launches independent kernels of small tensors as one. pdl is
 programmatic dependent launch: a kernel begins while the one before it ends."""
 
+AUTO_OPTIMIZER_KERNEL: Literal["torch", "triton"] = "torch"
+"""The kernel that `--optimizer-kernel auto` takes on a GPU. PyTorch's, until a GPU has shown Triton's to make steps
+faster (`benchmarks.gpu`)."""
+
 AUTO_COMPILE_OPTIONS: tuple[str, ...] = ()
 """The COMPILE_OPTIONS that `auto` takes: those that a GPU has shown to make steps faster with the same results. Today
 there are none. combo_kernels makes a step of ResNet-34 4 % faster on an H100 (benchmarks/results/gpu); the test that
@@ -345,6 +349,11 @@ class EngineConfig(Checked):
     """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
+    optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
+    """What updates the weights. torch: PyTorch's fused optimisers. triton: one kernel for all weights, on a GPU; under
+    bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
+    by several processes. Either goes on with a run of the other. auto takes torch until triton is measured to be
+    faster."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""
@@ -457,7 +466,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
         "save_tables_every",
-        *("compile_options", "gradients"),
+        *("compile_options", "gradients", "optimizer_kernel"),
     }
 )
 

@@ -36,13 +36,14 @@ from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
 from .measured import MeasuredSteps
 from .metrics import EpochStatistics
+from .optimizer import choose_optimizer_kernel, create_optimizer, create_schedule
 from .payback import StepTimes
 from .prepare import Loaders
 from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .signals import Interrupted, deferred_signals
-from .step import Step, choose_gear, create_optimizer, create_schedule
+from .step import Step, choose_gear
 from .stopping import EarlyStop
 from .witness import Witness
 
@@ -102,7 +103,12 @@ class Training(MeasuredSteps, ABC):
         """Batches of an epoch, unless the method orders it."""
         steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * self.num_batches - start[1])
         gear = self.world.first(lambda: choose_gear(config.engine, device, amp, steps, cost))
-        self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed)
+        self.optimizer = create_optimizer(
+            config.optim,
+            networks,
+            capturable=gear.graphed,
+            kernel=choose_optimizer_kernel(config.engine, device),
+        )
         lengths = method.rounds(config.optim.epochs)
         self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
         """First epoch of each round -> its length."""

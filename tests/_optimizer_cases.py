@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastnoise.kernels import optimizer as kernels
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnoise.config import EngineConfig, OptimConfig
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.engine.step import Step
-from fastnoise.kernels import optimizer as kernels
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
 from fastnoise.ops.optimizer import SGD, Adam, OneLaunch

@@ -53,7 +53,6 @@ def test_kernels_compile_ahead_of_time(kind: str, copies: bool, tmp_path: Path) 
     """Whole pieces move in loads and stores of 16 bytes, without spills or barriers; copies are rounded to nearest."""
     pytest.importorskip("triton", reason="needs triton")
     from _ahead import ARCHITECTURES, compile_ahead, spilled
-
     from fastnoise.kernels import optimizer
 
     adam = kind.startswith("adam")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -24,7 +24,7 @@ from .files import FINDING, expanded
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
-from .schedules import Optimizer, Schedule
+from .schedules import Optimizer, SaveEvery, Schedule
 from .tasks import names as task_names
 
 
@@ -238,6 +238,9 @@ AUTO_OPTIMIZER_KERNEL: Literal["torch", "triton"] = "torch"
 """The kernel that `--optimizer-kernel auto` takes on a GPU. PyTorch's, until a GPU has shown Triton's to make steps
 faster (`benchmarks.gpu`)."""
 
+AUTO_STEPS_PER_GRAPH = 1
+"""What `--steps-per-graph auto` takes, until a GPU has shown more to be faster."""
+
 AUTO_COMPILE_OPTIONS: tuple[str, ...] = ()
 """The COMPILE_OPTIONS that `auto` takes: those that a GPU has shown to make steps faster with the same results. Today
 there are none. combo_kernels makes a step of ResNet-34 4 % faster on an H100 (benchmarks/results/gpu); the test that
@@ -268,34 +271,6 @@ def parse_log(text: str) -> tuple[str, ...]:
     for name in sorted(names):
         _require(name in LOGGERS, f"--log {text}: unknown name {name!r}; {nearest(name, ['none', *LOGGERS])}")
     return tuple(name for name in LOGGERS if name in names)
-
-
-@dataclass(frozen=True)
-class SaveEvery:
-    """The distance between checkpoints, as `--save-every` spells it: epochs or seconds.
-
-    If both are None, the distance follows from how long a checkpoint takes.
-    """
-
-    epochs: int | None = None
-    seconds: float | None = None
-
-    UNITS: ClassVar[dict[str, float]] = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-    @classmethod
-    def parse(cls, value: int | str) -> "SaveEvery":
-        """Read an integer or its digits, a time as `60s`, `1.5m` or `1h`, or `auto`."""
-        if value == "auto":
-            return cls()
-        hint = f"--save-every {value}: give a number of epochs (1 or more), a time such as 60s, 5m or 1h, or auto"
-        text = str(value)
-        unit = cls.UNITS.get(text[-1:])
-        try:
-            number = int(text) if unit is None else unit * float(text[:-1])
-        except ValueError:
-            raise ConfigError(hint) from None
-        _require(0 < number < math.inf and not isinstance(value, bool), hint)
-        return cls(epochs=int(number)) if unit is None else cls(seconds=number)
 
 
 @dataclass(frozen=True)
@@ -354,6 +329,11 @@ class EngineConfig(Checked):
     bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
     by several processes. Either goes on with a run of the other. auto takes torch until triton is measured to be
     faster."""
+    steps_per_graph: Annotated[int, Above(0)] | Literal["auto"] = "auto"
+    """Training steps that one captured graph makes, augmentation included, so that the host has less to do for each.
+    It needs images in memory (--loader resident), and a method that does nothing on the host before a step. The last
+    steps of an epoch, fewer than that, are made one by one. Without a graph, as on a CPU, the same steps run one after
+    the other. auto takes 1 until more is measured to be faster."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""
@@ -466,7 +446,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
         "save_tables_every",
-        *("compile_options", "gradients", "optimizer_kernel"),
+        *("compile_options", "gradients", "optimizer_kernel", "steps_per_graph"),
     }
 )
 

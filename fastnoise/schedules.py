@@ -1,8 +1,10 @@
-"""Learning rates over epochs, and optimisers, as the command line spells them. Imports no torch."""
+"""Learning rates over epochs, optimisers, and when checkpoints are written, as the command line spells them. Imports no
+torch."""
 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from .errors import ConfigError, nearest, require
 
@@ -95,3 +97,31 @@ class Optimizer:
         require(0 <= momentum < 1, f"{flag} {text}: momentum must lie in [0, 1)")
         require(momentum > 0 or not plain, f"{flag} {text}: nesterov needs momentum")
         return cls(name, momentum, nesterov=bool(plain))
+
+
+@dataclass(frozen=True)
+class SaveEvery:
+    """The distance between checkpoints, as `--save-every` spells it: epochs or seconds.
+
+    If both are None, the distance follows from how long a checkpoint takes.
+    """
+
+    epochs: int | None = None
+    seconds: float | None = None
+
+    UNITS: ClassVar[dict[str, float]] = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+    @classmethod
+    def parse(cls, value: int | str) -> "SaveEvery":
+        """Read an integer or its digits, a time as `60s`, `1.5m` or `1h`, or `auto`."""
+        if value == "auto":
+            return cls()
+        hint = f"--save-every {value}: give a number of epochs (1 or more), a time such as 60s, 5m or 1h, or auto"
+        text = str(value)
+        unit = cls.UNITS.get(text[-1:])
+        try:
+            number = int(text) if unit is None else unit * float(text[:-1])
+        except ValueError:
+            raise ConfigError(hint) from None
+        require(0 < number < math.inf and not isinstance(value, bool), hint)
+        return cls(epochs=int(number)) if unit is None else cls(seconds=number)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastnoise.config import COMMON, Optimizer, RunConfig, SaveEvery, Schedule
+from fastnoise.config import COMMON, Optimizer, RunConfig, Schedule
 from fastnoise.engine.prepare import check_run
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import METHODS, check_options

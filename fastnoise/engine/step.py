@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import EngineConfig, parse_compile_options
+from ..data.positioned import PositionedBatches
 from ..errors import ConfigError, TrainingError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
@@ -190,6 +191,19 @@ class _Graph:
         return self.result
 
 
+class _Joint(NamedTuple):
+    """A graph of several steps."""
+
+    of: tuple[PositionedBatches, int, int]
+    """The batches that it takes, their generation, and the number of its steps."""
+    graph: _Graph
+
+    @property
+    def count(self) -> int:
+        """Steps of the graph."""
+        return self.of[2]
+
+
 def _check_loss(loss: Any, method: Method) -> None:
     """TrainingError unless a method's loss, which may be of the user's code, is one that can be minimised."""
     if isinstance(loss, Tensor) and not loss.dim() and loss.requires_grad:
@@ -265,6 +279,7 @@ class Step:
             self._forward = torch.compile(_own(self._eager_forward), fullgraph=True, dynamic=False, options=options)
         self._side = _SideStream(device)
         self._train_graph: _Graph | None = None
+        self._joint: _Joint | None = None
         self._warm = 0
         """Training steps made since a graph was last begun with."""
         self._evaluate_graphs: dict[torch.Size, _Graph] = {}
@@ -276,11 +291,12 @@ class Step:
     @property
     def replays(self) -> int:
         """Training steps that were replays of a captured graph."""
-        return 0 if self._train_graph is None else self._train_graph.replays
+        alone = 0 if self._train_graph is None else self._train_graph.replays
+        return alone + (0 if self._joint is None else self._joint.count * self._joint.graph.replays)
 
     def recapture(self) -> None:
         """Drop captured graphs, for a change that they cannot see (a weight decay); the next steps capture anew."""
-        self._train_graph = None
+        self._train_graph = self._joint = None
         self._evaluate_graphs.clear()
 
     def restart(self) -> None:
@@ -320,6 +336,8 @@ class Step:
         if self.copies is not None:
             self.copies.stepped()
         self.method.after_update(self.networks)
+        if self.copies is not None:
+            self.copies.renew()
         result = result._replace(loss=result.loss.detach())
         if self.observe is not None:
             self.observe(result, index)
@@ -327,10 +345,7 @@ class Step:
 
     def train(self, images: Tensor, index: Tensor) -> Forward:
         """One update of the networks. images [views * B, channels, H, W] channels_last; index int64 [B]."""
-        if self._program != self.method.program:
-            self._program, self._train_graph, self._warm = self.method.program, None, 0
-        if self.copies is not None:
-            self.copies.renew()
+        self._ready()
         if len(index) != self.batch_size:
             return self._update(self._eager_forward, images, index)
         if not self.gear.graphed:
@@ -343,11 +358,48 @@ class Step:
                 return self._update(self._forward, images, index)
         if self._train_graph is None:
             self.optimizer.zero_grad(set_to_none=True)
-            self._train_graph = _Graph(lambda *batch: self._update(self._forward, *batch), (images, index), self._side)
-            self._train_graph.kept = captured(self.optimizer)
+            self._train_graph = self._captured(lambda *batch: self._update(self._forward, *batch), (images, index))
         result = self._train_graph(images, index)
         assert isinstance(result, Forward)
         return result
+
+    def train_next(self, batches: PositionedBatches, count: int) -> Forward:
+        """`count` updates, each with the next full batch of `batches`; in a graphed gear all of them are one graph.
+
+        Eagerly, and so on a CPU, they are made one after the other. Returns what the last one gives.
+        """
+        self._ready()
+
+        def several() -> Forward:
+            for _ in range(count):
+                result = self._update(self._forward, *batches.next())
+            return result
+
+        if not self.gear.graphed:
+            return several()
+        if self._warm < WARM_UP:
+            self._warm += count
+            with self._side:
+                return several()
+        if self._joint is None or self._joint.of != (batches, batches.generation, count):
+            self.optimizer.zero_grad(set_to_none=True)
+            self._joint = None  # its memory is free for the next
+            self._joint = _Joint((batches, batches.generation, count), self._captured(several, ()))
+        result = self._joint.graph()
+        assert isinstance(result, Forward)
+        return result
+
+    def _ready(self) -> None:
+        """Before steps: drop graphs of another program, and take up weights that others have changed."""
+        if self._program != self.method.program:
+            self._program, self._train_graph, self._joint, self._warm = self.method.program, None, None, 0
+        if self.copies is not None:
+            self.copies.renew()
+
+    def _captured(self, function: Callable[..., object], arguments: Sequence[Tensor]) -> _Graph:
+        graph = _Graph(function, arguments, self._side)
+        graph.kept = captured(self.optimizer)
+        return graph
 
     @torch.no_grad()
     def evaluate(self, images: Tensor, batch_size: int) -> Outputs:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from ..config import SaveEvery
 from ..data import Loader
 from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
 from ..methods import Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
+from ..schedules import SaveEvery
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
@@ -42,6 +42,7 @@ from .prepare import Loaders
 from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
+from .several import Stepping, choose_steps_per_graph
 from .signals import Interrupted, deferred_signals
 from .step import Step, choose_gear
 from .stopping import EarlyStop
@@ -102,6 +103,7 @@ class Training(MeasuredSteps, ABC):
         self.num_batches = config.data.epoch_batches or loaders.train.num_batches
         """Batches of an epoch, unless the method orders it."""
         steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * self.num_batches - start[1])
+        together = choose_steps_per_graph(config, method, loaders.train, len(members), self.world.size)
         gear = self.world.first(lambda: choose_gear(config.engine, device, amp, steps, cost))
         self.optimizer = create_optimizer(
             config.optim,
@@ -131,6 +133,7 @@ class Training(MeasuredSteps, ABC):
             if self.world.size == 1
             else GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed),
         )
+        self.stepping = Stepping(self.step, method, loaders.train, together)
         self.models = KeptModels(self.weights_of, self._say, writes=self.world.main)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
         self.checkpoints = checkpoint.Checkpoints(self, self.saves, config.engine.save_tables_every)
@@ -274,20 +277,16 @@ class Training(MeasuredSteps, ABC):
         seed = self.config.engine.seed
         loader, order = self.loaders.train, self._order(epoch)
         batches = loader.count_batches(order)
-        source = loader.epoch(epoch, start, order)
-        if self.profiler is not None:
-            source = self.profiler.batches(source)
         images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
         cold = not self.warm
         began = tick = time.perf_counter()
-        for number, (images, index) in enumerate(source, start + 1):
+        for number, steps, samples, make in self.stepping.epoch(epoch, start, order, seed, self.profiler):
             arrived = time.perf_counter()
             waiting += arrived - tick
-            self.method.before_step(epoch, number - 1, seed)
-            self.step.train(images, index)
+            make()
             if self.profiler is not None:
                 self.profiler.step()
-            images_seen += len(index)
+            images_seen += samples
             if not self.warm:  # left out of the epoch's rate, which it would spoil
                 self._synchronize()
                 self.warm = True
@@ -299,10 +298,10 @@ class Training(MeasuredSteps, ABC):
                     self._say(f"first step, with compilation: {compiling:.1f} s")
                     self._keep_times(compiling=compiling)
             else:
-                timed_images += len(index)
-                timed_steps += 1
+                timed_images += samples
+                timed_steps += steps
             tick = time.perf_counter()
-            display.batch(epoch, number, images_seen, tick - began, self._mean_loss)
+            display.batch(epoch, number, images_seen, tick - began, self._mean_loss, steps)
             if number < batches and self.votes.inside(number, signals, self.saves.due):
                 self._check_finite(epoch)  # reads the device: what it still had to do is the steps' time
                 tick = time.perf_counter()

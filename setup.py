@@ -24,7 +24,12 @@ setup(
         *("fastnoise.kernels", "fastnoise.kernels.rules", "fastnoise.benchmarks", "fastnoise.benchmarks.gpu"),
     ],
     package_dir={"fastnoise.kernels": "kernels", "fastnoise.benchmarks": "benchmarks"},
-    package_data={"fastnoise": ["py.typed", "*.pyi", "extend.md", "deviations.md", "sweeps/published/*.toml"]},
+    package_data={
+        "fastnoise": [
+            *("py.typed", "*.pyi", "extend.md", "deviations.md", "docs/*.md"),
+            *("sweeps/published/*.toml", "leaderboard/boards/*.toml"),
+        ]
+    },
     ext_modules=[extension],
     cmdclass={"build_ext": build_ext},
 )

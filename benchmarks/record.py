@@ -3,8 +3,6 @@
 import csv
 import datetime
 import io
-import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,39 +16,17 @@ RESULTS = Path(__file__).parent / "results"
 Row = dict[str, str]
 
 
-def processor() -> str:
-    """The CPU's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def commit(head: str | None) -> str:
-    """The commit that was measured; "+changes" where the code that runs is not the one committed."""
-    if head is None:
-        return ""
-    changed = subprocess.run(
-        ["git", "-C", str(ROOT), "status", "--porcelain", "--", "fastnoise", "kernels", "csrc", "benchmarks/*.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return head + ("+changes" if changed.stdout.strip() else "")
-
-
 def stamp() -> Row:
     """Machine, GPU, versions, commit and date of the figures measured now."""
     from fastnoise.engine import describe_environment  # imports torch, which readers of records do without
 
     environment = describe_environment()
     return {
-        "machine": f"{processor()}, {environment['cpus']} cores, {environment['torch_threads']} threads",
+        "machine": f"{environment['processor']}, {environment['cpus']} cores, {environment['torch_threads']} threads",
         "gpu": environment["gpus"][0]["name"] if environment["gpus"] else "none",
         "torch": environment["packages"]["torch"],
         "triton": environment["packages"]["triton"] or "none",
-        "commit": commit(environment["commit"]),
+        "commit": environment["commit"] or "",
         "date": datetime.date.today().isoformat(),
     }
 

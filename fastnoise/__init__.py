@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import lazy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _SUBMODULES = (
     "config",

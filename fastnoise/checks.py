@@ -1,6 +1,7 @@
 """Checks of arguments: arrays, integers, numbers and memory. Each error names the argument."""
 
 import os
+import platform
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,15 @@ def free_memory(device: "torch.device | None" = None) -> int | None:
 def cpu_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The CPU's name if the system tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def require_memory(what: str, size: int) -> None:

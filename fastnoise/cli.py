@@ -1,5 +1,5 @@
-"""The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | predict |
-evaluate | export | report | check | corrupt | inspect | bench | env."""
+"""The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | leaderboard |
+predict | evaluate | export | report | check | corrupt | inspect | bench | env | methods | datasets | models | help."""
 
 import contextlib
 import errno
@@ -32,6 +32,8 @@ commands:
   sweep     train all runs that a TOML file describes, several at once
   study     measure how wrong labels of some classes, tasks, labels or values affect
             the others: multiclass, multitask, multilabel, regression
+  leaderboard
+            rank methods on data sets under noises, by accuracy and by time
   predict   say what a run's networks make of new images
   evaluate  measure them on a data set
   export    write them as a programme for PyTorch (.pt2) or ONNX
@@ -42,6 +44,8 @@ commands:
   inspect   say which noise explains the difference between two label files
   bench     measure losses, noise, loaders and training steps on this machine
   env       print versions, devices, SIMD level, and the backend of every op
+  methods   list the methods; also: datasets, models
+  help      print a page of the manual: fastnoise help TOPIC
 
 options:
   -h, --help   show this text
@@ -110,6 +114,12 @@ def _study(arguments: Sequence[str]) -> int:
     return study.run(name, parsed(study.options_type(name), arguments[1:], f"fastnoise study {name}"))
 
 
+def _leaderboard(arguments: Sequence[str]) -> int:
+    from .commands.leaderboard import LeaderboardCommand, run
+
+    return run(parsed(LeaderboardCommand, arguments, "fastnoise leaderboard"))
+
+
 def _predict(arguments: Sequence[str]) -> int:
     from .commands.predict import PredictCommand, run
 
@@ -164,6 +174,21 @@ def _env(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _listing(kind: str) -> Callable[[Sequence[str]], int]:
+    def listed(arguments: Sequence[str]) -> int:
+        from .commands.listings import run
+
+        return run(kind, arguments)
+
+    return listed
+
+
+def _help(arguments: Sequence[str]) -> int:
+    from .commands.help import run
+
+    return run(arguments)
+
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "features": _features,
@@ -173,6 +198,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "review": _review,
     "sweep": _sweep,
     "study": _study,
+    "leaderboard": _leaderboard,
     "predict": _predict,
     "evaluate": _evaluate,
     "export": _export,
@@ -182,6 +208,10 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "inspect": _inspect,
     "bench": _bench,
     "env": _env,
+    "methods": _listing("methods"),
+    "datasets": _listing("datasets"),
+    "models": _listing("models"),
+    "help": _help,
 }
 
 

@@ -6,7 +6,6 @@ Every field has a name of its own across the groups, so that the command line an
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from .files import FINDING, expanded
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
-from .schedules import Optimizer, SaveEvery, Schedule
+from .schedules import Averaging, Optimizer, SaveEvery, Schedule
 from .tasks import names as task_names
 
 
@@ -78,6 +77,8 @@ class DataConfig(Checked):
             "preset in --augment says, or else the whole image, resized to --image-size."
         ),
     ] = None
+    eval_mirror: bool = False
+    """Evaluate each image together with its mirror image: the mean of the two logits answers, in twice the time."""
     crop_padding: Annotated[int, AtLeast(0), Between(0, 4096)] = 4
     """Zero padding in pixels for the random crop in training. 0 switches the crop off. --augment replaces it."""
     flip: bool = True
@@ -118,7 +119,7 @@ class DataConfig(Checked):
         )
         _require(
             not self.dataset.startswith(data_names.FEATURES)
-            or not (self.crop_padding or self.flip or self.augment or self.eval_augment),
+            or not (self.crop_padding or self.flip or self.augment or self.eval_augment or self.eval_mirror),
             f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip, and no --augment",
         )
         if self.augment is not None:
@@ -234,13 +235,6 @@ COMPILE_OPTIONS = ("combo_kernels", "pdl")
 """What --compile-options can name. combo_kernels launches independent kernels of small tensors as one. pdl is
 programmatic dependent launch: a kernel begins while the one before it ends."""
 
-AUTO_OPTIMIZER_KERNEL: Literal["torch", "triton"] = "torch"
-"""The kernel that `--optimizer-kernel auto` takes on a GPU. PyTorch's, until a GPU has shown Triton's to make steps
-faster (`benchmarks.gpu`)."""
-
-AUTO_STEPS_PER_GRAPH = 1
-"""What `--steps-per-graph auto` takes, until a GPU has shown more to be faster."""
-
 AUTO_COMPILE_OPTIONS: tuple[str, ...] = ()
 """The COMPILE_OPTIONS that `auto` takes: those that a GPU has shown to make steps faster with the same results. Today
 there are none. combo_kernels makes a step of ResNet-34 4 % faster on an H100 (benchmarks/results/gpu); the test that
@@ -273,19 +267,29 @@ def parse_log(text: str) -> tuple[str, ...]:
     return tuple(name for name in LOGGERS if name in names)
 
 
+RECIPES = ("published", "fast-r18", "speedrun", "cpu")
+"""What --recipe can name."""
+
+
 @dataclass(frozen=True)
 class OptimConfig(Checked):
     epochs: Annotated[int, Above(0), Between(1, 1e6)] = 100
     """Passes over the training set."""
     optimizer: str = "sgd"
-    """Optimiser: sgd (momentum 0.9), sgd:momentum=0, sgd:momentum=0.9,nesterov, adam or adamw."""
+    """Optimiser: sgd (momentum 0.9), sgd:momentum=0, sgd:momentum=0.9,nesterov, adam or adamw. With lookahead=5, as in
+    sgd:lookahead=5,alpha=0.5, slow weights go this share of the way to the others after every 5 steps (Lookahead)."""
     learning_rate: Annotated[float, Above(0)] = 0.02
-    """Learning rate at the start."""
+    """Learning rate at the start; of one_cycle the largest."""
     weight_decay: Annotated[float, AtLeast(0)] = 1e-3
     """Weight decay. adamw applies it apart from the gradient (decoupled)."""
     schedule: str = "constant"
     """Learning rate over epochs. linear:80 stays constant until epoch 80 and then falls to 0 at the end.
-    Write constant, multistep:40,80,gamma=0.1, cosine:min=0.001, cosine_restarts:10,min=0.001 or linear:80."""
+    Write constant, multistep:40,80,gamma=0.1, cosine:min=0.001, cosine_restarts:10,min=0.001 or linear:80.
+    one_cycle:0.15,start=0.1,end=0.05 changes step by step: from a tenth of the rate up to the whole after 15 % of the
+    course, and down to a twentieth at its end (start and end: 0 by default)."""
+    average_weights: str = "none"
+    """Which weights are evaluated and kept: none (those that train), or ema:0.99,from=0.67, an exponential moving
+    average with momentum 0.99 a step over the last third of the epochs, batch norm's statistics included."""
     patience: Annotated[int, AtLeast(0)] = 0
     """Epochs without a better validation score after which training ends early. 0: never. It needs a validation set.
     The learning rate goes by --epochs all the same: a cosine that is cut off has not come down."""
@@ -296,11 +300,17 @@ class OptimConfig(Checked):
     layer_decay: Annotated[float, Between(0, 1, "(]")] = 1.0
     """Factor on the learning rate from one layer of the backbone to the one before it, for ResNets and timm's networks.
     The last layer has this factor, the one before it its square, and so on. The heads have the whole rate."""
+    recipe: Literal["published", "fast-r18", "speedrun", "cpu"] = "published"
+    """Where the settings of a run come from. published: the method's paper. The others are short courses of our own for
+    ce, gce, elr, elr_plus (with one network), nal and selc on CIFAR; published accuracies are not theirs. fast-r18:
+    ResNet-18, 50 epochs. speedrun: whitened_cnn9, 37 epochs. cpu: about 15 minutes on two cores; also for digits and
+    mnist, in seconds. In Python give it to recipe()."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         Optimizer.parse(self.optimizer)
         Schedule.parse(self.schedule)
+        Averaging.parse(self.average_weights)
 
 
 @dataclass(frozen=True)
@@ -337,6 +347,9 @@ class EngineConfig(Checked):
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""
+    target_place: Literal["device", "host"] = "device"
+    """Where these targets are kept. host is for tables that a GPU has no room for: they stay in page-locked host
+    memory, and each step reads and writes the rows of its batch there. The numbers are the same."""
     profile: bool = False
     """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
     The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
@@ -445,7 +458,7 @@ COMMON = tuple(RunConfig().groups())
 FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
-        "save_tables_every",
+        *("save_tables_every", "target_place"),
         *("compile_options", "gradients", "optimizer_kernel", "steps_per_graph"),
     }
 )

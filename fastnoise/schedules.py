@@ -1,5 +1,5 @@
-"""Learning rates over epochs, optimisers, and when checkpoints are written, as the command line spells them. Imports no
-torch."""
+"""Learning rates over a course, optimisers, averages of weights and times of checkpoints, as the command line spells
+them. Imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -21,25 +21,51 @@ def parse_spec(text: str, flag: str, names: tuple[str, ...]) -> tuple[str, list[
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over epochs, as `--schedule` spells it."""
+    """The learning rate over epochs, or of one_cycle over steps, as `--schedule` spells it."""
 
     name: str
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     period: int = 0
     minimum: float = 0.0
+    peak: float = 0.0
+    """Of one_cycle: the share of the course after which the rate is the whole."""
+    start: float = 0.0
+    """Of one_cycle: the rate at the beginning of the course, as a share of the whole."""
+    end: float = 0.0
+    """Of one_cycle: the rate at the end of the course, as a share of the whole."""
 
-    NAMES = ("constant", "multistep", "cosine", "cosine_restarts", "linear")
+    NAMES = ("constant", "multistep", "cosine", "cosine_restarts", "linear", "one_cycle")
+
+    OPTIONS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "multistep": ("gamma",),
+        "cosine": ("min",),
+        "cosine_restarts": ("min",),
+        "one_cycle": ("start", "end"),
+    }
+
+    @property
+    def by_step(self) -> bool:
+        """Whether the rate changes from step to step, and not only from epoch to epoch."""
+        return self.name == "one_cycle"
+
+    def share(self, place: float) -> float:
+        """Of one_cycle: the rate as a share of the whole at a place of the course, from 0 to 1."""
+        if place < self.peak:
+            return self.start + (1 - self.start) * place / self.peak
+        return self.end + (1 - self.end) * min(1.0, max(0.0, (1 - place) / (1 - self.peak)))
 
     @classmethod
     def parse(cls, text: str) -> "Schedule":
-        """Read `constant`, `multistep:40,80,gamma=0.01`, `cosine:min=0.001`, `cosine_restarts:10,min=0.001` or
-        `linear:80`, which falls to 0 from epoch 80 on."""
+        """Read `constant`, `multistep:40,80,gamma=0.01`, `cosine:min=0.001`, `cosine_restarts:10,min=0.001`,
+        `linear:80`, which falls to 0 from epoch 80 on, or `one_cycle:0.15,start=0.1,end=0.05`."""
         flag = "--schedule"
         name, plain, keyed = parse_spec(text, flag, cls.NAMES)
-        allowed = {"multistep": ("gamma",), "cosine": ("min",), "cosine_restarts": ("min",)}.get(name, ())
+        allowed: tuple[str, ...] = cls.OPTIONS.get(name, ())
         for key in keyed:
             require(key in allowed, f"{flag} {text}: {name} has no option {key!r}; {nearest(key, list(allowed))}")
+        if name == "one_cycle":
+            return cls._one_cycle(text, plain, keyed)
         try:
             numbers = tuple(int(part) for part in plain)
             values = {key: float(value) for key, value in keyed.items()}
@@ -67,6 +93,19 @@ class Schedule:
         require(minimum >= 0 and math.isfinite(minimum), f"{flag} {text}: min must be a rate of 0 or more")
         return cls(name, period=numbers[0] if numbers else 0, minimum=minimum)
 
+    @classmethod
+    def _one_cycle(cls, text: str, plain: list[str], keyed: dict[str, str]) -> "Schedule":
+        hint = f"--schedule {text}: give the peak's place as a share of the course in [0, 1), as in one_cycle:0.15"
+        try:
+            (peak,) = (float(part) for part in plain)
+            start, end = (float(keyed.get(key, 0)) for key in ("start", "end"))
+        except ValueError:
+            raise ConfigError(hint) from None
+        require(0 <= peak < 1, hint)
+        for key, value in (("start", start), ("end", end)):
+            require(0 <= value <= 1, f"--schedule {text}: {key} must be a share of the rate in [0, 1]")
+        return cls("one_cycle", peak=peak, start=start, end=end)
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -75,28 +114,71 @@ class Optimizer:
     name: str
     momentum: float = 0.0
     nesterov: bool = False
+    lookahead: int = 0
+    """Steps between two moves of Lookahead's slow weights (Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1
+    step back", Algorithm 1). 0: there are none."""
+    alpha: float = 0.5
+    """The share of the way to the weights that the slow weights go in each move."""
 
     NAMES = ("sgd", "adam", "adamw")
 
     @classmethod
     def parse(cls, text: str) -> "Optimizer":
-        """Read `sgd` (momentum 0.9), `sgd:momentum=0`, `sgd:momentum=0.9,nesterov`, `adam` or `adamw`."""
+        """Read `sgd` (momentum 0.9), `sgd:momentum=0`, `sgd:momentum=0.9,nesterov`, `adam` or `adamw`; each may have
+        `lookahead=5`, and `alpha=0.8` with it."""
         flag = "--optimizer"
         name, plain, keyed = parse_spec(text, flag, cls.NAMES)
-        if name != "sgd":
-            require(not plain and not keyed, f"{flag} {text}: {name} takes no options here")
-            return cls(name)
-        require(
-            set(plain) <= {"nesterov"} and set(keyed) <= {"momentum"},
-            f"{flag} {text}: sgd takes momentum=NUMBER and nesterov, for example sgd:momentum=0.9,nesterov",
-        )
+        own = ("momentum",) if name == "sgd" else ()
+        if not (set(plain) <= ({"nesterov"} if own else set()) and set(keyed) <= {*own, "lookahead", "alpha"}):
+            takes = "momentum=NUMBER, nesterov and " if own else "no options here but "
+            raise ConfigError(
+                f"{flag} {text}: {name} takes {takes}lookahead=STEPS,alpha=SHARE, for example {name}:"
+                + ("momentum=0.9,nesterov" if own else "lookahead=5")
+            )
         try:
-            momentum = float(keyed.get("momentum", 0.9))
+            momentum = float(keyed.get("momentum", 0.9 if own else 0))
+            lookahead, alpha = int(keyed.get("lookahead", 0)), float(keyed.get("alpha", cls.alpha))
         except ValueError as error:
-            raise ConfigError(f"{flag} {text}: {error}; write for example sgd:momentum=0.9") from None
+            raise ConfigError(f"{flag} {text}: {error}; write for example sgd:momentum=0.9,lookahead=5") from None
         require(0 <= momentum < 1, f"{flag} {text}: momentum must lie in [0, 1)")
         require(momentum > 0 or not plain, f"{flag} {text}: nesterov needs momentum")
-        return cls(name, momentum, nesterov=bool(plain))
+        require("lookahead" not in keyed or lookahead > 1, f"{flag} {text}: lookahead must be 2 steps or more")
+        require("alpha" not in keyed or lookahead > 0, f"{flag} {text}: alpha is a part of lookahead; add lookahead=5")
+        require(0 < alpha < 1, f"{flag} {text}: alpha must lie in (0, 1)")
+        return cls(name, momentum, bool(plain), lookahead, alpha)
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """The average of weights that evaluation and model files take, as `--average-weights` spells it."""
+
+    momentum: float
+    """Of the exponential moving average, for each step."""
+    since: float
+    """Share of the epochs after which it begins."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Averaging | None":
+        """Read `none`, `ema:0.99` or `ema:0.99,from=0.67`; None for none."""
+        flag = "--average-weights"
+        name, plain, keyed = parse_spec(text, flag, ("none", "ema"))
+        if name == "none":
+            require(not plain and not keyed, f"{flag} {text}: none takes no numbers")
+            return None
+        hint = f"{flag} {text}: give the momentum and the share of the epochs before it, as in ema:0.99,from=0.67"
+        require(set(keyed) <= {"from"}, hint)
+        try:
+            (momentum,) = (float(part) for part in plain)
+            since = float(keyed.get("from", 0))
+        except ValueError:
+            raise ConfigError(hint) from None
+        require(0 < momentum < 1, f"{flag} {text}: the momentum must lie in (0, 1)")
+        require(0 <= since < 1, f"{flag} {text}: from must be a share of the epochs in [0, 1)")
+        return cls(momentum, since)
+
+    def first(self, epochs: int) -> int:
+        """The first of so many epochs, counted from 1, whose steps it averages."""
+        return min(epochs, int(self.since * epochs + 1e-9) + 1)
 
 
 @dataclass(frozen=True)

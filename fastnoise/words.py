@@ -67,6 +67,7 @@ class _Choice:
     dataset: str | None = None
     noise: str | None = None
     variant: str | None = None
+    recipe: str | None = None
     model: str | None = None
     labels: str | None = None
     noise_rate: str | None = None
@@ -74,6 +75,9 @@ class _Choice:
     augment: str | None = None
     config: str | None = None
     resume: str | None = None
+
+
+_CHOSEN = tuple(each.name for each in fields(_Choice) if each.name not in ("config", "resume"))
 
 
 def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
@@ -114,10 +118,7 @@ def train_config(
     plain = [word for word in arguments[len(completion) :] if word not in _HELP]
     choice, _ = _parse(_Choice, plain, prog)
     table = {} if choice.config is None else _read_toml(choice.config)
-    chosen = {
-        name: _text(choice, table, name)
-        for name in ("method", "dataset", "noise", "variant", "model", "labels", "noise_rate", "task", "augment")
-    }
+    chosen = {name: _text(choice, table, name) for name in _CHOSEN}
     if choice.resume is not None:
         from .engine import RunFolder
 
@@ -144,6 +145,7 @@ def train_config(
             chosen["model"],
             noise_rate=rate,
             labels=labels,
+            recipe=chosen["recipe"] or "published",
         )
         default = default.replace(settings or {})
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")

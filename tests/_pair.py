@@ -166,6 +166,7 @@ def gradients() -> dict[str, Any]:
                 if mean is not None:
                     sent = len(mean._sent)
                     mean()
+                    found["seconds"] = [mean.seconds_of(1), mean.alone()]
                     if kind == "bucketed":
                         found["early"].append(sent)
                         found["buckets"] = len(mean.buckets)

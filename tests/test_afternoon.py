@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import _manual
 import numpy as np
 import pytest
 from _review_cases import chromium, picture, require_chromium
@@ -27,9 +28,7 @@ STEPS = ("check", "clean", "review", "train", "predict", "evaluate", "export")
 
 def commands() -> dict[str, list[str]]:
     """The words of each command in the README's block."""
-    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"<!-- tests: afternoon -->\n```bash\n(.*?)```", text, re.DOTALL)
-    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    lines = [shlex.split(line, comments=True) for line in _manual.block("afternoon").splitlines()]
     assert [line[:2] for line in lines] == [["fastnoise", step] for step in STEPS]
     return {line[1]: line[1:] for line in lines}
 

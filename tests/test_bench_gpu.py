@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from inspect import getsource
 from pathlib import Path
 
+import _manual
 import pytest
 import torch
 
@@ -468,7 +469,7 @@ def test_folders_are_merged_and_the_latest_counts(tmp_path: Path, capsys: pytest
     out = tmp_path / "out"
     folders = [str(tmp_path / name) for name in ("two", "one", "cpu")]
     assert command.main(["--summary", *folders, "--out", str(out)]) == 0
-    assert "README.md:" in capsys.readouterr().out
+    assert "fastnoise/docs/benchmarks.md:" in capsys.readouterr().out
     found = records.Found()
     records.read(out, found)
     assert {key: figure.value for key, figure in found.of("H100").items()} == {"a": 1.0, "b": 3.0, "c": 4.0}
@@ -504,9 +505,8 @@ def test_the_recorded_page_and_readme_are_those_of_the_recorded_figures() -> Non
     folder, found = record.RESULTS / "gpu", records.Found()
     records.read(folder, found)
     assert (folder / "summary.md").read_text() == page.page(found)
-    readme = (ROOT / "README.md").read_text()
-    for row in page.readme_rows(found):
-        assert row in readme
+    for row in page.manual_rows(found):
+        assert row in _manual.pages()["benchmarks.md"]
 
 
 # -- the tests marked gpu --------------------------------------------------------------------------------------

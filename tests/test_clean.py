@@ -219,7 +219,7 @@ def test_networks_that_learnt_nothing_say_nothing(tmp_path: Path) -> None:
     assert not verdict.suspected.any()
     assert "have not learnt the classes" in verdict.warnings[0]
     finding = Finding(judged, verdict, write_outputs(tmp_path, "digits", judged, verdict))
-    assert "nothing can be said" in describe(finding, CleanOptions(tmp_path))[0]
+    assert "nothing can be said" in describe(finding, CleanOptions(tmp_path), "digits")[0]
     json.dumps(finding.figures(), allow_nan=False)
     assert {row["probability"] for row in rows(tmp_path / "labels.csv")} == {""}
     assert rows(tmp_path / "suspects.csv") == []

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _manual
 import numpy as np
 import pytest
 
@@ -28,11 +29,10 @@ def test_wrong_labels_of_arrays_are_found_by_the_readmes_function(
     colours: tuple[np.ndarray, np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, labels, right = colours
-    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"<!-- tests: clean -->\n```python\n(.*?)```", text, re.DOTALL)
+    script = _manual.block("clean", "python")
     assert "folds=5" in script
     names: dict[str, Any] = {}
-    exec(compile(script.replace("folds=5", "folds=2"), "README.md", "exec"), names)
+    exec(compile(script.replace("folds=5", "folds=2"), "clean.md", "exec"), names)
     probability, suggested = names["wrong_labels"](images, labels)
     said = capsys.readouterr().out
     assert re.fullmatch(r"\d+\.\d% of the labels are wrong, 95 %: \d+\.\d% to \d+\.\d%\n", said), "and nothing else"

@@ -1,6 +1,9 @@
 """Frozen features: fastnoise features, the loader, and heads that are trained on them."""
 
+import dataclasses
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +16,8 @@ import torch
 import fastnoise
 from fastnoise import ImageDataset
 from fastnoise.cli import main
-from fastnoise.data import ImageTable, load_dataset, make_loader
-from fastnoise.data.features import FeatureFiles
+from fastnoise.data import ImageTable, features, load_dataset, make_loader
+from fastnoise.data.features import Content, FeatureFiles
 from fastnoise.data.table import feature_statistics
 from fastnoise.engine import extract as extraction
 from fastnoise.engine import load
@@ -351,6 +354,56 @@ def test_a_run_does_not_go_on_with_features_of_another_network(
     assert (
         "the network of its features, or its list of images, classes or labels has changed" in capsys.readouterr().err
     )
+
+
+def test_changed_rows_beside_the_same_description_are_noticed(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ending in ("npy", "json", "npz"):
+        shutil.copy(made / f"f.{ending}", tmp_path)  # whose times of change are others
+    path, name = tmp_path / "f.npy", f"features:{tmp_path / 'f.npy'}"
+    words = ["--dataset", name, "--method", "gce", "--epochs", "1"]
+    assert main(["train", *words, "--run-dir", str(tmp_path / "head")]) == 0
+    rows = np.load(path)
+    rows[1000, 5] += 1
+    np.save(path, rows)
+    capsys.readouterr()
+    for command in (
+        ["train", "--resume", str(tmp_path / "head"), "--epochs", "2"],
+        ["predict", tmp_path / "head", name],
+    ):
+        assert main(list(map(str, command))) == 2
+        error = capsys.readouterr().err
+        assert f"{path} has changed since f.json was written" in error
+        assert error.count("\n") == 1
+    about = json.loads((tmp_path / "f.json").read_text())
+    changed = dataclasses.asdict(Content.of(path))
+    (tmp_path / "f.json").write_text(json.dumps({**about, "content": changed}))  # as a new extraction leaves it
+    assert main(["train", "--resume", str(tmp_path / "head"), "--epochs", "2"]) == 2
+    assert "the file or the network of its features" in capsys.readouterr().err
+    (tmp_path / "f.json").write_text(json.dumps({**about, "content": {"size": "x"}}))
+    assert main(["train", *words]) == 2
+    assert "f.json is damaged" in capsys.readouterr().err
+
+
+def test_the_hash_of_a_large_file_is_of_blocks_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_BLOCK", 10)
+    monkeypatch.setattr(features, "_MOST", 4)
+    path = tmp_path / "f"
+    path.write_bytes(bytes(range(40)))
+    assert Content.of(path).sha256 == hashlib.sha256(bytes(range(40))).hexdigest()
+    content = bytes(range(85))  # nine blocks, of which the first, third, sixth and last count
+    path.write_bytes(content)
+    parts = content[:10] + content[20:30] + content[50:60] + content[80:]
+    found = Content.of(path)
+    assert found.sha256 == hashlib.sha256(parts).hexdigest()
+    assert found.is_of(path)
+    os.utime(path, ns=(1, 1))
+    assert found.is_of(path)
+    path.write_bytes(content[:-1] + b"x")
+    assert not found.is_of(path)
+    path.write_bytes(content + b"x")
+    assert not found.is_of(path)
 
 
 def test_values_that_float16_cannot_hold_are_refused(made: Path, tmp_path: Path) -> None:

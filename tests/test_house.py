@@ -29,7 +29,7 @@ LAYERS = (
     {"methods"},
     {"recipes"},
     {"engine"},
-    {"cleaning", "report", "studies", "sweeps", "words"},
+    {"cleaning", "leaderboard", "report", "studies", "sweeps", "words"},
     {"commands"},
     {"cli"},
     {"benchmarks"},

@@ -200,3 +200,24 @@ def test_without_memory_for_a_copy_training_waits(
     said = " ".join(capsys.readouterr().out.split())
     assert "training waits while a checkpoint is written: a copy of the tables takes 8.0 kB, and 1.0 kB are" in said
     assert saved(tmp_path / "run")["epoch"] == 4
+
+
+def test_a_folder_that_was_removed_in_part_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was killed after it had written the file that takes the folder's place."""
+    run = configured(tmp_path / "run", epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "APART", 0)
+        fastnoise.train(run)
+    folder = tmp_path / "run" / "checkpoints"
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: (path / "2-0" / "state.pt").unlink())
+    fastnoise.train(run.replace({"epochs": 2}), resume=True)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert (folder / "2-0").is_dir()
+    assert saved(tmp_path / "run")["epoch"] == 3
+    fastnoise.train(run.replace({"epochs": 3}), resume=True)
+    assert not folder.exists()
+    fastnoise.train(configured(tmp_path / "whole", epochs=1))
+    for epochs in (2, 3):
+        fastnoise.train(configured(tmp_path / "whole", epochs=epochs), resume=True)
+    assert_same_end(tmp_path / "whole", tmp_path / "run")

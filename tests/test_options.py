@@ -414,6 +414,8 @@ LIGHT = {
     "sweep": ["sweep", "unknown.toml", "--list"],
     "bench": ["bench", "nothing"],
     "study": ["study", "nothing"],
+    "leaderboard": ["leaderboard", "--methods", "nall", "--datasets", "digits"],
+    "submission": ["leaderboard", "--submissions", "."],
     "corrupt": ["corrupt", "--dataset", "digits", "--noise", "symetric:0.5", "--out", "x.npz"],
     "pretrain": ["pretrain", "--out", "x.pt", "--dataset", "nothing"],
 }

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _manual
 import numpy as np
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_help_lists_what_the_tables_hold(run_fastnoise: Any) -> None:
 
 
 def test_the_readme_lists_what_the_tables_hold() -> None:
-    rows = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = _manual.pages()["train.md"].splitlines()
     for option, names in (("model", MODELS), ("dataset", DATASETS), ("noise", NOISES)):
         (row,) = (line for line in rows if line.startswith(f"| `--{option}` |"))
         assert [name for name in names if f"`{name}" not in row] == []

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import _manual
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,12 +147,8 @@ assert fastnoise.noise.corrupt([0, 1] * 50, "symmetric:0.5", seed=0, num_classes
     python(code, cwd=tmp_path)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
 def test_python_in_the_readme_runs(tmp_path: Path) -> None:
-    found = blocks("python")
+    found = _manual.blocks("python")
     assert found
     for block in found:
         python(block, cwd=tmp_path)
@@ -160,7 +157,7 @@ def test_python_in_the_readme_runs(tmp_path: Path) -> None:
 def test_commands_in_the_readme_parse() -> None:
     from fastnoise.words import train_config
 
-    commands = re.findall(r"fastnoise train([^\n`#&|]*)", "\n".join(blocks("bash")))
+    commands = re.findall(r"fastnoise train([^\n`#&|]*)", "\n".join(_manual.blocks("bash")))
     assert len(commands) >= 3
     for command in commands:
         words = command.split()
@@ -175,5 +172,4 @@ def test_tables_in_the_readme_are_the_recorded_ones(study: str) -> None:
         from benchmarks.methods import latest, table
     finally:
         sys.path.remove(str(ROOT))
-    readme = (ROOT / "README.md").read_text()
-    assert "\n".join(table(latest(study))) in readme
+    assert "\n".join(table(latest(study))) in _manual.pages()["results.md"]

@@ -41,6 +41,7 @@ ADDED: dict[str, Any] = {
     "backbone_rate": 1.0,
     "layer_decay": 1.0,
     "target_dtype": "float32",
+    "target_place": "device",
     "batch_norm": "local",
     "save_tables_every": 1,
 }

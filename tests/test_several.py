@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -110,7 +110,7 @@ def test_runs_are_equal_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 class FakeGraph:
     """In place of a captured graph, which it replays by calling the function again."""
 
-    made: list["FakeGraph"] = []
+    made: ClassVar[list["FakeGraph"]] = []
 
     def __init__(self, function: Any, arguments: Any, side: Any):
         self.function, self.replays = function, 0

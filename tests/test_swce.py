@@ -352,7 +352,7 @@ def test_resumes_inside_an_iteration_with_copies(
         for name, value in whole[part].items():
             assert torch.equal(value.nan_to_num(-7), parts[part][name].nan_to_num(-7)), name
     assert torch.equal(whole["labels"], parts["labels"])
-    times = {"images_per_second", "data_wait", "seconds"}
+    times = {"images_per_second", "data_wait", "seconds", "epoch_seconds"}
     first, second = (
         [{key: value for key, value in epoch.items() if key not in times} for epoch in state["history"]]
         for state in (whole, parts)

@@ -1,6 +1,7 @@
 """Tar shards: the index of their members, and training on them."""
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -20,6 +21,7 @@ from PIL import Image
 
 from fastnoise.cli import main
 from fastnoise.data import load_dataset, make_loader
+from fastnoise.data.datasets import find_files
 from fastnoise.data.images import read_image
 from fastnoise.data.members import Member, Members
 from fastnoise.data.names import located
@@ -27,6 +29,7 @@ from fastnoise.data.shards import braces, read_index
 from fastnoise.data.table import joined
 from fastnoise.data.tar import tar_members
 from fastnoise.errors import ConfigError, DataError
+from fastnoise.files import csv_text
 
 CLASSES = ("cat", "dog", "owl")
 DEEP = "a folder/" * 12  # with a key too long for one field of a header, and for two
@@ -258,9 +261,107 @@ def test_a_run_on_shards_is_resumed_evaluated_and_used(
         main(["clean", "tar:{00..01}.tar", "--folds", "2", "--epochs", "1", "--jobs", "1", "--model", "small_cnn"]) == 0
     )
     corrected = next(Path("cleaned").rglob("corrected.csv"))
-    assert corrected.read_text().splitlines()[0].startswith("file,label")
+    assert corrected.read_text().splitlines()[0].startswith("file,path,label")
     labels = ["--noise", "none", "--labels", str(corrected), "--epochs", "1", "--run-dir", "corrected"]
     assert main([*words, *labels]) == 0
+
+
+def test_the_corrected_labels_of_shards_are_a_list_that_is_trained_on(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shards)
+    write_tar(shards / "test.tar", {f"{n}.{end}": c for n, end, c in ((70, "PNG", encoded(70)), (70, "cls", b"dog"))})
+    name = "tar:{00..01}.tar,test=test.tar"
+    words = ["--epochs", "1", "--model", "small_cnn", "--width", "0.25", "--loader", "torch", "--batch-size", "16"]
+    assert main(["clean", name, "--folds", "2", "--jobs", "1", "--method", "ce", *words]) == 0
+    assert main(["review", "cleaned/00..01-.tar", "--apply"]) == 0
+    corrected = shards / "cleaned/00..01-.tar/corrected.csv"
+    assert f"train on it: fastnoise train --dataset list:{corrected}\n" in capsys.readouterr().out
+    with open(corrected, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [rows[place]["path"] for place in (0, 45)] == [f"{shards}/00.tar/00000.png", f"{shards}/test.tar/70.PNG"]
+    rows[1]["label"] = "owl"
+    corrected.write_text(csv_text(rows[0], (row.values() for row in rows)), encoding="utf-8")
+    dataset = load_dataset(f"list:{corrected}", None)
+    given = load_dataset(name, None)
+    assert isinstance(dataset.train.files, Members)
+    assert (len(dataset.train), len(dataset.test)) == (45, 1)
+    assert [dataset.class_names[label] for label in dataset.train.labels] == [row["label"] for row in rows[:45]]
+    for place in range(45):
+        assert dataset.train.read_bytes(place) == given.train.read_bytes(place)
+    assert main(["train", "--dataset", f"list:{corrected}", "--method", "ce", *words, "--run-dir", "run"]) == 0
+    assert "left out the columns file" in capsys.readouterr().out
+    assert main(["predict", "run", str(corrected)]) == 0
+    assert capsys.readouterr().out.startswith(f"{shards}/00.tar/00000.png: ")
+
+
+def test_a_list_names_files_and_members_of_shards(shards: Path, tmp_path: Path) -> None:
+    for number in range(45, 51):
+        (tmp_path / f"{number}.png").write_bytes(encoded(number))
+    lines = [f"{number}.png,{number % 3}" for number in range(45, 51)]
+    lines += [f"0{number // 24}.tar/{number:05}.png,{number % 3}" for number in range(45)]
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(["path,label", *lines]))
+    files = find_files(f"list:{path}")
+    assert (files.scan().read, files.scan().read) == (51, 0)
+    whole = joined([(dataset := load_dataset(f"list:{path}", None)).train, dataset.test])
+    for place, name in enumerate(whole.names):
+        assert whole.read_bytes(place) == encoded(int(Path(name).stem))
+    for kind in LOADERS:
+        loader = make_loader(kind, dataset.train, batch_size=8, mean=(0.0,) * 3, std=(1.0,) * 3, device="cpu")
+        for images, index in loader.epoch(0):
+            for image, place in zip(images, index.tolist(), strict=True):
+                expected = pixels(int(Path(dataset.train.names[place]).stem)).astype(np.float32) / 255
+                np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), expected, atol=1e-6)
+        loader.close()
+    write_tar(shards / "01.tar", samples(24, 21), tarfile.GNU_FORMAT)
+    os.utime(shards / "01.tar", ns=(1, 1))
+    assert find_files(f"list:{path}").scan().read == 21  # those of the shard that changed
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("00.tar/99999.png", "1 of 2 files are missing in .*: '00.tar/99999.png' in line 3"),
+        ("02.tar/00000.png", "1 of 2 files are missing in .*: '02.tar/00000.png' in line 3"),
+        ("a.png/b.png", "list.csv: .*a.png is no tar file"),
+    ],
+)
+def test_a_list_of_members_that_are_not_there_is_refused_in_one_line(name: str, said: str, shards: Path) -> None:
+    (shards / "a.png").write_bytes(encoded(0).ljust(600))
+    (shards / "list.csv").write_text(f"path,label\n00.tar/00000.png,cat\n{name},dog\n")
+    with pytest.raises(DataError, match=said) as caught:
+        load_dataset(f"list:{shards / 'list.csv'}", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_networks_say_what_they_make_of_shards_without_labels(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shards)
+    words = ["--method", "ce", "--model", "small_cnn", "--epochs", "1", "--loader", "torch", "--batch-size", "8"]
+    assert main(["train", "--dataset", "tar:{00..01}.tar", *words, "--run-dir", "run"]) == 0
+    (shards / "new").mkdir()
+    content: dict[str, bytes] = {"notes.txt": b"", "._1.png": b"", "3.seg.png": encoded(3)}
+    for number in range(6):
+        content[f"{number}.PNG"] = encoded(number)
+        (shards / f"new/{number}.png").write_bytes(encoded(number))
+    write_tar(shards / "new-0.tar", dict(list(content.items())[:6]))
+    write_tar(shards / "new-1.tar", dict(list(content.items())[6:]))
+    assert main(["predict", "run", "new", "--out", "files.csv"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "run", "tar:new-{0..1}.tar", "--out", "shards.csv"]) == 0
+    assert "1 file is no image and is left out" in capsys.readouterr().out
+    found, expected = (
+        list(csv.reader(Path(f"{name}.csv").read_text(encoding="utf-8").splitlines())) for name in ("shards", "files")
+    )
+    assert [row[0] for row in found[1:]] == [f"new-{number // 3}.tar/{number}.PNG" for number in range(6)]
+    assert [row[1:] for row in found] == [row[1:] for row in expected]
+    assert main(["predict", "run", "new", "new-1.tar", "--out", "both.csv", "--skip-unreadable"]) == 0
+    assert len(Path("both.csv").read_text().splitlines()) == 10
+    write_tar(shards / "none.tar", {"a.txt": b""})
+    assert main(["predict", "run", "none.tar"]) == 2
+    assert "tar:none.tar holds no images of a format that is read" in capsys.readouterr().err
 
 
 def test_a_member_of_a_shard_that_became_shorter_is_refused(shards: Path) -> None:
@@ -328,6 +429,13 @@ def test_samples_that_cannot_be_used_are_refused_in_one_line(more: dict[str, byt
 def test_a_member_that_is_no_image_is_named_with_its_shard(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"x.png": b"junk", "x.cls": b"cat"})
     _refused(path, r"cannot read the image .*a.tar/x.png \(its bytes begin like no image that can be read\)")
+
+
+def test_too_few_samples_are_refused_with_what_shards_need(tmp_path: Path) -> None:
+    _refused(
+        write_tar(tmp_path / "a.tar", samples(0, 3)),
+        "3 images are too few to hold some out for the test; give shards with test images behind them, as ,test=SHARDS",
+    )
 
 
 def test_a_class_that_training_has_not_is_refused(shards: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _manual
 import numpy as np
 import pytest
 import torch
@@ -344,7 +345,7 @@ def test_data_sets_of_other_forms_or_sizes_are_refused(capsys: pytest.CaptureFix
 
 
 def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    text = _manual.pages()["use.md"]
     block = re.findall(r"<!-- tests: use -->\n```bash\n(.*?)```\n.*?```python\n(.*?)```", text, re.DOTALL)
     ((commands, script),) = block
     Path("runs").mkdir()
@@ -356,7 +357,7 @@ def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
         assert main(words) == 0
     assert len(table("predictions.csv")) == 2
     names: dict[str, Any] = {}
-    exec(compile(script, "README.md", "exec"), names)
+    exec(compile(script, "use.md", "exec"), names)
     pixels = np.stack([np.asarray(picture(label, label)) for label in range(3)])
     assert names["probabilities"](pixels).shape == (3, 3)
 

@@ -98,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
             out = RESULTS if given.out is None else given.out
             found = summarise(given.summary, out)
             print(out / "summary.md")
-            print("README.md:", *page.readme_rows(found), sep="\n")
+            print("fastnoise/docs/benchmarks.md:", *page.manual_rows(found), sep="\n")
             return 0
         if given.programme is None or given.out is None:
             raise ConfigError("give --programme and --out, the folder of the results; or --list; or --summary")

@@ -236,8 +236,8 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def readme_rows(found: Found) -> list[str]:
-    """The rows of README's table that are about GPUs."""
+def manual_rows(found: Found) -> list[str]:
+    """The rows about GPUs of the table in fastnoise/docs/benchmarks.md."""
     gpus = [card for card in found.cards() if card not in (CPU, "unknown")]
     best: dict[str, tuple[str, str]] = {}
     for card in gpus:

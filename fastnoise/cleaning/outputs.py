@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.members import Member
-from ..data.names import FOLDER
+from ..data.names import FOLDER, LIST, family
 from ..errors import CheckpointError
 from ..files import PARTIAL, csv_text, write_text
 from .pool import Judged
@@ -61,11 +62,12 @@ def write_corrected(folder: Path, dataset: str, judged: Judged, labels: NDArray[
 
     corrected.csv has the columns file (or index, of images without names), path if they are files, label, clean_label
     if some right classes are known (-1 of the others), and split if the data set has several parts. `--dataset list:`
-    takes it for files, and `--labels` with the data set that was judged.
+    takes it for files and for members of tar files, and `--labels` with the data set that was judged.
     """
     table, classes = judged.data.train, judged.data.class_names
     columns: dict[str, Sequence[str]] = {"file" if table.files or table.names else "index": judged.names}
-    paths = [os.path.abspath(file) for file in table.files if not isinstance(file, Member)]
+    # What Parquet holds lies unpacked in a cache, into which no list should point.
+    paths = [] if family(dataset) == "hf" else [_absolute(file) for file in table.files]
     if paths and all(map(_is_text, paths)):
         columns["path"] = paths
     columns["label"] = [classes[label] for label in labels.tolist()]
@@ -100,6 +102,22 @@ def apply_decisions(folder: Path, dataset: str, judged: Judged) -> Path:
         reason = "has no line for" if isinstance(error, KeyError) else f"is damaged ({type(error).__name__}):"
         raise CheckpointError(f"{path} {reason} {' '.join(str(error).split())}; clean again") from error
     return write_corrected(folder, dataset, judged, np.where(judged.known >= 0, judged.known, labels))
+
+
+def _absolute(file: str) -> str:
+    """A file's path from the root; a member's, whose name stays as the tar file has it."""
+    return str(file) if isinstance(file, Member) else os.path.abspath(file)
+
+
+def words_for(corrected: Path, dataset: str) -> str:
+    """The options of `fastnoise train` that take a corrected data set, of `dataset`, which `write_corrected` wrote."""
+    if corrected.name == CORRECTED_FOLDER:
+        return f"--dataset {shlex.quote(FOLDER + str(corrected))}"
+    with open(corrected, newline="", encoding="utf-8") as stream:
+        listed = "path" in next(csv.reader(stream))
+    if listed:
+        return f"--dataset {shlex.quote(LIST + str(corrected))}"
+    return f"--dataset {shlex.quote(dataset)} --noise none --labels {shlex.quote(str(corrected))}"
 
 
 def _is_text(path: str) -> bool:

@@ -18,7 +18,7 @@ from ..sweeps import LocalExecutor, run_sweep
 from ..texts import counted, printable
 from .decisions import read_decisions
 from .judge import make_judges, read_testimonies
-from .outputs import SUSPECTS, write_outputs
+from .outputs import SUSPECTS, words_for, write_outputs
 from .pool import Judged, load_judged
 from .review import DECISIONS, FINDING, SETTINGS, pick_suspects, write_page
 from .verdict import Verdict, reach
@@ -145,7 +145,7 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
     with open(options.out / SUSPECTS, newline="", encoding="utf-8") as stream:
         suspects = pick_suspects(judged.names, judged.data.train, list(csv.DictReader(stream)))
     write_page(options.out, config.data.dataset, figures, suspects)
-    for line in describe(finding, options):
+    for line in describe(finding, options, config.data.dataset):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return finding
 
@@ -182,8 +182,8 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
     return False
 
 
-def describe(finding: Finding, options: CleanOptions) -> list[str]:
-    """What the console shows at the end."""
+def describe(finding: Finding, options: CleanOptions, dataset: str) -> list[str]:
+    """What the console shows at the end of a cleaning of `dataset`."""
     judged, verdict = finding.judged, finding.verdict
     count = int(verdict.suspected.sum())
     if np.isnan(verdict.rate):
@@ -194,6 +194,7 @@ def describe(finding: Finding, options: CleanOptions) -> list[str]:
         said = counted(count, "is suspected", "are suspected")
         lines = [f"{counted(len(judged.given), 'image')} judged: {rate}; {said}, in {options.out / SUSPECTS}"]
         lines.append(f"corrected data set: {finding.corrected}; look at suspects: fastnoise review {options.out}")
+        lines.append(f"train on it: fastnoise train {words_for(finding.corrected, dataset)}")
     if judged.truth is not None and not np.isnan(verdict.rate):
         found = measure(verdict, judged.given, judged.truth)
         lines.append(

@@ -1,13 +1,14 @@
 """fastnoise clean: which labels of a data set are wrong, and what they should be."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cleaning.defaults import FOLDS, METHOD, SETTINGS
+from ..data.names import family, split_parts
 from ..errors import ConfigError
 from ..words import own_and_other_words, train_config
+from .jobs import until_stopped
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,16 @@ def run(arguments: Sequence[str]) -> int:
             raise ConfigError(f"fastnoise clean takes no {flag}; the first word is the data set, --out the folder")
     config, _ = train_config(["--dataset", name, *words], prog, METHOD, "none", SETTINGS)
     from ..cleaning.run import CleanOptions, clean
-    from ..engine import Interrupted
 
-    last = Path(name.removeprefix("folder:").removeprefix("list:")).name or name
-    base = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in last)
+    path = split_parts(name)[0] if family(name) == "tar" else name
+    last = Path(path.removeprefix("folder:").removeprefix("list:").removeprefix("tar:")).name or name
+    # A name that begins with - would be taken for an option wherever someone writes it.
+    base = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in last).lstrip("-") or last
     out = Path("cleaned") / base if command.out is None else Path(command.out)
-    try:
-        clean(config, CleanOptions(out.absolute(), command.folds, command.jobs, command.threads))
-    except Interrupted as stop:
-        print(f"fastnoise: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
-    return 0
+    options = CleanOptions(out.absolute(), command.folds, command.jobs, command.threads)
+
+    def cleaned() -> int:
+        clean(config, options)
+        return 0
+
+    return until_stopped(cleaned)

@@ -35,7 +35,8 @@ class PredictCommand:
     """Folder of a run, or a model file (model.safetensors)."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")] = ()
     """Image files, folders of them, or lists: list:FILE or FILE.csv with a column path or file, or FILE.txt with a path
-    in each line. For networks on frozen features: features:FILE.npy."""
+    in each line; or tar shards: tar:SHARDS or FILE.tar, without labels. For networks on frozen features:
+    features:FILE.npy."""
     out: str | None = None
     """CSV file for all answers: file, predicted class, its probability, and those of all classes."""
     top: int | None = None

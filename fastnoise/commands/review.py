@@ -51,6 +51,7 @@ def run(command: ReviewCommand) -> int:
         raise ConfigError("give the folder of a cleaning, as in fastnoise review cleaned/photos")
     if not 0 <= command.port < 65536:
         raise ConfigError(f"--port must be from 0 to 65535, not {command.port}")
+    from ..cleaning.outputs import words_for
     from ..cleaning.review import ReviewServer
 
     named: dict[str, str | None] = {kind: getattr(command, kind) for kind in own.KINDS}
@@ -65,7 +66,8 @@ def run(command: ReviewCommand) -> int:
         count = len(server.reviewed.decided)
         print(
             f"{counted(count, 'label is', 'labels are')} decided, in {server.log.path}; "
-            f"corrected data set with them: {corrected}"
+            f"corrected data set with them: {corrected}; train on it: fastnoise train "
+            f"{words_for(corrected, server.reviewed.config.data.dataset)}"
         )
     return 0
 

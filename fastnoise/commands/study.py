@@ -1,9 +1,9 @@
 """fastnoise study: the studies of heterogeneous label noise, a command each."""
 
-import sys
 from typing import Any
 
 from ..studies import STUDIES, load_study
+from .jobs import until_stopped
 
 HELP = f"""usage: fastnoise study NAME [OPTIONS]
 
@@ -30,12 +30,10 @@ def run(name: str, options: Any) -> int:
 
     ConfigError, DataError, CheckpointError and TrainingError in one line.
     """
-    from ..engine import Interrupted
     from ..engine.display import make_console
 
-    try:
+    def study() -> int:
         load_study(name).run(options, make_console())
-    except Interrupted as stop:
-        print(f"fastnoise: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
-    return 0
+        return 0
+
+    return until_stopped(study)

@@ -5,7 +5,7 @@ A spec is words with commas between them. What it asks for happens in this order
     resize:S | resize:HxW                               shorter side to S, aspect kept; or to H x W pixels
     random_resized_crop:S[,scale=0.08-1][,ratio=0.75-1.333]   a random part of the image, resized to S x S
     crop[:S][,pad=P] | center_crop:S                    S x S pixels at a random place, or from the middle
-    flip                                                left to right, with probability 1/2
+    flip | alternating_flip                             left to right, with probability 1/2 or in every other epoch
     rotate:DEG                                          by a random angle of at most DEG degrees
     jitter:J                                            brightness, contrast and saturation times 1 - J to 1 + J
     randaugment:N,M                                     N random operations of magnitude M
@@ -44,6 +44,9 @@ class Augmentation:
     """Pixels of zeros on each side from which a random crop may take; each place is equally likely."""
     flip: bool = False
     """Mirror each image with probability one half."""
+    alternating: bool = False
+    """Of flip: a sample is mirrored in every other epoch, from the first or from the second on, which is drawn once for
+    it (Jordan 2024, arXiv:2404.00498, section 3.6). So two epochs together show each image and its mirror image."""
     cutout: int = 0
     """Side of a square that is set to 0 after normalisation, which makes it the mean colour. Its centre is uniform over
     the pixels and what reaches over the border is clipped (DeVries and Taylor, "Improved Regularization of
@@ -109,7 +112,7 @@ class Augmentation:
         found = {
             "random_resized_crop": self.resized_crop is not None,
             "crop": (self.crop is not None or self.crop_padding > 0) and not self.centred,
-            "flip": self.flip,
+            "alternating_flip" if self.alternating else "flip": self.flip,
             "rotate": self.rotate > 0,
             "jitter": self.jitter > 0,
             "randaugment": self.randaugment is not None,
@@ -299,6 +302,7 @@ WORDS: Mapping[str, _Word] = {
     ),
     "center_crop": _Word("center_crop:S", lambda text: {"crop": _size(text), "centred": True}, stage=1),
     "flip": _Word("flip", lambda text: {"flip": True}, stage=2, bare=True),
+    "alternating_flip": _Word("alternating_flip", lambda text: {"flip": True, "alternating": True}, stage=2, bare=True),
     "rotate": _Word("rotate:DEG", lambda text: {"rotate": _number(text, 0, 180, "angle in degrees")}, stage=3),
     "jitter": _Word("jitter:J", lambda text: {"jitter": _number(text, 0, 10, "strength")}, stage=4),
     "randaugment": _Word("randaugment:N,M", _randaugment, stage=5),

@@ -15,7 +15,7 @@ from ..errors import DataError
 from .augment import Augmentation
 from .base import BaseLoader, LoaderSpec
 from .images import as_ppm, read_by_dali, unreadable
-from .members import Member
+from .members import any_within
 from .placing import SourceSizes, place
 from .plan import Batch, Plan, PlannedEpoch
 from .table import ImageTable
@@ -255,7 +255,7 @@ def _by_pillow(table: ImageTable) -> np.ndarray | None:
     found = table.by_pillow
     if found is None:
         found = np.array([not read_by_dali(file) for file in table.files])
-    return found if found.any() or isinstance(table.files[0], Member) else None
+    return found if found.any() or any_within(table.files) else None
 
 
 def _copy(dense: Any, tensor: torch.Tensor) -> torch.Tensor:

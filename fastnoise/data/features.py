@@ -5,9 +5,10 @@ then those of further test sets, each in the order of the data set. Beside it F.
 are and how many rows each part has, and F.npz holds labels and names.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ Scale = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each number of a row."""
 
 FORMAT = 1
+_BLOCK = 2**20
+_MOST = 2**10
+"""Blocks of a larger file that its hash is of. It takes a second to read so many."""
 _MAKE = "make it by fastnoise features DATASET --model NETWORK --out"
 
 
@@ -76,6 +80,37 @@ class About:
         return f"{self.network} {self.weights[:16]}"
 
 
+@dataclass(frozen=True)
+class Content:
+    """What F.npy was when F.json was written, by which F.json knows its rows again."""
+
+    size: int
+    """Bytes."""
+    time: int
+    """Of the last change, ns."""
+    sha256: str
+    """Of its bytes, or of 1,024 blocks of a MiB in equal distances if it is larger than 1 GiB."""
+
+    @classmethod
+    def of(cls, path: Path) -> "Content":
+        """Read a file; OSError if that fails."""
+        found = path.stat()
+        blocks = -(-found.st_size // _BLOCK)
+        digest = hashlib.sha256()
+        with open(path, "rb", buffering=0) as stream:
+            for block in dict.fromkeys(np.linspace(0, blocks - 1, min(blocks, _MOST)).astype(int).tolist()):
+                stream.seek(block * _BLOCK)
+                digest.update(stream.read(_BLOCK))
+        return cls(found.st_size, found.st_mtime_ns, digest.hexdigest())
+
+    def is_of(self, path: Path) -> bool:
+        """Whether a file has the same bytes. It is read unless its size and time of change are the same."""
+        found = path.stat()
+        if (found.st_size, found.st_mtime_ns) == (self.size, self.time):
+            return True
+        return found.st_size == self.size and Content.of(path).sha256 == self.sha256
+
+
 def write_labels(files: FeatureFiles, dataset: ImageDataset) -> None:
     """Write labels and names of a data set to F.npz."""
     arrays: dict[str, NDArray[Any]] = {}
@@ -99,10 +134,12 @@ def write_labels(files: FeatureFiles, dataset: ImageDataset) -> None:
     write_atomically(files.labels, lambda stream: np.savez(stream, **arrays), DataError)  # type: ignore[arg-type]
 
 
-def write_about(files: FeatureFiles, about: About, scale: Scale | None = None) -> None:
-    """Write F.json. `scale` is mean and deviation of the training rows, D each; None while rows are missing."""
+def write_about(files: FeatureFiles, about: About, scale: Scale | None = None, content: Content | None = None) -> None:
+    """Write F.json. `scale` is mean and deviation of the training rows, D each, and `content` what F.npy is; None while
+    rows are missing."""
     mean, std = (None, None) if scale is None else scale
-    text = (json.dumps({"format": FORMAT, **vars(about), "mean": mean, "std": std}, indent=1) + "\n").encode()
+    found = {"content": None if content is None else asdict(content), "mean": mean, "std": std}
+    text = (json.dumps({"format": FORMAT, **vars(about), **found}, indent=1) + "\n").encode()
     write_atomically(files.about, lambda stream: stream.write(text), DataError)
 
 
@@ -122,6 +159,7 @@ def read_about(files: FeatureFiles) -> dict[str, Any]:
                 f"{path} has format {shown(content['format'])}, and this version of fastnoise reads {FORMAT}"
             )
         about_of(content)
+        _content_of(content)
         for key in ("mean", "std"):
             if content[key] is not None and len(content[key]) != content["size"]:
                 raise ValueError(f"{key} has {len(content[key])} numbers")
@@ -151,6 +189,13 @@ def about_of(content: Mapping[str, Any]) -> About:
         size=int(content["size"]),
         batch_size=int(content["batch_size"]),
     )
+
+
+def _content_of(document: Mapping[str, Any]) -> Content | None:
+    """What F.json says of F.npy; None while rows are missing, or if an earlier version wrote it, which said nothing.
+    LookupError, TypeError or ValueError if it is of another form."""
+    found = document.get("content")
+    return None if found is None else Content(int(found["size"]), int(found["time"]), str(found["sha256"]))
 
 
 def read_features(path: Path) -> NDArray[Any]:
@@ -185,6 +230,12 @@ def load_features(name: str, root: Path | None, download: bool) -> ImageDataset:
             f"{files.features} holds {list(features.shape)}, and {files.about.name} speaks of "
             f"[{sum(about.rows.values())}, {about.size}]; {_MAKE} {files.features.name}"
         )
+    known = _content_of(content)
+    if known is not None and not known.is_of(files.features):
+        raise DataError(
+            f"{files.features} has changed since {files.about.name} was written, which has its means and says whose "
+            f"features they are; {_MAKE} {files.features.name}"
+        )
     tables: dict[str, ImageTable] = {}
     first = 0
     try:
@@ -201,6 +252,7 @@ def load_features(name: str, root: Path | None, download: bool) -> ImageDataset:
                 form=forms.get(said["task"], "classes"),
                 origin=arrays.get(f"{part}_origin"),
                 extractor=about.extractor,
+                content="" if known is None else known.sha256,
             )
             first += count
         return ImageDataset(

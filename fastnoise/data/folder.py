@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..texts import counted, printable
 from .facts import IMAGENET_MEAN_STD
 from .images import extensions, holds_image, shown_name
+from .names import family
 from .scan import CACHE, FileFacts, Found, require_readable, scan
 from .table import (
     DEFAULT_IMAGE_SIZE,
@@ -34,6 +35,14 @@ _SYSTEM = {
     *("@eadir", "lost+found"),
 }
 """Names of what systems leave beside the user's files, in lower case. Hidden names begin with a dot."""
+
+_OWN_TEST = {
+    "folder": "add a folder test",
+    "list": "add a column split with the word test",
+    "tar": "give shards with test images behind them, as ,test=SHARDS",
+    "hf": "add Parquet files whose names begin with test",
+}
+"""Family of data sets -> how someone brings test images of his own."""
 
 _NAMED = 3  # files left out that a line names
 
@@ -165,8 +174,7 @@ def assembled(
         held, out = stratified_split(truth[train], TEST_FRACTION, SPLIT_SEED)
         if not len(out):
             raise DataError(
-                f"{name}: {len(train)} images are too few to hold some out for the test; add a folder test, or "
-                "a column split with the word test"
+                f"{name}: {len(train)} images are too few to hold some out for the test; {_OWN_TEST[family(name)]}"
             )
         origins, train, test = (held, out), train[held], train[out]
     if missing := sorted(set(range(len(class_names))) - set(truth[test].tolist())):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ..errors import DataError
 from .folder import images_in
-from .names import LIST
+from .names import LIST, TAR
+from .shards import images_of
 from .sheets import FILES, read_sheet
+from .tar import find_members
 
 LISTS = (".csv", ".tsv", ".txt")
 """Endings of files that are lists without saying so."""
@@ -18,15 +20,20 @@ def given_files(words: Sequence[str]) -> tuple[list[str], int]:
 
     A word is an image file; a folder, whose images are taken with those of the folders in it, in the order of their
     paths, as `images_in` finds them; or a list, `list:FILE` or FILE.csv, FILE.tsv, FILE.txt: a column `path` or `file`
-    (`sheets.FILES`), else a path in each line, relative to the list's folder.
+    (`sheets.FILES`), else a path in each line, relative to the list's folder, which may lead into a tar file; or tar
+    shards, `tar:SHARDS` (`shards.shards_of`) or FILE.tar, whose images need no labels here.
 
-    DataError for what does not exist, for a folder without images, and for lists as `read_sheet` says.
+    DataError for what does not exist, for a folder or shards without images, and for lists as `read_sheet` says.
     """
     files: list[str] = []
     left_out = 0
     for word in words:
         if word.startswith(LIST) or (word.lower().endswith(LISTS) and not os.path.isdir(word)):
             files += _listed(word.removeprefix(LIST))
+        elif word.startswith(TAR) or (word.lower().endswith(".tar") and os.path.isfile(word)):
+            members, others_inside = images_of(word if word.startswith(TAR) else TAR + word)
+            files += members
+            left_out += others_inside
         elif os.path.isdir(word):
             others: list[str] = []
             images = images_in(Path(word), "", others).names
@@ -52,7 +59,9 @@ def _listed(path: str) -> list[str]:
         raise DataError(f"{path}: no column 'path' or 'file'; name the columns in the first line")
     here = Path(path).parent
     files = [str(here / text.strip()) for text in sheet.column(0 if column is None else column)]
-    for row, file in enumerate(files):
-        if not os.path.isfile(file):
-            raise sheet.error(row, f"{file}: no such file")
+    absent = [row for row, file in enumerate(files) if not os.path.isfile(file)]
+    for row, member in zip(absent, find_members([files[row] for row in absent]), strict=True):
+        if member.offset < 0:
+            raise sheet.error(row, f"{files[row]}: no such file")
+        files[row] = member
     return files

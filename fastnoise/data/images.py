@@ -75,13 +75,19 @@ def opened(path: str) -> Image.Image:
     return Image.open(path)
 
 
+def content_of(path: str) -> bytes:
+    """The bytes of a regular file, or of a member of a shard; OSError, or DataError for what is no such file."""
+    if isinstance(path, Member):
+        return path.read()
+    require_regular(path)
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
 def read_bytes(path: str) -> bytes:
-    """The bytes of a file, or of a member of a shard; DataError names one that cannot be read."""
+    """As `content_of`, but the DataError for a file that cannot be read names it."""
     try:
-        if isinstance(path, Member):
-            return path.read()
-        with open(path, "rb") as stream:
-            return stream.read()
+        return content_of(path)
     except OSError as error:
         raise unreadable(path, error.strerror or "it cannot be opened") from error
 

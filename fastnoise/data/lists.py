@@ -1,6 +1,7 @@
 """Lists: a file of paths and labels as a data set."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..errors import DataError, nearest
 from .folder import SPLITS, FileSet, file_facts
 from .scan import CACHE, Found
 from .sheets import FILES, LABELS, TRUE_LABELS, Sheet, read_sheet
+from .tar import find_members
 
 _UNKNOWN = ("", "-1")
 """What stands for an unknown class in the column clean_label."""
@@ -21,9 +23,9 @@ def find_list(path: Path) -> FileSet:
 
     The columns are path (or file), relative to the sheet's folder; label (or class), the name of a class or its number;
     and, where they are there, clean_label, the true class, empty or -1 where it is unknown, and split: train, val,
-    valid, validation or test in any case. Other columns are left out, and the notes say so. The classes are those of
-    the training lines, given and true: numbers in their order, names in that of the alphabet. Classes that no line of
-    training has are refused.
+    valid, validation or test in any case. A path may lead into a tar file, as shards/00.tar/0001.jpg. Other columns are
+    left out, and the notes say so. The classes are those of the training lines, given and true: numbers in their order,
+    names in that of the alphabet. Classes that no line of training has are refused.
 
     Raises:
         DataError: in one line, with the line of the sheet and what stands there: a file that is missing or listed
@@ -112,22 +114,37 @@ def _near(text: str, known: list[str]) -> str:
 
 
 def _found(sheet: Sheet, folder: Path, names: list[str]) -> Found:
-    """The files, all of which are there."""
+    """The files, all of which are there: in the folder, or in a tar file that a path leads into."""
     facts = []
-    missing = []
+    absent = []
     for row, name in enumerate(names):
         path = Path(os.path.join(folder, name))
         fact = file_facts(path)
         if fact[0] < 0 and not os.path.exists(path):  # False too for a name that no system takes
-            missing.append(row)
+            absent.append(row)
         elif os.path.isdir(path):
             raise sheet.error(row, f"{shown(name)} is a folder and no image")
         facts.append(fact)
+    try:
+        members = find_members([os.path.join(folder, names[row]) for row in absent])
+    except DataError as error:
+        raise DataError(f"{sheet.source}: {error}") from None
+    missing = [row for row, offset in zip(absent, members.offsets.tolist(), strict=True) if offset < 0]
     if missing:
         lines = ", ".join(f"{shown(names[row])} in line {sheet.lines[row]}" for row in missing[:3])
         raise DataError(
             f"{sheet.source}: {len(missing)} of {len(names)} files are missing in {folder}: {lines}"
             f"{', ...' if len(missing) > 3 else ''}; paths are relative to the list"
         )
-    sizes, times = zip(*facts, strict=True)
-    return Found(folder, tuple(names), np.array(sizes, np.int64), np.array(times, np.int64))
+    sizes, times = (np.array(column, np.int64) for column in zip(*facts, strict=True))
+    found = Found(folder, tuple(names), sizes, times)
+    if not absent:
+        return found
+    sizes[absent] = members.lengths
+    times[absent] = np.array([file_facts(Path(file))[1] for file in members.files], np.int64)[members.of_file]
+    if len(members) == len(names):
+        return replace(found, within=members)
+    paths: list[str] = list(found.paths())
+    for row, member in zip(absent, members, strict=True):
+        paths[row] = member
+    return replace(found, within=paths)

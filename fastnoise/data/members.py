@@ -32,6 +32,13 @@ class Member(str):
         return found
 
 
+def any_within(files: Sequence[str]) -> bool:
+    """Whether some of a table's files lie within larger ones."""
+    if isinstance(files, Texts):
+        return isinstance(files, Members) and len(files) > 0
+    return any(isinstance(file, Member) for file in files)
+
+
 class Members(Texts):
     """N members of some files, as the names of a table's files.
 

@@ -72,8 +72,8 @@ _PLAIN = tuple(name for name in DATASETS if name not in WRITTEN and name not in 
 
 _PATHS = {"coco": ("train", "images", "test", "test_images"), "values": ("train", "test")}
 
-FOLDER, LIST, FEATURES = "folder:", "list:", "features:"
-"""How the names of data sets of class folders, of lists of files, and of frozen features begin."""
+FOLDER, LIST, FEATURES, TAR = "folder:", "list:", "features:", "tar:"
+"""How the names of data sets of class folders, of lists of files, of frozen features, and of tar shards begin."""
 
 RESIZED = ("folder", "hf", "list", "tar", "values", *FACTS)
 """Families whose images are files that --image-size resizes."""

@@ -237,6 +237,11 @@ class PlannedEpoch:
             # take: part[index] in a tenth of the time
             return np.stack(drawn if taken is None else [part.take(taken, 0) for part in drawn])
 
+        def alternating() -> np.ndarray:
+            """1 in every other epoch, of which kind is drawn once for each sample and view, whatever its place."""
+            kinds = [self._stream(5, view, epoch=0).integers(0, 2, plan.num_samples) for view in range(plan.views)]
+            return np.stack([((kind[index] + self.epoch) % 2).astype(np.int32) for kind in kinds])
+
         hole = None
         if plan.cutout:
             low = -(plan.cutout // 2)
@@ -249,14 +254,15 @@ class PlannedEpoch:
         return Batch(
             index=index,
             corner=None if ends is None else draw(1, *ends, 2),
-            flip=draw(2, 0, 1) if plan.flips else None,
+            flip=None if not plan.flips else alternating() if plan.augmentation.alternating else draw(2, 0, 1),
             hole=hole,
             key=key,
         )
 
-    def _stream(self, purpose: int, view: int = 0) -> np.random.Generator:
-        """One per purpose, so that the crops of a seed do not depend on whether the order is shuffled, and per view."""
-        key = np.array([self.plan.seed, self.epoch], dtype=np.uint64)
+    def _stream(self, purpose: int, view: int = 0, epoch: int | None = None) -> np.random.Generator:
+        """One per purpose, so that the crops of a seed do not depend on whether the order is shuffled, and per view; of
+        this epoch, or of another."""
+        key = np.array([self.plan.seed, self.epoch if epoch is None else epoch], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, view, purpose]))
 
     def __iter__(self) -> Iterator[Batch]:

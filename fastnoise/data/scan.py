@@ -23,7 +23,17 @@ from ..checks import cpu_cores
 from ..errors import DataError
 from ..files import cache_folder
 from ..texts import counted, printable
-from .images import HEAD, dali_reads, decode, one_line, orientation, require_regular, shown_name
+from .images import (
+    HEAD,
+    content_of,
+    dali_reads,
+    decode,
+    one_line,
+    opened,
+    orientation,
+    require_regular,
+    shown_name,
+)
 
 CACHE = ".fastnoise-files.npz"
 """The cache's file, beside the data."""
@@ -61,12 +71,16 @@ class Found:
     sizes: NDArray[np.int64]
     """[F], bytes."""
     times: NDArray[np.int64]
-    """[F], of the last change, ns."""
+    """[F], of the last change, ns; of a member of a tar file that of the tar file."""
+    within: Sequence[str] | None = None
+    """[F], the files as tables hold them, if some are members of tar files (`Member`)."""
 
     def path(self, position: int) -> str:
-        return os.path.join(self.root, self.names[position])
+        return os.path.join(self.root, self.names[position]) if self.within is None else self.within[position]
 
-    def paths(self) -> tuple[str, ...]:
+    def paths(self) -> Sequence[str]:
+        if self.within is not None:
+            return self.within
         prefix = os.path.join(self.root, "")
         return tuple([name if name.startswith(os.sep) else prefix + name for name in self.names])
 
@@ -227,9 +241,7 @@ def _warnings_into(found: dict[int, str]) -> Iterator[None]:
 
 
 def _learn(path: str, place: int, parts: dict[str, NDArray[Any]]) -> None:
-    require_regular(path)
-    with open(path, "rb") as stream:
-        content = stream.read()
+    content = content_of(path)
     with Image.open(io.BytesIO(content)) as image:
         turned = orientation(image) >= 5
         rgb = decode(image, exif=False)
@@ -244,8 +256,7 @@ def unreadable(paths: Sequence[str], threads: int) -> dict[int, str]:
 
     def why(path: str) -> str | None:
         try:
-            require_regular(path)
-            with Image.open(path) as image:
+            with opened(path) as image:
                 decode(image, exif=False)
         except Exception as error:  # Pillow's decoders raise errors of any kind on damaged files
             return _why(error)
@@ -266,7 +277,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, DataError):
-        return str(error).partition("(")[2].partition(")")[0]
+        before, reason, _ = str(error).rpartition("): replace or remove it")  # of `images.unreadable`
+        return before.rpartition(" (")[2] if reason else str(error)
     if isinstance(error, PIL.UnidentifiedImageError):
         return "no image of a known format"
     return one_line(error)

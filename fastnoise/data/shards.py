@@ -28,14 +28,14 @@ from .members import Members
 from .names import split_parts
 from .scan import elsewhere
 from .table import PARTS, ImageDataset, common_size
-from .tar import tar_members
+from .tar import TarMember, mapped, tar_members
 from .texts import Texts, as_bytes
 
 LABELS = ("label", "cls", "class")
 """Fields of a sample's .json that hold its class, of which the first that is there counts."""
 CLEAN = "clean_label"
 
-_FORMAT = 1
+_FORMAT = 2
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _NAMED = 3  # samples that a message names
 
@@ -91,6 +91,36 @@ def shards_of(name: str) -> dict[str, list[Path]]:
         seen |= set(paths)
         found[part] = paths
     return found
+
+
+def images_of(name: str) -> tuple[Members, int]:
+    """The images of all shards that tar:SHARDS names, in their order, and how many members are left out that end like
+    images but are not those of their keys, as 00012.seg.png.
+
+    No label is needed, and a key may have several images. DataError for shards that cannot be read or hold no images.
+    """
+    shards = [path for paths in shards_of(name).values() for path in paths]
+    found: list[tuple[int, TarMember]] = []
+    kinds, left_out = _kinds(), 0
+    for number, path in enumerate(shards):
+        with mapped(path) as archive:
+            for member in tar_members(path, archive):
+                if _is_hidden(member.name):
+                    continue
+                if _key(member.name)[1] in kinds:
+                    found.append((number, member))
+                else:
+                    left_out += os.path.splitext(member.name)[1].lower() in extensions()
+    if not found:
+        raise DataError(f"{name} holds no images of a format that is read; their names are as KEY.jpg")
+    members = Members(
+        Texts.of(member.name for _, member in found),
+        list(map(str, shards)),
+        np.array([number for number, _ in found], np.int32),
+        np.array([member.offset for _, member in found], np.int64),
+        np.array([member.length for _, member in found], np.int64),
+    )
+    return members, left_out
 
 
 def braces(spec: str) -> list[str]:
@@ -237,40 +267,44 @@ def _key(name: str) -> tuple[str, str]:
     return folder + slash + key, ending.lower()
 
 
+def _is_hidden(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
+
+
+def _kinds() -> frozenset[str]:
+    """The endings of images, without the dot."""
+    return frozenset(ending[1:] for ending in extensions())
+
+
 def _samples(path: Path) -> list[_Sample]:
     """The samples of one shard."""
-    kinds = {ending[1:] for ending in extensions()}
-    groups: dict[str, dict[str, tuple[int, int]]] = {}
+    kinds = _kinds()
+    groups: dict[str, dict[str, TarMember]] = {}
     last = None
     rows: list[_Sample] = []
-    try:
-        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as archive:
-            for name, offset, length in tar_members(path, archive):
-                key, ending = _key(name)
-                if not ending or name.rpartition("/")[2].startswith("."):
-                    continue
-                if key != last and key in groups:
-                    raise DataError(f"{path}: the key {shown(key)} is there twice; give each sample a key of its own")
-                last, group = key, groups.setdefault(key, {})
-                if ending in group:
-                    raise DataError(f"{path}: the key {shown(key)} has two members .{ending}; drop one")
-                group[ending] = offset, length
-            without: list[str] = []
-            for key, group in groups.items():
-                images = [ending for ending in group if ending in kinds]
-                if len(images) != 1:
-                    what = f"images {', '.join(images)}" if images else f"no image, only {', '.join(group)}"
-                    raise DataError(f"{path}: the key {shown(key)} has {what}; each needs one image")
-                label, clean = _label(path, key, group, archive)
-                if not label:
-                    without.append(key)
-                offset, length = group[images[0]]
-                by_pillow = not dali_reads(archive[offset : offset + min(HEAD, length)])
-                rows.append(_Sample(f"{key}.{images[0]}", offset, length, by_pillow, label, clean))
-    except ValueError:  # mmap's, of an empty file
-        raise DataError(f"{path} is empty; make it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    with mapped(path) as archive:
+        for member in tar_members(path, archive):
+            key, ending = _key(member.name)
+            if not ending or _is_hidden(member.name):
+                continue
+            if key != last and key in groups:
+                raise DataError(f"{path}: the key {shown(key)} is there twice; give each sample a key of its own")
+            last, group = key, groups.setdefault(key, {})
+            if ending in group:
+                raise DataError(f"{path}: the key {shown(key)} has two members .{ending}; drop one")
+            group[ending] = member
+        without: list[str] = []
+        for key, group in groups.items():
+            images = [ending for ending in group if ending in kinds]
+            if len(images) != 1:
+                what = f"images {', '.join(images)}" if images else f"no image, only {', '.join(group)}"
+                raise DataError(f"{path}: the key {shown(key)} has {what}; each needs one image")
+            label, clean = _label(path, key, group, archive)
+            if not label:
+                without.append(key)
+            name, offset, length = group[images[0]]
+            by_pillow = not dali_reads(archive[offset : offset + min(HEAD, length)])
+            rows.append(_Sample(name, offset, length, by_pillow, label, clean))
     if without:
         named = ", ".join(map(shown, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
         raise DataError(
@@ -280,11 +314,11 @@ def _samples(path: Path) -> list[_Sample]:
     return rows
 
 
-def _label(path: Path, key: str, group: Mapping[str, tuple[int, int]], archive: mmap.mmap) -> tuple[str, str]:
+def _label(path: Path, key: str, group: Mapping[str, TarMember], archive: mmap.mmap) -> tuple[str, str]:
     """A sample's class and true class as they are written, empty if they are not there."""
     label = clean = ""
     if "json" in group:
-        offset, length = group["json"]
+        _, offset, length = group["json"]
         try:
             fields = json.loads(archive[offset : offset + length])
             if not isinstance(fields, dict):
@@ -294,7 +328,7 @@ def _label(path: Path, key: str, group: Mapping[str, tuple[int, int]], archive: 
         label = _text(path, key, next((fields[name] for name in LABELS if name in fields), ""))
         clean = _text(path, key, fields.get(CLEAN, ""))
     if "cls" in group:
-        offset, length = group["cls"]
+        _, offset, length = group["cls"]
         # Not "replace", which would make one class of several that differ in such bytes.
         label = archive[offset : offset + length].decode("utf-8", "surrogateescape").strip()
     for text in (label, clean):

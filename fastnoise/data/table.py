@@ -55,6 +55,8 @@ class ImageTable:
     loader of DALI finds out from the files' first bytes."""
     extractor: str = ""
     """Of frozen features: the network that made them, with its weights; empty if it is unknown."""
+    content: str = ""
+    """Of frozen features: the hash of the file that has them; empty if there is none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", checked_form("labels", self.labels, self.form))
@@ -334,15 +336,15 @@ class ImageDataset:
     @property
     def list_hash(self) -> str:
         """SHA-256 of the names of all samples and classes with the labels: of what a list of the data set says. Of
-        features it is also that of the network that made them, since another one's have the same list."""
+        features it is also that of their file and of the network that made them, since others have the same list."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for table in (self.train, self.test):
             for part in packed(table.names):
                 digest.update(part)
             digest.update(bytes(2))
             digest.update(table.labels.astype(table.labels.dtype.newbyteorder("<"), copy=False).tobytes())
-        if self.train.extractor:
-            digest.update(self.train.extractor.encode("utf-8", "surrogateescape"))
+        for text in (self.train.extractor, self.train.content):
+            digest.update(text.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     @property

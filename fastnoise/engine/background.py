@@ -17,20 +17,25 @@ class Copies:
 
     Args:
         tables: what is copied again and again, by name.
+        neighbours: processes on this machine that make such copies, this one among them.
     """
 
-    def __init__(self, tables: Mapping[str, Tensor]):
-        size = sum(table.nbytes for table in tables.values())
+    def __init__(self, tables: Mapping[str, Tensor], neighbours: int = 1):
+        size = neighbours * sum(table.nbytes for table in tables.values())
         free = free_memory(torch.device("cpu"))
+        self.tables = dict(tables)
         self.obstacle = ""
         """Why there are none, in one line; or nothing."""
         self.kept: dict[str, Tensor] = {}
         if free is not None and size > free:
             self.obstacle = f"a copy of the tables takes {readable(size)}, and {readable(free)} are free"
-            return
-        for name, table in tables.items():
+
+    def make(self) -> None:
+        """Get the memory. Before it, all processes have found that there is enough, or none calls it."""
+        for name, table in self.tables.items():
             pinned = table.device.type == "cuda"
             self.kept[name] = torch.empty(table.shape, dtype=table.dtype, device="cpu", pin_memory=pinned).zero_()
+        self.tables.clear()
 
     def of(self, value: Any, name: str = "") -> Any:
         """A copy of a tensor, or of all that dictionaries and lists hold, which training may change meanwhile."""

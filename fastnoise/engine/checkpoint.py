@@ -232,12 +232,20 @@ class Checkpoints:
         """Lets the checkpoint count that is being written."""
 
     def prepare(self, record: Record) -> str:
-        """Get memory for copies of a run's tables if they are large; returns why there is none, or nothing."""
+        """Get memory for copies of a run's tables if they are large; returns why there is none, or nothing.
+
+        All processes call it, and if one has too little memory, none writes in the background: they would wait for each
+        other at different places.
+        """
         if not self._large(record):
             return ""
-        state = record.method.state_dict()
-        self._copies = Copies({name: state[name] for name in record.method.sharded()})
-        return self._copies.obstacle
+        state, world = record.method.state_dict(), self.training.world
+        copies = Copies({name: state[name] for name in record.method.sharded()}, world.neighbours)
+        obstacle = next(filter(None, world.everyones(copies.obstacle)), "")
+        if not obstacle:
+            copies.make()
+            self._copies = copies
+        return obstacle
 
     def _large(self, record: Record) -> bool:
         """The same in all processes, whose numbers of rows differ by one."""
@@ -270,7 +278,7 @@ class Checkpoints:
         self._since += 1
         files = files_of(training, record, epoch, batch, self._tables_in, with_tables=with_tables)
         due = partial(self._count, record, parts, self._tables_in)
-        if last or not large or self._copies is None or self._copies.obstacle:
+        if last or not large or self._copies is None:
             _write(parts, files)
             self._due = due
             self.settle()

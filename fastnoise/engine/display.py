@@ -115,8 +115,10 @@ class Display:
     def batch(
         self, epoch: int, batch: int, images: int, seconds: float, mean_loss: Callable[[], float], steps: int = 1
     ) -> None:
-        """After a batch, or the last of several `steps`: `images` seen in `seconds` of this epoch; `mean_loss` reads the
-        device."""
+        """After a batch, or the last of several `steps`: `images` seen in `seconds` of this epoch.
+
+        `mean_loss` reads the device.
+        """
         if self._live and (batch % self.every < steps or batch == self.batches):
             self.progress.update(
                 self._task,

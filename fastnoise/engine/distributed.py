@@ -10,14 +10,19 @@ A run in one process has a `World` of size 1, which starts nothing, sends nothin
 
 import gc
 import os
+import shutil
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import RunConfig
@@ -33,6 +38,13 @@ Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others, one of which may be downloading or decoding a data set for all."""
+
+TICK, GRACE = 1.0, 10.0
+"""Seconds between two looks at whether another process has ended the run, and until one that has not noticed is ended.
+"""
+
+_FOLDER, _FINAL = "run-folder", "final"
+"""Keys in the store: of the run's folder, and of the exit code of a run that must not start again."""
 
 VOTE_EVERY = 8
 """Steps between two questions whether to save or to stop inside an epoch. The answer is taken at the next question, so
@@ -73,10 +85,13 @@ class World(Shards):
     store: dist.Store | None = None
     """What the processes share beside their messages; torchrun keeps it while it starts them again and again."""
     seconds: float = 0.0
-    """Time spent in collectives of steps on the CPU since the last `took`."""
+    """Time spent in collectives on the CPU since the last `took`: in the gradient's, and in those of `sum_` and
+    `gathered`, which layers of the network call."""
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
+        self.neighbours = min(_number("LOCAL_WORLD_SIZE", size), size) if size > 1 else 1
+        """The processes of the run on this machine; all of them if the environment does not say."""
         self.restarts = _number("TORCHELASTIC_RESTART_COUNT", 0) if size > 1 else 0
 
     def __deepcopy__(self, memo: object) -> "World":
@@ -130,6 +145,8 @@ class World(Shards):
             torch.cuda.set_device(local)
         with world._contact():
             world.store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+            if world.restarts and world.store.check([_FINAL]):  # the last start has said why
+                raise Silenced(int(world.store.get(_FINAL)))
             # torchrun keeps one store for all starts: without a prefix processes would look for the dead of the last.
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -149,15 +166,22 @@ class World(Shards):
                 dist.destroy_process_group()
 
     def took(self) -> float:
-        """The seconds that collectives of steps took on the CPU since this was last asked."""
+        """The seconds that collectives took on the CPU since this was last asked."""
         seconds, self.seconds = self.seconds, 0.0
         return seconds
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Around a collective whose time counts."""
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
 
     # -- collectives: every process calls each, in the same order ---------------------------------------------
 
     def sum_(self, *tensors: Tensor) -> None:
         if self.size > 1:
-            with self._contact():
+            with self._contact(), self.timed():
                 for tensor in tensors:
                     dist.all_reduce(tensor)
 
@@ -165,7 +189,7 @@ class World(Shards):
         if self.size == 1:
             return tensor[None]
         found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        with self._contact():
+        with self._contact(), self.timed():
             dist.all_gather(found, tensor.contiguous())
         return torch.stack(found)
 
@@ -239,10 +263,8 @@ class World(Shards):
 
     # -- passes over images that the processes share ----------------------------------------------------------
 
-    def padded(self, count: int) -> Any:
+    def padded(self, count: int) -> NDArray[np.int64]:
         """This process's positions among 0..count - 1, int64; the last ones repeat, so that all have as many."""
-        import numpy as np
-
         positions = np.arange(self.rank, self.rank + -(-count // self.size) * self.size, self.size)
         return np.minimum(positions, count - 1)
 
@@ -276,10 +298,38 @@ class World(Shards):
         if self.store is None:
             return True
         try:
-            said: bytes = self.store.compare_set(f"ended-{self.restarts}", "", str(self.rank))
+            said: bytes = self.store.compare_set(self._ended, "", str(self.rank))
         except RuntimeError:  # nobody can be asked
             return True
         return said == str(self.rank).encode()
+
+    @property
+    def _ended(self) -> str:
+        """The key in the store of who has said how this start ended."""
+        return f"ended-{self.restarts}"
+
+    def follow(self) -> None:
+        """End this process some seconds after another one has said how the run ended, if it is still there.
+
+        By gloo it hears of the end of another one at once. By NCCL it doesn't: the GPU waits for what never comes, and
+        this process for the GPU, where no signal reaches it.
+        """
+        assert self.store is not None
+        with suppress(RuntimeError):  # nobody can be asked any more
+            while not self.store.check([self._ended]):
+                time.sleep(TICK)
+            if self.store.get(self._ended) != str(self.rank).encode():
+                time.sleep(GRACE)
+                os._exit(int(self.store.get(_FINAL)) if self.store.check([_FINAL]) else 1)
+
+    def give_up(self, error: BaseException) -> None:
+        """Note an end that another start would only repeat: what a user has to correct, and what he has asked for. A
+        process that was killed, or that has lost another one, is no such end."""
+        again = isinstance(error, LostContact)
+        known = isinstance(error, FastnoiseError | Interrupted | KeyboardInterrupt | torch.OutOfMemoryError)
+        if self.store is not None and known and not again:
+            with suppress(RuntimeError):  # nobody is there to start again
+                self.store.set(_FINAL, str(_exit_code(error)))
 
 
 def require_together(config: RunConfig, data: RunData, world: World) -> None:
@@ -295,12 +345,9 @@ def require_together(config: RunConfig, data: RunData, world: World) -> None:
         )
 
 
-_FOLDER = "run-folder"
-"""The key of the run's folder in the store."""
-
-
 def note_folder(path: Path, world: World) -> None:
-    """Note where the run is, for the case that its processes die and torchrun starts them again."""
+    """Note where the run is, for the case that its processes die and torchrun starts them again. For a new folder it is
+    called before there is a file in it."""
     if world.main and world.store is not None:
         world.store.set(_FOLDER, str(path.absolute()))
 
@@ -312,9 +359,12 @@ def restarted(config: RunConfig, resume: bool, world: World) -> tuple[RunConfig,
         return config, resume
 
     def earlier() -> str | None:
-        if world.store is not None and world.store.check([_FOLDER]):
-            return str(world.store.get(_FOLDER).decode())
-        return config.run_dir
+        if world.store is None or not world.store.check([_FOLDER]):
+            return config.run_dir
+        noted = Path(world.store.get(_FOLDER).decode())
+        if not (noted / "config.toml").is_file():  # they died while they made it
+            shutil.rmtree(noted, ignore_errors=True)
+        return str(noted)
 
     found = world.first(earlier)
     if found is None or not (Path(found) / "config.toml").is_file():
@@ -330,41 +380,38 @@ def together(device: str) -> Iterator[World]:
     say nothing (`Silenced`).
     """
     world = World.meet(device)
+    if world.backend == "nccl":
+        threading.Thread(target=world.follow, name="fastnoise-follow", daemon=True).start()
     failed = True
     try:
         yield world
         failed = False
     except BaseException as error:
+        world.give_up(error)
         if world.speaks():
             raise
-        _end_in_silence(error)
+        raise Silenced(_exit_code(error)) from None
     finally:
         world.close(failed=failed)
 
 
-def _end_in_silence(error: BaseException) -> NoReturn:
+def _exit_code(error: BaseException) -> int:
+    """Of a process that ends by an error."""
     if isinstance(error, Interrupted):
-        raise Silenced(128 + error.signal_number) from None
-    if isinstance(error, FastnoiseError):
-        raise Silenced(2) from None
+        return 128 + error.signal_number
     if isinstance(error, KeyboardInterrupt):
-        raise Silenced(130) from None
-    raise Silenced(1) from None
+        return 130
+    return 2 if isinstance(error, FastnoiseError | torch.OutOfMemoryError) else 1
 
 
-def share(world: World, networks: nn.Module, records: Iterable[Record]) -> float | None:
-    """Give all processes what the steps of each have noted in an epoch that has ended.
-
-    Returns the seconds that the collectives of its steps took; None if there were none, or they ran on a GPU, whose
-    time nobody has waited for.
-    """
+def share(world: World, networks: nn.Module, records: Iterable[Record]) -> None:
+    """Give all processes what the steps of each have noted in an epoch that has ended."""
     if world.size == 1:
-        return None
+        return
     for record in records:
         world.average_statistics(networks, record.method)
         record.statistics.share(world)
         record.method.exchange()
-    return None if world.backend == "nccl" else world.took()
 
 
 def kept_apart(method: Method) -> set[str]:

@@ -3,11 +3,13 @@
 import importlib.metadata
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import __version__
+from ..checks import processor
 from ..losses import backends
 from ..noise import simd_level
 
@@ -21,17 +23,26 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """The commit an editable install was made from, so that a recorded figure can be traced."""
-    import subprocess
-    from pathlib import Path
+_CODE = ("fastnoise", "kernels", "csrc", "benchmarks/*.py")
 
+
+def _commit() -> str | None:
+    """The commit an editable install was made from, so that a recorded figure can be traced; "+changes" follows if the
+    code that runs is not the one committed."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
+    head = _git(folder, "rev-parse", "HEAD")
+    return head and head + ("+changes" if _git(folder, "status", "--porcelain", "--", *_CODE) else "")
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says; None if it fails."""
+    import subprocess
+
     try:
         answer = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -57,6 +68,7 @@ def describe_environment() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "gpus": gpus,
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "simd": simd_level(),

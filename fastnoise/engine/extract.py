@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import own
 from ..data import ImageDataset, make_loader
-from ..data.features import About, FeatureFiles, about_of, parts_of, read_about, write_about, write_labels
+from ..data.features import About, Content, FeatureFiles, about_of, parts_of, read_about, write_about, write_labels
 from ..data.table import feature_statistics
 from ..errors import CheckpointError, ConfigError, DataError, TrainingError
 from ..files import expanded
@@ -227,7 +227,7 @@ def extract(
             f"cannot write {files.partial}: {error.strerror}; free space or check permissions"
         ) from error
     features = np.load(files.partial, mmap_mode="r")
-    write_about(files, about, feature_statistics(features[: about.rows["train"]]))
+    write_about(files, about, feature_statistics(features[: about.rows["train"]]), Content.of(files.partial))
     os.replace(files.partial, out)
     return about
 

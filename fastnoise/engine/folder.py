@@ -255,6 +255,7 @@ class RunFolder:
         """Replace the checkpoint; a failure leaves the old one as it is (CheckpointError)."""
         write_atomically(self.checkpoint, lambda stream: torch.save(state, stream))
         if self.checkpoints.exists():  # of several processes, before
+            (self.checkpoints / LATEST).unlink(missing_ok=True)  # first: what it names may be removed in part
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def new_parts(self, epoch: int, batch: int) -> Path:

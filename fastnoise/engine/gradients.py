@@ -1,6 +1,8 @@
 """How samples with right and with wrong labels pull at a network: the loss's gradients at the logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from ..methods.scan import Scan
 from ..models import Outputs
 from ..tasks.names import DEFAULT
 from .prepare import RunData
+from .record import Record
 
 
 def require_gradients(config: RunConfig, data: RunData, method: Method) -> None:
@@ -65,12 +68,14 @@ def gradient_figures(
         cross_entropy = logits.detach().softmax(1).gather(1, at) - one_hot
         return gradients.norm(dim=1), gradients.gather(1, at).squeeze(1), cross_entropy.squeeze(1)
 
-    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    targets = Method.sharded(method)  # which do not change in evaluation mode, and may be large
+    before = {name: buffer.clone() for name, buffer in method.named_buffers() if name not in targets}
     try:
         sizes, pulls, plain = (part.double().cpu().numpy() for part in scan(of))
     finally:
         for name, buffer in method.named_buffers():
-            buffer.copy_(before[name])
+            if name in before:
+                buffer.copy_(before[name])
     groups = {"clean": (clean >= 0) & (given == clean), "mislabelled": (clean >= 0) & (given != clean)}
     figures: dict[str, float] = {}
     for prefix, values in (("gradient", sizes), ("pull", pulls), ("ce_pull", plain)):
@@ -79,3 +84,13 @@ def gradient_figures(
     if total > 0:
         figures["gradient_share_clean"] = float(sizes[groups["clean"]].sum()) / total
     return figures
+
+
+def add_gradients(figures: Mapping[Record, dict[str, Any]], scan: Callable[..., Any]) -> None:
+    """Add the figures of --gradients, of the labels that the epoch's steps took, to those of the runs that ask for
+    them. `scan`: of a run and a function, as `Training.scan`."""
+    for record, found in figures.items():
+        if record.config.engine.gradients:
+            clean = record.data.clean
+            assert clean is not None
+            found |= gradient_figures(record.method, partial(scan, record), record.labels, record.data.given, clean)

@@ -47,6 +47,8 @@ def lengthen(
         "cosine": f"follows the cosine of {optim.epochs} epochs from epoch {done + 1} on, and followed that of "
         f"{before} before",
         "linear": f"falls to 0 in epoch {optim.epochs} now, and not in epoch {before}",
+        "one_cycle": f"follows the cycle of {optim.epochs} epochs from epoch {done + 1} on, and followed that of "
+        f"{before} before",
         "constant": "stays as it is",
     }
     course = courses.get(Schedule.parse(optim.schedule).name, "goes on by the same epochs as before")

@@ -62,6 +62,8 @@ class ModelHeader:
     eval_augment: str | None
     """What is done to images of any size before the network gets them, in the words of --eval-augment; None: images in
     memory have `image_size`, and files are resized to it."""
+    mirror: bool
+    """Whether the mean of the logits of an image and of its mirror image answers (--eval-mirror)."""
     mean: tuple[float, ...]
     """Of each channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
@@ -106,6 +108,7 @@ class ModelHeader:
             channels=data.channels,
             image_size=data.image_size,
             eval_augment=_evaluation(config.data, data.train.size),
+            mirror=config.data.eval_mirror,
             mean=data.mean,
             std=data.std,
             exif=data.train.exif,
@@ -169,7 +172,8 @@ def model_tensors(record: Record, weights: Mapping[str, Any]) -> dict[str, Tenso
     }
     if whole:
         state = record.method.state_dict()
-        found |= {f"method.{key}": value for key, value in state.items() if key not in record.method.per_sample}
+        trained = {key: value for key, value in state.items() if not key.startswith("course.")}  # `engine.course`
+        found |= {f"method.{key}": value for key, value in trained.items() if key not in record.method.per_sample}
     for name, value in found.items():
         if not isinstance(value, Tensor):
             name = name.removeprefix("networks.")
@@ -262,7 +266,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         except ConfigError:
             return False
 
-    content = {"decoder": "pillow", **content}  # files of earlier versions do not say
+    content = {"decoder": "pillow", "mirror": False, **content}  # files of earlier versions do not say
     channels = take("channels", count, "a number of channels")
     options = take("options", lambda value: value is None or isinstance(value, dict), "the options of a method")
     return ModelHeader(
@@ -278,6 +282,7 @@ def _header(path: Path, content: dict[str, Any]) -> ModelHeader:
         channels=channels,
         image_size=tuple(take("image_size", all_of(count, 2), "height and width")),
         eval_augment=take("eval_augment", spec, "the words of an augmentation"),
+        mirror=take("mirror", lambda value: isinstance(value, bool), "true or false"),
         mean=tuple(take("mean", all_of(number, channels), "a number for each channel")),
         std=tuple(take("std", all_of(positive, channels), "a positive number for each channel")),
         exif=take("exif", lambda value: isinstance(value, bool), "true or false"),

@@ -1,17 +1,21 @@
 """The optimiser of a run and its learning rate: made, saved ones taken up, begun anew."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..config import AUTO_OPTIMIZER_KERNEL, EngineConfig, OptimConfig
+from ..config import EngineConfig, OptimConfig
 from ..errors import ConfigError
 from ..ops import optimizer as kernels
 from ..schedules import Optimizer, Schedule
 from .layer_rates import follow, parameter_groups
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
+
+AUTO_OPTIMIZER_KERNEL: Literal["torch", "triton"] = "torch"
+"""What `--optimizer-kernel auto` takes on a GPU: PyTorch's, until a GPU has shown Triton's to make steps faster
+(`benchmarks.gpu`)."""
 
 
 def choose_optimizer_kernel(config: EngineConfig, device: torch.device) -> str:
@@ -82,6 +86,8 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
     if choice.name == "linear":
         start, length = choice.milestones[0], max(1, config.epochs - choice.milestones[0])
         return schedulers.LambdaLR(optimizer, lambda epoch: min(1.0, max(0.0, 1 - (epoch - start) / length)))
+    if choice.by_step:  # `Course` sets the rate of each step; this one counts the epochs
+        return schedulers.LambdaLR(optimizer, lambda epoch: choice.share(epoch / config.epochs))
     return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 

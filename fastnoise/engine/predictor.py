@@ -27,7 +27,7 @@ from ..data.torch_loader import prefetch
 from ..errors import CheckpointError, ConfigError, DataError, FastnoiseError, said
 from ..methods import Setting, create_method, find_method
 from ..models import Network, Outputs, create_model
-from ..models.heads import joint
+from ..models.heads import joint, with_mirror
 from ..models.names import LIBRARIES
 from ..tasks import Evaluation, Task, find_task
 from ..tasks.base import Labels
@@ -112,6 +112,9 @@ class Predictor(nn.Module):
 
     def outputs(self, images: Tensor) -> Outputs:
         """The networks' common answer to normalised images [B, channels, H, W]: logits [B, num_outputs]."""
+        return with_mirror(self._answer, images, self.header.mirror)
+
+    def _answer(self, images: Tensor) -> Outputs:
         if self.method is not None:
             found: Outputs = self.method.predict(list(self.networks), images)  # type: ignore[operator]
             return found

@@ -412,8 +412,8 @@ def create_parts(
     `shards`: the samples that this process trains, by default all.
     """
     torch.manual_seed(config.engine.seed)
-    dtype = config.engine.target_dtype
-    with storing(target_dtype=getattr(torch, dtype), seed=config.engine.seed % 2**31):
+    dtype, place = config.engine.target_dtype, config.engine.target_place
+    with storing(target_dtype=getattr(torch, dtype), target_place=place, seed=config.engine.seed % 2**31):
         method = create_method(
             config.method,
             num_samples=len(data.given),
@@ -421,15 +421,20 @@ def create_parts(
             task=data.task,
             shards=shards,
         )
-    if dtype != "float32" and not any(isinstance(module, TargetLoss) for module in method.modules()):
-        raise ConfigError(
-            f"--target-dtype {dtype}: method {own.short(config.method.method)} keeps no targets; drop the option"
-        )
-    if config.engine.save_tables_every > 1 and not method.sharded():
-        raise ConfigError(
-            f"--save-tables-every {config.engine.save_tables_every}: method {own.short(config.method.method)} keeps no "
-            "targets; drop the option"
-        )
+    losses = [module for module in method.modules() if isinstance(module, TargetLoss)]
+    for option, asked, keeps in (
+        (f"--target-dtype {dtype}", dtype != "float32", losses),
+        (f"--target-place {place}", place != "device", losses),
+        (
+            f"--save-tables-every {config.engine.save_tables_every}",
+            config.engine.save_tables_every > 1,
+            method.sharded(),
+        ),
+    ):
+        if asked and not keeps:
+            raise ConfigError(f"{option}: method {own.short(config.method.method)} keeps no targets; drop the option")
+    for loss in losses:
+        loss.require_room(device)
     check_balance(config, data, method)
     if config.optim.patience and data.validation is None:
         raise ConfigError(

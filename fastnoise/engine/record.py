@@ -1,6 +1,6 @@
 """One run's data, method and measurements, and the figures made from them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def _check_folder(folder: RunFolder, config: RunConfig, data: RunData) -> None:
     """CheckpointError unless the folder's run is that of `config` and `data`."""
     folder.require(config)
     if folder.list_hash() not in (None, data.list_hash):
-        network = "the network of its features, or " if data.train.is_features else ""
+        network = "the file or the network of its features, or " if data.train.is_features else ""
         raise CheckpointError(
             f"{config.data.dataset} is not what the run in {folder.path} was started with: {network}its list of "
             "images, classes or labels has changed; restore it, or start a new run"
@@ -95,8 +95,21 @@ class Record:
         self.history: list[dict[str, Any]] = []
         self.first_step_seconds = 0.0
 
-    def begin(self, folder: RunFolder | None, environment: dict[str, Any], *, lock: bool = False) -> Path:
-        """Make the run's folder, or use the existing one, and record this start in it. `lock`: a new folder too.
+    def begin(
+        self,
+        folder: RunFolder | None,
+        environment: dict[str, Any],
+        *,
+        lock: bool = False,
+        made: Callable[[Path], object] = lambda path: None,
+    ) -> Path:
+        """Make the run's folder, or use the existing one, and record this start in it.
+
+        Args:
+            folder: the existing one.
+            environment: of this start.
+            lock: whether a new folder is locked too.
+            made: called with the folder's path before anything is written to it.
 
         Returns its path.
         """
@@ -105,6 +118,7 @@ class Record:
             self.folder = folder
             if lock:
                 folder.lock()
+            made(folder.path)
             folder.write_labels(self.data.noisy, self.data.class_names)
         code = own.fingerprints(self.config.flat())
         listed = {"data_list": self.data.list_hash}

@@ -1,20 +1,27 @@
 """Several training steps at a time, so that short steps do not wait for the host."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from .. import own
-from ..config import AUTO_STEPS_PER_GRAPH, RunConfig
+from ..config import RunConfig
 from ..data import Loader
 from ..data.positioned import PositionedBatches, positioned_obstacle
 from ..data.resident import ResidentLoader
 from ..errors import ConfigError
 from ..methods import Method
+from ..schedules import Optimizer, Schedule
+from .course import Course
+from .optimizer import LRScheduler
 from .profile import StepProfiler
 from .step import Step
+
+AUTO_STEPS_PER_GRAPH = 1
+"""What `--steps-per-graph auto` takes, until a GPU has shown more to be faster (`benchmarks.gpu`)."""
 
 
 class Steps(NamedTuple):
@@ -40,6 +47,10 @@ def choose_steps_per_graph(config: RunConfig, method: Method, loader: Loader, ru
         obstacle = "several processes agree on the host after a step"
     elif type(method).before_step is not Method.before_step:
         obstacle = f"method {own.short(config.method.method)} draws numbers on the host before each step"
+    elif Schedule.parse(config.optim.schedule).by_step:
+        obstacle = f"--schedule {config.optim.schedule} sets the learning rate on the host before each step"
+    elif Optimizer.parse(config.optim.optimizer).lookahead:
+        obstacle = f"--optimizer {config.optim.optimizer} moves its slow weights between steps"
     elif config.engine.profile:
         obstacle = "--profile looks at single steps"
     if obstacle is None:
@@ -54,33 +65,43 @@ class Stepping:
 
     Args:
         step: of the run.
-        method: of the run.
+        course: of the run.
         loader: of the training set.
         together: as `choose_steps_per_graph` gave it.
+        seed: of the run.
     """
 
-    def __init__(self, step: Step, method: Method, loader: Loader, together: int):
-        self.step, self.method, self.loader, self.together = step, method, loader, together
+    def __init__(self, step: Step, course: Course, loader: Loader, together: int, seed: int):
+        self.step, self.course, self.loader, self.together, self.seed = step, course, loader, together, seed
         self.positioned: PositionedBatches | None = None
         if together > 1:
             assert isinstance(loader, ResidentLoader)
             self.positioned = PositionedBatches(loader)
 
     def epoch(
-        self, epoch: int, start: int, order: np.ndarray | None, seed: int, profiler: StepProfiler | None = None
+        self,
+        epoch: int,
+        start: int,
+        order: np.ndarray | None,
+        schedule: LRScheduler | None = None,
+        profiler: StepProfiler | None = None,
     ) -> Iterator[Steps]:
-        """The steps of an epoch from batch `start` (from 0) on."""
+        """The steps of an epoch from batch `start` (from 0) on. `schedule`: of the learning rate, if the epoch follows
+        it."""
         if self.positioned is not None:
             yield from self._together(self.positioned, epoch, start, order)
             return
-        source = self.loader.epoch(epoch, start, order)
+        source, batches = self.loader.epoch(epoch, start, order), self.loader.count_batches(order)
         if profiler is not None:
             source = profiler.batches(source)
         for number, (images, index) in enumerate(source, start + 1):
 
-            def make(number: int = number, images: object = images, index: object = index) -> None:
-                self.method.before_step(epoch, number - 1, seed)
-                self.step.train(images, index)  # type: ignore[arg-type]
+            def make(number: int = number, images: Tensor = images, index: Tensor = index) -> None:
+                self.step.method.before_step(epoch, number - 1, self.seed)
+                if schedule is not None:
+                    self.course.before_step(self.step.optimizer, schedule, epoch, number - 1, batches)
+                self.step.train(images, index)
+                self.course.after_step(number, batches)
 
             yield Steps(number, 1, len(index), make)
 

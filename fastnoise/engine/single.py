@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..config import RunConfig
 from ..data import ImageDataset, Loader
 from ..data.names import short
 from ..errors import ConfigError, TrainingError
+from ..losses.tables import readable
 from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
@@ -25,6 +27,7 @@ from .checkpoint import fitted, place_of
 from .display import how_to_resume, make_console, result_table
 from .distributed import World, note_folder, require_together, restarted, together
 from .environment import describe_environment
+from .fitting import fit_networks
 from .folder import ReadFolder, RunFolder
 from .gradients import require_gradients
 from .metrics import EpochStatistics
@@ -128,10 +131,11 @@ def _train(
     for name in [] if folder is None else folder.changed_code(config):
         console.print(f"warning: {name} has changed since the run was last started", soft_wrap=True, markup=False)
     try:
-        path = world.first(lambda: run.record.begin(folder, describe_environment(), lock=True))
+        note = partial(note_folder, world=world)
+        path = world.first(lambda: run.record.begin(folder, describe_environment(), lock=True, made=note))
         if not world.main:
             run.record.folder = folder or ReadFolder(path)
-        note_folder(path, world)
+        note(path)
         if checkpoint is not None:
             run.load([fitted(checkpoint, run.record, world)])
         return run.train(*place_of(checkpoint))[0]
@@ -178,9 +182,6 @@ class Single(Training):
             synchronise(networks, world)
         if witness is not None:
             method.add_module("witness", witness.to(device))
-        method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
-        if world.rank:  # dropout and whatever else a network draws: other numbers in each process
-            torch.manual_seed((config.engine.seed + world.rank) % 2**63)
         amp, _ = choose_amp(config.engine.amp, device)
         loaders = make_loaders(
             config,
@@ -191,6 +192,11 @@ class Single(Training):
             (world.rank, world.size),
             share_batches=method.shares > 0,
         )
+        if checkpoint is None:
+            fit_networks(config, networks, loaders.train_in_order)
+        method.attach(list(networks))  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        if world.rank:  # dropout and whatever else a network draws: other numbers in each process
+            torch.manual_seed((config.engine.seed + world.rank) % 2**63)
         labels = torch.from_numpy(data.task.table(data.given)).to(
             device, copy=True
         )  # which methods may change, unlike what is given
@@ -238,6 +244,8 @@ class Single(Training):
             + (f"; {self.stepping.together} steps at a time" if self.stepping.together > 1 else ""),
             f"run folder: {self.record.folder.path}",
         ]
+        if config.engine.target_place == "host":
+            lines.insert(-1, _about_host_tables(self.method, self.device))
         if config.data.balance != "none":
             counts = np.bincount(data.given, minlength=len(data.class_names))
             few, many = int(np.where(counts > 0, counts, len(data.given) + 1).argmin()), int(counts.argmax())
@@ -316,13 +324,15 @@ class Single(Training):
         self.method.eval()
         running = [buffer.clone() for buffer in self.networks.buffers()] if batch_statistics else []
         count, world = len(record.given), self.world
-        order = samples
-        if world.size > 1:
+        order, divided = samples, world.size > 1
+        if divided:
             everyone = np.arange(count) if samples is None else samples
-            order = everyone[everyone % world.size == world.rank]
+            of_each = np.bincount(everyone % world.size, minlength=world.size)
+            if divided := bool(of_each.all()):  # else a process would have nothing to share, and all pass over all
+                order = everyone[everyone % world.size == world.rank]
         batches = self.loaders.train_in_order.epoch(0, 0, order)
         found = keep(((index, of(self.step.evaluate_each(images), index)) for images, index in batches), count)
-        for table in () if found is None else (found,) if isinstance(found, Tensor) else found:
+        for table in () if found is None or not divided else (found,) if isinstance(found, Tensor) else found:
             world.share_(table)
         if batch_statistics:
             for buffer, before in zip(self.networks.buffers(), running, strict=True):
@@ -330,3 +340,11 @@ class Single(Training):
         self.networks.train()
         self.method.train()
         return found
+
+
+def _about_host_tables(method: Method, device: torch.device) -> str:
+    tables = method.state_dict()
+    size = readable(sum(tables[name].nbytes for name in method.sharded()))
+    if device.type == "cpu":
+        return f"targets: {size} in host memory, where they are anyhow on a CPU"
+    return f"targets: {size} in page-locked host memory, of which a step reads and writes the rows of its batch"

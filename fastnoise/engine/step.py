@@ -12,13 +12,15 @@ from torch import Tensor
 
 from ..config import EngineConfig, parse_compile_options
 from ..data.positioned import PositionedBatches
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
+from ..models.heads import with_mirror
 from ..ops.optimizer import OneLaunch
 from ..ops.unit import inductor_options, with_unit_gradient
 from .clipping import clip_gradients
 from .optimizer import captured, reset_optimizer
+from .own_loss import check_loss
 from .payback import UNKNOWN_NETWORK, Cost
 from .weight_copies import WeightCopies
 
@@ -204,19 +206,6 @@ class _Joint(NamedTuple):
         return self.of[2]
 
 
-def _check_loss(loss: Any, method: Method) -> None:
-    """TrainingError unless a method's loss, which may be of the user's code, is one that can be minimised."""
-    if isinstance(loss, Tensor) and not loss.dim() and loss.requires_grad:
-        return
-    form = type(loss).__name__
-    if isinstance(loss, Tensor):
-        form = f"of shape {list(loss.shape)}" if loss.dim() else "a number that no weight has a part in"
-    raise TrainingError(
-        f"the loss of {type(method).__name__} is {form}; it must be a scalar tensor, computed from the network's "
-        "outputs without detach()"
-    )
-
-
 class Step:
     """Training and evaluation of one batch.
 
@@ -241,6 +230,7 @@ class Step:
         observe: called with a step's result and index as part of the step; may only use the device.
         gradients: called between the backward pass and the update; may change the gradients in place
             (`engine.gradient_mean.GradientMean`). It is a part of a captured step.
+        mirrored: whether evaluation takes the mean of the logits of each image and its mirror image.
     """
 
     def __init__(
@@ -257,8 +247,10 @@ class Step:
         clip_norm: float | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
         gradients: Callable[[], None] | None = None,
+        mirrored: bool = False,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
+        self.answering, self.mirrored = self.networks, mirrored
         self.batch_size, self.clip_norm = batch_size, clip_norm
         self.device_type = device.type
         self.observe, self.gradients = observe, gradients
@@ -299,6 +291,12 @@ class Step:
         self._train_graph = self._joint = None
         self._evaluate_graphs.clear()
 
+    def answer_by(self, networks: Sequence[Network]) -> None:
+        """Evaluate these networks from now on. Steps, of which averaging is a part, are warmed up and captured anew."""
+        self.recapture()
+        self.answering, self._warm = list(networks), 0
+        self._evaluated.clear()
+
     def restart(self) -> None:
         """Go on with a fresh optimiser."""
         if reset_optimizer(self.optimizer):
@@ -311,14 +309,14 @@ class Step:
         with self._autocast():
             result = self.method.training_step(self.networks, images, self.labels[index], index)
         if not torch.compiler.is_compiling():
-            _check_loss(result.loss, self.method)
+            check_loss(result.loss, self.method)
         if self.amp == torch.float16:
             return result
         return Forward(with_unit_gradient(result.loss), *result[1:])  # dynamo of PyTorch 2.11 fails on _replace
 
     def _eager_evaluate(self, images: Tensor) -> Outputs:
         with self._autocast():
-            outputs = self.method.predict(self.networks, images)
+            outputs = with_mirror(lambda batch: self.method.predict(self.answering, batch), images, self.mirrored)
         return _in_full_precision(outputs)
 
     def _update(self, forward: Callable[[Tensor, Tensor], Forward], images: Tensor, index: Tensor) -> Forward:

@@ -18,18 +18,19 @@ from torch import Tensor
 from ..data import Loader
 from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
-from ..methods import Method, Run
+from ..methods import Forward, Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
 from ..schedules import SaveEvery
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
+from .course import Course
 from .display import Display, output_lost
 from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
 from .gradient_mean import GradientMean
-from .gradients import gradient_figures
+from .gradients import add_gradients
 from .kept_models import KeptModels
 from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
@@ -105,12 +106,8 @@ class Training(MeasuredSteps, ABC):
         steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * self.num_batches - start[1])
         together = choose_steps_per_graph(config, method, loaders.train, len(members), self.world.size)
         gear = self.world.first(lambda: choose_gear(config.engine, device, amp, steps, cost))
-        self.optimizer = create_optimizer(
-            config.optim,
-            networks,
-            capturable=gear.graphed,
-            kernel=choose_optimizer_kernel(config.engine, device),
-        )
+        kernel = choose_optimizer_kernel(config.engine, device)
+        self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed, kernel=kernel)
         lengths = method.rounds(config.optim.epochs)
         self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
         """First epoch of each round -> its length."""
@@ -118,6 +115,10 @@ class Training(MeasuredSteps, ABC):
         self.least = 1
         """Samples that the last batch of an epoch which the method orders has at least."""
         self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
+        self.gradients = None
+        """What makes the gradients of several processes one."""
+        if self.world.size > 1:
+            self.gradients = GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]
             method,
@@ -128,13 +129,15 @@ class Training(MeasuredSteps, ABC):
             device=device,
             gear=gear,
             clip_norm=config.optim.clip_norm,
-            observe=statistics.update,
-            gradients=None
-            if self.world.size == 1
-            else GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed),
+            observe=self._observe,
+            mirrored=config.data.eval_mirror,
+            gradients=self.gradients,
         )
-        self.stepping = Stepping(self.step, method, loaders.train, together)
-        self.models = KeptModels(self.weights_of, self._say, writes=self.world.main)
+        self.course = Course(config.optim, networks, self.rounds)
+        if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
+            method.add_module("course", self.course)
+        self.models = KeptModels(self._answering_weights, self._say, writes=self.world.main)
+        self.stepping = Stepping(self.step, self.course, loaders.train, together, config.engine.seed)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
         self.checkpoints = checkpoint.Checkpoints(self, self.saves, config.engine.save_tables_every)
         self.step_seconds: list[float] = []
@@ -165,6 +168,7 @@ class Training(MeasuredSteps, ABC):
                 self.records[0].folder.profile,
                 table_shape=None if targets is None else (targets.shape[0], targets.shape[1]),
             )
+        self.course.take_up(epoch - 1, self.step)
         lines = self.describe()
         if (epoch, batch) != (1, 0):
             done = epoch > config.optim.epochs or self._stopped()
@@ -274,13 +278,15 @@ class Training(MeasuredSteps, ABC):
         self.networks.train()
         self.method.train()
         rate = self._optimise_as(epoch, start)
-        seed = self.config.engine.seed
-        loader, order = self.loaders.train, self._order(epoch)
-        batches = loader.count_batches(order)
+        self.course.begin(epoch, start, self.step)
+        schedule = self.schedule if self.method.phase(epoch) is None else None
+        order = self._order(epoch)
+        batches = self.loaders.train.count_batches(order)
         images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
         cold = not self.warm
+        self.world.took()  # what was sent since the last epoch's steps
         began = tick = time.perf_counter()
-        for number, steps, samples, make in self.stepping.epoch(epoch, start, order, seed, self.profiler):
+        for number, steps, samples, make in self.stepping.epoch(epoch, start, order, schedule, self.profiler):
             arrived = time.perf_counter()
             waiting += arrived - tick
             make()
@@ -312,12 +318,13 @@ class Training(MeasuredSteps, ABC):
                 tick = time.perf_counter()
         self._check_finite(epoch)  # reads the device, so that the clock below stops after the last step
         seconds = time.perf_counter() - began
-        if self.method.phase(epoch) is None:
-            self.schedule.step()
+        if schedule is not None:
+            schedule.step()
             follow(self.optimizer)
-        communicated = share(self.world, self.networks, self.records)
+        communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
+        share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
-        self._add_gradients(training_figures)
+        add_gradients(training_figures, self.scan)
         self.end_epoch(epoch)
         tests = {"test": self.evaluate("test", self.witness)}
         self._check_finite(epoch, tests["test"])
@@ -339,9 +346,17 @@ class Training(MeasuredSteps, ABC):
                 "data_wait": min(1.0, waiting / timed),
                 **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
                 "seconds": seconds,
+                "epoch_seconds": time.perf_counter() - began,
             }
             for record in self.records
         }
+
+    def _observe(self, result: Forward, index: Tensor) -> None:
+        self.statistics.update(result, index)
+        self.course.observe()
+
+    def _answering_weights(self, record: Record) -> MutableMapping[str, Any]:
+        return self.course.weights() or self.weights_of(record)
 
     def _order(self, epoch: int) -> NDArray[np.int64] | None:
         """The samples of an epoch in order; None: each once, as the loader shuffles them."""
@@ -370,17 +385,6 @@ class Training(MeasuredSteps, ABC):
         if phase.fresh and start == 0:
             self.step.restart()
         return phase.learning_rate
-
-    def _add_gradients(self, figures: dict[Record, dict[str, Any]]) -> None:
-        """Add the figures of --gradients, of the labels that the epoch's steps took."""
-        if not self.config.engine.gradients:
-            return
-        for record, found in figures.items():
-            clean = record.data.clean
-            assert clean is not None
-            found |= gradient_figures(
-                record.method, partial(self.scan, record), record.labels, record.data.given, clean
-            )
 
     def end_epoch(self, epoch: int) -> None:
         """Let the methods do what they do after an epoch, or before the first (0)."""

@@ -97,6 +97,7 @@ step, since each call updates the targets::
 """
 
 from ..ops.checks import debug
+from ..ops.linear import fused_linear
 from ..ops.registry import backends
 from . import families, functional
 from .base import TargetLoss
@@ -111,6 +112,7 @@ __all__ = [
     "backends",
     "debug",
     "functional",
+    "fused_linear",
     "merge_shards",
     "nt_xent",
     "rule",

@@ -1,17 +1,21 @@
 """What all losses share: forms, checks of options, reductions, and the base classes of the families' modules."""
 
 import math
+from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError, nearest
+from ..ops.linear import LinearLogits, run_linear
 from ..ops.registry import FusedOp
 from ..ops.tables import FixedDtype, Placement
-from .tables import TARGET_DTYPES, Storage, check_memory, fit_state, shard_rows, storage_now
+from .tables import TARGET_DTYPES, Place, Storage, check_memory, fit_state, page_locked, shard_rows, storage_now
 
 REDUCTIONS = ("mean", "sum", "none")
+ON_DEVICE = 1 << 24
+"""Numbers of a table on the host that are on a device at once where all of it is read: 64 MiB in float32."""
 Form = tuple[FusedOp, tuple[Any, ...]]
 """What defines a loss: an op and its options. Modules make it once, functions at every call."""
 
@@ -29,6 +33,7 @@ class Stored(Common, total=False):
 
     update: bool
     placement: Placement | None
+    on_host: bool
 
 
 class TableOptions(Storage, total=False):
@@ -71,7 +76,7 @@ def reduced(
 
 def run(
     form: Form,
-    *tensors: Tensor,
+    *tensors: Tensor | LinearLogits,
     labels: Tensor,
     weight: Tensor | None = None,
     ignore_index: int | None = None,
@@ -85,6 +90,12 @@ def run(
     op, options = form
     if reduction not in REDUCTIONS:
         one_of("reduction", reduction, REDUCTIONS)
+    logits, *rest = tensors
+    if isinstance(logits, LinearLogits):
+        if weight is not None:
+            raise ConfigError("fused_linear has no weights of samples: drop weight, or give the loss the logits")
+        settings |= {"ignore_index": ignore_index, "reduction": reduction}
+        return run_linear(op, logits, *rest, *options, labels=labels, **settings)
     if weight is None and (ignore_index is None or reduction != "mean"):
         loss: Tensor = op(*tensors, *options, ignore_index=ignore_index, reduction=reduction, **settings)
         return loss
@@ -146,6 +157,11 @@ class TargetLoss(FixedDtype, FusedLoss):
             under rounding to nearest. The random bits are a hash of (seed, sample, `visits`, column), the same on every
             device. `visits`, int32 [num_samples], counts the visits of each row and is saved, so that a resumed run
             continues with the same bits.
+        target_place: "device" by default. "host" is for tables that a GPU has no room for: `targets` and `visits` stay
+            in host memory wherever the module goes. If it goes to a CUDA device, this memory is page-locked, and the
+            kernels read and write the rows of a batch in it, over the bus. There is no further launch, copy or wait, in
+            a captured graph either, and the bits are the same. The host must wait for the device before it reads the
+            table, as `state_dict` does.
         shard: (rank, world), for training in several processes. The table then holds the samples with
             index % world == rank, in row index // world. Give this process only those samples, for example by a sampler
             over range(rank, num_samples, world); any other sample counts as an index out of range. The updates equal
@@ -207,6 +223,7 @@ class TargetLoss(FixedDtype, FusedLoss):
         num_samples: int,
         num_classes: int,
         target_dtype: torch.dtype = torch.float32,
+        target_place: Place = "device",
         shard: tuple[int, int] = (0, 1),
         seed: int = 0,
     ) -> None:
@@ -219,14 +236,44 @@ class TargetLoss(FixedDtype, FusedLoss):
             )
         if not 0 <= seed < 2**31:
             raise ConfigError(f"seed is {seed}: it must lie in 0..2^31 - 1")
-        check_memory(num_samples, num_classes, target_dtype, shard)
+        self.on_host = one_of("target_place", target_place, ("device", "host")) == "host"
+        device = torch.device("cpu") if self.on_host else torch.get_default_device()
+        check_memory(num_samples, num_classes, target_dtype, shard, device)
         self.num_samples, self.shard, self.seed = num_samples, (rank, world), seed
         rows = shard_rows(num_samples, shard)
-        self.register_buffer("targets", torch.zeros(rows, num_classes, dtype=target_dtype))
+        self.register_buffer("targets", torch.zeros(rows, num_classes, dtype=target_dtype, device=device))
         half = target_dtype != torch.float32
         self.is_whole = world == 1 and not half
-        self.register_buffer("visits", torch.zeros(rows, dtype=torch.int32) if half else None)
+        self.register_buffer("visits", torch.zeros(rows, dtype=torch.int32, device=device) if half else None)
         self.register_buffer("layout", torch.tensor([rank, world, num_samples]) if world > 1 else None)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move everything, but not a table that stays on the host."""
+        if not self.on_host:
+            return super()._apply(fn, recurse)
+        kept = [table for table in (self.targets, self.visits) if table is not None]
+        super()._apply(lambda tensor: tensor if any(tensor is table for table in kept) else fn(tensor), recurse)
+        self._lock_pages()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy, whose memory is not locked
+        super().__setstate__(state)
+        self._lock_pages()
+
+    def _lock_pages(self) -> None:
+        if self.on_host and self.knobs.is_cuda and not self.targets.is_pinned():
+            self.targets = page_locked(self.targets)
+            self.visits = None if self.visits is None else page_locked(self.visits)
+
+    def require_room(self, device: torch.device) -> None:
+        """ConfigError if the table goes with the module to a device that has too little memory for it."""
+        if not self.on_host and self.targets.device != device:
+            check_memory(self.num_samples, self.targets.shape[1], self.targets.dtype, self.shard, device)
+
+    def _wait(self) -> None:
+        """Wait for the kernels that write to a table on the host, before the host reads it or writes to it."""
+        if self.on_host and self.knobs.is_cuda:
+            torch.cuda.synchronize(self.knobs.device)
 
     @property
     def placement(self) -> Placement:
@@ -256,6 +303,7 @@ class TargetLoss(FixedDtype, FusedLoss):
             reduction=self.reduction,
             update=update and self.training,
             placement=None if self.is_whole else self.placement,
+            on_host=self.on_host,
         )
 
     def hard_targets(self, labels: Tensor) -> Tensor:
@@ -265,14 +313,28 @@ class TargetLoss(FixedDtype, FusedLoss):
         `rank`, `rank + world`, ... in this order.
         """
         rank, world = self.shard
-        return torch.where(self.targets.any(1), self.targets.argmax(1), labels[rank::world])
+        own = labels[rank::world]
+        if self.targets.device == own.device:
+            return torch.where(self.targets.any(1), self.targets.argmax(1), own)
+        rows = max(1, ON_DEVICE // self.targets.shape[1])
+        found = []
+        for part, given in zip(self.targets.split(rows), own.split(rows), strict=True):
+            targets = part.to(own.device)
+            found.append(torch.where(targets.any(1), targets.argmax(1), given))
+        return torch.cat(found)
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        self._wait()
+        super()._save_to_state_dict(*arguments)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self._wait()
         fit_state(state_dict, prefix, [*self.shard, self.num_samples], self.visits is not None)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         sizes = f"num_samples={self.num_samples}, num_classes={self.targets.shape[1]}, reduction={self.reduction!r}"
         dtype = "" if self.visits is None else f", target_dtype={self.targets.dtype}"
+        place = ", target_place='host'" if self.on_host else ""
         shard = "" if self.layout is None else f", shard={self.shard}"
-        return f"{sizes}{dtype}{shard}"
+        return f"{sizes}{dtype}{place}{shard}"

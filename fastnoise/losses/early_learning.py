@@ -84,13 +84,19 @@ def elr_plus(
 
 
 def update_targets(
-    logits: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, *, placement: Placement | None = None
+    logits: Tensor,
+    index: Tensor,
+    targets: Tensor,
+    knobs: Tensor,
+    *,
+    placement: Placement | None = None,
+    on_host: bool = False,
 ) -> None:
     """targets[index] <- momentum * targets[index] + (1 - momentum) * softmax(logits), as ELRPlusLoss.update_targets.
 
     The targets of rows with a logit of NaN or +inf do not change.
     """
-    EMA(logits.detach(), index, targets, knobs, placement=placement)
+    EMA(logits.detach(), index, targets, knobs, placement=placement, on_host=on_host)
 
 
 class ELRPlusLoss(TargetLoss):
@@ -139,7 +145,7 @@ class ELRPlusLoss(TargetLoss):
         It also updates in evaluation mode; `set_update(False)` switches it off. The targets of rows with a logit of NaN
         or +inf do not change.
         """
-        update_targets(logits, index, self.targets, self.knobs, placement=self.placement)
+        update_targets(logits, index, self.targets, self.knobs, placement=self.placement, on_host=self.on_host)
 
     def forward(
         self,

@@ -1,10 +1,13 @@
 """The memory of target tables: what a table takes, whether it fits, and how shards are merged into a whole table."""
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypedDict, Unpack
+from mmap import PAGESIZE
+from typing import Any, Literal, TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,12 +15,15 @@ from ..checks import free_memory
 from ..errors import CheckpointError, ConfigError
 
 TARGET_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+Place = Literal["device", "host"]
+"""Where a table is: on the device of the logits, or in host memory (`TargetLoss`, target_place)."""
 
 
 class Storage(TypedDict, total=False):
     """How a loss keeps its targets: keyword arguments of every loss with targets (see `TargetLoss`)."""
 
     target_dtype: torch.dtype
+    target_place: Place
     shard: tuple[int, int]
     seed: int
 
@@ -70,13 +76,16 @@ def readable(size: int) -> str:
     return f"{size / 1000**power:.{1 if power else 0}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
-def check_memory(num_samples: int, num_classes: int, dtype: torch.dtype, shard: tuple[int, int]) -> None:
-    """Refuse a table that does not fit on the current default device."""
-    device = torch.get_default_device()
+def check_memory(
+    num_samples: int, num_classes: int, dtype: torch.dtype, shard: tuple[int, int], device: torch.device
+) -> None:
+    """Refuse a table that does not fit on a device."""
     size, free = table_bytes(num_samples, num_classes, dtype, shard), free_memory(device)
     if free is None or size <= free:
         return
     remedies = [f"hold a part in each of several processes (shard=(rank, world), now {shard})"]
+    if device.type != "cpu":
+        remedies.append("keep it in host memory (target_place='host')")
     if dtype == torch.float32:
         half = readable(table_bytes(num_samples, num_classes, torch.bfloat16, shard))
         remedies.insert(0, f"use target_dtype=torch.bfloat16 ({half})")
@@ -84,6 +93,27 @@ def check_memory(num_samples: int, num_classes: int, dtype: torch.dtype, shard: 
         f"the targets of {num_samples} samples and {num_classes} classes take {readable(size)} as "
         f"{str(dtype).removeprefix('torch.')}, and {device} has {readable(free)} free: {', or '.join(remedies)}"
     )
+
+
+def page_locked(table: Tensor) -> Tensor:
+    """A copy of a tensor on the CPU in page-locked memory, which the kernels of a GPU read and write in place.
+
+    The memory is exactly as large as the tensor, in pages of its own: PyTorch's own page-locked memory comes in powers
+    of two, which for a table of 9.6 GB is 17.2 GB. ConfigError if the driver refuses to lock it.
+    """
+    size = table.nbytes
+    room = np.empty(size + 2 * PAGESIZE, np.uint8)
+    before = -room.ctypes.data % PAGESIZE
+    own = room[before : before + size]
+    runtime = torch.cuda.cudart()
+    code = int(runtime.cudaHostRegister(own.ctypes.data, size, 0))
+    if code != 0:
+        raise ConfigError(
+            f"the driver locks no {readable(size)} of host memory for the targets (CUDA error {code}); free memory, "
+            "raise the limit of locked memory (ulimit -l), or keep them on the device (target_place='device')"
+        )
+    weakref.finalize(room, runtime.cudaHostUnregister, own.ctypes.data).atexit = False
+    return torch.from_numpy(own).view(table.dtype).view(table.shape).copy_(table)
 
 
 def fit_state(state: dict[str, Any], prefix: str, layout: list[int], counts_visits: bool) -> None:

@@ -217,13 +217,17 @@ def create_method(
         require_parallel(kind, options.method)
     with storing(shard=(0, 1) if shards is None else (shards.rank, shards.size)):
         if own.is_own(options.method):
-            method: Method = own.call(kind, f"--method {options.method}", options, num_samples, num_classes)
+            method = own.call(kind, f"--method {options.method}", options, num_samples, num_classes)
         else:
             method = kind(options, num_samples, num_classes)
     if task is not None:
         method.task = task
     if shards is not None:
-        method.shards = shards
+        from .base import Method
+
+        for part in method.modules():  # a method may have others in it
+            if isinstance(part, Method):
+                part.shards = shards
     return method
 
 

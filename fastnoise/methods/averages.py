@@ -49,6 +49,12 @@ class AveragedNetworks(nn.Module):
     def __getitem__(self, number: int) -> Network:
         return cast(Network, self.copies[number])
 
+    def begin(self, networks: Sequence[Network]) -> None:
+        """Make every copy what its network is now, and count updates anew."""
+        for average, network in zip(self.copies, networks, strict=True):
+            average.load_state_dict(network.state_dict())
+        self.updates.zero_()
+
     @torch.no_grad()
     def follow(self, networks: Sequence[Network]) -> None:
         """Move every average one step towards its network. Uses the device alone."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..models import Network
-from .base import Forward, Phase, Setting
+from .base import Forward, Phase, Run, Setting
 from .dividemix import BEFORE, DivideMixAfter
 from .options import C2DOptions
 from .simclr import SimCLR
@@ -24,6 +24,7 @@ class C2D(DivideMixAfter):
     """
 
     name = "c2d"
+    parallel = True
     Options = C2DOptions
     features = True
     full_precision_images = True  # as SimCLR's
@@ -64,6 +65,11 @@ class C2D(DivideMixAfter):
             self.simclr.before_step(epoch, batch, seed)
         else:
             super().before_step(epoch, batch, seed)
+
+    def end_epoch(self, run: Run) -> None:
+        if run.epoch <= self.before:
+            self.simclr.end_epoch(run)
+        super().end_epoch(run)
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         if self.program == BEFORE:

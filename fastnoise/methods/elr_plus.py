@@ -105,7 +105,7 @@ class EarlyLearningRegularizationPlus(Method):
         tables, own = self._tables(), self.shards.own(labels)
 
         def favoured(rows: slice) -> Tensor:
-            targets = mean_of(tables, rows)
+            targets = mean_of(tables, rows, own.device)
             return torch.where(targets.any(1), targets.argmax(1), own[rows])
 
         return self.shards.join(by_blocks(favoured, tables[0]), len(labels))

@@ -22,7 +22,7 @@ def share_of_given(tables: Sequence[Tensor], given: Tensor) -> Tensor:
     """
 
     def share(rows: slice) -> Tensor:
-        targets = mean_of(tables, rows)
+        targets = mean_of(tables, rows, given.device)
         total = targets.sum(1)
         shares = targets.gather(1, given[rows, None]).squeeze(1) / total
         return shares.where(total > 0, 1.0).clamp(0, 1)
@@ -30,11 +30,11 @@ def share_of_given(tables: Sequence[Tensor], given: Tensor) -> Tensor:
     return by_blocks(share, tables[0])
 
 
-def mean_of(tables: Sequence[Tensor], rows: slice) -> Tensor:
-    """The mean of some rows of several tables, float32."""
+def mean_of(tables: Sequence[Tensor], rows: slice, device: torch.device) -> Tensor:
+    """The mean of some rows of several tables, float32, on a device."""
     if len(tables) == 1:
-        return tables[0][rows].float()
-    return torch.stack([table[rows].float() for table in tables]).mean(0)
+        return tables[0][rows].to(device).float()
+    return torch.stack([table[rows].to(device).float() for table in tables]).mean(0)
 
 
 class TargetMethod(Method):

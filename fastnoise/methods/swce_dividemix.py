@@ -26,6 +26,7 @@ class SWCEDivideMix(DivideMixAfter):
     """
 
     name = "swce_dividemix"
+    parallel = True
     Options = SWCEDivideMixOptions
     settings: SWCEDivideMixOptions
 

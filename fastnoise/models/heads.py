@@ -37,6 +37,12 @@ class Backbone(nn.Module):
     smallest: ClassVar[int] = 1
     """The smallest side of an image for which every layer has at least one pixel."""
 
+    def fit(self, images: Tensor) -> None:
+        """Make frozen layers from a run's training images before it begins; only networks of FITTED do.
+
+        images: float32 [N, channels, H, W], the first of the training set, as the network gets them in evaluation.
+        """
+
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """PyTorch's normalisation layers, of which those of other packages are subclasses."""
@@ -112,6 +118,19 @@ def joint(networks: Sequence[Network], images: Tensor) -> Outputs:
         outputs: Outputs = networks[0](images)
         return outputs
     return Outputs(torch.stack([network(images).logits for network in networks]).mean(0))
+
+
+def with_mirror(answer: Callable[[Tensor], Outputs], images: Tensor, mirrored: bool = True) -> Outputs:
+    """What `answer` says of images [..., H, W]; `mirrored`: the mean of what it says of them and of their mirror
+    images, logits and attention logits alike, without features."""
+    outputs = answer(images)
+    if not mirrored:
+        return outputs
+    other = answer(images.flip(-1))
+    attention = None
+    if outputs.attention is not None and other.attention is not None:
+        attention = (outputs.attention + other.attention) / 2
+    return Outputs((outputs.logits + other.logits) / 2, attention)
 
 
 class LogitsNetwork(Network):

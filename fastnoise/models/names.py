@@ -25,6 +25,8 @@ MODELS: dict[str, str] = {
     "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",
     "resnet50": "fastnoise.models.resnet:ResNet50",
     "vgg19_bn": "fastnoise.models.vgg:VGG19BN",
+    "whitened_cnn6": "fastnoise.models.whitened:whitened_cnn6",
+    "whitened_cnn9": "fastnoise.models.whitened:WhitenedCNN",
     "wrn28_10": "fastnoise.models.wide:wrn28_10",
     "linear": "fastnoise.models.features:Linear",
     "mlp": "fastnoise.models.features:MLP",
@@ -35,6 +37,9 @@ also has a parameter `dropout`. Its attribute `smallest` is the smallest side of
 
 DROPOUT_FORMS = ("cnn9", "cnn9_dropout2d", "cnn9_dropout2d_always")
 """Networks that differ in what dropout drops and when, and in nothing else."""
+
+FITTED = ("whitened_cnn6", "whitened_cnn9")
+"""Networks whose first layer is made from the run's own images before training begins (`Backbone.fit`)."""
 
 LIBRARIES: dict[str, tuple[str, ...]] = {"timm": ("DEFAULT",), "torchvision": ("DEFAULT", "V1", "V2")}
 """Packages whose networks can be named, as in timm:NAME -> the words for weights that the package downloads."""

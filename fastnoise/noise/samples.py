@@ -137,6 +137,7 @@ def _by_name(file: LabelFile, names: Sequence[str], tested: Sequence[str]) -> tu
             bare[0].get(name, -1),
             ends[1].get(name, -1),
             bare[1].get(name, -1),
+            max(whole.get(_bare(end), -1) for end in _ends(name)),  # names without a suffix, as those of tar shards
         )
         places[row] = next((place for place in tried if place >= 0), -1)
     wrong = [row for row in others if places[row] < 0]

@@ -183,6 +183,7 @@ class FusedOp:
         parameters += [options] if options else []
         self.names = (*self.tensors, *self.options)
         self.forms = [(name, *FORMS[name]) for name in self.tensors[1:]]
+        self.per_row = [name == "logits" or (FORMS[name][0] or "").startswith("B") for name in self.tensors]
         self.settings: dict[str, Any] = {"ignore_index": None, "reduction": "none"}
         # No defaults: PyTorch drops trailing arguments that equal theirs, and torch 2.11 then finds no `visits` whose
         # version to count up. Callers of the raw op append `settings.values()`.
@@ -241,6 +242,7 @@ class FusedOp:
         reduction: str = "none",
         update: bool = True,
         placement: Placement | None = None,
+        on_host: bool = False,
     ) -> Any:
         """The loss, float32: [B], or reduced [].
 
@@ -250,11 +252,12 @@ class FusedOp:
             reduction: "none", "mean" or "sum". The mean divides by B, whatever is ignored.
             update: False: no target changes, whatever the knobs say.
             placement: how the table is stored, if it is not a whole table in float32.
+            on_host: the table is in page-locked host memory, where the kernels of a CUDA device reach it.
         """
         inputs += (ignore_index, reduction)
         if self.has_table:
             inputs += (update, *(placement or WHOLE))
-        self.check_inputs(inputs)
+        self.check_inputs(inputs, on_host)
         direct = self.can_be_direct(inputs)
         if not self.loss:
             return self.direct(*inputs) if direct else self.overload(*inputs)
@@ -276,6 +279,10 @@ class FusedOp:
             or torch._C._is_tracing()
             or torch.autograd._profiler_enabled()
         )
+
+    def compute(self, inputs: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+        """Loss and gradient, as the registered op returns them, from inputs that `check_inputs` has passed."""
+        return self.direct(*inputs) if self.can_be_direct(inputs) else self.overload(*inputs)
 
     def direct(self, *inputs: Any) -> tuple[Tensor, ...] | None:
         """Call the kernel without PyTorch's dispatcher. For a small batch on a CPU the dispatcher takes as long as the
@@ -347,13 +354,13 @@ class FusedOp:
         scale, options = self.gradient_scale(given), tuple(given.pop(name) for name in self.options)
         return launch(rule, **given, options=options, gradient_scale=scale, **geometry) or None
 
-    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
-        """Refuse arguments of the wrong form."""
-        self.check(inputs)
+    def check_inputs(self, inputs: tuple[Any, ...], on_host: bool = False) -> None:
+        """Refuse arguments of the wrong form. `on_host`: the table may be on the CPU, wherever the logits are."""
+        self.check(inputs, on_host)
         if self.has_table:
-            self.check_table(inputs[0], inputs[self.at["targets"]], inputs[self.at["visits"]])
+            self.check_table(inputs[0], inputs[self.at["targets"]], inputs[self.at["visits"]], on_host)
 
-    def check(self, inputs: tuple[Any, ...]) -> None:
+    def check(self, inputs: tuple[Any, ...], on_host: bool = False) -> None:
         """Refuse tensors of the wrong form, from shape, dtype and device alone: nothing waits for the device."""
         for name, tensor in zip(self.tensors, inputs, strict=False):
             if not isinstance(tensor, Tensor):
@@ -369,12 +376,13 @@ class FusedOp:
             if not fits or (kind is not None and tensor.dtype not in dtypes):
                 # The sizes are filled in only here: to format a size in a traced function fixes it.
                 refuse(self.name, name, tensor, expected.format(B=num_rows, C=num_classes))
-            if not (on_cpu and tensor.is_cpu) and tensor.device != device:
+            reached = tensor.is_cpu and (on_cpu or (on_host and name == "targets"))
+            if not reached and tensor.device != device:
                 raise DataError(f"{self.name}: {name} on {tensor.device}, logits on {device}; put both on one")
             if tensor.requires_grad and name != "attention":
                 raise DataError(f"{self.name}: {name} requires a gradient, which this loss has none for; detach it")
 
-    def check_table(self, logits: Tensor, targets: Tensor, visits: Tensor | None) -> None:
+    def check_table(self, logits: Tensor, targets: Tensor, visits: Tensor | None, on_host: bool = False) -> None:
         """Refuse a table of the wrong form, or one of half precision without the counters that its rounding needs."""
         num_classes = logits.shape[1]
         dtypes = (torch.float32,) if visits is None else (torch.float16, torch.bfloat16)
@@ -390,15 +398,16 @@ class FusedOp:
         if visits is not None:
             if visits.shape != targets.shape[:1] or visits.dtype != torch.int32 or not visits.is_contiguous():
                 refuse(self.name, "visits", visits, f"contiguous int32 [{targets.shape[0]}], one per row of targets")
-            if visits.device != logits.device:
+            if visits.device != (targets if on_host else logits).device:
                 raise DataError(f"{self.name}: visits on {visits.device}, logits on {logits.device}; put both on one")
 
     def check_ranges(self, given: dict[str, Any]) -> None:
         """DataError for a label or index that is out of range or belongs to another shard."""
-        given = without_ignored(given)
+        num_classes = given["logits"].shape[1]
+        given = without_ignored({name: value for name, value in given.items() if name != "logits"})
         for name in ("labels", "pair_labels"):
             if name in given:
-                check_range(self.name, "label", given[name], given["logits"].shape[1], "number of classes")
+                check_range(self.name, "label", given[name], num_classes, "number of classes")
         for name in ("index", "pair_index"):
             if name in given:
                 check_index(self.name, given[name], len(given["targets"]), given["rank"], given["world"])

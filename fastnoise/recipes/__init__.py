@@ -18,6 +18,7 @@ from .coteaching import coteaching
 from .dividemix import dividemix
 from .elr import elr
 from .elr_plus import elr_plus
+from .fast import fast
 from .multitask import multitask
 from .nal import nal
 from .plain import plain
@@ -72,6 +73,7 @@ def recipe(
     *,
     noise_rate: float | str | None = None,
     labels: str | None = None,
+    recipe: str = "published",
 ) -> RunConfig:
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
@@ -82,8 +84,10 @@ def recipe(
     weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained. `labels`
     is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder
     of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix, swce_dividemix).
-    Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring.
-    ConfigError for an unknown method, for a variant of a method that has none, or for a rate that cannot be read.
+    Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring. `recipe` names another course
+    than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
+    ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
+    method or data set that a fast recipe is not for.
     """
     if noise is None:
         noise = default_noise(dataset) if labels is None else "none"
@@ -92,7 +96,7 @@ def recipe(
     rate = NoiseConfig(noise_rate=noise_rate).noise_rate
     if rate is None and noise == "none" and (labels is not None or is_given(dataset)):
         rate = UNKNOWN_RATE
-    config = _recipe(method, dataset, noise, variant, rate).replace(given)
+    config = fast(recipe, _recipe(method, dataset, noise, variant, rate)).replace(given)
     if model is None or {model, config.model.model} <= set(DROPOUT_FORMS):
         return config if model is None else config.replace({"model": model})
     if model == config.model.model:

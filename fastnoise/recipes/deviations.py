@@ -389,6 +389,17 @@ DEVIATIONS: tuple[Deviation, ...] = (
 )
 
 
+OTHER_RECIPE = Deviation(
+    "another-recipe",
+    (),
+    (),
+    "Published accuracies were made by the authors' own course; this run has a short course of ours (--recipe).",
+    "it ends in seconds or minutes.",
+    uncounted="network, batch, rates, epochs, augmentation and weights evaluated all differ; see the configuration.",
+)
+"""Of a run whose --recipe is not published, in place of all others."""
+
+
 def deviations_of(config: RunConfig) -> list[Deviation]:
     """The deviations that concern a run of this configuration: of its method, data set and noise, and without those
     whose field has the authors' value."""
@@ -399,6 +410,8 @@ def deviations_in(settings: Mapping[str, Any]) -> list[Deviation]:
     """The same for a configuration as a run folder keeps it: fields and values, some of which may be missing."""
     method, dataset, noise = (str(settings.get(name, "")) for name in ("method", "dataset", "noise"))
     kind = noise.partition(":")[0]
+    if settings.get("recipe", "published") != "published":
+        return [OTHER_RECIPE]
     return [
         each
         for each in DEVIATIONS

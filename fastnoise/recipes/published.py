@@ -178,7 +178,7 @@ def deviations(config: RunConfig, entry: Published, realised: float | None = Non
     `realised` is the run's share of wrong labels, if it is known; else it is that which its noise is expected to make.
     A share that differs by more than TOLERANCE from that of the row's noise is always said.
     """
-    words = []
+    words = [f"the recipe {config.optim.recipe}, there the authors' own"] if config.optim.recipe != "published" else []
     if entry.model is None:
         words.append(config.model.model)
     elif entry.model != bare(config.model.model):

@@ -283,6 +283,7 @@ _COMMON = {
     "test_mse", "validation_mse",
     "gradient_clean", "gradient_mislabelled", "gradient_share_clean", "pull_clean", "pull_mislabelled", "ce_pull_clean",
     "ce_pull_mislabelled", "images_per_second", "data_wait", "collectives", "seconds",
+    "epoch_seconds",
 }  # fmt: skip
 """Numbers that the trainer records for every method. Other numbers come from the method."""
 

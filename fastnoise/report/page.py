@@ -47,7 +47,7 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
         raise DataError(f"--out {out}: no such folder; create it")
     if out.is_dir():
         raise DataError(f"--out {out}: that is a folder; name a file, such as {out / 'report.html'}")
-    pictures = _Pictures(png)
+    pictures = Pictures(png)
     if (folder / "study.json").is_file():
         page = _study_page(folder, pictures)
     elif (folder / "jobs").is_dir():
@@ -63,8 +63,8 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
     return out
 
 
-class _Pictures:
-    """Writes each figure as PNG and CSV to a folder, if there is one."""
+class Pictures:
+    """Draws the figures of a page, and writes each as PNG and CSV to a folder, if there is one."""
 
     def __init__(self, folder: Path | None):
         self.folder = folder
@@ -98,14 +98,15 @@ class _Pictures:
         return join(parts)
 
 
-def _drawn(sections: Sections) -> list[str]:
+def drawn(sections: Sections) -> list[str]:
+    """The headings of the sections that have anything."""
     return [title for title, found in sections if found]
 
 
 # -- the three kinds of page ---------------------------------------------------------------------------------------
 
 
-def _run_page(folder: Path, pictures: _Pictures) -> str:
+def _run_page(folder: Path, pictures: Pictures) -> str:
     run = read_run(folder)
     words = [own.short(str(run.config.get(key, "?"))) for key in ("method", "dataset", "noise")]
     title = f"{words[0]} on {words[1]}, {words[2]}"
@@ -113,12 +114,12 @@ def _run_page(folder: Path, pictures: _Pictures) -> str:
     gallery, heading = suspects.suspects_of(run), suspects.TITLE
     shown = [] if gallery is None else [element("h2", heading, id=anchor(heading)), gallery]
     body = [runs.head(run), pictures.draw(sections), *shown, element("h2", "Settings"), runs.appendix(run)]
-    headings = [*_drawn(sections), *([heading] if shown else [])]
+    headings = [*drawn(sections), *([heading] if shown else [])]
     style, script = (STYLE, SCRIPT) if shown else ("", "")
     return document(plain(title), f"Run folder {folder.resolve()}", headings, *body, style=style, script=script)
 
 
-def _sweep_page(folder: Path, pictures: _Pictures) -> str:
+def _sweep_page(folder: Path, pictures: Pictures) -> str:
     sweep = read_sweep(folder)
     spec = folder.resolve() / "sweep.toml"
     command = f"fastnoise sweep {shlex.quote(str(spec))} --out {shlex.quote(str(folder.resolve()))}"
@@ -126,10 +127,10 @@ def _sweep_page(folder: Path, pictures: _Pictures) -> str:
     sections = sweeps.sweep_sections(sweep)
     different = runs.deviations(job.config for job in sweep.jobs)
     body = [sweeps.head(sweep, again), sweeps.tables(sweep), different, pictures.draw(sections)]
-    return document(f"Sweep {folder.resolve().name}", f"Folder {folder.resolve()}", _drawn(sections), *body)
+    return document(f"Sweep {folder.resolve().name}", f"Folder {folder.resolve()}", drawn(sections), *body)
 
 
-def _study_page(folder: Path, pictures: _Pictures) -> str:
+def _study_page(folder: Path, pictures: Pictures) -> str:
     """The page of a study: its finding, its figures with their tables, its settings and its trainings."""
     problems = []
     try:
@@ -163,7 +164,7 @@ def _study_page(folder: Path, pictures: _Pictures) -> str:
     return document(plain(name), f"Folder {folder.resolve()}", ["Figures"], *body)
 
 
-def _saved_figures(folder: Path, pictures: _Pictures) -> list[Html]:
+def _saved_figures(folder: Path, pictures: Pictures) -> list[Html]:
     """The PNG files of a folder that have a CSV file of the same name, and then the numbers of all its CSV files."""
     parts: list[Html] = []
     for path in sorted(folder.glob("*.png")):

@@ -73,6 +73,7 @@ def _work(settings: dict[str, Any]) -> None:
         "RANK": str(rank),
         "WORLD_SIZE": str(context.get_world_size()),
         "LOCAL_RANK": str(context.get_local_rank()),
+        "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
         "MASTER_ADDR": str(host),
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": str(settings["threads"]),

@@ -288,6 +288,8 @@ def _further(config: RunConfig) -> str:
     """How to read what stays different from the authors' code, which a citation does not say."""
     count = len(deviations_of(config))
     words = f"--method {config.method.method} --dataset {config.data.dataset} --deviations"
+    if config.optim.recipe != "published":
+        words += f" --recipe {config.optim.recipe}"
     return (
         f"{counted(count, 'deviation stays', 'deviations stay')} from the authors' code: fastnoise train {words}."
         if count

@@ -93,6 +93,9 @@ LATER: Mapping[str, Any] = {
     "layer_decay": 1.0,
     "target_dtype": "float32",
     "batch_norm": "local",
+    "recipe": "published",
+    "average_weights": "none",
+    "eval_mirror": False,
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 
@@ -156,32 +159,42 @@ PUBLISHED = Path(__file__).parent / "published"
 """Holds the files of sweeps that repeat a published table."""
 
 
-def find_spec(name: str) -> Path:
-    """A sweep's file, or that of the published table of this name (elr-table-5, nal-table-6) if there is none."""
-    path, table = Path(name), PUBLISHED / f"{name}.toml"
+def find_spec(name: str, shipped: Path = PUBLISHED) -> Path:
+    """A sweep's file; if there is none, the file of this name in `shipped`, as elr-table-5 or nal-table-6."""
+    path, table = Path(name), shipped / f"{name}.toml"
     return table if not path.exists() and Path(name).name == name and table.is_file() else path
 
 
-def resolve(spec: Path) -> list[Job]:
-    """The jobs that a sweep's TOML file describes; list tables outermost, seeds innermost.
-
-    ConfigError in one line for an unreadable file, unknown fields, values of the wrong type, empty grids, fields given
-    twice, equal jobs, and configurations that `fastnoise train` refuses.
-    """
+def read_spec(spec: Path, shipped: Path = PUBLISHED, of: str = "published table") -> dict[str, Any]:
+    """The content of a sweep's TOML file, not yet checked. ConfigError in one line if it cannot be read; if it is
+    missing, the message names the files in `shipped`, each of which is what `of` says."""
     try:
-        content = tomllib.loads(spec.read_text(encoding="utf-8"))
+        return tomllib.loads(spec.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        tables = ", ".join(sorted(path.stem for path in PUBLISHED.glob("*.toml")))
-        raise ConfigError(f"{spec}: no such file; give a sweep's TOML file, or a published table: {tables}") from None
+        names = ", ".join(sorted(path.stem for path in shipped.glob("*.toml")))
+        raise ConfigError(f"{spec}: no such file; give a sweep's TOML file, or a {of}: {names}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{spec}: not a readable TOML file: {error}") from None
+
+
+def jobs_of(content: Mapping[str, Any], what: str) -> list[Job]:
+    """The jobs that the content of a sweep's file describes; list tables outermost, seeds innermost.
+
+    ConfigError in one line, which begins with `what`, for unknown fields, values of the wrong type, empty grids, fields
+    given twice, equal jobs, and configurations that `fastnoise train` refuses.
+    """
     try:
         return make_jobs(_configurations(content))
     except FastnoiseError as error:
-        raise type(error)(f"{spec}: {error}") from None
+        raise type(error)(f"{what}: {error}") from None
 
 
-def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+def resolve(spec: Path) -> list[Job]:
+    """The jobs that a sweep's TOML file describes; ConfigError in one line as `read_spec` and `jobs_of`."""
+    return jobs_of(read_spec(spec), str(spec))
+
+
+def _configurations(content: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], RunConfig]]:
     content = dict(content)
     grid, tables, seeds, noise_seeds = (content.pop(key, None) for key in ("grid", "list", "seeds", "noise_seeds"))
     known = _Known(content, grid, tables)
@@ -214,6 +227,7 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], R
                 fields.get("model"),
                 noise_rate=fields.get("noise_rate"),
                 labels=fields.get("labels"),
+                recipe=fields.get("recipe", "published"),
             )
             config = default.replace(checked(default, fields))
             check_names(config)

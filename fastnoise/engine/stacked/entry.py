@@ -7,10 +7,10 @@ import torch
 from rich.console import Console
 
 from ... import own
-from ...config import RunConfig
+from ...config import Optimizer, RunConfig
 from ...errors import ConfigError, TrainingError
 from ...methods import METHODS, Method, find_method
-from ...models.names import LibraryModel
+from ...models.names import FITTED, LibraryModel
 from ..checkpoint import place_of
 from ..display import make_console
 from ..prepare import check_run, load_images
@@ -51,10 +51,16 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "--epoch-batches draws the samples of one run; drop it, or train the runs one by one"
     if first.optim.patience:
         return "--patience ends each run after an epoch of its own; drop it, or train the runs one by one"
+    if first.optim.average_weights != "none" or Optimizer.parse(first.optim.optimizer).lookahead:
+        return "--average-weights and lookahead keep further weights of one run; drop them"
+    if first.model.model in FITTED:
+        return f"model {first.model.model} makes its first layer from the images of one run"
     if first.engine.gradients:
         return "--gradients passes over the training set of one run; drop it"
     if first.engine.target_dtype != "float32":
         return "tables of 16 bits count the visits of one run's samples; drop --target-dtype"
+    if first.engine.target_place != "device":
+        return "--target-place host keeps the targets of one run; drop it"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ...checks import free_memory, require_memory
-from ...config import Optimizer, RunConfig
+from ...config import Optimizer, RunConfig, Schedule
 from ...data import ImageDataset, Loader
 from ...errors import ConfigError, TrainingError
 from ...methods import create_method
@@ -86,6 +86,11 @@ class Stack(Training):
             raise ConfigError(
                 f"these runs cannot be stacked: their epochs have {min(batches)} to {max(batches)} batches, and "
                 f"{configs[0].optim.optimizer} counts steps for all runs together; take --drop-last or --optimizer sgd"
+            )
+        if len(batches) > 1 and Schedule.parse(configs[0].optim.schedule).by_step:
+            raise ConfigError(
+                f"these runs cannot be stacked: their epochs have {min(batches)} to {max(batches)} batches, and "
+                f"{configs[0].optim.schedule} sets the rate of each step for all together; take --drop-last"
             )
         lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=sets[0].task.num_outputs)
         method = StackedMethod(configs[0].method, lead.to(device), members, network, plan).to(device)

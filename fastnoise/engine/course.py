@@ -1,0 +1,103 @@
+"""What changes from step to step beside the steps themselves: a cycle's rate, slow weights, averages of weights."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Averaging, OptimConfig, Optimizer, Schedule
+from ..methods.averages import AveragedNetworks
+from .layer_rates import set_rate
+from .optimizer import LRScheduler
+from .step import Step
+
+
+class Course(nn.Module):
+    """The rates, slow weights and averaged weights of a run, step by step.
+
+    The rate of a cycle is a function of the place in the course, and Lookahead's steps are counted in each epoch, whose
+    last step is always one at which the slow weights move. So a resumed run goes on by the tensors of this module
+    alone, which are a part of the method's state in checkpoints.
+
+    Both kinds of weights cost the memory of the networks once more; the average has that of their buffers too.
+
+    Args:
+        config: of the run.
+        networks: on their device.
+        rounds: the first epoch of each round of training -> its length in epochs (`Method.rounds`).
+    """
+
+    slow: AveragedNetworks | None
+    average: AveragedNetworks | None
+
+    def __init__(self, config: OptimConfig, networks: nn.ModuleList, rounds: Mapping[int, int]):
+        super().__init__()
+        self._networks = (networks,)  # in a tuple, so that they are not among this module's
+        self._rounds = dict(rounds)
+        self._schedule = Schedule.parse(config.schedule)
+        self._rate = config.learning_rate
+        optimizer, averaging = Optimizer.parse(config.optimizer), Averaging.parse(config.average_weights)
+        self._every = optimizer.lookahead
+        trained = list(networks)
+        self.slow = AveragedNetworks(trained, 1 - optimizer.alpha) if self._every else None  # type: ignore[arg-type]
+        self.average = None
+        self._first = 0
+        if averaging is not None:
+            self._first = averaging.first(config.epochs)
+            self.average = AveragedNetworks(trained, averaging.momentum, with_buffers=True)  # type: ignore[arg-type]
+        self.averaging = False
+        """Whether the average follows the networks, and answers for them."""
+
+    def take_up(self, epoch: int, step: Step) -> None:
+        """Let the average answer if it does after `epoch`, which is 0 before the first."""
+        averaging = self.average is not None and epoch >= self._first
+        if averaging == self.averaging:
+            return
+        self.averaging = averaging
+        copies = self.average.copies if averaging and self.average is not None else self._networks[0]
+        step.answer_by(list(copies))  # type: ignore[arg-type]
+
+    def begin(self, epoch: int, start: int, step: Step) -> None:
+        """Called before the steps of `epoch` from batch `start` on."""
+        (networks,) = self._networks
+        if start == 0 and self.slow is not None:
+            self.slow.begin(list(networks))  # type: ignore[arg-type]
+        if start == 0 and self.average is not None and (epoch == self._first or epoch in self._rounds):
+            self.average.begin(list(networks))  # type: ignore[arg-type]
+        self.take_up(epoch, step)
+
+    def before_step(
+        self, optimizer: torch.optim.Optimizer, schedule: LRScheduler, epoch: int, batch: int, batches: int
+    ) -> None:
+        """Set the rate of a cycle for a step: that of the middle of its part of the course.
+
+        Args:
+            schedule: its `last_epoch` counts the epochs of the round that are over.
+            batch: of the step, from 0, of `batches` of the epoch.
+        """
+        if self._schedule.by_step:
+            length = self._rounds[max(first for first in self._rounds if first <= epoch)]
+            set_rate(
+                optimizer, self._rate * self._schedule.share((schedule.last_epoch + (batch + 0.5) / batches) / length)
+            )
+
+    def observe(self) -> None:
+        """Move the average; a part of each step."""
+        if self.averaging and self.average is not None:
+            self.average.follow(list(self._networks[0]))  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def after_step(self, number: int, batches: int) -> None:
+        """Called after step `number`, from 1, of `batches` of an epoch: move the slow weights, if it is time."""
+        if self.slow is None or (number % self._every and number < batches):
+            return
+        (networks,) = self._networks
+        self.slow.follow(list(networks))  # type: ignore[arg-type]
+        torch._foreach_copy_(list(networks.parameters()), list(self.slow.copies.parameters()))
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """The state of the averaged networks, by the names in the networks' own; None if these answer themselves."""
+        if not self.averaging or self.average is None:
+            return None
+        return cast(dict[str, Tensor], self.average.copies.state_dict())

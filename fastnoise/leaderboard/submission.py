@@ -1,0 +1,356 @@
+"""A row of a leaderboard as a TOML file: a configuration, and what each of its runs measured, epoch by epoch.
+
+    schema = "fastnoise-leaderboard-1"
+    where = "2 at once on 2 CPU cores, 1 torch thread each"
+
+    [configuration]                  # as in a run's config.toml, without seeds, paths and what only changes speed
+    method = "elr"
+
+    [figures]                        # means over the runs and standard deviations; they follow from the runs
+    last = 0.9123
+
+    [[runs]]                         # one for each seed
+    seed = 0
+    test_accuracy = [0.81, 0.9123]   # after each epoch
+    epoch_seconds = [4.1, 4.0]       # of each epoch: training, evaluation, what the method does in between
+
+A page is made from these files alone. Every figure on it is computed from the runs, and a file whose [figures] say
+something else is refused. Nothing in a file is executed. Imports no torch until figures are computed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated, Any, get_type_hints
+
+import tomli_w
+
+from .. import own
+from ..config import FREE_ON_RESUME, RunConfig
+from ..data.names import AT_PATH, family, short
+from ..errors import ConfigError, DataError, FastnoiseError, nearest
+from ..fields import stored
+from ..files import stored_text, write_text
+from ..options import Above, AtLeast, Between, Values
+from ..recipes import recipe
+from ..sweeps.spec import SEEDS
+
+SCHEMA = "fastnoise-leaderboard-1"
+
+Share, Seconds = Annotated[float, Between(0, 1)], Annotated[float, Above(0)]
+
+_LISTS = {"test_accuracy": Share, "validation_accuracy": Share, "epoch_seconds": Seconds}
+_TOLERANCE = 1e-5
+"""By which a stated figure may differ from what follows from the runs, relative to it: it is rounded."""
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """What one run measured."""
+
+    seed: Annotated[int, AtLeast(0)]
+    noise_seed: Annotated[int, AtLeast(0)]
+    test_accuracy: tuple[float, ...]
+    """After each epoch, shares."""
+    epoch_seconds: tuple[float, ...]
+    """Of each epoch: training, evaluation, and what the method does at its end. Start and checkpoints are left out."""
+    images_per_second: Annotated[float, Above(0)]
+    """Of training, the median of the epochs."""
+    machine: str
+    gpu: str
+    """Its name, or `none` for a run on the CPU."""
+    torch: str
+    fastnoise: str
+    commit: str
+    """Empty if the run's package came without one."""
+    date: str
+    """When the run ended, YYYY-MM-DD."""
+    starts: Annotated[int, AtLeast(1)] = 1
+    """How often the run's process began. Of an epoch that was cut off, only the part after the last start is timed."""
+    realised_rate: Share | None = None
+    """The share of wrong labels that it trained on; None if the true labels are unknown."""
+    validation_accuracy: tuple[float, ...] = ()
+    """After each epoch; empty if nothing was held out."""
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        """Accuracies by each convention of a published value, minutes and images per second."""
+        from ..engine.metrics import best_last_mean
+
+        history = [{"epoch": place, "test": value} for place, value in enumerate(self.test_accuracy, 1)]
+        found = best_last_mean(history, "test")
+        figures = {name: found[name] for name in ("last", "best", "mean_last_10")}
+        if self.validation_accuracy:
+            held = [{"epoch": place, "held": value} for place, value in enumerate(self.validation_accuracy, 1)]
+            figures["validation"] = self.test_accuracy[int(best_last_mean(held, "held")["best_epoch"]) - 1]
+        return figures | {"minutes": sum(self.epoch_seconds) / 60, "images_per_second": self.images_per_second}
+
+    def minutes_to(self, target: float) -> float | None:
+        """Minutes until the end of the first epoch whose test accuracy is `target` or more; None if none is."""
+        for epoch, value in enumerate(self.test_accuracy, 1):
+            if value >= target:
+                return sum(self.epoch_seconds[:epoch]) / 60
+        return None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A row of a leaderboard."""
+
+    configuration: Mapping[str, Any]
+    """Flat fields, without seeds, what changes only speed, and fields that are None."""
+    where: str
+    """How many jobs ran at once, and on what, while the times were measured."""
+    runs: tuple[SeedRun, ...]
+
+    @property
+    def setting(self) -> tuple[str, str]:
+        """Data set and noise: the rows that are ranked against each other."""
+        noise = "labels of a file" if "labels" in self.configuration else str(self.configuration["noise"])
+        return str(self.configuration["dataset"]), noise
+
+    @property
+    def config(self) -> RunConfig | None:
+        """The configuration. None if it names code of the user's, which is not run."""
+        if any(own.is_own(str(self.configuration.get(kind, ""))) for kind in own.KINDS):
+            return None
+        return stored(self.configuration)
+
+    @property
+    def network(self) -> str:
+        """Its name, with its width if that is not 1."""
+        width = self.configuration.get("width", 1.0)
+        return own.short(str(self.configuration["model"])) + ("" if width == 1 else f", width {width:g}")
+
+    @property
+    def options(self) -> str:
+        """The fields that differ from the method's recipe, as in `epochs=5 width=0.5`."""
+        config = self.config
+        if config is None:
+            return ""
+        fields = self.configuration
+        try:
+            usual = recipe(
+                config.method.method,
+                config.data.dataset,
+                config.noise.noise,
+                fields.get("variant"),
+                config.model.model,
+                noise_rate=config.noise.noise_rate,
+                labels=config.noise.labels,
+            ).flat()
+        except FastnoiseError:  # its recipe has to read a file that is not here
+            return ""
+        found = {name: value for name, value in config.flat().items() if name not in _LEFT_OUT}
+        return " ".join(f"{name}={value}" for name, value in found.items() if usual.get(name) != value)
+
+    def values(self, name: str) -> list[float]:
+        """A figure of each run that has it."""
+        return [run.figures[name] for run in self.runs if name in run.figures]
+
+    def figures(self) -> dict[str, float]:
+        """Means over the runs; with several runs also standard deviations, as NAME_sd."""
+        found: dict[str, float] = {}
+        for name in dict.fromkeys(key for run in self.runs for key in run.figures):
+            values = self.values(name)
+            found[name] = mean(values)
+            if len(values) > 1:
+                found[f"{name}_sd"] = stdev(values)
+        return found
+
+    def said(self, name: str) -> str:
+        """What the runs say of themselves, as their machine: each once."""
+        return "; ".join(dict.fromkeys(str(getattr(run, name)) for run in self.runs if getattr(run, name)))
+
+    @property
+    def realised_rate(self) -> float | None:
+        """The mean share of wrong labels; None if a run's is unknown."""
+        rates = [run.realised_rate for run in self.runs if run.realised_rate is not None]
+        return mean(rates) if len(rates) == len(self.runs) else None
+
+    @property
+    def file_name(self) -> str:
+        """Setting, method, and a hash of the configuration and the machine: better figures take the file's place."""
+        machine = [self.said(name) for name in ("machine", "gpu")]
+        text = json.dumps([dict(self.configuration), self.where, *machine], sort_keys=True)
+        words = "-".join((*self.setting, own.short(str(self.configuration["method"]))))
+        plain = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in words)
+        return f"{plain[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml"
+
+
+_LEFT_OUT = {*FREE_ON_RESUME, *SEEDS}
+
+
+def configuration_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run's configuration that a submission keeps. Of paths it keeps the last part."""
+    fields = {name: value for name, value in config.items() if name not in _LEFT_OUT and value is not None}
+    for kind in own.KINDS:
+        if own.is_own(str(fields.get(kind, ""))):
+            file, name, rest = own.split(fields[kind])
+            fields[kind] = f"{file.name}:{name}{rest}"
+    dataset = str(fields["dataset"])
+    if not own.is_own(dataset):
+        path = dataset.partition(":")[2]
+        fields["dataset"] = f"{family(dataset)}:{Path(path).name}" if family(dataset) in AT_PATH else short(dataset)
+    for name in ("labels", "encoder"):
+        if name in fields:
+            fields[name] = Path(fields[name]).name
+    return fields
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_submission(folder: Path, submission: Submission) -> Path:
+    """Write a row into a folder, which is made if it is missing. CheckpointError if it can't be written."""
+    runs = [
+        {key: value for key, value in dataclasses.asdict(run).items() if value not in (None, ())}
+        for run in submission.runs
+    ]
+    content = {
+        "schema": SCHEMA,
+        "where": submission.where,
+        "configuration": dict(submission.configuration),
+        "figures": {name: rounded(value) for name, value in submission.figures().items()},
+        "runs": runs,
+    }
+    # Each array in one line: a strings' own line ends are escaped.
+    text = re.sub(r"\[\n[^]]*]", lambda found: "[" + " ".join(found[0][1:-1].split()).rstrip(",") + "]",
+                  tomli_w.dumps(content))  # fmt: skip
+    path = folder / submission.file_name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}; choose another") from None
+    write_text(path, text)
+    return path
+
+
+def rounded(value: float) -> float:
+    """With six digits, which is more than any figure here means."""
+    return float(f"{value:.6g}")
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_submissions(folder: Path) -> list[Submission]:
+    """All rows of a folder, in the order of their files' names.
+
+    DataError in one line that names file and field for the first one that is bad, and for a folder without any.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give one with the TOML files of fastnoise leaderboard")
+    paths = sorted(folder.glob("*.toml"))
+    if not paths:
+        raise DataError(f"{folder} has no submissions (*.toml); fastnoise leaderboard --submit {folder} writes some")
+    return [read_submission(path) for path in paths]
+
+
+def read_submission(path: Path) -> Submission:
+    """One row. DataError in one line that names the file and the field that is wrong."""
+    try:
+        content = tomllib.loads(stored_text(path))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not a readable TOML file: {error or 'nested too deeply'}") from None
+    try:
+        return _parsed(content)
+    except FastnoiseError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _parsed(content: Mapping[str, Any]) -> Submission:
+    _require_fields("", content, ("schema", "where", "configuration", "figures", "runs"))
+    if content["schema"] != SCHEMA:
+        raise ConfigError(f"schema must be {SCHEMA!r}, not {content['schema']!r}")
+    where = Values.of(str).read("where", content["where"])
+    fields = _table("configuration", content["configuration"])
+    for name in ("method", "dataset", "noise", "model"):
+        if not isinstance(fields.get(name), str):
+            raise ConfigError(f"configuration.{name} must be a text, not {fields.get(name)!r}")
+    if found := sorted(_LEFT_OUT & fields.keys()):
+        raise ConfigError(f"configuration.{found[0]}: no part of a row's configuration; drop it")
+    runs = content["runs"]
+    if not isinstance(runs, list) or not runs:
+        raise ConfigError("runs must be tables, one for each seed, as in [[runs]] and seed = 0")
+    submission = Submission(fields, where, tuple(_run(f"runs[{place}]", run) for place, run in enumerate(runs)))
+    seeds = [(run.seed, run.noise_seed) for run in submission.runs]
+    for place, pair in enumerate(seeds):
+        if pair in seeds[:place]:
+            raise ConfigError(f"runs[{place}].seed: the seeds {pair[0]} and {pair[1]} are there twice; drop one")
+    try:
+        config = submission.config
+    except FastnoiseError as error:
+        raise ConfigError(f"configuration: {error}") from None
+    if config is not None:
+        for place, run in enumerate(submission.runs):
+            if len(run.test_accuracy) > config.optim.epochs:
+                raise ConfigError(
+                    f"runs[{place}].test_accuracy has {len(run.test_accuracy)} epochs, "
+                    f"and configuration.epochs is {config.optim.epochs}"
+                )
+            if config.data.val_fraction and not run.validation_accuracy:
+                raise ConfigError(
+                    f"runs[{place}].validation_accuracy is missing, and configuration.val_fraction is "
+                    f"{config.data.val_fraction:g}"
+                )
+    _check_figures(submission, _table("figures", content["figures"]))
+    return submission
+
+
+def _run(where: str, table: Any) -> SeedRun:
+    hints = get_type_hints(SeedRun, include_extras=True)
+    table = _table(where, table)
+    needed = [field.name for field in dataclasses.fields(SeedRun) if field.default is dataclasses.MISSING]
+    _require_fields(f"{where}.", table, needed, list(hints))
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in _LISTS:
+            values[name] = Values.of(hints[name]).read(f"{where}.{name}", value)
+            continue
+        if not isinstance(value, list) or not value:
+            raise ConfigError(f"{where}.{name} must be a list of numbers, one for each epoch, not {value!r}")
+        kind = Values.of(_LISTS[name])
+        values[name] = tuple(kind.read(f"{where}.{name}[{place}]", item) for place, item in enumerate(value))
+    run = SeedRun(**values)
+    for name in ("epoch_seconds", "validation_accuracy"):
+        other = getattr(run, name)
+        if other and len(other) != len(run.test_accuracy):
+            raise ConfigError(f"{where}.{name} has {len(other)} epochs, {where}.test_accuracy {len(run.test_accuracy)}")
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", run.date):
+        raise ConfigError(f"{where}.date must be YYYY-MM-DD in quotes, not {run.date!r}")
+    return run
+
+
+def _table(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a table, not {value!r}")
+    return value
+
+
+def _require_fields(where: str, table: Mapping[str, Any], needed: Sequence[str], known: Sequence[str] = ()) -> None:
+    for name in table:
+        if name not in (known or needed):
+            raise ConfigError(f"{where}{name}: unknown field; {nearest(name, list(known or needed))}")
+    for name in needed:
+        if name not in table:
+            raise ConfigError(f"{where}{name} is missing")
+
+
+def _check_figures(submission: Submission, stated: Mapping[str, Any]) -> None:
+    found = submission.figures()
+    _require_fields("figures.", stated, list(found))
+    for name, value in found.items():
+        said = Values.of(float).read(f"figures.{name}", stated[name])
+        if not math.isclose(said, value, rel_tol=_TOLERANCE, abs_tol=1e-9):
+            raise ConfigError(f"figures.{name} is {said:g}, but {value:.6g} follows from the runs")

@@ -10,6 +10,7 @@ from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import METHODS, check_options
 from fastnoise.methods.options import ELROptions, NALOptions
 from fastnoise.recipes import recipe
+from fastnoise.schedules import SaveEvery
 from fastnoise.sweeps.spec import job_name, resolve
 from fastnoise.words import train_config
 

@@ -16,6 +16,7 @@ from fastnoise.engine.saves import FIRST, SHARE, SaveClock
 from fastnoise.engine.stacked import train_stacked
 from fastnoise.engine.trainer import Training
 from fastnoise.recipes import recipe
+from fastnoise.schedules import SaveEvery
 
 QUIET = Console(quiet=True)
 

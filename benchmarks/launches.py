@@ -46,7 +46,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnoise.config import EngineConfig
 from fastnoise.engine.metrics import EpochStatistics
-from fastnoise.engine.step import Step, create_optimizer
+from fastnoise.engine.optimizer import create_optimizer
+from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import Forward, create_method
 from fastnoise.models import create_model

@@ -159,6 +159,15 @@ def test_the_average_is_that_of_the_steps_and_is_what_the_run_is_judged_by(monke
     assert Averaging.parse("ema:0.8,from=0.6").first(3) == 2  # type: ignore[union-attr]
 
 
+def test_a_run_says_what_the_copies_take(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--average-weights", "ema:0.8,from=0.6", "--optimizer", "sgd:lookahead=2", "--epochs", "1"]
+    assert main(["train", *DIGITS, *words, "--run-dir", "run"]) == 0
+    said = capsys.readouterr().out
+    size = sum(value.nbytes for value in state(Path("run"))["networks"].values()) / 1e6
+    assert f"slow weights: a copy of the networks, {size:.1f} MB\n" in said
+    assert f"averaged weights: a copy of the networks, {size:.1f} MB; they answer for the run from epoch 1 on" in said
+
+
 def test_slow_weights_go_a_share_of_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zhang et al. 2019, Algorithm 1, with every step and every result kept."""
     fast, slow, train, after = [], [], Step.train, Course.after_step

@@ -394,6 +394,23 @@ def resnet50(bench: Bench) -> None:
         _contest(bench, workload, ("uncompiled@dali", "uncompiled@synthetic", "amp@synthetic"))
 
 
+def optimizer(bench: Bench) -> None:
+    """The kernel of the optimisers against PyTorch's. Compiled sides come last, since they take longest to build."""
+    if not bench.on_gpu:
+        raise NotMeasured("the optimisers' kernel needs a GPU")
+    for sides in (("uncompiled", "triton_optimizer"), ("compiled", "compiled_triton_optimizer")):
+        _contest(bench, cifar(bench, "resnet34", 128), sides)
+        bench.free()
+
+
+def joint(bench: Bench) -> None:
+    """Eight steps a graph against one, where steps are short."""
+    _contest(bench, make_workload("mnist", bench.data, batch_size=128 if bench.on_gpu else 16), ("uncompiled", "joint"))
+    bench.free()
+    if bench.on_gpu:
+        _contest(bench, cifar(bench, "small_cnn", 128), ("uncompiled", "joint"))
+
+
 # -- loaders, stacks -----------------------------------------------------------------------------------------
 
 
@@ -446,6 +463,8 @@ STEPS: dict[str, Callable[[Bench], str | None]] = {
     "resnet34_compiled": resnet34_compiled,
     "ratios": ratios,
     "options": options,
+    "optimizer": optimizer,
+    "joint": joint,
     "train": runs.three_epochs,
     "batch_norm": batch_norm,
     "resnet50": resnet50,

@@ -15,7 +15,7 @@ SIDE = 2
 """Of the patches that are whitened, in pixels."""
 
 FLOOR = 5e-4
-"""Added to the patches' variances (section 3.1 there): directions without any stay finite."""
+"""Added to the patches' variances (section 3.2 there): directions without any stay finite."""
 
 SCALE = 1 / 9
 """Of the features, and so of the logits."""

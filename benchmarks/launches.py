@@ -1,7 +1,7 @@
 """What Inductor would launch on an H100 for one training step, counted on a machine without a GPU.
 
     python -m benchmarks.launches [--models resnet18 resnet34] [--methods ce elr] [--batch-size 128]
-        [--fused-norm] [--set combo_kernels=True] [--out generated/]
+        [--fused-norm] [--optimizer-kernel triton] [--set combo_kernels=True] [--out generated/]
 
 The step is `fastnoise train`'s own: a method's `training_step` on a network of fastnoise.models, with the fused loss
 and its table of targets, in bf16 and channels_last, compiled as one graph. It is traced on the CPU; then its forward
@@ -32,12 +32,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -54,10 +53,12 @@ from fastnoise.models import create_model
 from fastnoise.models.norm import fuse_norms
 from fastnoise.ops import batch_norm
 from fastnoise.ops.averages import MovingAverage
+from fastnoise.ops.optimizer import OneLaunch
 from fastnoise.ops.unit import inductor_options
 from fastnoise.recipes import recipe
 
 from . import record
+from .pretended import pretend
 
 RESULTS = record.RESULTS / "launches.csv"
 KEY = ("model", "batch", "method", "options", "part", "torch")
@@ -80,81 +81,6 @@ TRIED = ("2.11", "2.14")
 NETWORK = "network"
 """In place of a method: cross-entropy by PyTorch."""
 SAMPLES, SIDE = 50_000, 32
-
-H100 = SimpleNamespace(
-    name="NVIDIA H100 80GB HBM3", major=9, minor=0, total_memory=80 * 2**30, multi_processor_count=132, is_integrated=0,
-    is_multi_gpu_board=0, max_threads_per_multi_processor=2048, regs_per_multiprocessor=65536,
-    shared_memory_per_block=49152, shared_memory_per_block_optin=232448, shared_memory_per_multiprocessor=233472,
-    warp_size=32, L2_cache_size=50 * 2**20, gcnArchName="", max_threads_per_block=1024, clock_rate=1980000,
-    memory_clock_rate=2619000, memory_bus_width=5120, uuid="x", pci_bus_id=0, pci_device_id=0, pci_domain_id=0,
-)  # fmt: skip
-
-
-def pretend() -> None:
-    """Let PyTorch, Inductor and Triton believe in one H100, for the rest of this process."""
-    import torch._functorch.config as functorch
-    import torch._inductor.config as config
-    import torch._inductor.fx_passes.reinplace as reinplace
-    import torch._subclasses.fake_tensor as fake_tensor
-    import torch.utils._triton as support
-    import triton
-    from torch._dynamo.device_interface import CudaInterface
-    from triton.backends.compiler import GPUTarget
-
-    def answer(holder: Any, answers: dict[str, Any], wrap: Callable[..., Any] = lambda function: function) -> None:
-        for name, value in answers.items():
-            setattr(holder, name, wrap(lambda *_, _value=value, **__: _value))
-
-    answer(torch.cuda, {
-        "is_available": True, "device_count": 1, "current_device": 0, "is_initialized": True, "synchronize": None,
-        "get_device_name": H100.name, "get_device_capability": (9, 0), "get_device_properties": H100,
-        "is_bf16_supported": True, "_lazy_init": None, "set_device": None, "_is_in_bad_fork": False,
-        "_maybe_exchange_device": 0, "_exchange_device": 0, "is_current_stream_capturing": False, "set_rng_state": None,
-    })  # fmt: skip
-    torch.cuda.get_rng_state = torch.cuda.random.get_rng_state = lambda *_: torch.get_rng_state()
-    answer(torch._C, {
-        "_cuda_getCurrentRawStream": 0, "_cuda_isCurrentStreamCapturing": False, "_cuda_getDevice": 0,
-        "_cuda_setDevice": None, "_cuda_getDeviceCount": 1,
-    })  # fmt: skip
-    answer(torch.accelerator, {"is_available": False})
-    answer(CudaInterface, {
-        "is_available": True, "get_compute_capability": 90, "device_count": 1, "current_device": 0,
-        "exchange_device": 0, "maybe_exchange_device": 0, "synchronize": None, "get_raw_stream": 0,
-        "get_device_properties": H100, "set_device": None, "is_bf16_supported": True, "is_triton_capable": True,
-        "raise_if_triton_unavailable": None,
-    }, staticmethod)  # fmt: skip
-    answer(CudaInterface.Worker, {"get_device_properties": H100, "current_device": 0, "set_device": None}, staticmethod)
-    properties = {
-        "max_shared_mem": H100.shared_memory_per_block_optin, "multiprocessor_count": 132, "max_num_regs": 65536,
-        "warpSize": 32, "sm_clock_rate": H100.clock_rate, "mem_clock_rate": H100.memory_clock_rate,
-        "mem_bus_width": H100.memory_bus_width,
-    }  # fmt: skip
-    triton.runtime.driver.set_active(
-        SimpleNamespace(
-            get_current_target=lambda: GPUTarget("cuda", 90, 32),
-            get_current_device=lambda: 0,
-            get_current_stream=lambda device=0: 0,
-            get_active_torch_device=lambda: torch.device("cuda", 0),
-            is_active=lambda: True,
-            utils=SimpleNamespace(load_binary=None, get_device_properties=lambda device: properties),
-        )
-    )
-    answer(support, {"has_triton": True, "has_triton_package": True})
-    config.compile_threads, config.fx_graph_cache = 1, False
-    functorch.enable_autograd_cache = False
-    config.triton.autotune_at_compile_time = False
-    config.triton.descriptive_names = "original_aten"
-    answer(fake_tensor, {"init_gpu_context": None})
-    answer(reinplace, {"canonicalize_view_scatter_ops": None})
-
-    def memory_format(images: Tensor, weight: Tensor, backend: object) -> torch.memory_format:
-        """What cuDNN answers: channels_last if either is."""
-        either = any(
-            x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() for x in (images, weight)
-        )
-        return torch.channels_last if either else torch.contiguous_format
-
-    torch._C._conv_determine_backend_memory_format = memory_format  # type: ignore[assignment]
 
 
 def configure(words: Sequence[str]) -> None:
@@ -350,20 +276,34 @@ class _Dispatched(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@contextmanager
+def _launches(names: Counter[str]) -> Iterator[None]:
+    """Averages of weights and fastnoise's optimisers are, as on CUDA, one launch, which is only counted."""
+    moved, run = MovingAverage.__call__, OneLaunch._launch
+    MovingAverage.__call__ = lambda *_: names.update(["fastnoise.move_averages"])  # type: ignore
+    OneLaunch._launch = lambda *_: names.update(["fastnoise.update"])  # type: ignore
+    try:
+        yield
+    finally:
+        MovingAverage.__call__ = moved  # type: ignore[method-assign]
+        OneLaunch._launch = run  # type: ignore[method-assign]
+
+
 def _dispatched(part: Callable[[], object]) -> record.Row:
-    """What a part dispatches on the CPU; averages of weights as on CUDA, one launch."""
-    moved = MovingAverage.__call__
-    with _Dispatched() as dispatched:
-        MovingAverage.__call__ = lambda *_: dispatched.names.update(["fastnoise.move_averages"])  # type: ignore
-        try:
-            part()
-        finally:
-            MovingAverage.__call__ = moved  # type: ignore[method-assign]
+    """What a part dispatches on the CPU."""
+    with _Dispatched() as dispatched, _launches(dispatched.names):
+        part()
     return _row(dispatched.names, operations=dispatched.names.total())
 
 
 def measure(
-    inductor: Inductor, model: str, method: str, batch_size: int, classes: int, fused_norm: bool = False
+    inductor: Inductor,
+    model: str,
+    method: str,
+    batch_size: int,
+    classes: int,
+    fused_norm: bool = False,
+    optimizer_kernel: str = "torch",
 ) -> dict[str, record.Row]:
     """The counts of each part of a training step, or of a network under cross-entropy."""
     torch._dynamo.reset()
@@ -402,14 +342,15 @@ def measure(
     step = Step(
         networks,
         made,
-        create_optimizer(config.optim, nn.ModuleList(networks)),
+        create_optimizer(config.optim, nn.ModuleList(networks), kernel=optimizer_kernel),
         labels,
         batch_size=batch_size,
         config=EngineConfig(gear="compiled", amp="bf16"),
         device=device,
         observe=lambda result, index: found.append(result),
     )
-    step.train(images(made.views), index)
+    with _launches(Counter()):
+        step.train(images(made.views), index)
     parameters = [parameter for network in networks for parameter in network.parameters()]
     rows = _counted(inductor, parameters, classes)
     rows["optimiser"] = _dispatched(step.optimizer.step)
@@ -444,6 +385,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--fused-norm", action="store_true", help="as --fused-norm on of fastnoise train")
+    kernels = ("torch", "triton")
+    parser.add_argument("--optimizer-kernel", choices=kernels, default="torch", help="as of fastnoise train")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="of torch._inductor.config")
     parser.add_argument("--out", type=Path, help="a folder for the generated code")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file; default: %(default)s")
@@ -469,7 +412,8 @@ def _count_all(arguments: argparse.Namespace) -> None:
         for model, method in product(arguments.models, arguments.methods):
             start = time.perf_counter()
             try:
-                rows = measure(inductor, model, method, arguments.batch_size, arguments.classes, arguments.fused_norm)
+                sizes = arguments.batch_size, arguments.classes
+                rows = measure(inductor, model, method, *sizes, arguments.fused_norm, arguments.optimizer_kernel)
             except FastnoiseError:
                 raise
             except Exception as error:
@@ -487,7 +431,9 @@ def _count_all(arguments: argparse.Namespace) -> None:
                 for part, code in inductor.code.items():
                     (arguments.out / f"{model}_{method}_{part}.py").write_text(code)
             key = {"model": model, "batch": str(arguments.batch_size), "method": method}
-            key["options"] = " ".join(["fused_norm"] * arguments.fused_norm + arguments.set) or "none"
+            chosen = ["fused_norm"] * arguments.fused_norm
+            chosen += ["optimizer_kernel=triton"] * (arguments.optimizer_kernel == "triton")
+            key["options"] = " ".join(chosen + arguments.set) or "none"
             full = [{**key, "part": part, **row, **stamp} for part, row in rows.items()]
             record.append(arguments.output, full, KEY)
 

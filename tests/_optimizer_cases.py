@@ -6,6 +6,7 @@ A process of its own, started with TRITON_INTERPRET=1, because Triton reads that
 
 import json
 import sys
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -216,7 +217,7 @@ class Casts(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-def stepped(kind: str) -> dict[str, Any]:
+def stepped(kind: str, gear: Any = "eager") -> dict[str, Any]:
     """Steps of a network under bf16 with copies of its weights, and with PyTorch's optimiser and autocast's casts."""
     steps = []
     for kernel in ("torch", "triton"):
@@ -230,7 +231,7 @@ def stepped(kind: str) -> dict[str, Any]:
                 create_optimizer(OptimConfig(optimizer=kind, learning_rate=0.01), network, kernel=kernel),
                 torch.randint(10, (64,)),
                 batch_size=16,
-                config=EngineConfig(gear="eager", amp="bf16"),
+                config=EngineConfig(gear=gear, amp="bf16"),
                 device=torch.device("cpu"),
             )
         )
@@ -246,7 +247,8 @@ def stepped(kind: str) -> dict[str, Any]:
                                                   in step.networks[0].state_dict().items()})  # fmt: skip
         for step in steps:
             part = slice(None, 5 if number == 2 else None)
-            with Casts() as counted:
+            counted = Casts()
+            with counted if gear == "eager" else nullcontext():  # compiled code takes no dispatch mode
                 step.train(images[part], index[part])
             casts.append(counted.count)
     pairs = list(zip(*(step.networks[0].parameters() for step in steps), strict=True))
@@ -281,7 +283,7 @@ def round_as_devices_do() -> None:
     InterpreterBuilder.create_fma, InterpreterBuilder.cast_impl = create_fma, cast_impl
 
 
-FOUND = {"copied": copied, "stepped": stepped}
+FOUND = {"copied": copied, "stepped": stepped, "compiled": lambda kind: stepped(kind, "compiled")}
 
 if __name__ == "__main__":
     round_as_devices_do()

@@ -47,6 +47,16 @@ def test_copies_follow_the_weights() -> None:
         assert found["casts"][1] <= found["casts"][0] - found["copied"]  # in the forward pass
 
 
+@pytest.mark.compiles
+def test_compiled_steps_take_the_copies() -> None:
+    """The compiled graph takes the weights that are in use, without breaks."""
+    pytest.importorskip("triton", reason="needs triton")
+    (found,) = interpret("_optimizer_cases.py", [{"compiled": "sgd"}])
+    assert found["apart"] < 1e-5
+    assert found["own"]
+    assert found["copied"] == found["layers"]
+
+
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_kernels_compile_ahead_of_time(kind: str, copies: bool, tmp_path: Path) -> None:

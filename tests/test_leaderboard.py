@@ -286,7 +286,10 @@ def test_a_killed_leaderboard_goes_on(
     assert not Path("out/leaderboard.html").exists()
     before = {path: path.stat().st_mtime_ns for path in done}
     assert main([*words, "--dry-run"]) == 0
-    assert f"3 jobs, {len(list(Path('out').glob('jobs/*/summary.json')))} done in out" in capsys.readouterr().out
+    assert (
+        f"3 jobs, {len(list(Path('out').glob('jobs/*/summary.json')))} done in {tmp_path / 'out'}"
+        in capsys.readouterr().out
+    )
     assert main([*words, "--submit", "rows"]) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == before, "a finished job ran again"
     (made,) = read_submissions(Path("rows"))

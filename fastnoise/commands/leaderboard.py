@@ -52,8 +52,8 @@ class LeaderboardCommand(JobsCommand):
     """Folder that holds the data sets, in torchvision's layout. None: data, or what the file says."""
     target_accuracy: float = 0.9
     """Test accuracy, a share, to which the page gives the minutes."""
-    out: str = "leaderboard"
-    """Folder of the leaderboard."""
+    out: str | None = None
+    """Folder of the leaderboard. None: leaderboard."""
     submit: str | None = None
     """Folder to which the TOML files of this command's rows are written too, as benchmarks/results/leaderboard."""
     submissions: str | None = None
@@ -79,7 +79,7 @@ def run(command: LeaderboardCommand) -> int:
         return _page_of(Path(command.submissions), command)
     content = board_content(*words)
     jobs = board_jobs(content, command.spec or "leaderboard")
-    out = Path(command.out)
+    out = Path(command.out or "leaderboard").absolute()
     if command.dry_run:
         done = [job for job in jobs if _is_done(out, job)]
         for job in jobs:
@@ -92,7 +92,7 @@ def run(command: LeaderboardCommand) -> int:
     with command.opened() as executor:
         where = _where(command, executor, jobs)
         keep_where(out, where)
-        return until_stopped(lambda: _train(command, content, jobs, executor, where))
+        return until_stopped(lambda: _train(command, out, content, jobs, executor, where))
 
 
 def _is_done(out: Path, job: "Job") -> bool:
@@ -111,7 +111,12 @@ def _where(command: LeaderboardCommand, executor: "Executor", jobs: "Sequence[Jo
 
 
 def _train(
-    command: LeaderboardCommand, content: dict[str, Any], jobs: "Sequence[Job]", executor: "Executor", where: str
+    command: LeaderboardCommand,
+    out: Path,
+    content: dict[str, Any],
+    jobs: "Sequence[Job]",
+    executor: "Executor",
+    where: str,
 ) -> int:
     from ..engine.display import make_console
     from ..leaderboard.board import submissions_of
@@ -120,7 +125,7 @@ def _train(
     from ..leaderboard.tables import tables_of
     from ..sweeps import run_sweep
 
-    out, console = Path(command.out).absolute(), make_console()
+    console = make_console()
     result = run_sweep(
         jobs,
         out,
@@ -157,7 +162,7 @@ def _page_of(folder: Path, command: LeaderboardCommand) -> int:
     from ..noise.plot import check_plot
 
     check_plot("a leaderboard")
-    out = folder if command.out == LeaderboardCommand.out else Path(command.out)
+    out = folder if command.out is None else Path(command.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -12,7 +12,7 @@ from .layer_rates import set_rate
 from .step import LRScheduler, Step
 
 
-class Course(nn.Module):
+class StepCourse(nn.Module):
     """The rates, slow weights and averaged weights of a run, step by step.
 
     The rate of a cycle is a function of the place in the course, and Lookahead's steps are counted in each epoch, whose

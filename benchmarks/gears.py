@@ -12,7 +12,8 @@ import argparse
 import torch
 
 from fastnoise.config import EngineConfig
-from fastnoise.engine.step import Step, create_optimizer
+from fastnoise.engine.optimizer import create_optimizer
+from fastnoise.engine.step import Step
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
 from fastnoise.recipes import recipe

@@ -1,7 +1,7 @@
 """What Inductor would launch on an H100 for one training step, counted on a machine without a GPU.
 
     python -m benchmarks.launches [--models resnet18 resnet34] [--methods ce elr] [--batch-size 128]
-        [--set combo_kernels=True] [--out generated/]
+        [--fused-norm] [--set combo_kernels=True] [--out generated/]
 
 The step is `fastnoise train`'s own: a method's `training_step` on a network of fastnoise.models, with the fused loss
 and its table of targets, in bf16 and channels_last, compiled as one graph. It is traced on the CPU; then its forward
@@ -11,9 +11,11 @@ tell what the network alone takes.
 
 Counted, for forward and backward: launches of Triton kernels, among them those that only cast a weight or its gradient,
 those that cast something else, those that only count, and those that change a memory format; calls of libraries and of
-fastnoise's fused kernels; copies of the target table. Beside them what else a step dispatches in an eager loop: the
-optimiser, the averages of weights, the statistics. PyTorch's fused optimisers are an operation or two, and a launch for
-every few hundred pieces of 65,536 weights.
+fastnoise's ops, and the kernels that these launch; copies of the target table. `elementwise_mb` is what Triton's
+launches read and write, as Inductor counts it, and what batch norm's ops do (`kernels/batch_norm.py`), in MB: all that
+is neither a library's nor a loss's. `norm_mb` is the ops' part of it. Beside them what else a step dispatches in an
+eager loop: the optimiser, the averages of weights, the statistics. PyTorch's fused optimisers are an operation or two,
+and a launch for every few hundred pieces of 65,536 weights.
 
 Nothing runs: the counts are exact, times are not to be had. It works by replacing what PyTorch asks the driver, in a
 process of its own, tried with torch 2.11 and 2.14; another version may ask something else, and then it says so. Writes
@@ -23,6 +25,7 @@ benchmarks/results/launches.csv, a row per part.
 import argparse
 import ast
 import copy
+import math
 import os
 import re
 import sys
@@ -43,11 +46,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnoise.config import EngineConfig
 from fastnoise.engine.metrics import EpochStatistics
-from fastnoise.engine.step import Step, create_optimizer
+from fastnoise.engine.optimizer import create_optimizer
+from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import Forward, create_method
 from fastnoise.models import create_model
+from fastnoise.models.norm import fuse_norms
+from fastnoise.ops import batch_norm
 from fastnoise.ops.averages import MovingAverage
+from fastnoise.ops.unit import inductor_options
 from fastnoise.recipes import recipe
 
 from . import record
@@ -62,6 +69,9 @@ COUNTS = (
     "format_changes",
     "library_calls",
     "fused_calls",
+    "own_launches",
+    "elementwise_mb",
+    "norm_mb",
     "table_copies",
     "operations",
 )
@@ -174,13 +184,14 @@ class _Generated(BaseException):
 
 class Inductor:
     """Inductor's compiler up to the code that it writes for CUDA. What it is given is never computed: the results are
-    zeros. `code` holds what was written for "forward" and "backward"."""
+    zeros. `code` holds what was written for "forward" and "backward", `bytes` what its Triton kernels move."""
 
     def __init__(self) -> None:
         import torch._inductor.graph
         from torch._inductor import compile_fx
 
         self.code: dict[str, str] = {}
+        self.bytes: dict[str, int] = {}
         self._part = ""
         self._inner = compile_fx.compile_fx_inner
         whole = compile_fx.compile_fx
@@ -188,6 +199,8 @@ class Inductor:
         def stop(graph: Any) -> None:
             written = graph.codegen()[0]
             self.code[self._part] = getattr(written, "value", None) or str(written)
+            nodes = (node for node in graph.scheduler.nodes if not node.is_extern())
+            self.bytes[self._part] = sum(node.get_read_write_buffers_sizes() for node in nodes)
             raise _Generated
 
         for name in ("compile_to_module", "_compile_to_module"):
@@ -242,13 +255,35 @@ def _zeros(meta: Any, dense: bool) -> Any:
     return torch.zeros((), dtype=meta.dtype).expand(meta.shape)
 
 
-def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> record.Row:
+def norm_bytes(call: str, shapes: dict[str, tuple[int, ...]]) -> int:
+    """What the kernels of batch norm's ops read and write of images in half precision.
+
+    Forward they read the images twice and the residual, and write the result. Backward they read the images twice, and
+    each gradient twice, and write the gradient of the images. With a residual they read the gradients and the result
+    once, and write and read the residual's gradient.
+    """
+    total = 0
+    for name, words in re.findall(r"torch\.ops\.fastnoise\.(batch_norm\w*)\.default\(([^\n]*)\)$", call, re.M):
+        given = words.split(", ")
+        if name == "batch_norm":
+            images, residual = given[0], given[5]
+            passes = 3 + (residual != "None")
+        else:
+            _, second, images, out = given[:4]
+            gradients = 1 + (second != "None")
+            passes = 3 + (2 * gradients if out == "None" else gradients + 3)
+        total += 2 * math.prod(shapes[images]) * passes
+    return total
+
+
+def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int], moved_bytes: int = 0) -> record.Row:
     """What a part's generated code launches.
 
     Args:
         code: a module that Inductor wrote, with `original_aten` in the names of its kernels.
         parameters: of the networks, whose casts are told from others.
         table: [N, C] of the target table.
+        moved_bytes: of the Triton kernels.
     """
     call = code[code.rindex("def call(") :].partition("\ndef ")[0]
     kernels = re.findall(r"^\s+(triton_\w+)\.run\(([^\n]*)\)$", call, re.M)
@@ -256,7 +291,10 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> re
         raise ValueError("the generated code launches kernels in another form")
     form = r"(\([^)]*\))"
     made = re.findall(rf"(\w+) = empty_strided_cuda\({form}, {form}", call)
-    given = re.findall(rf"^\s+assert_size_stride\((\w+), {form}, {form}", call, re.M)
+    given = re.findall(rf"^\s+assert_(?:size_stride|tensor_metadata)\((\w+), {form}, {form}", call, re.M)
+    for line in re.findall(r"^\s+(assert_size_stride_grouped\([^\n]*\))$", call, re.M):  # torch 2.14
+        (names_of, *forms) = ast.parse(line, mode="eval").body.args[:3]  # type: ignore[attr-defined]
+        given += zip(*([ast.unparse(part) for part in each.elts] for each in (names_of, *forms)), strict=True)
     reused = re.findall(rf"(\w+) = reinterpret_tensor\(\w+, {form}, {form}", call)
     shapes = {name: ast.literal_eval(shape) for name, shape, _ in (*made, *given, *reused)}
     weights = {tuple(parameter.shape) for parameter in parameters}
@@ -275,6 +313,8 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> re
     fused = re.findall(
         r"= torch\.ops\.fastnoise\.(\w+)\.default\(|^\s+torch\.ops\.fastnoise\.(\w+)\.default\(", call, re.M
     )
+    names = [first or second for first, second in fused]
+    of_norms = norm_bytes(call, shapes)
     return _row(
         triton_launches=len(kernels),
         weight_casts=len(of_weights),
@@ -283,8 +323,11 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> re
         format_changes=len(turned) + len(moved),
         library_calls=len(library),
         fused_calls=len(fused),
+        own_launches=sum(batch_norm.LAUNCHES if name.startswith("batch_norm") else 1 for name in names),
+        elementwise_mb=round((moved_bytes + of_norms) / 1e6),
+        norm_mb=round(of_norms / 1e6),
         table_copies=sum(ast.literal_eval(shape) == table for _, shape, _ in made),
-        details=Counter([*library, *(first or second for first, second in fused)]),
+        details=Counter([*library, *names]),
     )
 
 
@@ -319,7 +362,9 @@ def _dispatched(part: Callable[[], object]) -> record.Row:
     return _row(dispatched.names, operations=dispatched.names.total())
 
 
-def measure(inductor: Inductor, model: str, method: str, batch_size: int, classes: int) -> dict[str, record.Row]:
+def measure(
+    inductor: Inductor, model: str, method: str, batch_size: int, classes: int, fused_norm: bool = False
+) -> dict[str, record.Row]:
     """The counts of each part of a training step, or of a network under cross-entropy."""
     torch._dynamo.reset()
     inductor.code.clear()
@@ -332,19 +377,24 @@ def measure(inductor: Inductor, model: str, method: str, batch_size: int, classe
 
     if method == NETWORK:
         network = create_model(model, num_classes=classes, image_size=(SIDE, SIDE)).train()
+        if fused_norm:
+            fuse_norms(network)
 
         def loss(batch: Tensor, labels: Tensor) -> Tensor:
             with torch.autocast("cpu", torch.bfloat16):
                 outputs = network(batch)
             return nn.functional.cross_entropy(outputs.logits.float(), labels)
 
-        torch.compile(loss, fullgraph=True, dynamic=False)(images(1), labels[:batch_size]).backward()
-        parameters = list(network.parameters())
-        return {part: count(code, parameters, (SAMPLES, classes)) for part, code in inductor.code.items()}
+        compiled = torch.compile(loss, fullgraph=True, dynamic=False, options=inductor_options())
+        compiled(images(1), labels[:batch_size]).backward()
+        return _counted(inductor, list(network.parameters()), classes)
     config = recipe(method, "cifar10")
     made = create_method(config.method, num_samples=SAMPLES, num_classes=classes)
     shape = {"num_classes": classes, "image_size": (SIDE, SIDE), "attention": made.attention}
     networks = [create_model(model, **shape).train() for _ in range(made.networks)]  # type: ignore[arg-type]
+    if fused_norm:
+        for each in networks:
+            fuse_norms(each)
     made.attach(networks)
     made.start_epoch(1)
     statistics = EpochStatistics(SAMPLES, made.attention, device)
@@ -361,12 +411,19 @@ def measure(inductor: Inductor, model: str, method: str, batch_size: int, classe
     )
     step.train(images(made.views), index)
     parameters = [parameter for network in networks for parameter in network.parameters()]
-    rows = {part: count(code, parameters, (SAMPLES, classes)) for part, code in inductor.code.items()}
+    rows = _counted(inductor, parameters, classes)
     rows["optimiser"] = _dispatched(step.optimizer.step)
     rows["after_update"] = _dispatched(lambda: made.after_update(networks))
     statistics.update(found[0], index)  # the first may make tensors that it keeps
     rows["statistics"] = _dispatched(lambda: statistics.update(found[0], index))
     return rows
+
+
+def _counted(inductor: Inductor, parameters: Sequence[Tensor], classes: int) -> dict[str, record.Row]:
+    """The counts of forward and backward."""
+    return {
+        part: count(code, parameters, (SAMPLES, classes), inductor.bytes[part]) for part, code in inductor.code.items()
+    }
 
 
 def _line(part: str, row: record.Row) -> str:
@@ -375,8 +432,8 @@ def _line(part: str, row: record.Row) -> str:
     return (
         f"{part}: {row['triton_launches']} Triton launches ({row['weight_casts']} cast a weight, {row['other_casts']} "
         f"cast something else, {row['only_add']} only add, {row['format_changes']} change a memory format), "
-        f"{row['library_calls']} library calls, {row['fused_calls']} fused losses, {row['table_copies']} copies of "
-        "the table"
+        f"{row['own_launches']} of fastnoise's own, {row['library_calls']} library calls, {row['table_copies']} copies "
+        f"of the table; {row['elementwise_mb']} MB, of which batch norm's ops move {row['norm_mb']}"
     )
 
 
@@ -386,6 +443,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=[NETWORK, "elr"], help=f'methods, or "{NETWORK}"')
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--fused-norm", action="store_true", help="as --fused-norm on of fastnoise train")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="of torch._inductor.config")
     parser.add_argument("--out", type=Path, help="a folder for the generated code")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file; default: %(default)s")
@@ -411,7 +469,7 @@ def _count_all(arguments: argparse.Namespace) -> None:
         for model, method in product(arguments.models, arguments.methods):
             start = time.perf_counter()
             try:
-                rows = measure(inductor, model, method, arguments.batch_size, arguments.classes)
+                rows = measure(inductor, model, method, arguments.batch_size, arguments.classes, arguments.fused_norm)
             except FastnoiseError:
                 raise
             except Exception as error:
@@ -429,7 +487,7 @@ def _count_all(arguments: argparse.Namespace) -> None:
                 for part, code in inductor.code.items():
                     (arguments.out / f"{model}_{method}_{part}.py").write_text(code)
             key = {"model": model, "batch": str(arguments.batch_size), "method": method}
-            key["options"] = " ".join(arguments.set) or "none"
+            key["options"] = " ".join(["fused_norm"] * arguments.fused_norm + arguments.set) or "none"
             full = [{**key, "part": part, **row, **stamp} for part, row in rows.items()]
             record.append(arguments.output, full, KEY)
 

@@ -11,10 +11,12 @@ Sides, which train the same network on the same images with SGD, each on batches
     cross_entropy   the same with plain cross-entropy: what robustness costs
 
 SIDE@LOADER feeds a side from one of fastnoise's loaders (as in amp@resident, fastnoise@synthetic), which compares the
-steps alone. Four sides more are the step of `fastnoise` with a fixed choice: uncompiled, compiled, combo_kernels and
-pdl (compiled with that one of Inductor's options). Every side has its first turn as soon as it is built; then they take
-turns, of about `--seconds` each. Batches that a loader prepared while others had their turn are used up before the
-clock starts, for as long as that takes less than a second. GPU times are taken between CUDA events.
+steps alone. More sides are the step of `fastnoise` with a fixed choice: uncompiled, compiled, combo_kernels and pdl
+(compiled with that one of Inductor's options), fused_norm and compiled_fused_norm (`--fused-norm on`), triton_optimizer
+and compiled_triton_optimizer (updates by the kernel of `fastnoise.ops.optimizer`), and joint (uncompiled, eight steps a
+graph). Every side has its first turn as soon as it is built; then they take turns, of about `--seconds` each. Batches
+that a loader prepared while others had their turn are used up before the clock starts, for as long as that takes less
+than a second. GPU times are taken between CUDA events.
 """
 
 import argparse
@@ -30,15 +32,18 @@ import torch
 from torch import Tensor, nn
 
 from fastnoise.config import EngineConfig, OptimConfig
-from fastnoise.data import LOADERS, make_loader
+from fastnoise.data import LOADERS, Loader, make_loader
 from fastnoise.engine.metrics import EpochStatistics
-from fastnoise.engine.step import Step, choose_amp, create_optimizer, native_bf16
+from fastnoise.engine.optimizer import choose_optimizer_kernel, create_optimizer
+from fastnoise.engine.step import Step, choose_amp, native_bf16
 from fastnoise.errors import ConfigError, FastnoiseError, nearest
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
+from fastnoise.models.norm import chooses_fused, fuse_norms
 from fastnoise.recipes import recipe
 
 from . import counting
+from .joint import steps_together
 from .ordinary import PREFETCH, OrdinaryStep, batches
 from .report import Figure
 from .timing import spread
@@ -52,6 +57,11 @@ OWN: dict[str, dict[str, Any]] = {
     "compiled": {"compile": "on"},
     "combo_kernels": {"compile": "on", "compile_options": "combo_kernels"},
     "pdl": {"compile": "on", "compile_options": "pdl"},
+    "fused_norm": {"compile": "off", "fused_norm": "on"},
+    "compiled_fused_norm": {"compile": "on", "fused_norm": "on"},
+    "triton_optimizer": {"compile": "off", "optimizer_kernel": "triton"},
+    "compiled_triton_optimizer": {"compile": "on", "optimizer_kernel": "triton"},
+    "joint": {"compile": "off", "steps_per_graph": 8},
 }
 """Sides that are fastnoise's own step, and what each changes in `Options`: the method, fields of `engine`."""
 
@@ -89,6 +99,8 @@ class Side:
     ahead: int
     """Batches that can wait before a turn begins."""
     details: dict[str, Any]
+    together: int = 1
+    """Steps that are made at once, at the first of so many calls."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +130,20 @@ def fastnoise_step(
     ]
     for network in networks:
         network.train()
+        if chooses_fused(options.engine.fused_norm, device):
+            fuse_norms(network)
     made.attach(networks)
     made.start_epoch(1)
     statistics = EpochStatistics(samples, made.attention, device)
     step = Step(
         networks,
         made,
-        create_optimizer(OptimConfig(), nn.ModuleList(networks), capturable=device.type == "cuda"),
+        create_optimizer(
+            OptimConfig(),
+            nn.ModuleList(networks),
+            capturable=device.type == "cuda",
+            kernel=choose_optimizer_kernel(options.engine, device),
+        ),
         torch.from_numpy(workload.labels).to(device),
         batch_size=workload.batch_size,
         config=options.engine,
@@ -138,7 +157,20 @@ def fastnoise_batches(
     workload: Workload, kind: str, options: Options, dtype: torch.dtype, views: int = 1
 ) -> tuple[Iterator[tuple[Tensor, Tensor]], str]:
     """Batches of one of fastnoise's loaders, epoch after epoch, and what it is."""
-    loader = make_loader(
+    loader = _loader(workload, kind, options, dtype, views)
+
+    def endless() -> Iterator[tuple[Tensor, Tensor]]:
+        try:
+            for epoch in itertools.count(1):
+                yield from loader.epoch(epoch)
+        finally:
+            loader.close()
+
+    return endless(), f"{loader.name}: {loader.reason}"
+
+
+def _loader(workload: Workload, kind: str, options: Options, dtype: torch.dtype, views: int) -> Loader:
+    return make_loader(
         kind,
         workload.table,
         batch_size=workload.batch_size,
@@ -152,15 +184,6 @@ def fastnoise_batches(
         views=views,
         dtype=dtype,
     )
-
-    def endless() -> Iterator[tuple[Tensor, Tensor]]:
-        try:
-            for epoch in itertools.count(1):
-                yield from loader.epoch(epoch)
-        finally:
-            loader.close()
-
-    return endless(), f"{loader.name}: {loader.reason}"
 
 
 def build(name: str, workload: Workload, options: Options) -> Side:
@@ -180,11 +203,17 @@ def build(name: str, workload: Workload, options: Options) -> Side:
         method = changes.pop("method", options.method)
         options = replace(options, engine=replace(options.engine, **changes))
         call, step = fastnoise_step(workload, method, options)
-        stream, loader = fastnoise_batches(
-            workload, kind or options.loader, options, step.amp or torch.float32, step.method.views
-        )
+        together, words = options.engine.steps_per_graph, (workload, kind or options.loader, options)
+        stream: Iterator[tuple[Tensor, ...]]
+        dtype = step.amp or torch.float32
+        if isinstance(together, int) and together > 1:
+            found = _loader(*words, dtype, step.method.views)
+            call, stream = steps_together(step, found, together)
+            loader = f"{found.name}: {together} batches at a time, inside the step"
+        else:
+            stream, loader = fastnoise_batches(*words, dtype, step.method.views)
         details |= {"loader": loader, "gear": step.gear.reason, "amp": step.amp_reason}
-        side = Side(name, stream, call, AHEAD, details)
+        side = Side(name, stream, call, AHEAD, details, together if isinstance(together, int) else 1)
     else:
         side = _baseline(name, road, kind, workload, options)
     start = time.perf_counter()
@@ -318,9 +347,10 @@ class Contest:
             details = side.details
             words = "; ".join(str(details[key]) for key in ("gear", "amp", "loader") if key in details)
             self.say(f"  {name}: {words}; first step {details['first_step_s']:.2f} s")
-            once = take_turn(side, 2, self.workload.batch_size, self.options.device)
+            once = take_turn(side, 2 * side.together, self.workload.batch_size, self.options.device)
             per_step = self.workload.batch_size / once.images_per_second
-            self.steps[name] = max(1, min(2000, round(self.options.seconds / per_step)))
+            turns = max(1, min(2000, round(self.options.seconds / per_step)) // side.together)
+            self.steps[name] = turns * side.together
             self.turns[name] = [self._turn(name, side)]
         except BaseException:
             side.batches.close()  # type: ignore[attr-defined]

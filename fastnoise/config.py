@@ -334,6 +334,19 @@ class EngineConfig(Checked):
     """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
+    fused_norm: Literal["auto", "on", "off"] = "auto"
+    """Whether batch norm in training is one operation with the ReLU and residual sum after it, in fastnoise's networks.
+    On CUDA kernels in Triton compute it. Only rounding differs. auto takes what is measured faster: today off."""
+    optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
+    """What updates the weights. torch: PyTorch's fused optimisers. triton: one kernel for all weights, on a GPU; under
+    bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
+    by several processes. Either goes on with a run of the other. auto takes torch until triton is measured to be
+    faster."""
+    steps_per_graph: Annotated[int, Above(0)] | Literal["auto"] = "auto"
+    """Training steps that one captured graph makes, augmentation included, so that the host has less to do for each.
+    It needs images in memory (--loader resident), and a method that does nothing on the host before a step. The last
+    steps of an epoch, fewer than that, are made one by one. Without a graph, as on a CPU, the same steps run one after
+    the other. auto takes 1 until more is measured to be faster."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""
@@ -449,7 +462,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
         *("save_tables_every", "target_place"),
-        *("compile_options", "gradients"),
+        *("compile_options", "fused_norm", "gradients", "optimizer_kernel", "steps_per_graph"),
     }
 )
 

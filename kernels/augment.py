@@ -29,6 +29,7 @@ def augment_images(
     mean_C,
     scale_C,
     out,
+    start,
     first,
     batch,
     rows,
@@ -42,13 +43,16 @@ def augment_images(
     BLOCK: tl.constexpr,
     UNIT: tl.constexpr,
 ):
-    """Row v * batch + b of the output's batch k is view v of the sample at position first + k * batch + b of the epoch.
+    """Row v * batch + b of the output's batch k is view v of the sample at position first + k * batch + b of the epoch,
+    counted from the position that `start` points to, if it is given.
 
     A batch has `rows` rows and begins `units` UNITs after the one before.
     """
     number = tl.program_id(0) // rows
     row = tl.program_id(0) % rows
     position = first + number * batch + row % batch
+    if start is not None:
+        position += tl.load(start)
     element = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = element % C
     x = element // C % W
@@ -100,6 +104,7 @@ def launch(
     views: int = 1,
     cutout: int = 0,
     dtype: torch.dtype = torch.float32,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Make the batches of the epoch's positions first..last - 1 on the current device and stream.
 
@@ -114,6 +119,7 @@ def launch(
         batch: samples in each batch. first..last - 1 must be a whole number of batches.
         cutout: side of the square set to 0; 0 for none.
         dtype: float32, float16 or bfloat16.
+        start: int64 on the device; its first number is added to the positions. None: 0.
 
     Returns:
         Each batch, [views * batch, C, H, W] in channels_last memory format, view after view. The batches share new
@@ -132,6 +138,7 @@ def launch(
         mean,
         scale,
         out,
+        start,
         first,
         batch,
         rows,

@@ -146,7 +146,7 @@ def test_coteaching_reaches_its_forget_rate_in_the_ninth_epoch() -> None:
 @pytest.mark.parametrize(("dataset", "start"), [("mnist", 80), ("cifar10", 80), ("cifar100", 100)])
 def test_coteachings_learning_rate_is_that_of_its_code(dataset: str, start: int) -> None:
     """alpha_plan[i] for the epochs i = 1 to 199."""
-    from fastnoise.engine.step import create_optimizer, create_schedule
+    from fastnoise.engine.optimizer import create_optimizer, create_schedule
 
     config = recipe("coteaching", dataset, "pair:0.45").optim
     optimizer = create_optimizer(config, torch.nn.Linear(1, 1))
@@ -206,7 +206,7 @@ def test_plc_warms_up_longer_for_hybrid_noise_on_cifar100() -> None:
 
 def test_selcs_rates_under_pmd_noise_fall_an_epoch_later_than_it_says() -> None:
     """A new SGD after each epoch, with the rate for the epoch that has ended: 0.2 after 60 and 120 comes too late."""
-    from fastnoise.engine.step import create_optimizer, create_schedule
+    from fastnoise.engine.optimizer import create_optimizer, create_schedule
 
     rate, authors = 0.1, []
     for epoch in range(1, 151):
@@ -225,7 +225,7 @@ def test_selcs_rates_under_pmd_noise_fall_an_epoch_later_than_it_says() -> None:
 
 def test_sces_rates_on_mnist_are_those_of_its_scheduler() -> None:
     """0.001 for epochs above 30 and 0.01 above 10, counted from 0."""
-    from fastnoise.engine.step import create_optimizer, create_schedule
+    from fastnoise.engine.optimizer import create_optimizer, create_schedule
 
     config = recipe("sce", "mnist", "symmetric:0.4").optim
     optimizer = create_optimizer(config, torch.nn.Linear(1, 1))

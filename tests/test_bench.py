@@ -2,8 +2,10 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastnoise.cli import main
 from fastnoise.commands.bench import PARTS
 from fastnoise.engine.profile import StepProfiler
+from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.losses import reference
 from fastnoise.models import create_model
@@ -129,6 +132,28 @@ def test_sides_and_ratios(digits: workload.Workload) -> None:
     assert any("FLOP" in line and "ceiling" in line for line in said)
     with pytest.raises(ConfigError, match=r"unknown side 'ordinry'; did you mean 'ordinary'"):
         train.build("ordinry", digits, options)
+
+
+def test_a_side_of_several_steps_at_a_time(digits: workload.Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns are of whole numbers of eight steps, over the ends of epochs."""
+    made: list[int] = []
+    train_next = Step.train_next
+
+    def counting(self: Step, batches: Any, count: int) -> Any:
+        made.append(count)
+        return train_next(self, batches, count)
+
+    monkeypatch.setattr(Step, "train_next", counting)
+    side = train.build("joint", digits, train.Options(CPU, workers=0))
+    assert (side.together, made) == (8, [8])
+    calls = len(digits.table) // digits.batch_size * 2 // 8 * 8
+    turn = train.take_turn(side, calls, digits.batch_size, CPU)
+    assert turn.images_per_second > 0
+    assert made == [8] * (1 + calls // 8)
+    side.batches.close()  # type: ignore[attr-defined]
+    few = replace(digits, batch_size=len(digits.table) // 4)
+    with pytest.raises(ConfigError, match="8 steps together: an epoch has 4 batches"):
+        train.build("joint", few, train.Options(CPU, workers=0))
 
 
 def test_loaders(digits: workload.Workload) -> None:

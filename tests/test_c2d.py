@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastnoise.cli import main
 from fastnoise.config import OptimConfig
-from fastnoise.engine.step import create_optimizer, reset_optimizer
+from fastnoise.engine.optimizer import create_optimizer, reset_optimizer
 from fastnoise.methods import Run, Setting, create_method
 from fastnoise.methods.dividemix import BEFORE, MIX, WARM_UP
 from fastnoise.methods.options import C2DOptions, SimCLROptions

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from fastnoise.config import COMMON, Optimizer, RunConfig, SaveEvery, Schedule
+from fastnoise.config import COMMON, Optimizer, RunConfig, Schedule
 from fastnoise.engine.prepare import check_run
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import METHODS, check_options
 from fastnoise.methods.options import ELROptions, NALOptions
 from fastnoise.recipes import recipe
+from fastnoise.schedules import SaveEvery
 from fastnoise.sweeps.spec import job_name, resolve
 from fastnoise.words import train_config
 

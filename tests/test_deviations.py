@@ -56,7 +56,7 @@ def test_no_size_is_left_over() -> None:
 
 def rates(config: RunConfig) -> list[float]:
     """The learning rate of each epoch of a recipe."""
-    from fastnoise.engine.step import create_optimizer, create_schedule
+    from fastnoise.engine.optimizer import create_optimizer, create_schedule
 
     optimizer = create_optimizer(config.optim, nn.Linear(1, 1))
     schedule, found = create_schedule(config.optim, optimizer), []

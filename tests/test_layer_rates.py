@@ -13,7 +13,7 @@ from torch import nn
 from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.engine.layer_rates import follow, parameter_groups, set_rate
-from fastnoise.engine.step import create_optimizer, create_schedule
+from fastnoise.engine.optimizer import create_optimizer, create_schedule
 from fastnoise.errors import ConfigError
 from fastnoise.models import create_model
 from fastnoise.models.depth import layer_depths

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnoise.config import EngineConfig
+from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.engine.profile import _Trace, _waste, find_waste
-from fastnoise.engine.step import Step, create_optimizer
+from fastnoise.engine.step import Step
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
 from fastnoise.recipes import recipe

@@ -47,6 +47,7 @@ ADDED: dict[str, Any] = {
     "recipe": "published",
     "average_weights": "none",
     "eval_mirror": False,
+    "fused_norm": "auto",
 }
 """Options that came later, with the values that do what 0.1.0 did."""
 

@@ -10,12 +10,13 @@ import torch
 from _train_cases import Killed, assert_same_end, noted
 from rich.console import Console
 
-from fastnoise.config import RunConfig, SaveEvery
+from fastnoise.config import RunConfig
 from fastnoise.engine import RunFolder, saves, train
 from fastnoise.engine.saves import FIRST, SHARE, SaveClock
 from fastnoise.engine.stacked import train_stacked
 from fastnoise.engine.trainer import Training
 from fastnoise.recipes import recipe
+from fastnoise.schedules import SaveEvery
 
 QUIET = Console(quiet=True)
 

@@ -11,6 +11,7 @@ import torch
 import fastnoise.engine.step as step_module
 from fastnoise.config import COMPILE_OPTIONS, EngineConfig, OptimConfig, RunConfig, parse_compile_options
 from fastnoise.engine.metrics import EpochStatistics
+from fastnoise.engine.optimizer import create_optimizer, create_schedule, load_optimizer, reset_optimizer
 from fastnoise.engine.payback import Cost
 from fastnoise.engine.step import (
     WARM_UP,
@@ -18,10 +19,6 @@ from fastnoise.engine.step import (
     choose_amp,
     choose_device,
     choose_gear,
-    create_optimizer,
-    create_schedule,
-    load_optimizer,
-    reset_optimizer,
 )
 from fastnoise.errors import ConfigError
 from fastnoise.methods import METHODS, Forward, create_method

@@ -110,18 +110,21 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
     "third": (
         (
             STACK,
+            Step("batch_norm", "batch norm as one op against PyTorch's: layers alone, then ResNet-34's step", 110, 20),
             Step(
                 "elr_resnet34",
                 "150 epochs of ELR by its recipe: ResNet-34, CIFAR-10, 40 % symmetric",
-                430,
+                320,
                 60,
                 greedy=True,
             ),
         ),
         (
             STACK,
-            Step("elr_resnet18_fast", "50 epochs of ELR: ResNet-18, batch 512, cosine", 120, 30),
-            Step("ce_resnet18_fast", "the same with plain cross-entropy", 100, 30, greedy=True),
+            Step("elr_resnet18_fast", "50 epochs of ELR: ResNet-18, batch 512, cosine", 90, 30),
+            Step("optimizer", "ResNet-34: updates by Triton's kernel against PyTorch's, compiled and not", 45, 15),
+            Step("joint", "LeNet-5 and small_cnn: eight steps a graph against one", 25, 10),
+            Step("ce_resnet18_fast", "ELR's 50 epochs again with plain cross-entropy", 60, 30, greedy=True),
         ),
     ),
 }

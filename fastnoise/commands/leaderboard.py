@@ -23,14 +23,15 @@ SUBMISSIONS = "submissions"
 class LeaderboardCommand(JobsCommand):
     """Train methods on data sets under noises, and rank them by accuracy and time beside the published values.
 
-    What runs is every combination of --methods, --datasets and --noises, or what a sweep's file says. The names quick
-    (digits and MNIST, minutes on two cores) and human (CIFAR-10N and CIFAR-100N) stand for boards that come with
-    fastnoise. Out come a page, its tables as Markdown and CSV, and a TOML file for each row. Rows of earlier commands
-    with the same --out stay on the page. If a leaderboard was stopped or killed, the same command continues it.
+    What runs is every combination of --methods, --datasets, --noises and --recipes, or what a sweep's file says. The
+    names quick (digits and MNIST, minutes on two cores) and human (CIFAR-10N and CIFAR-100N) stand for boards that come
+    with fastnoise. Out come a page, its tables as Markdown and CSV, and a TOML file for each row. Rows of earlier
+    commands with the same --out stay on the page. If a leaderboard was killed, the same command continues it.
     Examples:
       fastnoise leaderboard quick
       fastnoise leaderboard --methods ce elr nal --datasets cifar10 --noises symmetric:0.2 symmetric:0.4
       fastnoise leaderboard --methods elr --datasets cifar10n --noises human:worse --target-accuracy 0.85
+      fastnoise leaderboard --methods ce elr nal --datasets cifar10 --recipes cpu --noises symmetric:0.4
       fastnoise leaderboard SPEC.toml --dry-run
       fastnoise leaderboard --submissions benchmarks/results/leaderboard
     """
@@ -43,6 +44,8 @@ class LeaderboardCommand(JobsCommand):
     """Data sets, as --dataset takes them."""
     noises: tuple[str, ...] = ()
     """Noises, as --noise takes them. None: each data set's default, human labels for CIFAR-N."""
+    recipes: tuple[str, ...] = ()
+    """Recipes, as --recipe takes them. None: published."""
     seeds: int | None = None
     """Number of seeds of each row. None: 3, or what the file says."""
     data_root: str | None = None
@@ -68,7 +71,8 @@ def run(command: LeaderboardCommand) -> int:
     if command.seeds is not None and command.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, not {command.seeds}")
     command.check()
-    words = (command.spec, command.methods, command.datasets, command.noises, command.seeds, command.data_root)
+    words: Any = (command.spec, command.methods, command.datasets, command.noises, command.recipes)
+    words += (command.seeds, command.data_root)
     if command.submissions is not None:
         if any(word for word in words):
             raise ConfigError("--submissions trains nothing: drop it, or what says what to train")

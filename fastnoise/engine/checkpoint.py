@@ -20,9 +20,10 @@ from ..files import write_atomically
 from .background import Background, Copies
 from .distributed import World, kept_apart
 from .folder import CHECKPOINT_FORMAT, STATE, read_stored
+from .optimizer import LRScheduler, load_optimizer
 from .record import Record
 from .saves import SaveClock
-from .step import LRScheduler, Step, load_optimizer
+from .step import Step
 
 WRITERS = 8
 """Files that are written at a time."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ..config import Averaging, OptimConfig, Optimizer, Schedule
 from ..methods.averages import AveragedNetworks
 from .layer_rates import set_rate
-from .step import LRScheduler, Step
+from .optimizer import LRScheduler
+from .step import Step
 
 
 class StepCourse(nn.Module):

@@ -112,9 +112,14 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def batch(self, epoch: int, batch: int, images: int, seconds: float, mean_loss: Callable[[], float]) -> None:
-        """After a batch: `images` seen in `seconds` of this epoch; `mean_loss` reads the device."""
-        if self._live and (batch % self.every == 0 or batch == self.batches):
+    def batch(
+        self, epoch: int, batch: int, images: int, seconds: float, mean_loss: Callable[[], float], steps: int = 1
+    ) -> None:
+        """After a batch, or the last of several `steps`: `images` seen in `seconds` of this epoch.
+
+        `mean_loss` reads the device.
+        """
+        if self._live and (batch % self.every < steps or batch == self.batches):
             self.progress.update(
                 self._task,
                 completed=(epoch - 1) * self.batches + batch,

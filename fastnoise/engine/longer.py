@@ -8,7 +8,7 @@ from ..config import OptimConfig, RunConfig, Schedule
 from ..errors import ConfigError
 from ..methods import Method
 from .layer_rates import follow, set_group_rate
-from .step import LRScheduler
+from .optimizer import LRScheduler
 
 
 def epochs_before(state: dict[str, Any], config: RunConfig, method: Method) -> int | None:

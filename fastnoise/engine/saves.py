@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..config import SaveEvery
+from ..schedules import SaveEvery
 
 SHARE = 0.02
 """Of the time that may go into checkpoints with --save-every auto: once a write has taken s seconds, the next comes

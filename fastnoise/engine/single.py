@@ -240,7 +240,8 @@ class Single(Training):
             f"{sum(p.numel() for p in self.networks[0].parameters()):,} parameters; "
             f"device: {self.device}; {self.step.gear.reason}; {self.step.amp_reason}",
             f"loader: {loader.name}: {loader.reason}; "
-            f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch",
+            f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch"
+            + (f"; {self.stepping.together} steps at a time" if self.stepping.together > 1 else ""),
             *self.course.describe(),
             f"run folder: {self.record.folder.path}",
         ]

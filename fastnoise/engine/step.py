@@ -10,18 +10,19 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..config import EngineConfig, OptimConfig, Optimizer, Schedule, parse_compile_options
+from ..config import EngineConfig, parse_compile_options
+from ..data.positioned import PositionedBatches
 from ..errors import ConfigError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
 from ..models.heads import with_mirror
+from ..ops.optimizer import OneLaunch
 from ..ops.unit import inductor_options, with_unit_gradient
 from .clipping import clip_gradients
-from .layer_rates import follow, parameter_groups
+from .optimizer import captured, reset_optimizer
 from .own_loss import check_loss
 from .payback import UNKNOWN_NETWORK, Cost
-
-LRScheduler = torch.optim.lr_scheduler.LRScheduler
+from .weight_copies import WeightCopies
 
 INDUCTOR_OPTIONS: dict[str, dict[str, bool]] = {
     "combo_kernels": {"combo_kernels": True},
@@ -149,99 +150,6 @@ def choose_gear(
     return Gear(name, reason)
 
 
-def create_optimizer(
-    config: OptimConfig, networks: torch.nn.Module, *, capturable: bool = False
-) -> torch.optim.Optimizer:
-    """One optimiser over all networks, in PyTorch's fused form, which exists for CPUs and GPUs alike.
-
-    With `capturable` the learning rate is a tensor on the device, so that a captured graph follows its schedule. The
-    backbones may have groups of their own with other rates (`parameter_groups`).
-    """
-    choice = Optimizer.parse(config.optimizer)
-    parameters, decay = parameter_groups(config, networks), config.weight_decay
-    rate: float | Tensor = config.learning_rate
-    if capturable:
-        rate = torch.tensor(config.learning_rate, device=next(networks.parameters()).device)
-        for group in parameters:
-            if isinstance(group, dict):
-                group["lr"] = rate.clone()
-    if choice.name == "sgd":
-        made: torch.optim.Optimizer = torch.optim.SGD(
-            parameters, rate, momentum=choice.momentum, weight_decay=decay, nesterov=choice.nesterov, fused=True
-        )
-    else:
-        kind = torch.optim.Adam if choice.name == "adam" else torch.optim.AdamW
-        made = kind(parameters, rate, weight_decay=decay, fused=True, capturable=capturable)
-    follow(made)
-    return made
-
-
-def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LRScheduler:
-    """The learning rate's course, stepped once per epoch."""
-    choice = Schedule.parse(config.schedule)
-    schedulers = torch.optim.lr_scheduler
-    if choice.name == "multistep":
-        return schedulers.MultiStepLR(optimizer, list(choice.milestones), choice.gamma)
-    if choice.name == "cosine":
-        return schedulers.CosineAnnealingLR(optimizer, config.epochs, eta_min=choice.minimum)
-    if choice.name == "cosine_restarts":
-        return schedulers.CosineAnnealingWarmRestarts(optimizer, choice.period, eta_min=choice.minimum)
-    if choice.name == "linear":
-        start, length = choice.milestones[0], max(1, config.epochs - choice.milestones[0])
-        return schedulers.LambdaLR(optimizer, lambda epoch: min(1.0, max(0.0, 1 - (epoch - start) / length)))
-    if choice.by_step:  # `StepCourse` sets the rate of each step; this one counts the epochs
-        return schedulers.LambdaLR(optimizer, lambda epoch: choice.share(epoch / config.epochs))
-    return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
-
-
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, schedule: LRScheduler, state: dict[str, Any], course: dict[str, Any]
-) -> None:
-    """Take up the states of an optimiser and its schedule, which may come from another device or gear.
-
-    Both `load_state_dict` put what was saved in place of the learning rate: a number, or a tensor on the CPU, either
-    of which a captured graph would keep for good. It stays of the optimiser's own kind, and in place.
-    """
-    own = [(group["lr"], group.get("capturable")) for group in optimizer.param_groups]
-    first = own[0][0]
-    optimizer.load_state_dict(state)
-    for group, (rate, capturable) in zip(optimizer.param_groups, own, strict=True):
-        saved = group["lr"]
-        group["lr"] = rate.copy_(_like(rate, saved)) if isinstance(rate, Tensor) else _like(rate, saved)
-        if "initial_lr" in group:
-            group["initial_lr"] = _like(first, group["initial_lr"])
-        if capturable is not None:
-            group["capturable"] = capturable
-    schedule.load_state_dict(course)
-    schedule.base_lrs = [_like(first, rate) for rate in schedule.base_lrs]
-    schedule._last_lr = [_like(first, rate) for rate in schedule._last_lr]
-
-
-def _like(own: float | Tensor, value: float | Tensor) -> Any:
-    """A number, or a tensor of its own, as `own` is."""
-    if isinstance(own, Tensor):
-        return torch.as_tensor(value, dtype=own.dtype).to(own.device, copy=True)
-    return float(value)
-
-
-def reset_optimizer(optimizer: torch.optim.Optimizer) -> bool:
-    """Zero the optimiser's state in place: a fresh optimiser at the same addresses, as a captured graph needs it.
-
-    If only some of the trained parameters have a state, as when one of two networks has been trained alone, the state
-    is dropped instead, since PyTorch's fused SGD takes no parameters with and without momenta together. Returns whether
-    it is: a captured graph must then be captured anew.
-    """
-    trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    if optimizer.state and not all(parameter in optimizer.state for parameter in trained):
-        optimizer.state.clear()
-        return True
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, Tensor):
-                value.zero_()
-    return False
-
-
 def _own(method: Callable[..., Any]) -> Callable[..., Any]:
     """A bound method with a code object of its own.
 
@@ -262,6 +170,8 @@ class _Graph:
         self.arguments = [torch.empty_like(argument) for argument in arguments]
         self.graph = torch.cuda.CUDAGraph()
         self.replays = 0
+        self.kept: list[Tensor] = []
+        """Tensors beside the arguments that the graph reads."""
         for buffer, argument in zip(self.arguments, arguments, strict=True):
             buffer.copy_(argument)
         # thread_local: a loader's threads may allocate meanwhile, which would break a global capture.
@@ -281,6 +191,19 @@ class _Graph:
         self.graph.replay()
         self.replays += 1
         return self.result
+
+
+class _Joint(NamedTuple):
+    """A graph of several steps."""
+
+    of: tuple[PositionedBatches, int, int]
+    """The batches that it takes, their generation, and the number of its steps."""
+    graph: _Graph
+
+    @property
+    def count(self) -> int:
+        """Steps of the graph."""
+        return self.of[2]
 
 
 class Step:
@@ -334,6 +257,11 @@ class Step:
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
+        self.copies: WeightCopies | None = None
+        """Kept by the optimiser's kernel under bf16, unless the gradients are used before the update: clipping and the
+        mean over processes want float32."""
+        if isinstance(optimizer, OneLaunch) and self.amp == torch.bfloat16 and clip_norm is None and gradients is None:
+            self.copies = WeightCopies(self.networks, optimizer)
         self._one = torch.ones((), device=device)
         self._forward: Callable[[Tensor, Tensor], Forward] = self._eager_forward
         if self.gear.compiled:
@@ -343,6 +271,7 @@ class Step:
             self._forward = torch.compile(_own(self._eager_forward), fullgraph=True, dynamic=False, options=options)
         self._side = _SideStream(device)
         self._train_graph: _Graph | None = None
+        self._joint: _Joint | None = None
         self._warm = 0
         """Training steps made since a graph was last begun with."""
         self._evaluate_graphs: dict[torch.Size, _Graph] = {}
@@ -354,11 +283,12 @@ class Step:
     @property
     def replays(self) -> int:
         """Training steps that were replays of a captured graph."""
-        return 0 if self._train_graph is None else self._train_graph.replays
+        alone = 0 if self._train_graph is None else self._train_graph.replays
+        return alone + (0 if self._joint is None else self._joint.count * self._joint.graph.replays)
 
     def recapture(self) -> None:
         """Drop captured graphs, for a change that they cannot see (a weight decay); the next steps capture anew."""
-        self._train_graph = None
+        self._train_graph = self._joint = None
         self._evaluate_graphs.clear()
 
     def answer_by(self, networks: Sequence[Network]) -> None:
@@ -391,8 +321,9 @@ class Step:
 
     def _update(self, forward: Callable[[Tensor, Tensor], Forward], images: Tensor, index: Tensor) -> Forward:
         self.optimizer.zero_grad(set_to_none=True)
-        result = forward(images, index)
-        self.scaler.scale(result.loss).backward(self._one)
+        with nullcontext() if self.copies is None else self.copies.in_use():
+            result = forward(images, index)
+            self.scaler.scale(result.loss).backward(self._one)
         if self.gradients is not None:
             self.gradients()
         if self.clip_norm is not None:
@@ -400,7 +331,11 @@ class Step:
             clip_gradients(self.networks, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.copies is not None:
+            self.copies.stepped()
         self.method.after_update(self.networks)
+        if self.copies is not None:
+            self.copies.renew()
         result = result._replace(loss=result.loss.detach())
         if self.observe is not None:
             self.observe(result, index)
@@ -408,8 +343,7 @@ class Step:
 
     def train(self, images: Tensor, index: Tensor) -> Forward:
         """One update of the networks. images [views * B, channels, H, W] channels_last; index int64 [B]."""
-        if self._program != self.method.program:
-            self._program, self._train_graph, self._warm = self.method.program, None, 0
+        self._ready()
         if len(index) != self.batch_size:
             return self._update(self._eager_forward, images, index)
         if not self.gear.graphed:
@@ -422,10 +356,48 @@ class Step:
                 return self._update(self._forward, images, index)
         if self._train_graph is None:
             self.optimizer.zero_grad(set_to_none=True)
-            self._train_graph = _Graph(lambda *batch: self._update(self._forward, *batch), (images, index), self._side)
+            self._train_graph = self._captured(lambda *batch: self._update(self._forward, *batch), (images, index))
         result = self._train_graph(images, index)
         assert isinstance(result, Forward)
         return result
+
+    def train_next(self, batches: PositionedBatches, count: int) -> Forward:
+        """`count` updates, each with the next full batch of `batches`; in a graphed gear all of them are one graph.
+
+        Eagerly, and so on a CPU, they are made one after the other. Returns what the last one gives.
+        """
+        self._ready()
+
+        def several() -> Forward:
+            for _ in range(count):
+                result = self._update(self._forward, *batches.next())
+            return result
+
+        if not self.gear.graphed:
+            return several()
+        if self._warm < WARM_UP:
+            self._warm += count
+            with self._side:
+                return several()
+        if self._joint is None or self._joint.of != (batches, batches.generation, count):
+            self.optimizer.zero_grad(set_to_none=True)
+            self._joint = None  # its memory is free for the next
+            self._joint = _Joint((batches, batches.generation, count), self._captured(several, ()))
+        result = self._joint.graph()
+        assert isinstance(result, Forward)
+        return result
+
+    def _ready(self) -> None:
+        """Before steps: drop graphs of another program, and take up weights that others have changed."""
+        if self._program != self.method.program:
+            self._program, self._train_graph, self._joint, self._warm = self.method.program, None, None, 0
+        if self.copies is not None:
+            self.copies.renew()
+
+    def _captured(self, function: Callable[..., object], arguments: Sequence[Tensor]) -> _Graph:
+        graph = _Graph(function, arguments, self._side)
+        graph.kept = captured(self.optimizer)
+        return graph
 
     @torch.no_grad()
     def evaluate(self, images: Tensor, batch_size: int) -> Outputs:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from ..config import SaveEvery
 from ..data import Loader
 from ..data.balance import drawn_order, filled
 from ..errors import TrainingError
 from ..methods import Forward, Method, Run
 from ..methods.scan import Kept
 from ..models import Network, Outputs
+from ..schedules import SaveEvery
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
@@ -37,12 +37,14 @@ from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
 from .measured import MeasuredSteps
 from .metrics import EpochStatistics
+from .optimizer import choose_optimizer_kernel, create_optimizer, create_schedule
 from .payback import StepTimes
 from .prepare import Loaders
 from .record import Part, Record
 from .saves import SaveClock
+from .several import Stepping, choose_steps_per_graph
 from .signals import Interrupted, deferred_signals
-from .step import Step, choose_gear, create_optimizer, create_schedule
+from .step import Step, choose_gear
 from .stopping import EarlyStop
 from .witness import Witness
 
@@ -101,8 +103,10 @@ class Training(MeasuredSteps, ABC):
         self.num_batches = config.data.epoch_batches or loaders.train.num_batches
         """Batches of an epoch, unless the method orders it."""
         steps = max(0, ((last or config.optim.epochs) - start[0] + 1) * self.num_batches - start[1])
+        together = choose_steps_per_graph(config, method, loaders.train, len(members), self.world.size)
         gear = self.world.first(lambda: choose_gear(config.engine, device, amp, steps, cost))
-        self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed)
+        kernel = choose_optimizer_kernel(config.engine, device)
+        self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed, kernel=kernel)
         lengths = method.rounds(config.optim.epochs)
         self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
         """First epoch of each round -> its length."""
@@ -128,9 +132,8 @@ class Training(MeasuredSteps, ABC):
         self.course = StepCourse(config.optim, networks, self.rounds)
         if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
             method.add_module("course", self.course)
-        self.models = KeptModels(
-            lambda record: self.course.weights() or self.weights_of(record), self._say, writes=self.world.main
-        )
+        self.models = KeptModels(self._answering_weights, self._say, writes=self.world.main)
+        self.stepping = Stepping(self.step, self.course, loaders.train, together, config.engine.seed)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
         self.checkpoints = checkpoint.Checkpoints(self, self.saves, config.engine.save_tables_every)
         self.step_seconds: list[float] = []
@@ -267,28 +270,20 @@ class Training(MeasuredSteps, ABC):
         self.method.train()
         rate = self._optimise_as(epoch, start)
         self.course.begin(epoch, start, self.step)
-        by_schedule = self.method.phase(epoch) is None
-        seed = self.config.engine.seed
-        loader, order = self.loaders.train, self._order(epoch)
-        batches = loader.count_batches(order)
-        source = loader.epoch(epoch, start, order)
-        if self.profiler is not None:
-            source = self.profiler.batches(source)
+        schedule = self.schedule if self.method.phase(epoch) is None else None
+        order = self._order(epoch)
+        batches = self.loaders.train.count_batches(order)
         images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
         cold = not self.warm
         self.world.took()  # what was sent since the last epoch's steps
         began = tick = time.perf_counter()
-        for number, (images, index) in enumerate(source, start + 1):
+        for number, steps, samples, make in self.stepping.epoch(epoch, start, order, schedule, self.profiler):
             arrived = time.perf_counter()
             waiting += arrived - tick
-            self.method.before_step(epoch, number - 1, seed)
-            if by_schedule:
-                self.course.before_step(self.optimizer, self.schedule, epoch, number - 1, batches)
-            self.step.train(images, index)
-            self.course.after_step(number, batches)
+            make()
             if self.profiler is not None:
                 self.profiler.step()
-            images_seen += len(index)
+            images_seen += samples
             if not self.warm:  # left out of the epoch's rate, which it would spoil
                 self._synchronize()
                 self.warm = True
@@ -300,10 +295,10 @@ class Training(MeasuredSteps, ABC):
                     self._say(f"first step, with compilation: {compiling:.1f} s")
                     self._keep_times(compiling=compiling)
             else:
-                timed_images += len(index)
-                timed_steps += 1
+                timed_images += samples
+                timed_steps += steps
             tick = time.perf_counter()
-            display.batch(epoch, number, images_seen, tick - began, self._mean_loss)
+            display.batch(epoch, number, images_seen, tick - began, self._mean_loss, steps)
             if number < batches and self.votes.inside(number, signals, self.saves.due):
                 self._check_finite(epoch)  # reads the device: what it still had to do is the steps' time
                 tick = time.perf_counter()
@@ -314,8 +309,8 @@ class Training(MeasuredSteps, ABC):
                 tick = time.perf_counter()
         self._check_finite(epoch)  # reads the device, so that the clock below stops after the last step
         seconds = time.perf_counter() - began
-        if by_schedule:
-            self.schedule.step()
+        if schedule is not None:
+            schedule.step()
             follow(self.optimizer)
         communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
         share(self.world, self.networks, self.records)

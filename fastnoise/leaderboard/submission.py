@@ -132,6 +132,12 @@ class Submission:
         return own.short(str(self.configuration["model"])) + ("" if width == 1 else f", width {width:g}")
 
     @property
+    def recipe(self) -> str:
+        """Where its settings come from; empty for the published recipe."""
+        name = str(self.configuration.get("recipe", "published"))
+        return "" if name == "published" else name
+
+    @property
     def options(self) -> str:
         """The fields that differ from the method's recipe, as in `epochs=5 width=0.5`."""
         config = self.config
@@ -147,6 +153,7 @@ class Submission:
                 config.model.model,
                 noise_rate=config.noise.noise_rate,
                 labels=config.noise.labels,
+                recipe=config.optim.recipe,
             ).flat()
         except FastnoiseError:  # its recipe has to read a file that is not here
             return ""

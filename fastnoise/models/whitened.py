@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .heads import Backbone
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, normalised
 from .pool import MaxPool2x2
 
 SIDE = 2
@@ -101,8 +101,8 @@ class ConvGroup(nn.Module):
         last = len(self.convs) - 1
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if number:
-                x = norm(conv(x))
-                x = self.activation(x + first if self.residual and number == last else x)
+                residual = first if self.residual and number == last else None
+                x = normalised(norm, conv(x), self.activation, residual)
         return x
 
 

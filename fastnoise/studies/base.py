@@ -222,7 +222,8 @@ def make_step(
     """
     import torch
 
-    from ..engine.step import Step, choose_device, create_optimizer
+    from ..engine.optimizer import create_optimizer
+    from ..engine.step import Step, choose_device
     from ..methods import Setting, create_method
     from ..models import create_model
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _train_cases import assert_same_end, history, refusal, state
+from _train_cases import TWO_EPOCHS, assert_same_end, history, refusal, state
 
 from fastnoise.cli import main
 from fastnoise.config import Optimizer, Schedule
@@ -128,11 +128,18 @@ def test_methods_of_two_networks_have_two_averages() -> None:
     words = ["--method", "elr_plus", "--average-weights", "ema:0.8", "--optimizer", "sgd:lookahead=2"]
     assert main(["train", *DIGITS, *words, "--epochs", "2", "--run-dir", "run"]) == 0
     kept = state(Path("run"))
-    averages = {key: value for key, value in kept["method"].items() if key.startswith("course.average.copies.")}
+    averages = {key: value for key, value in kept["method"].items() if key.startswith("step_course.average.copies.")}
     found = load("run").networks.state_dict()
     assert len(load("run").networks) == 2
-    assert all(torch.equal(value, averages[f"course.average.copies.{key}"]) for key, value in found.items())
+    assert all(torch.equal(value, averages[f"step_course.average.copies.{key}"]) for key, value in found.items())
     assert any(not torch.equal(value, kept["networks"][key]) for key, value in found.items())
+
+
+@pytest.mark.parametrize("method", TWO_EPOCHS)
+def test_methods_with_courses_of_their_own_take_them(method: str) -> None:
+    words = ["--average-weights", "ema:0.8", "--optimizer", "sgd:lookahead=2", "--epochs", "2", "--eval-mirror"]
+    assert main(["train", *DIGITS, "--method", method, *TWO_EPOCHS[method], *words, "--run-dir", "run"]) == 0
+    assert len(history(Path("run"))) == 2
 
 
 # -- what they compute ---------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Training(MeasuredSteps, ABC):
         )
         self.course = StepCourse(config.optim, networks, self.rounds)
         if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
-            method.add_module("course", self.course)
+            method.add_module("step_course", self.course)
         self.models = KeptModels(self._answering_weights, self._say, writes=self.world.main)
         self.stepping = Stepping(self.step, self.course, loaders.train, together, config.engine.seed)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import arg
 
@@ -267,8 +267,9 @@ def parse_log(text: str) -> tuple[str, ...]:
     return tuple(name for name in LOGGERS if name in names)
 
 
-RECIPES = ("published", "fast-r18", "speedrun", "cpu")
+Recipe = Literal["published", "fast-r18", "speedrun", "cpu"]
 """What --recipe can name."""
+RECIPES: tuple[str, ...] = get_args(Recipe)
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ class OptimConfig(Checked):
     layer_decay: Annotated[float, Between(0, 1, "(]")] = 1.0
     """Factor on the learning rate from one layer of the backbone to the one before it, for ResNets and timm's networks.
     The last layer has this factor, the one before it its square, and so on. The heads have the whole rate."""
-    recipe: Literal["published", "fast-r18", "speedrun", "cpu"] = "published"
+    recipe: Recipe = "published"
     """Where the settings of a run come from. published: the method's paper. The others are short courses of our own for
     ce, gce, elr, elr_plus (with one network), nal and selc on CIFAR; published accuracies are not theirs. fast-r18:
     ResNet-18, 50 epochs. speedrun: whitened_cnn9, 37 epochs. cpu: about 15 minutes on two cores; also for digits and

@@ -10,7 +10,7 @@ from fastnoise.sweeps.spec import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import record, recipes  # noqa: E402
+from benchmarks import recipes, record  # noqa: E402
 
 sys.path.remove(str(ROOT))
 

@@ -13,7 +13,7 @@ from .optimizer import LRScheduler
 from .step import Step
 
 
-class Course(nn.Module):
+class StepCourse(nn.Module):
     """The rates, slow weights and averaged weights of a run, step by step.
 
     The rate of a cycle is a function of the place in the course, and Lookahead's steps are counted in each epoch, whose

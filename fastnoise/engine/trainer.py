@@ -25,7 +25,7 @@ from ..schedules import SaveEvery
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
-from .course import Course
+from .course import StepCourse
 from .display import Display, output_lost
 from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
@@ -129,9 +129,9 @@ class Training(MeasuredSteps, ABC):
             mirrored=config.data.eval_mirror,
             gradients=self.gradients,
         )
-        self.course = Course(config.optim, networks, self.rounds)
+        self.course = StepCourse(config.optim, networks, self.rounds)
         if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
-            method.add_module("course", self.course)
+            method.add_module("step_course", self.course)
         self.models = KeptModels(self._answering_weights, self._say, writes=self.world.main)
         self.stepping = Stepping(self.step, self.course, loaders.train, together, config.engine.seed)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)

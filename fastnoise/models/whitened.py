@@ -81,7 +81,7 @@ class Conv3x3(nn.Conv2d):
         nn.init.dirac_(self.weight.data[:channels_in])
 
 
-class Group(nn.Module):
+class ConvGroup(nn.Module):
     """A convolution, 2x2 max pooling, batch norm and GELU, and then further convolutions with batch norm and GELU.
 
     [B, channels_in, H, W] -> [B, channels_out, H // 2, W // 2]. With three convolutions, what leaves the first is added
@@ -131,9 +131,9 @@ class WhitenedCNN(Backbone):
         self.whitening = Whitening(channels)
         self.layers = nn.Sequential(
             nn.GELU(),
-            Group(self.whitening.num_maps, narrow, depth),
-            Group(narrow, middle, depth),
-            Group(middle, wide, depth),
+            ConvGroup(self.whitening.num_maps, narrow, depth),
+            ConvGroup(narrow, middle, depth),
+            ConvGroup(middle, wide, depth),
         )
 
     def fit(self, images: Tensor) -> None:

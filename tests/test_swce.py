@@ -20,7 +20,7 @@ from fastnoise.engine.metrics import selection_figures
 from fastnoise.engine.prepare import load_data, make_loaders
 from fastnoise.errors import ConfigError
 from fastnoise.methods import Run, Setting, random_numbers
-from fastnoise.methods.swce import Timetable, Place, SWCEPipeline
+from fastnoise.methods.swce import Place, SWCEPipeline, Timetable
 from fastnoise.models import Outputs, create_model
 from fastnoise.recipes import recipe
 

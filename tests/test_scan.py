@@ -205,7 +205,7 @@ def check_plc(case: Case) -> None:
 
 
 def check_swce(case: Case) -> None:
-    case.method.course = type(case.method.course)(0, ((1,),))  # so that epoch 1 is a stage
+    case.method.timetable = type(case.method.timetable)(0, ((1,),))  # so that epoch 1 is a stage
     case.end()
     tables = StageTables(1, N, loss=case.method.tables.loss_name, mae=case.method.tables.mae)
     judged = case.given if case.options.get("selection_label") == "given" else None
@@ -250,7 +250,7 @@ def test_nothing_of_the_size_of_a_table_is_made(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(scan, "BLOCK", 128 * C)
     case = Case(name)
     if case.method.name == "swce":
-        case.method.course = type(case.method.course)(0, ((1,),))
+        case.method.timetable = type(case.method.timetable)(0, ((1,),))
     with NothingLarge():
         case.end()
 

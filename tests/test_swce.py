@@ -1,4 +1,4 @@
-"""The SWCE pipeline: its course, selection, relabelling and copies, its guards, and that it finds true labels."""
+"""The SWCE pipeline: its timetable, selection, relabelling and copies, its guards, and that it finds true labels."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from fastnoise.engine.metrics import selection_figures
 from fastnoise.engine.prepare import load_data, make_loaders
 from fastnoise.errors import ConfigError
 from fastnoise.methods import Run, Setting, random_numbers
-from fastnoise.methods.swce import Course, Place, SWCEPipeline
+from fastnoise.methods.swce import Place, SWCEPipeline, Timetable
 from fastnoise.models import Outputs, create_model
 from fastnoise.recipes import recipe
 
@@ -68,15 +68,15 @@ def surely(*classes: int, num_classes: int = 4, height: float = 8.0) -> Tensor:
     return height * torch.nn.functional.one_hot(chosen.clamp(min=0), num_classes) * (chosen >= 0)[:, None]
 
 
-def test_published_course() -> None:
+def test_published_timetable() -> None:
     """Five epochs of warm-up, then 4, 7, 7 and 7 with their stages, rates and decay (paper, section IV.C)."""
     config = recipe("swce", "cifar10", "idn:0.3")
     method = SWCEPipeline(config.method, 10, 10)
     method.configure(Setting(config.optim, (0.5,), (0.5,)))
-    stages = [epoch for epoch in range(1, 31) if method.course.place(epoch).stage is not None]
+    stages = [epoch for epoch in range(1, 31) if method.timetable.place(epoch).stage is not None]
     assert stages == [7, 8, 9, 11, 14, 16, 18, 21, 23, 25, 28, 30]
-    assert method.course.place(5) == Place(0, 5, None)
-    assert method.course.place(16) == Place(2, 7, 2)
+    assert method.timetable.place(5) == Place(0, 5, None)
+    assert method.timetable.place(16) == Place(2, 7, 2)
     phases = [method.phase(epoch) for epoch in range(1, 31)]
     rates = [1e-4] * 9 + [1e-5] * 14 + [1e-6] * 7
     assert [phase.learning_rate for phase in phases] == pytest.approx(rates)
@@ -85,12 +85,12 @@ def test_published_course() -> None:
     assert (config.model.model, config.optim.optimizer) == ("resnet18", "adamw")
 
 
-def test_course_options() -> None:
+def test_timetable_options() -> None:
     """Weight decay throughout, and the optimiser's state kept."""
     method = pipeline(decay_in="all", optimizer_state="kept")
     assert {method.phase(epoch).weight_decay for epoch in range(1, 5)} == {0.03}
     assert not any(method.phase(epoch).fresh for epoch in range(1, 5))
-    assert Course(3, ((2,), (1, 4))).epochs == 9
+    assert Timetable(3, ((2,), (1, 4))).epochs == 9
 
 
 @pytest.mark.parametrize(

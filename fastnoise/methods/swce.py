@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Course:
+class Timetable:
     """The epochs of the pipeline: a warm-up, then iterations that end with their last stage."""
 
     warm_up: int
@@ -92,30 +92,31 @@ class SWCEPipeline(Method):
     def __init__(self, options: SWCEOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.chosen = options
-        self.course = Course(self.chosen.warm_up, parse_stages(self.chosen.stages))
+        self.timetable = Timetable(self.chosen.warm_up, parse_stages(self.chosen.stages))
         self.factors = parse_factors(self.chosen.rate_factors)
-        if len(self.factors) != 1 + len(self.course.iterations):
+        if len(self.factors) != 1 + len(self.timetable.iterations):
             raise ConfigError(
                 f"--rate-factors has {len(self.factors)} factors: give one for the warm-up and one for each of the "
-                f"{len(self.course.iterations)} iterations of --stages"
+                f"{len(self.timetable.iterations)} iterations of --stages"
             )
         focal = self.chosen.train_loss == "focal"
         self.criterion = FocalLoss(gamma=self.chosen.gamma) if focal else SWCELoss(weight=options.weight)
         # Focal loss is a function of cross-entropy alone, which the table then holds.
         recorded = "nce+mae" if self.chosen.selection_loss == "nce+mae" else "ce"
-        most = max(len(stages) for stages in self.course.iterations)
+        most = max(len(stages) for stages in self.timetable.iterations)
         self.tables = StageTables(most, num_samples, loss=recorded, mae=self.chosen.mae)
         self.register_buffer("pseudo", torch.full((num_samples,), -1))
         self.made: dict[str, Selection] = {}
         self.figures: dict[str, float] = {}
 
     def configure(self, setting: Setting) -> None:
-        optim, course = setting.optim, self.course
-        if optim.epochs != course.epochs:
-            lengths = " + ".join(str(stages[-1]) for stages in course.iterations)
+        optim, timetable = setting.optim, self.timetable
+        if optim.epochs != timetable.epochs:
+            lengths = " + ".join(str(stages[-1]) for stages in timetable.iterations)
             raise ConfigError(
-                f"--epochs {optim.epochs} contradicts method swce: a warm-up of {course.warm_up} and iterations of "
-                f"{lengths} epochs make {course.epochs}; give --epochs {course.epochs}, or other --warm-up and --stages"
+                f"--epochs {optim.epochs} contradicts method swce: a warm-up of {timetable.warm_up} and iterations of "
+                f"{lengths} epochs make {timetable.epochs}; give --epochs {timetable.epochs}, or other --warm-up and "
+                "--stages"
             )
         if optim.schedule != "constant":
             raise ConfigError(
@@ -125,7 +126,7 @@ class SWCEPipeline(Method):
         self.rate, self.decay = optim.learning_rate, optim.weight_decay
 
     def phase(self, epoch: int) -> Phase:
-        place = self.course.place(epoch)
+        place = self.timetable.place(epoch)
         decays = place.iteration == 0 or self.chosen.decay_in == "all"
         return Phase(
             learning_rate=self.rate * self.factors[place.iteration],
@@ -148,7 +149,7 @@ class SWCEPipeline(Method):
         self.made, self.figures = {}, {}
         if run.epoch == 0:
             return
-        place = self.course.place(run.epoch)
+        place = self.timetable.place(run.epoch)
         self.figures["iteration"] = place.iteration
         if place.stage is None:
             return
@@ -165,7 +166,7 @@ class SWCEPipeline(Method):
         losses = self.selection_losses(place.stage + 1)
         kept = losses[-1] < self.chosen.selection_threshold
         self.made["stage"] = Selection(kept, self.tables.prediction[place.stage].long())
-        if place.stage == len(self.course.iterations[place.iteration - 1]) - 1:
+        if place.stage == len(self.timetable.iterations[place.iteration - 1]) - 1:
             self._relabel(run, place, losses)
 
     def selection_losses(self, stages: int) -> Tensor:
@@ -230,7 +231,7 @@ class SWCEPipeline(Method):
         Suspected are the samples whose pseudo-label is not the given one.
         """
         corrected = self.corrected(run.given)
-        last = len(self.course.iterations[-1]) - 1
+        last = len(self.timetable.iterations[-1]) - 1
         confidence = self.tables.confidence[last].nan_to_num(0.5)
         as_given = self.tables.prediction[last] == run.given
         return Estimates(corrected, torch.where(as_given, confidence, 1 - confidence), corrected != run.given)

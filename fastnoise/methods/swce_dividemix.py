@@ -57,7 +57,7 @@ class SWCEDivideMix(DivideMixAfter):
     @property
     def before(self) -> int:
         """The epochs of the pipeline."""
-        return self.pipeline.course.epochs
+        return self.pipeline.timetable.epochs
 
     def phase(self, epoch: int) -> Phase | None:
         return self.pipeline.phase(epoch) if epoch <= self.before else None

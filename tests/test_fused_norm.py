@@ -169,7 +169,7 @@ def test_runs_that_cannot_be_fused_are_refused(capsys: pytest.CaptureFixture[str
     assert "--fused-norm has its own" in str(stackable([config, config.replace({"seed": 1})]))
     data, world = SimpleNamespace(given=range(10)), SimpleNamespace(size=2)
     require_together(config, data, world)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="--fused-norm on takes the statistics of each process's batch by itself"):
+    with pytest.raises(ConfigError, match="--fused-norm on takes the statistics of each process's batch alone"):
         require_together(config.replace({"batch_norm": "sync"}), data, world)  # type: ignore[arg-type]
 
 

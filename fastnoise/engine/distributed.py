@@ -345,7 +345,7 @@ def require_together(config: RunConfig, data: RunData, world: World) -> None:
         )
     if world.size > 1 and config.model.batch_norm == "sync" and engine.fused_norm == "on":
         raise ConfigError(
-            "--fused-norm on takes the statistics of each process's batch by itself: drop it, or take --batch-norm local"
+            "--fused-norm on takes the statistics of each process's batch alone: drop it, or take --batch-norm local"
         )
 
 

@@ -1,7 +1,7 @@
 """What Inductor would launch on an H100 for one training step, counted on a machine without a GPU.
 
     python -m benchmarks.launches [--models resnet18 resnet34] [--methods ce elr] [--batch-size 128]
-        [--set combo_kernels=True] [--out generated/]
+        [--fused-norm] [--optimizer-kernel triton] [--set combo_kernels=True] [--out generated/]
 
 The step is `fastnoise train`'s own: a method's `training_step` on a network of fastnoise.models, with the fused loss
 and its table of targets, in bf16 and channels_last, compiled as one graph. It is traced on the CPU; then its forward
@@ -11,9 +11,11 @@ tell what the network alone takes.
 
 Counted, for forward and backward: launches of Triton kernels, among them those that only cast a weight or its gradient,
 those that cast something else, those that only count, and those that change a memory format; calls of libraries and of
-fastnoise's fused kernels; copies of the target table. Beside them what else a step dispatches in an eager loop: the
-optimiser, the averages of weights, the statistics. PyTorch's fused optimisers are an operation or two, and a launch for
-every few hundred pieces of 65,536 weights.
+fastnoise's ops, and the kernels that these launch; copies of the target table. `elementwise_mb` is what Triton's
+launches read and write, as Inductor counts it, and what batch norm's ops do (`kernels/batch_norm.py`), in MB: all that
+is neither a library's nor a loss's. `norm_mb` is the ops' part of it. Beside them what else a step dispatches in an
+eager loop: the optimiser, the averages of weights, the statistics. PyTorch's fused optimisers are an operation or two,
+and a launch for every few hundred pieces of 65,536 weights.
 
 Nothing runs: the counts are exact, times are not to be had. It works by replacing what PyTorch asks the driver, in a
 process of its own, tried with torch 2.11 and 2.14; another version may ask something else, and then it says so. Writes
@@ -23,18 +25,18 @@ benchmarks/results/launches.csv, a row per part.
 import argparse
 import ast
 import copy
+import math
 import os
 import re
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -48,10 +50,15 @@ from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError, FastnoiseError
 from fastnoise.methods import Forward, create_method
 from fastnoise.models import create_model
+from fastnoise.models.norm import fuse_norms
+from fastnoise.ops import batch_norm
 from fastnoise.ops.averages import MovingAverage
+from fastnoise.ops.optimizer import OneLaunch
+from fastnoise.ops.unit import inductor_options
 from fastnoise.recipes import recipe
 
 from . import record
+from .pretended import pretend
 
 RESULTS = record.RESULTS / "launches.csv"
 KEY = ("model", "batch", "method", "options", "part", "torch")
@@ -63,6 +70,9 @@ COUNTS = (
     "format_changes",
     "library_calls",
     "fused_calls",
+    "own_launches",
+    "elementwise_mb",
+    "norm_mb",
     "table_copies",
     "operations",
 )
@@ -71,81 +81,6 @@ TRIED = ("2.11", "2.14")
 NETWORK = "network"
 """In place of a method: cross-entropy by PyTorch."""
 SAMPLES, SIDE = 50_000, 32
-
-H100 = SimpleNamespace(
-    name="NVIDIA H100 80GB HBM3", major=9, minor=0, total_memory=80 * 2**30, multi_processor_count=132, is_integrated=0,
-    is_multi_gpu_board=0, max_threads_per_multi_processor=2048, regs_per_multiprocessor=65536,
-    shared_memory_per_block=49152, shared_memory_per_block_optin=232448, shared_memory_per_multiprocessor=233472,
-    warp_size=32, L2_cache_size=50 * 2**20, gcnArchName="", max_threads_per_block=1024, clock_rate=1980000,
-    memory_clock_rate=2619000, memory_bus_width=5120, uuid="x", pci_bus_id=0, pci_device_id=0, pci_domain_id=0,
-)  # fmt: skip
-
-
-def pretend() -> None:
-    """Let PyTorch, Inductor and Triton believe in one H100, for the rest of this process."""
-    import torch._functorch.config as functorch
-    import torch._inductor.config as config
-    import torch._inductor.fx_passes.reinplace as reinplace
-    import torch._subclasses.fake_tensor as fake_tensor
-    import torch.utils._triton as support
-    import triton
-    from torch._dynamo.device_interface import CudaInterface
-    from triton.backends.compiler import GPUTarget
-
-    def answer(holder: Any, answers: dict[str, Any], wrap: Callable[..., Any] = lambda function: function) -> None:
-        for name, value in answers.items():
-            setattr(holder, name, wrap(lambda *_, _value=value, **__: _value))
-
-    answer(torch.cuda, {
-        "is_available": True, "device_count": 1, "current_device": 0, "is_initialized": True, "synchronize": None,
-        "get_device_name": H100.name, "get_device_capability": (9, 0), "get_device_properties": H100,
-        "is_bf16_supported": True, "_lazy_init": None, "set_device": None, "_is_in_bad_fork": False,
-        "_maybe_exchange_device": 0, "_exchange_device": 0, "is_current_stream_capturing": False, "set_rng_state": None,
-    })  # fmt: skip
-    torch.cuda.get_rng_state = torch.cuda.random.get_rng_state = lambda *_: torch.get_rng_state()
-    answer(torch._C, {
-        "_cuda_getCurrentRawStream": 0, "_cuda_isCurrentStreamCapturing": False, "_cuda_getDevice": 0,
-        "_cuda_setDevice": None, "_cuda_getDeviceCount": 1,
-    })  # fmt: skip
-    answer(torch.accelerator, {"is_available": False})
-    answer(CudaInterface, {
-        "is_available": True, "get_compute_capability": 90, "device_count": 1, "current_device": 0,
-        "exchange_device": 0, "maybe_exchange_device": 0, "synchronize": None, "get_raw_stream": 0,
-        "get_device_properties": H100, "set_device": None, "is_bf16_supported": True, "is_triton_capable": True,
-        "raise_if_triton_unavailable": None,
-    }, staticmethod)  # fmt: skip
-    answer(CudaInterface.Worker, {"get_device_properties": H100, "current_device": 0, "set_device": None}, staticmethod)
-    properties = {
-        "max_shared_mem": H100.shared_memory_per_block_optin, "multiprocessor_count": 132, "max_num_regs": 65536,
-        "warpSize": 32, "sm_clock_rate": H100.clock_rate, "mem_clock_rate": H100.memory_clock_rate,
-        "mem_bus_width": H100.memory_bus_width,
-    }  # fmt: skip
-    triton.runtime.driver.set_active(
-        SimpleNamespace(
-            get_current_target=lambda: GPUTarget("cuda", 90, 32),
-            get_current_device=lambda: 0,
-            get_current_stream=lambda device=0: 0,
-            get_active_torch_device=lambda: torch.device("cuda", 0),
-            is_active=lambda: True,
-            utils=SimpleNamespace(load_binary=None, get_device_properties=lambda device: properties),
-        )
-    )
-    answer(support, {"has_triton": True, "has_triton_package": True})
-    config.compile_threads, config.fx_graph_cache = 1, False
-    functorch.enable_autograd_cache = False
-    config.triton.autotune_at_compile_time = False
-    config.triton.descriptive_names = "original_aten"
-    answer(fake_tensor, {"init_gpu_context": None})
-    answer(reinplace, {"canonicalize_view_scatter_ops": None})
-
-    def memory_format(images: Tensor, weight: Tensor, backend: object) -> torch.memory_format:
-        """What cuDNN answers: channels_last if either is."""
-        either = any(
-            x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() for x in (images, weight)
-        )
-        return torch.channels_last if either else torch.contiguous_format
-
-    torch._C._conv_determine_backend_memory_format = memory_format  # type: ignore[assignment]
 
 
 def configure(words: Sequence[str]) -> None:
@@ -175,13 +110,14 @@ class _Generated(BaseException):
 
 class Inductor:
     """Inductor's compiler up to the code that it writes for CUDA. What it is given is never computed: the results are
-    zeros. `code` holds what was written for "forward" and "backward"."""
+    zeros. `code` holds what was written for "forward" and "backward", `bytes` what its Triton kernels move."""
 
     def __init__(self) -> None:
         import torch._inductor.graph
         from torch._inductor import compile_fx
 
         self.code: dict[str, str] = {}
+        self.bytes: dict[str, int] = {}
         self._part = ""
         self._inner = compile_fx.compile_fx_inner
         whole = compile_fx.compile_fx
@@ -189,6 +125,8 @@ class Inductor:
         def stop(graph: Any) -> None:
             written = graph.codegen()[0]
             self.code[self._part] = getattr(written, "value", None) or str(written)
+            nodes = (node for node in graph.scheduler.nodes if not node.is_extern())
+            self.bytes[self._part] = sum(node.get_read_write_buffers_sizes() for node in nodes)
             raise _Generated
 
         for name in ("compile_to_module", "_compile_to_module"):
@@ -243,13 +181,35 @@ def _zeros(meta: Any, dense: bool) -> Any:
     return torch.zeros((), dtype=meta.dtype).expand(meta.shape)
 
 
-def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> record.Row:
+def norm_bytes(call: str, shapes: dict[str, tuple[int, ...]]) -> int:
+    """What the kernels of batch norm's ops read and write of images in half precision.
+
+    Forward they read the images twice and the residual, and write the result. Backward they read the images twice, and
+    each gradient twice, and write the gradient of the images. With a residual they read the gradients and the result
+    once, and write and read the residual's gradient.
+    """
+    total = 0
+    for name, words in re.findall(r"torch\.ops\.fastnoise\.(batch_norm\w*)\.default\(([^\n]*)\)$", call, re.M):
+        given = words.split(", ")
+        if name == "batch_norm":
+            images, residual = given[0], given[5]
+            passes = 3 + (residual != "None")
+        else:
+            _, second, images, out = given[:4]
+            gradients = 1 + (second != "None")
+            passes = 3 + (2 * gradients if out == "None" else gradients + 3)
+        total += 2 * math.prod(shapes[images]) * passes
+    return total
+
+
+def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int], moved_bytes: int = 0) -> record.Row:
     """What a part's generated code launches.
 
     Args:
         code: a module that Inductor wrote, with `original_aten` in the names of its kernels.
         parameters: of the networks, whose casts are told from others.
         table: [N, C] of the target table.
+        moved_bytes: of the Triton kernels.
     """
     call = code[code.rindex("def call(") :].partition("\ndef ")[0]
     kernels = re.findall(r"^\s+(triton_\w+)\.run\(([^\n]*)\)$", call, re.M)
@@ -257,7 +217,10 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> re
         raise ValueError("the generated code launches kernels in another form")
     form = r"(\([^)]*\))"
     made = re.findall(rf"(\w+) = empty_strided_cuda\({form}, {form}", call)
-    given = re.findall(rf"^\s+assert_size_stride\((\w+), {form}, {form}", call, re.M)
+    given = re.findall(rf"^\s+assert_(?:size_stride|tensor_metadata)\((\w+), {form}, {form}", call, re.M)
+    for line in re.findall(r"^\s+(assert_size_stride_grouped\([^\n]*\))$", call, re.M):  # torch 2.14
+        (names_of, *forms) = ast.parse(line, mode="eval").body.args[:3]  # type: ignore[attr-defined]
+        given += zip(*([ast.unparse(part) for part in each.elts] for each in (names_of, *forms)), strict=True)
     reused = re.findall(rf"(\w+) = reinterpret_tensor\(\w+, {form}, {form}", call)
     shapes = {name: ast.literal_eval(shape) for name, shape, _ in (*made, *given, *reused)}
     weights = {tuple(parameter.shape) for parameter in parameters}
@@ -276,6 +239,8 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> re
     fused = re.findall(
         r"= torch\.ops\.fastnoise\.(\w+)\.default\(|^\s+torch\.ops\.fastnoise\.(\w+)\.default\(", call, re.M
     )
+    names = [first or second for first, second in fused]
+    of_norms = norm_bytes(call, shapes)
     return _row(
         triton_launches=len(kernels),
         weight_casts=len(of_weights),
@@ -284,8 +249,11 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int]) -> re
         format_changes=len(turned) + len(moved),
         library_calls=len(library),
         fused_calls=len(fused),
+        own_launches=sum(batch_norm.LAUNCHES if name.startswith("batch_norm") else 1 for name in names),
+        elementwise_mb=round((moved_bytes + of_norms) / 1e6),
+        norm_mb=round(of_norms / 1e6),
         table_copies=sum(ast.literal_eval(shape) == table for _, shape, _ in made),
-        details=Counter([*library, *(first or second for first, second in fused)]),
+        details=Counter([*library, *names]),
     )
 
 
@@ -308,19 +276,35 @@ class _Dispatched(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@contextmanager
+def _launches(names: Counter[str]) -> Iterator[None]:
+    """Averages of weights and fastnoise's optimisers are, as on CUDA, one launch, which is only counted."""
+    moved, run = MovingAverage.__call__, OneLaunch._launch
+    MovingAverage.__call__ = lambda *_: names.update(["fastnoise.move_averages"])  # type: ignore
+    OneLaunch._launch = lambda *_: names.update(["fastnoise.update"])  # type: ignore
+    try:
+        yield
+    finally:
+        MovingAverage.__call__ = moved  # type: ignore[method-assign]
+        OneLaunch._launch = run  # type: ignore[method-assign]
+
+
 def _dispatched(part: Callable[[], object]) -> record.Row:
-    """What a part dispatches on the CPU; averages of weights as on CUDA, one launch."""
-    moved = MovingAverage.__call__
-    with _Dispatched() as dispatched:
-        MovingAverage.__call__ = lambda *_: dispatched.names.update(["fastnoise.move_averages"])  # type: ignore
-        try:
-            part()
-        finally:
-            MovingAverage.__call__ = moved  # type: ignore[method-assign]
+    """What a part dispatches on the CPU."""
+    with _Dispatched() as dispatched, _launches(dispatched.names):
+        part()
     return _row(dispatched.names, operations=dispatched.names.total())
 
 
-def measure(inductor: Inductor, model: str, method: str, batch_size: int, classes: int) -> dict[str, record.Row]:
+def measure(
+    inductor: Inductor,
+    model: str,
+    method: str,
+    batch_size: int,
+    classes: int,
+    fused_norm: bool = False,
+    optimizer_kernel: str = "torch",
+) -> dict[str, record.Row]:
     """The counts of each part of a training step, or of a network under cross-entropy."""
     torch._dynamo.reset()
     inductor.code.clear()
@@ -333,19 +317,24 @@ def measure(inductor: Inductor, model: str, method: str, batch_size: int, classe
 
     if method == NETWORK:
         network = create_model(model, num_classes=classes, image_size=(SIDE, SIDE)).train()
+        if fused_norm:
+            fuse_norms(network)
 
         def loss(batch: Tensor, labels: Tensor) -> Tensor:
             with torch.autocast("cpu", torch.bfloat16):
                 outputs = network(batch)
             return nn.functional.cross_entropy(outputs.logits.float(), labels)
 
-        torch.compile(loss, fullgraph=True, dynamic=False)(images(1), labels[:batch_size]).backward()
-        parameters = list(network.parameters())
-        return {part: count(code, parameters, (SAMPLES, classes)) for part, code in inductor.code.items()}
+        compiled = torch.compile(loss, fullgraph=True, dynamic=False, options=inductor_options())
+        compiled(images(1), labels[:batch_size]).backward()
+        return _counted(inductor, list(network.parameters()), classes)
     config = recipe(method, "cifar10")
     made = create_method(config.method, num_samples=SAMPLES, num_classes=classes)
     shape = {"num_classes": classes, "image_size": (SIDE, SIDE), "attention": made.attention}
     networks = [create_model(model, **shape).train() for _ in range(made.networks)]  # type: ignore[arg-type]
+    if fused_norm:
+        for each in networks:
+            fuse_norms(each)
     made.attach(networks)
     made.start_epoch(1)
     statistics = EpochStatistics(SAMPLES, made.attention, device)
@@ -353,21 +342,29 @@ def measure(inductor: Inductor, model: str, method: str, batch_size: int, classe
     step = Step(
         networks,
         made,
-        create_optimizer(config.optim, nn.ModuleList(networks)),
+        create_optimizer(config.optim, nn.ModuleList(networks), kernel=optimizer_kernel),
         labels,
         batch_size=batch_size,
         config=EngineConfig(gear="compiled", amp="bf16"),
         device=device,
         observe=lambda result, index: found.append(result),
     )
-    step.train(images(made.views), index)
+    with _launches(Counter()):
+        step.train(images(made.views), index)
     parameters = [parameter for network in networks for parameter in network.parameters()]
-    rows = {part: count(code, parameters, (SAMPLES, classes)) for part, code in inductor.code.items()}
+    rows = _counted(inductor, parameters, classes)
     rows["optimiser"] = _dispatched(step.optimizer.step)
     rows["after_update"] = _dispatched(lambda: made.after_update(networks))
     statistics.update(found[0], index)  # the first may make tensors that it keeps
     rows["statistics"] = _dispatched(lambda: statistics.update(found[0], index))
     return rows
+
+
+def _counted(inductor: Inductor, parameters: Sequence[Tensor], classes: int) -> dict[str, record.Row]:
+    """The counts of forward and backward."""
+    return {
+        part: count(code, parameters, (SAMPLES, classes), inductor.bytes[part]) for part, code in inductor.code.items()
+    }
 
 
 def _line(part: str, row: record.Row) -> str:
@@ -376,8 +373,8 @@ def _line(part: str, row: record.Row) -> str:
     return (
         f"{part}: {row['triton_launches']} Triton launches ({row['weight_casts']} cast a weight, {row['other_casts']} "
         f"cast something else, {row['only_add']} only add, {row['format_changes']} change a memory format), "
-        f"{row['library_calls']} library calls, {row['fused_calls']} fused losses, {row['table_copies']} copies of "
-        "the table"
+        f"{row['own_launches']} of fastnoise's own, {row['library_calls']} library calls, {row['table_copies']} copies "
+        f"of the table; {row['elementwise_mb']} MB, of which batch norm's ops move {row['norm_mb']}"
     )
 
 
@@ -387,6 +384,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=[NETWORK, "elr"], help=f'methods, or "{NETWORK}"')
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--fused-norm", action="store_true", help="as --fused-norm on of fastnoise train")
+    kernels = ("torch", "triton")
+    parser.add_argument("--optimizer-kernel", choices=kernels, default="torch", help="as of fastnoise train")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="of torch._inductor.config")
     parser.add_argument("--out", type=Path, help="a folder for the generated code")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file; default: %(default)s")
@@ -412,7 +412,8 @@ def _count_all(arguments: argparse.Namespace) -> None:
         for model, method in product(arguments.models, arguments.methods):
             start = time.perf_counter()
             try:
-                rows = measure(inductor, model, method, arguments.batch_size, arguments.classes)
+                sizes = arguments.batch_size, arguments.classes
+                rows = measure(inductor, model, method, *sizes, arguments.fused_norm, arguments.optimizer_kernel)
             except FastnoiseError:
                 raise
             except Exception as error:
@@ -430,7 +431,9 @@ def _count_all(arguments: argparse.Namespace) -> None:
                 for part, code in inductor.code.items():
                     (arguments.out / f"{model}_{method}_{part}.py").write_text(code)
             key = {"model": model, "batch": str(arguments.batch_size), "method": method}
-            key["options"] = " ".join(arguments.set) or "none"
+            chosen = ["fused_norm"] * arguments.fused_norm
+            chosen += ["optimizer_kernel=triton"] * (arguments.optimizer_kernel == "triton")
+            key["options"] = " ".join(chosen + arguments.set) or "none"
             full = [{**key, "part": part, **row, **stamp} for part, row in rows.items()]
             record.append(arguments.output, full, KEY)
 

@@ -160,13 +160,17 @@ def cuda_samples(side: Side, mode: str, inputs: list[Inputs], with_attention: bo
 
 
 def graph_samples(side: Side, mode: str, inputs: list[Inputs], with_attention: bool) -> Iterator[float]:
-    """Microseconds per call of one replay after another of a series captured as a graph.
+    """Microseconds per call of one replay after another of a series captured as a graph."""
+    return replays(*series(side, mode, inputs, with_attention), len(inputs))
 
-    The graph ends with a count of its replays, one small kernel in the whole series. Replays are queued while the cache
-    is flushed, so that the time to launch the graph does not count.
+
+def replays(prepare: Callable[..., object], run: Callable[..., object], calls: int) -> Iterator[float]:
+    """Microseconds per call of one replay after another of `run(prepare())`, which makes so many calls.
+
+    Only `run` is timed. Its graph ends with a count of its replays, one small kernel in the whole series. Replays are
+    queued while the cache is flushed, so that the time to launch the graph does not count.
     """
-    prepare, run = series(side, mode, inputs, with_attention)
-    replays = torch.zeros((), dtype=torch.int64, device="cuda")
+    replayed = torch.zeros((), dtype=torch.int64, device="cuda")
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -176,10 +180,10 @@ def graph_samples(side: Side, mode: str, inputs: list[Inputs], with_attention: b
     before, graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with torch.cuda.graph(before, stream=stream):
         prepared = prepare()
-        replays.add_(0)  # a graph must hold something
+        replayed.add_(0)  # a graph must hold something
     with torch.cuda.graph(graph, pool=before.pool(), stream=stream):
         kept = run(prepared)
-        replays.add_(1)
+        replayed.add_(1)
     flush = torch.empty(2**28, dtype=torch.uint8, device="cuda")
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     for expected in itertools.count(1):
@@ -189,9 +193,9 @@ def graph_samples(side: Side, mode: str, inputs: list[Inputs], with_attention: b
         graph.replay()
         end.record()
         torch.cuda.synchronize()
-        if int(replays) != expected:
-            raise RuntimeError(f"{int(replays)} replays ran on the device, {expected} were asked for")
-        yield 1e3 * start.elapsed_time(end) / len(inputs)
+        if int(replayed) != expected:
+            raise RuntimeError(f"{int(replayed)} replays ran on the device, {expected} were asked for")
+        yield 1e3 * start.elapsed_time(end) / calls
     del kept
 
 

@@ -12,10 +12,11 @@ Sides, which train the same network on the same images with SGD, each on batches
 
 SIDE@LOADER feeds a side from one of fastnoise's loaders (as in amp@resident, fastnoise@synthetic), which compares the
 steps alone. More sides are the step of `fastnoise` with a fixed choice: uncompiled, compiled, combo_kernels and pdl
-(compiled with that one of Inductor's options), triton_optimizer and compiled_triton_optimizer (updates by the kernel of
-`fastnoise.ops.optimizer`), and joint (uncompiled, eight steps a graph). Every side has its first turn as soon as it is
-built; then they take turns, of about `--seconds` each. Batches that a loader prepared while others had their turn are
-used up before the clock starts, for as long as that takes less than a second. GPU times are taken between CUDA events.
+(compiled with that one of Inductor's options), fused_norm and compiled_fused_norm (`--fused-norm on`), triton_optimizer
+and compiled_triton_optimizer (updates by the kernel of `fastnoise.ops.optimizer`), and joint (uncompiled, eight steps a
+graph). Every side has its first turn as soon as it is built; then they take turns, of about `--seconds` each. Batches
+that a loader prepared while others had their turn are used up before the clock starts, for as long as that takes less
+than a second. GPU times are taken between CUDA events.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from fastnoise.engine.step import Step, choose_amp, native_bf16
 from fastnoise.errors import ConfigError, FastnoiseError, nearest
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
+from fastnoise.models.norm import chooses_fused, fuse_norms
 from fastnoise.recipes import recipe
 
 from . import counting
@@ -55,6 +57,8 @@ OWN: dict[str, dict[str, Any]] = {
     "compiled": {"compile": "on"},
     "combo_kernels": {"compile": "on", "compile_options": "combo_kernels"},
     "pdl": {"compile": "on", "compile_options": "pdl"},
+    "fused_norm": {"compile": "off", "fused_norm": "on"},
+    "compiled_fused_norm": {"compile": "on", "fused_norm": "on"},
     "triton_optimizer": {"compile": "off", "optimizer_kernel": "triton"},
     "compiled_triton_optimizer": {"compile": "on", "optimizer_kernel": "triton"},
     "joint": {"compile": "off", "steps_per_graph": 8},
@@ -126,6 +130,8 @@ def fastnoise_step(
     ]
     for network in networks:
         network.train()
+        if chooses_fused(options.engine.fused_norm, device):
+            fuse_norms(network)
     made.attach(networks)
     made.start_epoch(1)
     statistics = EpochStatistics(samples, made.attention, device)

@@ -22,6 +22,7 @@
 #include "core/noise.hpp"
 #include "core/pool.hpp"
 #include "core/resample.hpp"
+#include "core/rows.hpp"
 #include "core/spare.hpp"
 
 namespace py = pybind11;
@@ -104,19 +105,28 @@ fn::Model make_model(Kind kind, std::int64_t num_classes, const std::optional<st
     return {Kind::mapped, static_cast<std::uint32_t>(map.size()), map.data()};
 }
 
-// int64 [count], undefined. Large ones lie in memory that is used again once their last view is gone.
-py::array_t<std::int64_t> fresh_integers(std::size_t count) {
+// Of this shape, undefined. Large ones lie in memory that is used again once their last view is gone.
+template <class Number>
+py::array_t<Number> fresh(const std::vector<py::ssize_t>& shape) {
     constexpr std::size_t large = std::size_t{1} << 17;  // where malloc begins to ask the system
-    if (count > PY_SSIZE_T_MAX / sizeof(std::int64_t)) throw std::bad_alloc();
-    const std::size_t bytes = count * sizeof(std::int64_t);
-    if (bytes < large) return py::array_t<std::int64_t>(count);
+    std::size_t bytes = sizeof(Number);
+    for (const py::ssize_t extent : shape) {
+        if (extent && bytes > PY_SSIZE_T_MAX / static_cast<std::size_t>(extent)) throw std::bad_alloc();
+        bytes *= static_cast<std::size_t>(extent);
+    }
+    if (bytes < large) return py::array_t<Number>(shape);
     static auto* const spare = new fn::Spare;  // never destroyed: arrays may outlive the module
     auto block = std::make_unique<fn::Spare::Block>(spare->take(bytes));
     const py::capsule owner(block.get(), [](void* pointer) {
         const std::unique_ptr<fn::Spare::Block> gone(static_cast<fn::Spare::Block*>(pointer));
         spare->give(*gone);
     });
-    return py::array_t<std::int64_t>(count, static_cast<std::int64_t*>(block.release()->data), owner);
+    return py::array_t<Number>(shape, static_cast<Number*>(block.release()->data), owner);
+}
+
+py::array_t<std::int64_t> fresh_integers(std::size_t count) {
+    if (count > PY_SSIZE_T_MAX) throw std::bad_alloc();
+    return fresh<std::int64_t>({static_cast<py::ssize_t>(count)});
 }
 
 py::array_t<std::int64_t> corrupted(const py::array& labels, const fn::Model& model, double rate, std::uint64_t seed,
@@ -454,6 +464,34 @@ PYBIND11_MODULE(_C, m) {
             fn::resample(job, threads);
         },
         "images"_a, "index"_a, "places"_a, "out"_a, py::kw_only(), "threads"_a);
+
+    m.def(
+        "normalised_rows",
+        [](const py::array& rows, const py::array& index, const py::array& mean, const py::array& scale,
+           unsigned threads) {
+            require_type(rows, 'f', rows.itemsize() == 2 ? 2 : 4, 2, "rows must be float16 or float32 [N, D]");
+            require_type(index, 'i', 8, 1, "index must be int64 [B]");
+            require_type(mean, 'f', 4, 1, "mean must be float32 [D]");
+            require_type(scale, 'f', 4, 1, "scale must be float32 [D]");
+            const py::ssize_t columns = rows.shape(1), batch = index.size();
+            require(mean.size() == columns && scale.size() == columns, "mean and scale must be [D]");
+            const auto* const positions = positions_below(index, rows.shape(0));
+            py::array_t<float> out = fresh<float>({batch, columns});
+            const fn::RowJob job{rows.data(),
+                                 static_cast<unsigned>(rows.itemsize()),
+                                 static_cast<std::size_t>(columns),
+                                 positions,
+                                 static_cast<std::size_t>(batch),
+                                 static_cast<const float*>(mean.data()),
+                                 static_cast<const float*>(scale.data()),
+                                 out.mutable_data()};
+            {
+                const py::gil_scoped_release release;
+                fn::normalise_rows(job, threads);
+            }
+            return out;
+        },
+        "rows"_a, "index"_a, "mean"_a, "scale"_a, py::kw_only(), "threads"_a);
 
     m.def(
         "uniforms",

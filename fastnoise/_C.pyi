@@ -64,6 +64,14 @@ def resample(
     *,
     threads: int,
 ) -> None: ...
+def normalised_rows(
+    rows: NDArray[np.floating],
+    index: NDArray[np.int64],
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    *,
+    threads: int,
+) -> NDArray[np.float32]: ...
 def uniforms(keys: NDArray[np.uint64], purpose: int, count: int) -> NDArray[np.float64]: ...
 def consensus_members(
     losses: NDArray[np.float32], predictions: NDArray[np.integer], *, threshold: float, agree: bool, threads: int

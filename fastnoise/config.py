@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import arg
 
@@ -267,8 +267,9 @@ def parse_log(text: str) -> tuple[str, ...]:
     return tuple(name for name in LOGGERS if name in names)
 
 
-RECIPES = ("published", "fast-r18", "speedrun", "cpu")
+Recipe = Literal["published", "fast-r18", "speedrun", "cpu"]
 """What --recipe can name."""
+RECIPES: tuple[str, ...] = get_args(Recipe)
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ class OptimConfig(Checked):
     layer_decay: Annotated[float, Between(0, 1, "(]")] = 1.0
     """Factor on the learning rate from one layer of the backbone to the one before it, for ResNets and timm's networks.
     The last layer has this factor, the one before it its square, and so on. The heads have the whole rate."""
-    recipe: Literal["published", "fast-r18", "speedrun", "cpu"] = "published"
+    recipe: Recipe = "published"
     """Where the settings of a run come from. published: the method's paper. The others are short courses of our own for
     ce, gce, elr, elr_plus (with one network), nal and selc on CIFAR; published accuracies are not theirs. fast-r18:
     ResNet-18, 50 epochs. speedrun: whitened_cnn9, 37 epochs. cpu: about 15 minutes on two cores; also for digits and
@@ -334,6 +335,9 @@ class EngineConfig(Checked):
     """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
+    fused_norm: Literal["auto", "on", "off"] = "auto"
+    """Whether batch norm in training is one operation with the ReLU and residual sum after it, in fastnoise's networks.
+    On CUDA kernels in Triton compute it. Only rounding differs. auto takes what is measured faster: today off."""
     optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
     """What updates the weights. torch: PyTorch's fused optimisers. triton: one kernel for all weights, on a GPU; under
     bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
@@ -459,7 +463,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
         *("save_tables_every", "target_place"),
-        *("compile_options", "gradients", "optimizer_kernel", "steps_per_graph"),
+        *("compile_options", "fused_norm", "gradients", "optimizer_kernel", "steps_per_graph"),
     }
 )
 

@@ -13,6 +13,8 @@ from fastnoise.kernels import batch_norm as kernels
 from fastnoise.kernels import counters
 from torch import Tensor
 
+from fastnoise.models import create_model
+from fastnoise.models.norm import fuse_norms
 from fastnoise.ops import batch_norm as ops
 
 
@@ -93,12 +95,26 @@ def differences(case: Case, device: str = "cpu") -> dict[str, float]:
     return errors
 
 
-def main(cases: list[Any]) -> list[dict[str, float]]:
+def step() -> dict[str, list[float]]:
+    """The state of a small ResNet after a step of SGD with fused norms: that of test_fused_norm.py."""
+    torch.manual_seed(0)
+    network = create_model("resnet18", num_classes=3, image_size=(8, 8), width=0.125).train()
+    fuse_norms(network)
+    images = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    torch.nn.functional.cross_entropy(network(images).logits, torch.tensor([0, 2, 1, 2])).backward()
+    torch.optim.SGD(network.parameters(), 0.1).step()
+    return {name: tensor.flatten().tolist() for name, tensor in network.state_dict().items()}
+
+
+def main(cases: list[Any]) -> list[Any]:
     reduce_by_halves()
     ops.FORWARD.register_kernel("cpu", kernels.launch)
     ops.BACKWARD.register_kernel("cpu", kernels.launch_gradient)
-    results = []
+    results: list[Any] = []
     for words in cases:
+        if words == {"step": True}:
+            results.append(step())
+            continue
         case = Case(*words)
         kernels.TILE = case.tile
         kernels.PROGRAMS = case.programs

@@ -137,9 +137,7 @@ def test_registration_and_gradient(relu: bool, with_residual: bool) -> None:
     residual = torch.randn_like(given["images"]) if with_residual else None
     ops = torch.ops.fastnoise
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(
-        ops.batch_norm.default, (*given.values(), residual, 0.1, 1e-5, relu), test_utils=checks
-    )
+    torch.library.opcheck(ops.batch_norm.default, (*given.values(), residual, 0.1, 1e-5, relu), test_utils=checks)
     out, mean, rstd = ops.batch_norm.default(*(each.clone() for each in given.values()), residual, 0.1, 1e-5, relu)
     arguments = (torch.randn_like(out), None, given["images"], out if relu and with_residual else None)
     arguments += (given["weight"], given["bias"], mean, rstd, relu)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastnoise.errors import DataError, FastnoiseError
+from fastnoise.errors import CheckpointError, DataError, FastnoiseError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import checkpoints, host, losses, plot_losses, processes, record  # noqa: E402
+from benchmarks import checkpoints, host, lite, losses, plot_losses, processes, record  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -196,3 +196,18 @@ def test_two_processes_are_measured_on_an_idle_machine(
         ("1", "1000", "0.0000"),
         ("2", "1500", "0.2500"),
     ]
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
+def test_weights_of_the_package_get_timms_names() -> None:
+    ours = lite.timm_network().state_dict()
+    theirs = {f"block_{place}.{name.rpartition('.')[2]}": tensor for place, (name, tensor) in enumerate(ours.items())}
+    assert len(theirs) == 296
+    found = lite.renamed(theirs)
+    assert list(found) == list(ours)
+    assert all(torch.equal(found[name], tensor) for name, tensor in ours.items())
+    first = next(iter(theirs))
+    with pytest.raises(CheckpointError, match=f"{first} .* stands in the place of conv_stem.weight"):
+        lite.renamed({**theirs, first: torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="1 tensors, and tf_efficientnet_lite0 has 296"):
+        lite.renamed({first: theirs[first]})

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _train_cases import assert_same_end, history, refusal, state
+from _train_cases import TWO_EPOCHS, assert_same_end, history, refusal, state
 
 from fastnoise.cli import main
 from fastnoise.config import Optimizer, Schedule
 from fastnoise.data.augment import Augmentation
 from fastnoise.data.plan import Plan
 from fastnoise.engine import load
-from fastnoise.engine.course import Course
+from fastnoise.engine.course import StepCourse
 from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError
 from fastnoise.models.heads import Outputs, with_mirror
@@ -128,24 +128,31 @@ def test_methods_of_two_networks_have_two_averages() -> None:
     words = ["--method", "elr_plus", "--average-weights", "ema:0.8", "--optimizer", "sgd:lookahead=2"]
     assert main(["train", *DIGITS, *words, "--epochs", "2", "--run-dir", "run"]) == 0
     kept = state(Path("run"))
-    averages = {key: value for key, value in kept["method"].items() if key.startswith("course.average.copies.")}
+    averages = {key: value for key, value in kept["method"].items() if key.startswith("step_course.average.copies.")}
     found = load("run").networks.state_dict()
     assert len(load("run").networks) == 2
-    assert all(torch.equal(value, averages[f"course.average.copies.{key}"]) for key, value in found.items())
+    assert all(torch.equal(value, averages[f"step_course.average.copies.{key}"]) for key, value in found.items())
     assert any(not torch.equal(value, kept["networks"][key]) for key, value in found.items())
+
+
+@pytest.mark.parametrize("method", TWO_EPOCHS)
+def test_methods_with_courses_of_their_own_take_them(method: str) -> None:
+    words = ["--average-weights", "ema:0.8", "--optimizer", "sgd:lookahead=2", "--epochs", "2", "--eval-mirror"]
+    assert main(["train", *DIGITS, "--method", method, *TWO_EPOCHS[method], *words, "--run-dir", "run"]) == 0
+    assert len(history(Path("run"))) == 2
 
 
 # -- what they compute ---------------------------------------------------------------------------------------------
 
 
 def test_the_average_is_that_of_the_steps_and_is_what_the_run_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, after = [], Course.after_step
+    seen, after = [], StepCourse.after_step
 
-    def noting(self: Course, number: int, batches: int) -> None:
+    def noting(self: StepCourse, number: int, batches: int) -> None:
         after(self, number, batches)
         seen.append({key: value.clone() for key, value in self._networks[0].state_dict().items()})
 
-    monkeypatch.setattr(Course, "after_step", noting)
+    monkeypatch.setattr(StepCourse, "after_step", noting)
     assert main(["train", *DIGITS, "--average-weights", "ema:0.8,from=0.6", "--run-dir", "run"]) == 0
     average = dict(seen[4])  # of three epochs the second and third: it begins from the weights after step 5
     for weights in seen[5:]:
@@ -159,11 +166,20 @@ def test_the_average_is_that_of_the_steps_and_is_what_the_run_is_judged_by(monke
     assert Averaging.parse("ema:0.8,from=0.6").first(3) == 2  # type: ignore[union-attr]
 
 
+def test_a_run_says_what_the_copies_take(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--average-weights", "ema:0.8,from=0.6", "--optimizer", "sgd:lookahead=2", "--epochs", "1"]
+    assert main(["train", *DIGITS, *words, "--run-dir", "run"]) == 0
+    said = capsys.readouterr().out
+    size = sum(value.nbytes for value in state(Path("run"))["networks"].values()) / 1e6
+    assert f"slow weights: a copy of the networks, {size:.1f} MB\n" in said
+    assert f"averaged weights: a copy of the networks, {size:.1f} MB; they answer for the run from epoch 1 on" in said
+
+
 def test_slow_weights_go_a_share_of_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zhang et al. 2019, Algorithm 1, with every step and every result kept."""
-    fast, slow, train, after = [], [], Step.train, Course.after_step
+    fast, slow, train, after = [], [], Step.train, StepCourse.after_step
 
-    def noting(self: Course, number: int, batches: int) -> None:
+    def noting(self: StepCourse, number: int, batches: int) -> None:
         fast.append(torch.cat([p.detach().flatten() for p in self._networks[0].parameters()]))
         after(self, number, batches)
         slow.append(torch.cat([p.detach().flatten() for p in self._networks[0].parameters()]))
@@ -173,7 +189,7 @@ def test_slow_weights_go_a_share_of_the_way(monkeypatch: pytest.MonkeyPatch) -> 
             slow.append(torch.cat([p.detach().flatten() for n in self.networks for p in n.parameters()]))
         return train(self, images, index)
 
-    monkeypatch.setattr(Course, "after_step", noting)
+    monkeypatch.setattr(StepCourse, "after_step", noting)
     monkeypatch.setattr(Step, "train", beginning)
     words = ["--optimizer", "sgd:lookahead=2,alpha=0.25", "--epochs", "1"]
     assert main(["train", *DIGITS, *words, "--run-dir", "run"]) == 0

@@ -6,6 +6,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,15 @@ def test_stratified_split_takes_the_fraction_of_each_class():
     for fraction in (-0.1, 1.0):
         with refuses(ConfigError, str(fraction)):
             stratified_split(labels, fraction, seed=1)
+
+
+def test_a_split_of_millions_of_samples_takes_a_moment():
+    labels = np.random.default_rng(0).integers(0, 1000, 2_400_000)
+    began = time.process_time()
+    kept, held_out = stratified_split(labels, 0.1, seed=0)
+    assert time.process_time() - began < 2
+    assert len(kept) + len(held_out) == len(labels)
+    assert (np.bincount(labels[held_out]) == (0.1 * np.bincount(labels) + 0.5).astype(int)).all()
 
 
 # Names and roots

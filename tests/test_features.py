@@ -17,7 +17,7 @@ import fastnoise
 from fastnoise import ImageDataset
 from fastnoise.cli import main
 from fastnoise.data import ImageTable, features, load_dataset, make_loader
-from fastnoise.data.features import Content, FeatureFiles
+from fastnoise.data.features import About, Content, FeatureFiles
 from fastnoise.data.table import feature_statistics
 from fastnoise.engine import extract as extraction
 from fastnoise.engine import load
@@ -384,6 +384,24 @@ def test_changed_rows_beside_the_same_description_are_noticed(
     (tmp_path / "f.json").write_text(json.dumps({**about, "content": {"size": "x"}}))
     assert main(["train", *words]) == 2
     assert "f.json is damaged" in capsys.readouterr().err
+
+
+def test_what_is_known_of_the_labels_goes_with_the_features(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    given, clean = np.arange(60) % 3, (np.arange(60) + (np.arange(60) % 7 == 0)) % 3
+    clean[::5] = -1
+    images = ImageDataset.from_arrays(rng.integers(0, 255, (60, 8, 8), np.uint8), given, clean_labels=clean)
+    images = dataclasses.replace(images, validation=images.test, validation_clean=images.test_clean)
+    files, rows = FeatureFiles(tmp_path / "f.npy"), rng.normal(0, 1, (72, 4)).astype(np.float16)
+    np.save(files.features, rows)
+    counts = {"train": 48, "validation": 12, "test": 12}
+    about = About("arrays", images.list_hash, "net", "", (8, 8), images.mean, images.std, counts, 4, 64)
+    features.write_labels(files, images)
+    features.write_about(files, about, feature_statistics(rows[:48]), Content.of(files.features))
+    found = load_dataset(f"features:{files.features}", None)
+    for name in ("clean_labels", "test_given", "test_clean", "validation_clean"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(images, name))
+    assert (found.test_labels, images.test_labels) == ("partly given", "partly given")
 
 
 def test_the_hash_of_a_large_file_is_of_blocks_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,13 @@ def test_pairs_and_soft_labels_are_cut_with_the_rows(target: str) -> None:
     assert torch.allclose(soft_loss(lazy, soft), soft_loss(whole, soft), atol=1e-6)
 
 
+def test_a_table_on_the_host_is_taken_too() -> None:
+    ours, theirs = (build("elr", N, C, "mean", target_place=place) for place in ("host", "device"))
+    expected, found = gradients("elr", theirs, batch(), 4), gradients("elr", ours, batch(), 4)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert torch.equal(ours.targets, theirs.targets)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rule", ["ce", "elr", "nal"])
 def test_half_precision_and_tables(rule: str, dtype: torch.dtype) -> None:

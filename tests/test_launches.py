@@ -56,6 +56,9 @@ def test_generated_code_is_read() -> None:
         "format_changes": "0",
         "library_calls": "3",
         "fused_calls": "1",
+        "own_launches": "1",
+        "elementwise_mb": "0",
+        "norm_mb": "0",
         "table_copies": "0",
         "operations": "0",
         "details": "1xconvolution 1xconvolution_backward 1xelr 1xmm",
@@ -80,8 +83,48 @@ def test_generated_code_is_read() -> None:
 def test_what_a_step_should_not_do_is_found(line: str, column: str) -> None:
     before, after = read(), read(line)
     assert int(after[column]) == int(before[column]) + 1
-    same = set(launches.COUNTS) - {column, "triton_launches"}
+    same = set(launches.COUNTS) - {column, "triton_launches", *(["own_launches"] if column == "fused_calls" else [])}
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
+
+
+MAPS = "(128, 64, 32, 32), (65536, 1, 2048, 64)"
+FORWARD = (
+    "torch.ops.fastnoise.batch_norm.default(map1, primals_5, primals_6, primals_3, primals_4, {}, 0.1, 1e-05, True)"
+)
+BACKWARD = "torch.ops.fastnoise.batch_norm_backward.default(map2, {}, map1, {}, primals_5, primals_6, buf6, buf7, True)"
+
+
+@pytest.mark.parametrize(
+    ("call", "passes"),
+    [
+        (FORWARD.format("None"), 3),  # images twice, the result
+        (FORWARD.format("map2"), 4),
+        (BACKWARD.format("None", "None"), 5),  # images and gradient twice, the images' gradient
+        (BACKWARD.format("map3", "None"), 7),
+        (BACKWARD.format("None", "map3"), 7),  # gradient, images, result, residual's gradient; it, images, gradient
+        (BACKWARD.format("map3", "map2"), 8),
+    ],
+)
+@pytest.mark.parametrize(
+    "known",
+    [
+        [f"assert_size_stride(map1, {MAPS}, 'torch.ops.aten.convolution.default')"],  # torch 2.11
+        [f"assert_tensor_metadata(map1, {MAPS}, torch.bfloat16, 'torch.ops.aten.convolution.default')"],  # 2.14
+        ["assert_size_stride_grouped((map1, b), ((128, 64, 32, 32), (64, )), ((65536, 1, 2048, 64), (1, )), 'input')"],
+    ],
+)
+def test_what_batch_norms_ops_move_is_counted(call: str, passes: int, known: list[str]) -> None:
+    found = read(*known, f"buf8 = {call}")
+    assert found["own_launches"] == str(1 + 2)
+    assert found["norm_mb"] == found["elementwise_mb"] == str(round(passes * 2 * 128 * 64 * 32 * 32 / 1e6))
+    assert found["format_changes"] == "0"
+
+
+def test_layouts_told_in_groups_are_read() -> None:
+    line = (
+        "assert_size_stride_grouped((a, b), ((2, 4, 8, 8), (2, 4, 8, 8)), ((256, 64, 8, 1), (256, 1, 32, 4)), 'input')"
+    )
+    assert read(line)["format_changes"] == "1"
 
 
 def test_launches_in_another_form_are_not_passed_over() -> None:
@@ -114,12 +157,20 @@ PINNED = {
     ("resnet34", "network"): (161, 185),
     ("resnet34", "elr"): (161, 184),
 }
+FUSED = {
+    # With --fused-norm: the same, without the two launches forward and backward for each batch norm.
+    ("resnet18", "network"): (25, 24),
+    ("resnet18", "elr"): (25, 23),
+    ("resnet34", "network"): (41, 40),
+    ("resnet34", "elr"): (41, 39),
+}
 CONVOLUTIONS = {"resnet18": 20, "resnet34": 36}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("model", CONVOLUTIONS)
-def test_a_step_launches_no_more_than_it_did(model: str, tmp_path: Path) -> None:
+def test_a_step_launches_no_more_than_it_did(model: str, fused: bool, tmp_path: Path) -> None:
     """In a process of its own, which takes the machine for one with an H100."""
     pytest.importorskip("triton", reason="needs triton")
     version = torch.__version__.rpartition(".")[0]
@@ -127,7 +178,8 @@ def test_a_step_launches_no_more_than_it_did(model: str, tmp_path: Path) -> None
         pytest.skip(f"launches are pinned for torch {' and '.join(launches.TRIED)}, not {version}")
     output = tmp_path / "launches.csv"
     found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.launches", "--models", model, "--output", str(output)],
+        [sys.executable, "-m", "benchmarks.launches", "--models", model, "--output", str(output)]
+        + ["--fused-norm"] * fused,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -138,7 +190,7 @@ def test_a_step_launches_no_more_than_it_did(model: str, tmp_path: Path) -> None
     layers = CONVOLUTIONS[model]
     for method in ("network", "elr"):
         forward, backward = (rows[method, part] for part in ("forward", "backward"))
-        most = PINNED[model, method]
+        most = (FUSED if fused else PINNED)[model, method]
         assert int(forward["triton_launches"]) <= most[0]
         assert int(backward["triton_launches"]) <= most[1]
         assert int(forward["weight_casts"]) == layers + 2, "one for each convolution, two for the classifier"
@@ -146,9 +198,13 @@ def test_a_step_launches_no_more_than_it_did(model: str, tmp_path: Path) -> None
         assert int(forward["library_calls"]) == layers + 1
         assert int(backward["library_calls"]) == layers + 2
         for row in (forward, backward):
-            assert {row[name] for name in ("other_casts", "only_add", "format_changes", "table_copies")} == {"0"}
-        assert int(forward["fused_calls"]) == (method != "network")
-        assert backward["fused_calls"] == "0"
+            assert {row[name] for name in ("other_casts", "only_add", "table_copies")} == {"0"}
+        # The gradient of the last average is written out for batch norm's op.
+        assert (forward["format_changes"], backward["format_changes"]) == ("0", str(int(fused)))
+        assert int(forward["fused_calls"]) == layers * fused + (method != "network")
+        assert int(forward["own_launches"]) == 2 * layers * fused + (method != "network")
+        assert int(backward["fused_calls"]) == layers * fused
+        assert int(backward["own_launches"]) == 2 * layers * fused
     assert rows["elr", "optimiser"]["details"] == "1x_fused_sgd_"
     assert rows["elr", "after_update"]["operations"] == "0"
     assert int(rows["elr", "statistics"]["operations"]) <= 5

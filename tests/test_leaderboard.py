@@ -58,12 +58,17 @@ def row(*runs: SeedRun, method: str = "elr", dataset: str = "cifar10", noise: st
 
 
 def test_words_are_the_grid_of_a_sweep() -> None:
-    content = board_content(None, ("ce", "elr"), ("digits", "mnist"), ("pair:0.2",), 2)
+    content = board_content(None, ("ce", "elr"), ("digits", "mnist"), ("pair:0.2",), seeds=2)
     jobs = board_jobs(content, "leaderboard")
     assert [(job.fields["dataset"], job.fields["method"], job.fields["seed"]) for job in jobs] == [
         (dataset, method, seed) for dataset in ("digits", "mnist") for method in ("ce", "elr") for seed in (0, 1)
     ]
     assert all(job.fields["noise"] == "pair:0.2" for job in jobs)
+    short = board_jobs(board_content(None, ("ce",), ("mnist",), recipes=("cpu", "published"), seeds=1), "leaderboard")
+    assert [job.config for job in short] == [
+        recipe("ce", "mnist", recipe=name).replace({"data_root": str(Path("data").absolute())})
+        for name in ("cpu", "published")
+    ]
     one = board_content(None, ("ce",), ("cifar10n", "cifar100n"))
     noises = [job.fields["noise"] for job in board_jobs(one, "leaderboard")]
     assert noises == ["human:worse"] * 3 + ["human:noisy"] * 3
@@ -133,6 +138,9 @@ def test_a_row_is_what_its_file_says(tmp_path: Path) -> None:
     assert "test_accuracy = [0.5, 0.9, 0.8]\n" in path.read_text()
     assert made.options == "val_fraction=0.0 epochs=5"
     assert write_submission(tmp_path / "new", row(seed_run(), seed_run(1), epochs=5)) == path, "takes its place"
+    fast = recipe("elr", "cifar10", "symmetric:0.4", recipe="fast-r18")
+    fast_row = Submission(configuration_of(fast.flat()), WHERE, (seed_run(),))
+    assert (fast_row.recipe, fast_row.network, fast_row.options) == ("fast-r18", "resnet18", "")
     other = row(seed_run(machine="another"), epochs=5)
     assert write_submission(tmp_path / "new", other) != path
     assert len(read_submissions(tmp_path / "new")) == 2
@@ -278,7 +286,10 @@ def test_a_killed_leaderboard_goes_on(
     assert not Path("out/leaderboard.html").exists()
     before = {path: path.stat().st_mtime_ns for path in done}
     assert main([*words, "--dry-run"]) == 0
-    assert f"3 jobs, {len(list(Path('out').glob('jobs/*/summary.json')))} done in out" in capsys.readouterr().out
+    assert (
+        f"3 jobs, {len(list(Path('out').glob('jobs/*/summary.json')))} done in {tmp_path / 'out'}"
+        in capsys.readouterr().out
+    )
     assert main([*words, "--submit", "rows"]) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == before, "a finished job ran again"
     (made,) = read_submissions(Path("rows"))

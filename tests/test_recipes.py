@@ -44,6 +44,10 @@ ADDED: dict[str, Any] = {
     "target_place": "device",
     "batch_norm": "local",
     "save_tables_every": 1,
+    "recipe": "published",
+    "average_weights": "none",
+    "eval_mirror": False,
+    "fused_norm": "auto",
 }
 """Options that came later, with the values that do what 0.1.0 did."""
 

@@ -411,6 +411,7 @@ def test_tar_files_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path) -
     [
         ({"x.png": b"1"}, r"1 of 10 samples have no label \('x'\)"),
         ({"x.png": b"1", "y.png": b"1"}, r"2 of 11 samples have no label \('x', 'y'\)"),
+        ({"x.png": b"1", "x.cls": b"-1"}, r"1 of 10 samples have no label \('x'\)"),
         ({"x.json": b'{"label": 1}'}, "the key 'x' has no image, only json"),
         ({"x.png": b"1", "x.jpg": b"1", "x.cls": b"cat"}, "the key 'x' has images png, jpg"),
         ({"x.png": b"1", "x.json": b"{"}, "'x'.json cannot be read"),
@@ -443,6 +444,16 @@ def test_a_class_that_training_has_not_is_refused(shards: Path) -> None:
     _refused(
         f"{shards}/{{00..01}}.tar,test={shards}/test.tar", "test.tar/a.png: no training sample has its class 'cow'"
     )  # type: ignore[arg-type]
+
+
+def test_a_true_class_that_training_has_not_is_refused(shards: Path) -> None:
+    """Which a mistake in writing would else make an unknown one."""
+    fields = json.dumps({"label": "cat", "clean_label": "cow"}).encode()
+    write_tar(shards / "test.tar", {"a.png": encoded(0), "a.json": fields})
+    _refused(
+        f"{shards}/{{00..01}}.tar,test={shards}/test.tar",  # type: ignore[arg-type]
+        "test.tar/a.png: no training sample has its true class 'cow'",
+    )
 
 
 def test_the_name_needs_shards(capsys: pytest.CaptureFixture[str]) -> None:

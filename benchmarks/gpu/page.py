@@ -134,6 +134,8 @@ GOALS = (
     Goal("G10", "ResNet-50 at 224 from JPEG files, images/s", "resnet50", (f"train/{_R50}/uncompiled@dali",), 4500),
     Goal("G10", "the same, speed on JPEG files over synthetic data's", "resnet50",
          (f"train/{_R50}/uncompiled@dali:uncompiled@synthetic",), 0.95),
+    Goal("", "ResNet-34's step with --fused-norm on, times that without", "batch_norm",
+         (f"train/{_R34}/compiled_fused_norm:compiled", f"train/{_R34}/fused_norm:uncompiled"), 1),
     Goal("", "32 stacked LeNet-5, times one after another", "stacked", ("stacked/mnist-lenet5-b128/32:separate",), 8),
 )  # fmt: skip
 

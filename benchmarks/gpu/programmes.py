@@ -110,10 +110,11 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
     "third": (
         (
             STACK,
+            Step("batch_norm", "batch norm as one op against PyTorch's: layers alone, then ResNet-34's step", 110, 20),
             Step(
                 "elr_resnet34",
                 "150 epochs of ELR by its recipe: ResNet-34, CIFAR-10, 40 % symmetric",
-                430,
+                320,
                 60,
                 greedy=True,
             ),

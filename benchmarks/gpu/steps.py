@@ -25,7 +25,7 @@ from fastnoise.ops.registry import OPS, FusedOp
 from .. import counting, loader, loss_sides, losses, record, stacked, timing, train
 from ..report import Figure
 from ..workload import Workload, generated, images_workload, jpeg_folder, make_workload
-from . import runs
+from . import norms, runs
 from .bench import Bench, NotMeasured
 
 ROUNDS = 3
@@ -363,6 +363,17 @@ def options(bench: Bench) -> None:
         bench.free()
 
 
+def batch_norm(bench: Bench) -> None:
+    """Layers alone, then steps of ResNet-34 with both kinds of batch norm, not compiled and compiled."""
+    norms.norm_layers(bench)
+    sides = ["fused_norm", "uncompiled", "compiled_fused_norm", "compiled"]
+    if not bench.on_gpu:
+        sides = sides[:2]
+        bench.say("  what is compiled: left out on a CPU, where resnet34_compiled shows what compiling takes")
+    profiled = [side for side in sides if "fused_norm" in side] if bench.on_gpu else []
+    _contest(bench, cifar(bench, "resnet34", 128), sides, profiled=profiled)
+
+
 def _sizes(model: str, cases: dict[int, tuple[str, ...]]) -> Callable[[Bench], None]:
     def measure(bench: Bench) -> None:
         for batch_size, sides in cases.items() if bench.on_gpu else ((16, ("uncompiled", "amp@resident")),):
@@ -455,6 +466,7 @@ STEPS: dict[str, Callable[[Bench], str | None]] = {
     "optimizer": optimizer,
     "joint": joint,
     "train": runs.three_epochs,
+    "batch_norm": batch_norm,
     "resnet50": resnet50,
     "resnet34_sizes": _sizes("resnet34", _R34_SIDES),
     "resnet18_sizes": _sizes("resnet18", _R18_SIDES),

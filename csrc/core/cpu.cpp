@@ -1,5 +1,9 @@
 #include "core/cpu.hpp"
 
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 
@@ -27,7 +31,9 @@ Isa simd_level() {
         __builtin_cpu_supports("avx512vl")) {
         return Isa::avx512;
     }
-    if (__builtin_cpu_supports("avx2")) return Isa::avx2;
+    unsigned a = 0, b = 0, c = 0, d = 0;  // asked for itself: not all compilers know the name f16c
+    const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+    if (__builtin_cpu_supports("avx2") && f16c) return Isa::avx2;
 #endif
     return Isa::generic;
 }

@@ -46,6 +46,18 @@ struct StageJob {
     bool agree;  // members' predictions are equal at every stage
 };
 
+// Rows of a table of features, as a batch takes them.
+struct RowJob {
+    const void* rows;       // [N, columns], float16 or float32
+    unsigned number_bytes;  // 2 or 4
+    std::size_t columns;
+    const std::int64_t* index;  // [batch], each below N
+    std::size_t batch;
+    const float* mean;   // [columns]
+    const float* scale;  // [columns]
+    float* out;          // [batch, columns]
+};
+
 struct Kernels {
     Isa isa;
     // The numbers of groups [begin, end): 64 each.
@@ -65,6 +77,8 @@ struct Kernels {
     void (*worst_loss)(const StageJob&, std::size_t group, float* worst);
     // bins[64]: how many of the thresholds each of 64 values does not lie below. NaN lies below none.
     void (*bin)(const float* worst, const float* thresholds, std::size_t count, std::uint32_t* bins);
+    // The rows [begin, end) of a batch: (number - mean) * scale.
+    void (*normalise)(const RowJob&, std::size_t begin, std::size_t end);
 };
 
 // Those of one instruction set; null where they aren't compiled, or the processor can't run them.

@@ -7,13 +7,14 @@
 #include <utility>
 
 #pragma GCC push_options
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,f16c")
 
 namespace fastnoise::avx2 {
 
 constexpr Isa kIsa = Isa::avx2;
 typedef std::uint64_t Wide __attribute__((vector_size(32)));
 typedef std::uint16_t Shorts __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(32)));
 constexpr std::size_t kVectors = 2;  // of blocks at once: what 16 registers hold
 
 inline Wide multiply_low(Wide a, Wide b) {
@@ -37,6 +38,11 @@ inline void stream(void* to, Wide value) {
 }
 
 inline void publish() { _mm_sfence(); }
+
+// Numbers of 16 bits as float32.
+inline Floats widen(const std::uint16_t* from) {
+    return reinterpret_cast<Floats>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
 
 #include "core/masks_avx2.hpp"
 

@@ -14,6 +14,7 @@ namespace fastnoise::avx512 {
 constexpr Isa kIsa = Isa::avx512;
 typedef std::uint64_t Wide __attribute__((vector_size(64)));
 typedef std::uint16_t Shorts __attribute__((vector_size(64)));
+typedef float Floats __attribute__((vector_size(64)));
 constexpr std::size_t kVectors = 4;  // of blocks at once: what 32 registers hold
 
 inline Wide multiply_low(Wide a, Wide b) {
@@ -42,6 +43,13 @@ inline void stream(void* to, Wide value) {
 }
 
 inline void publish() { _mm_sfence(); }
+
+// Numbers of 16 bits as float32.
+inline Floats widen(const std::uint16_t* from) {
+    // All lanes, as above.
+    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return reinterpret_cast<Floats>(_mm512_maskz_cvtph_ps(static_cast<__mmask16>(0xffff), numbers));
+}
 
 #include "core/masks_avx2.hpp"
 

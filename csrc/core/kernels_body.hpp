@@ -1,6 +1,6 @@
 // Included by kernels_*.cpp inside a namespace of the target's own, with Wide (a vector of 64-bit lanes), Shorts (one of
-// 16-bit lanes), multiply_low, multiply_high, any, stream, publish, below_mask, equal_mask, kVectors and kIsa. So are its
-// parts in kernels/, which stand in this order. Nothing here may be shared with code for other targets: no function of
+// 16-bit lanes), Floats, multiply_low, multiply_high, any, stream, publish, below_mask, equal_mask, widen, kVectors and
+// kIsa. So are its parts in kernels/, which stand in this order. Nothing here may be shared with code for other targets: no function of
 // the standard library that could be emitted as a common copy, only loops that the compiler vectorises, over groups of
 // 64 samples.
 
@@ -18,5 +18,7 @@ constexpr std::size_t kBatchesAhead = 2;  // whose memory is asked for: 1 and 4 
 #include "core/kernels/flips.hpp"
 #include "core/kernels/corrupt.hpp"
 #include "core/kernels/consensus.hpp"
+#include "core/kernels/rows.hpp"
 
-extern const Kernels kKernels{kIsa, draw_numbers, draw_bounded, corrupt, check, members, worst_loss, bin};
+extern const Kernels kKernels{kIsa, draw_numbers, draw_bounded, corrupt, check, members, worst_loss, bin,
+                              normalise};

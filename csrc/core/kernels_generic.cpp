@@ -11,6 +11,8 @@ namespace fastnoise::generic {
 constexpr Isa kIsa = Isa::generic;
 typedef std::uint64_t Wide __attribute__((vector_size(16)));
 typedef std::uint16_t Shorts __attribute__((vector_size(16)));
+typedef std::uint32_t Bits __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(16)));
 constexpr std::size_t kVectors = 2;  // of blocks at once: what 16 registers hold
 
 // The product of the lower halves of each 64-bit lane.
@@ -51,6 +53,22 @@ inline void publish() {
 #if defined(__SSE2__)
     _mm_sfence();
 #endif
+}
+
+// Numbers of 16 bits as float32, with the NaN that the processor's own conversion gives. No number on the way is
+// subnormal, so that it makes no difference whether those are taken for 0.
+inline Floats widen(const std::uint16_t* from) {
+    const Bits halves{from[0], from[1], from[2], from[3]};
+    const Bits magnitude = (halves & 0x7fffu) << 13, exponent = halves & 0x7c00u;
+    const Bits normal = magnitude + (112u << 23);
+    const Bits small = magnitude + (113u << 23);  // of an exponent of 0: 2^-14 more than the number
+    const Bits unit = Bits{} + (113u << 23);
+    const Bits subnormal = reinterpret_cast<Bits>(reinterpret_cast<Floats>(small) - reinterpret_cast<Floats>(unit));
+    const Bits quiet = reinterpret_cast<Bits>(magnitude > (0x7c00u << 13)) & (1u << 22);
+    const Bits special = (magnitude + (224u << 23)) | quiet;
+    const Bits is_small = reinterpret_cast<Bits>(exponent == 0u), is_special = reinterpret_cast<Bits>(exponent == 0x7c00u);
+    const Bits value = (is_small & subnormal) | (is_special & special) | (~(is_small | is_special) & normal);
+    return reinterpret_cast<Floats>(value | (halves & 0x8000u) << 16);
 }
 
 // Bit j: losses[j] < threshold, for 64 of them.

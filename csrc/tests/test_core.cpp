@@ -24,6 +24,7 @@
 #include "core/parallel.hpp"
 #include "core/pool.hpp"
 #include "core/resample.hpp"
+#include "core/rows.hpp"
 #include "core/spare.hpp"
 
 using namespace fastnoise;
@@ -692,6 +693,58 @@ void test_augmented_images() {
     CHECK(one == several);
 }
 
+// All numbers of 16 bits, whose values come from ldexp, by every instruction set, and rows of all widths of both types.
+void test_normalised_rows() {
+    std::vector<std::uint16_t> halves(1 << 16);
+    std::iota(halves.begin(), halves.end(), std::uint16_t{0});
+    const auto value_of = [](std::uint16_t half) {
+        const int exponent = half >> 10 & 31, fraction = half & 1023;
+        const float size = exponent == 31 ? (fraction ? std::nanf("") : std::numeric_limits<float>::infinity())
+                           : exponent     ? std::ldexp(static_cast<float>(1024 + fraction), exponent - 25)
+                                          : std::ldexp(static_cast<float>(fraction), -24);
+        return half & 0x8000 ? -size : size;
+    };
+    std::vector<std::uint32_t> reference;
+    for (const Isa isa : kIsas) {
+        const Kernels* const kernel = kernels_of(isa);
+        if (!kernel) continue;
+        const std::int64_t index[] = {1, 0, 1};
+        std::vector<std::uint32_t> bits;
+        for (const std::size_t columns : {std::size_t{1}, std::size_t{7}, std::size_t{37}, std::size_t{1} << 15}) {
+            for (const unsigned bytes : {2u, 4u}) {
+                std::vector<float> numbers(2 * columns);
+                for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = value_of(halves[i]);
+                const void* const rows = bytes == 2 ? static_cast<const void*>(halves.data()) : numbers.data();
+                const std::vector<float> mean(columns, 0.25f), scale(columns, 3);
+                std::vector<float> out(3 * columns + 1, -7);
+                kernel->normalise({rows, bytes, columns, index, 3, mean.data(), scale.data(), out.data()}, 0, 3);
+                bool right = out.back() == -7;
+                for (std::size_t i = 0; i < 3 * columns; ++i) {
+                    const float number = numbers[static_cast<std::size_t>(index[i / columns]) * columns + i % columns];
+                    const float expected = (number - 0.25f) * 3;
+                    right = right && (std::isnan(number) ? std::isnan(out[i]) : out[i] == expected);
+                }
+                CHECK(right);
+                for (const float value : out) {
+                    bits.emplace_back();
+                    std::memcpy(&bits.back(), &value, sizeof value);
+                }
+            }
+        }
+        if (reference.empty()) reference = bits;
+        CHECK(bits == reference);
+    }
+    const std::size_t columns = 1 << 14, batch = 200;  // enough for two threads; the first row holds no NaN
+    const std::vector<std::int64_t> index(batch, 0);
+    const std::vector<float> mean(columns, 1), scale(columns, 2);
+    std::vector<float> one(batch * columns, -1), several(batch * columns, -2);
+    for (auto* const out : {&one, &several}) {
+        const RowJob job{halves.data(), 2, columns, index.data(), batch, mean.data(), scale.data(), out->data()};
+        normalise_rows(job, out == &one ? 1 : 3);
+    }
+    CHECK(one == several);
+}
+
 // Every number of resized parts, smaller and larger, inside and across the border, against sums over all pixels.
 void test_resampled_images() {
     for (const std::size_t channels : {1u, 2u, 3u}) {
@@ -1086,6 +1139,7 @@ int main() {
     test_alias_tables();
     test_consensus();
     test_augmented_images();
+    test_normalised_rows();
     test_resampled_images();
     test_losses();
     test_folded_losses();

@@ -23,14 +23,15 @@ SUBMISSIONS = "submissions"
 class LeaderboardCommand(JobsCommand):
     """Train methods on data sets under noises, and rank them by accuracy and time beside the published values.
 
-    What runs is every combination of --methods, --datasets and --noises, or what a sweep's file says. The names quick
-    (digits and MNIST, minutes on two cores) and human (CIFAR-10N and CIFAR-100N) stand for boards that come with
-    fastnoise. Out come a page, its tables as Markdown and CSV, and a TOML file for each row. Rows of earlier commands
-    with the same --out stay on the page. If a leaderboard was stopped or killed, the same command continues it.
+    What runs is every combination of --methods, --datasets, --noises and --recipes, or what a sweep's file says. The
+    names quick (digits and MNIST, minutes on two cores) and human (CIFAR-10N and CIFAR-100N) stand for boards that come
+    with fastnoise. Out come a page, its tables as Markdown and CSV, and a TOML file for each row. Rows of earlier
+    commands with the same --out stay on the page. If a leaderboard was killed, the same command continues it.
     Examples:
       fastnoise leaderboard quick
       fastnoise leaderboard --methods ce elr nal --datasets cifar10 --noises symmetric:0.2 symmetric:0.4
       fastnoise leaderboard --methods elr --datasets cifar10n --noises human:worse --target-accuracy 0.85
+      fastnoise leaderboard --methods ce elr nal --datasets cifar10 --recipes cpu --noises symmetric:0.4
       fastnoise leaderboard SPEC.toml --dry-run
       fastnoise leaderboard --submissions benchmarks/results/leaderboard
     """
@@ -43,14 +44,16 @@ class LeaderboardCommand(JobsCommand):
     """Data sets, as --dataset takes them."""
     noises: tuple[str, ...] = ()
     """Noises, as --noise takes them. None: each data set's default, human labels for CIFAR-N."""
+    recipes: tuple[str, ...] = ()
+    """Recipes, as --recipe takes them. None: published."""
     seeds: int | None = None
     """Number of seeds of each row. None: 3, or what the file says."""
     data_root: str | None = None
     """Folder that holds the data sets, in torchvision's layout. None: data, or what the file says."""
     target_accuracy: float = 0.9
     """Test accuracy, a share, to which the page gives the minutes."""
-    out: str = "leaderboard"
-    """Folder of the leaderboard."""
+    out: str | None = None
+    """Folder of the leaderboard. None: leaderboard."""
     submit: str | None = None
     """Folder to which the TOML files of this command's rows are written too, as benchmarks/results/leaderboard."""
     submissions: str | None = None
@@ -68,14 +71,15 @@ def run(command: LeaderboardCommand) -> int:
     if command.seeds is not None and command.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, not {command.seeds}")
     command.check()
-    words = (command.spec, command.methods, command.datasets, command.noises, command.seeds, command.data_root)
+    words: Any = (command.spec, command.methods, command.datasets, command.noises, command.recipes)
+    words += (command.seeds, command.data_root)
     if command.submissions is not None:
         if any(word for word in words):
             raise ConfigError("--submissions trains nothing: drop it, or what says what to train")
         return _page_of(Path(command.submissions), command)
     content = board_content(*words)
     jobs = board_jobs(content, command.spec or "leaderboard")
-    out = Path(command.out)
+    out = Path(command.out or "leaderboard").absolute()
     if command.dry_run:
         done = [job for job in jobs if _is_done(out, job)]
         for job in jobs:
@@ -88,7 +92,7 @@ def run(command: LeaderboardCommand) -> int:
     with command.opened() as executor:
         where = _where(command, executor, jobs)
         keep_where(out, where)
-        return until_stopped(lambda: _train(command, content, jobs, executor, where))
+        return until_stopped(lambda: _train(command, out, content, jobs, executor, where))
 
 
 def _is_done(out: Path, job: "Job") -> bool:
@@ -107,7 +111,12 @@ def _where(command: LeaderboardCommand, executor: "Executor", jobs: "Sequence[Jo
 
 
 def _train(
-    command: LeaderboardCommand, content: dict[str, Any], jobs: "Sequence[Job]", executor: "Executor", where: str
+    command: LeaderboardCommand,
+    out: Path,
+    content: dict[str, Any],
+    jobs: "Sequence[Job]",
+    executor: "Executor",
+    where: str,
 ) -> int:
     from ..engine.display import make_console
     from ..leaderboard.board import submissions_of
@@ -116,7 +125,7 @@ def _train(
     from ..leaderboard.tables import tables_of
     from ..sweeps import run_sweep
 
-    out, console = Path(command.out).absolute(), make_console()
+    console = make_console()
     result = run_sweep(
         jobs,
         out,
@@ -153,7 +162,7 @@ def _page_of(folder: Path, command: LeaderboardCommand) -> int:
     from ..noise.plot import check_plot
 
     check_plot("a leaderboard")
-    out = folder if command.out == LeaderboardCommand.out else Path(command.out)
+    out = folder if command.out is None else Path(command.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -86,6 +86,8 @@ NETWORKS: dict[str, str] = {
     "resnet50": "torchvision's ResNet-50, for large images",
     "vgg19_bn": "VGG-19 with batch norm",
     "wrn28_10": "wide ResNet-28-10; 36.5 million parameters",
+    "whitened_cnn6": "a frozen whitening layer and six convolutions, for short courses",
+    "whitened_cnn9": "the same with nine, wider; 9.9 million parameters",
     "linear": "a linear classifier, on features",
     "mlp": "one hidden layer of 512 units, on features",
 }

@@ -44,9 +44,6 @@ class Augmentation:
     """Pixels of zeros on each side from which a random crop may take; each place is equally likely."""
     flip: bool = False
     """Mirror each image with probability one half."""
-    alternating: bool = False
-    """Of flip: a sample is mirrored in every other epoch, from the first or from the second on, which is drawn once for
-    it (Jordan 2024, arXiv:2404.00498, section 3.6). So two epochs together show each image and its mirror image."""
     cutout: int = 0
     """Side of a square that is set to 0 after normalisation, which makes it the mean colour. Its centre is uniform over
     the pixels and what reaches over the border is clipped (DeVries and Taylor, "Improved Regularization of
@@ -75,6 +72,9 @@ class Augmentation:
     randaugment: tuple[int, int] | None = None
     """Number and magnitude of RandAugment's operations (Cubuk et al. 2020) with torchvision's table. With several views
     of a sample the first one has none: it is the weak view."""
+    alternating: bool = False
+    """Of flip: a sample is mirrored in every other epoch, from the first or from the second on, which is drawn once for
+    it (Jordan 2024, arXiv:2404.00498, section 3.6). So two epochs together show each image and its mirror image."""
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:

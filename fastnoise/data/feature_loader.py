@@ -2,8 +2,10 @@
 
 from collections.abc import Generator
 
+import numpy as np
 import torch
 
+from .. import _C
 from .base import BaseLoader, LoaderSpec, aligned_part, upload
 from .plan import PlannedEpoch
 from .resident import on_device, room
@@ -13,8 +15,9 @@ class FeatureLoader(BaseLoader):
     """Gathers a batch's rows from the table, and normalises each number of them.
 
     Batches are [V * B, D, 1, 1]: each number is a channel. Nothing is drawn, so that all V views are the same. On the
-    CPU the work is done when a batch is asked for: it takes less than handing it over from another thread. On CUDA the
-    table lies on the device if it takes at most `share` of the free memory; else rows are gathered on the host.
+    CPU one pass in C++ does the work when a batch is asked for: it takes less than handing it over from another thread.
+    On CUDA the table lies on the device if it takes at most `share` of the free memory; else rows are gathered on the
+    host.
     """
 
     name = "features"
@@ -23,22 +26,32 @@ class FeatureLoader(BaseLoader):
         super().__init__(spec, reason)
         self._mean = torch.from_numpy(spec.mean).to(spec.device)
         self._scale = torch.from_numpy(spec.std).to(spec.device).reciprocal_()
-        assert spec.table.images is not None
-        fits = spec.device.type == "cuda" and spec.table.images.nbytes <= share * room(spec.table, spec.device)
-        self._features = on_device(spec.table, spec.device) if fits else torch.from_numpy(spec.table.images)
+        table = spec.table.images
+        assert table is not None
+        self._rows = table.reshape(len(table), -1)
+        fits = spec.device.type == "cuda" and table.nbytes <= share * room(spec.table, spec.device)
+        self._on_device = on_device(spec.table, spec.device).flatten(1) if fits else None
 
     def _produce(self, planned: PlannedEpoch) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
         device, plan = self.spec.device, self.spec.plan
         drawn = planned.draw().index
         index = upload(drawn, device)
-        features = self._features.flatten(1)
-        on_host = features.device != device
-        host_index = torch.from_numpy(drawn) if on_host else index
         for first, last in planned.spans():
-            rows = features.index_select(0, aligned_part(host_index, first, last))
-            if on_host:
-                rows = rows.pin_memory().to(device, non_blocking=True)
-            rows = torch.sub(rows, self._mean).mul_(self._scale)  # in float32, which both are promoted to
+            part = aligned_part(index, first, last)
+            rows = self._on_cpu(drawn[first:last]) if device.type == "cpu" else self._on_cuda(drawn[first:last], part)
             if plan.views > 1:
                 rows = rows.repeat(plan.views, 1)
-            yield rows[:, :, None, None], aligned_part(index, first, last)
+            yield rows[:, :, None, None], part
+
+    def _on_cpu(self, index: np.ndarray) -> torch.Tensor:
+        mean, scale = self._mean.numpy(), self._scale.numpy()
+        return torch.from_numpy(_C.normalised_rows(self._rows, index, mean, scale, threads=self.spec.threads))
+
+    def _on_cuda(self, index: np.ndarray, part: torch.Tensor) -> torch.Tensor:
+        """`part` is `index` on the device."""
+        if self._on_device is None:
+            rows = torch.from_numpy(self._rows).index_select(0, torch.from_numpy(index))
+            rows = rows.pin_memory().to(self.spec.device, non_blocking=True)
+        else:
+            rows = self._on_device.index_select(0, part)
+        return torch.sub(rows, self._mean).mul_(self._scale)  # in float32, which both are promoted to

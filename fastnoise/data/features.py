@@ -24,6 +24,8 @@ from .texts import as_bytes
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each number of a row."""
 
+TRUE = ("clean_labels", "test_given", "test_clean", "validation_clean")
+"""What a data set knows of the labels beside those of its tables, as F.npz holds it."""
 FORMAT = 1
 _BLOCK = 2**20
 _MOST = 2**10
@@ -119,7 +121,7 @@ def write_labels(files: FeatureFiles, dataset: ImageDataset) -> None:
         arrays[f"{part}_names"] = as_bytes("\0".join(table.names))
         if table.origin is not None:
             arrays[f"{part}_origin"] = table.origin
-    for name in ("clean_labels", "test_given"):
+    for name in TRUE:
         if (labels := getattr(dataset, name)) is not None:
             arrays[name] = labels
     arrays |= {f"human_{name}": labels for name, labels in dataset.human_labels.items()}
@@ -264,14 +266,13 @@ def load_features(name: str, root: Path | None, download: bool) -> ImageDataset:
             tuple(content["std"]),
             human_labels={key[6:]: labels for key, labels in arrays.items() if key.startswith("human_")},
             given_labels=said["given_labels"],
-            clean_labels=arrays.get("clean_labels"),
             task=said["task"],
             groups=tuple(said["groups"]),
             scale=tuple(said["scale"]),
             validation=tables.get("validation"),
             second_tests={part: table for part, table in tables.items() if part not in PARTS},
             notes=(f"features of {about.dataset}, by {about.extractor}",),
-            test_given=arrays.get("test_given"),
+            **{name: arrays.get(name) for name in TRUE},
         )
     except FileNotFoundError:
         raise DataError(f"{files.labels}: no such file, and it has the labels; {_MAKE} {files.features.name}") from None

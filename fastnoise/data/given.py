@@ -60,8 +60,9 @@ def _listed(path: str) -> list[str]:
     here = Path(path).parent
     files = [str(here / text.strip()) for text in sheet.column(0 if column is None else column)]
     absent = [row for row, file in enumerate(files) if not os.path.isfile(file)]
-    for row, member in zip(absent, find_members([files[row] for row in absent]), strict=True):
-        if member.offset < 0:
+    members = find_members([files[row] for row in absent])
+    for place, row in enumerate(absent):
+        if members.offsets[place] < 0:
             raise sheet.error(row, f"{files[row]}: no such file")
-        files[row] = member
+        files[row] = members[place]
     return files

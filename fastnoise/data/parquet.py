@@ -21,7 +21,7 @@ from .folder import SPLITS
 from .images import HEAD, dali_reads
 from .members import Members
 from .scan import elsewhere
-from .shards import Index, dataset_of, in_order, load_index, save_index
+from .shards import Index, dataset_of, in_order, known_classes, load_index, save_index
 from .sheets import LABELS, TRUE_LABELS
 from .table import PARTS, ImageDataset
 from .texts import Texts
@@ -70,7 +70,7 @@ def load_parquet(name: str, _: Path | None, download: bool) -> ImageDataset:
     if (labels < 0).any():
         place = int((labels < 0).argmax())
         raise DataError(f"{name}: the label of {members[place]} is {shown(texts[place])}, which is unknown or no class")
-    right = np.array([numbers.get(text, -1) for text in true], np.int64) if any(true) else None
+    right = known_classes(true, numbers, members) if any(true) else None
     names = Texts.of(members.inner())
     return dataset_of(name, indices, members, names, labels, right, class_names or tuple(numbers))
 
@@ -180,14 +180,27 @@ def _rows(
     """Name, encoded image, class and true class of each row."""
     for path, name in zip(files, inside, strict=True):
         columns = [image, label, *([] if clean is None else [clean])]
+        if missing := [column for column in columns if column not in _schema(pq, path).names]:
+            raise DataError(
+                f"{path} has no column {missing[0]!r}, and {files[0].name} has one; get files of one data set"
+            )
         number = 0
-        for batch in pq.ParquetFile(path).iter_batches(_AT_ONCE, columns=columns):
-            for row in batch.to_pylist():
+        for batch in _batches(pq, path, columns):
+            for row in batch:
                 content = row[image]["bytes"] if isinstance(row[image], dict) else row[image]
                 if not isinstance(content, bytes):
                     raise DataError(f"{path}: row {number} has no encoded image in column {image!r}")
                 yield f"{name}/{number}", content, _written(row[label]), _written(row[clean]) if clean else ""
                 number += 1
+
+
+def _batches(pq: Any, path: Path, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of a file, some at a time; DataError for one that cannot be read."""
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(_AT_ONCE, columns=columns):
+            yield batch.to_pylist()
+    except Exception as error:  # as in `_schema`
+        raise DataError(f"{path} is damaged ({said(error, 160)}); get it again") from None
 
 
 def _written(label: Any) -> str:

@@ -159,12 +159,26 @@ def load_shards(name: str, _: Path | None, download: bool) -> ImageDataset:
     strange = next((place for place, text in enumerate(texts) if text not in numbers), None)
     if strange is not None:
         raise DataError(f"{members[strange]}: no training sample has its class {shown(texts[strange])}")
-    clean = np.array([numbers.get(text, -1) for text in true], np.int64) if any(true) else None
+    clean = known_classes(true, numbers, members) if any(true) else None
     shown_shards = [os.path.relpath(file, root) for file in members.files]
     keys = (_key(member)[0] for member in members.inner())
     names = Texts.of(f"{shown_shards[of]}/{key}" for of, key in zip(members.of_file.tolist(), keys, strict=True))
     labels = np.array([numbers[text] for text in texts], np.int64)
     return dataset_of(name, indices, members, names, labels, clean, tuple(class_names))
+
+
+def known_classes(texts: Sequence[str], numbers: Mapping[str, int], members: Members) -> NDArray[np.int64]:
+    """The true classes of samples, -1 of those without one (an empty text); DataError names the first that is no class.
+
+    Args:
+        texts: as they are written; empty, or one for each of `members`.
+        numbers: of the classes.
+        members: the images.
+    """
+    for place, text in enumerate(texts):
+        if text and text not in numbers:
+            raise DataError(f"{members[place]}: no training sample has its true class {shown(text)}")
+    return np.array([numbers.get(text, -1) for text in texts], np.int64)
 
 
 def in_order(classes: Collection[str]) -> list[str]:
@@ -309,13 +323,13 @@ def _samples(path: Path) -> list[_Sample]:
         named = ", ".join(map(shown, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
         raise DataError(
             f"{path}: {len(without)} of {len(rows)} samples have no label ({named}): each needs a member .cls, or a "
-            f"member .json with a field {LABELS[0]}"
+            f"member .json with a field {LABELS[0]}, that says another class than -1"
         )
     return rows
 
 
 def _label(path: Path, key: str, group: Mapping[str, TarMember], archive: mmap.mmap) -> tuple[str, str]:
-    """A sample's class and true class as they are written, empty if they are not there."""
+    """A sample's class and true class as they are written, empty if they are not there or -1."""
     label = clean = ""
     if "json" in group:
         _, offset, length = group["json"]
@@ -336,7 +350,8 @@ def _label(path: Path, key: str, group: Mapping[str, TarMember], archive: mmap.m
             raise DataError(
                 f"{path}: the key {shown(key)} has the class {text!a}, which is no UTF-8 text; write it anew"
             )
-    return label, "" if clean == "-1" else clean
+    label, clean = ("" if text == "-1" else text for text in (label, clean))  # which says that it is unknown
+    return label, clean
 
 
 def _text(path: Path, key: str, value: Any) -> str:

@@ -72,7 +72,8 @@ def find_members(paths: Sequence[str]) -> Members:
     for place, path in enumerate(paths):
         files.setdefault(holder(os.path.dirname(path)), []).append(place)
     names = [""] * len(paths)
-    of, offsets, lengths = (np.full(len(paths), -1, kind) for kind in (np.int32, np.int64, np.int64))
+    of = np.full(len(paths), -1, np.int32)
+    offsets, lengths = np.full(len(paths), -1, np.int64), np.full(len(paths), -1, np.int64)
     for number, (file, rows) in enumerate(files.items()):
         if not file:
             continue

@@ -13,7 +13,7 @@ from .optimizer import LRScheduler
 from .step import Step
 
 
-class Course(nn.Module):
+class StepCourse(nn.Module):
     """The rates, slow weights and averaged weights of a run, step by step.
 
     The rate of a cycle is a function of the place in the course, and Lookahead's steps are counted in each epoch, whose
@@ -48,6 +48,17 @@ class Course(nn.Module):
             self.average = AveragedNetworks(trained, averaging.momentum, with_buffers=True)  # type: ignore[arg-type]
         self.averaging = False
         """Whether the average follows the networks, and answers for them."""
+
+    def describe(self) -> list[str]:
+        """What a run says of its slow and averaged weights, with the memory that they take."""
+        lines = []
+        for what, kept in (("slow", self.slow), ("averaged", self.average)):
+            if kept is not None:
+                tensors = [*kept.copies.parameters(), *kept.copies.buffers()]
+                size = sum(tensor.nbytes for tensor in tensors) / 1e6
+                since = f"; they answer for the run from epoch {self._first} on" if kept is self.average else ""
+                lines.append(f"{what} weights: a copy of the networks, {size:.1f} MB{since}")
+        return lines
 
     def take_up(self, epoch: int, step: Step) -> None:
         """Let the average answer if it does after `epoch`, which is 0 before the first."""

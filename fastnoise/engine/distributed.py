@@ -343,6 +343,10 @@ def require_together(config: RunConfig, data: RunData, world: World) -> None:
             "--batch-norm sync sends messages inside the network, which cannot be compiled: drop --gear compiled, "
             "--gear compiled_graphed or --compile on, or take --batch-norm local"
         )
+    if world.size > 1 and config.model.batch_norm == "sync" and engine.fused_norm == "on":
+        raise ConfigError(
+            "--fused-norm on takes the statistics of each process's batch by itself: drop it, or take --batch-norm local"
+        )
 
 
 def note_folder(path: Path, world: World) -> None:

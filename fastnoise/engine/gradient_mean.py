@@ -50,6 +50,11 @@ class GradientMean:
             for parameter in bucket:
                 parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._arrived(number))
 
+    @classmethod
+    def of(cls, parameters: Iterable[nn.Parameter], world: World, *, overlapped: bool = False) -> "GradientMean | None":
+        """One for several processes; None for one process, whose gradients are the mean."""
+        return None if world.size == 1 else cls(parameters, world, overlapped=overlapped)
+
     def _begin(self) -> None:
         self._missing = [len(bucket) for bucket in self.buckets]
         """Gradients that each bucket still waits for in this step."""

@@ -12,6 +12,7 @@ from .distributed import World
 from .payback import UNKNOWN_NETWORK, Cost, StepTimes, compile_cost, steps_key
 from .prepare import Loaders
 from .profile import StepProfiler
+from .record import Record
 from .step import Step
 
 
@@ -40,6 +41,13 @@ class MeasuredSteps:
 
     def _say(self, line: str) -> None:
         raise NotImplementedError
+
+    def _begin_profile(self, record: Record) -> None:
+        """Begin to profile a run's steps if it asks for that."""
+        if self.config.engine.profile and self.world.main:
+            targets = getattr(getattr(self.method, "criterion", None), "targets", None)
+            shape = None if targets is None else (targets.shape[0], targets.shape[1])
+            self.profiler = StepProfiler(record.folder.profile, table_shape=shape)
 
     def _times_key(self, graphed: bool) -> str:
         return steps_key(self.config, self.method, self.shape, self.amp, self.device, self.loaders.train.name, graphed)

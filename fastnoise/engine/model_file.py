@@ -172,7 +172,7 @@ def model_tensors(record: Record, weights: Mapping[str, Any]) -> dict[str, Tenso
     }
     if whole:
         state = record.method.state_dict()
-        trained = {key: value for key, value in state.items() if not key.startswith("course.")}  # `engine.course`
+        trained = {key: value for key, value in state.items() if not key.startswith("step_course.")}  # `engine.course`
         found |= {f"method.{key}": value for key, value in trained.items() if key not in record.method.per_sample}
     for name, value in found.items():
         if not isinstance(value, Tensor):

@@ -86,7 +86,7 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
     if choice.name == "linear":
         start, length = choice.milestones[0], max(1, config.epochs - choice.milestones[0])
         return schedulers.LambdaLR(optimizer, lambda epoch: min(1.0, max(0.0, 1 - (epoch - start) / length)))
-    if choice.by_step:  # `Course` sets the rate of each step; this one counts the epochs
+    if choice.by_step:  # `StepCourse` sets the rate of each step; this one counts the epochs
         return schedulers.LambdaLR(optimizer, lambda epoch: choice.share(epoch / config.epochs))
     return schedulers.ConstantLR(optimizer, factor=1.0, total_iters=0)
 

@@ -23,6 +23,7 @@ from ..errors import FastnoiseError
 from ..files import cache_folder, write_json
 from ..methods import Method
 from ..models.names import bare
+from ..models.norm import chooses_fused
 
 SECONDS_PER_LAYER = 0.5
 """Assumed: what Inductor takes, without a warm cache, for each layer with weights of its own. On an H100's host of 16
@@ -174,6 +175,8 @@ def steps_key(
         "graphed": "yes" if graphed else "no",
         "options": ",".join(parse_compile_options(config.engine.compile_options)) or "none",
     }
+    if chooses_fused(config.engine.fused_norm, device):
+        words["norm"] = "fused"
     return ", ".join(f"{name} {value}" for name, value in words.items())
 
 

@@ -27,6 +27,7 @@ from ..methods.shards import Shards
 from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
+from ..models.norm import chooses_fused, fuse_norms
 from ..noise.samples import described
 from ..tasks import Task, find_task
 from ..tasks.base import Labels
@@ -466,6 +467,11 @@ def create_parts(
     for network in networks:
         assert isinstance(network, Network)
         network.freeze(config.model.freeze)
+        fused = config.engine.fused_norm
+        if chooses_fused(fused, device) and not fuse_norms(network) and fused == "on":
+            raise ConfigError(
+                f"--fused-norm on: {config.model.model} has no batch norm of fastnoise's networks; drop the option"
+            )
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)
         for network in networks:

@@ -15,7 +15,7 @@ from ..data.resident import ResidentLoader
 from ..errors import ConfigError
 from ..methods import Method
 from ..schedules import Optimizer, Schedule
-from .course import Course
+from .course import StepCourse
 from .optimizer import LRScheduler
 from .profile import StepProfiler
 from .step import Step
@@ -71,7 +71,7 @@ class Stepping:
         seed: of the run.
     """
 
-    def __init__(self, step: Step, course: Course, loader: Loader, together: int, seed: int):
+    def __init__(self, step: Step, course: StepCourse, loader: Loader, together: int, seed: int):
         self.step, self.course, self.loader, self.together, self.seed = step, course, loader, together, seed
         self.positioned: PositionedBatches | None = None
         if together > 1:

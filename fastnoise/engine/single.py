@@ -242,6 +242,7 @@ class Single(Training):
             f"loader: {loader.name}: {loader.reason}; "
             f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch"
             + (f"; {self.stepping.together} steps at a time" if self.stepping.together > 1 else ""),
+            *self.course.describe(),
             f"run folder: {self.record.folder.path}",
         ]
         if config.engine.target_place == "host":

@@ -25,7 +25,7 @@ from ..schedules import SaveEvery
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
-from .course import Course
+from .course import StepCourse
 from .display import Display, output_lost
 from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
@@ -40,7 +40,6 @@ from .metrics import EpochStatistics
 from .optimizer import choose_optimizer_kernel, create_optimizer, create_schedule
 from .payback import StepTimes
 from .prepare import Loaders
-from .profile import StepProfiler
 from .record import Part, Record
 from .saves import SaveClock
 from .several import Stepping, choose_steps_per_graph
@@ -115,10 +114,7 @@ class Training(MeasuredSteps, ABC):
         self.least = 1
         """Samples that the last batch of an epoch which the method orders has at least."""
         self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
-        self.gradients = None
-        """What makes the gradients of several processes one."""
-        if self.world.size > 1:
-            self.gradients = GradientMean(networks.parameters(), self.world, overlapped=not gear.graphed)
+        self.gradients = GradientMean.of(networks.parameters(), self.world, overlapped=not gear.graphed)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]
             method,
@@ -133,9 +129,9 @@ class Training(MeasuredSteps, ABC):
             mirrored=config.data.eval_mirror,
             gradients=self.gradients,
         )
-        self.course = Course(config.optim, networks, self.rounds)
+        self.course = StepCourse(config.optim, networks, self.rounds)
         if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
-            method.add_module("course", self.course)
+            method.add_module("step_course", self.course)
         self.models = KeptModels(self._answering_weights, self._say, writes=self.world.main)
         self.stepping = Stepping(self.step, self.course, loaders.train, together, config.engine.seed)
         self.saves, self.votes = SaveClock(SaveEvery.parse(config.engine.save_every)), Votes(self.world)
@@ -162,12 +158,7 @@ class Training(MeasuredSteps, ABC):
         config = self.config
         for record in self.records:
             record.folder.write_metrics(record.history)
-        if config.engine.profile and self.world.main:
-            targets = getattr(getattr(self.method, "criterion", None), "targets", None)
-            self.profiler = StepProfiler(
-                self.records[0].folder.profile,
-                table_shape=None if targets is None else (targets.shape[0], targets.shape[1]),
-            )
+        self._begin_profile(self.records[0])
         self.course.take_up(epoch - 1, self.step)
         lines = self.describe()
         if (epoch, batch) != (1, 0):

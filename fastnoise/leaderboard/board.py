@@ -26,6 +26,7 @@ def board_content(
     methods: Sequence[str] = (),
     datasets: Sequence[str] = (),
     noises: Sequence[str] = (),
+    recipes: Sequence[str] = (),
     seeds: int | None = None,
     data_root: str | None = None,
 ) -> dict[str, Any]:
@@ -36,13 +37,14 @@ def board_content(
             `data_root`.
         methods, datasets: at least one each without `spec`.
         noises: empty: each data set's own default, human labels for CIFAR-N.
+        recipes: empty: the published ones.
         seeds: how many seeds each row has; None: 3.
         data_root: folder of the data sets; None: what the file says, else the default.
 
     ConfigError in one line.
     """
     root = {} if data_root is None else {"data_root": data_root}
-    words = {"methods": methods, "datasets": datasets, "noises": noises, "seeds": seeds}
+    words = {"methods": methods, "datasets": datasets, "noises": noises, "recipes": recipes, "seeds": seeds}
     given = [name for name, value in words.items() if value]
     if spec is not None:
         if given:
@@ -52,7 +54,8 @@ def board_content(
     for name in ("methods", "datasets"):
         if not words[name]:
             raise ConfigError(f"give --{name}, or a sweep's file, or a board that comes with fastnoise: {boards}")
-    grid = {"dataset": list(datasets), "method": list(methods), **({"noise": list(noises)} if noises else {})}
+    axes = {"dataset": datasets, "method": methods, "noise": noises, "recipe": recipes}
+    grid = {name: list(values) for name, values in axes.items() if values}
     return {"seeds": 3 if seeds is None else seeds, **root, "grid": grid}
 
 

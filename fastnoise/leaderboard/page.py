@@ -18,6 +18,9 @@ from ..texts import counted
 from .submission import Submission
 from .tables import HOW, csv_of, label_of, markdown_of, ranked, records_of, tables_of, title_of
 
+_STYLE = "body{max-width:95rem} main td{overflow-wrap:normal}"
+"""Rows are wide, and their cells hold words."""
+
 PAGE, TEXT, TABLE = "leaderboard.html", "leaderboard.md", "leaderboard.csv"
 
 
@@ -47,7 +50,10 @@ def write_pages(
 
 def _page(rows: Sequence[Submission], target: float, missing: Sequence[str], what: str) -> str:
     groups = ranked(rows)
-    sections = [(title_of(setting), _charts(place, members)) for place, (setting, members) in enumerate(groups.items())]
+    names = list(dict.fromkeys(label_of(row, members) for members in groups.values() for row in members))
+    sections = [
+        (title_of(setting), _charts(place, members, names)) for place, (setting, members) in enumerate(groups.items())
+    ]
     body = []
     if missing:
         body.append(element("div", *(element("p", line) for line in missing), class_="note", role="status"))
@@ -63,11 +69,12 @@ def _page(rows: Sequence[Submission], target: float, missing: Sequence[str], wha
         rows_table(f"All figures, as in {TABLE}", all_rows),
     ]
     count = f"{counted(len(rows), 'row')}, {counted(sum(len(row.runs) for row in rows), 'run')}"
-    return document("Leaderboard", f"{count}{what and '. '}{what}", drawn(sections), *body)
+    return document("Leaderboard", f"{count}{what and '. '}{what}", drawn(sections), *body, style=_STYLE)
 
 
-def _charts(place: int, rows: Sequence[Submission]) -> list[Chart | Missing]:
-    """The accuracy of a setting's rows over time, and after the last epoch."""
+def _charts(place: int, rows: Sequence[Submission], names: list[str]) -> list[Chart | Missing]:
+    """The accuracy of a setting's rows over time, and after the last epoch. `names` are the labels of all rows of the
+    page: one has the same colour in every chart, if there are enough."""
     labels = [label_of(row, rows) for row in rows]
     finals = [(label, *_mean_sd(row.values("last")), len(row.runs)) for label, row in zip(labels, rows, strict=True)]
     header = ("row", "mean", "sd", "runs")

@@ -45,7 +45,8 @@ from ..sweeps.spec import SEEDS
 
 SCHEMA = "fastnoise-leaderboard-1"
 
-Share, Seconds = Annotated[float, Between(0, 1)], Annotated[float, Above(0)]
+Share = Annotated[float, Between(0, 1)]
+Seconds = Annotated[float, Above(0)]
 
 _LISTS = {"test_accuracy": Share, "validation_accuracy": Share, "epoch_seconds": Seconds}
 _TOLERANCE = 1e-5
@@ -131,6 +132,12 @@ class Submission:
         return own.short(str(self.configuration["model"])) + ("" if width == 1 else f", width {width:g}")
 
     @property
+    def recipe(self) -> str:
+        """Where its settings come from; empty for the published recipe."""
+        name = str(self.configuration.get("recipe", "published"))
+        return "" if name == "published" else name
+
+    @property
     def options(self) -> str:
         """The fields that differ from the method's recipe, as in `epochs=5 width=0.5`."""
         config = self.config
@@ -146,6 +153,7 @@ class Submission:
                 config.model.model,
                 noise_rate=config.noise.noise_rate,
                 labels=config.noise.labels,
+                recipe=config.optim.recipe,
             ).flat()
         except FastnoiseError:  # its recipe has to read a file that is not here
             return ""

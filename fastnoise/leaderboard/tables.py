@@ -62,11 +62,11 @@ def title_of(setting: tuple[str, str]) -> str:
 
 
 def label_of(row: Submission, others: Sequence[Submission]) -> str:
-    """The row's method, with network and options if others have the same method."""
+    """The row's method, with network, recipe and options if others have the same method."""
     method = _method(row)
     if sum(other.configuration["method"] == row.configuration["method"] for other in others) == 1:
         return method
-    return " ".join(part for part in (method, row.network, row.options) if part)
+    return " ".join(part for part in (method, row.network, row.recipe, row.options) if part)
 
 
 def tables_of(rows: Sequence[Submission], target: float, *, brief: bool = False) -> list[ResultTable]:
@@ -89,6 +89,7 @@ def _table(title: str, rows: Sequence[Submission], target: float, brief: bool) -
     columns: dict[str, list[str]] = {"method": [label_of(row, rows) if brief else _method(row) for row in rows]}
     if not brief:
         columns["network"] = [row.network for row in rows]
+        columns["recipe"] = [row.recipe for row in rows]
         columns["beside its recipe"] = [row.options for row in rows]
     labels = len(columns)
     for name, words in (("last", "last"), ("best", "best"), ("mean_last_10", "mean of last 10")):
@@ -180,6 +181,7 @@ def records_of(rows: Sequence[Submission], target: float) -> list[dict[str, Any]
                 "noise": row.setting[1],
                 "method": row.configuration["method"],
                 "network": row.network,
+                "recipe": row.recipe or "published",
                 "options": row.options,
                 "seeds": " ".join(str(run.seed) for run in row.runs),
                 "noise_seeds": " ".join(str(run.noise_seed) for run in row.runs),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .heads import Backbone
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, Layers, normalised
 from .pool import GlobalAveragePool2d
 
 SMALL_IMAGE = 64
@@ -44,8 +44,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(_projection(channels_in, channels_out, stride), BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.activation(self.bn1(self.conv1(x)))
-        return self.activation(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = normalised(self.bn1, self.conv1(x), self.activation)
+        return normalised(self.bn2, self.conv2(out), self.activation, self.shortcut(x))
 
 
 class PreActBlock(nn.Module):
@@ -64,10 +64,10 @@ class PreActBlock(nn.Module):
             self.projection = _projection(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = self.activation(self.bn1(x))
+        activated = normalised(self.bn1, x, self.activation)
         shortcut = self.identity(x, activated) if self.projection is None else self.projection(activated)
         out = self.conv1(activated)
-        return self.conv2(self.activation(self.bn2(out))) + shortcut
+        return self.conv2(normalised(self.bn2, out, self.activation)) + shortcut
 
     @staticmethod
     def identity(x: Tensor, activated: Tensor) -> Tensor:
@@ -131,13 +131,22 @@ class ResNet(Backbone):
                 width_in = width_out
         last: list[nn.Module] = [BatchNorm2d(width_in), module(inplace=True)] if preact else []
         self.num_features = width_in
-        self.layers = nn.Sequential(*stem, *blocks, *last, GlobalAveragePool2d())
+        self.layers = Layers(*stem, *blocks, *last, GlobalAveragePool2d())
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
+
+
+class _Bottleneck(torchvision.models.resnet.Bottleneck):
+    """torchvision's block, whose batch norms can be one op with what follows them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = normalised(self.bn1, self.conv1(x), self.relu)
+        out = normalised(self.bn2, self.conv2(out), self.relu)
+        return normalised(self.bn3, self.conv3(out), self.relu, x if self.downsample is None else self.downsample(x))
 
 
 class ResNet50(Backbone):
@@ -153,7 +162,9 @@ class ResNet50(Backbone):
         super().__init__()
         if round(64 * width) < 1:
             raise ConfigError(f"--width {width} leaves resnet50 with no channels; give at least {1 / 64}")
-        network = torchvision.models.resnet50(width_per_group=round(64 * width), norm_layer=BatchNorm2d)
+        network = torchvision.models.ResNet(
+            _Bottleneck, [3, 4, 6, 3], width_per_group=round(64 * width), norm_layer=BatchNorm2d
+        )
         if channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         self.num_features = network.fc.in_features

@@ -3,12 +3,12 @@
 from torch import Tensor, nn
 
 from .heads import Backbone
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, Layers
 from .pool import GlobalAveragePool2d, MaxPool2x2
 
 
-def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
-    return nn.Sequential(
+def _conv(channels_in: int, channels_out: int) -> Layers:
+    return Layers(
         nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
         BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
@@ -59,7 +59,7 @@ class CNN4(Backbone):
             conv = nn.Conv2d(channels_in, channels_out, kernel, padding=padding)
             return [conv, BatchNorm2d(channels_out), nn.ReLU(inplace=True)]
 
-        self.layers = nn.Sequential(
+        self.layers = Layers(
             *layer(channels, narrow, (3, 3), 1),
             MaxPool2x2(),
             *layer(narrow, middle, (3, 3), 1),

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from .heads import Backbone
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, Layers
 
 _STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Channels and convolutions of each stage: configuration E of Simonyan & Zisserman 2015 (arXiv:1409.1556)."""
@@ -38,7 +38,7 @@ class VGG19BN(Backbone):
             layers.append(nn.MaxPool2d(2))
         units = round(4096 * width)
         self.num_features = units
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(_POOLED))
+        self.layers = Layers(*layers, nn.AdaptiveAvgPool2d(_POOLED))
         self.hidden = nn.Sequential(
             nn.Flatten(),
             nn.Linear(before * _POOLED * _POOLED, units),

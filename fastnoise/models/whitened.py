@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from .heads import Backbone
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, normalised
 from .pool import MaxPool2x2
 
 SIDE = 2
 """Of the patches that are whitened, in pixels."""
 
 FLOOR = 5e-4
-"""Added to the patches' variances (section 3.1 there): directions without any stay finite."""
+"""Added to the patches' variances (section 3.2 there): directions without any stay finite."""
 
 SCALE = 1 / 9
 """Of the features, and so of the logits."""
@@ -81,7 +81,7 @@ class Conv3x3(nn.Conv2d):
         nn.init.dirac_(self.weight.data[:channels_in])
 
 
-class Group(nn.Module):
+class ConvGroup(nn.Module):
     """A convolution, 2x2 max pooling, batch norm and GELU, and then further convolutions with batch norm and GELU.
 
     [B, channels_in, H, W] -> [B, channels_out, H // 2, W // 2]. With three convolutions, what leaves the first is added
@@ -101,8 +101,8 @@ class Group(nn.Module):
         last = len(self.convs) - 1
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if number:
-                x = norm(conv(x))
-                x = self.activation(x + first if self.residual and number == last else x)
+                residual = first if self.residual and number == last else None
+                x = normalised(norm, conv(x), self.activation, residual)
         return x
 
 
@@ -131,9 +131,9 @@ class WhitenedCNN(Backbone):
         self.whitening = Whitening(channels)
         self.layers = nn.Sequential(
             nn.GELU(),
-            Group(self.whitening.num_maps, narrow, depth),
-            Group(narrow, middle, depth),
-            Group(middle, wide, depth),
+            ConvGroup(self.whitening.num_maps, narrow, depth),
+            ConvGroup(narrow, middle, depth),
+            ConvGroup(middle, wide, depth),
         )
 
     def fit(self, images: Tensor) -> None:

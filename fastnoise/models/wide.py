@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from .heads import Backbone
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, Layers
 from .pool import GlobalAveragePool2d
 from .resnet import PreActBlock
 
@@ -34,7 +34,7 @@ class WideResNet(Backbone):
                 layers.append(PreActBlock(before, after, 2 if group and position == 0 else 1))
                 before = after
         self.num_features = before
-        self.layers = nn.Sequential(*layers, BatchNorm2d(before), nn.ReLU(inplace=True), GlobalAveragePool2d())
+        self.layers = Layers(*layers, BatchNorm2d(before), nn.ReLU(inplace=True), GlobalAveragePool2d())
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

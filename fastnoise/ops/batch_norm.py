@@ -199,9 +199,7 @@ def batch_norm(
     if not images.numel() or images.numel() == images.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {images.size()}")
     images, residual = channels_last(images), None if residual is None else channels_last(residual)
-    found: Tensor = FusedBatchNorm.apply(
-        images, weight, bias, running_mean, running_var, residual, momentum, eps, relu
-    )
+    found: Tensor = FusedBatchNorm.apply(images, weight, bias, running_mean, running_var, residual, momentum, eps, relu)
     return found
 
 
@@ -228,10 +226,10 @@ def fold_second_gradients(graph: fx.Graph) -> None:
         if second is not None or not isinstance(upstream, fx.Node) or upstream.target is not aten.add.Tensor:
             continue
         parts, value = upstream.args, upstream.meta["val"]
-        if len(parts) == 2 and not upstream.kwargs and len(upstream.users) == 1:
-            if all(isinstance(part, fx.Node) and _alike(part.meta["val"], value) for part in parts):
-                node.args = (*parts, *node.args[2:])
-                graph.erase_node(upstream)
+        plain = len(parts) == 2 and not upstream.kwargs and len(upstream.users) == 1
+        if plain and all(isinstance(part, fx.Node) and _alike(part.meta["val"], value) for part in parts):
+            node.args = (*parts, *node.args[2:])
+            graph.erase_node(upstream)
 
 
 def _alike(part: Any, value: Tensor) -> bool:

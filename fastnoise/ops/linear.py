@@ -146,8 +146,10 @@ def run_linear(
     reduction: str,
     update: bool = True,
     placement: Placement | None = None,
+    on_host: bool = False,
 ) -> Tensor:
-    """The reduced loss of an op, float32 []. `rest` are its tensors after the logits, and its options."""
+    """The reduced loss of an op, float32 []. `rest` are its tensors after the logits, and its options. The others are
+    as `FusedOp` takes them."""
     if reduction == "none":
         raise ConfigError(
             "fused_linear computes the gradient with the loss, for the sum of the losses: it needs the "
@@ -155,7 +157,7 @@ def run_linear(
         )
     settings = (ignore_index, "sum", *((update, *(placement or WHOLE)) if op.has_table else ()))
     inputs = (logits.stand_in(), *rest, *settings)
-    op.check_inputs(inputs)
+    op.check_inputs(inputs, on_host)
     given = dict(zip(op.arguments, inputs, strict=True))
     if logits.features.is_cpu and not torch.compiler.is_compiling():
         op.check_ranges(given)  # before the first block updates its targets

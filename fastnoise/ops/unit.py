@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx
 from torch.autograd.function import once_differentiable
 
+from . import batch_norm
 from .registry import Fused
 
 aten, prims = torch.ops.aten, torch.ops.prims
@@ -54,17 +55,19 @@ def with_unit_gradient(loss: Tensor) -> Tensor:
 
 @cache
 def inductor_options() -> dict[str, Any]:
-    """Options of torch.compile that make Inductor leave out products with the gradient of `with_unit_gradient`."""
+    """Options of torch.compile that make Inductor leave out products with the gradient of `with_unit_gradient`, and
+    sums of gradients that the next op can form by itself (`batch_norm.fold_second_gradients`)."""
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
-    class FoldOnes(CustomGraphPass):
+    class Fold(CustomGraphPass):
         def __call__(self, graph: fx.Graph) -> None:
             fold_ones(graph)
+            batch_norm.fold_second_gradients(graph)
 
         def uuid(self) -> bytes:
-            return get_hash_for_files((__file__,))
+            return get_hash_for_files((__file__, batch_norm.__file__))
 
-    return {"post_grad_custom_pre_pass": FoldOnes()}
+    return {"post_grad_custom_pre_pass": Fold()}
 
 
 def fold_ones(graph: fx.Graph) -> None:

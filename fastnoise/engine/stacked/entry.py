@@ -61,6 +61,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "tables of 16 bits count the visits of one run's samples; drop --target-dtype"
     if first.engine.target_place != "device":
         return "--target-place host keeps the targets of one run; drop it"
+    if first.engine.fused_norm == "on":
+        return "stacked runs choose the memory format of their networks, and --fused-norm has its own; drop it"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()

@@ -202,6 +202,7 @@ def build(name: str, workload: Workload, options: Options) -> Side:
         changes = dict(OWN[road])
         method = changes.pop("method", options.method)
         options = replace(options, engine=replace(options.engine, **changes))
+        call: Callable[..., object]
         call, step = fastnoise_step(workload, method, options)
         together, words = options.engine.steps_per_graph, (workload, kind or options.loader, options)
         stream: Iterator[tuple[Tensor, ...]]

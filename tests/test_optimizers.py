@@ -47,7 +47,7 @@ def test_copies_follow_the_weights() -> None:
         assert found["casts"][1] <= found["casts"][0] - found["copied"]  # in the forward pass
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 def test_compiled_steps_take_the_copies() -> None:
     """The compiled graph takes the weights that are in use, without breaks."""
     pytest.importorskip("triton", reason="needs triton")

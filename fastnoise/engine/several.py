@@ -29,7 +29,7 @@ class Steps(NamedTuple):
 
     number: int
     """Batches of the epoch that are done after them."""
-    count: int
+    steps: int
     samples: int
     make: Callable[[], object]
 

@@ -201,8 +201,8 @@ class _Joint(NamedTuple):
     graph: _Graph
 
     @property
-    def count(self) -> int:
-        """Steps of the graph."""
+    def steps(self) -> int:
+        """Of the graph."""
         return self.of[2]
 
 
@@ -284,7 +284,7 @@ class Step:
     def replays(self) -> int:
         """Training steps that were replays of a captured graph."""
         alone = 0 if self._train_graph is None else self._train_graph.replays
-        return alone + (0 if self._joint is None else self._joint.count * self._joint.graph.replays)
+        return alone + (0 if self._joint is None else self._joint.steps * self._joint.graph.replays)
 
     def recapture(self) -> None:
         """Drop captured graphs, for a change that they cannot see (a weight decay); the next steps capture anew."""

@@ -84,7 +84,7 @@ class OneLaunch(torch.optim.Optimizer):
                 copy.grad.zero_()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one update; the closure, if there is one, computes the loss and its gradients before."""
         loss = None
         if closure is not None:
@@ -183,7 +183,7 @@ class OneLaunch(torch.optim.Optimizer):
         if value is None:
             value = torch.zeros_like(weight, memory_format=torch.preserve_format)
         state[name] = like(weight, value)
-        return state[name]  # type: ignore[no-any-return]
+        return state[name]
 
     # -- what SGD and Adam do each in its way ----------------------------------------------------------------
 

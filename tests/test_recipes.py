@@ -48,6 +48,8 @@ ADDED: dict[str, Any] = {
     "average_weights": "none",
     "eval_mirror": False,
     "fused_norm": "auto",
+    "optimizer_kernel": "auto",
+    "steps_per_graph": "auto",
 }
 """Options that came later, with the values that do what 0.1.0 did."""
 

@@ -219,7 +219,7 @@ def count(code: str, parameters: Sequence[Tensor], table: tuple[int, int], moved
     made = re.findall(rf"(\w+) = empty_strided_cuda\({form}, {form}", call)
     given = re.findall(rf"^\s+assert_(?:size_stride|tensor_metadata)\((\w+), {form}, {form}", call, re.M)
     for line in re.findall(r"^\s+(assert_size_stride_grouped\([^\n]*\))$", call, re.M):  # torch 2.14
-        (names_of, *forms) = ast.parse(line, mode="eval").body.args[:3]  # type: ignore[attr-defined]
+        (names_of, *forms) = ast.parse(line, mode="eval").body.args[:3]
         given += zip(*([ast.unparse(part) for part in each.elts] for each in (names_of, *forms)), strict=True)
     reused = re.findall(rf"(\w+) = reinterpret_tensor\(\w+, {form}, {form}", call)
     shapes = {name: ast.literal_eval(shape) for name, shape, _ in (*made, *given, *reused)}

@@ -4,7 +4,7 @@ The figures decide what `--fused-norm auto` takes (`fastnoise.models.norm.AUTO_F
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ SERIES = 4
 """Layers of a graph, each with maps of its own."""
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True)
+class Layer:
     """A layer with what it is given, for forward and backward."""
 
     norm: nn.Module

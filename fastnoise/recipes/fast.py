@@ -55,7 +55,8 @@ CPU: dict[str, Any] = {
     "augment": "crop,pad=2,alternating_flip",
     "eval_mirror": True,
 }
-"""A narrow form of the speedrun's network, found by search (benchmarks/sweeps/cpu_recipe.toml)."""
+"""A narrow form of the speedrun's network. benchmarks/sweeps/cpu_recipe.toml is the search for better values; it has
+not been run as a whole yet."""
 
 CPU_SMALL: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 15, "learning_rate": 0.1, "schedule": "one_cycle:0.25,start=0.2"},

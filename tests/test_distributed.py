@@ -466,12 +466,10 @@ def test_a_fault_that_another_start_would_repeat_ends_all_with_one_message(tmp_p
         "        return super().loss(outputs, labels, index) * (float('nan') if self.shards.rank else 1)\n"
     )
     words = [sys.executable, "-m", "fastnoise.cli", *WORDS, "--method", "own.py:Mine", "--epochs", "1", "--gpus", "2"]
-    began = time.monotonic()
     found = subprocess.run([*words, "--max-restarts", "2"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 2
     assert found.stderr.count("fastnoise: error: the loss became NaN or infinite at step 1 of epoch 1") == 1
     assert len(list((tmp_path / "runs").iterdir())) == 1
-    assert time.monotonic() - began < 60  # two starts more, which end at once
 
 
 def alone_after_a_restart(store: torch.distributed.Store, monkeypatch: pytest.MonkeyPatch) -> None:

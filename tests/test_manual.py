@@ -86,8 +86,11 @@ def test_the_readme_is_short_and_names_only_what_there_is() -> None:
         assert topics in pages.TOPICS
 
 
-def test_the_sweep_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sweep_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its own words, but for a shorter course of one seed."""
+    monkeypatch.chdir(tmp_path)
     first, rest = _manual.block("sweep").split("<<'EOF'\n")
     assert first == "cat > methods.toml "
     toml, commands = rest.split("EOF\n")

@@ -38,6 +38,7 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -279,14 +280,11 @@ class _Dispatched(TorchDispatchMode):
 @contextmanager
 def _launches(names: Counter[str]) -> Iterator[None]:
     """Averages of weights and fastnoise's optimisers are, as on CUDA, one launch, which is only counted."""
-    moved, run = MovingAverage.__call__, OneLaunch._launch
-    MovingAverage.__call__ = lambda *_: names.update(["fastnoise.move_averages"])  # type: ignore
-    OneLaunch._launch = lambda *_: names.update(["fastnoise.update"])  # type: ignore
-    try:
+    with (
+        patch.object(MovingAverage, "__call__", lambda *_: names.update(["fastnoise.move_averages"])),
+        patch.object(OneLaunch, "_launch", lambda *_: names.update(["fastnoise.update"])),
+    ):
         yield
-    finally:
-        MovingAverage.__call__ = moved  # type: ignore[method-assign]
-        OneLaunch._launch = run  # type: ignore[method-assign]
 
 
 def _dispatched(part: Callable[[], object]) -> record.Row:

@@ -19,10 +19,11 @@ Row = dict[str, str]
 def stamp() -> Row:
     """Machine, GPU, versions, commit and date of the figures measured now."""
     from fastnoise.engine import describe_environment  # imports torch, which readers of records do without
+    from fastnoise.engine.environment import machine
 
     environment = describe_environment()
     return {
-        "machine": f"{environment['processor']}, {environment['cpus']} cores, {environment['torch_threads']} threads",
+        "machine": machine(environment),
         "gpu": environment["gpus"][0]["name"] if environment["gpus"] else "none",
         "torch": environment["packages"]["torch"],
         "triton": environment["packages"]["triton"] or "none",

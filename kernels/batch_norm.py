@@ -320,6 +320,15 @@ def grids(num_rows: int, channels: int, rows: int, columns: int) -> tuple[tuple[
     return (min(tiles, max(1, PROGRAMS // blocks)), blocks), (tiles, blocks)
 
 
+def _plan(images: Tensor) -> tuple[int, tuple[int, int], tuple[int, int], dict[str, int]]:
+    """Rows of the matrix, `grids`, and what all kernels take by name."""
+    count, channels, height, width = images.shape
+    num_rows = count * height * width
+    rows, columns = geometry(num_rows, channels)
+    given = {"C": channels, "ROWS": rows, "COLS": columns, "num_warps": WARPS}
+    return num_rows, *grids(num_rows, channels, rows, columns), given
+
+
 def _matrix(images: Tensor | None) -> Tensor | None:
     """Images as a kernel reads them: in channels_last, copied if they are not."""
     return None if images is None else images.contiguous(memory_format=torch.channels_last)
@@ -349,14 +358,10 @@ def launch(
     Returns:
         y as images, in channels_last; mean and rstd, float32 [C].
     """
-    count, channels, height, width = images.shape
-    num_rows = count * height * width
-    rows, columns = geometry(num_rows, channels)
-    reduction, elementwise = grids(num_rows, channels, rows, columns)
-    given = {"C": channels, "ROWS": rows, "COLS": columns, "num_warps": WARPS}
-    x, mean = _matrix(images), weight.new_empty(channels)
+    num_rows, reduction, elementwise, given = _plan(images)
+    x, mean = _matrix(images), torch.empty_like(weight)
     rstd, out = torch.empty_like(mean), torch.empty_like(images, memory_format=torch.channels_last)
-    partials = mean.new_empty(reduction[0] * 2 * channels)
+    partials = mean.new_empty(reduction[0] * 2 * len(mean))
     statistics[reduction](
         x, mean, rstd, running_mean, running_var, partials, counter(images.device), num_rows, momentum, eps, **given
     )
@@ -387,16 +392,12 @@ def launch_gradient(
     Returns:
         Those of images, weight and bias; with `out` also that of the residual.
     """
-    count, channels, height, width = images.shape
-    num_rows = count * height * width
-    rows, columns = geometry(num_rows, channels)
-    reduction, elementwise = grids(num_rows, channels, rows, columns)
-    given = {"C": channels, "ROWS": rows, "COLS": columns, "num_warps": WARPS}
+    num_rows, reduction, elementwise, given = _plan(images)
     x, upstream, second = _matrix(images), _matrix(upstream), _matrix(second)  # type: ignore[assignment]
     dweight, dbias = torch.empty_like(weight), torch.empty_like(bias)
     dx = torch.empty_like(images, memory_format=torch.channels_last)
     dresidual = None if out is None else torch.empty_like(dx)
-    partials = mean.new_empty(reduction[0] * 2 * channels)
+    partials = mean.new_empty(reduction[0] * 2 * len(mean))
     gradient_sums[reduction](
         upstream, second, x, _matrix(out), mean, rstd, weight, bias, dweight, dbias, dresidual, partials,
         counter(images.device), num_rows, RELU=relu, **given,

@@ -11,8 +11,8 @@ have gradients in bfloat16 as well; the kernel writes the copy together with the
 update alone, 6 to cast the weight and 6 to cast the gradient.
 
 Arithmetic is in float32, in the order of torch.optim's fused forms for the CPU, with products and sums fused as a CPU
-fuses them. What Adam needs once for all weights of
-a tensor is in float64 as there: float32 would lose the first digits of 1 - beta^step.
+fuses them. What Adam needs once for all weights of a tensor is in float64 as there: float32 would lose the first digits
+of 1 - beta^step.
 """
 
 import math
@@ -71,12 +71,15 @@ def store_weight(row, place, mask, weight, COPIES: tl.constexpr, ALIGNMENT: tl.c
 
 
 @triton.jit
-def length_of(row, found_inf):
-    """The number of weights of a tensor; 0 if the step is left out because a gradient has overflowed."""
+def own_piece(pieces_K2, tensors_T8, found_inf, PIECE: tl.constexpr):
+    """Of this program: its tensor's row of the table, the places of its weights, and how many weights there are from
+    the first on; none if the step is left out because a gradient has overflowed."""
+    row = tensors_T8 + tl.load(pieces_K2 + tl.program_id(0) * 2) * COLUMNS
+    first = tl.load(pieces_K2 + tl.program_id(0) * 2 + 1).to(tl.int64) * PIECE
     length = tl.load(row + LENGTH)
     if found_inf is not None:
         length = tl.where(tl.load(found_inf) == 0, length, 0)
-    return length
+    return row, first + tl.arange(0, PIECE), length - first
 
 
 @triton.jit
@@ -123,15 +126,12 @@ def sgd(
 
     Row k of `pieces_K2` names the tensor and the piece of it that program k updates.
     """
-    row = tensors_T8 + tl.load(pieces_K2 + tl.program_id(0) * 2) * COLUMNS
-    first = tl.load(pieces_K2 + tl.program_id(0) * 2 + 1).to(tl.int64) * PIECE
-    element = tl.arange(0, PIECE)
-    left = length_of(row, found_inf) - first
+    row, place, left = own_piece(pieces_K2, tensors_T8, found_inf, PIECE)
     if left >= PIECE:  # apart, since a mask of any length leaves no vectors
-        sgd_piece(row, first + element, None, scale, momentum, decay, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
+        sgd_piece(row, place, None, scale, momentum, decay, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
     else:
-        mask = element < left
-        sgd_piece(row, first + element, mask, scale, momentum, decay, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
+        mask = tl.arange(0, PIECE) < left
+        sgd_piece(row, place, mask, scale, momentum, decay, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
 
 
 @triton.jit
@@ -194,19 +194,16 @@ def adam(
 
     `share1` and `share2` are 1 - beta, LOG1 and LOG2 ln(beta). The numbers of the steps are those of this one.
     """
-    row = tensors_T8 + tl.load(pieces_K2 + tl.program_id(0) * 2) * COLUMNS
-    first = tl.load(pieces_K2 + tl.program_id(0) * 2 + 1).to(tl.int64) * PIECE
-    element = tl.arange(0, PIECE)
-    left = length_of(row, found_inf) - first
+    row, place, left = own_piece(pieces_K2, tensors_T8, found_inf, PIECE)
     if left >= PIECE:
         adam_piece(
-            row, first + element, None, scale, share1, beta2, share2, decay, epsilon,
+            row, place, None, scale, share1, beta2, share2, decay, epsilon,
             LOG1, LOG2, DECOUPLED, COPIES, ALIGNMENT,
         )  # fmt: skip
     else:
-        mask = element < left
+        mask = tl.arange(0, PIECE) < left
         adam_piece(
-            row, first + element, mask, scale, share1, beta2, share2, decay, epsilon,
+            row, place, mask, scale, share1, beta2, share2, decay, epsilon,
             LOG1, LOG2, DECOUPLED, COPIES, ALIGNMENT,
         )  # fmt: skip
 

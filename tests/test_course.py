@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from _train_cases import TWO_EPOCHS, assert_same_end, history, refusal, state
 
 from fastnoise.cli import main
@@ -150,7 +151,7 @@ def test_the_average_is_that_of_the_steps_and_is_what_the_run_is_judged_by(monke
 
     def noting(self: StepCourse, number: int, batches: int) -> None:
         after(self, number, batches)
-        seen.append({key: value.clone() for key, value in self._networks[0].state_dict().items()})
+        seen.append({key: value.clone() for key, value in nn.ModuleList(self._networks).state_dict().items()})
 
     monkeypatch.setattr(StepCourse, "after_step", noting)
     assert main(["train", *DIGITS, "--average-weights", "ema:0.8,from=0.6", "--run-dir", "run"]) == 0
@@ -180,9 +181,9 @@ def test_slow_weights_go_a_share_of_the_way(monkeypatch: pytest.MonkeyPatch) -> 
     fast, slow, train, after = [], [], Step.train, StepCourse.after_step
 
     def noting(self: StepCourse, number: int, batches: int) -> None:
-        fast.append(torch.cat([p.detach().flatten() for p in self._networks[0].parameters()]))
+        fast.append(torch.cat([p.detach().flatten() for p in nn.ModuleList(self._networks).parameters()]))
         after(self, number, batches)
-        slow.append(torch.cat([p.detach().flatten() for p in self._networks[0].parameters()]))
+        slow.append(torch.cat([p.detach().flatten() for p in nn.ModuleList(self._networks).parameters()]))
 
     def beginning(self: Step, images: torch.Tensor, index: torch.Tensor) -> Any:
         if not fast:

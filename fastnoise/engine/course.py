@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..config import Averaging, OptimConfig, Optimizer, Schedule
 from ..methods.averages import AveragedNetworks
+from ..models import Network
 from .layer_rates import set_rate
 from .optimizer import LRScheduler
 from .step import Step
@@ -33,19 +34,18 @@ class StepCourse(nn.Module):
 
     def __init__(self, config: OptimConfig, networks: nn.ModuleList, rounds: Mapping[int, int]):
         super().__init__()
-        self._networks = (networks,)  # in a tuple, so that they are not among this module's
+        self._networks = cast(list[Network], list(networks))  # in a list, so that they are not among this module's
         self._rounds = dict(rounds)
         self._schedule = Schedule.parse(config.schedule)
         self._rate = config.learning_rate
         optimizer, averaging = Optimizer.parse(config.optimizer), Averaging.parse(config.average_weights)
         self._every = optimizer.lookahead
-        trained = list(networks)
-        self.slow = AveragedNetworks(trained, 1 - optimizer.alpha) if self._every else None  # type: ignore[arg-type]
+        self.slow = AveragedNetworks(self._networks, 1 - optimizer.alpha) if self._every else None
         self.average = None
         self._first = 0
         if averaging is not None:
             self._first = averaging.first(config.epochs)
-            self.average = AveragedNetworks(trained, averaging.momentum, with_buffers=True)  # type: ignore[arg-type]
+            self.average = AveragedNetworks(self._networks, averaging.momentum, with_buffers=True)
         self.averaging = False
         """Whether the average follows the networks, and answers for them."""
 
@@ -66,16 +66,15 @@ class StepCourse(nn.Module):
         if averaging == self.averaging:
             return
         self.averaging = averaging
-        copies = self.average.copies if averaging and self.average is not None else self._networks[0]
-        step.answer_by(list(copies))  # type: ignore[arg-type]
+        copies = self.average.copies if averaging and self.average is not None else self._networks
+        step.answer_by(cast(list[Network], list(copies)))
 
     def begin(self, epoch: int, start: int, step: Step) -> None:
         """Called before the steps of `epoch` from batch `start` on."""
-        (networks,) = self._networks
         if start == 0 and self.slow is not None:
-            self.slow.begin(list(networks))  # type: ignore[arg-type]
+            self.slow.begin(self._networks)
         if start == 0 and self.average is not None and (epoch == self._first or epoch in self._rounds):
-            self.average.begin(list(networks))  # type: ignore[arg-type]
+            self.average.begin(self._networks)
         self.take_up(epoch, step)
 
     def before_step(
@@ -96,16 +95,16 @@ class StepCourse(nn.Module):
     def observe(self) -> None:
         """Move the average; a part of each step."""
         if self.averaging and self.average is not None:
-            self.average.follow(list(self._networks[0]))  # type: ignore[arg-type]
+            self.average.follow(self._networks)
 
     @torch.no_grad()
     def after_step(self, number: int, batches: int) -> None:
         """Called after step `number`, from 1, of `batches` of an epoch: move the slow weights, if it is time."""
         if self.slow is None or (number % self._every and number < batches):
             return
-        (networks,) = self._networks
-        self.slow.follow(list(networks))  # type: ignore[arg-type]
-        torch._foreach_copy_(list(networks.parameters()), list(self.slow.copies.parameters()))
+        self.slow.follow(self._networks)
+        own = [parameter for network in self._networks for parameter in network.parameters()]
+        torch._foreach_copy_(own, list(self.slow.copies.parameters()))
 
     def weights(self) -> dict[str, Tensor] | None:
         """The state of the averaged networks, by the names in the networks' own; None if these answer themselves."""

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """The machine of an environment, in words, as beside recorded figures. Earlier versions noted no processor."""
+    processor = environment.get("processor", "unknown processor")
+    return f"{processor}, {environment['cpus']} cores, {environment['torch_threads']} threads"
 
 
 def describe_environment() -> dict[str, Any]:

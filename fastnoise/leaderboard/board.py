@@ -116,6 +116,7 @@ def submissions_of(folder: Path, jobs: Sequence[Job], where: str) -> list[Submis
 
 def _measured(path: Path) -> SeedRun:
     """What the folder of a finished run says."""
+    from ..engine.environment import machine
     from ..report.stored import read_run
 
     run = read_run(path, arrays=False)
@@ -141,7 +142,7 @@ def _measured(path: Path) -> SeedRun:
         images_per_second=rounded(speed or 0.0),
         realised_rate=None if rate is None else rounded(rate),
         starts=len(run.environment),
-        machine=f"{last.get('processor', 'unknown processor')}, {last['cpus']} cores, {last['torch_threads']} threads",
+        machine=machine(last),
         gpu=str(gpus[0]["name"]) if on_gpu else "none",
         torch=str(last["packages"]["torch"]),
         fastnoise=str(last["fastnoise"]),

@@ -164,6 +164,10 @@ class Submission:
         """A figure of each run that has it."""
         return [run.figures[name] for run in self.runs if name in run.figures]
 
+    def minutes_to(self, target: float) -> list[float]:
+        """`SeedRun.minutes_to` of each run that reaches the accuracy."""
+        return [minutes for run in self.runs if (minutes := run.minutes_to(target)) is not None]
+
     def figures(self) -> dict[str, float]:
         """Means over the runs; with several runs also standard deviations, as NAME_sd."""
         found: dict[str, float] = {}

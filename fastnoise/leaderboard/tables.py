@@ -140,7 +140,7 @@ def measured(row: Submission) -> str:
 
 def time_to(row: Submission, target: float) -> str:
     """Mean minutes to an accuracy, over the runs that reach it; the cell says how many these are if not all do."""
-    times = [minutes for run in row.runs if (minutes := run.minutes_to(target)) is not None]
+    times = row.minutes_to(target)
     if not times:
         return "not reached"
     return _spread(times) + ("" if len(times) == len(row.runs) else f" ({len(times)} of {len(row.runs)})")
@@ -175,7 +175,7 @@ def records_of(rows: Sequence[Submission], target: float) -> list[dict[str, Any]
     found = []
     for members in ranked(rows).values():
         for row in members:
-            times = [minutes for run in row.runs if (minutes := run.minutes_to(target)) is not None]
+            times = row.minutes_to(target)
             record: dict[str, Any] = {
                 "dataset": row.configuration["dataset"],
                 "noise": row.setting[1],

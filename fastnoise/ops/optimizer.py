@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from .registry import load_kernels
 
-COLUMNS = 8
-"""Of a row of the kernel's table of tensors."""
-
 
 def dense(tensor: Tensor) -> bool:
     """Whether a tensor is float32 and has its numbers one after the other, in any order of its dimensions."""

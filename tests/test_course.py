@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from _train_cases import TWO_EPOCHS, assert_same_end, history, refusal, state
+from torch import nn
 
 from fastnoise.cli import main
 from fastnoise.config import Optimizer, Schedule

@@ -277,7 +277,7 @@ class Checkpoints:
             self._since, self._tables_in = 0, parts.name
         self._since += 1
         files = files_of(training, record, epoch, batch, self._tables_in, with_tables=with_tables)
-        due = partial(self._count, record, parts, self._tables_in)
+        due = partial(record.folder.keep_parts, parts, self._tables_in)
         if last or not large or self._copies is None:
             _write(parts, files)
             self._due = due
@@ -291,9 +291,6 @@ class Checkpoints:
         _write(parts, files)
         if self.training.world.size == 1:
             self._agreed()
-
-    def _count(self, record: Record, parts: Path, tables_in: str) -> None:
-        record.folder.keep_parts(parts, tables_in)
 
     def _agreed(self) -> None:
         due, self._due = self._due, None

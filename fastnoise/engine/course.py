@@ -103,7 +103,7 @@ class StepCourse(nn.Module):
         if self.slow is None or (number % self._every and number < batches):
             return
         self.slow.follow(self._networks)
-        own = [parameter for network in self._networks for parameter in network.parameters()]
+        own: list[Tensor] = [parameter for network in self._networks for parameter in network.parameters()]
         torch._foreach_copy_(own, list(self.slow.copies.parameters()))
 
     def weights(self) -> dict[str, Tensor] | None:

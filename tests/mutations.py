@@ -1,0 +1,446 @@
+"""Plants faults in the code, one at a time, and says which of them the tests find.
+
+    python tests/mutations.py draw FILE [--seed 22] [--count 40]
+    python tests/mutations.py run [--faults tests/mutations.toml] [--minutes 10] [--only NAME ...] [--everything]
+    python tests/mutations.py table
+
+draw lists faults that a seeded mutator makes, spread over the areas of the code. The list is kept in
+tests/mutations.toml with faults made by hand, and was there before any test was looked at. run copies the checkout,
+plants a fault, and runs the test files that name what the fault is in, those that name most first, until one fails;
+faults that survive are run against everything with --everything. Results go to benchmarks/results/mutations.csv as they
+come; a fault that has a row is not run again, so that a run that was interrupted goes on. A fault that cannot be told
+from the right code by any test has `equivalent` in the list, with the reason.
+"""
+
+import argparse
+import ast
+import csv
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIST = ROOT / "tests" / "mutations.toml"
+RESULTS = ROOT / "benchmarks" / "results" / "mutations.csv"
+COLUMNS = ("name", "path", "line", "by", "found", "test", "stage", "seconds", "commit", "date")
+
+AREAS = {
+    "kernels": ("kernels/**/*.py",),
+    "csrc": ("csrc/core/**/*.cpp", "csrc/core/**/*.hpp"),
+    "engine": ("fastnoise/engine/*.py",),
+    "data": ("fastnoise/data/*.py",),
+    "noise": ("fastnoise/noise/*.py",),
+    "methods": ("fastnoise/methods/*.py", "fastnoise/losses/*.py", "fastnoise/selection/*.py", "fastnoise/ops/*.py"),
+}
+"""Area -> its files."""
+
+SLACK = 120.0
+"""Seconds that a test file may take beside its share of the minutes: a fault that makes a loop endless is found."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A change of one line."""
+
+    name: str
+    path: str
+    line: int
+    """Where it was when the list was made; the nearest line with this text is taken."""
+    before: str
+    """The whole line."""
+    after: str
+    """What stands there instead: "" for nothing."""
+    by: str
+    """mutator or hand."""
+    why: str = ""
+    """What it does, of those by hand."""
+    equivalent: str = ""
+    """Why no test can find it."""
+
+    def planted(self, source: str) -> str:
+        """The source with the fault; LookupError if the line is not there."""
+        lines = source.split("\n")
+        places = [number for number, line in enumerate(lines) if line == self.before]
+        if not places:
+            raise LookupError(f"{self.name}: {self.path} has no line {self.before.strip()!r} any more")
+        place = min(places, key=lambda number: abs(number + 1 - self.line))
+        return "\n".join([*lines[:place], *([self.after] if self.after else []), *lines[place + 1 :]])
+
+
+# -- the mutator ---------------------------------------------------------------------------------------------------
+
+_COMPARED = {
+    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"), ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"), ast.Is: ("is", "is not"),
+    ast.IsNot: ("is not", "is"),
+}  # fmt: skip
+_COMPUTED = {
+    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "/"),
+    ast.Mod: ("%", "//"), ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"),
+}  # fmt: skip
+_CPP = (
+    (r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "), (r" != ", " == "),
+    (r" \+ ", " - "), (r" - ", " + "), (r" \* ", " / "), (r" && ", " || "), (r" \|\| ", " && "), (r" \+= ", " -= "),
+    (r"\b1\b", "2"), (r"\b0\b", "1"),
+)  # fmt: skip
+
+
+class _Spots(ast.NodeVisitor):
+    """Collects changes of single lines: (line, first column, last column, text), columns in bytes."""
+
+    def __init__(self, source: str):
+        self.lines = source.split("\n")
+        self.found: list[tuple[int, int, int, str]] = []
+
+    def _between(self, left: ast.expr, right: ast.expr, signs: tuple[str, str]) -> None:
+        if left.end_lineno != right.lineno or left.end_col_offset is None:
+            return
+        start = left.end_col_offset
+        gap = self.lines[right.lineno - 1].encode()[start : right.col_offset].decode()
+        if gap.strip(" ()") == signs[0]:
+            self.found.append((right.lineno, start, right.col_offset, gap.replace(*signs)))
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        for left, sign, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
+            self._between(left, right, _COMPARED[type(sign)])
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        if type(node.op) in _COMPUTED:
+            self._between(node.left, node.right, _COMPUTED[type(node.op)])
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        signs = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
+        for left, right in zip(node.values, node.values[1:], strict=False):
+            self._between(left, right, signs)
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if node.lineno == node.end_lineno and isinstance(node.value, bool | int | float):
+            value = not node.value if isinstance(node.value, bool) else node.value + 1
+            self.found.append((node.lineno, node.col_offset, node.end_col_offset or 0, repr(value)))
+
+    def visit_If(self, node: ast.If) -> None:
+        test = node.test
+        if test.lineno == test.end_lineno and not isinstance(test, ast.NamedExpr):
+            text = self.lines[test.lineno - 1].encode()[test.col_offset : test.end_col_offset].decode()
+            self.found.append((test.lineno, test.col_offset, test.end_col_offset or 0, f"not ({text})"))
+        self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if isinstance(node.value, ast.Constant):  # a docstring
+            return
+        self._dropped(node)
+        self.generic_visit(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self._dropped(node)
+        self.generic_visit(node)
+
+    def _dropped(self, node: ast.stmt) -> None:
+        if node.lineno == node.end_lineno:
+            self.found.append((node.lineno, node.col_offset, node.end_col_offset or 0, "pass"))
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        """What an error says is not changed."""
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Nor other texts."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for default in [*node.args.defaults, *node.args.kw_defaults]:
+            if default is not None:
+                self.visit(default)
+        for statement in node.body:
+            self.visit(statement)
+
+
+def python_faults(source: str) -> list[tuple[int, str]]:
+    """Line number and new text of each change of one line that the mutator can make in Python."""
+    spots = _Spots(source)
+    spots.visit(ast.parse(source))
+    made = []
+    for number, first, last, text in spots.found:
+        line = spots.lines[number - 1].encode()
+        made.append((number, (line[:first] + text.encode() + line[last:]).decode()))
+    return [(number, line) for number, line in made if line != spots.lines[number - 1]]
+
+
+def cpp_faults(source: str) -> list[tuple[int, str]]:
+    """The same in C++: by signs, outside of comments, texts, includes, templates and headers of functions."""
+    made = []
+    for number, line in enumerate(source.split("\n"), 1):
+        code = line.split("//")[0]
+        if not code.rstrip().endswith((";", "{")) or any(sign in code for sign in ('"', "#", "template", "operator")):
+            continue
+        for pattern, text in _CPP:
+            made += [
+                (number, code[: spot.start()] + text + code[spot.end() :] + line[len(code) :])
+                for spot in re.finditer(pattern, code)
+            ]
+    return made
+
+
+def draw(root: Path, count: int, seed: int) -> list[Fault]:
+    """So many faults, spread evenly over the areas, at most one of a file while others are left."""
+    generator = random.Random(seed)
+    faults: list[Fault] = []
+    shares = [len(range(number, count, len(AREAS))) for number in range(len(AREAS))]
+    for (area, patterns), share in zip(AREAS.items(), shares, strict=True):
+        files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.name != "__init__.py"})
+        generator.shuffle(files)
+        made: list[Fault] = []
+        while files and len(made) < share:
+            file = files.pop(0)
+            source = file.read_text(encoding="utf-8")
+            found = python_faults(source) if file.suffix == ".py" else cpp_faults(source)
+            if found:
+                line, after = generator.choice(found)
+                before = source.split("\n")[line - 1]
+                path = str(file.relative_to(root))
+                made.append(Fault(f"{area}-{len(made) + 1}", path, line, before, after, "mutator"))
+        faults += made
+    return faults
+
+
+# -- the list ------------------------------------------------------------------------------------------------------
+
+
+def read_list(path: Path) -> list[Fault]:
+    """The faults of a list."""
+    return [Fault(**entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["fault"]]
+
+
+def as_toml(faults: Sequence[Fault]) -> str:
+    """A list as `read_list` reads it."""
+
+    def value(of: object) -> str:
+        if isinstance(of, int):
+            return str(of)
+        text = str(of)
+        return f"'{text}'" if "'" not in text else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    parts = []
+    for fault in faults:
+        entries = [(field.name, getattr(fault, field.name)) for field in fields(fault)]
+        shown = [f"{name} = {value(of)}" for name, of in entries if of != "" or name == "after"]
+        parts.append("\n".join(["[[fault]]", *shown]))
+    return "\n\n".join(parts) + "\n"
+
+
+# -- which tests look at it ----------------------------------------------------------------------------------------
+
+
+def _names(root: Path, fault: Fault) -> dict[str, float]:
+    """What a test would call that has to do with the fault, and what one mention weighs."""
+    path = root / fault.path
+    module = fault.path.removesuffix(".py").replace("/", ".")
+    names = {path.stem.removesuffix("_body"): 1.0, module: 5.0}
+    if path.suffix != ".py":
+        return {**names, "_C": 2.0, "cpp": 2.0}
+    source = path.read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inside = node.lineno <= fault.line <= (node.end_lineno or 0)
+            names[node.name.lstrip("_")] = 8.0 if inside else 2.0
+    return names
+
+
+def covering(root: Path, fault: Fault) -> list[Path]:
+    """The test files that name the fault's module or what is defined there, those that do so most often first."""
+    weights = _names(root, fault)
+    found: list[tuple[float, Path]] = []
+    for file in sorted((root / "tests").glob("test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        helpers = re.findall(r"from (_\w+) import", text)
+        text += "".join((root / "tests" / f"{name}.py").read_text(encoding="utf-8") for name in helpers
+                        if (root / "tests" / f"{name}.py").exists())  # fmt: skip
+        score = 10.0 * (Path(fault.path).stem in file.stem)
+        for name, weight in weights.items():
+            score += weight * min(5, len(re.findall(rf"\b{re.escape(name)}\b", text)))
+        if score:
+            found.append((score, file))
+    return [file for _, file in sorted(found, key=lambda each: (-each[0], each[1].name))]
+
+
+# -- running -------------------------------------------------------------------------------------------------------
+
+
+class Copy:
+    """A copy of the checkout's last commit in which faults are planted. The extension is built in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        if not (folder / ".git").exists():
+            _call(["git", "clone", "--quiet", "--shared", str(ROOT), str(folder)])
+        _call(["git", "-C", str(folder), "checkout", "--quiet", "--force", "."])
+        self.commit = _call(["git", "-C", str(folder), "rev-parse", "HEAD"]).strip()
+        for name in ("kernels", "benchmarks"):
+            link = folder / "fastnoise" / name
+            if not link.exists():
+                link.symlink_to(f"../{name}")
+        if not list((folder / "fastnoise").glob("_C*.so")):
+            self.build()
+
+    @property
+    def core(self) -> Path:
+        """The compiled C++ core."""
+        return next((self.folder / "fastnoise").glob("_C*.so"))
+
+    def build(self) -> bool:
+        """Compile the C++ core; False if it does not compile."""
+        words = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+        return subprocess.run(words, cwd=self.folder, capture_output=True, check=False).returncode == 0
+
+    def test(self, files: Sequence[Path], seconds: float) -> tuple[str, float]:
+        """The first test that fails, "" if none does; with the seconds that it took."""
+        names = [str(Path("tests") / file.name) for file in files]
+        words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
+        began = time.perf_counter()
+        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        try:
+            ended = subprocess.run(
+                words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            return f"{names[0]} takes longer than {seconds:.0f} s", time.perf_counter() - began
+        took = time.perf_counter() - began
+        if ended.returncode in (0, 5):
+            return "", took
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.MULTILINE)
+        return failed.group(1) if failed else f"{names[0]} ended with {ended.returncode}", took
+
+    def restore(self, path: str) -> None:
+        """Take a fault away."""
+        _call(["git", "-C", str(self.folder), "checkout", "--quiet", "--", path])
+
+
+def _call(words: Sequence[str]) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def look(copy: Copy, fault: Fault, minutes: float, *, everything: bool) -> dict[str, str]:
+    """Plant a fault, run tests until one fails, and take it away again: the row."""
+    file = copy.folder / fault.path
+    file.write_text(fault.planted(file.read_text(encoding="utf-8")), encoding="utf-8")
+    compiled = file.suffix != ".py"
+    right = copy.core.read_bytes() if compiled else b""
+    began, found, stage = time.perf_counter(), "", "covering"
+    files = covering(copy.folder, fault)
+    try:
+        if compiled and not copy.build():
+            found = "it does not compile"
+        if everything and not found:
+            stage = "everything"
+            found, _ = copy.test(sorted((copy.folder / "tests").glob("test_*.py")), 4 * 3600)
+        while files and not found and not everything and time.perf_counter() - began < 60 * minutes:
+            found, _ = copy.test([files.pop(0)], 60 * minutes + SLACK)
+    finally:
+        copy.restore(fault.path)
+        if compiled:
+            _replace(copy.core, right)
+    return {
+        "name": fault.name,
+        "path": fault.path,
+        "line": str(fault.line),
+        "by": fault.by,
+        "found": "yes" if found else "no",
+        "test": found,
+        "stage": stage,
+        "seconds": f"{time.perf_counter() - began:.0f}",
+        "commit": copy.commit,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def rows(path: Path) -> dict[str, dict[str, str]]:
+    """The recorded rows by name."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}
+
+
+def _record(path: Path, row: dict[str, str]) -> None:
+    known = {**rows(path), row["name"]: row}
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(known.values())
+    _replace(path, stream.getvalue().encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file that others may have open, in one step."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.chmod(0o755 if path.suffix == ".so" else 0o644)
+    partial.replace(path)
+
+
+def table(faults: Sequence[Fault], known: dict[str, dict[str, str]]) -> Iterator[str]:
+    """The lines of the table."""
+    yield "| fault | file | by | found by |"
+    yield "| --- | --- | --- | --- |"
+    for fault in faults:
+        row = known.get(fault.name)
+        if fault.equivalent:
+            found = f"none can: {fault.equivalent}"
+        elif row is None:
+            found = "not run"
+        else:
+            found = row["test"].replace("tests/", "") or f"**missed** ({row['stage']})"
+        yield f"| {fault.name} | {fault.path}:{fault.line} | {fault.by} | {found} |"
+    counted = [known[fault.name]["found"] for fault in faults if fault.name in known and not fault.equivalent]
+    yield ""
+    yield f"{len(faults)} faults, {counted.count('yes')} found, {counted.count('no')} missed"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    drawing = parts.add_parser("draw")
+    drawing.add_argument("file", type=Path)
+    drawing.add_argument("--seed", type=int, default=22)
+    drawing.add_argument("--count", type=int, default=40)
+    running = parts.add_parser("run")
+    running.add_argument("--faults", type=Path, default=LIST)
+    running.add_argument("--only", nargs="+")
+    running.add_argument("--minutes", type=float, default=10.0, help="after which no further test file is begun")
+    running.add_argument("--everything", action="store_true", help="run all tests for the faults that were missed")
+    running.add_argument("--folder", type=Path, default=ROOT / "build" / "mutations", help="of the copy")
+    running.add_argument("--output", type=Path, default=RESULTS)
+    parts.add_parser("table")
+    given = parser.parse_args(words)
+    if given.part == "draw":
+        given.file.write_text(as_toml(draw(ROOT, given.count, given.seed)), encoding="utf-8")
+        return
+    if given.part == "run":
+        copy = Copy(given.folder)
+        for fault in read_list(given.faults):
+            row = rows(given.output).get(fault.name)
+            missed = row is not None and row["found"] == "no" and row["stage"] != "everything"
+            due = missed if given.everything else row is None
+            if fault.equivalent or not due or (given.only and fault.name not in given.only):
+                continue
+            row = look(copy, fault, given.minutes, everything=given.everything)
+            _record(given.output, row)
+            print(f"{fault.name}: {row['test'] or 'missed'} ({row['seconds']} s)", flush=True)
+    print("\n".join(table(read_list(LIST), rows(RESULTS))))
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,12 @@ labels missed when as many are flagged as exist, `filter.find_label_issues` for 
 written to results/clean.csv when it is done; an earlier row of the same setting is replaced. What each network said
 after each epoch is kept in a folder (--keep), and networks of the same settings are not trained again: after a change
 of the verdicts the same command judges anew in minutes.
+
+    python -m benchmarks.clean cifar10n --by-epoch 1 --methods ce --noises human:worse --words --width 2 --no-flip --epochs 25
+
+--by-epoch FOLDS says instead, of the first folds, what the networks of each method know after each epoch: the wrong
+labels missed by cleanlab's score among images not learnt from, the share of these that are classified right, and the
+share of the wrong labels that the networks give back for images learnt from (memorised). results/clean_epochs.csv.
 """
 
 import argparse
@@ -45,6 +51,8 @@ from fastnoise.words import train_config
 from . import record
 
 RESULTS = record.RESULTS / "clean.csv"
+BY_EPOCH = record.RESULTS / "clean_epochs.csv"
+KEY_BY_EPOCH = ("setting", "method", "options", "seed", "folds", "epoch")
 
 MADE = ("symmetric:0.2", "pair:0.2", "idn:0.2")
 HUMAN = ("human:aggre", "human:random1", "human:random2", "human:random3", "human:worse")
@@ -130,15 +138,17 @@ class Trained:
         return sum(words.seconds for words in self.words)
 
 
-def train_folds(method: str, dataset: str, noise: str, options: argparse.Namespace) -> Trained:
-    """Train a method's networks on all folds of a setting; those whose words are kept are not trained again."""
+def train_folds(
+    method: str, dataset: str, noise: str, options: argparse.Namespace, folds: int | None = None
+) -> Trained:
+    """Train a method's networks on all folds of a setting, or the first ones. What is kept is not trained again."""
     words = ["--method", method, "--dataset", dataset, "--noise", noise, "--data-root", options.data_root]
     words += ["--model", "small_cnn", "--seed", str(options.seed), "--noise-seed", str(options.seed)]
     words += ["--device", "cpu", *TRAINING[dataset], *(OURS.get(dataset, ()) if method == METHOD else ())]
     words += options.words
     config, _ = train_config(words, settings=SETTINGS)
     judged = load_judged(config)
-    return Trained(judged, [_network(config, judged, number, options) for number in range(FOLDS[dataset])])
+    return Trained(judged, [_network(config, judged, number, options) for number in range(folds or FOLDS[dataset])])
 
 
 def _network(config: RunConfig, judged: Judged, number: int, options: argparse.Namespace) -> Words:
@@ -227,6 +237,47 @@ def measure_setting(dataset: str, noise: str, options: argparse.Namespace) -> re
     }
 
 
+def courses(dataset: str, noise: str, options: argparse.Namespace) -> list[record.Row]:
+    """Rows of what the networks of the first folds know after each epoch, means over the folds."""
+    from cleanlab.rank import get_label_quality_scores
+
+    stamp, rows = record.stamp(), []
+    for method in options.methods:
+        found = train_folds(method, dataset, noise, options, options.by_epoch)
+        given, truth = found.judged.given, found.judged.truth
+        assert truth is not None
+        wrong = given != truth
+        for epoch in range(len(found.words[0].logits)):
+            shares = []
+            for said in found.words:
+                probs = softmax(said.logits[epoch].astype(np.float64), 1)
+                held, answers = said.held, probs.argmax(1)
+                score = get_label_quality_scores(given[held], probs[held])
+                flagged = np.argsort(score, kind="stable")[: wrong[held].sum()]
+                learnt = ~held & wrong
+                shares.append(
+                    (
+                        1 - wrong[held][flagged].mean(),
+                        (answers[held] == truth[held]).mean(),
+                        (answers[learnt] == given[learnt]).mean(),
+                    )
+                )
+            means = dict(zip(("missed", "right", "memorised"), np.mean(shares, axis=0), strict=True))
+            rows.append(
+                {
+                    "setting": f"{dataset} {noise}",
+                    "method": method,
+                    "options": " ".join(options.words),
+                    "seed": str(options.seed),
+                    "folds": f"{len(found.words)} of {FOLDS[dataset]}",
+                    "epoch": str(epoch + 1),
+                    **{name: f"{value:.4f}" for name, value in means.items()},
+                    **stamp,
+                }
+            )
+    return rows
+
+
 def line(row: record.Row) -> str:
     """A setting's figures in one line."""
     missed = ", ".join(f"{row[key]}" for key in ("missed", "cleanlab_ce_missed", "cleanlab_same_missed"))
@@ -245,14 +296,24 @@ def main() -> None:
     parser.add_argument("--noises", nargs="+", help="of the studies' noises only these")
     parser.add_argument("--keep", type=Path, default=Path("cleanwords"), help="folder of what the networks said")
     parser.add_argument("--words", nargs=argparse.REMAINDER, default=[], help="options of train for all networks")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the CSV file; default: %(default)s")
+    parser.add_argument("--by-epoch", type=int, metavar="FOLDS", help="tell what is known after each epoch instead")
+    parser.add_argument("--methods", nargs="+", default=["ce", METHOD], help="of --by-epoch")
+    parser.add_argument(
+        "--output", type=Path, help="the CSV file; default: benchmarks/results/clean.csv or ...epochs.csv"
+    )
     options = parser.parse_args()
     for study in options.studies:
         for noise in STUDIES[study]:
             if options.noises and noise not in options.noises:
                 continue
+            if options.by_epoch:
+                rows = courses(study, noise, options)
+                record.append(options.output or BY_EPOCH, rows, KEY_BY_EPOCH)
+                for row in rows:
+                    print(" ".join(row[name] for name in (*KEY_BY_EPOCH, "missed", "right", "memorised")), flush=True)
+                continue
             row = measure_setting(study, noise, options)
-            record.append(options.output, [row], key=("setting", "seed", "folds", "epochs"))
+            record.append(options.output or RESULTS, [row], key=("setting", "seed", "folds", "epochs"))
             print(line(row), flush=True)
 
 

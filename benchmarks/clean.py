@@ -1,4 +1,4 @@
-"""Wrong labels that are found, against cleanlab on the same images, folds, epochs and seeds.
+r"""Wrong labels that are found, against cleanlab on the same images, folds, epochs and seeds.
 
     pip install 'fastnoise[bench]'
     python -m benchmarks.clean digits --data-root data
@@ -14,7 +14,8 @@ written to results/clean.csv when it is done; an earlier row of the same setting
 after each epoch is kept in a folder (--keep), and networks of the same settings are not trained again: after a change
 of the verdicts the same command judges anew in minutes.
 
-    python -m benchmarks.clean cifar10n --by-epoch 1 --methods ce --noises human:worse --words --width 2 --no-flip --epochs 25
+    python -m benchmarks.clean cifar10n --by-epoch 1 --methods ce --noises human:worse \
+        --words --width 2 --no-flip --epochs 25
 
 --by-epoch FOLDS says instead, of the first folds, what the networks of each method know after each epoch: the wrong
 labels missed by cleanlab's score among images not learnt from, the share of these that are classified right, and the

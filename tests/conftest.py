@@ -31,6 +31,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--leave-out", type=Path, metavar="FILE", help="do not run the tests named in it, one a line")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own, which reads what is set here
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Spread all tests over the cores, a file to a process, unless -n or a test is named or benchmarks are timed."""
+    option, cores = config.option, len(os.sched_getaffinity(0))
+    everything = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    timed = getattr(option, "benchmark_enable", False) or getattr(option, "benchmark_only", False)
+    if not config.pluginmanager.has_plugin("xdist") or option.numprocesses is not None or option.usepdb:
+        return
+    if everything and cores > 1 and not timed and not option.collectonly:
+        option.numprocesses, option.dist = cores, "loadfile"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     limit = config.getoption("--limit")
     if limit:
@@ -52,6 +65,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("slow") and "slow" not in chosen and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="exhaustive; run with --slow"))
+        if item.get_closest_marker("sanitizers") and "sanitizers" not in chosen:
+            item.add_marker(pytest.mark.skip(reason="builds of a minute; run with -m sanitizers"))
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ Constants and clamps are those of the authors' code. tests/test_parity.py shows 
           pair uses the unweighted shares. The share may differ per sample; the authors draw one per batch.
 """
 
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor
 
@@ -67,7 +67,7 @@ class ELRLoss(TargetLoss):
             return self.run_table(Form(ELR), logits, labels, index, labels=labels, weight=weight, update=update)
         check_soft(type(self).__name__, logits, labels)
         hard = labels.argmax(1)
-        each = {"labels": labels, "weight": None, "reduction": "none"}
+        each: dict[str, Any] = {"labels": labels, "weight": None, "reduction": "none"}
         loss = self.run_table(Form(ELR), logits, hard, index, **each, update=update)
         soft_loss = self.run(Form(cross_entropies.SOFT_CE), logits, labels, **each)
         loss = loss + soft_loss - self.run(Form(cross_entropies.CE), logits, hard, **each)

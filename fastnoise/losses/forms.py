@@ -111,9 +111,9 @@ def run(
     if ignore_index is not None and is_soft(labels):
         raise DataError(f"{op.name}: soft labels take no ignore_index; give the samples to ignore the weight 0")
     if soft is not None and is_soft(labels):
-        check_soft(op.name, logits, labels)
-        with torch.autocast(logits.device.type, enabled=False):
-            loss = soft(logits.float(), labels.float(), *rest[1:])
+        given = check_soft(op.name, logits, labels)
+        with torch.autocast(given.device.type, enabled=False):
+            loss = soft(given.float(), labels.float(), *rest[1:])
         return reduced(loss, labels, weight, reduction=reduction)
     if isinstance(logits, LinearLogits):
         if weight is not None:
@@ -127,14 +127,14 @@ def run(
     return reduced(loss, labels, weight, ignore_index, reduction)
 
 
-def check_soft(name: str, logits: Any, labels: Tensor) -> None:
-    """DataError or ConfigError unless soft labels fit the logits."""
+def check_soft(name: str, logits: Any, labels: Tensor) -> Tensor:
+    """The logits. DataError or ConfigError unless soft labels fit them."""
     if isinstance(logits, LinearLogits):
         raise ConfigError(f"{name}: soft labels need whole logits; give the loss these, not fused_linear")
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2 or logits.dtype not in LOGIT_DTYPES:
-        form = "float32, float16 or bfloat16 [B, C] with at least two classes"
-        if not isinstance(logits, Tensor):
-            raise DataError(f"{name}: logits is {type(logits).__name__}; expected {form}")
+    form = "float32, float16 or bfloat16 [B, C] with at least two classes"
+    if not isinstance(logits, Tensor):
+        raise DataError(f"{name}: logits is {type(logits).__name__}; expected {form}")
+    if logits.dim() != 2 or logits.shape[1] < 2 or logits.dtype not in LOGIT_DTYPES:
         refuse(name, "logits", logits, form)
     if labels.shape != logits.shape or labels.dtype not in LOGIT_DTYPES:
         num_rows, num_classes = logits.shape
@@ -144,6 +144,7 @@ def check_soft(name: str, logits: Any, labels: Tensor) -> None:
         raise DataError(f"{name}: labels on {labels.device}, logits on {logits.device}; put both on one")
     if labels.requires_grad:
         raise DataError(f"{name}: labels requires a gradient, which this loss has none for; detach it")
+    return logits
 
 
 def numbers(values: Tensor) -> str:

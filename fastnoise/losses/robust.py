@@ -12,7 +12,7 @@ Constants and clamps are those of the authors' code. tests/test_parity.py shows 
 
 import math
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor
 
@@ -256,7 +256,7 @@ def apl_form(
     exponent = within("gamma", gamma, 0) if active in ("focal", "nfl") else 0.0
     weights = within("alpha", alpha, 0), exponent, factor * within("beta", beta, 0)
     slope = slope_gamma(exponent, variant)
-    names = {"active": active, "passive": passive, "mae": mae, "variant": variant}
+    names: dict[str, Any] = {"active": active, "passive": passive, "mae": mae, "variant": variant}
     soft = partial(reference.apl, **names, alpha=alpha, beta=beta, gamma=gamma, log_zero=log_zero)
     if active in ("nce", "nfl"):
         return Form(APL_NORMALISED, (*weights, slope), soft)

@@ -26,5 +26,7 @@ def block(mark: str, language: str = "bash") -> str:
     return found
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", manual(), re.DOTALL)
+def blocks(language: str, *, marked: bool = True) -> list[str]:
+    """All blocks of code, or those only that follow no mark, which a test of their own runs."""
+    before = "" if marked else r"(?<!-->\n)"
+    return re.findall(rf"{before}```{language}\n(.*?)```", manual(), re.DOTALL)

@@ -16,7 +16,7 @@ from fastnoise.losses import base, families, functional, reference
 from fastnoise.ops.registry import OPS, FusedOp
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = {"base", "contrastive", "families", "functional", "own_rule", "reference", "tables"}
+SHARED = {"base", "contrastive", "families", "forms", "functional", "naming", "own_rule", "reference", "tables"}
 NAMES = sorted({path.stem for path in (ROOT / "fastnoise" / "losses").glob("*.py")} - SHARED - {"__init__"})
 
 

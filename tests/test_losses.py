@@ -406,7 +406,7 @@ def changed(name: str, value: object) -> dict[str, object]:
         ("logits", torch.zeros(4, 11), r"targets is float32 \[20, 10\]; expected contiguous float32 \[N, 11\]"),
         ("labels", torch.zeros(3, dtype=torch.int64), r"labels is int64 \[3\]; expected int64 \[4\]"),
         ("labels", torch.zeros(4, dtype=torch.int32), "labels is int32"),
-        ("labels", torch.zeros(4, 10), "labels is float32"),
+        ("labels", torch.zeros(4, 9), r"labels is float32 \[4, 9\]; expected int64 \[4\], or soft labels"),
         ("labels", torch.tensor([0, 1, 10, 3]), r"label 10 is outside 0\.\.9"),
         ("labels", torch.tensor([0, -1, 1, 3]), r"label -1 is outside 0\.\.9"),
         ("index", torch.arange(5), r"index is int64 \[5\]"),
@@ -582,9 +582,10 @@ def test_soft_labels() -> None:
     torch.testing.assert_close(CrossEntropyLoss()(data.logits, soft), nn.functional.cross_entropy(data.logits, soft))
     half = CrossEntropyLoss()(data.logits, soft.bfloat16())
     torch.testing.assert_close(half, nn.functional.cross_entropy(data.logits, soft.bfloat16().float()))
-    for loss_of in (CrossEntropyLoss(ignore_index=3), CrossEntropyLoss(label_smoothing=0.1)):
-        with pytest.raises(DataError, match="soft labels take neither label_smoothing nor ignore_index"):
-            loss_of(data.logits, soft)
+    smoothed = nn.functional.cross_entropy(data.logits, soft, label_smoothing=0.1)
+    torch.testing.assert_close(CrossEntropyLoss(label_smoothing=0.1)(data.logits, soft), smoothed)
+    with pytest.raises(DataError, match="CrossEntropyLoss: soft labels take no ignore_index"):
+        CrossEntropyLoss(ignore_index=3)(data.logits, soft)
     with pytest.raises(DataError, match="soft_labels requires a gradient, which this loss has none for; detach it"):
         CrossEntropyLoss()(data.logits, leaf(soft))
     with pytest.raises(DataError, match=r"soft_labels is float32 \[8, 9\]; expected .* \[8, 10\], as logits"):

@@ -333,7 +333,7 @@ def test_refused_rows() -> None:
 
 
 def test_out_of_range_is_named(mylab: ModuleType) -> None:
-    with pytest.raises(DataError, match=r"taylor: label 10 is outside 0\.\.9"):
+    with pytest.raises(DataError, match=r"TaylorLoss: label 10 is outside 0\.\.9"):
         mylab.TaylorLoss()(torch.randn(4, 10), torch.tensor([0, 1, 10, 2]))
 
 

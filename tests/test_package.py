@@ -148,7 +148,7 @@ assert fastnoise.noise.corrupt([0, 1] * 50, "symmetric:0.5", seed=0, num_classes
 
 
 def test_python_in_the_readme_runs(tmp_path: Path) -> None:
-    found = _manual.blocks("python")
+    found = _manual.blocks("python", marked=False)
     assert found
     for block in found:
         python(block, cwd=tmp_path)

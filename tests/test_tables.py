@@ -208,7 +208,7 @@ def test_casting_a_model_leaves_the_table_as_it_is(cast) -> None:
     found = {name: buffer.dtype for name, buffer in loss_of.named_buffers()}
     types = {"targets": torch.bfloat16, "visits": torch.int32, "knobs": torch.float32, "layout": torch.int64}
     assert found == types
-    assert "target_dtype=torch.bfloat16, shard=(1, 2)" in repr(loss_of)
+    assert "target_dtype=torch.bfloat16, target_place='device', shard=(1, 2)" in repr(loss_of)
 
 
 def arguments(name: str, table: Tensor, index: Tensor) -> tuple:
@@ -406,7 +406,7 @@ def test_refused_states() -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ([1, 3, 4, 5], "elr: index 4 belongs to shard 0, not to 1, of 2; give each process"),
+        ([1, 3, 4, 5], "ELRLoss: index 4 belongs to shard 0, not to 1, of 2; give each process"),
         ([1, 3, 21, 5], r"index 21 is outside 0\.\.19, for a shard of 10 samples and an end of 20"),
         ([1, 3, -1, 5], r"index -1 is outside 0\.\.19"),
     ],
@@ -470,7 +470,7 @@ REPEATED = torch.tensor([3, 5, 7, 5, 3, 1, 0, 2])
 def test_debug_names_the_first_duplicate(storage: dict[str, Any]) -> None:
     logits, labels, _ = batch(20)
     loss_of = elr(**storage)
-    with debug(), pytest.raises(DataError, match=r"elr: index 5 occurs twice .* in rows 1 and 3; .* distinct"):
+    with debug(), pytest.raises(DataError, match=r"ELRLoss: index 5 occurs twice .* in rows 1 and 3; .* distinct"):
         loss_of(logits, labels, REPEATED)
     assert not loss_of.targets.any(), "a refused batch must leave the targets alone"
     loss_of(logits, labels, REPEATED)

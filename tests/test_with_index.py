@@ -1,12 +1,15 @@
 """Positions in the batches of plain data loaders."""
 
+import copy
+import pickle
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, RandomSampler, Subset, TensorDataset
 
 from fastnoise.data import with_index
 from fastnoise.errors import DataError
@@ -76,9 +79,11 @@ def test_position_is_the_one_in_the_wrapped_dataset() -> None:
     kept = [20, 3, 11, 4, 5]
     dataset = TensorDataset(VALUES, LABELS)
     assert positions(Subset(with_index(dataset), kept)) == kept
-    assert positions(with_index(Subset(dataset, kept))) == list(range(len(kept)))
+    with pytest.warns(UserWarning, match=r"positions count within this Subset, 0\.\.4 in the order of its indices"):
+        part = with_index(Subset(dataset, kept))
+    assert positions(part) == list(range(len(kept)))
     assert positions(with_index(ConcatDataset([dataset, dataset]))) == list(range(2 * SIZE))
-    image, _, index = with_index(Subset(dataset, kept))[1]
+    image, _, index = part[1]
     assert (float(image), index) == (30.0, 1)
 
 
@@ -106,6 +111,36 @@ def test_batched_fetch_is_kept() -> None:
     dataset = Batched("pair")
     assert positions(with_index(dataset)) == list(range(SIZE))
     assert dataset.calls == 6
+
+
+def test_attributes_are_those_of_the_wrapped_dataset() -> None:
+    dataset = Items("pair")
+    dataset.classes, dataset.targets = ["cat", "dog"], LABELS
+    indexed = with_index(dataset)
+    assert indexed.classes is dataset.classes
+    assert indexed.targets is LABELS
+    assert indexed.form == "pair"
+    assert {"classes", "dataset", "form"} <= set(dir(indexed))
+    for copied in (copy.deepcopy(indexed), pickle.loads(pickle.dumps(indexed))):
+        assert copied.classes == ["cat", "dog"]
+        assert copied[3][-1] == 3
+    with pytest.raises(AttributeError, match="neither with_index nor its Items has an attribute 'transform'"):
+        _ = indexed.transform
+    assert not hasattr(indexed, "__array__")
+
+
+def test_positions_that_occur_twice_in_a_batch_are_warned_of_once() -> None:
+    dataset = TensorDataset(VALUES, LABELS)
+    sampler = RandomSampler(dataset, replacement=True, num_samples=200, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="occurs twice in a batch, from a sampler with replacement") as caught:
+        for _ in DataLoader(with_index(dataset), batch_size=20, sampler=sampler):
+            pass
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="position 4 occurs twice in a batch"):
+        positions(Subset(with_index(dataset), [4, 5, 4]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        positions(with_index(dataset))
 
 
 class Stream(IterableDataset):

@@ -13,7 +13,8 @@ from typing import Unpack
 from torch import Tensor
 
 from ..ops.registry import FusedOp
-from .base import Form, Stored, TableOptions, TargetLoss, one_of, run, within
+from .base import TargetLoss
+from .forms import Form, Stored, TableOptions, one_of, run, within
 
 __all__ = ["NALLoss", "nal"]
 
@@ -22,7 +23,7 @@ NAL = FusedOp("nal", "logits attention labels index targets! knobs", "bool code,
 
 def nal_form(variant: str, reverse: float, gate: float) -> Form:
     code = one_of("variant", variant, ("paper", "code")) == "code"
-    return NAL, (code, within("reverse", reverse, 0), within("gate", gate, 0, 1))
+    return Form(NAL, (code, within("reverse", reverse, 0), within("gate", gate, 0, 1)))
 
 
 def nal(
@@ -70,7 +71,8 @@ class NALLoss(TargetLoss):
         options: reduction and ignore_index, see FusedLoss; target_dtype, shard and seed, see TargetLoss.
 
     Called as `loss(logits, labels, index, attention, *, weight=None, update=True)`. attention [B], float32, float16 or
-    bfloat16, is the head's logit h; it gets a gradient from every term. The other arguments are those of ELRLoss.
+    bfloat16, is the head's logit h; it gets a gradient from every term. The other arguments are those of ELRLoss. A
+    soft label, [B, C] of a floating dtype, is the first target of its sample, in place of the one-hot.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class NALLoss(TargetLoss):
     ):
         super().__init__(num_samples, num_classes, strength=strength, momentum=momentum, **options)
         self.form = nal_form(variant, reverse, gate)
-        self.variant = variant
+        self.shown = {"variant": variant, "reverse": reverse, "gate": gate}
 
     def forward(
         self,
@@ -100,7 +102,4 @@ class NALLoss(TargetLoss):
         update: bool = True,
     ) -> Tensor:
         tensors = logits, attention, labels, index
-        return self.run_table(self.form, *tensors, labels=labels, weight=weight, update=update)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, variant={self.variant!r}"
+        return self.run_first(self.form, *tensors, labels=labels, index=index, weight=weight, update=update)

@@ -1,106 +1,23 @@
-"""What all losses share: forms, checks of options, reductions, and the base classes of the families' modules."""
+"""What all losses share: the base classes of the families' modules."""
 
 import math
-from collections.abc import Callable
-from typing import Any, TypedDict, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, DataError, nearest
-from ..ops.linear import LinearLogits, run_linear
-from ..ops.registry import FusedOp
-from ..ops.tables import FixedDtype, Placement
+from ..errors import ConfigError, DataError, FastnoiseError
+from ..lazy import named
+from ..ops.tables import FixedDtype, Placement, local_rows
+from .forms import REDUCTIONS, Form, LossOptions, check_soft, is_soft, numbers, one_of, run, within
+from .naming import names_its_class, renamed
 from .tables import TARGET_DTYPES, Place, Storage, check_memory, fit_state, page_locked, shard_rows, storage_now
 
-REDUCTIONS = ("mean", "sum", "none")
 ON_DEVICE = 1 << 24
 """Numbers of a table on the host that are on a device at once where all of it is read: 64 MiB in float32."""
-Form = tuple[FusedOp, tuple[Any, ...]]
-"""What defines a loss: an op and its options. Modules make it once, functions at every call."""
-
-
-class Common(TypedDict, total=False):
-    """Keyword arguments of every loss."""
-
-    weight: Tensor | None
-    ignore_index: int | None
-    reduction: str
-
-
-class Stored(Common, total=False):
-    """Keyword arguments of every loss with targets."""
-
-    update: bool
-    placement: Placement | None
-    on_host: bool
-
-
-class TableOptions(Storage, total=False):
-    """Keyword arguments that every loss with targets takes."""
-
-    reduction: str
-    ignore_index: int | None
-
-
-def one_of(name: str, value: str, valid: tuple[str, ...]) -> str:
-    if value not in valid:
-        raise ConfigError(f"unknown {name} {value!r}: {nearest(str(value), list(valid))}")
-    return value
-
-
-def within(name: str, value: float, low: float, high: float = math.inf) -> float:
-    if not low <= value <= high or math.isinf(value):
-        bounds = f"finite and at least {low:g}" if math.isinf(high) else f"in [{low:g}, {high:g}]"
-        raise ConfigError(f"{name} is {value}: it must be {bounds}")
-    return float(value)
-
-
-def reduced(
-    loss: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int | None = None, reduction: str = "mean"
-) -> Tensor:
-    """The losses [B] weighted and reduced, without waiting for the device."""
-    if weight is not None:
-        if weight.shape != loss.shape or not weight.is_floating_point():
-            form = f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
-            raise DataError(f"weight is {form}; expected floating point {list(loss.shape)}, one per sample")
-        loss = loss * weight
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if ignore_index is None:
-        return loss.mean()
-    return loss.sum() / (labels != ignore_index).sum().clamp(min=1)
-
-
-def run(
-    form: Form,
-    *tensors: Tensor | LinearLogits,
-    labels: Tensor,
-    weight: Tensor | None = None,
-    ignore_index: int | None = None,
-    reduction: str = "mean",
-    **settings: Any,
-) -> Tensor:
-    """Call an op, with `update` and `placement` if it has a table.
-
-    The op reduces its losses itself. Exceptions are weighted losses, and a mean whose samples must first be counted.
-    """
-    op, options = form
-    if reduction not in REDUCTIONS:
-        one_of("reduction", reduction, REDUCTIONS)
-    logits, *rest = tensors
-    if isinstance(logits, LinearLogits):
-        if weight is not None:
-            raise ConfigError("fused_linear has no weights of samples: drop weight, or give the loss the logits")
-        settings |= {"ignore_index": ignore_index, "reduction": reduction}
-        return run_linear(op, logits, *rest, *options, labels=labels, **settings)
-    if weight is None and (ignore_index is None or reduction != "mean"):
-        loss: Tensor = op(*tensors, *options, ignore_index=ignore_index, reduction=reduction, **settings)
-        return loss
-    loss = op(*tensors, *options, ignore_index=ignore_index, **settings)
-    return reduced(loss, labels, weight, ignore_index, reduction)
+RECIPES = "fastnoise.recipes.of_losses:loss_options"
+"""The function behind `FusedLoss.recipe`. The recipes stand above the losses, so it is looked up when it is called."""
 
 
 class FusedLoss(nn.Module):
@@ -110,38 +27,131 @@ class FusedLoss(nn.Module):
         reduction: "mean", "sum", or "none" for the loss [B] of each sample.
         ignore_index: a label, in 0..C-1 or not. Samples with this label have loss and gradient 0, and their targets do
             not change. The mean is over the other samples, and 0 if there are none. By default no label is special.
+        class_weight: [C] floating point, a factor for each class, or None. The loss of a sample is multiplied by the
+            factor of its label, as if `weight` were class_weight[labels]; with soft labels by sum_k labels_k
+            class_weight_k. It moves with the module and is not in the `state_dict`.
 
     Called as `loss(logits, labels, index=None, *, weight=None)`: logits [B, C] float32, float16 or bfloat16; labels [B]
-    int64 in 0..C-1; index is not used; weight [B], of any floating dtype, multiplies each sample's loss. The mean
-    divides by the number of samples, whatever their weights. Returns float32, differentiable once in logits and weight.
+    int64 in 0..C-1, or soft labels (below); index is not used; weight [B], of any floating dtype, multiplies each
+    sample's loss. The mean divides by the number of samples, whatever their weights (F.cross_entropy divides by the sum
+    of the class weights instead). Returns float32, [] or [B], differentiable once in logits and weight.
+
+    Soft labels are [B, C] of a floating dtype, without a gradient. What they mean is said by each class: most losses
+    are then sum_k labels_k L(k), with L(k) the loss of the hard label k. They need not sum to 1, and take no
+    ignore_index. They are computed in plain PyTorch, in float32, but for CrossEntropyLoss and ELRLoss, which stay
+    fused. SELCLoss and NALLoss take them for a sample's first target. ELRPlusLoss, which has pairs of labels, and
+    losses that `fastnoise.losses.rule` made take none.
+
     Tensors of another form raise DataError. A label out of range raises DataError on the CPU; on a CUDA device it makes
-    that sample's loss and gradient NaN, and nothing waits for the device. Options out of range raise ConfigError.
+    that sample's loss and gradient NaN, and nothing waits for the device. Options out of range raise ConfigError, and
+    unknown ones TypeError. All messages begin with the name of the class.
     """
 
-    def __init__(self, reduction: str = "mean", ignore_index: int | None = None):
+    class_weight: Tensor | None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", names_its_class(vars(cls)["__init__"]))  # noqa: B010 (mypy refuses a method)
+
+    def __init__(
+        self,
+        *,
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+        class_weight: Tensor | None = None,
+    ):
         super().__init__()
+        self.shown: dict[str, Any] = {}
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
         self.ignore_index = ignore_index
+        if class_weight is not None:
+            class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
+            if class_weight.dim() != 1 or not bool(((class_weight >= 0) & (class_weight < math.inf)).all()):
+                raise ConfigError(
+                    f"class_weight is {numbers(class_weight)}: it must be [C], a factor per class, finite and not "
+                    "negative"
+                )
+        self.register_buffer("class_weight", class_weight, persistent=False)
 
-    def run(self, form: Form, *tensors: Tensor, labels: Tensor, **keywords: Any) -> Tensor:
-        keywords |= {"ignore_index": self.ignore_index, "reduction": self.reduction}
-        return run(form, *tensors, labels=labels, **keywords)
+    @classmethod
+    def recipe(cls, dataset: str, noise: str | None = None, *, variant: str | None = None, **options: Any) -> Self:
+        """The loss with the published options of its method on a data set, as `fastnoise train` takes them.
+
+            loss = ELRLoss.recipe("cifar10", num_samples=len(dataset))
+            loss = SCELoss.recipe("cifar100", "asymmetric:0.4", reduction="none")
+
+        The numbers, and where each is from, are in `fastnoise.recipes` (for ELR, `help(fastnoise.recipes.elr)`). For
+        data sets without published results they are those that `fastnoise train` takes, which these docstrings name.
+
+        Args:
+            dataset: its name, such as "cifar10". It also sets `num_classes` of losses with targets.
+            noise: a noise spec such as "symmetric:0.4", if the options depend on it; by default the recipe's own.
+            variant: "paper" or "code", for methods that have both.
+            options: other arguments of the class. Losses with targets need num_samples, ForwardLoss its transition. One
+                that the recipe has too replaces it.
+
+        Raises:
+            ConfigError: no recipe is known for the data set or the loss, with those that there are; or `noise` or
+                `variant` is unknown.
+        """
+        found = named(RECIPES)([base.__name__ for base in cls.__mro__], dataset, noise, variant)
+        if issubclass(cls, TargetLoss):
+            found = {"num_classes": found.pop("num_classes"), **found}
+        else:
+            found.pop("num_classes")
+        return cls(**(found | options))
+
+    def run(self, form: Form, *tensors: Tensor, labels: Tensor, weight: Tensor | None, **keywords: Any) -> Tensor:
+        """Call the form's op, or its PyTorch function for soft labels. Errors name this class."""
+        keywords = {"ignore_index": self.ignore_index, "reduction": self.reduction, **keywords}
+        try:
+            weight = self.weight_of(tensors[0], labels, weight)
+            return run(form, *tensors, labels=labels, weight=weight, **keywords)
+        except FastnoiseError as error:
+            renamed(error, type(self), form.op.name)
+            raise
+
+    def weight_of(self, logits: Any, labels: Tensor, weight: Tensor | None) -> Tensor | None:
+        """The factor [B] of each sample: `weight` times that of its class. None if there is neither."""
+        if self.class_weight is None:
+            return weight
+        factors = self.class_weight
+        if isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] != len(factors):
+            raise DataError(
+                f"{type(self).__name__}: class_weight has {len(factors)} factors, the logits {logits.shape[1]} classes"
+            )
+        if not isinstance(labels, Tensor) or (is_soft(labels) and labels.shape[1:] != factors.shape):
+            return weight  # the op refuses such labels
+        found = labels.float().mul(factors).sum(1) if is_soft(labels) else factors[labels.clamp(0, len(factors) - 1)]
+        return found if weight is None else found * weight
+
+    def extra_repr(self) -> str:
+        weight = None if self.class_weight is None else numbers(self.class_weight)
+        options = {"reduction": repr(self.reduction), "ignore_index": self.ignore_index, "class_weight": weight}
+        shown = {
+            name: f"float32 {list(v.shape)}" if isinstance(v, Tensor) else repr(v) for name, v in self.shown.items()
+        }
+        return ", ".join(f"{name}={value}" for name, value in (shown | options).items())
 
 
 class LabelLoss(FusedLoss):
-    """A loss of logits and labels alone, with constant options."""
+    """A loss of logits and labels alone, with constant options.
 
-    def __init__(self, form: Form, reduction: str, ignore_index: int | None, /, **shown: Any):
-        super().__init__(reduction, ignore_index)
-        self.form, self.shown = form, shown
+    Args:
+        form: the op and its options.
+        shown: the module's own options by name, for its `repr`.
+        options: see FusedLoss.
+    """
+
+    def __init__(self, form: Form, shown: Mapping[str, Any], /, **options: Unpack[LossOptions]):
+        super().__init__(**options)
+        self.form, self.shown = form, dict(shown)
 
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
     ) -> Tensor:
         return self.run(self.form, logits, labels, labels=labels, weight=weight)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.shown.items())
 
 
 class TargetLoss(FixedDtype, FusedLoss):
@@ -193,6 +203,8 @@ class TargetLoss(FixedDtype, FusedLoss):
     visits: Tensor | None
     knobs: Tensor
     layout: Tensor | None
+    rates: ClassVar[tuple[str, ...]] = ("strength", "momentum")
+    """The options that the knobs hold."""
 
     def __init__(
         self,
@@ -203,9 +215,10 @@ class TargetLoss(FixedDtype, FusedLoss):
         momentum: float,
         reduction: str = "mean",
         ignore_index: int | None = None,
+        class_weight: Tensor | None = None,
         **storage: Unpack[Storage],
     ):
-        super().__init__(reduction, ignore_index)
+        super().__init__(reduction=reduction, ignore_index=ignore_index, class_weight=class_weight)
         if num_samples < 1:
             raise ConfigError(f"num_samples is {num_samples}: give the size of the training set, at least 1")
         if num_classes < 2:
@@ -286,25 +299,64 @@ class TargetLoss(FixedDtype, FusedLoss):
 
     def set_strength(self, strength: float) -> None:
         """Set the strength for later calls, as for a ramp. Written on the device, without waiting for it."""
-        self.knobs[2].fill_(within("strength", strength, 0))
+        self.knobs[2].fill_(within(f"{type(self).__name__}: strength", strength, 0))
 
     def run_table(
-        self, form: Form, *tensors: Tensor, labels: Tensor, weight: Tensor | None, update: bool = True
+        self, form: Form, *tensors: Tensor, labels: Tensor, weight: Tensor | None, update: bool = True, **keywords: Any
     ) -> Tensor:
-        """Call an op with tensors that end in targets and knobs. In evaluation mode it updates nothing."""
-        return run(
+        """`run` for an op whose tensors end in targets and knobs. In evaluation mode it updates nothing."""
+        return self.run(
             form,
             *tensors,
             self.targets,
             self.knobs,
             labels=labels,
             weight=weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
             update=update and self.training,
             placement=None if self.is_whole else self.placement,
             on_host=self.on_host,
+            **keywords,
         )
+
+    def run_first(
+        self, form: Form, logits: Tensor, *tensors: Tensor, labels: Tensor, index: Tensor, **keywords: Any
+    ) -> Tensor:
+        """`run_table` for a loss whose first target is the label; a soft label then is the first target itself.
+
+        The soft labels of samples without a target are in the table while the op runs. A row that it leaves as it is
+        (no update, or a logit of NaN) is zero again afterwards, for a target that was never updated.
+        """
+        if not is_soft(labels):
+            return self.run_table(form, logits, *tensors, labels=labels, **keywords)
+        check_soft(type(self).__name__, logits, labels)
+        if self.on_host and self.knobs.is_cuda:
+            raise ConfigError(
+                f"{type(self).__name__}: soft labels need the table on the device (target_place='device')"
+            )
+        hard = labels.argmax(1)
+        given = [hard if tensor is labels else tensor for tensor in tensors]
+        place = self.places(index, len(labels))
+        if place is None:  # the op refuses such an index
+            return self.run_table(form, logits, *given, labels=labels, **keywords)
+        rows, within_table = place
+        with torch.no_grad():
+            unvisited = within_table & ~self.targets.index_select(0, rows).any(1)
+            first = torch.where(unvisited[:, None], labels, 0).to(self.targets.dtype)
+            self.targets.index_add_(0, rows, first)
+        try:
+            return self.run_table(form, logits, *given, labels=labels, **keywords)
+        finally:
+            with torch.no_grad():
+                unchanged = (self.targets.index_select(0, rows) == first).all(1, keepdim=True)
+                self.targets.index_add_(0, rows, torch.where(unchanged, -first, 0))
+
+    def places(self, index: Any, size: int) -> tuple[Tensor, Tensor] | None:
+        """The rows of the table in which samples lie, int64 [B], and which of them do; None if `index` is no index."""
+        if not isinstance(index, Tensor) or index.dtype != torch.int64 or index.shape != (size,):
+            return None
+        rows = local_rows(index, *self.shard)
+        inside = (rows >= 0) & (rows < len(self.targets))
+        return rows.clamp(0, len(self.targets) - 1), inside
 
     def hard_targets(self, labels: Tensor) -> Tensor:
         """The class with the largest target of each sample, or the given label if the target was never updated.
@@ -333,8 +385,16 @@ class TargetLoss(FixedDtype, FusedLoss):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        sizes = f"num_samples={self.num_samples}, num_classes={self.targets.shape[1]}, reduction={self.reduction!r}"
-        dtype = "" if self.visits is None else f", target_dtype={self.targets.dtype}"
-        place = ", target_place='host'" if self.on_host else ""
-        shard = "" if self.layout is None else f", shard={self.shard}"
-        return f"{sizes}{dtype}{place}{shard}"
+        """All options; momentum and strength as the knobs have them now."""
+        knobs = [math.nan] * 3 if self.knobs.is_meta else [float(f"{value:.6g}") for value in self.knobs.tolist()]
+        table = {"num_samples": self.num_samples, "num_classes": self.targets.shape[1]}
+        now = {"strength": knobs[2], "momentum": knobs[1]}
+        rates = {name: now[name] for name in self.rates}
+        place = {
+            "target_dtype": self.targets.dtype,
+            "target_place": repr("host" if self.on_host else "device"),
+            "shard": self.shard,
+            "seed": self.seed,
+        }
+        parts = [f"{name}={value}" for name, value in (table | rates).items()]
+        return ", ".join([*parts, super().extra_repr(), *(f"{name}={value}" for name, value in place.items())])

@@ -1,5 +1,6 @@
 """Losses that correct the label: with the network's own prediction, or with the probabilities of wrong labels."""
 
+from functools import partial
 from typing import Unpack
 
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..ops.registry import FusedOp
 from ..ops.tables import FixedDtype
-from .base import Common, Form, FusedLoss, LabelLoss, one_of, run, within
+from . import reference
+from .base import FusedLoss, LabelLoss
+from .forms import Common, Form, LossOptions, one_of, run, within
 
 __all__ = ["BootstrapLoss", "ForwardLoss", "bootstrap", "forward"]
 
@@ -24,7 +27,10 @@ def bootstrap_form(kind: str, beta: float | None, target: str, variant: str) -> 
     own = within("beta", (0.95 if soft else 0.8) if beta is None else beta, 0, 1)
     literal = one_of("target", target, ("literal", "detached")) == "literal"
     clipped = one_of("variant", variant, VARIANTS) == "code"
-    return (BOOTSTRAP_SOFT, (own, clipped, literal)) if soft else (BOOTSTRAP_HARD, (own, clipped))
+    in_torch = partial(reference.bootstrap, kind=kind, beta=own, target=target, variant=variant)
+    if soft:
+        return Form(BOOTSTRAP_SOFT, (own, clipped, literal), in_torch)
+    return Form(BOOTSTRAP_HARD, (own, clipped), in_torch)
 
 
 def bootstrap(
@@ -53,7 +59,7 @@ class BootstrapLoss(LabelLoss):
             regulariser. "detached" treats q as constant; the gradient is then beta * (p - y).
         variant: "paper", or "code" for the Keras code that the field's tables come from (Patrini et al. 2017, Wang et
             al. 2019). It clips p to [1e-7, 1 - 1e-7], in the logarithm and in q; a clipped class has no gradient.
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
@@ -65,15 +71,21 @@ class BootstrapLoss(LabelLoss):
         beta: float | None = None,
         target: str = "literal",
         variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int | None = None,
+        **options: Unpack[LossOptions],
     ):
         form = bootstrap_form(kind, beta, target, variant)
-        super().__init__(form, reduction, ignore_index, kind=kind, beta=form[1][0], target=target, variant=variant)
+        shown = {"kind": kind, "beta": form.options[0], "target": target, "variant": variant}
+        super().__init__(form, shown, **options)
 
 
 def forward_form(variant: str) -> Form:
-    return FORWARD_CLIPPED if one_of("variant", variant, VARIANTS) == "code" else FORWARD, ()
+    op = FORWARD_CLIPPED if one_of("variant", variant, VARIANTS) == "code" else FORWARD
+    return Form(op, (), partial(of_soft_labels, variant=variant))
+
+
+def of_soft_labels(values: Tensor, labels: Tensor, columns: Tensor, *, variant: str) -> Tensor:
+    """The loss [B] of logits `values` [B, C] for soft labels [B, C], with the op's transposed matrix [C, C]."""
+    return reference.forward(values, labels, columns.T, variant=variant)
 
 
 def forward(
@@ -91,7 +103,7 @@ class ForwardLoss(FixedDtype, FusedLoss):
             float32 and transposed.
         variant: "paper", or "code" for the authors' Keras code. It clips p to [1e-7, 1 - 1e-7]; a clipped class has no
             gradient.
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss). Raises ConfigError if transition is not square, has fewer than
     two classes or a negative entry, if a row does not sum to 1 within 1e-4, or if a column is all 0: the loss of that
@@ -105,10 +117,9 @@ class ForwardLoss(FixedDtype, FusedLoss):
         transition: Tensor,
         *,
         variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int | None = None,
+        **options: Unpack[LossOptions],
     ):
-        super().__init__(reduction, ignore_index)
+        super().__init__(**options)
         self.form = forward_form(variant)
         transition = torch.as_tensor(transition, dtype=torch.float32)
         if transition.dim() != 2 or transition.shape[0] != transition.shape[1] or len(transition) < 2:
@@ -124,6 +135,7 @@ class ForwardLoss(FixedDtype, FusedLoss):
             label = int(transition.any(0).logical_not().nonzero()[0])
             raise ConfigError(f"transition lets no class turn into {label}: the loss of that label would be infinite")
         self.register_buffer("columns", transition.T.contiguous())
+        self.shown = {"transition": self.columns, "variant": variant}
 
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None

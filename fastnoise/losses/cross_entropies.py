@@ -1,12 +1,14 @@
 """Cross-entropy: on hard, smoothed and soft labels, and weighted by the label's own probability."""
 
+from functools import partial
 from typing import Unpack
 
 from torch import Tensor
 
-from ..errors import DataError
 from ..ops.registry import FusedOp
-from .base import Common, Form, LabelLoss, one_of, run, within
+from . import reference
+from .base import LabelLoss
+from .forms import Common, Form, LossOptions, is_soft, one_of, run, within
 
 __all__ = ["CrossEntropyLoss", "SWCELoss", "cross_entropy", "swce"]
 
@@ -18,22 +20,23 @@ SWCE = FusedOp("swce", "logits labels", "bool literal")
 
 def cross_entropy_form(label_smoothing: float) -> Form:
     smoothing = within("label_smoothing", label_smoothing, 0, 1)
-    return (LABEL_SMOOTHING, (smoothing,)) if smoothing else (CE, ())
+    return Form(LABEL_SMOOTHING, (smoothing,)) if smoothing else Form(CE)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, **common: Unpack[Common]) -> Tensor:
     """CrossEntropyLoss as a function. Labels may also be soft: [B, C] of a floating dtype."""
-    return cross_entropy_of(cross_entropy_form(label_smoothing), logits, labels, **common)
-
-
-def cross_entropy_of(form: Form, logits: Tensor, labels: Tensor, **common: Unpack[Common]) -> Tensor:
-    if labels.is_floating_point():
-        if form[0] is not CE or common.get("ignore_index") is not None:
-            raise DataError(
-                "cross_entropy: soft labels take neither label_smoothing nor ignore_index; use weight instead"
-            )
-        form = SOFT_CE, ()
+    form = cross_entropy_form(label_smoothing)
+    if is_soft(labels):
+        form, labels = soft_form(form, labels)
     return run(form, logits, labels, labels=labels, **common)
+
+
+def soft_form(form: Form, labels: Tensor) -> tuple[Form, Tensor]:
+    """The form for soft labels [B, C], and these labels after smoothing."""
+    if form.op is LABEL_SMOOTHING:
+        (smoothing,) = form.options
+        labels = (1 - smoothing) * labels + smoothing / labels.shape[-1]
+    return Form(SOFT_CE), labels
 
 
 class CrossEntropyLoss(LabelLoss):
@@ -41,27 +44,29 @@ class CrossEntropyLoss(LabelLoss):
 
     Args:
         label_smoothing: s in [0, 1]; the loss is -(1 - s) log p_y - s * mean_k log p_k (Szegedy et al. 2016, Sec. 7).
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
-    Called as every loss without targets (see FusedLoss). Without smoothing and ignore_index, labels may also be soft,
-    [B, C] float32, float16 or bfloat16. The loss is then -sum_k labels_k log p_k. Soft labels need not sum to 1, and
-    get no gradient.
+    Called as every loss without targets (see FusedLoss). With soft labels, [B, C] float32, float16 or bfloat16, the
+    loss is -sum_k q_k log p_k with q = (1 - s) labels + s / C, in one fused op. `class_weight` multiplies this sum by
+    sum_k labels_k class_weight_k. F.cross_entropy weights the classes within the sum instead; for that, give
+    labels * class_weight as the labels.
     """
 
-    def __init__(self, *, label_smoothing: float = 0.0, reduction: str = "mean", ignore_index: int | None = None):
-        form = cross_entropy_form(label_smoothing)
-        super().__init__(form, reduction, ignore_index, label_smoothing=label_smoothing)
+    def __init__(self, *, label_smoothing: float = 0.0, **options: Unpack[LossOptions]):
+        super().__init__(cross_entropy_form(label_smoothing), {"label_smoothing": label_smoothing}, **options)
 
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
     ) -> Tensor:
-        return cross_entropy_of(
-            self.form, logits, labels, weight=weight, ignore_index=self.ignore_index, reduction=self.reduction
-        )
+        form, given = self.form, labels
+        if is_soft(labels):
+            form, given = soft_form(form, labels)
+        return self.run(form, logits, given, labels=labels, weight=weight)
 
 
 def swce_form(weighting: str) -> Form:
-    return SWCE, (one_of("weight", weighting, ("detached", "literal")) == "literal",)
+    literal = one_of("weight", weighting, ("detached", "literal")) == "literal"
+    return Form(SWCE, (literal,), partial(reference.swce, weight=weighting))
 
 
 def swce(logits: Tensor, labels: Tensor, *, weighting: str = "detached", **common: Unpack[Common]) -> Tensor:
@@ -79,10 +84,10 @@ class SWCELoss(LabelLoss):
 
     Args:
         weight: "detached" or "literal".
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
 
-    def __init__(self, *, weight: str = "detached", reduction: str = "mean", ignore_index: int | None = None):
-        super().__init__(swce_form(weight), reduction, ignore_index, weight=weight)
+    def __init__(self, *, weight: str = "detached", **options: Unpack[LossOptions]):
+        super().__init__(swce_form(weight), {"weight": weight}, **options)

@@ -7,13 +7,16 @@ Constants and clamps are those of the authors' code. tests/test_parity.py shows 
           pair uses the unweighted shares. The share may differ per sample; the authors draw one per batch.
 """
 
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor
 
+from ..errors import DataError
 from ..ops.registry import FusedOp
 from ..ops.tables import Placement
-from .base import Form, Stored, TableOptions, TargetLoss, one_of, run
+from . import cross_entropies
+from .base import TargetLoss
+from .forms import Form, Stored, TableOptions, check_soft, is_soft, one_of, reduced, run
 
 __all__ = ["ELRLoss", "ELRPlusLoss", "elr", "elr_plus", "update_targets"]
 
@@ -30,7 +33,7 @@ def elr(
     logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, **stored: Unpack[Stored]
 ) -> Tensor:
     """ELRLoss."""
-    return run((ELR, ()), logits, labels, index, targets, knobs, labels=labels, **stored)
+    return run(Form(ELR), logits, labels, index, targets, knobs, labels=labels, **stored)
 
 
 class ELRLoss(TargetLoss):
@@ -51,18 +54,28 @@ class ELRLoss(TargetLoss):
     Called as `loss(logits, labels, index, *, weight=None, update=True)`: logits [B, C] float32, float16 or bfloat16;
     labels [B] int64 in 0..C-1; index [B] int64, positions in the training set, distinct within the batch; weight [B], a
     factor of each sample's loss. With update=False, as in evaluation mode, the targets do not change: use it to
-    evaluate on training samples. Returns float32. Tensors of another form raise DataError. A label or index out of
-    range raises DataError on the CPU; on a CUDA device it makes that sample's loss NaN.
+    evaluate on training samples. Labels may be soft, [B, C] of a floating dtype: the cross-entropy is then
+    -sum_k labels_k log p_k, and the regulariser stays as it is. Returns float32. Tensors of another form raise
+    DataError. A label or index out of range raises DataError on the CPU; on a CUDA device it makes that sample's loss
+    NaN.
     """
 
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor, *, weight: Tensor | None = None, update: bool = True
     ) -> Tensor:
-        return self.run_table((ELR, ()), logits, labels, index, labels=labels, weight=weight, update=update)
+        if not is_soft(labels):
+            return self.run_table(Form(ELR), logits, labels, index, labels=labels, weight=weight, update=update)
+        check_soft(type(self).__name__, logits, labels)
+        hard = labels.argmax(1)
+        each: dict[str, Any] = {"labels": labels, "weight": None, "reduction": "none"}
+        loss = self.run_table(Form(ELR), logits, hard, index, **each, update=update)
+        soft_loss = self.run(Form(cross_entropies.SOFT_CE), logits, labels, **each)
+        loss = loss + soft_loss - self.run(Form(cross_entropies.CE), logits, hard, **each)
+        return reduced(loss, labels, self.weight_of(logits, labels, weight), reduction=self.reduction)
 
 
 def elr_plus_form(target: str) -> Form:
-    return ELR_PLUS, (one_of("target", target, ("labels", "weighted")) == "weighted",)
+    return Form(ELR_PLUS, (one_of("target", target, ("labels", "weighted")) == "weighted",))
 
 
 def elr_plus(
@@ -123,7 +136,8 @@ class ELRPlusLoss(TargetLoss):
     Called as `loss(logits, labels, index, pair_labels, pair_index, share, *, weight=None)`. pair_labels and pair_index
     are the label and the index of each sample's partner; share [] or [B], on the device, float32, float16 or bfloat16,
     lies in [0, 1]. The other arguments are those of ELRLoss. A sample is ignored if its own label is `ignore_index`; a
-    partner's label must be in range.
+    partner's label must be in range. `class_weight` weights a pair by the label of the sample itself. Soft labels raise
+    DataError.
     """
 
     def __init__(
@@ -137,7 +151,7 @@ class ELRPlusLoss(TargetLoss):
         **options: Unpack[TableOptions],
     ):
         super().__init__(num_samples, num_classes, strength=strength, momentum=momentum, **options)
-        self.form = elr_plus_form(target)
+        self.form, self.shown = elr_plus_form(target), {"target": target}
 
     def update_targets(self, logits: Tensor, index: Tensor) -> None:
         """t <- momentum * t + (1 - momentum) * softmax(logits), for logits [B, C] of the samples index [B].
@@ -158,5 +172,10 @@ class ELRPlusLoss(TargetLoss):
         *,
         weight: Tensor | None = None,
     ) -> Tensor:
+        if is_soft(labels) or is_soft(pair_labels):
+            raise DataError(
+                f"{type(self).__name__}: soft labels have no place here: the loss mixes two hard labels, int64 [B], by "
+                "share; give labels and pair_labels as classes"
+            )
         tensors = logits, labels, pair_labels, index, pair_index, share
         return self.run_table(self.form, *tensors, labels=labels, weight=weight)

@@ -11,7 +11,8 @@ from typing import Unpack
 from torch import Tensor
 
 from ..ops.registry import FusedOp
-from .base import Stored, TableOptions, TargetLoss, run
+from .base import TargetLoss
+from .forms import Form, Stored, TableOptions, run
 
 __all__ = ["SELCLoss", "selc"]
 
@@ -22,7 +23,7 @@ def selc(
     logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, **stored: Unpack[Stored]
 ) -> Tensor:
     """SELCLoss."""
-    return run((SELC, ()), logits, labels, index, targets, knobs, labels=labels, **stored)
+    return run(Form(SELC), logits, labels, index, targets, knobs, labels=labels, **stored)
 
 
 class SELCLoss(TargetLoss):
@@ -39,8 +40,11 @@ class SELCLoss(TargetLoss):
         momentum: the paper's alpha, of the moving average.
         options: reduction and ignore_index, see FusedLoss; target_dtype, shard and seed, see TargetLoss.
 
-    Called as ELRLoss.
+    Called as ELRLoss. Labels may be soft, [B, C] of a floating dtype: a soft label then is the first target of its
+    sample, in place of the one-hot. It must have a class that is not 0.
     """
+
+    rates = ("momentum",)
 
     def __init__(self, num_samples: int, num_classes: int, *, momentum: float, **options: Unpack[TableOptions]):
         super().__init__(num_samples, num_classes, strength=0.0, momentum=momentum, **options)
@@ -48,4 +52,5 @@ class SELCLoss(TargetLoss):
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor, *, weight: Tensor | None = None, update: bool = True
     ) -> Tensor:
-        return self.run_table((SELC, ()), logits, labels, index, labels=labels, weight=weight, update=update)
+        tensors = logits, labels, index
+        return self.run_first(Form(SELC), *tensors, labels=labels, index=index, weight=weight, update=update)

@@ -3,7 +3,8 @@
 The module's docstring gives the formula, its source and the options. All functions take
 
     logits: [B, C] float32, float16 or bfloat16, C at least 2.
-    labels: [B] int64 in 0..C-1; `cross_entropy` also takes soft labels [B, C].
+    labels: [B] int64 in 0..C-1. Functions without targets also take soft labels, [B, C] of a floating dtype (see
+        `fastnoise.losses.base.FusedLoss`).
     weight: [B] of any floating dtype, a factor for each sample's loss. Gradient flows to it.
     ignore_index: a label, in 0..C-1 or not. Samples with this label have loss and gradient 0, and their targets do not
         change.

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..errors import ConfigError, DataError, FastnoiseError
 from ..ops.registry import FusedOp
 from ..ops.tables import is_finite
 from .base import LabelLoss, TargetLoss
+from .forms import Form, LossOptions
 
 PLAIN = ("logits", "labels")
 WITH_TARGETS = (*PLAIN, "rows", "momentum", "strength")
@@ -137,8 +138,8 @@ class RuleLoss(LabelLoss):
 
     op: FusedOp
 
-    def __init__(self, *, reduction: str = "mean", ignore_index: int | None = None):
-        super().__init__((self.op, ()), reduction, ignore_index)
+    def __init__(self, **options: Unpack[LossOptions]):
+        super().__init__(Form(self.op), {}, **options)
 
 
 class TargetRuleLoss(TargetLoss):
@@ -149,7 +150,7 @@ class TargetRuleLoss(TargetLoss):
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor, *, weight: Tensor | None = None, update: bool = True
     ) -> Tensor:
-        return self.run_table((self.op, ()), logits, labels, index, labels=labels, weight=weight, update=update)
+        return self.run_table(Form(self.op), logits, labels, index, labels=labels, weight=weight, update=update)
 
 
 def check_parts(name: str, parts: Any, has_targets: bool) -> None:

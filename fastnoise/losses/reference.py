@@ -1,12 +1,15 @@
 """The losses as their papers write them, in plain PyTorch with autograd: the ground truth for tests and benchmarks.
 
 Every function takes logits [B, C] of any floating dtype (float64 for a reference) and labels [B] int64, and returns
-the loss per sample [B]. Functions with targets take the batch's rows of the target table [B, C] and return
+the loss per sample [B]. Those without targets also take soft labels [B, C] of a floating dtype; the modules compute
+soft labels with them, in float32. Functions with targets take the batch's rows of the target table [B, C] and return
 `(loss, new rows)`; the caller writes the rows back. No gradient flows into targets. A sample with a logit of NaN or
 +inf keeps its row. The options are those of the modules in `fastnoise.losses`, which cite the papers.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,22 @@ def label_probs(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.softmax(1).gather(1, labels[:, None])[:, 0]
 
 
+def of_label(log_probs: Tensor, labels: Tensor, loss: Callable[[Tensor], Tensor] = torch.neg) -> Tensor:
+    """The loss [B] of the label, a function of its log p; for soft labels [B, C] the sum of labels_k loss(log p_k).
+
+    A class whose label is 0 adds nothing, even if its log p is -inf.
+    """
+    if labels.is_floating_point():
+        return (labels * loss(log_probs.masked_fill(labels == 0, 0))).sum(1)
+    return loss(log_probs.gather(1, labels[:, None]))[:, 0]
+
+
+def as_rows(labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels as rows [B, C] in the logits' dtype: one-hot, or soft as they are."""
+    rows = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1])
+    return rows.to(logits.dtype)
+
+
 def ce(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy, -log p_y; labels may be soft, [B, C]."""
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
@@ -25,53 +44,66 @@ def ce(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tenso
 
 def swce(logits: Tensor, labels: Tensor, *, weight: str = "detached") -> Tensor:
     """Softmax-weighted cross-entropy, -p_y log p_y; `weight` "detached" holds the factor p_y fixed."""
-    loss = ce(logits, labels)
-    probs = (-loss).exp()
-    return (probs.detach() if weight == "detached" else probs) * loss
+
+    def loss(log_probs: Tensor) -> Tensor:
+        probs = log_probs.exp()
+        return -(probs.detach() if weight == "detached" else probs) * log_probs
+
+    return of_label(logits.log_softmax(1), labels, loss)
 
 
 def gce(logits: Tensor, labels: Tensor, *, q: float = 0.7, k: float = 0.0) -> Tensor:
     """(1 - p_y^q) / q, constant if p_y <= k."""
-    probs = label_probs(logits, labels)
-    return (1 - torch.where(probs > k, probs, k if k > 0 else probs) ** q) / q
+
+    def loss(log_probs: Tensor) -> Tensor:
+        powers = (q * log_probs).exp()  # p^q would have an infinite slope at p = 0
+        return (1 - (torch.where(log_probs > math.log(k), powers, k**q) if k > 0 else powers)) / q
+
+    return of_label(logits.log_softmax(1), labels, loss)
 
 
 def sce(logits: Tensor, labels: Tensor, *, alpha: float, beta: float, variant: str = "code") -> Tensor:
     """alpha * CE + beta * RCE, with the authors' clamps or the paper's A = -4 for log 0."""
-    probs, one_hot = logits.softmax(1), F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    probs, rows = logits.softmax(1), as_rows(labels, logits)
     if variant == "paper":
-        return alpha * ce(logits, labels) + beta * 4 * (probs * (1 - one_hot)).sum(1)
-    forward = -(one_hot * probs.clamp(min=1e-7).log()).sum(1)
-    return alpha * forward - beta * (probs * one_hot.clamp(min=1e-4).log()).sum(1)
+        return alpha * of_label(logits.log_softmax(1), labels) + beta * reverse_ce(probs, rows, -4.0)
+    forward = -(rows * probs.clamp(min=1e-7).log()).sum(1)
+    return alpha * forward + beta * reverse_ce(probs, rows, math.log(1e-4))
+
+
+def reverse_ce(probs: Tensor, rows: Tensor, log_zero: float) -> Tensor:
+    """-sum_k p_k log y_k, with the logarithms of y at least `log_zero`."""
+    return -(probs * rows.log().clamp(min=log_zero)).sum(1)
 
 
 def mae(logits: Tensor, labels: Tensor, *, form: str = "l1") -> Tensor:
     """sum_k |p_k - y_k|, or half of it."""
-    distance = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).abs().sum(1)
+    distance = (logits.softmax(1) - as_rows(labels, logits)).abs().sum(1)
     return distance if form == "l1" else distance / 2
 
 
-def focal_of_all(logits: Tensor, gamma: float, variant: str = "paper") -> Tensor:
-    """The focal loss [B, C] that each class would have as the label; variant "code" holds (1 - p)^gamma fixed."""
-    log_probs = logits.log_softmax(1)
-    factor = (1 - log_probs.exp()) ** gamma
+def focal_of(log_probs: Tensor, gamma: float, variant: str = "paper") -> Tensor:
+    """The focal loss that each class would have as the label, from its log p, in any shape; variant "code" holds
+    (1 - p)^gamma fixed."""
+    smallest = torch.finfo(log_probs.dtype).tiny  # the slope at p = 1 may be infinite
+    factor = (1 - log_probs.exp()).clamp(min=smallest) ** gamma
     return -(factor.detach() if variant == "code" else factor) * log_probs
 
 
 def focal(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper") -> Tensor:
     """-(1 - p_y)^gamma log p_y."""
-    return focal_of_all(logits, gamma, variant).gather(1, labels[:, None])[:, 0]
+    return of_label(logits.log_softmax(1), labels, partial(focal_of, gamma=gamma, variant=variant))
 
 
 def nfl(logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper") -> Tensor:
     """The focal loss over the sum of those of all classes."""
-    return focal(logits, labels, gamma=gamma, variant=variant) / focal_of_all(logits, gamma, variant).sum(1)
+    return focal(logits, labels, gamma=gamma, variant=variant) / focal_of(logits.log_softmax(1), gamma, variant).sum(1)
 
 
 def nce(logits: Tensor, labels: Tensor) -> Tensor:
     """log p_y / sum_k log p_k."""
     log_probs = logits.log_softmax(1)
-    return log_probs.gather(1, labels[:, None])[:, 0] / log_probs.sum(1)
+    return -of_label(log_probs, labels) / log_probs.sum(1)
 
 
 def apl(
@@ -88,13 +120,17 @@ def apl(
     variant: str = "paper",
 ) -> Tensor:
     """alpha * active + beta * passive."""
-    distance = 1 - label_probs(logits, labels)
+    soft = labels.is_floating_point()
+    distance = mean_error(logits, labels, form="reduced") if soft else 1 - label_probs(logits, labels)
     second = (2 if mae == "l1" else 1) * distance if passive == "mae" else -log_zero * distance
+    if soft and passive == "rce":
+        second = reverse_ce(logits.softmax(1), labels.to(logits.dtype), log_zero)
     if active in ("ce", "nce"):
         return alpha * {"ce": ce, "nce": nce}[active](logits, labels) + beta * second
     return alpha * {"focal": focal, "nfl": nfl}[active](logits, labels, gamma=gamma, variant=variant) + beta * second
 
 
+mean_error = mae  # `apl` has an option of this name
 KERAS_CLIP = 1e-7, 1 - 1e-7
 """The range to which Keras clips probabilities. `torch.Tensor.clamp` has no gradient outside it either."""
 
@@ -116,14 +152,17 @@ def bootstrap(
     beta = (0.95 if kind == "soft" else 0.8) if beta is None else beta
     if target == "detached":
         chosen = chosen.detach()
-    return -((beta * F.one_hot(labels, num_classes) + (1 - beta) * chosen) * log_probs).sum(1)
+    return of_label(log_probs, beta * as_rows(labels, logits) + (1 - beta) * chosen)
 
 
 def forward(logits: Tensor, labels: Tensor, transition: Tensor, *, variant: str = "paper") -> Tensor:
     """-log (T^T p)_y."""
     probs = logits.softmax(1)
     probs = probs.clamp(*KERAS_CLIP) if variant == "code" else probs
-    return -(probs @ transition.to(logits.dtype)).gather(1, labels[:, None])[:, 0].log()
+    likelihood = probs @ transition.to(logits.dtype)
+    if labels.is_floating_point():
+        return of_label(likelihood.clamp(min=torch.finfo(logits.dtype).tiny).log(), labels)
+    return -likelihood.gather(1, labels[:, None])[:, 0].log()
 
 
 def updatable(logits: Tensor) -> Tensor:

@@ -11,13 +11,16 @@ Constants and clamps are those of the authors' code. tests/test_parity.py shows 
 """
 
 import math
-from typing import Unpack
+from functools import partial
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from ..errors import ConfigError
 from ..ops.registry import FusedOp
-from .base import Common, Form, LabelLoss, one_of, run, within
+from . import reference
+from .base import LabelLoss
+from .forms import Common, Form, LossOptions, one_of, run, within
 
 __all__ = [
     "APLLoss",
@@ -50,7 +53,7 @@ PASSIVE = ("mae", "rce")
 def gce_form(q: float, k: float) -> Form:
     if not 0 < q <= 1:
         raise ConfigError(f"q is {q}: it must lie in (0, 1]; towards 0 the loss becomes cross-entropy")
-    return GCE, (float(q), within("k", k, 0, 1))
+    return Form(GCE, (float(q), within("k", k, 0, 1)), partial(reference.gce, q=q, k=k))
 
 
 def gce(logits: Tensor, labels: Tensor, *, q: float = 0.7, k: float = 0.0, **common: Unpack[Common]) -> Tensor:
@@ -68,19 +71,20 @@ class GCELoss(LabelLoss):
     Args:
         q: in (0, 1].
         k: in [0, 1]; 0 truncates nothing.
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
 
-    def __init__(self, *, q: float = 0.7, k: float = 0.0, reduction: str = "mean", ignore_index: int | None = None):
-        super().__init__(gce_form(q, k), reduction, ignore_index, q=q, k=k)
+    def __init__(self, *, q: float = 0.7, k: float = 0.0, **options: Unpack[LossOptions]):
+        super().__init__(gce_form(q, k), {"q": q, "k": k}, **options)
 
 
 def sce_form(alpha: float, beta: float, variant: str) -> Form:
     code = one_of("variant", variant, ("code", "paper")) == "code"
     log_zero, floor = (math.log(1e-4), math.log(1e-7)) if code else (-4.0, NO_FLOOR)
-    return APL, (within("alpha", alpha, 0), 0.0, -log_zero * within("beta", beta, 0), floor, 0.0)
+    weights = within("alpha", alpha, 0), 0.0, -log_zero * within("beta", beta, 0), floor, 0.0
+    return Form(APL, weights, partial(reference.sce, alpha=alpha, beta=beta, variant=variant))
 
 
 def sce(
@@ -101,7 +105,7 @@ class SCELoss(LabelLoss):
         alpha, beta: the weights of CE and RCE, not negative. The authors use 0.1 and 1 on CIFAR-10, 6 and 0.1 on
             CIFAR-100.
         variant: "code" or "paper".
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
@@ -112,15 +116,14 @@ class SCELoss(LabelLoss):
         alpha: float,
         beta: float,
         variant: str = "code",
-        reduction: str = "mean",
-        ignore_index: int | None = None,
+        **options: Unpack[LossOptions],
     ):
         form = sce_form(alpha, beta, variant)
-        super().__init__(form, reduction, ignore_index, alpha=alpha, beta=beta, variant=variant)
+        super().__init__(form, {"alpha": alpha, "beta": beta, "variant": variant}, **options)
 
 
 def mae_form(form: str) -> Form:
-    return APL, (0.0, 0.0, mae_factor(form), NO_FLOOR, 0.0)
+    return Form(APL, (0.0, 0.0, mae_factor(form), NO_FLOOR, 0.0), partial(reference.mae, form=form))
 
 
 def mae_factor(form: str) -> float:
@@ -137,17 +140,17 @@ class MAELoss(LabelLoss):
 
     Args:
         form: "l1", sum_k |p_k - y_k| = 2 (1 - p_y), or "reduced", 1 - p_y, as in Ma et al.'s code.
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
 
-    def __init__(self, *, form: str = "l1", reduction: str = "mean", ignore_index: int | None = None):
-        super().__init__(mae_form(form), reduction, ignore_index, form=form)
+    def __init__(self, *, form: str = "l1", **options: Unpack[LossOptions]):
+        super().__init__(mae_form(form), {"form": form}, **options)
 
 
 def nce_form() -> Form:
-    return APL_NORMALISED, (1.0, 0.0, 0.0, 0.0)
+    return Form(APL_NORMALISED, (1.0, 0.0, 0.0, 0.0), reference.nce)
 
 
 def nce(logits: Tensor, labels: Tensor, **common: Unpack[Common]) -> Tensor:
@@ -159,13 +162,13 @@ class NCELoss(LabelLoss):
     """Normalised cross-entropy (Ma et al. 2020): log p_y / sum_k log p_k, in (0, 1).
 
     Args:
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
 
-    def __init__(self, *, reduction: str = "mean", ignore_index: int | None = None):
-        super().__init__(nce_form(), reduction, ignore_index)
+    def __init__(self, **options: Unpack[LossOptions]):
+        super().__init__(nce_form(), {}, **options)
 
 
 def slope_gamma(gamma: float, variant: str) -> float:
@@ -175,7 +178,8 @@ def slope_gamma(gamma: float, variant: str) -> float:
 
 def focal_form(gamma: float, variant: str) -> Form:
     exponent = within("gamma", gamma, 0)
-    return APL, (1.0, exponent, 0.0, NO_FLOOR, slope_gamma(exponent, variant))
+    weights = 1.0, exponent, 0.0, NO_FLOOR, slope_gamma(exponent, variant)
+    return Form(APL, weights, partial(reference.focal, gamma=gamma, variant=variant))
 
 
 def focal(
@@ -192,7 +196,7 @@ class FocalLoss(LabelLoss):
         gamma: not negative; 0 is cross-entropy, 0.5 is what Ma et al. use.
         variant: "paper" differentiates the whole loss. "code" holds the factor (1 - p_y)^gamma fixed, as Ma et al.'s
             code does: the loss is the same, the gradient in the logits is (1 - p_y)^gamma (p - y).
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
@@ -202,15 +206,15 @@ class FocalLoss(LabelLoss):
         *,
         gamma: float = 0.5,
         variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int | None = None,
+        **options: Unpack[LossOptions],
     ):
-        super().__init__(focal_form(gamma, variant), reduction, ignore_index, gamma=gamma, variant=variant)
+        super().__init__(focal_form(gamma, variant), {"gamma": gamma, "variant": variant}, **options)
 
 
 def nfl_form(gamma: float, variant: str) -> Form:
     exponent = within("gamma", gamma, 0)
-    return APL_NORMALISED, (1.0, exponent, 0.0, slope_gamma(exponent, variant))
+    weights = 1.0, exponent, 0.0, slope_gamma(exponent, variant)
+    return Form(APL_NORMALISED, weights, partial(reference.nfl, gamma=gamma, variant=variant))
 
 
 def nfl(
@@ -227,7 +231,7 @@ class NFLLoss(LabelLoss):
         gamma: not negative; 0 is NCELoss.
         variant: "paper" differentiates the whole loss. "code" holds all factors (1 - p_k)^gamma fixed, as the authors'
             code does, in the normaliser too. The loss is the same.
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
@@ -237,10 +241,9 @@ class NFLLoss(LabelLoss):
         *,
         gamma: float = 0.5,
         variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int | None = None,
+        **options: Unpack[LossOptions],
     ):
-        super().__init__(nfl_form(gamma, variant), reduction, ignore_index, gamma=gamma, variant=variant)
+        super().__init__(nfl_form(gamma, variant), {"gamma": gamma, "variant": variant}, **options)
 
 
 def apl_form(
@@ -251,9 +254,13 @@ def apl_form(
         raise ConfigError(f"log_zero is {log_zero}: the logarithm that stands for log 0 must be negative and finite")
     factor = mae_factor(mae) if one_of("passive loss", passive, PASSIVE) == "mae" else -log_zero
     exponent = within("gamma", gamma, 0) if active in ("focal", "nfl") else 0.0
-    options = within("alpha", alpha, 0), exponent, factor * within("beta", beta, 0)
+    weights = within("alpha", alpha, 0), exponent, factor * within("beta", beta, 0)
     slope = slope_gamma(exponent, variant)
-    return (APL_NORMALISED, (*options, slope)) if active in ("nce", "nfl") else (APL, (*options, NO_FLOOR, slope))
+    names: dict[str, Any] = {"active": active, "passive": passive, "mae": mae, "variant": variant}
+    soft = partial(reference.apl, **names, alpha=alpha, beta=beta, gamma=gamma, log_zero=log_zero)
+    if active in ("nce", "nfl"):
+        return Form(APL_NORMALISED, (*weights, slope), soft)
+    return Form(APL, (*weights, NO_FLOOR, slope), soft)
 
 
 def apl(
@@ -288,7 +295,7 @@ class APLLoss(LabelLoss):
         log_zero: the value of log 0 in "rce". The default log 1e-4 follows from the authors' clamp at 1e-4.
         variant: of "focal" and "nfl": "paper" differentiates them whole, "code" holds the factors (1 - p_k)^gamma
             fixed, as the authors' code does.
-        reduction, ignore_index: see FusedLoss.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
 
     Called as every loss without targets (see FusedLoss).
     """
@@ -304,9 +311,8 @@ class APLLoss(LabelLoss):
         mae: str = "reduced",
         log_zero: float = math.log(1e-4),
         variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int | None = None,
+        **options: Unpack[LossOptions],
     ):
         form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero, variant)
-        shown = {"active": active, "passive": passive, "alpha": alpha, "beta": beta, "variant": variant}
-        super().__init__(form, reduction, ignore_index, **shown)
+        shown = {"active": active, "passive": passive, "alpha": alpha, "beta": beta, "gamma": gamma, "mae": mae}
+        super().__init__(form, shown | {"log_zero": log_zero, "variant": variant}, **options)

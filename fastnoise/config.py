@@ -341,8 +341,8 @@ class EngineConfig(Checked):
     optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
     """What updates the weights. torch: PyTorch's fused optimisers. triton: one kernel for all weights, on a GPU; under
     bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
-    by several processes. Either goes on with a run of the other. auto takes torch until triton is measured to be
-    faster."""
+    by several processes; and it moves the average of --average-weights. Either goes on with a run of the other. auto
+    takes torch until triton is measured to be faster."""
     steps_per_graph: Annotated[int, Above(0)] | Literal["auto"] = "auto"
     """Training steps that one captured graph makes, augmentation included, so that the host has less to do for each.
     It needs images in memory (--loader resident), and a method that does nothing on the host before a step. The last

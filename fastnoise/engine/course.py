@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Averaging, OptimConfig, Optimizer, Schedule
+from ..methods import Method
 from ..methods.averages import AveragedNetworks
 from ..models import Network
+from ..ops.optimizer import OneLaunch
 from .layer_rates import set_rate
 from .optimizer import LRScheduler
 from .step import Step
@@ -48,6 +50,8 @@ class StepCourse(nn.Module):
             self.average = AveragedNetworks(self._networks, averaging.momentum, with_buffers=True)
         self.averaging = False
         """Whether the average follows the networks, and answers for them."""
+        self._moved: set[Tensor] = set()
+        """The tensors of the average that the optimiser's kernel moves."""
 
     def describe(self) -> list[str]:
         """What a run says of its slow and averaged weights, with the memory that they take."""
@@ -68,6 +72,12 @@ class StepCourse(nn.Module):
         self.averaging = averaging
         copies = self.average.copies if averaging and self.average is not None else self._networks
         step.answer_by(cast(list[Network], list(copies)))
+        # A method that does something after the update may change the weights, which the average must see.
+        if isinstance(step.optimizer, OneLaunch) and type(step.method).after_update is Method.after_update:
+            assert self.average is not None
+            pairs = self.average.pairs(self._networks) if averaging else []
+            step.optimizer.keep_averages(pairs, self.average.momentum)
+            self._moved = set(step.optimizer.averages.values())
 
     def begin(self, epoch: int, start: int, step: Step) -> None:
         """Called before the steps of `epoch` from batch `start` on."""
@@ -95,7 +105,7 @@ class StepCourse(nn.Module):
     def observe(self) -> None:
         """Move the average; a part of each step."""
         if self.averaging and self.average is not None:
-            self.average.follow(self._networks)
+            self.average.follow(self._networks, self._moved)
 
     @torch.no_grad()
     def after_step(self, number: int, batches: int) -> None:

@@ -345,9 +345,9 @@ class EngineConfig(Checked):
     takes torch until triton is measured to be faster."""
     steps_per_graph: Annotated[int, Above(0)] | Literal["auto"] = "auto"
     """Training steps that one captured graph makes, augmentation included, so that the host has less to do for each.
-    It needs images in memory (--loader resident), and a method that does nothing on the host before a step. The last
-    steps of an epoch, fewer than that, are made one by one. Without a graph, as on a CPU, the same steps run one after
-    the other. auto takes 1 until more is measured to be faster."""
+    It needs images in memory (--loader resident), and a method that does nothing on the host before a step; with
+    lookahead a multiple of its steps. The last steps of an epoch, fewer than that, are made one by one. Without a
+    graph, as on a CPU, the same steps run one after the other. auto takes 1 until more is measured to be faster."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""

@@ -361,16 +361,30 @@ class Step:
         assert isinstance(result, Forward)
         return result
 
-    def train_next(self, batches: PositionedBatches, count: int) -> Forward:
+    def train_next(
+        self,
+        batches: PositionedBatches,
+        count: int,
+        before: Callable[[int], None] | None = None,
+        after: Callable[[int], None] | None = None,
+    ) -> Forward:
         """`count` updates, each with the next full batch of `batches`; in a graphed gear all of them are one graph.
 
-        Eagerly, and so on a CPU, they are made one after the other. Returns what the last one gives.
+        Eagerly, and so on a CPU, they are made one after the other. Returns what the last one gives. `before` and
+        `after` are called around each with its number, from 0. They are a part of the graph, the same in every call,
+        and may change the weights.
         """
         self._ready()
 
         def several() -> Forward:
-            for _ in range(count):
+            for number in range(count):
+                if before is not None:
+                    before(number)
                 result = self._update(self._forward, *batches.next())
+                if after is not None:
+                    after(number)
+                if self.copies is not None:
+                    self.copies.renew()
             return result
 
         if not self.gear.graphed:

@@ -23,7 +23,7 @@ from .files import FINDING, expanded
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
-from .schedules import Averaging, Optimizer, SaveEvery, Schedule
+from .schedules import Averaging, Growth, Optimizer, SaveEvery, Schedule
 from .tasks import names as task_names
 
 
@@ -77,6 +77,9 @@ class DataConfig(Checked):
             "preset in --augment says, or else the whole image, resized to --image-size."
         ),
     ] = None
+    grow_size: str = "none"
+    """Smaller training images in the first epochs: none, or 24:0.4 for a shorter side of 24 pixels over 40 % of the
+    epochs. Several stages rise, as 16:0.2,24:0.4. Evaluation has the whole size."""
     eval_mirror: bool = False
     """Evaluate each image together with its mirror image: the mean of the two logits answers, in twice the time."""
     crop_padding: Annotated[int, AtLeast(0), Between(0, 4096)] = 4
@@ -104,6 +107,7 @@ class DataConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         normalisations.parse(self.normalisation)
+        growing = Growth.parse(self.grow_size) is not None
         _require(
             self.image_size is None or data_names.family(self.dataset) in data_names.RESIZED,
             f"--image-size resizes image files as those of folder:PATH; {self.dataset} has a fixed size",
@@ -119,7 +123,7 @@ class DataConfig(Checked):
         )
         _require(
             not self.dataset.startswith(data_names.FEATURES)
-            or not (self.crop_padding or self.flip or self.augment or self.eval_augment or self.eval_mirror),
+            or not (self.crop_padding or self.flip or self.augment or self.eval_augment or self.eval_mirror or growing),
             f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip, and no --augment",
         )
         if self.augment is not None:

@@ -47,6 +47,7 @@ ADDED: dict[str, Any] = {
     "recipe": "published",
     "average_weights": "none",
     "eval_mirror": False,
+    "grow_size": "none",
     "fused_norm": "auto",
     "optimizer_kernel": "auto",
     "steps_per_graph": "auto",

@@ -149,7 +149,8 @@ def test_courses_by_step_are_equal_to_the_bit(graphed: bool, tmp_path: Path, mon
     cycle = Schedule.parse(COURSE["schedule"])
     rate = config(whole, 5).optim.learning_rate / 2
     steps = [number for first in (0, 5, 13, 18) for number in range(first, first + 5)]
-    assert sum(joint, []) == pytest.approx([rate * cycle.share((step + 0.5) / 26) for step in steps])
+    rates = [each for steps_of in joint for each in steps_of]
+    assert rates == pytest.approx([rate * cycle.share((step + 0.5) / 26) for step in steps])
     assert_same_end(plain, whole)
     if graphed:
         assert [graph.replays for graph in FakeGraph.made if not graph.arguments] == [1, 1]  # anew for the average

@@ -96,6 +96,7 @@ LATER: Mapping[str, Any] = {
     "recipe": "published",
     "average_weights": "none",
     "eval_mirror": False,
+    "grow_size": "none",
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 

@@ -20,6 +20,7 @@ NEW: dict[str, dict[str, Any]] = {
     "apl": {"variant": "paper"},
     "bootstrap": {"beta": "auto", "variant": "paper"},
     "coteaching": {"variant": "paper"},
+    "elr": {"update_from": 1},
     "focal": {"variant": "paper"},
     "forward": {"variant": "paper"},
     "selc": {"update_from": "auto"},

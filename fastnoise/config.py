@@ -23,7 +23,7 @@ from .files import FINDING, expanded
 from .models import names as model_names
 from .noise import names as noise_names
 from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
-from .schedules import Averaging, Optimizer, SaveEvery, Schedule
+from .schedules import Averaging, Growth, Optimizer, SaveEvery, Schedule
 from .tasks import names as task_names
 
 
@@ -77,6 +77,9 @@ class DataConfig(Checked):
             "preset in --augment says, or else the whole image, resized to --image-size."
         ),
     ] = None
+    grow_size: str = "none"
+    """Smaller training images in the first epochs: none, or 24:0.4 for a shorter side of 24 pixels over 40 % of the
+    epochs. Several stages rise, as 16:0.2,24:0.4. Evaluation has the whole size."""
     eval_mirror: bool = False
     """Evaluate each image together with its mirror image: the mean of the two logits answers, in twice the time."""
     crop_padding: Annotated[int, AtLeast(0), Between(0, 4096)] = 4
@@ -104,6 +107,7 @@ class DataConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         normalisations.parse(self.normalisation)
+        growing = Growth.parse(self.grow_size) is not None
         _require(
             self.image_size is None or data_names.family(self.dataset) in data_names.RESIZED,
             f"--image-size resizes image files as those of folder:PATH; {self.dataset} has a fixed size",
@@ -119,7 +123,7 @@ class DataConfig(Checked):
         )
         _require(
             not self.dataset.startswith(data_names.FEATURES)
-            or not (self.crop_padding or self.flip or self.augment or self.eval_augment or self.eval_mirror),
+            or not (self.crop_padding or self.flip or self.augment or self.eval_augment or self.eval_mirror or growing),
             f"{self.dataset} has features, which have no pixels: write --crop-padding 0 --no-flip, and no --augment",
         )
         if self.augment is not None:
@@ -341,13 +345,13 @@ class EngineConfig(Checked):
     optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
     """What updates the weights. torch: PyTorch's fused optimisers. triton: one kernel for all weights, on a GPU; under
     bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
-    by several processes. Either goes on with a run of the other. auto takes torch until triton is measured to be
-    faster."""
+    by several processes; and it moves the average of --average-weights. Either goes on with a run of the other. auto
+    takes torch until triton is measured to be faster."""
     steps_per_graph: Annotated[int, Above(0)] | Literal["auto"] = "auto"
     """Training steps that one captured graph makes, augmentation included, so that the host has less to do for each.
-    It needs images in memory (--loader resident), and a method that does nothing on the host before a step. The last
-    steps of an epoch, fewer than that, are made one by one. Without a graph, as on a CPU, the same steps run one after
-    the other. auto takes 1 until more is measured to be faster."""
+    It needs images in memory (--loader resident), and a method that does nothing on the host before a step; with
+    lookahead a multiple of its steps. The last steps of an epoch, fewer than that, are made one by one. Without a
+    graph, as on a CPU, the same steps run one after the other. auto takes 1 until more is measured to be faster."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""

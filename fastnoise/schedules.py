@@ -1,5 +1,5 @@
-"""Learning rates over a course, optimisers, averages of weights and times of checkpoints, as the command line spells
-them. Imports no torch."""
+"""Learning rates over a course, optimisers, averages of weights, sizes of images and times of checkpoints, as the
+command line spells them. Imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -179,6 +179,37 @@ class Averaging:
     def first(self, epochs: int) -> int:
         """The first of so many epochs, counted from 1, whose steps it averages."""
         return min(epochs, int(self.since * epochs + 1e-9) + 1)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The sides of training images that grow in the course, as `--grow-size` spells them."""
+
+    stages: tuple[tuple[int, float], ...]
+    """Of each stage the shorter side in pixels, and the share of the epochs at which it ends. Both rise."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Growth | None":
+        """Read `none`, `24:0.4` (24 pixels over the first 40 % of the epochs) or `16:0.2,24:0.4`; None for none."""
+        if text == "none":
+            return None
+        hint = f"--grow-size {text}: give a side in pixels and the share of the epochs at which it ends, as in 24:0.4"
+        try:
+            pairs = [part.split(":") for part in text.split(",")]
+            stages = tuple((int(side), float(end)) for side, end in pairs)
+        except ValueError:
+            raise ConfigError(hint) from None
+        require(stages[0][0] > 0 and stages[0][1] > 0 and stages[-1][1] < 1, f"{hint}; shares lie in (0, 1)")
+        require(
+            all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(stages)),
+            f"--grow-size {text}: sides and shares must rise, as in 16:0.2,24:0.4",
+        )
+        return cls(stages)
+
+    def side(self, epoch: int, epochs: int) -> int | None:
+        """The shorter side of the images in one of so many epochs, counted from 1; None: the whole size, which the last
+        epoch always has."""
+        return next((side for side, end in self.stages if epoch <= min(end * epochs + 1e-9, epochs - 1)), None)
 
 
 @dataclass(frozen=True)

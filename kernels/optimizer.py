@@ -8,7 +8,9 @@ the device, so that a captured graph follows its schedule.
 The optimiser reads gradients in float32. Tensors that have a bfloat16 copy, with which the next forward pass computes,
 have gradients in bfloat16 as well; the kernel writes the copy together with the weights. SGD with momentum then moves
 20 bytes per weight: 2 of the gradient, 8 of the weight, 8 of the momentum, 2 of the copy. PyTorch's moves 20 for the
-update alone, 6 to cast the weight and 6 to cast the gradient.
+update alone, 6 to cast the weight and 6 to cast the gradient. An exponential moving average of the weights follows in
+the same launch, for 8 bytes per weight more: 28 in all. A launch of its own (`kernels/average.py`) reads the weight
+again and moves 12. Tensors without a gradient, such as batch norm's statistics, have averages that follow here too.
 
 Arithmetic is in float32, in the order of torch.optim's fused forms for the CPU, with products and sums fused as a CPU
 fuses them. What Adam needs once for all weights of a tensor is in float64 as there: float32 would lose the first digits
@@ -34,10 +36,12 @@ SECOND = tl.constexpr(3)
 RATE = tl.constexpr(4)
 STEP = tl.constexpr(5)
 COPY = tl.constexpr(6)
-LENGTH = tl.constexpr(7)
-COLUMNS = tl.constexpr(8)
-"""Of the table of tensors, int64 [T, 8]: the addresses of weight, gradient, momentum (or first moment), second moment,
-learning rate, number of the step, and bfloat16 copy, 0 for what there is not; and the number of weights."""
+AVERAGE = tl.constexpr(7)
+LENGTH = tl.constexpr(8)
+COLUMNS = tl.constexpr(9)
+"""Of the table of tensors, int64 [T, 9]: the addresses of weight, gradient, momentum (or first moment), second moment,
+learning rate, number of the step, bfloat16 copy, and average, 0 for what there is not; and the number of weights. A
+tensor without a gradient is not updated; its average follows it."""
 
 
 @triton.jit
@@ -62,24 +66,44 @@ def load_gradient(row, place, mask, scale, COPIES: tl.constexpr, ALIGNMENT: tl.c
 
 
 @triton.jit
-def store_weight(row, place, mask, weight, COPIES: tl.constexpr, ALIGNMENT: tl.constexpr):
-    """Write a piece of the weights, and of their copy."""
+def move_average(row, place, mask, weight, average, ALIGNMENT: tl.constexpr):
+    """Move a piece of the average towards the weights; `average` is its momentum."""
+    averages = numbers(row, AVERAGE, tl.float32, ALIGNMENT) + place
+    tl.store(averages, tl.fma(tl.load(averages, mask=mask) - weight, average, weight), mask=mask)
+
+
+@triton.jit
+def store_weight(row, place, mask, weight, average, COPIES: tl.constexpr, ALIGNMENT: tl.constexpr):
+    """Write a piece of the weights, and of their copy and average."""
     tl.store(numbers(row, WEIGHT, tl.float32, ALIGNMENT) + place, weight, mask=mask)
     if COPIES:  # noqa: SIM102  a constant: without copies nothing is loaded
         if tl.load(row + COPY) != 0:
             tl.store(numbers(row, COPY, tl.bfloat16, ALIGNMENT // 2) + place, weight.to(tl.bfloat16), mask=mask)
+    if average is not None:  # noqa: SIM102  a constant, too
+        if tl.load(row + AVERAGE) != 0:
+            move_average(row, place, mask, weight, average, ALIGNMENT)
 
 
 @triton.jit
-def own_piece(pieces_K2, tensors_T8, found_inf, PIECE: tl.constexpr):
+def own_piece(pieces_K2, tensors_T9, found_inf, average, ALIGNMENT: tl.constexpr, PIECE: tl.constexpr):
     """Of this program: its tensor's row of the table, the places of its weights, and how many weights there are from
-    the first on; none if the step is left out because a gradient has overflowed."""
-    row = tensors_T8 + tl.load(pieces_K2 + tl.program_id(0) * 2) * COLUMNS
+    the first on.
+
+    There are none to update if the tensor has no gradient, or if the step is left out because a gradient has
+    overflowed. The average is then moved here.
+    """
+    row = tensors_T9 + tl.load(pieces_K2 + tl.program_id(0) * 2) * COLUMNS
     first = tl.load(pieces_K2 + tl.program_id(0) * 2 + 1).to(tl.int64) * PIECE
-    length = tl.load(row + LENGTH)
+    place, left = first + tl.arange(0, PIECE), tl.load(row + LENGTH) - first
+    updated = tl.load(row + GRADIENT) != 0
     if found_inf is not None:
-        length = tl.where(tl.load(found_inf) == 0, length, 0)
-    return row, first + tl.arange(0, PIECE), length - first
+        updated = updated & (tl.load(found_inf) == 0)
+    if average is not None:  # noqa: SIM102  a constant: without averages nothing is loaded
+        if (not updated) & (tl.load(row + AVERAGE) != 0):
+            mask = tl.arange(0, PIECE) < left
+            weight = tl.load(numbers(row, WEIGHT, tl.float32, ALIGNMENT) + place, mask=mask)
+            move_average(row, place, mask, weight, average, ALIGNMENT)
+    return row, place, tl.where(updated, left, 0)
 
 
 @triton.jit
@@ -90,6 +114,7 @@ def sgd_piece(
     scale,
     momentum,
     decay,
+    average,
     MOMENTUM: tl.constexpr,
     NESTEROV: tl.constexpr,
     COPIES: tl.constexpr,
@@ -104,17 +129,18 @@ def sgd_piece(
         tl.store(velocities, velocity, mask=mask)
         change = tl.fma(velocity, momentum, change) if NESTEROV else velocity
     weight = tl.fma(change, -tl.load(numbers(row, RATE, tl.float32, 4)), weight)
-    store_weight(row, place, mask, weight, COPIES, ALIGNMENT)
+    store_weight(row, place, mask, weight, average, COPIES, ALIGNMENT)
 
 
 @triton.jit
 def sgd(
     pieces_K2,
-    tensors_T8,
+    tensors_T9,
     scale,
     found_inf,
     momentum,
     decay,
+    average,
     MOMENTUM: tl.constexpr,
     NESTEROV: tl.constexpr,
     COPIES: tl.constexpr,
@@ -126,12 +152,12 @@ def sgd(
 
     Row k of `pieces_K2` names the tensor and the piece of it that program k updates.
     """
-    row, place, left = own_piece(pieces_K2, tensors_T8, found_inf, PIECE)
+    row, place, left = own_piece(pieces_K2, tensors_T9, found_inf, average, ALIGNMENT, PIECE)
     if left >= PIECE:  # apart, since a mask of any length leaves no vectors
-        sgd_piece(row, place, None, scale, momentum, decay, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
-    else:
+        sgd_piece(row, place, None, scale, momentum, decay, average, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
+    elif left > 0:
         mask = tl.arange(0, PIECE) < left
-        sgd_piece(row, place, mask, scale, momentum, decay, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
+        sgd_piece(row, place, mask, scale, momentum, decay, average, MOMENTUM, NESTEROV, COPIES, ALIGNMENT)
 
 
 @triton.jit
@@ -145,6 +171,7 @@ def adam_piece(
     share2,
     decay,
     epsilon,
+    average,
     LOG1: tl.constexpr,
     LOG2: tl.constexpr,
     DECOUPLED: tl.constexpr,
@@ -169,13 +196,13 @@ def adam_piece(
     tl.store(firsts, first, mask=mask)
     tl.store(seconds, second, mask=mask)
     weight -= tl.div_rn(size * first, tl.div_rn(tl.sqrt_rn(second), correction) + epsilon)
-    store_weight(row, place, mask, weight, COPIES, ALIGNMENT)
+    store_weight(row, place, mask, weight, average, COPIES, ALIGNMENT)
 
 
 @triton.jit
 def adam(
     pieces_K2,
-    tensors_T8,
+    tensors_T9,
     scale,
     found_inf,
     share1,
@@ -183,6 +210,7 @@ def adam(
     share2,
     decay,
     epsilon,
+    average,
     LOG1: tl.constexpr,
     LOG2: tl.constexpr,
     DECOUPLED: tl.constexpr,
@@ -194,16 +222,16 @@ def adam(
 
     `share1` and `share2` are 1 - beta, LOG1 and LOG2 ln(beta). The numbers of the steps are those of this one.
     """
-    row, place, left = own_piece(pieces_K2, tensors_T8, found_inf, PIECE)
+    row, place, left = own_piece(pieces_K2, tensors_T9, found_inf, average, ALIGNMENT, PIECE)
     if left >= PIECE:
         adam_piece(
-            row, place, None, scale, share1, beta2, share2, decay, epsilon,
+            row, place, None, scale, share1, beta2, share2, decay, epsilon, average,
             LOG1, LOG2, DECOUPLED, COPIES, ALIGNMENT,
         )  # fmt: skip
-    else:
+    elif left > 0:
         mask = tl.arange(0, PIECE) < left
         adam_piece(
-            row, place, mask, scale, share1, beta2, share2, decay, epsilon,
+            row, place, mask, scale, share1, beta2, share2, decay, epsilon, average,
             LOG1, LOG2, DECOUPLED, COPIES, ALIGNMENT,
         )  # fmt: skip
 
@@ -226,11 +254,12 @@ def launch_sgd(
     alignment: int,
     scale: Tensor | None = None,
     found_inf: Tensor | None = None,
+    average: float | None = None,
 ) -> None:
     """Update the weights that a table names, on the current device and stream.
 
     Args:
-        table: `pieces`, int32 [K, 2], and the table of tensors, int64 [T, 8], both on the device.
+        table: `pieces`, int32 [K, 2], and the table of tensors, int64 [T, 9], both on the device.
         momentum: 0 for none; the table then needs no momenta.
         decay: weight decay, as a part of the gradient.
         copies: whether any tensor has a bfloat16 copy.
@@ -238,6 +267,7 @@ def launch_sgd(
             a thread has the same weights of both, and nothing goes through shared memory.
         scale: float32 scalar on the device, by which gradients are divided; None for 1.
         found_inf: float32 scalar there; the step is left out unless it is 0. None for 0.
+        average: momentum of the averages, as `kernels/average.py` has it; None if the table has none.
     """
     if len(table[0]):
         sgd[(len(table[0]),)](
@@ -246,6 +276,7 @@ def launch_sgd(
             found_inf,
             momentum,
             decay,
+            average,
             MOMENTUM=momentum != 0,
             NESTEROV=nesterov,
             COPIES=copies,
@@ -266,6 +297,7 @@ def launch_adam(
     alignment: int,
     scale: Tensor | None = None,
     found_inf: Tensor | None = None,
+    average: float | None = None,
 ) -> None:
     """`launch_sgd` for Adam, or AdamW if the weight decay is `decoupled`. `betas` are in [0, 1)."""
     if len(table[0]):
@@ -278,6 +310,7 @@ def launch_adam(
             1 - betas[1],
             decay,
             epsilon,
+            average,
             LOG1=math.log(betas[0]) if betas[0] else -math.inf,
             LOG2=math.log(betas[1]) if betas[1] else -math.inf,
             DECOUPLED=decoupled,

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastnoise.config import EngineConfig, OptimConfig
+from fastnoise.engine.course import StepCourse
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.engine.step import Step
 from fastnoise.methods import create_method
 from fastnoise.models import create_model
+from fastnoise.ops.averages import MovingAverage
 from fastnoise.ops.optimizer import SGD, Adam, OneLaunch
 from fastnoise.recipes import recipe
 
@@ -62,11 +64,12 @@ def optimizers(case: dict[str, Any]) -> tuple[torch.optim.Optimizer, OneLaunch, 
 
 
 def ulps(found: Tensor, wanted: Tensor, size: Tensor | None = None) -> float:
-    """Largest difference in units of the last place of the larger number, or of `size`, the largest term of the sum
-    that the numbers are, where that is larger."""
+    """Largest difference in units of the last place, of float32, of the larger number, or of `size`, the largest term
+    of the sum that the numbers are, where that is larger."""
     largest = torch.maximum(found.abs(), wanted.abs())
     if size is not None:
         largest = torch.maximum(largest, size)
+    largest = largest.float()
     unit = torch.nextafter(largest, torch.tensor(torch.inf)) - largest
     return float(((found.double() - wanted.double()).abs() / unit.double()).max())
 
@@ -207,6 +210,134 @@ def copied(kind: str) -> dict[str, Any]:
     }
 
 
+def averaged(kind: str) -> dict[str, Any]:
+    """Steps with averages, beside steps without and averages that follow by themselves, and beside float64: of weights
+    with and without copies and gradients, of a buffer, and in a step that is left out."""
+    plain, mine = weights(), weights()
+    words = {"momentum": 0.9, "nesterov": True} if kind == "sgd" else {"decoupled_weight_decay": kind == "adamw"}
+    kernel = SGD if kind == "sgd" else Adam
+    made: list[Any] = [kernel(each, 0.1, weight_decay=0.01, **words) for each in (plain, mine)]
+    made[1].keep_copies([mine[2], mine[4]])
+    buffer, gappy = torch.rand(9), torch.rand(6, 4)[:, ::2]
+    followed = [*mine, buffer, gappy]
+    averages = [torch.randn_like(each.detach()) for each in followed]
+    momentum = float(torch.tensor(0.98))  # of float32, as the kernel reads it
+    made[1].keep_averages(list(zip(averages, followed, strict=True)), momentum)
+    random = torch.Generator().manual_seed(1)
+    apart, exact, same = 0.0, 0.0, True
+    beside = MovingAverage(momentum)
+    for step in range(4):
+        for place, (one, two) in enumerate(zip(plain, mine, strict=True)):
+            holder = made[1].copies.get(two, two)
+            one.grad = None if place == 1 else torch.randn(one.shape, generator=random).bfloat16().float()
+            holder.grad = None if one.grad is None else one.grad.to(holder.dtype)
+        for each in made:
+            each.found_inf = torch.tensor(float(step == 2))
+        buffer += 1
+        before = [average.clone() for average in averages]
+        alone = [average.clone() for average in averages]
+        versions = [average._version for average in averages]
+        for each in made:
+            each.step()
+        beside(alone[:-1], followed[:-1], torch.tensor(1.0))
+        same &= all(torch.equal(one, two) for one, two in zip(plain, mine, strict=True))
+        same &= all(torch.equal(copy, weight.bfloat16()) for weight, copy in made[1].copies.items())
+        same &= torch.equal(averages[-1], before[-1])  # with gaps: left to others
+        same &= all(average._version > version for average, version in zip(averages[:-1], versions, strict=False))
+        for average, old, weight, other in zip(averages[:-1], before, followed, alone, strict=False):
+            weight, other = weight.detach(), other.detach()
+            terms = torch.maximum(torch.maximum(old.abs(), weight.abs()), (old - weight).abs())
+            apart = max(apart, ulps(average, other, terms))
+            exact = max(exact, ulps(average, momentum * old.double() + (1 - momentum) * weight.double(), terms))
+    kept = len(made[1].averages)
+    states = [{name for state in each.state_dict()["state"].values() for name in state} for each in made]
+    launches = len(made[1]._addresses)
+    made[1].keep_averages([], momentum)
+    before = [average.clone() for average in averages]
+    made[1].step()
+    same &= all(torch.equal(average, old) for average, old in zip(averages, before, strict=True))
+    return {"apart": apart, "exact": exact, "same": same and states[0] == states[1], "kept": kept, "launches": launches}
+
+
+class Alone(MovingAverage):
+    """Counts the averages that are moved apart from the optimiser."""
+
+    moved = 0
+
+    def __call__(self, averages: Any, weights: Any, updates: Tensor) -> None:
+        Alone.moved += len(averages)
+        super().__call__(averages, weights, updates)
+
+
+def coursed(kind: str) -> dict[str, Any]:
+    """A run's average from its second epoch on, with PyTorch's optimiser, with the kernel, and from each to the
+    other."""
+    made = []
+    optim = OptimConfig(epochs=3, optimizer=kind, learning_rate=0.01, average_weights="ema:0.8,from=0.34")
+    for kernel in ("torch", "triton"):
+        torch.manual_seed(0)
+        method = create_method(recipe("ce", "digits").method, num_samples=64, num_classes=10)
+        network = create_model("small_cnn", num_classes=10, channels=1, image_size=(8, 8), width=0.125)
+        next(network.parameters()).requires_grad_(False)
+        course = StepCourse(optim, nn.ModuleList([network]), {1: 3})
+        assert course.average is not None
+        course.average._move.__class__ = Alone
+        step = Step(
+            [network],
+            method,
+            create_optimizer(optim, network, kernel=kernel),
+            torch.randint(10, (64,)),
+            batch_size=16,
+            config=EngineConfig(gear="eager", amp="bf16"),
+            device=torch.device("cpu"),
+            observe=lambda result, index, course=course: course.observe(),  # type: ignore[misc]
+            gradients=(lambda: None) if kind == "sgd" else None,  # as of several processes
+        )
+        made.append((step, course))
+    worst, alone, momentum = 0.0, [], float(torch.tensor(0.8))
+    for epoch in (1, 2, 3):
+        if epoch == 3:  # each goes on with what the other has saved
+            states = deepcopy([(step.networks[0].state_dict(), step.optimizer.state_dict(), course.state_dict())
+                               for step, course in made])  # fmt: skip
+            for (step, course), (weights, optimizer, averages) in zip(made, states[::-1], strict=True):
+                step.networks[0].load_state_dict(weights)
+                step.optimizer.load_state_dict(optimizer)
+                course.load_state_dict(averages)
+        for step, course in made:
+            course.begin(epoch, 0, step)
+        for _ in range(2):
+            images = torch.randn(16, 1, 8, 8).to(memory_format=torch.channels_last)
+            index = torch.randperm(64)[:16]
+            alone = []
+            for step, course in made:
+                assert course.average is not None
+                before = deepcopy(course.average.copies.state_dict())
+                Alone.moved = 0
+                step.train(images, index)
+                alone.append(Alone.moved)
+                now = step.networks[0].state_dict()
+                for name, average in course.average.copies[0].state_dict().items():
+                    old = before[f"0.{name}"]
+                    if epoch == 1 or not average.is_floating_point():
+                        wanted = old if epoch == 1 else now[name]
+                        worst = max(worst, float((average != wanted).any()) * torch.inf)
+                        continue
+                    exact = momentum * old.double() + (1 - momentum) * now[name].double()
+                    terms = torch.maximum(old.abs(), (old - now[name]).abs())
+                    worst = max(worst, ulps(average, exact, terms))
+    (_, one), (step, two) = made
+    floating = sum(value.is_floating_point() for value in step.networks[0].state_dict().values())
+    pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    return {
+        "exact": worst,
+        "apart": max(float((first - second).abs().max() / (1e-3 + first.abs().max())) for first, second in pairs),
+        "alone": alone,
+        "floating": floating,
+        "keys": list(one.state_dict()) == list(two.state_dict()),
+        "answers": all(step.answering[0] is course.average[0] for step, course in made),  # type: ignore[index]
+    }
+
+
 class Casts(TorchDispatchMode):
     """Counts casts of tensors."""
 
@@ -283,7 +414,13 @@ def round_as_devices_do() -> None:
     InterpreterBuilder.create_fma, InterpreterBuilder.cast_impl = create_fma, cast_impl
 
 
-FOUND = {"copied": copied, "stepped": stepped, "compiled": lambda kind: stepped(kind, "compiled")}
+FOUND = {
+    "copied": copied,
+    "averaged": averaged,
+    "coursed": coursed,
+    "stepped": stepped,
+    "compiled": lambda kind: stepped(kind, "compiled"),
+}
 
 if __name__ == "__main__":
     round_as_devices_do()

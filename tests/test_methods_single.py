@@ -445,6 +445,36 @@ def test_plc_corrects_nothing_where_one_class_is_predicted() -> None:
     assert torch.equal(trial.labels, trial.given)
 
 
+# -- ELR ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_elr_updates_its_targets_from_an_epoch_on(first: int) -> None:
+    """Before it the loss is cross-entropy; from it on Eq. 6, with targets by Eq. 9 that begin at 0."""
+    trial = Trial("elr", strength=2.0, momentum=0.6, update_from=first)
+    targets = torch.zeros(N, C)
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        logits = network(trial.images[index]).logits
+        entropy = F.cross_entropy(logits, trial.given[index])
+        if epoch < first:
+            return entropy
+        probs = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
+        targets[index] = 0.6 * targets[index] + 0.4 * (probs / probs.sum(1, keepdim=True)).detach()
+        return entropy + 2 * (1 - (probs * targets[index]).sum(1)).log().mean()
+
+    follows(trial, loss_of, 4)
+    torch.testing.assert_close(trial.method.criterion.targets, targets, rtol=1e-4, atol=1e-6)
+
+
+def test_elr_corrects_nothing_before_it_updates() -> None:
+    trial = Trial("elr", update_from=3)
+    trial.train(2, of=4)
+    assert not trial.method.criterion.targets.any()
+    assert torch.equal(trial.method.corrected(trial.given), trial.given)
+    assert torch.equal(trial.method.estimates(trial.run(2, 4)).confidence, torch.ones(N))
+
+
 # -- SELC ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,13 +11,15 @@ from _train_cases import Killed, assert_same_end, noted, refusal
 from rich.console import Console
 
 import fastnoise.engine.step as step_module
+import fastnoise.engine.trainer as trainer_module
 from fastnoise.config import RunConfig
 from fastnoise.data import Augmentation, ImageTable, make_loader
 from fastnoise.data.positioned import PositionedBatches
 from fastnoise.engine import train
 from fastnoise.engine.saves import SaveClock
-from fastnoise.engine.step import WARM_UP, Step
+from fastnoise.engine.step import WARM_UP, Gear, Step
 from fastnoise.recipes import recipe
+from fastnoise.schedules import Schedule
 
 QUIET = Console(quiet=True)
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 9, 8, 3), dtype=np.uint8)
@@ -86,9 +88,9 @@ def test_runs_are_equal_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     joint: list[int] = []
     train_next = Step.train_next
 
-    def counting(self: Step, batches: PositionedBatches, count: int) -> Any:
+    def counting(self: Step, batches: PositionedBatches, count: int, *around: Any) -> Any:
         joint.append(count)
-        return train_next(self, batches, count)
+        return train_next(self, batches, count, *around)
 
     monkeypatch.setattr(Step, "train_next", counting)
     whole = tmp_path / "whole"
@@ -107,18 +109,79 @@ def test_runs_are_equal_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert_same_end(plain, killed)
 
 
+COURSE: dict[str, Any] = {
+    "schedule": "one_cycle:0.3,start=0.1",
+    "optimizer": "sgd:momentum=0.85,nesterov,lookahead=5",
+    "average_weights": "ema:0.8,from=0.5",
+    "backbone_rate": 0.5,
+}
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_courses_by_step_are_equal_to_the_bit(graphed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates of each step and slow weights, also over a kill between two moves of these. With graphs, in whose place
+    their functions are called, the rates come from the device."""
+    if graphed:
+        FakeGraph.made.clear()
+        monkeypatch.setattr(step_module, "_Graph", FakeGraph)
+        monkeypatch.setattr(step_module, "_SideStream", lambda device: nullcontext())
+        monkeypatch.setattr(trainer_module, "choose_gear", lambda *_: Gear("graphed", "as if on a GPU"))
+    plain, whole, killed = (tmp_path / name for name in ("plain", "whole", "killed"))
+    train(config(plain, 1, **COURSE), console=QUIET)
+    joint: list[list[float]] = []
+    update = Step._update
+
+    def noting(self: Step, *batch: Any) -> Any:
+        joint[-1].append(float(self.optimizer.param_groups[1]["lr"]))
+        return update(self, *batch)
+
+    train_next = Step.train_next
+
+    def counting(self: Step, *words: Any) -> Any:
+        joint.append([])
+        with monkeypatch.context() as patch:
+            patch.setattr(Step, "_update", noting)
+            return train_next(self, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "train_next", counting)
+        train(config(whole, 5, **COURSE), console=QUIET)
+    cycle = Schedule.parse(COURSE["schedule"])
+    rate = config(whole, 5).optim.learning_rate / 2
+    steps = [number for first in (0, 5, 13, 18) for number in range(first, first + 5)]
+    rates = [each for steps_of in joint for each in steps_of]
+    assert rates == pytest.approx([rate * cycle.share((step + 0.5) / 26) for step in steps])
+    assert_same_end(plain, whole)
+    if graphed:
+        assert [graph.replays for graph in FakeGraph.made if not graph.arguments] == [1, 1]  # anew for the average
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveClock, "due", lambda self: True)
+        noted(patch, kill_at=(2, 3))
+        with pytest.raises(Killed):
+            train(config(killed, 1, **COURSE), console=QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "train_next", counting)
+        joint.clear()
+        train(config(killed, 5, **COURSE), console=QUIET, resume=True)
+    assert len(joint) == 1  # after steps 4 and 5 alone
+    assert_same_end(plain, killed)
+
+
 class FakeGraph:
     """In place of a captured graph, which it replays by calling the function again."""
 
     made: ClassVar[list["FakeGraph"]] = []
 
     def __init__(self, function: Any, arguments: Any, side: Any):
-        self.function, self.replays = function, 0
+        self.function, self.arguments, self.replays = function, arguments, 0
         FakeGraph.made.append(self)
 
-    def __call__(self) -> object:
+    def fits(self, arguments: Any) -> bool:
+        return [each.shape for each in arguments] == [each.shape for each in self.arguments]
+
+    def __call__(self, *arguments: Any) -> object:
         self.replays += 1
-        return self.function()
+        return self.function(*arguments)
 
 
 def test_one_graph_has_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +236,7 @@ def _step_and_batches() -> tuple[Step, PositionedBatches]:
         (("--method", "elr", "--augment", "crop,pad=1,rotate=5"), "resizes or recolours"),
         (("--method", "elr_plus"), "method elr_plus draws numbers on the host before each step"),
         (("--method", "elr", "--profile"), "--profile looks at single steps"),
+        (("--method", "elr", "--optimizer", "sgd:lookahead=3"), "every 3 steps; take a multiple of 3"),
     ],
 )
 def test_refusals(words: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,8 +50,8 @@ def follow(optimizer: Optimizer) -> None:
         set_group_rate(group, first["lr"] * group[SHARE])
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Make `rate` the learning rate of a run."""
+def set_rate(optimizer: Optimizer, rate: float | Tensor) -> None:
+    """Make `rate` the learning rate of a run: a number, or a scalar on the device, which may be a part of a graph."""
     set_group_rate(optimizer.param_groups[0], rate)
     follow(optimizer)
 

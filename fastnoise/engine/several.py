@@ -14,7 +14,7 @@ from ..data.positioned import PositionedBatches, positioned_obstacle
 from ..data.resident import ResidentLoader
 from ..errors import ConfigError
 from ..methods import Method
-from ..schedules import Optimizer, Schedule
+from ..schedules import Optimizer
 from .course import StepCourse
 from .optimizer import LRScheduler
 from .profile import StepProfiler
@@ -47,10 +47,9 @@ def choose_steps_per_graph(config: RunConfig, method: Method, loader: Loader, ru
         obstacle = "several processes agree on the host after a step"
     elif type(method).before_step is not Method.before_step:
         obstacle = f"method {own.short(config.method.method)} draws numbers on the host before each step"
-    elif Schedule.parse(config.optim.schedule).by_step:
-        obstacle = f"--schedule {config.optim.schedule} sets the learning rate on the host before each step"
-    elif Optimizer.parse(config.optim.optimizer).lookahead:
-        obstacle = f"--optimizer {config.optim.optimizer} moves its slow weights between steps"
+    elif count % (every := Optimizer.parse(config.optim.optimizer).lookahead or 1):
+        moves = f"moves its slow weights every {every} steps"
+        obstacle = f"--optimizer {config.optim.optimizer} {moves}; take a multiple of {every}"
     elif config.engine.profile:
         obstacle = "--profile looks at single steps"
     if obstacle is None:
@@ -89,7 +88,7 @@ class Stepping:
         """The steps of an epoch from batch `start` (from 0) on. `schedule`: of the learning rate, if the epoch follows
         it."""
         if self.positioned is not None:
-            yield from self._together(self.positioned, epoch, start, order)
+            yield from self._together(self.positioned, epoch, start, order, schedule)
             return
         source, batches = self.loader.epoch(epoch, start, order), self.loader.count_batches(order)
         if profiler is not None:
@@ -106,15 +105,35 @@ class Stepping:
             yield Steps(number, 1, len(index), make)
 
     def _together(
-        self, batches: PositionedBatches, epoch: int, start: int, order: np.ndarray | None
+        self,
+        batches: PositionedBatches,
+        epoch: int,
+        start: int,
+        order: np.ndarray | None,
+        schedule: LRScheduler | None,
     ) -> Iterator[Steps]:
-        size, done = batches.batch_size, start
-        samples = batches.begin(epoch, start, order)
-        while (done + self.together) * size <= samples:
-            done += self.together
-            yield Steps(
-                done, self.together, self.together * size, partial(self.step.train_next, batches, self.together)
-            )
-        for number in range(done, self.loader.count_batches(order)):
-            rest = min(size, samples - number * size)
-            yield Steps(number + 1, 1, rest, lambda rest=rest: self.step.train(*batches.next(rest)))  # type: ignore[misc]
+        course, optimizer, size = self.course, self.step.optimizer, batches.batch_size
+        samples, count = batches.begin(epoch, start, order), self.loader.count_batches(order)
+        rates = course.rates(optimizer, schedule, epoch, count)
+
+        def together(done: int) -> None:
+            course.before_joint(None if rates is None else rates[done : done + self.together])
+            before = partial(course.before_each, optimizer)
+            self.step.train_next(batches, self.together, before, course.after_each)
+
+        def alone(done: int, rest: int) -> None:
+            if schedule is not None:
+                course.before_step(optimizer, schedule, epoch, done, count)
+            self.step.train(*batches.next(rest))
+            course.after_step(done + 1, count)
+
+        done = start
+        while done < count:
+            # An epoch that goes on between two moves of the slow weights goes up to the next one step by step.
+            if done % course.every == 0 and (done + self.together) * size <= samples:
+                made, make, steps = self.together * size, partial(together, done), self.together
+            else:
+                made, steps = min(size, samples - done * size), 1
+                make = partial(alone, done, made)
+            done += steps
+            yield Steps(done, steps, made, make)

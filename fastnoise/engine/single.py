@@ -243,6 +243,7 @@ class Single(Training):
             f"{counted(self.num_batches, 'batch', 'batches')} of {loader.batch_size} an epoch"
             + (f"; {self.stepping.together} steps at a time" if self.stepping.together > 1 else ""),
             *self.course.describe(),
+            *self.growth.describe(),
             f"run folder: {self.record.folder.path}",
         ]
         if config.engine.target_place == "host":

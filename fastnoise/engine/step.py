@@ -19,6 +19,7 @@ from ..models.heads import with_mirror
 from ..ops.optimizer import OneLaunch
 from ..ops.unit import inductor_options, with_unit_gradient
 from .clipping import clip_gradients
+from .growth import shrunk
 from .optimizer import captured, reset_optimizer
 from .own_loss import check_loss
 from .payback import UNKNOWN_NETWORK, Cost
@@ -279,6 +280,7 @@ class Step:
         """Batches evaluated without a graph, of each shape: loaders of several tables have full batches of their own
         sizes, and a shape's first batch searches for kernels, which a capture forbids."""
         self._program = method.program
+        self._size: tuple[int, int] | None = None
 
     @property
     def replays(self) -> int:
@@ -296,6 +298,12 @@ class Step:
         self.recapture()
         self.answering, self._warm = list(networks), 0
         self._evaluated.clear()
+
+    def train_on(self, size: tuple[int, int] | None) -> None:
+        """Make training images of this height and width from now on, as a part of each step (`shrunk`); None: take them
+        as they are. For another size steps are compiled, warmed up and captured anew."""
+        if size != self._size:
+            self._size, self._train_graph, self._joint, self._warm = size, None, None, 0
 
     def restart(self) -> None:
         """Go on with a fresh optimiser."""
@@ -322,7 +330,7 @@ class Step:
     def _update(self, forward: Callable[[Tensor, Tensor], Forward], images: Tensor, index: Tensor) -> Forward:
         self.optimizer.zero_grad(set_to_none=True)
         with nullcontext() if self.copies is None else self.copies.in_use():
-            result = forward(images, index)
+            result = forward(shrunk(images, self._size), index)
             self.scaler.scale(result.loss).backward(self._one)
         if self.gradients is not None:
             self.gradients()
@@ -361,16 +369,30 @@ class Step:
         assert isinstance(result, Forward)
         return result
 
-    def train_next(self, batches: PositionedBatches, count: int) -> Forward:
+    def train_next(
+        self,
+        batches: PositionedBatches,
+        count: int,
+        before: Callable[[int], None] | None = None,
+        after: Callable[[int], None] | None = None,
+    ) -> Forward:
         """`count` updates, each with the next full batch of `batches`; in a graphed gear all of them are one graph.
 
-        Eagerly, and so on a CPU, they are made one after the other. Returns what the last one gives.
+        Eagerly, and so on a CPU, they are made one after the other. Returns what the last one gives. `before` and
+        `after` are called around each with its number, from 0. They are a part of the graph, the same in every call,
+        and may change the weights.
         """
         self._ready()
 
         def several() -> Forward:
-            for _ in range(count):
+            for number in range(count):
+                if before is not None:
+                    before(number)
                 result = self._update(self._forward, *batches.next())
+                if after is not None:
+                    after(number)
+                if self.copies is not None:
+                    self.copies.renew()
             return result
 
         if not self.gear.graphed:

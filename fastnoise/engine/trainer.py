@@ -31,6 +31,7 @@ from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
 from .gradient_mean import GradientMean
 from .gradients import add_gradients
+from .growth import GrowingSize
 from .kept_models import KeptModels
 from .layer_rates import follow, set_rate
 from .loggers import RunLoggers
@@ -129,6 +130,8 @@ class Training(MeasuredSteps, ABC):
             mirrored=config.data.eval_mirror,
             gradients=self.gradients,
         )
+        data = members[0].data
+        self.growth = GrowingSize(config, data.image_size, data.channels, list(networks))
         self.course = StepCourse(config.optim, networks, self.rounds)
         if members[0].method is method:  # of a run by itself: its checkpoints hold the course's weights
             method.add_module("step_course", self.course)
@@ -270,6 +273,7 @@ class Training(MeasuredSteps, ABC):
         self.method.train()
         rate = self._optimise_as(epoch, start)
         self.course.begin(epoch, start, self.step)
+        self.step.train_on(self.growth.size(epoch))
         schedule = self.schedule if self.method.phase(epoch) is None else None
         order = self._order(epoch)
         batches = self.loaders.train.count_batches(order)

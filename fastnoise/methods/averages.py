@@ -1,6 +1,6 @@
 """Exponential moving averages of weights, inside the captured step."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from copy import deepcopy
 from typing import cast
 
@@ -55,20 +55,32 @@ class AveragedNetworks(nn.Module):
             average.load_state_dict(network.state_dict())
         self.updates.zero_()
 
-    @torch.no_grad()
-    def follow(self, networks: Sequence[Network]) -> None:
-        """Move every average one step towards its network. Uses the device alone."""
-        self.updates += 1
-        ours: list[Tensor] = []
-        theirs: list[Tensor] = []
+    @property
+    def momentum(self) -> float:
+        """The full momentum, after the ramp."""
+        return self._move.momentum
+
+    def pairs(self, networks: Sequence[Network]) -> list[tuple[Tensor, Tensor]]:
+        """Each tensor that is averaged, and the one of the networks that it follows."""
+        found: list[tuple[Tensor, Tensor]] = []
         for average, network in zip(self.copies, networks, strict=True):
-            ours += average.parameters()
-            theirs += network.parameters()
+            found += zip(average.parameters(), network.parameters(), strict=True)
             if self.with_buffers:
+                buffers = zip(average.buffers(), network.buffers(), strict=True)
+                found += (pair for pair in buffers if pair[0].is_floating_point())
+        return found
+
+    @torch.no_grad()
+    def follow(self, networks: Sequence[Network], moved: Container[Tensor] = ()) -> None:
+        """Move every average one step towards its network, but those that the optimiser has `moved`. Uses the device
+        alone."""
+        self.updates += 1
+        if self.with_buffers:
+            for average, network in zip(self.copies, networks, strict=True):
                 for mine, other in zip(average.buffers(), network.buffers(), strict=True):
-                    if mine.is_floating_point():
-                        ours.append(mine)
-                        theirs.append(other)
-                    else:
+                    if not mine.is_floating_point():
                         mine.copy_(other)
-        self._move(ours, theirs, self.updates + self.ahead if self.ahead else self.updates)
+        pairs = [pair for pair in self.pairs(networks) if pair[0] not in moved]
+        if pairs:
+            ours, theirs = zip(*pairs, strict=True)
+            self._move(ours, theirs, self.updates + self.ahead if self.ahead else self.updates)

@@ -190,6 +190,8 @@ class ELROptions(MethodOptions):
     """Weight lambda of the regulariser."""
     momentum: Annotated[float, Between(0, 1, "[)")] = 0.7
     """Momentum beta of the targets' moving average."""
+    update_from: Annotated[int, AtLeast(1)] = 1
+    """First epoch, counted from 1, that updates the targets. Before it targets are 0, and the loss is cross-entropy."""
 
 
 @dataclass(frozen=True)

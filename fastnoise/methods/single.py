@@ -55,7 +55,11 @@ class TargetMethod(Method):
 
 
 class EarlyLearningRegularization(TargetMethod):
-    """ELR (Liu et al. 2020): cross-entropy + strength * log(1 - <p, t>), Eq. 6, targets by Eq. 9."""
+    """ELR (Liu et al. 2020): cross-entropy + strength * log(1 - <p, t>), Eq. 6, targets by Eq. 9.
+
+    Targets are updated in the epochs from `update_from` on, in the paper from the first. Before it they are 0, and with
+    them the regulariser.
+    """
 
     stackable = weighted = parallel = True
     name = "elr"
@@ -64,7 +68,11 @@ class EarlyLearningRegularization(TargetMethod):
 
     def __init__(self, options: ELROptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
+        self.first = options.update_from
         self.criterion = ELRLoss(num_samples, num_classes, strength=options.strength, momentum=options.momentum)
+
+    def start_epoch(self, epoch: int) -> None:
+        self.criterion.set_update(epoch >= self.first)
 
 
 NEGLIGIBLE_ATTENTION = 0.01

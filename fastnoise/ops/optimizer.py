@@ -34,13 +34,16 @@ class OneLaunch(torch.optim.Optimizer):
     Attributes:
         copies: weights -> their bfloat16 copy, a leaf whose gradient takes the place of the weights' own. Empty unless
             `keep_copies` makes some.
+        averages: tensors -> the average that follows them in each step. Empty unless `keep_averages` names some.
     """
 
     copies: dict[Tensor, nn.Parameter]
+    averages: dict[Tensor, Tensor]
 
     def _prepare(self) -> None:
         """Called once the groups are there. ValueError for weights that the kernel cannot take."""
-        self.copies = {}
+        self.copies, self.averages = {}, {}
+        self._average_momentum: float | None = None
         self._addresses: dict[int, tuple[list[list[int]], tuple[Tensor, Tensor]]] = {}
         """Of each launch of a step: what its table says, and the table."""
         self._pending: list[tuple[Tensor, Tensor]] = []
@@ -71,6 +74,24 @@ class OneLaunch(torch.optim.Optimizer):
         if self.copies:
             torch._foreach_copy_(list(self.copies.values()), list(self.copies))
 
+    def keep_averages(self, pairs: Sequence[tuple[Tensor, Tensor]], momentum: float) -> None:
+        """Move averages in the launch of each step from now on, even if the step itself is left out:
+        average <- momentum * average + (1 - momentum) * weight, with the weight that the step gives.
+
+        A graph that was captured before does not follow: capture it anew.
+
+        Args:
+            pairs: an average and its weights, which need not be among the optimiser's. Of other dtypes than float32, or
+                with different memory layouts, they are left out of `averages`. None: no average is moved any more.
+            momentum: in [0, 1).
+        """
+        self.averages = {
+            weight: average
+            for average, weight in pairs
+            if dense(weight) and dense(average) and average.stride() == weight.stride()
+        }
+        self._average_momentum = momentum if self.averages else None
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Remove the gradients, or set them to 0, those of copies too."""
         super().zero_grad(set_to_none)
@@ -93,16 +114,26 @@ class OneLaunch(torch.optim.Optimizer):
             launches.setdefault(constants, []).extend(
                 (number, weight) for weight in group["params"] if self._gradient(weight) is not None
             )
+        updated = {weight for weights in launches.values() for _, weight in weights}
+        alone = [weight for weight in self.averages if weight not in updated]
         for place, (constants, weights) in enumerate(launches.items()):
-            if weights:
-                self._launch(place, constants, weights)
+            if weights or alone:
+                self._launch(place, constants, weights, alone)
+                alone = []
         return loss
 
     def _gradient(self, weight: Tensor) -> Tensor | None:
         return self.copies[weight].grad if weight in self.copies else weight.grad
 
-    def _launch(self, place: int, constants: tuple[Any, ...], weights: Sequence[tuple[int, Tensor]]) -> None:
-        """Update weights, each with the number of its group, whose groups have the same constants."""
+    def _launch(
+        self,
+        place: int,
+        constants: tuple[Any, ...],
+        weights: Sequence[tuple[int, Tensor]],
+        alone: Sequence[Tensor] = (),
+    ) -> None:
+        """Update weights, each with the number of its group, whose groups have the same constants; and move the
+        averages of these and of other tensors, which stay `alone`."""
         rows, kept = [], []
         for number, weight in weights:
             gradient, copy = self._gradient(weight), self.copies.get(weight)
@@ -112,22 +143,28 @@ class OneLaunch(torch.optim.Optimizer):
             gradient = like(weight, gradient, torch.float32 if copy is None else torch.bfloat16)
             kept.append(gradient)  # the launch only has its address
             first, second, step = self._moments(self.param_groups[number], weight)
-            tensors = (weight, gradient, first, second, self._rate(number), step, copy)
+            tensors = (weight, gradient, first, second, self._rate(number), step, copy, self.averages.get(weight))
             rows.append([*(0 if tensor is None else tensor.data_ptr() for tensor in tensors), weight.numel()])
+        rows += [
+            [weight.data_ptr(), 0, 0, 0, 0, 0, 0, self.averages[weight].data_ptr(), weight.numel()] for weight in alone
+        ]
         changed = [weight for _, weight in weights]
         changed += [self.copies[weight] for weight in changed if weight in self.copies]
-        self._count(changed)
-        device = changed[0].device
+        if changed:
+            self._count(changed)
+        moved = [self.averages[weight] for weight in (*changed, *alone) if weight in self.averages]
+        device = (*changed, *alone)[0].device
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         told = {
             "copies": bool(self.copies),
-            "alignment": 4 if any(address % 16 for row in rows for address in (*row[:4], row[6])) else 16,
+            "alignment": 4 if any(address % 16 for row in rows for address in (*row[:4], *row[6:8])) else 16,
             "scale": None if scale is None else scale.to(device, non_blocking=True),
             "found_inf": None if found_inf is None else found_inf.to(device, non_blocking=True),
+            "average": self._average_momentum,
         }
-        with torch.cuda.device_of(changed[0]):
+        with torch.cuda.device_of((*changed, *alone)[0]):
             self._run(self._table(place, rows, device), constants, told)
-        torch.autograd.graph.increment_version(changed)
+        torch.autograd.graph.increment_version([*changed, *moved])
 
     def _table(self, place: int, rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
         """The pieces and the table of tensors, on the device."""

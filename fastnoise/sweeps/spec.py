@@ -96,11 +96,13 @@ LATER: Mapping[str, Any] = {
     "recipe": "published",
     "average_weights": "none",
     "eval_mirror": False,
+    "grow_size": "none",
 }
 """Fields that came after version 0.1.0, with the values that do what it did. These count as unset in a job's name."""
 
 LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    name: {"variant": "paper"} for name in ("apl", "bootstrap", "coteaching", "focal", "forward")
+    "elr": {"update_from": 1},
+    **{name: {"variant": "paper"} for name in ("apl", "bootstrap", "coteaching", "focal", "forward")},
 }
 """Method -> its options that came after version 0.1.0, as LATER."""
 

@@ -53,6 +53,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "--patience ends each run after an epoch of its own; drop it, or train the runs one by one"
     if first.optim.average_weights != "none" or Optimizer.parse(first.optim.optimizer).lookahead:
         return "--average-weights and lookahead keep further weights of one run; drop them"
+    if first.data.grow_size != "none":
+        return "--grow-size changes the images of the steps of one run; drop it"
     if first.model.model in FITTED:
         return f"model {first.model.model} makes its first layer from the images of one run"
     if first.engine.gradients:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import ConfigError
+from ..helptext import REQUIRED
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ReportCommand:
       fastnoise report sweeps/elr --out elr.html --png figures
     """
 
-    folder: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
+    folder: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of a run, a sweep or a study."""
     out: str | None = None
     """The HTML file; by default report.html in FOLDER."""

@@ -14,48 +14,57 @@ from types import FrameType
 from . import __version__
 from .errors import ConfigError, FastnoiseError, nearest
 
+_LINES: dict[str, str] = {
+    "train": "train a network with a noisy-label method; with no options: NAL on scikit-learn's digits with "
+    "40 % symmetric label noise",
+    "features": "write a frozen network's features of all images, to train heads on",
+    "pretrain": "train an encoder without labels (SimCLR) and write it to a file, for train --encoder",
+    "posteriors": "train on clean labels and write what the network says of each image, for PMD noise",
+    "clean": "find the wrong labels of a data set, and what they should be",
+    "review": "look at the labels that clean suspects, in a browser, and decide",
+    "sweep": "train all runs that a TOML file describes, several at once",
+    "study": "measure how wrong labels of some classes, tasks, labels or values affect the others: "
+    "multiclass, multitask, multilabel, regression",
+    "leaderboard": "rank methods on data sets under noises, by accuracy and by time",
+    "predict": "say what a run's networks make of new images",
+    "evaluate": "measure them on a data set",
+    "export": "write them as a programme for PyTorch (.pt2) or ONNX",
+    "report": "make one HTML page of runs, a sweep or a study",
+    "check": "decode every image of a folder or list once; list what cannot be read and what is there twice",
+    "corrupt": "make noisy labels: files, their realised rate, a heat map",
+    "inspect": "say which noise explains the difference between two label files",
+    "bench": "measure losses, noise, loaders and training steps on this machine",
+    "env": "print versions, devices, SIMD level, and the backend of every op",
+    "methods": "list the methods; also: datasets, models",
+    "completion": "print a script that completes commands and options in bash or zsh",
+    "help": "print a page of the manual: fastnoise help TOPIC",
+}
+"""Command -> what it does."""
+
 _USAGE = """usage: fastnoise COMMAND [OPTIONS]
 
 Trains image classifiers on wrong labels at the speed of the hardware.
 
 commands:
-  train     train a network with a noisy-label method; with no options: NAL on
-            scikit-learn's digits with 40 % symmetric label noise
-  features  write a frozen network's features of all images, to train heads on
-  pretrain  train an encoder without labels (SimCLR) and write it to a file, for
-            train --encoder
-  posteriors
-            train on clean labels and write what the network says of each image,
-            for PMD noise
-  clean     find the wrong labels of a data set, and what they should be
-  review    look at the labels that clean suspects, in a browser, and decide
-  sweep     train all runs that a TOML file describes, several at once
-  study     measure how wrong labels of some classes, tasks, labels or values affect
-            the others: multiclass, multitask, multilabel, regression
-  leaderboard
-            rank methods on data sets under noises, by accuracy and by time
-  predict   say what a run's networks make of new images
-  evaluate  measure them on a data set
-  export    write them as a programme for PyTorch (.pt2) or ONNX
-  report    make one HTML page of a run, a sweep or a study
-  check     decode every image of a folder or list once; list what cannot be read
-            and what is there twice
-  corrupt   make noisy labels: files, their realised rate, a heat map
-  inspect   say which noise explains the difference between two label files
-  bench     measure losses, noise, loaders and training steps on this machine
-  env       print versions, devices, SIMD level, and the backend of every op
-  methods   list the methods; also: datasets, models
-  completion
-            print a script that completes commands and options in bash or zsh
-  help      print a page of the manual: fastnoise help TOPIC
+{commands}
 
 options:
-  -h, --help   show this text
-  --version    print the version
+  -h, --help  show this text
+  --version   print the version
 
-`fastnoise COMMAND --help` lists a command's options. `source <(fastnoise completion bash)`
-completes them in this shell; put it into ~/.bashrc (or, with zsh for bash, into ~/.zshrc).
+`fastnoise COMMAND --help` lists a command's options.
+Completion of commands and options in this shell, with zsh for bash there:
+  source <(fastnoise completion bash)
 """
+
+
+def _usage() -> str:
+    """What --help prints, wrapped to the terminal."""
+    from .commands.listings import table
+    from .helptext import paragraphs, width_of_terminal
+
+    rows = [f"  {row}" for row in table(_LINES, width_of_terminal() - 2)]
+    return paragraphs(_USAGE.format(commands="\n".join(rows)))
 
 
 def _plain(name: str) -> Callable[[Sequence[str]], int]:
@@ -97,10 +106,11 @@ def _clean(arguments: Sequence[str]) -> int:
 
 def _study(arguments: Sequence[str]) -> int:
     from .commands import study
+    from .helptext import paragraphs
     from .words import parsed
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(study.HELP, end="")
+        print(paragraphs(study.HELP))
         return 0
     name = arguments[0]
     return study.run(name, parsed(study.options_type(name), arguments[1:], f"fastnoise study {name}"))
@@ -206,7 +216,7 @@ _LESS = "lower --batch-size, --width or --image-size"
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(_USAGE, end="")
+        print(_usage())
         return 0
     if words[0] == "--version":
         print(__version__)

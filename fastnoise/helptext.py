@@ -275,7 +275,7 @@ def page(prog: str, intro: str, listed: Iterable[Option], *, whole: bool = False
     needed = [option for option in listed if option.flags and option.required]
     shown = [option.head if option.required else f"[{option.head}]" for option in (*places, *needed)]
     usage = " ".join(["usage:", prog, *shown, "[OPTIONS]"])
-    lines = [*_wrapped(usage, width, "    "), "", *_paragraphs(intro, width)]
+    lines = [*_wrapped(usage, width, "    "), "", paragraphs(intro, width)]
     column = min(max((len(option.head) for option in listed), default=0), 26, width // 2 - 4)
     grouped: dict[str, list[Option]] = {"": places, _OPTIONS: []}
     grouped |= {title: [] for title in GROUPS}
@@ -307,8 +307,10 @@ def _entry(option: Option, column: int, width: int, whole: bool) -> list[str]:
     return [*first, *rest] if first else [f"{head:<{len(indent)}}{said[0]}", *rest[1:]]
 
 
-def _paragraphs(text: str, width: int) -> list[str]:
-    """A docstring wrapped to a width. Lines that begin with blanks, which are examples, stay lines of their own."""
+def paragraphs(text: str, width: int | None = None) -> str:
+    """A docstring wrapped to a width, by default the terminal's. Lines that begin with blanks stay lines of their
+    own: they are examples or rows of a list."""
+    width = width or width_of_terminal()
     lines: list[str] = []
     paragraph: list[str] = []
     for line in [*inspect.cleandoc(text).splitlines(), ""]:
@@ -318,7 +320,7 @@ def _paragraphs(text: str, width: int) -> list[str]:
         lines += _wrapped(" ".join(paragraph), width, "")
         paragraph = []
         lines += _wrapped(line, width, "      ") if line else [""]
-    return lines[:-1]
+    return "\n".join(lines[:-1])
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastnoise import helptext
-from fastnoise.cli import _COMMANDS, main
+from fastnoise.cli import _COMMANDS, _LINES, main
 from fastnoise.commands import completion, every
 from fastnoise.helptext import Option
 from fastnoise.methods.options import OPTIONS
@@ -26,6 +26,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_all_commands_are_known() -> None:
     assert set(_COMMANDS) == set(every.NAMES)
+    assert set(_LINES) == set(_COMMANDS) - {"datasets", "models"}  # which have the line of methods
     assert {command.split()[0] for command in every.commands()} <= set(_COMMANDS)
 
 
@@ -49,6 +50,16 @@ def test_help_keeps_to_the_terminal(
         assert max(map(len, text.splitlines())) <= columns
         assert "STR" not in text
         assert "None}" not in text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["study", "--help"], ["completion", "--help"], ["help"]])
+def test_lists_of_commands_keep_to_the_terminal(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in (60, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(words) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
 
 
 @pytest.mark.parametrize("command", every.commands())

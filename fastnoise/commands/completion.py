@@ -60,7 +60,7 @@ complete -o default -F _fastnoise fastnoise
 def run(arguments: Sequence[str]) -> int:
     """Print the script; ConfigError for another shell."""
     if helptext.wanted(arguments) is not None:
-        print(HELP, end="")
+        print(helptext.paragraphs(HELP))
         return 0
     if len(arguments) != 1:
         raise ConfigError("give the shell, as in fastnoise completion bash")

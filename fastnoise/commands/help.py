@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, nearest
-from ..helptext import width_of_terminal
+from ..helptext import paragraphs, width_of_terminal
 from .listings import table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -47,10 +47,11 @@ def run(arguments: Sequence[str]) -> int:
         print("usage: fastnoise help TOPIC\n\ntopics:")
         rows = {**TOPICS, "options NAME": "all that is said of an option, in each command that has it"}
         print("\n".join(f"  {line}" for line in table(rows, width - 2)))
-        print(
-            "\n`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list"
+        more = (
+            "`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list what "
+            "has a name."
         )
-        print("what has a name.")
+        print("\n" + paragraphs(more, width))
         return 0
     topic, *others = words
     if topic == "options":

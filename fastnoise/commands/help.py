@@ -48,8 +48,8 @@ def run(arguments: Sequence[str]) -> int:
         rows = {**TOPICS, "options NAME": "all that is said of an option, in each command that has it"}
         print("\n".join(f"  {line}" for line in table(rows, width - 2)))
         more = (
-            "`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list what "
-            "has a name."
+            "`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list "
+            "what has a name."
         )
         print("\n" + paragraphs(more, width))
         return 0

@@ -34,14 +34,12 @@ class Product:
     def run(self, arguments: Sequence[str]) -> int:
         """Train and write; returns 0, or 130 or 143 when stopped by a signal. FastnoiseError in one line."""
         if helptext.wanted(arguments) is not None:
-            out = helptext.Option("out", ("--out",), "FILE", f"The {self.what} to write.", required=True)
-            words = ["--method", self.method, *arguments]
             train_words(
-                words,
-                f"fastnoise {self.command} --out FILE",
+                ["--method", self.method, *arguments],
+                f"fastnoise {self.command}",
                 noise="none",
                 intro=self.help,
-                own_options=[out],
+                own_options=[helptext.Option("out", ("--out",), "FILE", f"The {self.what} to write.", required=True)],
                 without=("method", "gpus", "max_restarts"),
             )
         out, words = self._split_out(arguments)

@@ -1,5 +1,6 @@
 """The command line: fastnoise train | features | pretrain | posteriors | clean | review | sweep | study | leaderboard |
-predict | evaluate | export | report | check | corrupt | inspect | bench | env | methods | datasets | models | help."""
+predict | evaluate | export | report | check | corrupt | inspect | bench | env | methods | datasets | models |
+completion | help."""
 
 import contextlib
 import errno
@@ -9,57 +10,74 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any
 
 from . import __version__
 from .errors import ConfigError, FastnoiseError, nearest
+
+_LINES: dict[str, str] = {
+    "train": "train a network with a noisy-label method; with no options: NAL on scikit-learn's digits with "
+    "40 % symmetric label noise",
+    "features": "write a frozen network's features of all images, to train heads on",
+    "pretrain": "train an encoder without labels (SimCLR) and write it to a file, for train --encoder",
+    "posteriors": "train on clean labels and write what the network says of each image, for PMD noise",
+    "clean": "find the wrong labels of a data set, and what they should be",
+    "review": "look at the labels that clean suspects, in a browser, and decide",
+    "sweep": "train all runs that a TOML file describes, several at once",
+    "study": "measure how wrong labels of some classes, tasks, labels or values affect the others: "
+    "multiclass, multitask, multilabel, regression",
+    "leaderboard": "rank methods on data sets under noises, by accuracy and by time",
+    "predict": "say what a run's networks make of new images",
+    "evaluate": "measure them on a data set",
+    "export": "write them as a programme for PyTorch (.pt2) or ONNX",
+    "report": "make one HTML page of runs, a sweep or a study",
+    "check": "decode every image of a folder or list once; list what cannot be read and what is there twice",
+    "corrupt": "make noisy labels: files, their realised rate, a heat map",
+    "inspect": "say which noise explains the difference between two label files",
+    "bench": "measure losses, noise, loaders and training steps on this machine",
+    "env": "print versions, devices, SIMD level, and the backend of every op",
+    "methods": "list the methods; also: datasets, models",
+    "completion": "print a script that completes commands and options in bash or zsh",
+    "help": "print a page of the manual: fastnoise help TOPIC",
+}
+"""Command -> what it does."""
 
 _USAGE = """usage: fastnoise COMMAND [OPTIONS]
 
 Trains image classifiers on wrong labels at the speed of the hardware.
 
 commands:
-  train     train a network with a noisy-label method; with no options: NAL on
-            scikit-learn's digits with 40 % symmetric label noise
-  features  write a frozen network's features of all images, to train heads on
-  pretrain  train an encoder without labels (SimCLR) and write it to a file, for
-            train --encoder
-  posteriors
-            train on clean labels and write what the network says of each image,
-            for PMD noise
-  clean     find the wrong labels of a data set, and what they should be
-  review    look at the labels that clean suspects, in a browser, and decide
-  sweep     train all runs that a TOML file describes, several at once
-  study     measure how wrong labels of some classes, tasks, labels or values affect
-            the others: multiclass, multitask, multilabel, regression
-  leaderboard
-            rank methods on data sets under noises, by accuracy and by time
-  predict   say what a run's networks make of new images
-  evaluate  measure them on a data set
-  export    write them as a programme for PyTorch (.pt2) or ONNX
-  report    make one HTML page of a run, a sweep or a study
-  check     decode every image of a folder or list once; list what cannot be read
-            and what is there twice
-  corrupt   make noisy labels: files, their realised rate, a heat map
-  inspect   say which noise explains the difference between two label files
-  bench     measure losses, noise, loaders and training steps on this machine
-  env       print versions, devices, SIMD level, and the backend of every op
-  methods   list the methods; also: datasets, models
-  help      print a page of the manual: fastnoise help TOPIC
+{commands}
 
 options:
-  -h, --help   show this text
-  --version    print the version
+  -h, --help  show this text
+  --version   print the version
 
 `fastnoise COMMAND --help` lists a command's options.
+Completion of commands and options in this shell, with zsh for bash there:
+  source <(fastnoise completion bash)
 """
 
 
-def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
-    """`words.parsed`, imported when it is used, so that a Ctrl-C meanwhile finds `main`."""
-    from . import words
+def _usage() -> str:
+    """What --help prints, wrapped to the terminal."""
+    from .commands.listings import table
+    from .helptext import paragraphs, width_of_terminal
 
-    return words.parsed(command, arguments, prog)
+    rows = [f"  {row}" for row in table(_LINES, width_of_terminal() - 2)]
+    return paragraphs(_USAGE.format(commands="\n".join(rows)))
+
+
+def _plain(name: str) -> Callable[[Sequence[str]], int]:
+    """A command whose module has its name, a dataclass of its options, and a function `run` that takes it."""
+
+    def command(arguments: Sequence[str]) -> int:
+        from .commands import every
+        from .words import parsed
+
+        module = every.module(name)
+        return module.run(parsed(every.dataclass_of(name), arguments, f"fastnoise {name}"))
+
+    return command
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -74,12 +92,6 @@ def _pretrain(arguments: Sequence[str]) -> int:
     return PRETRAIN.run(arguments)
 
 
-def _features(arguments: Sequence[str]) -> int:
-    from .commands.features import FeaturesCommand, run
-
-    return run(parsed(FeaturesCommand, arguments, "fastnoise features"))
-
-
 def _posteriors(arguments: Sequence[str]) -> int:
     from .commands.posteriors import POSTERIORS
 
@@ -92,80 +104,16 @@ def _clean(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
-def _review(arguments: Sequence[str]) -> int:
-    from .commands.review import ReviewCommand, run
-
-    return run(parsed(ReviewCommand, arguments, "fastnoise review"))
-
-
-def _sweep(arguments: Sequence[str]) -> int:
-    from .commands.sweep import SweepCommand, run
-
-    return run(parsed(SweepCommand, arguments, "fastnoise sweep"))
-
-
 def _study(arguments: Sequence[str]) -> int:
     from .commands import study
+    from .helptext import paragraphs
+    from .words import parsed
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(study.HELP, end="")
+        print(paragraphs(study.HELP))
         return 0
     name = arguments[0]
     return study.run(name, parsed(study.options_type(name), arguments[1:], f"fastnoise study {name}"))
-
-
-def _leaderboard(arguments: Sequence[str]) -> int:
-    from .commands.leaderboard import LeaderboardCommand, run
-
-    return run(parsed(LeaderboardCommand, arguments, "fastnoise leaderboard"))
-
-
-def _predict(arguments: Sequence[str]) -> int:
-    from .commands.predict import PredictCommand, run
-
-    return run(parsed(PredictCommand, arguments, "fastnoise predict"))
-
-
-def _evaluate(arguments: Sequence[str]) -> int:
-    from .commands.evaluate import EvaluateCommand, run
-
-    return run(parsed(EvaluateCommand, arguments, "fastnoise evaluate"))
-
-
-def _export(arguments: Sequence[str]) -> int:
-    from .commands.export import ExportCommand, run
-
-    return run(parsed(ExportCommand, arguments, "fastnoise export"))
-
-
-def _report(arguments: Sequence[str]) -> int:
-    from .commands.report import ReportCommand, run
-
-    return run(parsed(ReportCommand, arguments, "fastnoise report"))
-
-
-def _check(arguments: Sequence[str]) -> int:
-    from .commands.check import CheckCommand, run
-
-    return run(parsed(CheckCommand, arguments, "fastnoise check"))
-
-
-def _corrupt(arguments: Sequence[str]) -> int:
-    from .commands.corrupt import CorruptCommand, run
-
-    return run(parsed(CorruptCommand, arguments, "fastnoise corrupt"))
-
-
-def _inspect(arguments: Sequence[str]) -> int:
-    from .commands.inspect import InspectCommand, run
-
-    return run(parsed(InspectCommand, arguments, "fastnoise inspect"))
-
-
-def _bench(arguments: Sequence[str]) -> int:
-    from .commands.bench import BenchCommand, run
-
-    return run(parsed(BenchCommand, arguments, "fastnoise bench"))
 
 
 def _env(arguments: Sequence[str]) -> int:
@@ -183,6 +131,12 @@ def _listing(kind: str) -> Callable[[Sequence[str]], int]:
     return listed
 
 
+def _completion(arguments: Sequence[str]) -> int:
+    from .commands.completion import run
+
+    return run(arguments)
+
+
 def _help(arguments: Sequence[str]) -> int:
     from .commands.help import run
 
@@ -191,26 +145,27 @@ def _help(arguments: Sequence[str]) -> int:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
-    "features": _features,
+    "features": _plain("features"),
     "pretrain": _pretrain,
     "posteriors": _posteriors,
     "clean": _clean,
-    "review": _review,
-    "sweep": _sweep,
+    "review": _plain("review"),
+    "sweep": _plain("sweep"),
     "study": _study,
-    "leaderboard": _leaderboard,
-    "predict": _predict,
-    "evaluate": _evaluate,
-    "export": _export,
-    "report": _report,
-    "check": _check,
-    "corrupt": _corrupt,
-    "inspect": _inspect,
-    "bench": _bench,
+    "leaderboard": _plain("leaderboard"),
+    "predict": _plain("predict"),
+    "evaluate": _plain("evaluate"),
+    "export": _plain("export"),
+    "report": _plain("report"),
+    "check": _plain("check"),
+    "corrupt": _plain("corrupt"),
+    "inspect": _plain("inspect"),
+    "bench": _plain("bench"),
     "env": _env,
     "methods": _listing("methods"),
     "datasets": _listing("datasets"),
     "models": _listing("models"),
+    "completion": _completion,
     "help": _help,
 }
 
@@ -261,7 +216,7 @@ _LESS = "lower --batch-size, --width or --image-size"
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(_USAGE, end="")
+        print(_usage())
         return 0
     if words[0] == "--version":
         print(__version__)

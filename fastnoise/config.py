@@ -37,23 +37,25 @@ def said_twice(augment: str) -> str:
 
 @dataclass(frozen=True)
 class DataConfig(Checked):
-    dataset: Annotated[str, arg(help=f"Data set: {alternatives(data_names.FORMS)}.")] = "digits"
+    dataset: Annotated[str, arg(help=f"Data set, of `fastnoise datasets`. {alternatives(data_names.FORMS)}.")] = (
+        "digits"
+    )
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout. A folder that you name must exist."""
     download: bool = True
     """Download a data set that is not under data-root."""
     task: Annotated[
-        str | None, arg(help=f"What is learnt: {alternatives(task_names.FORMS)}; None: what the data set says.")
+        str | None, arg(help=f"What is learnt, if not what the data set says. {alternatives(task_names.FORMS)}.")
     ] = None
     limit_train: Annotated[int, Above(0)] | None = None
     """Number of training images to use, from the first on. The test set stays whole."""
     val_fraction: Annotated[float, Between(0, 1, "[)")] = 0.0
-    """Share of each class of the training set that is held out for validation. Its labels are noisy too."""
+    """Share of each class that is held out for validation. It is taken from the training set; its labels are noisy."""
     val_split: Literal["given", "clean"] = "given"
     """Classes that validation samples are drawn from. given: the given labels' classes, once all labels are noisy.
     clean: the true classes; training and validation labels are then corrupted apart, as in ELR's code."""
     normalisation: str = "dataset"
-    """Mean and standard deviation of the images' channels: dataset (its own), weights (those that the weights of
+    """Mean and standard deviation of the images' channels. dataset (its own), weights (those that the weights of
     --model were trained with; the default if it has any), cifar10, imagenet, none (pixels in 0..1), or numbers as
     0.485,0.456,0.406/0.229,0.224,0.225."""
     image_size: Annotated[int, Above(0), Between(1, 65536)] | None = None
@@ -62,26 +64,27 @@ class DataConfig(Checked):
     exif_orientation: bool = True
     """Turn image files upright as the camera noted in EXIF. Without it their pixels stay as they are stored."""
     skip_unreadable: bool = False
-    """Leave out images of folder:PATH or list:FILE that cannot be decoded. Without it the run does not begin."""
+    """Leave out image files that cannot be decoded. Without it such a run of folder:PATH or list:FILE does not
+    begin."""
     augment: Annotated[
         str | None,
         arg(
-            help="How training images are augmented, words with commas between them as in resize:256,crop:224,flip: "
+            help="How training images are augmented, as crop:224,flip. Words with commas between them: "
             f"{HELP}. None: as --crop-padding and --flip say."
         ),
     ] = None
     eval_augment: Annotated[
         str | None,
         arg(
-            help="How images are resized and cropped in evaluation, as in resize:256,center_crop:224. None: what the "
-            "preset in --augment says, or else the whole image, resized to --image-size."
+            help="How images are resized and cropped in evaluation. Write it as resize:256,center_crop:224. None: what "
+            "the preset in --augment says, or else the whole image, resized to --image-size."
         ),
     ] = None
     grow_size: str = "none"
     """Smaller training images in the first epochs: none, or 24:0.4 for a shorter side of 24 pixels over 40 % of the
     epochs. Several stages rise, as 16:0.2,24:0.4. Evaluation has the whole size."""
     eval_mirror: bool = False
-    """Evaluate each image together with its mirror image: the mean of the two logits answers, in twice the time."""
+    """Evaluate each image and its mirror image. The mean of the two logits answers, in twice the time."""
     crop_padding: Annotated[int, AtLeast(0), Between(0, 4096)] = 4
     """Zero padding in pixels for the random crop in training. 0 switches the crop off. --augment replaces it."""
     flip: bool = True
@@ -89,15 +92,15 @@ class DataConfig(Checked):
     batch_size: Annotated[int, Above(0)] = 128
     """Images per training step."""
     drop_last: bool = False
-    """Leave out the last batch of an epoch if it is smaller than the others."""
+    """Leave out the last batch of an epoch if it is smaller."""
     balance: Literal["none", "weights", "sampler", "subset"] = "none"
-    """What is done about classes with fewer samples than others, counted by the given labels of the training set.
-    weights multiplies each sample's loss by N / (C * samples of its class). sampler has as much of each class in a
-    batch as it can without having a sample twice, so that samples of rare classes come more often. subset draws as
-    many different samples of each class for an epoch of --epoch-batches."""
+    """What is done about rare classes. They are counted by the given labels of the training set. weights multiplies
+    each sample's loss by N / (C * samples of its class). sampler has as much of each class in a batch as it can without
+    having a sample twice, so that samples of rare classes come more often. subset draws as many different samples of
+    each class for an epoch of --epoch-batches."""
     epoch_batches: Annotated[int, Above(0)] | None = None
-    """Batches of an epoch, drawn anew for each: of all samples alike, or as --balance says. None: all samples once.
-    The schedule counts such epochs. dividemix, whose batches have four parts, draws that many parts."""
+    """Batches of an epoch. They are drawn anew for each: of all samples alike, or as --balance says. None: all samples
+    once. The schedule counts such epochs. dividemix, whose batches have four parts, draws that many parts."""
     loader: Literal["auto", "dali", "resident", "synthetic", "torch"] = "auto"
     """Input pipeline. synthetic gives random noise instead of images, to measure training without loading.
     auto takes resident if the images fit in memory (on CUDA: the GPU's), else dali if it is installed, else torch."""
@@ -180,7 +183,7 @@ class NoiseConfig(Checked):
     noise: Annotated[
         str,
         arg(
-            help=f"Label noise: {alternatives(noise_names.FORMS)}, with options as in "
+            help=f"Label noise, as pair:0.4. {alternatives(noise_names.FORMS)}, with options as in "
             "symmetric:R,true_class=included,quota=class or asymmetric:R,map=superclass. swap is for several labels an "
             "image (swap:R,group=0-4), gaussian for values (gaussian:SIGMA,low=0)."
         ),
@@ -188,11 +191,11 @@ class NoiseConfig(Checked):
     noise_seed: Annotated[int, Between(0, 2**63, "[)")] = 0
     """Seed of the label noise. It does not depend on --seed."""
     labels: str | None = None
-    """File with the given labels: classes by name or number, one-hot rows, -1 for unknown. Use it with --noise none.
+    """File with the given labels, for --noise none. Classes by name or number, one-hot rows, -1 for unknown.
     Samples are found by name or position (index) if the file has them, else by row.
     Write FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.npy, FILE.npz:ARRAY, FILE.pt:KEY or FILE.txt."""
     noise_rate: Annotated[float, Between(0, 1, "[)")] | str | None = None
-    """Rate of wrong labels, for methods whose settings follow from it. In Python give it to recipe().
+    """Rate of wrong labels, for methods that go by it. In Python give it to recipe().
     Write a number, or the folder of a `fastnoise clean`, whose estimate is taken. None: as --noise says."""
 
     def __post_init__(self) -> None:
@@ -207,12 +210,13 @@ class NoiseConfig(Checked):
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
-    model: Annotated[str, arg(help=f"Network: {alternatives(model_names.FORMS)}.")] = "small_cnn"
+    model: Annotated[str, arg(help=f"Network, of `fastnoise models`. {alternatives(model_names.FORMS)}.")] = "small_cnn"
     width: Annotated[float, Above(0), Between(0, 1e6)] = 1.0
-    """Factor that multiplies the number of channels of every layer."""
+    """Factor on the number of channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
-    """Probability of dropout: in the fully connected layers of lenet5 and vgg19_bn, after the pooling of cnn9 and its
-    variants, or before the classifier of timm's networks. 0: as the network has it (vgg19_bn: 0.5, others: none)."""
+    """Probability of dropout. It acts in the fully connected layers of lenet5 and vgg19_bn, after the pooling of cnn9
+    and its variants, or before the classifier of timm's networks. 0: as the network has it (vgg19_bn: 0.5, others:
+    none)."""
     init: Literal["network", "pytorch"] = "network"
     """Weights that convolutions begin with. network: as fastnoise's networks draw them (the ResNets by their fan-out,
     He et al. 2015). pytorch: as PyTorch draws them unless told otherwise, which the authors' code mostly does."""
@@ -223,8 +227,8 @@ class ModelConfig(Checked):
     normalisation layers, with the statistics of the weights that the run begins with."""
 
     batch_norm: Literal["local", "sync"] = "local"
-    """What batch norm takes mean and variance of if several processes train the run: the batch of each process, or the
-    batches of all together (sync), which costs two messages a layer in each step. In one process both are the same."""
+    """Batch norm's statistics with several processes. local: of the batch of each process. sync: of the batches of all
+    together, which costs two messages a layer in each step. In one process both are the same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -281,8 +285,9 @@ class OptimConfig(Checked):
     epochs: Annotated[int, Above(0), Between(1, 1e6)] = 100
     """Passes over the training set."""
     optimizer: str = "sgd"
-    """Optimiser: sgd (momentum 0.9), sgd:momentum=0, sgd:momentum=0.9,nesterov, adam or adamw. With lookahead=5, as in
-    sgd:lookahead=5,alpha=0.5, slow weights go this share of the way to the others after every 5 steps (Lookahead)."""
+    """Optimiser: sgd, adam or adamw. sgd (momentum 0.9), sgd:momentum=0 or sgd:momentum=0.9,nesterov. With lookahead=5,
+    as in sgd:lookahead=5,alpha=0.5, slow weights go this share of the way to the others after every 5 steps
+    (Lookahead)."""
     learning_rate: Annotated[float, Above(0)] = 0.02
     """Learning rate at the start; of one_cycle the largest."""
     weight_decay: Annotated[float, AtLeast(0)] = 1e-3
@@ -293,17 +298,17 @@ class OptimConfig(Checked):
     one_cycle:0.15,start=0.1,end=0.05 changes step by step: from a tenth of the rate up to the whole after 15 % of the
     course, and down to a twentieth at its end (start and end: 0 by default)."""
     average_weights: str = "none"
-    """Which weights are evaluated and kept: none (those that train), or ema:0.99,from=0.67, an exponential moving
-    average with momentum 0.99 a step over the last third of the epochs, batch norm's statistics included."""
+    """Moving average of the weights, to be evaluated and kept. none (those that train), or ema:0.99,from=0.67, one with
+    momentum 0.99 a step over the last third of the epochs, batch norm's statistics included."""
     patience: Annotated[int, AtLeast(0)] = 0
-    """Epochs without a better validation score after which training ends early. 0: never. It needs a validation set.
-    The learning rate goes by --epochs all the same: a cosine that is cut off has not come down."""
+    """Epochs without a better score before training ends. 0: never. The score is that of validation, which needs a
+    validation set. The learning rate goes by --epochs all the same: a cosine that is cut off has not come down."""
     clip_norm: Annotated[float, Above(0)] | None = None
     """Largest norm of a network's gradient. Longer ones are scaled down to it. None: gradients stay as they are."""
     backbone_rate: Annotated[float, Above(0)] = 1.0
     """Factor on the learning rate of the backbone. The heads, and what a method adds, have the whole rate."""
     layer_decay: Annotated[float, Between(0, 1, "(]")] = 1.0
-    """Factor on the learning rate from one layer of the backbone to the one before it, for ResNets and timm's networks.
+    """Factor on the rate from each layer to the one before. It is for the backbone of ResNets and timm's networks.
     The last layer has this factor, the one before it its square, and so on. The heads have the whole rate."""
     recipe: Recipe = "published"
     """Where the settings of a run come from. published: the method's paper. The others are short courses of our own for
@@ -332,50 +337,50 @@ class EngineConfig(Checked):
     graphed captures the step in one CUDA graph. compiled_graphed does both.
     auto captures a graph if device and precision allow it, and compiles as --compile says."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether --gear auto and --gear graphed compile the forward pass and the loss (torch.compile).
-    auto compiles on CUDA if the remaining steps save more seconds than compiling takes. It never compiles on CPUs.
-    The seconds are measured by earlier runs, or assumed if there are none. The run says which."""
+    """Whether to compile the step (torch.compile). It is for --gear auto and graphed: forward pass and loss. auto
+    compiles on CUDA if the remaining steps save more seconds than compiling takes. It never compiles on CPUs. The
+    seconds are measured by earlier runs, or assumed if there are none. The run says which."""
     compile_options: str = "auto"
-    """Extra options of the compiler: none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
+    """Extra options of the compiler. none, combo_kernels, pdl or combo_kernels,pdl. They have an effect on CUDA only.
     combo_kernels launches small kernels together. pdl lets a kernel begin while the one before it ends.
     auto takes the options that are measured to be faster with the same results: none today."""
     fused_norm: Literal["auto", "on", "off"] = "auto"
-    """Whether batch norm in training is one operation with the ReLU and residual sum after it, in fastnoise's networks.
-    On CUDA kernels in Triton compute it. Only rounding differs. auto takes what is measured faster: today off."""
+    """Batch norm, ReLU and residual sum as one operation. It is for training of fastnoise's networks. On CUDA kernels
+    in Triton compute it. Only rounding differs. auto takes what is measured faster: today off."""
     optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
     """What updates the weights. torch: PyTorch's fused optimisers. triton: one kernel for all weights, on a GPU; under
     bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
     by several processes; and it moves the average of --average-weights. Either goes on with a run of the other. auto
     takes torch until triton is measured to be faster."""
     steps_per_graph: Annotated[int, Above(0)] | Literal["auto"] = "auto"
-    """Training steps that one captured graph makes, augmentation included, so that the host has less to do for each.
-    It needs images in memory (--loader resident), and a method that does nothing on the host before a step; with
-    lookahead a multiple of its steps. The last steps of an epoch, fewer than that, are made one by one. Without a
-    graph, as on a CPU, the same steps run one after the other. auto takes 1 until more is measured to be faster."""
+    """Training steps in one captured graph. It holds augmentation too, so that the host has less to do. It needs images
+    in memory (--loader resident), and a method that does nothing on the host before a step; with lookahead a multiple
+    of its steps. The last steps of an epoch, fewer than that, are made one by one. Without a graph, as on a CPU, the
+    same steps run one after the other. auto takes 1 until more is measured to be faster."""
     target_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Numbers of the targets that nal, elr, elr_plus, selc and selc_plus keep for each sample and class. The 16-bit
+    """Numbers of the targets of each sample. nal, elr, elr_plus, selc and selc_plus keep them, by class. The 16-bit
     ones take half the memory. They are rounded at random, so that a moving average does not stall."""
     target_place: Literal["device", "host"] = "device"
     """Where these targets are kept. host is for tables that a GPU has no room for: they stay in page-locked host
     memory, and each step reads and writes the rows of its batch there. The numbers are the same."""
     profile: bool = False
-    """Profile ten training steps, after ten steps of warm-up, and write the trace to the run folder.
-    The run ends with a list of the slowest ops, layout copies, synchronisations and gaps."""
+    """Profile ten training steps. They follow ten steps of warm-up, and the trace is in the run folder. The run ends
+    with a list of the slowest ops, layout copies, synchronisations and gaps."""
     gradients: bool = False
-    """Each epoch also notes how large the gradients of the loss at the logits are, for samples with right and with
+    """Note sizes of gradients in each epoch. They are those of the loss at the logits, for samples with right and with
     wrong labels (NAL, Figure 3; ELR, Figure 2). It takes one more pass over the training set, and true labels."""
     log_every: Annotated[int, Above(0)] = 50
-    """Steps between two updates of the loss in the progress display."""
+    """Steps between two updates of the progress display."""
     log: str = "none"
-    """What else keeps the figures of each epoch, beside metrics.jsonl: tensorboard, wandb, mlflow, or several, as
-    tensorboard,mlflow. wandb is offline unless WANDB_MODE says otherwise, and mlflow writes into the run folder unless
-    MLFLOW_TRACKING_URI does: nothing is sent anywhere by default."""
+    """What else keeps figures: tensorboard, wandb or mlflow. They get what metrics.jsonl has of each epoch. Name
+    several as tensorboard,mlflow. wandb is offline unless WANDB_MODE says otherwise, and mlflow writes into the run
+    folder unless MLFLOW_TRACKING_URI does: nothing is sent anywhere by default."""
     save_every: int | str = "auto"
-    """When to write a checkpoint: every so many epochs, as 5, or when so much time has passed, as 60s, 5m or 1h.
-    auto writes one after the first epoch, and then so rarely that checkpoints take a fiftieth of the time.
-    The last epoch and an interruption by Ctrl-C or SIGTERM are always saved."""
+    """When to write a checkpoint, as 5 or 10m. Every so many epochs, or when so much time has passed (60s, 5m, 1h).
+    auto writes one after the first epoch, and then so rarely that checkpoints take a fiftieth of the time. The last
+    epoch and an interruption by Ctrl-C or SIGTERM are always saved."""
     save_tables_every: Annotated[int, Above(0)] = 1
-    """Checkpoints that share one copy of the targets: with 5 every fifth has new ones. A run that was killed then goes
+    """Checkpoints that share one copy of the targets. With 5 every fifth has new ones. A run that was killed then goes
     on with targets that are up to four checkpoints old. The last epoch and an interruption always save them."""
 
     def __post_init__(self) -> None:
@@ -406,7 +411,7 @@ class RunConfig:
     optim: Annotated[OptimConfig, arg(name="optimiser")] = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     run_dir: str | None = None
-    """Folder of this run. None: a new folder under ./runs, named after method, data set, noise and seed."""
+    """Folder of this run; a new one in ./runs if not given. It is named after method, data set, noise and seed."""
 
     def groups(self) -> dict[str, str]:
         """Flat name -> the field of RunConfig that holds it ('' for RunConfig itself), in the order of the groups."""

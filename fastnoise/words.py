@@ -4,14 +4,14 @@ import contextlib
 import io
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import tyro
 
-from . import own
+from . import helptext, own
 from .config import RunConfig, located, said_twice
 from .data.names import WRITTEN, family, is_named, moved, read_options
 from .data.names import located as data_located
@@ -19,10 +19,35 @@ from .errors import ConfigError, nearest
 from .fields import changed, check_names, checked, meaningless, prolonged
 from .models.names import require_weights
 from .recipes import default_method, recipe
+from .recipes.base import base
 
-_HELP = ("-h", "--help")
-_COMPLETION = {"--tyro-print-completion": 2, "--tyro-write-completion": 3}
-"""The first words of a command that asks tyro for a shell's completion script, and how many words that takes."""
+ALIASES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("arch", "architecture", "backbone", "net", "network"), ("model",)),
+    **dict.fromkeys(("bs", "batch", "batchsize", "train_batch_size", "batch_size_train"), ("batch_size",)),
+    **dict.fromkeys(("data", "data_dir", "data_path", "root", "dataroot"), ("data_root", "dataset")),
+    **dict.fromkeys(("ds", "set"), ("dataset",)),
+    **dict.fromkeys(("epoch", "max_epochs", "n_epochs", "num_epochs"), ("epochs",)),
+    **dict.fromkeys(("fp16", "bf16", "half", "mixed_precision", "precision"), ("amp",)),
+    **dict.fromkeys(("gpu", "cuda", "gpu_id", "use_cuda", "cpu"), ("device",)),
+    **dict.fromkeys(("nproc", "num_gpus", "n_gpus", "ngpus"), ("gpus", "jobs")),
+    **dict.fromkeys(("lr", "init_lr", "base_lr", "learning"), ("learning_rate",)),
+    **dict.fromkeys(("loss", "algorithm", "algo"), ("method",)),
+    **dict.fromkeys(("lr_scheduler", "scheduler", "lr_schedule", "sched"), ("schedule",)),
+    **dict.fromkeys(("noise_type", "noise_mode", "corruption"), ("noise",)),
+    **dict.fromkeys(("noise_ratio", "corruption_prob", "r"), ("noise", "noise_rate")),
+    **dict.fromkeys(("opt", "optim", "optimiser"), ("optimizer",)),
+    **dict.fromkeys(
+        ("out_dir", "output", "output_dir", "outdir", "o", "save_dir", "log_dir", "name"), ("out", "run_dir")
+    ),
+    **dict.fromkeys(("pretrained", "pretrain", "weights", "checkpoint", "ckpt"), ("encoder", "resume", "network")),
+    **dict.fromkeys(("random_seed", "manual_seed", "rng"), ("seed",)),
+    **dict.fromkeys(("resolution", "img_size", "input_size", "size"), ("image_size",)),
+    **dict.fromkeys(("val", "val_split_ratio", "validation", "valid_fraction"), ("val_fraction",)),
+    **dict.fromkeys(("wd", "decay", "l2"), ("weight_decay",)),
+    **dict.fromkeys(("workers", "num_workers", "j", "n_jobs", "nj"), ("loader_threads", "workers", "jobs")),
+    **dict.fromkeys(("num_threads", "nthreads", "torch_threads", "threads"), ("threads", "loader_threads")),
+}
+"""What other programs call an option -> what it is here, the likeliest first. A command has some of them."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +55,11 @@ class Processes:
     """How many processes `fastnoise train` starts."""
 
     gpus: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Processes that train the run together, each on a GPU of its own, or with --device cpu each on some cores.
-    --batch-size is that of each process: a step takes N times as many images. The learning rate stays as given.
-    0: this process alone. On several machines use torchrun -m fastnoise.cli train."""
+    """Processes that train the run together. Each has a GPU of its own, or with --device cpu some cores. --batch-size
+    is that of each process: a step takes N times as many images. The learning rate stays as given. 0: this process
+    alone. On several machines use torchrun -m fastnoise.cli train."""
     max_restarts: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """With --gpus: how often the processes start again from the last checkpoint if one of them is killed."""
+    """With --gpus: how often they start again. They do from the last checkpoint if one of them is killed."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +76,32 @@ class TrainCommand(Processes):
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     """Its name is empty, or the groups of --help would be called run.data and so on."""
     config: str | None = None
-    """TOML file that sets any of these options by name, as in learning_rate = 0.05."""
+    """TOML file with options, as learning_rate = 0.05."""
     resume: str | None = None
     """Folder of a run to continue. The run keeps its own configuration, but --epochs can make it longer,
     and --dataset says where its folder of images is now."""
     deviations: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print what stays different from the authors' code for this method, data set and noise, and end."""
+    """Print what differs from the authors' code, and end. It is said for this method, data set and noise."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print every option and where its value comes from, and end. What is printed is a file for --config. Nothing is
+    written, downloaded or looked up in the data."""
+
+
+@dataclass(frozen=True)
+class TrainWords:
+    """What the words after `fastnoise train` say."""
+
+    command: TrainCommand
+    """All options, with the configuration as a run folder would hold it."""
+    resuming: bool
+    """Whether a run is continued."""
+    sources: dict[str, str]
+    """Field of the configuration -> where its value comes from: `default`, `data set digits`, `recipe of nal`,
+    `--config FILE`, `--resume FOLDER`, `command line`, `other options`, or the name of another command."""
+
+    @property
+    def config(self) -> RunConfig:
+        return self.command.run
 
 
 @dataclass(frozen=True)
@@ -82,6 +127,8 @@ _CHOSEN = tuple(each.name for each in fields(_Choice) if each.name not in ("conf
 
 def parsed(command: Any, arguments: Sequence[str], prog: str) -> Any:
     """Read a command's words into its dataclass. ConfigError in one line; SystemExit(0) after --help."""
+    if (word := helptext.wanted(arguments)) is not None:
+        helptext.show(prog, command.__doc__, helptext.options(command), word)
     result, unknown = _parse(command, arguments, prog)
     flags = [field.name for field in fields(command) if tyro.conf.Positional not in get_args(field.type)]
     _refuse_unknown(unknown, flags)
@@ -106,19 +153,44 @@ def train_config(
 ) -> tuple[RunConfig, bool]:
     """The configuration that the words after `fastnoise train` describe, and whether they resume a run.
 
+    Arguments and errors are those of `train_words`.
+    """
+    words = train_words(arguments, prog, method, noise, settings)
+    return words.config, words.resuming
+
+
+def train_words(
+    arguments: Sequence[str],
+    prog: str = "fastnoise train",
+    method: str | None = None,
+    noise: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    intro: str = TrainCommand.__doc__ or "",
+    own_options: Sequence[helptext.Option] = (),
+    without: Container[str] = (),
+) -> TrainWords:
+    """What the words after `fastnoise train` say.
+
     Args:
         arguments: the words.
         prog: the command whose words they are.
         method, noise: what they are if the words name none; None: what `fastnoise train` takes.
         settings: fields by flat names that have other defaults than the recipe's.
+        intro: what --help says that the command does.
+        own_options: the options that --help lists beside those of `fastnoise train`.
+        without: the options of `fastnoise train` that the command does not have, by their flat names.
 
     ConfigError in one line for any error in the words or their TOML file; SystemExit(0) after --help.
     """
-    completion = arguments[: _COMPLETION.get(arguments[0], 0)] if arguments else []
-    plain = [word for word in arguments[len(completion) :] if word not in _HELP]
+    help_word = helptext.wanted(arguments)
+    plain = [word for word in arguments if word not in (*helptext.HELP, helptext.HELP_ALL)]
+    if any(word.startswith("--tyro-") for word in plain):
+        raise ConfigError("the words that complete commands in a shell are printed by: fastnoise completion bash")
     choice, _ = _parse(_Choice, plain, prog)
     table = {} if choice.config is None else _read_toml(choice.config)
     chosen = {name: _text(choice, table, name) for name in _CHOSEN}
+    named = dict.fromkeys(settings or {}, prog)  # field -> where its default comes from, if not from the recipe
     if choice.resume is not None:
         from .engine import RunFolder
 
@@ -131,8 +203,12 @@ def train_config(
                 "there with fastnoise.train(config, dataset=dataset, resume=True)"
             )
     else:
-        noise = chosen["noise"] or ("none" if chosen["labels"] is not None else noise)
         dataset = chosen["dataset"] or "digits"
+        named["noise"] = (
+            "--labels" if chosen["labels"] is not None else f"data set {dataset}" if noise is None else prog
+        )
+        named["method"] = f"data set {dataset}" if method is None else prog
+        noise = chosen["noise"] or ("none" if chosen["labels"] is not None else noise)
         if family(dataset) in WRITTEN:
             read_options(dataset)  # which refuses what is wrong in one line, before a recipe reads it
         method = chosen["method"] or method or default_method(dataset, chosen["task"])
@@ -148,6 +224,7 @@ def train_config(
             recipe=chosen["recipe"] or "published",
         )
         default = default.replace(settings or {})
+    before = default
     changes = checked(default, table, lambda name: f"--config {choice.config}: {name}")
     given = {_field(word) for word in plain if word.startswith("-")}
     if (spec := chosen["augment"]) is not None:
@@ -160,16 +237,61 @@ def train_config(
         default = default.replace(default.taken_whole())
     if default.data.augment is not None and plain_words:
         raise ConfigError(said_twice(default.data.augment))
-    asked = ["--help"] * any(word in _HELP for word in arguments)
-    command, unknown = _parse(TrainCommand, [*completion, *plain, *asked], prog, default=TrainCommand(run=default))
+    if help_word is not None:
+        listed = helptext.options(TrainCommand, TrainCommand(run=default))
+        listed = [*own_options, *(option for option in listed if option.name not in without)]
+        helptext.show(prog, intro, listed, help_word)
+    command, unknown = _parse(TrainCommand, plain, prog, default=TrainCommand(run=default))
     others = [each.name for each in fields(TrainCommand) if each.name != "run"]
     _refuse_unknown(unknown, [*default.groups(), *others], default.method.method)
     if choice.resume is not None:
-        return _resumed(command.run, stored, choice.resume), True
-    config = located(command.run)
-    check_names(config)
-    require_weights(config.model.model)
-    return config, False
+        config = _resumed(command.run, stored, choice.resume)
+    else:
+        config = located(command.run)
+        check_names(config)
+        require_weights(config.model.model)
+    written = dict.fromkeys(given, "command line") | {
+        name: f"--config {choice.config}" for name in table if name not in given
+    }
+    sources = _sources(config, before, written, named, choice.resume)
+    return TrainWords(replace(command, run=config), choice.resume is not None, sources)
+
+
+def _sources(
+    config: RunConfig, before: RunConfig, written: Mapping[str, str], named: Mapping[str, str], resume: str | None
+) -> dict[str, str]:
+    """Where each value of `config` comes from, by its flat name.
+
+    Args:
+        config: the configuration.
+        before: the same as the recipe, or the resumed run, has it.
+        written: the fields that the user wrote -> where.
+        named: the fields whose default is neither the recipe's nor the data set's -> whose it is.
+        resume: the folder of the resumed run.
+    """
+    kind = type(config.method)
+    first = before if resume is not None else located(before)
+    recipe_values, method = first.flat(), own.short(config.method.method)
+    plain = located(RunConfig(kind(config.method.method))).flat()
+    of_set = located(base(before.data.dataset, before.noise.noise, kind(before.method.method))).flat()
+    course = config.optim.recipe
+    sources = {}
+    for name, value in config.flat().items():
+        if name in written:
+            sources[name] = written[name]
+        elif value != recipe_values[name]:
+            sources[name] = "other options"
+        elif resume is not None:
+            sources[name] = f"--resume {resume}"
+        elif name in named:
+            sources[name] = named[name]
+        elif value == plain[name]:
+            sources[name] = "default"
+        elif value == of_set[name]:
+            sources[name] = f"data set {before.data.dataset}"
+        else:
+            sources[name] = f"recipe of {method}" + ("" if course == "published" else f", {course}")
+    return sources
 
 
 def processes_asked(arguments: Sequence[str]) -> tuple[Processes, list[str]]:
@@ -177,7 +299,7 @@ def processes_asked(arguments: Sequence[str]) -> tuple[Processes, list[str]]:
 
     ConfigError for numbers that make no sense.
     """
-    asked, others = own_and_other_words(Processes, [word for word in arguments if word not in _HELP], "fastnoise train")
+    asked, others = own_and_other_words(Processes, arguments, "fastnoise train")
     for name, value in (("gpus", asked.gpus), ("max-restarts", asked.max_restarts)):
         if value < 0:
             raise ConfigError(f"--{name} must be 0 or more, not {value}")
@@ -226,6 +348,9 @@ def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], method: str | 
         raise ConfigError(f"unexpected argument {first!r}; options begin with --, as in --dataset cifar10")
     other = None if method is None else meaningless(first, _field(first), method)
     flags = ["--" + name.replace("_", "-") for name in names]
+    meant = next((name for name in ALIASES.get(_field(first).lstrip("-"), ()) if name in names), None)
+    if meant is not None:
+        raise ConfigError(f"unknown option {first}; did you mean '--{meant.replace('_', '-')}'? --help lists all")
     raise ConfigError(other or f"unknown option {first}; {nearest(first, flags)}")
 
 

@@ -259,7 +259,7 @@ def test_bench_writes_and_compares(
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     words = ["bench", "train", "--dataset", "digits", "--batch-size", "32", "--sides", "ordinary", "fastnoise"]
-    words += ["--rounds", "2", "--seconds", "0.02", "--workers", "0", "--torch-threads", "1"]
+    words += ["--rounds", "2", "--seconds", "0.02", "--workers", "0", "--threads", "1"]
     try:
         assert main([*words, "--json", "one.json"]) == 0
         assert "written: one.json, 3 figures" in capsys.readouterr().out

@@ -89,7 +89,7 @@ def test_lists_are_checked_too(capsys: pytest.CaptureFixture[str]) -> None:
         (["d"], "not 'd'; write folder:d"),
         (["folder:"], "not 'folder:'"),
         (["folder:none"], "none is not a folder"),
-        (["folder:d", "--show", "-1"], "--show and --threads must be 0 or more"),
+        (["folder:d", "--show", "-1"], "--show and --loader-threads must be 0 or more"),
         (["folder:d", "--out", "none/x.csv"], "no such folder"),
     ],
 )

@@ -29,7 +29,7 @@ LAYERS = (
     {"methods"},
     {"recipes"},
     {"engine"},
-    {"cleaning", "leaderboard", "report", "studies", "sweeps", "words"},
+    {"cleaning", "helptext", "leaderboard", "report", "studies", "sweeps", "words"},
     {"commands"},
     {"cli"},
     {"benchmarks"},

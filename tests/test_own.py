@@ -111,7 +111,7 @@ def test_help_lists_what_the_tables_hold(run_fastnoise: Any) -> None:
         ("corrupt", [*DATASETS, "folder:PATH", *forms, "FILE.py:NAME"]),
         ("inspect", [*DATASETS, "folder:PATH", "FILE.py:NAME"]),
     ):
-        text = "".join(run_fastnoise(command, "--help").stdout.replace("│", "").split())
+        text = "".join(run_fastnoise(command, "--help-all").stdout.split())
         assert [name for name in names if name not in text] == []
 
 

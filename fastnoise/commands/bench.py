@@ -8,6 +8,7 @@ import tyro
 
 from ..config import EngineConfig
 from ..errors import ConfigError, DataError, nearest
+from ..helptext import REQUIRED
 from ..models.names import check_model
 from ..recipes import recipe
 
@@ -24,13 +25,13 @@ class BenchCommand:
       fastnoise bench train --dataset cifar10 --model resnet18 --data-root data
       fastnoise bench all --quick --compare before.json
 
-    Threads on a CPU: the network computes on PyTorch's threads, one per core (--torch-threads, or OMP_NUM_THREADS in
-    the environment), fastnoise's loader decodes on --threads of its own, and each of the baseline's --workers is a
+    Threads on a CPU: the network computes on --threads, one per core by default (or OMP_NUM_THREADS in the
+    environment), fastnoise's loader decodes on --loader-threads of its own, and each of the baseline's --workers is a
     process with one thread. Threads that find no free core make every step wait for the slowest: on a busy or shared
-    machine give --torch-threads 1, for all sides alike.
+    machine give --threads 1, for all sides alike.
     """
 
-    part: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PART")] = None
+    part: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="PART")] = None
     """losses, noise, consensus, loader, train or all."""
     quick: bool = False
     """Few sizes and rounds: all parts in under five minutes on two cores."""
@@ -60,10 +61,10 @@ class BenchCommand:
     """Length of a turn in seconds."""
     workers: int | None = None
     """Processes of the baseline's DataLoader; 8 by default, or the number of cores."""
-    threads: int = 2
-    """Threads of fastnoise's loaders."""
-    torch_threads: int | None = None
-    """Threads that PyTorch computes with; by default one per core."""
+    loader_threads: int = 2
+    """CPU threads of fastnoise's loaders."""
+    threads: int | None = None
+    """CPU threads that compute; by default one per core."""
     device: str = "auto"
     """Device: auto, cpu, cuda or cuda:N. Losses are measured on the GPU where there is one."""
 
@@ -77,7 +78,7 @@ def run(command: BenchCommand) -> int:
     for flag in ("rounds", "seconds", "threads"):
         if not getattr(command, flag) > 0:
             raise ConfigError(f"--{flag} must be positive, not {getattr(command, flag)}")
-    for flag in ("workers", "batch_size", "torch_threads"):
+    for flag in ("workers", "batch_size", "threads"):
         value = getattr(command, flag)
         if value is not None and value < (0 if flag == "workers" else 1):
             raise ConfigError(f"--{flag.replace('_', '-')} must be {'0' if flag == 'workers' else '1'} or more")
@@ -96,8 +97,8 @@ def run(command: BenchCommand) -> int:
     output = None if command.json is None else Path(command.json)
     if output is not None and not output.absolute().parent.is_dir():
         raise DataError(f"--json {output}: no such folder; create it")
-    if command.torch_threads is not None:
-        torch.set_num_threads(command.torch_threads)
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
     device = choose_device(command.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -107,7 +108,7 @@ def run(command: BenchCommand) -> int:
         EngineConfig(gear=command.gear),  # type: ignore[arg-type]
         command.loader,
         train.default_workers() if command.workers is None else command.workers,
-        command.threads,
+        command.loader_threads,
         command.rounds,
         command.seconds,
     )

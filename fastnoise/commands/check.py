@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data import names as data_names
 from ..errors import ConfigError, DataError
+from ..helptext import REQUIRED
 from ..texts import counted, printable
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ class CheckCommand:
       fastnoise check list:labels.csv --out findings.csv
     """
 
-    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
+    dataset: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = None
     """folder:PATH or list:FILE.csv."""
     out: str | None = None
     """CSV file to which all findings are written: kind, group, name, label, part and reason, a line for each image."""
     show: int = 20
     """How many groups of each kind of duplicates are printed."""
-    threads: int = 0
-    """Files decoded at once. 0: one per core."""
+    loader_threads: int = 0
+    """CPU threads that decode image files. 0: one per core."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,14 @@ def run(command: CheckCommand) -> int:
             f"; write folder:{name}" if Path(name).is_dir() else f"; write list:{name}" if Path(name).is_file() else ""
         )
         raise ConfigError(f"fastnoise check is for image files, folder:PATH or list:FILE.csv, not {name!r}{hint}")
-    if command.show < 0 or command.threads < 0:
-        raise ConfigError("--show and --threads must be 0 or more")
+    if command.show < 0 or command.loader_threads < 0:
+        raise ConfigError("--show and --loader-threads must be 0 or more")
     out = None if command.out is None else Path(command.out)
     if out is not None and not out.absolute().parent.is_dir():
         raise DataError(f"--out {out}: no such folder; create it")
     began = time.monotonic()
     files = find_files(name)
-    known = scan(files.found, files.cache, command.threads or None)
+    known = scan(files.found, files.cache, command.loader_threads or None)
     seconds = time.monotonic() - began
     count = len(files.labels)
     print(

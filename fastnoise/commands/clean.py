@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import helptext
 from ..cleaning.defaults import FOLDS, METHOD, SETTINGS
 from ..data.names import family, split_parts
 from ..errors import ConfigError
-from ..words import own_and_other_words, train_config
+from ..words import own_and_other_words, train_words
 from .jobs import until_stopped
 
 
@@ -32,7 +33,14 @@ class CleanCommand:
     jobs: int = 0
     """Number of networks that are trained at once. 0: one per GPU, or one per core if there is no GPU."""
     threads: int = 1
-    """torch threads of each network on the CPU."""
+    """CPU threads that compute, of each network."""
+
+
+_DATASET = helptext.Option(
+    "dataset", (), "DATASET", "Data set, of `fastnoise datasets`, as folder:photos.", required=True
+)
+WITHOUT = frozenset(("dataset", "resume", "run_dir", "deviations", "gpus", "max_restarts", "keep"))
+"""The options of `fastnoise train` that mean nothing here."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -41,15 +49,34 @@ def run(arguments: Sequence[str]) -> int:
     Args:
         arguments: the words after `fastnoise clean`.
     """
-    prog = "fastnoise clean DATASET"
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+    prog = "fastnoise clean"
+    help_word = helptext.wanted(arguments)
+    if help_word is not None and arguments[0].startswith("-"):
+        arguments = ["digits", *arguments]
+    if not arguments or arguments[0].startswith("-"):
         raise ConfigError("give the data set first, as in fastnoise clean folder:photos")
-    command, others = own_and_other_words(CleanCommand, arguments, prog)
+    plain = [word for word in arguments if word not in (*helptext.HELP, helptext.HELP_ALL)]
+    command, others = own_and_other_words(CleanCommand, plain, prog)
     name, words = others[0], others[1:]
     for flag in ("--dataset", "--resume", "--run-dir"):
         if any(word.partition("=")[0].replace("_", "-") == flag for word in words):
             raise ConfigError(f"fastnoise clean takes no {flag}; the first word is the data set, --out the folder")
-    config, _ = train_config(["--dataset", name, *words], prog, METHOD, "none", SETTINGS)
+    said = train_words(
+        ["--dataset", name, *words, *([] if help_word is None else [help_word])],
+        prog,
+        METHOD,
+        "none",
+        SETTINGS,
+        intro=CleanCommand.__doc__ or "",
+        own_options=[_DATASET, *helptext.options(CleanCommand)],
+        without=WITHOUT,
+    )
+    config = said.config
+    if said.command.dry_run:
+        from .dry_run import listing
+
+        print(listing(said))
+        return 0
     from ..cleaning.run import CleanOptions, clean
 
     path = split_parts(name)[0] if family(name) == "tar" else name

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..data import names as data_names
 from ..errors import ConfigError, DataError, alternatives
+from ..helptext import REQUIRED
 from ..noise import names as noise_names
 from .datasets import read_dataset, require_dataset
 
@@ -33,30 +34,31 @@ class CorruptCommand:
 
     noise: Annotated[
         str | None,
+        REQUIRED,
         tyro.conf.arg(
-            help=f"Noise spec: {alternatives(noise_names.FORMS)}, each with options as in "
+            help=f"Label noise, as symmetric:0.4. {alternatives(noise_names.FORMS)}, each with options as in "
             "symmetric:0.4,true_class=included,quota=class."
         ),
     ] = None
-    out: tuple[str, ...] = ()
-    """Files to write. The ending decides the format.
+    out: Annotated[tuple[str, ...], REQUIRED] = ()
+    """Files to write, as noisy.npz. The ending decides the format.
     .npz holds labels, clean labels and the noise spec; .csv labels and clean labels; .npy only the labels.
     The first two say which images they are of, and name images and classes that have names.
     .png is a heat map of the transition matrix, and needs matplotlib."""
     dataset: Annotated[
-        str | None, tyro.conf.arg(help=f"Data set whose training labels to corrupt: {alternatives(data_names.FORMS)}.")
+        str | None, tyro.conf.arg(help=f"Data set whose training labels to corrupt. {alternatives(data_names.FORMS)}.")
     ] = None
     labels: str | None = None
-    """Label file to corrupt instead: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.pt or
+    """Label file to corrupt instead. FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.pt or
     FILE.txt. Its classes are numbers or names."""
     num_classes: int | None = None
     """Number of classes of a label file. None: the largest label plus one, or that of its names."""
     seed: int = 0
     """Seed of the noise."""
     inputs: str | None = None
-    """Images or other inputs of the samples of a label file, for idn: FILE.npy, [N, ...]."""
+    """Inputs of a label file's samples, for idn. Images or others: FILE.npy, [N, ...]."""
     posteriors: str | None = None
-    """Class probabilities of a trained network, for pmd and idn:R,variant=score: FILE.npy, [N, classes].
+    """Class probabilities of a network, for pmd noise. Also for idn:R,variant=score. FILE.npy, [N, classes].
     The spec can name the file instead (posteriors=FILE.npy); then the noisy labels record it."""
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout."""
@@ -65,7 +67,7 @@ class CorruptCommand:
     skip_unreadable: bool = False
     """Leave out images of folder:PATH or list:FILE that cannot be decoded, and name them. Otherwise refuse them."""
     threads: int = 0
-    """CPU threads. 0: one per core. The labels do not depend on the number."""
+    """CPU threads that compute. 0: one per core. The labels do not depend on the number."""
 
 
 def require_classes(dataset: "ImageDataset") -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from ..data import names as data_names
 from ..errors import ConfigError, DataError, alternatives
 from ..files import write_json
+from ..helptext import REQUIRED
 from ..texts import counted, printable
 from .datasets import read_dataset
 from .predict import loaded
@@ -35,12 +36,13 @@ class EvaluateCommand:
       fastnoise evaluate runs/nal-photos/model-best.safetensors folder:new --split all --out figures.json
     """
 
-    network: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = None
+    network: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = None
     """Folder of a run, or a model file (model.safetensors)."""
     dataset: Annotated[
         str | None,
+        REQUIRED,
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATASET", help=f"Data set: {alternatives(data_names.FORMS)}."),
+        tyro.conf.arg(metavar="DATASET", help=f"Data set, of `fastnoise datasets`. {alternatives(data_names.FORMS)}."),
     ] = None
     split: Literal["test", "train", "all"] = "test"
     """Images to measure on."""
@@ -50,10 +52,10 @@ class EvaluateCommand:
     """Of a run take the networks with the best validation score, not those of the last epoch."""
     batch_size: int = 64
     """Images that are computed at a time."""
-    threads: int = 2
-    """Threads that decode image files."""
+    loader_threads: int = 2
+    """CPU threads of the input pipeline, which decode image files."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
@@ -127,7 +129,7 @@ def _measured(
     command: EvaluateCommand, predictor: "Predictor", tables: "list[ImageTable]", truth: np.ndarray
 ) -> dict[str, Any]:
     """The task's figures, and those of single classes."""
-    options = {"batch_size": command.batch_size, "threads": command.threads}
+    options = {"batch_size": command.batch_size, "threads": command.loader_threads}
     found, figures = predictor.evaluate(tables, truth, **options)
     figures = {"images": len(truth)} | figures
     if found.answers.ndim == 1 and found.answers.dtype == np.int64:

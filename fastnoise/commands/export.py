@@ -10,6 +10,7 @@ import tyro
 from .. import own
 from ..data import names as data_names
 from ..errors import ConfigError, FastnoiseError
+from ..helptext import REQUIRED
 from ..texts import counted, printable
 from .predict import loaded
 
@@ -34,9 +35,9 @@ class ExportCommand:
       fastnoise export model.safetensors model.pt2 --takes pixels --images photos
     """
 
-    network: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = None
+    network: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = None
     """Folder of a run, or a model file (model.safetensors)."""
-    out: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")] = None
+    out: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")] = None
     """The file to write: OUT.pt2 or OUT.onnx."""
     takes: Literal["normalised", "pixels"] = "normalised"
     """What the programme takes. normalised: float32 [B, channels, H, W], (pixel / 255 - mean) / std with the numbers in

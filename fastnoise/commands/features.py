@@ -12,6 +12,7 @@ from ..data import names as data_names
 from ..data import normalisation as normalisations
 from ..errors import ConfigError, alternatives
 from ..files import expanded
+from ..helptext import REQUIRED
 from ..models import names as model_names
 from ..texts import printable
 
@@ -32,33 +33,35 @@ class FeaturesCommand:
 
     dataset: Annotated[
         str | None,
+        REQUIRED,
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATASET", help=f"Data set: {alternatives(data_names.FORMS)}."),
+        tyro.conf.arg(metavar="DATASET", help=f"Data set, of `fastnoise datasets`. {alternatives(data_names.FORMS)}."),
     ] = None
     model: Annotated[
         str | None,
+        REQUIRED,
         tyro.conf.arg(
             metavar="RUN|MODEL|NAME",
-            help=f"Network: the folder of a run, a model file, or by name: {alternatives(model_names.FORMS)}.",
+            help=f"Network: a run's folder, a model file, or of `fastnoise models`. {alternatives(model_names.FORMS)}.",
         ),
     ] = None
-    out: str | None = None
+    out: Annotated[str | None, REQUIRED] = None
     """The file to write, FILE.npy."""
     encoder: str | None = None
     """File with weights for one of fastnoise's own networks, as fastnoise pretrain writes it."""
     image_size: int | None = None
     """Side in pixels to which images are resized. None: that of the run, else that of the data set."""
     normalisation: str | None = None
-    """Mean and standard deviation of the images' channels: dataset, weights, cifar10, imagenet, none, or numbers, as
+    """Mean and standard deviation of the images' channels. dataset, weights, cifar10, imagenet, none, or numbers, as
     fastnoise train takes them. None: those of the run or of the weights, else the data set's."""
     limit_train: int | None = None
     """Number of training images to use, from the first on."""
     batch_size: int = 64
     """Images that are computed at a time."""
-    threads: int = 2
-    """Threads that decode image files."""
+    loader_threads: int = 2
+    """CPU threads of the input pipeline, which decode image files."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     data_root: str = "data"
     """Folder that holds the data sets, in torchvision's layout."""
     download: bool = True
@@ -93,7 +96,7 @@ def run(command: FeaturesCommand) -> int:
         out,
         device,
         batch_size=command.batch_size,
-        threads=command.threads,
+        threads=command.loader_threads,
         progress=_Progress(),
     )
     rows = ", ".join(f"{part} {count}" for part, count in about.rows.items())
@@ -113,7 +116,7 @@ def _checked(command: FeaturesCommand) -> Path:
     data_names.check_dataset(command.dataset)
     for flag, value in (
         ("--batch-size", command.batch_size),
-        ("--threads", command.threads),
+        ("--loader-threads", command.loader_threads),
         ("--image-size", command.image_size),
         ("--limit-train", command.limit_train),
     ):

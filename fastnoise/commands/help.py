@@ -2,10 +2,12 @@
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, nearest
+from ..helptext import paragraphs, width_of_terminal
 from .listings import table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -43,13 +45,17 @@ def run(arguments: Sequence[str]) -> int:
     width = shutil.get_terminal_size((100, 24)).columns
     if not words:
         print("usage: fastnoise help TOPIC\n\ntopics:")
-        print("\n".join(f"  {line}" for line in table(TOPICS, width - 2)))
-        print(
-            "\n`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list"
+        rows = {**TOPICS, "options NAME": "all that is said of an option, in each command that has it"}
+        print("\n".join(f"  {line}" for line in table(rows, width - 2)))
+        more = (
+            "`fastnoise COMMAND --help` lists a command's options; `fastnoise methods`, `datasets` and `models` list "
+            "what has a name."
         )
-        print("what has a name.")
+        print("\n" + paragraphs(more, width))
         return 0
     topic, *others = words
+    if topic == "options":
+        return _print_options(others)
     if others:
         raise ConfigError(f"fastnoise help takes one topic, found {' '.join(words)}")
     if topic not in TOPICS:
@@ -62,4 +68,30 @@ def run(arguments: Sequence[str]) -> int:
     from rich.markdown import Markdown
 
     Console(width=min(width, 120)).print(Markdown(text))
+    return 0
+
+
+def _print_options(words: Sequence[str]) -> int:
+    """Print all that is said of one option; ConfigError for an unknown one."""
+    from . import every
+
+    if len(words) != 1:
+        raise ConfigError("give the name of one option, as in fastnoise help options learning-rate")
+    name = words[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+    found: dict[str, list[str]] = {}  # what is said -> by which commands
+    known: set[str] = set()
+    for command in every.commands():
+        for owner, listed in every.options(command).items():
+            for option in listed:
+                known.add(option.name)
+                if option.name == name:
+                    where = f"{command} --method {owner}" if owner else command
+                    found.setdefault(f"{option.head}\n{option.said(True)}", []).append(where)
+    if not found:
+        raise ConfigError(f"unknown option {words[0]!r}; {nearest(name, sorted(known))}")
+    width = width_of_terminal()
+    for text, commands in found.items():
+        head, _, said = text.partition("\n")
+        print("\n".join(textwrap.wrap(f"{head}  ({', '.join(commands)})", width, subsequent_indent="  ")))
+        print("\n".join(textwrap.wrap(said, width, initial_indent="    ", subsequent_indent="    ")))
     return 0

@@ -8,6 +8,7 @@ import tyro
 
 from ..data import names as data_names
 from ..errors import ConfigError, alternatives
+from ..helptext import REQUIRED
 from ..texts import counted
 from .corrupt import rates_line, require_classes
 from .datasets import read_dataset, require_dataset
@@ -34,11 +35,13 @@ class InspectCommand:
       fastnoise inspect noisy.npz --dataset cifar10
     """
 
-    labels_a: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="LABELS_A")] = None
-    """The true labels: FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.pt or FILE.txt.
-    Without LABELS_B these are the given labels. The true ones are then in the same file, or those of --dataset."""
+    labels_a: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="LABELS_A")] = None
+    """The true labels, as clean.npy. FILE.npy, FILE.npz:ARRAY, FILE.csv:COLUMN, FILE.tsv:COLUMN, FILE.json, FILE.pt or
+    FILE.txt. Without LABELS_B these are the given labels. The true ones are then in the same file, or those of
+    --dataset."""
     labels_b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="LABELS_B")] = None
-    """The given labels of the same samples: found by name or position if both files have those, else by row."""
+    """The given labels of the same samples. They are found by name or position if both files have those, else by
+    row."""
     nominal: str | None = None
     """The noise spec that the labels should follow. None: the spec in an .npz file that fastnoise wrote."""
     num_classes: int | None = None
@@ -46,7 +49,7 @@ class InspectCommand:
     dataset: Annotated[
         str | None,
         tyro.conf.arg(
-            help="Data set of the labels, whose training images are tested for instance dependence: "
+            help="Data set of the labels. Its training images are tested for instance dependence. "
             f"{alternatives(data_names.FORMS)}."
         ),
     ] = None

@@ -19,7 +19,7 @@ class JobsCommand:
     jobs: int = 0
     """Number of jobs that run at once on this machine. 0: one per GPU, or one per core if there is no GPU."""
     threads: int = 1
-    """torch threads of each job on the CPU. The last bits of results depend on it, but not on --jobs."""
+    """CPU threads that compute, of each job. The last bits of results depend on it, but not on --jobs."""
     executor: Literal["local", "ray"] = "local"
     """Where jobs run: in processes of this machine (local), or on a Ray cluster (pip install 'fastnoise[ray]').
     All nodes of the cluster must see the sweep's folder, the data and fastnoise under the same paths."""

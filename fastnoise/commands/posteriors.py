@@ -8,17 +8,12 @@ from ..errors import ConfigError
 from ..texts import counted
 from .product import Product
 
-HELP = """usage: fastnoise posteriors --out FILE.npy [OPTIONS]
+HELP = """Train a network on clean labels and write its probabilities of the training images to FILE, for PMD noise.
 
-Trains a network on a data set's labels, the true ones where they are known, and writes
-the probabilities that it gave each training image in the last epoch (numpy, float32
-[N, C]). PMD noise and the score variant of idn are drawn from them. It takes the options of fastnoise train
---method posteriors --help; --resume RUN continues a run. Example:
+The labels are the data set's, the true ones where they are known. The probabilities are those of the last epoch (numpy,
+float32 [N, C]). PMD noise and the score variant of idn are drawn from them. --resume RUN continues a run. Example:
   fastnoise posteriors --dataset cifar10 --out posteriors.npy
   fastnoise train --method plc --dataset cifar10 --noise pmd:0.35,posteriors=posteriors.npy
-
-options:
-  --out FILE.npy   the file to write
 """
 
 

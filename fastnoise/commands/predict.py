@@ -11,6 +11,7 @@ import tyro
 from ..data.names import FEATURES
 from ..errors import ConfigError, DataError
 from ..files import csv_text, write_atomically
+from ..helptext import REQUIRED
 from ..texts import counted, printable
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ class PredictCommand:
       fastnoise predict runs/nal-photos new a.jpg more.csv --out predictions.csv --top 3
     """
 
-    network: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = None
+    network: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")] = None
     """Folder of a run, or a model file (model.safetensors)."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")] = ()
-    """Image files, folders of them, or lists: list:FILE or FILE.csv with a column path or file, or FILE.txt with a path
-    in each line; or tar shards: tar:SHARDS or FILE.tar, without labels. For networks on frozen features:
+    images: Annotated[tuple[str, ...], REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")] = ()
+    """Image files, folders of them, lists or tar shards. list:FILE or FILE.csv with a column path or file, or FILE.txt
+    with a path in each line; tar shards: tar:SHARDS or FILE.tar, without labels. For networks on frozen features:
     features:FILE.npy."""
     out: str | None = None
     """CSV file for all answers: file, predicted class, its probability, and those of all classes."""
@@ -45,13 +46,13 @@ class PredictCommand:
     """Of a run take the networks with the best validation score, not those of the last epoch."""
     batch_size: int = 64
     """Images that are computed at a time."""
-    threads: int = 2
-    """Threads that decode image files."""
+    loader_threads: int = 2
+    """CPU threads of the input pipeline, which decode image files."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and name them. Otherwise they are refused. Every image is then decoded
     twice."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     model: str | None = None
     """FILE.py:NAME, if the network is of your own."""
     task: str | None = None
@@ -68,7 +69,7 @@ def run(command: PredictCommand) -> int:
         raise ConfigError(f"--top must be at least 1, not {command.top}")
     predictor = loaded(command)
     table, files = (_of_features if command.images[0].startswith(FEATURES) else _of_files)(command, predictor)
-    found = predictor.run(table, batch_size=command.batch_size, threads=command.threads)
+    found = predictor.run(table, batch_size=command.batch_size, threads=command.loader_threads)
     columns: Mapping[str, Any] = predictor.task.columns(found.answers, found.outcome)
     if command.top is not None:
         columns = _likeliest(predictor, found.outcome, command.top)
@@ -94,7 +95,7 @@ def _of_files(command: PredictCommand, predictor: "Predictor") -> "tuple[ImageTa
     if left_out:
         print(f"{counted(left_out, 'file is no image and is', 'files are no images and are')} left out")
     if command.skip_unreadable:
-        files = _readable(files, command.threads)
+        files = _readable(files, command.loader_threads)
     return predictor.from_files(files), files
 
 

@@ -5,18 +5,12 @@ from typing import Any
 
 from .product import Product
 
-HELP = """usage: fastnoise pretrain --out FILE [OPTIONS]
+HELP = """Train an encoder by SimCLR and write its backbone to FILE, for fastnoise train --encoder FILE.
 
-Trains an encoder by SimCLR and writes its backbone to FILE. Use it with fastnoise
-train --encoder FILE. It takes the options of fastnoise train --method simclr --help;
---resume RUN continues a run. The test accuracy is that of a linear classifier on the
-features, which is trained beside the encoder on the given labels (--noise, none by
-default). The encoder never sees the labels. Example:
+The test accuracy is that of a linear classifier on the features, which is trained beside the encoder on the given
+labels (--noise, none by default). The encoder never sees the labels. --resume RUN continues a run. Example:
   fastnoise pretrain --dataset cifar10 --out encoder.pt
   fastnoise train --method swce --dataset cifar10 --noise idn:0.3 --encoder encoder.pt
-
-options:
-  --out FILE   the encoder to write
 """
 
 

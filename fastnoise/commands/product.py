@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import helptext
 from ..config import RunConfig
 from ..errors import ConfigError
 from ..files import expanded
+from ..words import train_words
 from . import train
 
 
@@ -23,6 +25,7 @@ class Product:
     example: str
     """Name of a file for it."""
     help: str
+    """What --help says that it does."""
     write: Callable[[Path, dict[str, Any]], None]
     """Writes the file, from the summary of the finished run."""
     check: Callable[[RunConfig], None] | None = None
@@ -30,9 +33,15 @@ class Product:
 
     def run(self, arguments: Sequence[str]) -> int:
         """Train and write; returns 0, or 130 or 143 when stopped by a signal. FastnoiseError in one line."""
-        if any(word in ("-h", "--help") for word in arguments):
-            print(self.help, end="")
-            return 0
+        if helptext.wanted(arguments) is not None:
+            train_words(
+                ["--method", self.method, *arguments],
+                f"fastnoise {self.command}",
+                noise="none",
+                intro=self.help,
+                own_options=[helptext.Option("out", ("--out",), "FILE", f"The {self.what} to write.", required=True)],
+                without=("method", "gpus", "max_restarts"),
+            )
         out, words = self._split_out(arguments)
         code = train.run(words, lambda summary: self.write(out, summary), self.check)
         if code:

@@ -13,6 +13,7 @@ import tyro
 
 from .. import own
 from ..errors import ConfigError
+from ..helptext import REQUIRED
 from ..texts import counted
 
 
@@ -27,7 +28,7 @@ class ReviewCommand:
       fastnoise review cleaned/photos --apply
     """
 
-    folder: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
+    folder: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of a cleaning, the --out of fastnoise clean."""
     port: int = 0
     """Port of the page. 0 takes a free one."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from ..errors import ConfigError
+from ..helptext import REQUIRED
 from ..texts import counted
 from .jobs import JobsCommand, until_stopped
 
@@ -20,17 +21,17 @@ class SweepCommand(JobsCommand):
     elr-table-5 and nal-table-6 stand for the ablations of these papers. Examples:
       fastnoise sweep SPEC.toml
       fastnoise sweep SPEC.toml --out sweeps/elr --jobs 4
-      fastnoise sweep nal-table-6 --list
+      fastnoise sweep nal-table-6 --dry-run
       fastnoise sweep SPEC.toml --executor ray --address auto --gpus-per-job 0.25
     """
 
-    spec: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")] = None
+    spec: Annotated[str | None, REQUIRED, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")] = None
     """The sweep's file, or the name of a published table."""
     out: str | None = None
     """Folder of the sweep. None: sweeps/NAME for the file NAME.toml."""
     stack: int = 1
     """Number of runs that train as one batched computation. They may differ only in seeds and noise."""
-    list: bool = False
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["--list"])] = False
     """Print the jobs with their names, and run none."""
 
 
@@ -44,7 +45,7 @@ def run(command: SweepCommand) -> int:
     if command.stack > 1 and command.gpus_per_job is not None and command.gpus_per_job > 1:
         raise ConfigError("--stack trains several runs on one GPU: drop it, or --gpus-per-job")
     spec = find_spec(command.spec)
-    if command.list:
+    if command.dry_run:
         jobs = resolve(spec)
         for job in jobs:
             print(job.name, job.describe())

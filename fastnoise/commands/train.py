@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError, TrainingError
-from ..words import processes_asked, train_config
+from ..words import processes_asked, train_words
 
 
 def run(
@@ -25,18 +25,25 @@ def run(
     """
     main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started, else this one
     try:
-        config, resume = train_config(arguments)
+        said = train_words(arguments)
     except ConfigError:
         if not main:  # the first one refuses the same words
             return 2
         raise
-    if "--deviations" in arguments:
+    config, resume = said.config, said.resuming
+    if said.command.deviations:
         from ..recipes.deviations import listing
 
         print(listing(config))
         return 0
     if check is not None:
         check(config)
+    if said.command.dry_run:
+        from .dry_run import listing as described
+
+        if main:
+            print(described(said))
+        return 0
     processes, words = processes_asked(arguments)
     if processes.gpus:
         if finish is not None:

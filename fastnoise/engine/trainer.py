@@ -340,6 +340,11 @@ class Training(MeasuredSteps, ABC):
                 "images_per_second": self.world.size * rate_of_images / self.count,
                 "data_wait": min(1.0, waiting / timed),
                 **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
+                **(
+                    {"memory_gib": torch.cuda.memory_reserved(self.device) / 2**30}
+                    if self.device.type == "cuda"
+                    else {}
+                ),
                 "seconds": seconds,
                 "epoch_seconds": time.perf_counter() - began,
             }

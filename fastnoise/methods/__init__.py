@@ -137,9 +137,9 @@ def _check_own(name: str, options: type[MethodOptions]) -> None:
     for field in dataclasses.fields(options):
         if field.name == "method":
             continue
-        if field.name in COMMON or field.name in ("config", "resume"):
+        if field.name in COMMON or field.name in ("config", "deviations", "dry_run", "gpus", "max_restarts", "resume"):
             raise ConfigError(f"{what} {field.name} has the name of an option of every run; choose another name")
-        if field.name == "help" or field.name.startswith("_") or hasattr(MethodOptions, field.name):
+        if field.name in ("help", "help_all") or field.name.startswith("_") or hasattr(MethodOptions, field.name):
             raise ConfigError(f"{what} {field.name} has a name that cannot be a flag; choose another")
         if field.default is dataclasses.MISSING:
             raise ConfigError(f"{what} {field.name} needs a default value, as in {field.name}: float = 1.0")

@@ -1,5 +1,5 @@
-"""Reports: one self-contained HTML page of a run, a sweep or a study, made from its folder alone."""
+"""Reports: one self-contained HTML page of runs, a sweep or a study, made from their folders alone."""
 
-from .page import write_report
+from .page import write_comparison, write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

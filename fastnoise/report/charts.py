@@ -1,10 +1,13 @@
 """Charts of a report: drawn by matplotlib as SVG for the page or as PNG, their numbers as CSV."""
 
 import io
+import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +35,6 @@ HALF, WIDE = 5.6, 11.4
 """Widths in inches of a chart of one column and of a chart of two columns. The page has two."""
 
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",  # wider than what browsers take for system-ui, so that nothing comes to overlap
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -52,6 +54,24 @@ _STYLE: Any = {
 }
 
 
+_CJK = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Source Han Sans SC", "Source Han Sans"),
+    *("Microsoft YaHei", "PingFang SC", "PingFang HK", "Hiragino Sans", "Yu Gothic", "Malgun Gothic"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAGothic", "Arial Unicode MS"),
+)
+"""Fonts with Chinese, Japanese or Korean letters, of Linux, Windows and macOS."""
+
+
+@cache
+def _fonts() -> list[str]:
+    """The fonts that letters are taken from, in their order: one that is wider than what browsers take for system-ui,
+    so that nothing comes to overlap, then those for other scripts that the machine has."""
+    from matplotlib.font_manager import fontManager
+
+    there = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _CJK if name in there)]
+
+
 @dataclass(frozen=True)
 class Chart:
     """One figure: the name of its files, what it shows as text and as numbers, and a function that draws it."""
@@ -64,6 +84,10 @@ class Chart:
     draw: Callable[["Figure"], None]
     width: float = HALF
     height: float = 3.3
+    panels: Sequence["Panel"] = ()
+    """The lines of each pair of axes, whose values a page shows under the pointer."""
+    axis: str = ""
+    """What the x axis of `panels` counts."""
 
     def csv(self) -> str:
         """The numbers that are drawn. A missing number is an empty cell."""
@@ -71,11 +95,12 @@ class Chart:
 
     def png(self) -> bytes:
         """The figure on white."""
-        return self._saved("png")
+        return self._saved("png")[0]
 
     def html(self) -> Html:
         """The figure as an SVG element with the colours and the font of the page around it."""
-        text = self._saved("svg").decode()
+        content, lines = self._saved("svg")
+        text = content.decode()
         text = text[text.index("<svg") :].replace(INK, "currentColor").replace(FAINT, "var(--line)")
         text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
         text = re.sub(r'(<(?:g|image)\b[^>]*?) id="[^"]*"', r"\1", text)  # not unique, and nobody refers to them
@@ -85,21 +110,50 @@ class Chart:
         picture = Html(head + text[text.index(">") + 1 :])
         caption = element("figcaption", element("b", self.title), " ", self.caption)
         kind = "wide" if self.width > HALF else ""
-        return element("figure", caption, element("div", picture, class_="plot"), class_=kind, id=self.name)
+        plot = element("div", picture, class_="plot")
+        return element("figure", caption, plot, class_=kind, id=self.name, data_lines=lines)
 
-    def _saved(self, kind: str) -> bytes:
+    def _saved(self, kind: str) -> tuple[bytes, str]:
+        """The file, and the lines in it as JSON with the places of their axes; an empty text if it has none."""
         import matplotlib
         from matplotlib.figure import Figure
 
         stream = io.BytesIO()
-        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": self.name}):
+        with matplotlib.rc_context(_STYLE | {"font.family": _fonts(), "svg.hashsalt": self.name}):
             figure = Figure(figsize=(self.width, self.height), layout="constrained")
             self.draw(figure)
             options: dict[str, Any] = {"facecolor": "white"}
             if kind == "svg":
                 options = {"transparent": True, "metadata": dict.fromkeys(("Creator", "Date", "Format", "Type"))}
-            figure.savefig(stream, format=kind, dpi=150, **options)
-        return stream.getvalue()
+            with warnings.catch_warnings():  # a browser has letters that matplotlib's fonts lack
+                warnings.filterwarnings("ignore", message="Glyph .* missing from")
+                figure.savefig(stream, format=kind, dpi=150, **options)
+            return stream.getvalue(), self._lines(figure) if self.panels else ""
+
+    def _lines(self, figure: "Figure") -> str:
+        """What `script.SCRIPT` reads: boxes are left, top, right and bottom as shares of the picture."""
+        found = []
+        for axes, panel in zip(figure.axes, self.panels, strict=False):
+            box = axes.get_position()
+            series = [
+                {
+                    "label": each.label or panel.title or "value",
+                    "colour": each.colour,
+                    "places": list(map(float, each.places)),
+                    "values": [float(f"{value:.6g}") for value in each.values],
+                }
+                for each in panel.series
+            ]
+            found.append(
+                {
+                    "box": [round(share, 5) for share in (box.x0, 1 - box.y1, box.x1, 1 - box.y0)],
+                    "range": list(map(float, axes.get_xlim())),
+                    "places": sorted({float(place) for each in panel.series for place in each.places}),
+                    "share": panel.shares,
+                    "series": series,
+                }
+            )
+        return json.dumps({"axis": self.axis, "panels": found}, ensure_ascii=False)
 
 
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -183,7 +237,7 @@ def line_chart(
     width = width or (HALF if columns == 1 else WIDE)
     legend = 0.19 * math.ceil(len(entries) / _fit(entries, width)) if entries - {""} else 0
     height = (2.9 if lines == 1 else 2.2 * lines) + legend
-    return Chart(name, title, caption, (axis, *found), rows, draw, width, height)
+    return Chart(name, title, caption, (axis, *found), rows, draw, width, height, panels, axis)
 
 
 def _draw_panel(axes: "Axes", panel: Panel) -> None:

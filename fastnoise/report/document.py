@@ -9,7 +9,8 @@ from .. import __version__
 from .html import Html, attribute, element, join
 
 _CSS = """
-:root{color-scheme:light dark;--font:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
+:root{color-scheme:light dark;--font:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
+"Noto Sans CJK SC","PingFang SC","Hiragino Sans","Microsoft YaHei","Yu Gothic","Malgun Gothic",sans-serif;
 --back:#fff;--ink:#1b1f24;--soft:#59636e;--line:#d5dae0;--card:#f6f8fa;--note:#fff4d6;--link:#2467a8}
 @media(prefers-color-scheme:dark){:root{--back:#14171b;--ink:#e3e7eb;--soft:#9aa4af;--line:#333a42;--card:#1b2026;
 --note:#3a3116;--link:#79b3ea}}
@@ -34,6 +35,7 @@ table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nu
 th,td{text-align:left;vertical-align:top;padding:.22rem .9rem .22rem 0;border-bottom:1px solid var(--line);
 overflow-wrap:normal}
 td{overflow-wrap:anywhere;min-width:3.5rem} th{font-weight:600} td code{white-space:nowrap}
+.whole td,.whole th{white-space:nowrap;overflow-wrap:normal}
 tbody th{font-weight:400;color:var(--soft)}
 .n{text-align:right;white-space:nowrap}
 .note{background:var(--note);border-radius:6px;padding:.1rem .9rem;margin:1rem 0}

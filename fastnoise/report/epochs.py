@@ -283,7 +283,7 @@ _COMMON = {
     "test_mse", "validation_mse",
     "gradient_clean", "gradient_mislabelled", "gradient_share_clean", "pull_clean", "pull_mislabelled", "ce_pull_clean",
     "ce_pull_mislabelled", "images_per_second", "data_wait", "collectives", "seconds",
-    "epoch_seconds",
+    "epoch_seconds", "memory_gib",
 }  # fmt: skip
 """Numbers that the trainer records for every method. Other numbers come from the method."""
 
@@ -321,6 +321,15 @@ def throughput(run: StoredRun) -> Chart | Missing:
     panels += [Panel(waiting, title="time waiting for data", zero=True)] if waiting else []
     caption = "Training only, without evaluation. The first step, which compiles, is not counted."
     return line_chart("throughput", "Throughput over epochs.", caption, panels, width=HALF)
+
+
+def memory(run: StoredRun) -> list[Chart | Missing]:
+    """The GPU's memory that PyTorch had reserved after each epoch; nothing for runs on a CPU."""
+    series = _lines(run, [("memory_gib", "GiB", GREY)])
+    if not series:
+        return []
+    caption = "What PyTorch had reserved after each epoch."
+    return [line_chart("memory", "GPU memory over epochs, GiB.", caption, [Panel(series, shares=False, zero=True)])]
 
 
 def learning_rate(run: StoredRun) -> Chart | Missing:

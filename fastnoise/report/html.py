@@ -19,8 +19,8 @@ def plain(text: object, most: int = 2000) -> str:
 
 
 def attribute(name: str, value: str) -> Html:
-    """`name="value"`, escaped."""
-    return Html('{}="{}"').format(name, plain(value))
+    """`name="value"`, escaped. Data for a script stay whole."""
+    return Html('{}="{}"').format(name, plain(value, 1 << 24) if name.startswith("data-") else plain(value))
 
 
 def element(tag: str, *content: object, **attributes: str) -> Html:
@@ -39,8 +39,11 @@ def join(parts: Iterable[object]) -> Html:
     return Html("").join(part if isinstance(part, Html) else escape(plain(part)) for part in parts)
 
 
-def table(rows: Iterable[Sequence[Any]], header: Sequence[Any] = (), *, numbers: Iterable[int] = ()) -> Html:
-    """A table. The columns `numbers` are right-aligned. Without a header the first cell of a row is its heading."""
+def table(
+    rows: Iterable[Sequence[Any]], header: Sequence[Any] = (), *, numbers: Iterable[int] = (), whole: bool = False
+) -> Html:
+    """A table. The columns `numbers` are right-aligned. Without a header the first cell of a row is its heading. The
+    cells of a `whole` one have one line each, and a narrow page scrolls it."""
     right = frozenset(numbers)
     lines = []
     if header:
@@ -57,7 +60,7 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[Any] = (), *, numbers:
             else:
                 cells.append(element("td", cell, class_="n" if place in right else ""))
         body.append(element("tr", *cells))
-    return element("div", element("table", *lines, element("tbody", *body)), class_="table")
+    return element("div", element("table", *lines, element("tbody", *body)), class_="table whole" if whole else "table")
 
 
 def details(summary: str, *content: object) -> Html:

@@ -11,11 +11,14 @@ from .. import own
 from ..errors import DataError
 from ..files import write_atomically
 from ..noise.plot import check_plot
-from . import runs, suspects, sweeps
+from . import runs, several, suspects, sweeps
 from .charts import Chart, Missing
 from .document import anchor, document
-from .gallery import SCRIPT, STYLE
+from .figures import published_table
+from .gallery import SCRIPT as GALLERY_SCRIPT
+from .gallery import STYLE as GALLERY_STYLE
 from .html import Html, attribute, element, join, plain, table
+from .script import SCRIPT, STYLE
 from .stored import read_json, read_run, read_sweep
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,11 +45,7 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
     check_plot("a report")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of a run, a sweep or a study")
-    out = folder / "report.html" if out is None else out
-    if not out.absolute().parent.is_dir():
-        raise DataError(f"--out {out}: no such folder; create it")
-    if out.is_dir():
-        raise DataError(f"--out {out}: that is a folder; name a file, such as {out / 'report.html'}")
+    out = _place(folder / "report.html" if out is None else out)
     pictures = Pictures(png)
     if (folder / "study.json").is_file():
         page = _study_page(folder, pictures)
@@ -60,6 +59,54 @@ def write_report(folder: Path, out: Path | None = None, png: Path | None = None)
             "give the --run-dir of fastnoise train, or the --out of fastnoise sweep or study"
         )
     write_atomically(out, lambda stream: stream.write(page.encode()), DataError)
+    return out
+
+
+def write_comparison(folders: Sequence[Path], out: Path | None = None, png: Path | None = None) -> Path:
+    """Write one page of several runs: a table of their figures, what differs between them, and their curves.
+
+    Args:
+        folders: of `fastnoise train`, finished or not.
+        out: the HTML file. The default is comparison.html beside the first folder.
+        png: a folder for each figure, as in `write_report`.
+
+    Returns:
+        The HTML file's path.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        DataError: a folder is no run's or comes twice, there are too many, or a file cannot be written.
+    """
+    check_plot("a report")
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; give the folders of runs")
+        if not (folder / "config.toml").is_file():
+            raise DataError(
+                f"{folder} is not the folder of a run (it has no config.toml); a page of several is of runs"
+            )
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise DataError("a folder is given twice; name each run once")
+    if len(folders) > several.MOST:
+        raise DataError(f"{len(folders)} runs are too many for one page; give at most {several.MOST}")
+    out = _place(folders[0].absolute().parent / "comparison.html" if out is None else out)
+    pictures = Pictures(png)
+    found = [read_run(folder, arrays=False) for folder in folders]
+    sections = several.sections(found)
+    body = [several.head(found), pictures.draw(sections), element("h2", "Settings"), several.appendix(found)]
+    title = f"{len(found)} runs"
+    folder = folders[0].resolve().parent
+    page = document(title, f"The first is in {folder}", ["Runs", *drawn(sections)], *body, style=STYLE, script=SCRIPT)
+    write_atomically(out, lambda stream: stream.write(page.encode()), DataError)
+    return out
+
+
+def _place(out: Path) -> Path:
+    """The file to write; DataError if it cannot be one."""
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"--out {out}: no such folder; create it")
+    if out.is_dir():
+        raise DataError(f"--out {out}: that is a folder; name a file, such as {out / 'report.html'}")
     return out
 
 
@@ -113,9 +160,10 @@ def _run_page(folder: Path, pictures: Pictures) -> str:
     sections = runs.run_sections(run)
     gallery, heading = suspects.suspects_of(run), suspects.TITLE
     shown = [] if gallery is None else [element("h2", heading, id=anchor(heading)), gallery]
-    body = [runs.head(run), pictures.draw(sections), *shown, element("h2", "Settings"), runs.appendix(run)]
-    headings = [*drawn(sections), *([heading] if shown else [])]
-    style, script = (STYLE, SCRIPT) if shown else ("", "")
+    known = published_table(run)
+    body = [runs.head(run), known, pictures.draw(sections), *shown, element("h2", "Settings"), runs.appendix(run)]
+    headings = [*(["Published values"] if known else []), *drawn(sections), *([heading] if shown else [])]
+    style, script = (STYLE + GALLERY_STYLE, SCRIPT + GALLERY_SCRIPT) if shown else (STYLE, SCRIPT)
     return document(plain(title), f"Run folder {folder.resolve()}", headings, *body, style=style, script=script)
 
 
@@ -127,7 +175,8 @@ def _sweep_page(folder: Path, pictures: Pictures) -> str:
     sections = sweeps.sweep_sections(sweep)
     different = runs.deviations(job.config for job in sweep.jobs)
     body = [sweeps.head(sweep, again), sweeps.tables(sweep), different, pictures.draw(sections)]
-    return document(f"Sweep {folder.resolve().name}", f"Folder {folder.resolve()}", drawn(sections), *body)
+    title = f"Sweep {folder.resolve().name}"
+    return document(title, f"Folder {folder.resolve()}", drawn(sections), *body, style=STYLE, script=SCRIPT)
 
 
 def _study_page(folder: Path, pictures: Pictures) -> str:
@@ -161,7 +210,7 @@ def _study_page(folder: Path, pictures: Pictures) -> str:
                 table([(key.replace("_", " "), _words(value)) for key, value in study[name].items()]),
             ]
     name = f"Study {study.get('study', folder.resolve().name)}"
-    return document(plain(name), f"Folder {folder.resolve()}", ["Figures"], *body)
+    return document(plain(name), f"Folder {folder.resolve()}", ["Figures"], *body, style=STYLE, script=SCRIPT)
 
 
 def _saved_figures(folder: Path, pictures: Pictures) -> list[Html]:

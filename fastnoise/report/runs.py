@@ -17,6 +17,7 @@ from .epochs import (
     gradients,
     learning_rate,
     loss,
+    memory,
     own_figures,
     selections,
     shares,
@@ -36,7 +37,7 @@ def run_sections(run: StoredRun) -> list[tuple[str, list[Chart | Missing]]]:
             [shares(run), *attention(run), *gradients(run), histogram(run), suspicion(run)],
         ),
         ("Labels by class", [transition(run), weight_matrix(run), confusion(run), class_accuracy(run)]),
-        ("Selection and speed", [*selections(run), *own_figures(run), throughput(run)]),
+        ("Selection and speed", [*selections(run), *own_figures(run), throughput(run), *memory(run)]),
     ]
 
 

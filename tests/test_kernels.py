@@ -22,7 +22,7 @@ from fastnoise.kernels import counters, row, rules  # noqa: E402
 
 from fastnoise.ops.registry import OPS, FusedOp  # noqa: E402
 
-Case = tuple[str, int, str, int | None]
+Case = tuple[str, int, str, int | str | None]
 
 # 2 to 100: several rows per program, the last one partly filled by 9 rows; 1000: one row. Rows of 100 held in blocks of
 # 32 are looped over with a ragged end; 4097 is looped over as it is.
@@ -34,6 +34,8 @@ USUAL: list[Case] = [
     *product(ONE_PER_OP, (100,), ("float32", "float16"), (32,)),
     *product(("nce", "elr_plus", "nal-code"), (1000,), ("float32",), (None,)),
     *product(("ce", "elr"), (4097,), ("float32",), (None,)),
+    *product(ONE_PER_OP, (100,), ("float32", "bfloat16"), ("held-32",)),
+    *product(("ce", "elr", "swce", "nal-code"), (4097,), ("bfloat16",), ("held",)),
 ]
 WITH_LABELS = [rule for rule in ONE_PER_OP if rule != "ce-soft"]
 # Columns, by the columns per stretch. Of long rows two suffice: each is a program of its own.
@@ -41,7 +43,7 @@ GRID = [*product((2, 3, 10, 14, 100, 1000, 4097, 21841), (None,)), *product((14,
 
 
 # Rows of 10, held whole and looped over in stretches of 4.
-SATURATED = [*product(RULES, ("float32",), (None,)), *product(ONE_PER_OP, ("float32",), (4,))]
+SATURATED = [*product(RULES, ("float32",), (None,)), *product(ONE_PER_OP, ("float32",), (4, "held-4"))]
 
 
 # Columns, rows, the last row's label and the one that is ignored. 9 rows of 10 columns are 3 programs and 600 are 150,
@@ -58,17 +60,17 @@ FOLDED = [
 
 # By the columns per stretch, and whether the table is of half precision.
 NOT_FINITE = [
-    *product((*ONE_PER_OP, "ema"), (None, 4), (False,)),
-    *product(("elr", "selc", "nal", "nal-code", "ema"), (None, 4), (True,)),
+    *product((*ONE_PER_OP, "ema"), (None, 4, "held-4"), (False,)),
+    *product(("elr", "selc", "nal", "nal-code", "ema"), (None, 4, "held-4"), (True,)),
 ]
 
 
 def run_cases(
     cases: Sequence[Case],
-    saturated: Sequence[tuple[str, str, int | None]] = (),
+    saturated: Sequence[tuple[str, str, int | str | None]] = (),
     invalid: Sequence[str] = (),
     folded: Sequence[tuple[str, int, int, int | None, int | None]] = (),
-    not_finite: Sequence[tuple[str, int | None, bool]] = (),
+    not_finite: Sequence[tuple[str, int | str | None, bool]] = (),
 ) -> dict:
     names = ("rule", "num_classes", "dtype", "stretch")
     request = {

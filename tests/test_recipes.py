@@ -48,6 +48,7 @@ ADDED: dict[str, Any] = {
     "average_weights": "none",
     "eval_mirror": False,
     "fused_norm": "auto",
+    "fused_head": "auto",
     "optimizer_kernel": "auto",
     "steps_per_graph": "auto",
 }

@@ -57,7 +57,7 @@ class TargetMethod(Method):
 class EarlyLearningRegularization(TargetMethod):
     """ELR (Liu et al. 2020): cross-entropy + strength * log(1 - <p, t>), Eq. 6, targets by Eq. 9."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "elr"
     Options = ELROptions
     criterion: ELRLoss
@@ -95,7 +95,7 @@ class NoiseAttention(TargetMethod):
 
     def __init__(self, options: NALOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.attention = options.attention == "branch"
+        self.attention = self.fused_head = options.attention == "branch"
         self.estimating = options.target_estimation == "on"
         self.first, self.every = options.update_from, options.update_every
         self.criterion = NALLoss(

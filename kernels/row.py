@@ -52,7 +52,8 @@ HELD_COLUMNS = 22528
 registers that a thread has, and one program fills a multiprocessor. Without targets two programs fit."""
 
 AUTO_HELD = False
-"""Whether rows that can be held are held by default. No GPU has timed them yet (`benchmarks.gpu`, step held_rows)."""
+"""Whether rows that can be held are held by default, but for rules with `kept`. No GPU has timed them yet (step
+`held_rows` of the fourth programme of benchmarks.gpu)."""
 
 
 @triton.jit
@@ -622,12 +623,14 @@ def geometry(num_classes: int) -> tuple[int, int, int]:
     return rows, block, 8 if num_classes > MAX_BLOCK else max(1, block // 512)
 
 
-def is_held(num_classes: int, hold: bool | None) -> bool:
+def is_held(num_classes: int, hold: bool | None, rule: Rule | None) -> bool:
     """Whether a row is held: as `hold` says, or if that is None, as AUTO_HELD says. ValueError for rows that are too
     long."""
+    if hold is None:
+        hold = AUTO_HELD and rule is not None and rule.kept is None and num_classes <= HELD_COLUMNS
     if hold and num_classes > HELD_COLUMNS:
         raise ValueError(f"a row of {num_classes} columns can't be held: at most {HELD_COLUMNS} fit into registers")
-    return MAX_BLOCK < num_classes <= HELD_COLUMNS and (AUTO_HELD if hold is None else hold)
+    return hold and num_classes > MAX_BLOCK
 
 
 def constants(
@@ -644,15 +647,18 @@ def constants(
     would spill in this way on sm_100, and rules without a table gain nothing (SWCE takes 0.66 ms, and 0.46 ms in
     stretches of 2048).
 
-    `hold` is as in `launch`.
+    `hold` is as in `launch`. A held row has stretches of 2048 columns, or of 1024 if the rule has `kept`. That one, NAL,
+    needs more than the 255 registers there are: it spills 8 to 16 bytes per thread on sm_90. The others spill nothing.
 
     The number of registers is bounded by those that there are; otherwise ptxas may choose a lower bound and spill, to
     fit one more program. For rows that are looped over the bound is 128, which spills nothing and lets two programs
     fit. So it is for rows that are held without targets.
     """
-    held = is_held(num_classes, hold) if chosen is None else bool(hold)
+    held = is_held(num_classes, hold, rule) if chosen is None else bool(hold)
     rows, block, num_warps = chosen or geometry(num_classes)
-    if chosen is None and rule is not None and not held:
+    if chosen is None and rule is not None and held:
+        block //= 1 if rule.kept is None else 2
+    elif chosen is None and rule is not None:
         if num_classes > 2 * MAX_BLOCK and rule.update is not None and rule.kept is None:
             block, num_warps = 2 * MAX_BLOCK, 16
         elif block < num_classes and (rule.kept is not None or rule.blend is not None):

@@ -85,10 +85,12 @@ def compile_ahead(
     )
 
 
-def constants_of(row: Any, rule: Any, num_classes: int, geometry: tuple[int, int, int] | None = None) -> dict[str, Any]:
+def constants_of(
+    row: Any, rule: Any, num_classes: int, geometry: tuple[int, int, int] | None = None, **hold: bool
+) -> dict[str, Any]:
     """The launch's constants and options, also of checkouts before these came from one function."""
     if hasattr(row, "constants"):
-        given = row.constants(num_classes, geometry, rule)
+        given = row.constants(num_classes, geometry, rule, **hold)
         return given | {"LANES": 128 * given["num_warps"]}
     rows, block, num_warps = geometry or row.geometry(num_classes)
     return {"ROWS": rows, "BLOCK": block, "num_warps": num_warps, "maxnreg": row.max_registers(num_warps)}
@@ -105,6 +107,7 @@ def compile_op(
     targets: str = "float32",
     reduction: str = "none",
     geometry: tuple[int, int, int] | None = None,
+    hold: bool = False,
     row: Any = None,
     **constants: Any,
 ) -> Any:
@@ -137,8 +140,9 @@ def compile_op(
         types["visits_N"] = "*i32"
     types = {name: kind for name, kind in types.items() if name in row.fused_rows.arg_names}
     known = {part.upper(): value for part, value in rule._asdict().items()}
+    held = {"hold": True} if hold else {}  # which other checkouts may not know
     known |= {"C": num_classes, "OPTIONS": options, "STORE": True, "RANK": 0, "WORLD": 1, "SEED": 0} | constants
-    return compile_ahead(row.fused_rows, types, known, arch, **constants_of(row, rule, num_classes, geometry))
+    return compile_ahead(row.fused_rows, types, known, arch, **constants_of(row, rule, num_classes, geometry, **held))
 
 
 def tool() -> Path | None:

@@ -133,25 +133,36 @@ def module_side(module: torch.nn.Module) -> Side:
 
 
 def kernel_side(
-    loss: str, num_samples: int, num_classes: int, device: torch.device, geometry: tuple[int, int, int] | None = None
+    loss: str,
+    num_samples: int,
+    num_classes: int,
+    device: torch.device,
+    geometry: tuple[int, int, int] | None = None,
+    hold: bool | None = None,
+    keep: dict[str, Tensor] | None = None,
 ) -> Side:
-    """The kernel of "elr", "nal" or "swce" and nothing around it: loss, gradient and targets by one launch.
+    """The kernel of "elr", "nal", "swce" or "ce" and nothing around it: loss, gradient and targets by one launch.
 
-    geometry: rows per program, columns per stretch and warps; None takes the kernel's own choice.
+    Args:
+        geometry: rows per program, columns per stretch and warps; None takes the kernel's own choice.
+        hold: as `fastnoise.kernels.row.launch` takes it.
+        keep: gets the table, if there is one, and the gradient of every call.
     """
     from fastnoise.kernels import row, rules
 
     rule = getattr(rules, loss.upper())
-    given: dict[str, Any] = {"geometry": geometry, "reduction": "mean"}
+    given: dict[str, Any] = {"geometry": geometry, "hold": hold, "reduction": "mean"}
     if loss in ("elr", "nal"):
         given["targets"] = torch.full((num_samples, num_classes), 1 / num_classes, device=device)
         given["knobs"] = torch.tensor([1.0, MOMENTUM, STRENGTH], device=device)
-    given["options"] = {"elr": (), "swce": (False,), "nal": (True, 0.0, 0.0)}[loss]
+    given["options"] = {"elr": (), "ce": (), "swce": (False,), "nal": (True, 0.0, 0.0)}[loss]
 
     def side(logits: Tensor, labels: Tensor, index: Tensor, attention: Tensor) -> Tensor:
         table: dict[str, Any] = {"index": index} if "targets" in given else {}
         heads: dict[str, Any] = {"attention": attention.detach()} if loss == "nal" else {}
         result = row.launch(rule, logits.detach(), labels, gradient_scale=1 / len(logits), **given, **table, **heads)
+        if keep is not None:
+            keep |= {"gradient": result[1]} | ({"targets": given["targets"]} if table else {})
         return result[0]
 
     return side

@@ -347,6 +347,11 @@ class EngineConfig(Checked):
     fused_norm: Literal["auto", "on", "off"] = "auto"
     """Batch norm, ReLU and residual sum as one operation. It is for training of fastnoise's networks. On CUDA kernels
     in Triton compute it. Only rounding differs. auto takes what is measured faster: today off."""
+    fused_head: Literal["auto", "on", "off"] = "auto"
+    """Last layer, loss and update of targets as one operation. In training it takes a block of samples at a time and
+    never writes the logits of a whole batch, which saves memory if there are many classes. The numbers differ by
+    rounding alone. It needs a method with one network and one loss of the logits, and a linear last layer. auto takes
+    what is measured faster: today off."""
     optimizer_kernel: Literal["auto", "torch", "triton"] = "auto"
     """What updates the weights. torch: PyTorch's fused optimisers. triton: one kernel for all weights, on a GPU; under
     bf16 it also writes the copies of weights that the next forward pass takes, unless gradients are clipped or shared
@@ -472,7 +477,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data_root", "download", "loader_threads", "log", "log_every", "save_every", "profile", "run_dir"),
         *("save_tables_every", "target_place"),
-        *("compile_options", "fused_norm", "gradients", "optimizer_kernel", "steps_per_graph"),
+        *("compile_options", "fused_norm", "fused_head", "gradients", "optimizer_kernel", "steps_per_graph"),
     }
 )
 

@@ -7,6 +7,11 @@ compiler unrolls it and merges equal loads, so that the row is read once and sta
 again from the cache. The built-in rules read them at most three times, because they join two passes if their sums allow
 it.
 
+A long row can also be held (`HELD_COLUMNS`): its stretches are unrolled up to SPAN columns, and the logits and targets
+of all of them stay in the registers of one program. Then each byte of logits, targets and gradient moves once. Triton
+can't spread a row over a cluster instead. Version 3.6 refuses every sum over a row that several blocks share, and 3.8
+refuses those of these kernels, whose rows have two dimensions.
+
 All arithmetic is fp32, whatever the logits' dtype, and fp64 with up to four classes. The reason: a gradient lies in
 C - 1 dimensions. The fewer these are, the more rows have a gradient so near 0 that its terms cancel and fp32 keeps no
 digit of it. NAL's largest error in 10,000 random rows, relative to the row's norm, was in fp32 6.5e-5 at C = 2, 3.5e-5
@@ -42,6 +47,15 @@ MAX_BLOCK = 2048
 Rows of 4096 spill in NAL's rule: on sm_100 with a table in fp16 and 8 or 16 warps, and on sm_90 with 32 warps."""
 
 
+HELD_COLUMNS = 22528
+"""The longest row that can be held, 88 columns for each of 256 threads. With a row of targets they take 176 of the 255
+registers that a thread has, and one program fills a multiprocessor. Without targets two programs fit."""
+
+AUTO_HELD = False
+"""Whether rows that can be held are held by default, but for rules with `kept`. No GPU has timed them yet (step
+`held_rows` of the fourth programme of benchmarks.gpu)."""
+
+
 @triton.jit
 def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.constexpr):
     """Logits, raised to at least -1e30, which acts like -inf for padding and masked classes but avoids inf - inf. NaN
@@ -56,10 +70,14 @@ def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.con
 
 
 @triton.jit
-def load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr):
-    """Stored targets of some columns, or the mixture of the targets of a pair of rows."""
+def load_target(
+    targets_NC, held, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr
+):
+    """Stored targets of some columns, or the mixture of the targets of a pair of rows. `held` is as in `load_softmax`."""
     target = 0.0
-    if targets_NC is not None:
+    if held is not None:
+        target = held[1]
+    elif targets_NC is not None:
         mask = valid & (lane < C - start)
         target = tl.load(targets_NC + (target_row * C + start) + lane, mask=mask, other=0.0).to(MATH)
         if pair_row is not None:
@@ -69,15 +87,43 @@ def load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C: 
 
 
 @triton.jit
-def load_softmax(logits_BC, row, start, lane, in_batch, softmax, C: tl.constexpr, MATH: tl.constexpr):
-    """Powers of some columns relative to the highest, probabilities and their logarithms.
+def load_softmax(logits_BC, held, row, start, lane, in_batch, softmax, C: tl.constexpr, MATH: tl.constexpr):
+    """Powers of some columns relative to the highest, probabilities and their logarithms. `held` has the logits and the
+    targets of these columns, or None.
 
     log p = (z - max) - log sum. The first difference is exact if it is small, unlike z - (max + log sum).
     """
     highest, inverse, log_total = softmax
-    shifted = load_logits(logits_BC, row, start, lane, in_batch, C, MATH) - highest
+    if held is None:
+        logits = load_logits(logits_BC, row, start, lane, in_batch, C, MATH)
+    else:
+        logits = held[0].to(MATH)
+    shifted = logits - highest
     powers = exp(shifted)
     return powers, powers * inverse, shifted - log_total
+
+
+@triton.jit
+def renewed(softmax, top, knobs_3, INVERSE: tl.constexpr, HIGHEST: tl.constexpr):
+    """The same numbers, which the compiler takes for others, because it does not know that a volatile load yields what
+    the first one did.
+
+    A pass over a held row then forms its values from what is held. If the compiler merged them with those of the pass
+    before, it would keep several numbers and masks per column in registers, and spill.
+
+    Args:
+        INVERSE: probabilities are formed again.
+        HIGHEST: powers too are formed again, from logits; otherwise they are what is held.
+    """
+    highest, inverse, log_total = softmax
+    if knobs_3 is not None:
+        zero = tl.load(knobs_3, volatile=True) - tl.load(knobs_3)
+        top += zero.to(tl.int32)
+        if INVERSE:
+            inverse += zero
+        if HIGHEST:
+            highest += zero
+    return (highest, inverse, log_total), top
 
 
 @triton.jit
@@ -211,6 +257,7 @@ def fused_rows(
     SEED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    SPAN: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """ROWS rows per program. Tensors that the rule does not need are None.
@@ -222,6 +269,7 @@ def fused_rows(
     gradient become NaN, which reports it without a device sync. A row whose label is IGNORE has loss and gradient 0.
     """
     MATH: tl.constexpr = tl.float64 if C <= 4 else tl.float32
+    HELD: tl.constexpr = C > BLOCK and C <= SPAN
     # What there is one of per row is loaded as [ROWS] (_R): as [ROWS, 1] a thread loads it once per column it holds.
     row_R = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row = row_R[:, None]
@@ -289,12 +337,29 @@ def fused_rows(
         momentum = tl.where(updating, tl.load(knobs_3 + 1).to(MATH), 1.0)
 
     lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
+    held = ()  # the logits and the targets of each stretch, if the row is held
     if C <= BLOCK:
         logits = load_logits(logits_BC, row, 0, lane, in_batch, C, MATH)
         highest = tl.max(logits, axis=1, keep_dims=True)
         top_R = tl.min(tl.where(logits == highest, lane, C), axis=1)
         top = top_R[:, None]
         rest_power = tl.sum(tl.where(lane == top, 0.0, exp(logits - highest)), axis=1, keep_dims=True)
+    elif C <= SPAN:
+        for part in tl.static_range(0, SPAN, BLOCK):
+            logits = load_logits(logits_BC, row, part, lane, in_batch, C, MATH)
+            target = load_target(targets_NC, None, target_row, pair_row, share, part, lane, valid, C, MATH)
+            held = held + ((logits, target),)
+            lane_highest = logits if part == 0 else tl.maximum(lane_highest, logits)
+        highest = tl.max(lane_highest, axis=1, keep_dims=True)
+        for part in tl.static_range(0, SPAN, BLOCK):
+            tops = tl.where(held[part // BLOCK][0] == highest, part + lane, C)
+            lane_top = tops if part == 0 else tl.minimum(lane_top, tops)
+        top_R = tl.min(lane_top, axis=1)
+        top = top_R[:, None]
+        for part in tl.static_range(0, SPAN, BLOCK):
+            others = tl.where(lane == top - part, 0.0, exp(held[part // BLOCK][0] - highest))
+            lane_power = others if part == 0 else lane_power + others
+        rest_power = tl.sum(lane_power, axis=1, keep_dims=True)
     else:
         # Each lane keeps its maximum, where that is, and the sum of its other powers relative to it; the lanes meet
         # once, after the loop. The first maximum is finite, so that the difference of two is never inf - inf.
@@ -310,7 +375,7 @@ def fused_rows(
             lane_top = tl.where(higher, column, lane_top)
             lane_highest = tl.where(higher, logits, lane_highest)
             if PREPARE_FIRST:
-                target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
+                target = load_target(targets_NC, None, target_row, pair_row, share, start, lane, valid, C, MATH)
                 element = PREPARE(0.0, logits, target, OPTIONS)
                 if PREPARE_MAX:
                     lane_total = tl.maximum(lane_total, tl.where(lane < C - start, element, -3.4028234e38))
@@ -333,32 +398,37 @@ def fused_rows(
     total = 0.0
     united: tl.constexpr = LINEAR is not None and C > BLOCK
     if PREPARE is not None:
-        if C <= BLOCK or not PREPARE_FIRST:
+        if C <= SPAN or not PREPARE_FIRST:
             lane_a = tl.zeros([ROWS, BLOCK], MATH)
             lane_b = tl.zeros([ROWS, BLOCK], MATH)
             lane_c = tl.zeros([ROWS, BLOCK], MATH)
             lane_d = tl.zeros([ROWS, BLOCK], MATH)
-            for start in range(0, C, BLOCK):
-                _powers, probs, log_probs = load_softmax(logits_BC, row, start, lane, in_batch, softmax, C, MATH)
-                target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
-                element = PREPARE(probs, log_probs, target, OPTIONS)
-                element = tl.where(lane < C - start, element, -3.4028234e38 if PREPARE_MAX else 0.0)
-                if C <= BLOCK:
-                    lane_total = element
-                elif PREPARE_MAX:
-                    lane_total = tl.maximum(lane_total, element)
-                else:
-                    lane_total += element
-                if united:
-                    a, b, c, d = LINEAR(probs, target, OPTIONS)
-                    counted = (lane < C - start) & (lane != top - start)
-                    lane_a += tl.where(counted, a, 0.0).to(MATH)
-                    lane_b += tl.where(counted, b, 0.0).to(MATH)
-                    lane_c += tl.where(counted, c, 0.0).to(MATH)
-                    lane_d += tl.where(counted, d, 0.0).to(MATH)
+            if HELD:
+                softmax, top = renewed(softmax, top, knobs_3, False, False)
+            for stretch in range(0, C, SPAN):
+                for part in tl.static_range(0, SPAN, BLOCK):
+                    start = stretch + part
+                    of_part = held[part // BLOCK] if HELD else None
+                    _powers, probs, log_probs = load_softmax(logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH)
+                    target = load_target(targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH)
+                    element = PREPARE(probs, log_probs, target, OPTIONS)
+                    element = tl.where(lane < C - start, element, -3.4028234e38 if PREPARE_MAX else 0.0)
+                    if C <= BLOCK:
+                        lane_total = element
+                    elif PREPARE_MAX:
+                        lane_total = tl.maximum(lane_total, element)
+                    else:
+                        lane_total += element
+                    if united:
+                        a, b, c, d = LINEAR(probs, target, OPTIONS)
+                        counted = (lane < C - start) & (lane != top - start)
+                        lane_a += tl.where(counted, a, 0.0).to(MATH)
+                        lane_b += tl.where(counted, b, 0.0).to(MATH)
+                        lane_c += tl.where(counted, c, 0.0).to(MATH)
+                        lane_d += tl.where(counted, d, 0.0).to(MATH)
         if PREPARE_MAX:
             total = tl.max(lane_total, axis=1, keep_dims=True)
-            if PREPARE_FIRST and C > BLOCK:  # of logits until now
+            if PREPARE_FIRST and C > SPAN:  # of logits until now
                 total = total - highest - log_total
         else:
             total = tl.sum(lane_total, axis=1, keep_dims=True)
@@ -379,8 +449,8 @@ def fused_rows(
             label_rest = 1.0 - label_top
         if pair_labels_B is not None:
             if BLEND is not None:
-                own = load_target(targets_NC, target_row_R, pair_row_R, share_R, 0, label_R, valid_R, C, MATH)
-                other = load_target(targets_NC, target_row_R, pair_row_R, share_R, 0, pair_label_R, valid_R, C, MATH)
+                own = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, label_R, valid_R, C, MATH)
+                other = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, pair_label_R, valid_R, C, MATH)
                 own_share = BLEND(share, own[:, None], other[:, None], OPTIONS)
             pair_logit = load_logits(logits_BC, row_R, 0, pair_label_R, valid_R, C, MATH)[:, None]
             pair_log_prob = pair_logit - highest - log_total
@@ -399,7 +469,7 @@ def fused_rows(
             # The top class's terms are formed once per row: what the loops yield for its column is left out.
             top_target = 0.0
             if targets_NC is not None:
-                top_target = load_target(targets_NC, target_row_R, pair_row_R, share_R, 0, top_R, valid_R, C, MATH)
+                top_target = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, top_R, valid_R, C, MATH)
                 top_target = top_target[:, None]
             top_target, top_kept, top0, top1, slope_top = of_classes(
                 inverse,
@@ -424,32 +494,37 @@ def fused_rows(
                 lane0 = tl.zeros([ROWS, BLOCK], MATH)
                 lane1 = tl.zeros([ROWS, BLOCK], MATH)
                 lane_slope = tl.zeros([ROWS, BLOCK], MATH)
-                for start in range(0, C, BLOCK):
-                    _powers, probs, log_probs = load_softmax(logits_BC, row, start, lane, in_batch, softmax, C, MATH)
-                    target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
-                    _target, _kept, term0, term1, slope = of_classes(
-                        probs,
-                        log_probs,
-                        1.0 - probs,
-                        tl.full([ROWS, BLOCK], False, tl.int1),
-                        target,
-                        at_labels(start, lane, label, pair_label, own_share, 1.0 - own_share),
-                        row_values,
-                        anchor,
-                        UPDATE,
-                        KEPT,
-                        TERMS,
-                        OPTIONS,
-                    )
-                    counted = (lane < C - start) & (lane != top - start)
-                    slope = tl.where(counted, slope, 0.0).to(MATH)
-                    lane_slope = slope if C <= BLOCK else lane_slope + slope
-                    if NUM_SUMS > 0:
-                        term0 = tl.where(counted, term0, 0.0).to(MATH)
-                        lane0 = term0 if C <= BLOCK else lane0 + term0
-                    if NUM_SUMS > 1:
-                        term1 = tl.where(counted, term1, 0.0).to(MATH)
-                        lane1 = term1 if C <= BLOCK else lane1 + term1
+                if HELD and PREPARE is not None:
+                    softmax, top = renewed(softmax, top, knobs_3, True, KEPT is not None)
+                for stretch in range(0, C, SPAN):
+                    for part in tl.static_range(0, SPAN, BLOCK):
+                        start = stretch + part
+                        of_part = held[part // BLOCK] if HELD else None
+                        _powers, probs, log_probs = load_softmax(logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH)
+                        target = load_target(targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH)
+                        _target, _kept, term0, term1, slope = of_classes(
+                            probs,
+                            log_probs,
+                            1.0 - probs,
+                            tl.full([ROWS, BLOCK], False, tl.int1),
+                            target,
+                            at_labels(start, lane, label, pair_label, own_share, 1.0 - own_share),
+                            row_values,
+                            anchor,
+                            UPDATE,
+                            KEPT,
+                            TERMS,
+                            OPTIONS,
+                        )
+                        counted = (lane < C - start) & (lane != top - start)
+                        slope = tl.where(counted, slope, 0.0).to(MATH)
+                        lane_slope = slope if C <= BLOCK else lane_slope + slope
+                        if NUM_SUMS > 0:
+                            term0 = tl.where(counted, term0, 0.0).to(MATH)
+                            lane0 = term0 if C <= BLOCK else lane0 + term0
+                        if NUM_SUMS > 1:
+                            term1 = tl.where(counted, term1, 0.0).to(MATH)
+                            lane1 = term1 if C <= BLOCK else lane1 + term1
                 if NUM_SUMS == 0:
                     slope_rest = tl.sum(lane_slope, axis=1, keep_dims=True)
                 elif NUM_SUMS == 1:
@@ -474,42 +549,47 @@ def fused_rows(
             power_gradient = inverse * label_scale * scale
             label_gradient = -1.0 * label_complement * label_scale * scale
 
+    if HELD:
+        softmax, top = renewed(softmax, top, knobs_3, True, KEPT is not None)
     # All stores come last: a load is not merged with an equal one across a store, and targets that are recomputed until
     # they are stored are not read by one thread after another has written them.
-    for start in range(0, C, BLOCK):
-        powers, probs, log_probs = load_softmax(logits_BC, row, start, lane, in_batch, softmax, C, MATH)
-        target = load_target(targets_NC, target_row, pair_row, share, start, lane, valid, C, MATH)
-        shared = at_labels(start, lane, label, pair_label, own_share, 1.0 - own_share)
-        target, _kept, _term0, _term1, slope = of_classes(
-            probs,
-            log_probs,
-            1.0 - probs,
-            tl.full([ROWS, BLOCK], False, tl.int1),
-            target,
-            shared,
-            row_values,
-            anchor,
-            UPDATE,
-            KEPT,
-            TERMS,
-            OPTIONS,
-        )
-        if UPDATE is not None:
-            stored = target
-            if visits_N is not None:
-                stored = round_stochastically(target.to(tl.float32), key, start + lane, targets_NC.dtype.element_ty)
-            tl.store(targets_NC + (target_row * C + start) + lane, stored, mask=updating & finite & (lane < C - start))
-        if FINISH is not None:
-            if TERMS is not None or pair_labels_B is not None:
-                label_fall = at_labels(start, lane, label, pair_label, first_fall, second_fall)
-                dlogits = probs * fall_all - (label_fall + row_scale * slope)
-                dlogits = tl.where(lane == top - start, top_gradient, dlogits) * scale
-            else:
-                dlogits = tl.where(lane == label - start, label_gradient, powers * power_gradient)
-            if IGNORE is not None:
-                dlogits = tl.where(ignored, 0.0, dlogits)
-            # The interpreter makes no bfloat16 of float64.
-            tl.store(gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start))
+    for stretch in range(0, C, SPAN):
+        for part in tl.static_range(0, SPAN, BLOCK):
+            start = stretch + part
+            of_part = held[part // BLOCK] if HELD else None
+            powers, probs, log_probs = load_softmax(logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH)
+            target = load_target(targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH)
+            shared = at_labels(start, lane, label, pair_label, own_share, 1.0 - own_share)
+            target, _kept, _term0, _term1, slope = of_classes(
+                probs,
+                log_probs,
+                1.0 - probs,
+                tl.full([ROWS, BLOCK], False, tl.int1),
+                target,
+                shared,
+                row_values,
+                anchor,
+                UPDATE,
+                KEPT,
+                TERMS,
+                OPTIONS,
+            )
+            if UPDATE is not None:
+                stored = target
+                if visits_N is not None:
+                    stored = round_stochastically(target.to(tl.float32), key, start + lane, targets_NC.dtype.element_ty)
+                tl.store(targets_NC + (target_row * C + start) + lane, stored, mask=updating & finite & (lane < C - start))
+            if FINISH is not None:
+                if TERMS is not None or pair_labels_B is not None:
+                    label_fall = at_labels(start, lane, label, pair_label, first_fall, second_fall)
+                    dlogits = probs * fall_all - (label_fall + row_scale * slope)
+                    dlogits = tl.where(lane == top - start, top_gradient, dlogits) * scale
+                else:
+                    dlogits = tl.where(lane == label - start, label_gradient, powers * power_gradient)
+                if IGNORE is not None:
+                    dlogits = tl.where(ignored, 0.0, dlogits)
+                # The interpreter makes no bfloat16 of float64.
+                tl.store(gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start))
     if UPDATE is not None and visits_N is not None:
         visited = tl.where(visiting & finite, 1, 0)
         tl.store(visits_N + target_row_R, visit_R + 1, mask=tl.sum(visited, axis=1) > 0)
@@ -543,8 +623,18 @@ def geometry(num_classes: int) -> tuple[int, int, int]:
     return rows, block, 8 if num_classes > MAX_BLOCK else max(1, block // 512)
 
 
+def is_held(num_classes: int, hold: bool | None, rule: Rule | None) -> bool:
+    """Whether a row is held: as `hold` says, or if that is None, as AUTO_HELD says. ValueError for rows that are too
+    long."""
+    if hold is None:
+        hold = AUTO_HELD and rule is not None and rule.kept is None and num_classes <= HELD_COLUMNS
+    if hold and num_classes > HELD_COLUMNS:
+        raise ValueError(f"a row of {num_classes} columns can't be held: at most {HELD_COLUMNS} fit into registers")
+    return hold and num_classes > MAX_BLOCK
+
+
 def constants(
-    num_classes: int, chosen: tuple[int, int, int] | None = None, rule: Rule | None = None
+    num_classes: int, chosen: tuple[int, int, int] | None = None, rule: Rule | None = None, hold: bool | None = None
 ) -> dict[str, int | bool]:
     """The kernel's constants and the compiler's options for a geometry, by default that of `geometry`.
 
@@ -557,12 +647,18 @@ def constants(
     would spill in this way on sm_100, and rules without a table gain nothing (SWCE takes 0.66 ms, and 0.46 ms in
     stretches of 2048).
 
+    `hold` is as in `launch`. A held row has stretches of 2048 columns, or of 1024 if the rule has `kept`. That one, NAL,
+    needs more than the 255 registers there are: it spills 8 to 16 bytes per thread on sm_90. The others spill nothing.
+
     The number of registers is bounded by those that there are; otherwise ptxas may choose a lower bound and spill, to
     fit one more program. For rows that are looped over the bound is 128, which spills nothing and lets two programs
-    fit.
+    fit. So it is for rows that are held without targets.
     """
+    held = is_held(num_classes, hold, rule) if chosen is None else bool(hold)
     rows, block, num_warps = chosen or geometry(num_classes)
-    if chosen is None and rule is not None:
+    if chosen is None and rule is not None and held:
+        block //= 1 if rule.kept is None else 2
+    elif chosen is None and rule is not None:
         if num_classes > 2 * MAX_BLOCK and rule.update is not None and rule.kept is None:
             block, num_warps = 2 * MAX_BLOCK, 16
         elif block < num_classes and (rule.kept is not None or rule.blend is not None):
@@ -570,11 +666,14 @@ def constants(
         elif rule.kept is not None and num_warps > 1:
             num_warps *= 2
     registers = min(184 if num_warps > 1 else 255, 65536 // (32 * num_warps))
-    if block < num_classes:
+    if held and rule is not None and rule.terms is not None:
+        registers = min(255, 65536 // (32 * num_warps))
+    elif block < num_classes:
         registers = min(128, registers)
     return {
         "ROWS": rows,
         "BLOCK": block,
+        "SPAN": triton.cdiv(num_classes, block) * block if held else block,
         "num_warps": num_warps,
         "maxnreg": registers,
         "enable_fp_fusion": True,
@@ -601,6 +700,7 @@ def launch(
     reduction: str = "none",
     gradient_scale: float = 1.0,
     geometry: tuple[int, int, int] | None = None,
+    hold: bool | None = None,
     visits: Tensor | None = None,
     rank: int = 0,
     world: int = 1,
@@ -626,6 +726,8 @@ def launch(
         reduction: "none", or "mean" or "sum" over the batch, formed by the same launch.
         gradient_scale: a factor of every entry of the gradient, applied in fp32 before it is rounded.
         geometry: rows per program, columns per stretch and warps, powers of two, in place of `geometry(C)`.
+        hold: whether a row of more than MAX_BLOCK and at most HELD_COLUMNS columns is held, and with `geometry` a row
+            of more columns than a stretch. None: as AUTO_HELD says.
         visits: [N] int32, the number of updates of each row of a half-precision table, raised in place.
         rank, world: `targets` holds the samples with index % world == rank, in row index // world.
         seed: of the stochastic rounding.
@@ -641,7 +743,7 @@ def launch(
         targets = soft_labels.contiguous()
     if columns is not None:
         targets, index = columns.contiguous(), labels
-    given = constants(num_classes, geometry, rule)
+    given = constants(num_classes, geometry, rule, hold)
     num_programs = triton.cdiv(num_rows, given["ROWS"])
     loss = gradient = partials = arrivals = None
     if rule.finish is not None:

@@ -108,7 +108,8 @@ def launch(
         geometry: rows per program, columns per stretch and warps, in place of `row.geometry(C)`.
     """
     num_rows, num_classes = logits.shape
-    given = constants(num_classes, geometry)
+    given = constants(num_classes, geometry, hold=False)
+    del given["SPAN"]
     if num_rows:
         select_rows[(triton.cdiv(num_rows, given["ROWS"]),)](
             logits.contiguous(),

@@ -49,6 +49,15 @@ def reduce_by_halves() -> None:
     ReduceOps.generic_reduce = generic_reduce
 
 
+def row_form(stretch: int | str | None) -> dict[str, Any]:
+    """The launch's keywords for a form of the rows: so many columns per stretch, "held-" and so many columns for rows
+    that are held in such stretches, "held" for the usual ones of held rows, None for the usual form."""
+    if not isinstance(stretch, str):
+        return {"geometry": stretches(stretch)}
+    columns = stretch.removeprefix("held").removeprefix("-")
+    return {"geometry": stretches(int(columns) if columns else None), "hold": True}
+
+
 def stretches(columns: int | None) -> tuple[int, int, int] | None:
     """A geometry of stretches of so many columns, a power of two, by which longer rows are looped over; None: the
     usual one."""

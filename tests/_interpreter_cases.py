@@ -10,7 +10,7 @@ import warnings
 from dataclasses import asdict
 
 import torch
-from _interpret import reduce_by_halves, stretches
+from _interpret import reduce_by_halves, row_form
 from _loss_cases import (
     CASES,
     MOMENTUM,
@@ -29,11 +29,11 @@ from fastnoise.kernels import counters, row, rules
 from fastnoise.ops.registry import OPS
 
 
-def use_triton(stretch: int | None) -> None:
+def use_triton(stretch: int | str | None) -> None:
     for op in OPS.values():
 
         def interpreted(*inputs: object, op=op) -> tuple[torch.Tensor, ...] | None:
-            return op.launch(row.launch, getattr(rules, op.name.upper()), inputs, geometry=stretches(stretch))
+            return op.launch(row.launch, getattr(rules, op.name.upper()), inputs, **row_form(stretch))
 
         op.on_cpu = interpreted
 
@@ -103,7 +103,7 @@ def folded(rule: str, num_classes: int, num_rows: int, last_label: int | None, i
     }
 
 
-def not_finite(rule: str, stretch: int | None, half: bool) -> dict[str, list[int]]:
+def not_finite(rule: str, stretch: int | str | None, half: bool) -> dict[str, list[int]]:
     """Which rows of a batch write their targets and count a visit, and whose loss and gradient are not finite.
 
     Logits hold NaN in row 0, +inf in rows 1 and 3 (there for the label), -inf in row 2; attention is NaN, +inf and -inf
@@ -136,7 +136,7 @@ def not_finite(rule: str, stretch: int | None, half: bool) -> dict[str, list[int
         **{name: given[name] for name in op.tensors},
         options=getattr(build(rule, 2, 10), "form", (op, ()))[1] if rule in CASES else (),
         ignore_index=9 if "labels" in op.tensors else None,
-        geometry=stretches(stretch),
+        **row_form(stretch),
         visits=visits,
     )
     found = {

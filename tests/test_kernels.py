@@ -17,12 +17,12 @@ from _loss_cases import CASES, DTYPES, ONE_PER_OP, RULES, STATEFUL, Errors, asse
 triton = pytest.importorskip("triton", reason="needs triton")
 from _ahead import ARCHITECTURES, compile_op, spilled  # noqa: E402
 from fastnoise.benchmarks import instructions, record  # noqa: E402
-from fastnoise.benchmarks.instructions import count, tool  # noqa: E402
+from fastnoise.benchmarks.instructions import count, disassemble, tool  # noqa: E402
 from fastnoise.kernels import counters, row, rules  # noqa: E402
 
 from fastnoise.ops.registry import OPS, FusedOp  # noqa: E402
 
-Case = tuple[str, int, str, int | None]
+Case = tuple[str, int, str, int | str | None]
 
 # 2 to 100: several rows per program, the last one partly filled by 9 rows; 1000: one row. Rows of 100 held in blocks of
 # 32 are looped over with a ragged end; 4097 is looped over as it is.
@@ -34,6 +34,8 @@ USUAL: list[Case] = [
     *product(ONE_PER_OP, (100,), ("float32", "float16"), (32,)),
     *product(("nce", "elr_plus", "nal-code"), (1000,), ("float32",), (None,)),
     *product(("ce", "elr"), (4097,), ("float32",), (None,)),
+    *product(ONE_PER_OP, (100,), ("float32", "bfloat16"), ("held-32",)),
+    *product(("ce", "elr", "swce", "nal-code"), (4097,), ("bfloat16",), ("held",)),
 ]
 WITH_LABELS = [rule for rule in ONE_PER_OP if rule != "ce-soft"]
 # Columns, by the columns per stretch. Of long rows two suffice: each is a program of its own.
@@ -41,7 +43,7 @@ GRID = [*product((2, 3, 10, 14, 100, 1000, 4097, 21841), (None,)), *product((14,
 
 
 # Rows of 10, held whole and looped over in stretches of 4.
-SATURATED = [*product(RULES, ("float32",), (None,)), *product(ONE_PER_OP, ("float32",), (4,))]
+SATURATED = [*product(RULES, ("float32",), (None,)), *product(ONE_PER_OP, ("float32",), (4, "held-4"))]
 
 
 # Columns, rows, the last row's label and the one that is ignored. 9 rows of 10 columns are 3 programs and 600 are 150,
@@ -58,17 +60,17 @@ FOLDED = [
 
 # By the columns per stretch, and whether the table is of half precision.
 NOT_FINITE = [
-    *product((*ONE_PER_OP, "ema"), (None, 4), (False,)),
-    *product(("elr", "selc", "nal", "nal-code", "ema"), (None, 4), (True,)),
+    *product((*ONE_PER_OP, "ema"), (None, 4, "held-4"), (False,)),
+    *product(("elr", "selc", "nal", "nal-code", "ema"), (None, 4, "held-4"), (True,)),
 ]
 
 
 def run_cases(
     cases: Sequence[Case],
-    saturated: Sequence[tuple[str, str, int | None]] = (),
+    saturated: Sequence[tuple[str, str, int | str | None]] = (),
     invalid: Sequence[str] = (),
     folded: Sequence[tuple[str, int, int, int | None, int | None]] = (),
-    not_finite: Sequence[tuple[str, int | None, bool]] = (),
+    not_finite: Sequence[tuple[str, int | str | None, bool]] = (),
 ) -> dict:
     names = ("rule", "num_classes", "dtype", "stretch")
     request = {
@@ -343,6 +345,54 @@ TARGETS = list(product(DTYPES, ARCHITECTURES))
 @pytest.mark.parametrize("number", range(len(AHEAD)), ids=["-".join(map(str, pair)) for pair in AHEAD])
 def test_compiles_ahead_of_time(number: int, tmp_path: Path) -> None:
     check(*AHEAD[number], *TARGETS[number % len(TARGETS)], tmp_path)
+
+
+def check_held(rule: str, dtype: str, arch: int, folder: Path, most_stack: int = 0) -> None:
+    """A held row of 21,841 columns: its logits and targets are loaded once and stored once, and nothing spills."""
+    op, num_classes = op_of(rule), 21841
+    the_rule = getattr(rules, op.name.upper())
+    kernel = compile_op(op, the_rule, options_of(rule), num_classes, dtype, arch, hold=True)
+    given = row.constants(num_classes, rule=the_rule, hold=True)
+    columns = given["SPAN"] // (32 * given["num_warps"])  # of a thread
+    assert num_classes <= given["SPAN"] < num_classes + given["BLOCK"]
+    moved = {kind: len(re.findall(rf"{kind}\.(?:volatile\.)?global", kernel.asm["ptx"])) for kind in ("ld", "st")}
+    # Beside columns: label, index, knobs, the values at the label and at the top class; the loss.
+    assert 0 < moved["ld"] - columns * (1 + sources(op.names)) <= 14
+    assert 0 < moved["st"] - columns * (1 + op.updates_table) <= 2
+    used = disassemble(kernel, "-res-usage", folder) if tool() is not None else ""
+    for registers in re.findall(r"REG:(\d+)", used):
+        assert int(registers) <= (255 if the_rule.terms is not None else 128)
+    assert kernel.metadata.shared <= 1024
+    found = spilled(kernel, folder)
+    assert found["LOCAL"] == 0
+    assert found["STACK"] <= most_stack
+
+
+HELD_AHEAD = [("ce", "float32", 80), ("swce", "bfloat16", 100), ("elr", "bfloat16", 90), ("elr", "float32", 90)]
+
+
+@pytest.mark.parametrize(("rule", "dtype", "arch"), HELD_AHEAD)
+def test_held_rows_compile_ahead_of_time(rule: str, dtype: str, arch: int, tmp_path: Path) -> None:
+    check_held(rule, dtype, arch, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rule", ["ce", "swce", "elr"])
+def test_held_rows_compile_ahead_of_time_everywhere(rule: str, dtype: str, arch: int, tmp_path: Path) -> None:
+    check_held(rule, dtype, arch, tmp_path)
+
+
+def test_which_rows_are_held() -> None:
+    for num_classes in (10, 2048, 4096, 21841):
+        given = row.constants(num_classes, rule=rules.ELR)
+        assert given["SPAN"] == given["BLOCK"], "none by default, until a GPU has timed it"
+    assert row.constants(2048, rule=rules.ELR, hold=True) == row.constants(2048, rule=rules.ELR)
+    assert row.constants(2049, rule=rules.ELR, hold=True)["SPAN"] == 4096
+    assert row.constants(row.HELD_COLUMNS, rule=rules.CE, hold=True)["SPAN"] == row.HELD_COLUMNS
+    with pytest.raises(ValueError, match="a row of 22529 columns can't be held: at most 22528"):
+        row.constants(22529, rule=rules.ELR, hold=True)
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ ADDED: dict[str, Any] = {
     "eval_mirror": False,
     "grow_size": "none",
     "fused_norm": "auto",
+    "fused_head": "auto",
     "optimizer_kernel": "auto",
     "steps_per_graph": "auto",
 }

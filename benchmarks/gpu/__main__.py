@@ -7,9 +7,10 @@
 
 Every side is written to DIR/records.jsonl and printed as soon as it is measured: killed at any second, a programme
 loses only the side in flight. Programmes: first (does the stack run, losses, ResNet-34, tests, ratios), second (DALI,
-network and batch sizes, loaders, stacks), third (batch norm, whole runs). A step that passes its limit is stopped, one
-that no longer fits is skipped, and both are said. Nothing is downloaded; CIFAR-10 is taken from --data where it lies
-there, else images are generated. Without a GPU every step runs in miniature on the CPU or says why not.
+network and batch sizes, loaders, stacks), third (batch norm, whole runs), fourth (many classes). A step that passes its
+limit is stopped, one that no longer fits is skipped, and both are said. Nothing is downloaded; CIFAR-10 is taken from
+--data where it lies there, else images are generated. Without a GPU every step runs in miniature on the CPU or says why
+not.
 """
 
 import argparse

@@ -127,6 +127,10 @@ PROGRAMMES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
             Step("ce_resnet18_fast", "ELR's 50 epochs again with plain cross-entropy", 60, 30, greedy=True),
         ),
     ),
+    "fourth": (
+        (STACK, Step("held_rows", "loss kernels of 21,841 classes: rows held in registers against the usual", 300, 30)),
+        (STACK, Step("fused_head", "ELR of 21,841 classes from features on, with logits and without", 120, 15)),
+    ),
 }
 
 

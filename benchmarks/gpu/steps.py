@@ -25,7 +25,7 @@ from fastnoise.ops.registry import OPS, FusedOp
 from .. import counting, loader, loss_sides, losses, record, stacked, timing, train
 from ..report import Figure
 from ..workload import Workload, generated, images_workload, jpeg_folder, make_workload
-from . import norms, runs
+from . import large, norms, runs
 from .bench import Bench, NotMeasured
 
 ROUNDS = 3
@@ -467,6 +467,8 @@ STEPS: dict[str, Callable[[Bench], str | None]] = {
     "joint": joint,
     "train": runs.three_epochs,
     "batch_norm": batch_norm,
+    "held_rows": large.held_rows,
+    "fused_head": large.fused_head,
     "resnet50": resnet50,
     "resnet34_sizes": _sizes("resnet34", _R34_SIDES),
     "resnet18_sizes": _sizes("resnet18", _R18_SIDES),

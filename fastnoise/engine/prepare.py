@@ -33,6 +33,7 @@ from ..tasks import Task, find_task
 from ..tasks.base import Labels
 from ..tasks.names import DEFAULT
 from ..tasks.trial import task_of, try_task
+from .fused_head import fuse_heads
 from .layer_rates import by_layers
 from .run_labels import run_labels, true_where_known
 
@@ -472,6 +473,7 @@ def create_parts(
             raise ConfigError(
                 f"--fused-norm on: {config.model.model} has no batch norm of fastnoise's networks; drop the option"
             )
+    fuse_heads(config, method, networks, device)
     if config.model.encoder is not None and fresh:  # before averaged copies are made; a checkpoint has its own
         shape = encoder_shape(config, data)
         for network in networks:

@@ -177,6 +177,11 @@ class Method(nn.Module):
     """Parts of equal size into which a batch is divided, each for a network by itself, if the method orders every epoch
     by `order`. 0: some epochs at least have the loader's order."""
 
+    fused_head: bool = False
+    """Whether a training step does nothing with the logits but give them to one loss of fastnoise, reduced to a mean
+    and without weights of samples, and to `Task.answer` after it. Then `--fused-head` can leave them unwritten. It may
+    depend on the options. A subclass does not inherit it."""
+
     parallel: ClassVar[bool] = False
     """Whether several processes can train a run of the method together. Conditions: what a step writes for its samples
     is in `sharded` or made common by `exchange`; all other buffers change in the same way in all processes, or between
@@ -191,7 +196,7 @@ class Method(nn.Module):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for name in ("stackable", "weighted", "parallel"):
+        for name in ("stackable", "weighted", "parallel", "fused_head"):
             setattr(cls, name, vars(cls).get(name, False))
 
     def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):

@@ -35,7 +35,7 @@ from .options import (
 class CrossEntropy(Method):
     """Plain cross-entropy on the given labels: the baseline of every table."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "ce"
 
     def __init__(self, options: MethodOptions, num_samples: int, num_classes: int):
@@ -57,7 +57,7 @@ class Plain(Method):
 class LabelSmoothing(Method):
     """Cross-entropy on labels smoothed towards the uniform distribution (Szegedy et al. 2016, Sec. 7)."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "label_smoothing"
     Options = LabelSmoothingOptions
 
@@ -69,7 +69,7 @@ class LabelSmoothing(Method):
 class SoftmaxWeightedCrossEntropy(Method):
     """Cross-entropy weighted by the probability of the given label (SWCE, the loss alone)."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "swce_loss"
     Options = SWCELossOptions
 
@@ -81,7 +81,7 @@ class SoftmaxWeightedCrossEntropy(Method):
 class SymmetricCrossEntropy(Method):
     """SCE (Wang et al. 2019): alpha * cross-entropy + beta * reverse cross-entropy, Eq. 7."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "sce"
     Options = SCEOptions
 
@@ -93,7 +93,7 @@ class SymmetricCrossEntropy(Method):
 class MeanAbsoluteError(Method):
     """MAE between probabilities and the one-hot label (Ghosh et al. 2017)."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "mae"
     Options = MAEOptions
 
@@ -105,7 +105,7 @@ class MeanAbsoluteError(Method):
 class Focal(Method):
     """Focal loss (Lin et al. 2017, Eq. 4)."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "focal"
     Options = FocalOptions
 
@@ -117,7 +117,7 @@ class Focal(Method):
 class ActivePassive(Method):
     """APL (Ma et al. 2020): alpha * active + beta * passive, such as NCE + MAE, NCE + RCE or NFL + MAE."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "apl"
     Options = APLOptions
 
@@ -137,7 +137,7 @@ class ActivePassive(Method):
 class Bootstrap(Method):
     """Bootstrapping (Reed et al. 2015): the label mixed with the network's own prediction, soft or hard."""
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "bootstrap"
     Options = BootstrapOptions
 

@@ -142,7 +142,7 @@ class ForwardCorrection(Method):
     If the network predicts a single class for all samples, T cannot be estimated and stays the identity.
     """
 
-    weighted = parallel = True
+    weighted = parallel = fused_head = True
     name = "forward"
     Options = ForwardOptions
     criterion: ForwardLoss

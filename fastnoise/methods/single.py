@@ -61,7 +61,7 @@ class EarlyLearningRegularization(TargetMethod):
     them the regulariser.
     """
 
-    stackable = weighted = parallel = True
+    stackable = weighted = parallel = fused_head = True
     name = "elr"
     Options = ELROptions
     criterion: ELRLoss
@@ -103,7 +103,7 @@ class NoiseAttention(TargetMethod):
 
     def __init__(self, options: NALOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.attention = options.attention == "branch"
+        self.attention = self.fused_head = options.attention == "branch"
         self.estimating = options.target_estimation == "on"
         self.first, self.every = options.update_from, options.update_every
         self.criterion = NALLoss(

@@ -1,20 +1,25 @@
 """The layers on a network's penultimate features: the classifier, and the heads that methods add."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import ConfigError
+from ..ops.linear import fused_linear
+
+AUTO_FUSED_HEAD = False
+"""Whether --fused-head auto fuses on CUDA: only once a GPU has shown that steps with many classes are faster by it. The
+step `fused_head` of the fourth programme of benchmarks.gpu measures that; no GPU has run it yet."""
 
 
 class Outputs(NamedTuple):
     """What a network returns for a batch."""
 
     logits: Tensor
-    """[B, C]."""
+    """[B, C]. In training batches of a network with `Network.fuse_head` they are `LinearLogits`, for one loss."""
     attention: Tensor | None = None
     """[B], the attention logit h of NAL, before the sigmoid; None without an attention branch."""
     features: Tensor | None = None
@@ -64,6 +69,8 @@ class Network(nn.Module):
     """Its modules, by their names in a state_dict. Others a method has added for its training."""
     frozen: Literal["none", "backbone", "norm"] = "none"
     """What training leaves as it is (`freeze`)."""
+    fused_head: bool = False
+    """Whether training batches leave the classifier to the loss (`fuse_head`)."""
 
     def __init__(
         self,
@@ -98,18 +105,34 @@ class Network(nn.Module):
             layer.eval()
         return self
 
+    def _deferred(self, features: Tensor) -> Any:
+        """Logits that the loss makes."""
+        layer = self.classifier
+        return fused_linear(features, layer.weight, layer.bias, argmax=True)  # type: ignore[arg-type]
+
     def _frozen_layers(self) -> list[nn.Module]:
         if self.frozen == "none":
             return []
         body = self.module if isinstance(self, LogitsNetwork) else self.backbone
         return [body] if self.frozen == "backbone" else [layer for layer in body.modules() if isinstance(layer, _NORMS)]
 
+    def fuse_head(self) -> bool:
+        """Let the loss of training batches take features, weight and bias of the classifier (`fused_linear`), so that
+        no one writes the logits [B, C]. Evaluation goes on as before. False if there is no linear classifier."""
+        self.fused_head = not isinstance(self, LogitsNetwork) and type(self.classifier) is nn.Linear
+        return self.fused_head
+
     def forward(self, images: Tensor) -> Outputs:
         features: Tensor = self.backbone(images)
-        logits = self.classifier(features)
+        logits = self._deferred(features) if self.fused_head and self.training else self.classifier(features)
         if self.attention is None:
             return Outputs(logits, None, features)
         return Outputs(logits, torch.squeeze(self.attention(features), 1), features)
+
+
+def chooses_fused_head(setting: str, device: torch.device) -> bool:
+    """Whether --fused-head fuses on this device, if method and network allow it."""
+    return setting == "on" or (setting == "auto" and AUTO_FUSED_HEAD and device.type == "cuda")
 
 
 def joint(networks: Sequence[Network], images: Tensor) -> Outputs:

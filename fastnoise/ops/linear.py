@@ -28,6 +28,19 @@ class LinearLogits(NamedTuple):
     weight: Tensor
     bias: Tensor | None
     block_rows: int
+    found: list[Tensor] | None = None
+    """Where the loss puts the most probable class of each row, for `argmax`; None: it is not asked for."""
+
+    def argmax(self, dim: int = 1) -> Tensor:
+        """The class with the highest logit in each row, int64 [B], known once a loss has been computed of the logits.
+
+        ConfigError for another dimension, before the loss, and if `fused_linear` was not called with `argmax`.
+        """
+        if dim not in (1, -1):
+            raise ConfigError(f"argmax over dimension {dim}: logits that nobody writes have it only over classes, 1")
+        if not self.found:
+            raise ConfigError("argmax comes from the loss: call fused_linear with argmax=True, then the loss, then it")
+        return self.found[0]
 
     def stand_in(self) -> Tensor:
         """A tensor with the form of the logits, [B, C] of the features' dtype, without their memory."""
@@ -35,11 +48,16 @@ class LinearLogits(NamedTuple):
 
     def detach(self) -> "LinearLogits":
         bias = None if self.bias is None else self.bias.detach()
-        return LinearLogits(self.features.detach(), self.weight.detach(), bias, self.block_rows)
+        return LinearLogits(self.features.detach(), self.weight.detach(), bias, self.block_rows, self.found)
 
 
 def fused_linear(
-    features: Tensor, weight: Tensor, bias: Tensor | None = None, *, block_rows: int | None = None
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    block_rows: int | None = None,
+    argmax: bool = False,
 ) -> LinearLogits:
     """The logits of a linear classifier for a fused loss, which then never writes them as a whole.
 
@@ -58,6 +76,7 @@ def fused_linear(
         weight: [C, D] floating point, C at least 2.
         bias: [C] floating point, or None.
         block_rows: rows whose logits are held at a time. By default as many as have 2^24 logits.
+        argmax: whether the loss also keeps the class with the highest logit of each row, for `argmax` of the result.
 
     DataError for tensors of another form, ConfigError for fewer than one row.
     """
@@ -77,7 +96,7 @@ def fused_linear(
     kind = features.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
     in_dtype = features.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return LinearLogits(*in_dtype, block_rows)
+    return LinearLogits(*in_dtype, block_rows, [] if argmax else None)
 
 
 class FusedLinear(torch.autograd.Function):
@@ -86,21 +105,32 @@ class FusedLinear(torch.autograd.Function):
     Args:
         op: has a loss.
         block_rows: rows of a block.
+        argmax: whether the second result is the class with the highest logit of each row; otherwise it is empty.
         rest: the op's inputs after the logits, its attention first if it has one; reduced by "sum".
     """
 
     @staticmethod
     def forward(
-        ctx: Any, op: FusedOp, block_rows: int, features: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any
-    ) -> Tensor:
+        ctx: Any,
+        op: FusedOp,
+        block_rows: int,
+        argmax: bool,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *rest: Any,
+    ) -> tuple[Tensor, Tensor]:
         total = features.new_zeros((), dtype=torch.float32)
         of_weight = torch.zeros_like(weight, dtype=torch.float32)
         of_bias = torch.zeros_like(weight[:, 0], dtype=torch.float32)
         of_features, of_attention = [features[:0]], [features[:0, 0]]
+        classes = [features.new_empty(0, dtype=torch.int64)]
         for start in range(0, features.shape[0], block_rows):
             rows = slice(start, start + block_rows)
             block = features[rows]
             logits = nn.functional.linear(block, weight, bias)
+            if argmax:
+                classes.append(logits.argmax(1))
             computed = op.compute((logits, *cut(op, rest, rows)))
             assert computed is not None  # ops without a loss do not come here
             loss, gradient = computed
@@ -116,16 +146,18 @@ class FusedLinear(torch.autograd.Function):
         ctx.dtypes = [features.dtype, weight.dtype, None if bias is None else bias.dtype]
         ctx.dtypes += [rest[0].dtype] if op.has_attention else []
         ctx.constants = (None,) * (len(rest) - op.has_attention)
-        return total
+        found = torch.cat(classes)
+        ctx.mark_non_differentiable(found)
+        return total, found
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, _of_classes: Tensor) -> tuple[Tensor | None, ...]:
         gradients = [
             None if dtype is None else in_fp32(gradient, upstream).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=False)
         ]
-        return None, None, *gradients, *ctx.constants
+        return None, None, None, *gradients, *ctx.constants
 
 
 def cut(op: FusedOp, rest: Sequence[Any], rows: slice) -> list[Any]:
@@ -163,7 +195,11 @@ def run_linear(
         op.check_ranges(given)  # before the first block updates its targets
     if debug.on and op.updates_table:
         check_distinct(op.name, without_ignored(given)["index"])
-    total: Tensor = FusedLinear.apply(op, logits.block_rows, logits.features, logits.weight, logits.bias, *inputs[1:])
+    linear = logits.features, logits.weight, logits.bias
+    total: Tensor
+    total, classes = FusedLinear.apply(op, logits.block_rows, logits.found is not None, *linear, *inputs[1:])
+    if logits.found is not None:
+        logits.found.append(classes)
     if reduction == "sum":
         return total
     if ignore_index is None:

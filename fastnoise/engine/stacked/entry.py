@@ -65,6 +65,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
         return "--target-place host keeps the targets of one run; drop it"
     if first.engine.fused_norm == "on":
         return "stacked runs choose the memory format of their networks, and --fused-norm has its own; drop it"
+    if first.engine.fused_head == "on":
+        return "stacked runs compute the logits of all runs together, and --fused-head has none; drop it"
     if first.engine.profile:
         return "a profile is of one run; drop --profile"
     common = first.flat()

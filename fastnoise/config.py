@@ -5,7 +5,6 @@ Every field has a name of its own across the groups, so that the command line an
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,11 @@ from .data import normalisation as normalisations
 from .data.augment import HELP, PRESETS, Augmentation
 from .errors import ConfigError, DataError, alternatives, nearest
 from .errors import require as _require
-from .files import FINDING, expanded
+from .files import expanded
 from .models import names as model_names
 from .noise import names as noise_names
-from .options import Above, AtLeast, Between, Checked, MethodOptions, Values
+from .noise.finding import read_rate
+from .options import Above, AtLeast, Between, Checked, MethodOptions
 from .schedules import Averaging, Growth, Optimizer, SaveEvery, Schedule
 from .tasks import names as task_names
 
@@ -81,7 +81,7 @@ class DataConfig(Checked):
         ),
     ] = None
     grow_size: str = "none"
-    """Smaller training images in the first epochs: none, or 24:0.4 for a shorter side of 24 pixels over 40 % of the
+    """Smaller training images in the first epochs. none, or 24:0.4 for a shorter side of 24 pixels over 40 % of the
     epochs. Several stages rise, as 16:0.2,24:0.4. Evaluation has the whole size."""
     eval_mirror: bool = False
     """Evaluate each image and its mirror image. The mean of the two logits answers, in twice the time."""
@@ -154,28 +154,6 @@ class DataConfig(Checked):
         if spec is None and self.augment in PRESETS:
             spec = self.augment
         return None if spec is None else Augmentation.parse_evaluation(spec)
-
-
-def read_rate(source: str) -> float:
-    """The rate of wrong labels that `--noise-rate` names: a number, or that of the finding in a cleaning's folder.
-
-    ConfigError if it is neither, or if the cleaning could not say.
-    """
-    try:
-        return float(source)
-    except ValueError:
-        file = expanded(source) / FINDING
-    try:
-        rate = json.loads(file.read_text(encoding="utf-8"))["rate"]
-    except FileNotFoundError:
-        raise ConfigError(
-            f"--noise-rate {source}: neither a number nor the folder of a fastnoise clean (it has no {FINDING}); "
-            "give a rate as 0.2, or the --out of a fastnoise clean that has finished"
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"--noise-rate {source}: {FINDING} cannot be read: {error}") from None
-    _require(rate is not None, f"--noise-rate {source}: that cleaning could not tell the rate; give a number")
-    return Values.of(float).read(f"--noise-rate {source}: the rate in {FINDING}", rate)
 
 
 @dataclass(frozen=True)

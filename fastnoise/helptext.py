@@ -33,7 +33,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "images and batches": (
         *("normalisation", "image_size", "exif_orientation", "augment", "eval_augment", "eval_mirror", "crop_padding"),
-        *("flip", "batch_size", "drop_last", "balance", "epoch_batches"),
+        *("flip", "grow_size", "batch_size", "drop_last", "balance", "epoch_batches"),
     ),
     "method": ("method",),
     "network": ("model", "width", "dropout", "init", "encoder", "freeze", "batch_norm"),
@@ -42,8 +42,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("clip_norm", "backbone_rate", "layer_decay", "seed"),
     ),
     "speed": (
-        *("device", "amp", "gear", "compile", "compile_options", "fused_norm", "optimizer_kernel", "steps_per_graph"),
-        *("target_dtype", "target_place", "loader", "loader_threads", "threads", "gpus", "max_restarts"),
+        *("device", "amp", "gear", "compile", "compile_options", "fused_norm", "fused_head", "optimizer_kernel"),
+        *("steps_per_graph", "target_dtype", "target_place", "loader", "loader_threads", "threads", "gpus", "max_restarts"),
     ),
     "where jobs run": ("jobs", "executor", "address", "gpus_per_job", "cpus_per_job", "stack"),
     "where it goes": (
@@ -79,6 +79,7 @@ METAVARS: dict[str, str] = {
     "normalisation": "NAME",
     "schedule": "SCHEDULE",
     "average_weights": "AVERAGE",
+    "grow_size": "STAGES",
     "save_every": "EPOCHS|TIME",
     "address": "HOST",
     "gpus_per_job": "N",

@@ -383,14 +383,14 @@ def launch_gradient(
     """The gradients of `launch`.
 
     Args:
-        upstream: of y, as images.
+        upstream: of y, [B, C, H, W] in the dtype of images.
         second: added to `upstream`; None for none.
         images, weight, bias, relu: what `launch` was given.
         out: y, if there is a residual under the ReLU; else None.
         mean, rstd: as `launch` returned them.
 
     Returns:
-        Those of images, weight and bias; with `out` also that of the residual.
+        Those of images, weight and bias, the last two float32 [C]; with `out` also that of the residual.
     """
     num_rows, reduction, elementwise, given = _plan(images)
     x, upstream, second = _matrix(images), _matrix(upstream), _matrix(second)  # type: ignore[assignment]

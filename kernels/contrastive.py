@@ -137,7 +137,7 @@ def launch(directions: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 
 
 def launch_gradient(directions: Tensor, log_sum: Tensor, upstream: Tensor, temperature: float) -> Tensor:
-    """d sum_i upstream_i L_i / d directions, float32 [n, D]."""
+    """d sum_i upstream_i L_i / d directions, float32 [n, D], from directions [n, D], log_sum and upstream [n]."""
     directions = directions.contiguous()
     count, width = directions.shape
     gradient = torch.empty_like(directions)

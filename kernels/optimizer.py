@@ -299,7 +299,10 @@ def launch_adam(
     found_inf: Tensor | None = None,
     average: float | None = None,
 ) -> None:
-    """`launch_sgd` for Adam, or AdamW if the weight decay is `decoupled`. `betas` are in [0, 1)."""
+    """`launch_sgd` for Adam, or AdamW if the weight decay is `decoupled`. `betas` are in [0, 1).
+
+    The table has the same form: int32 [K, 2] and int64 [T, 8].
+    """
     if len(table[0]):
         adam[(len(table[0]),)](
             *table,

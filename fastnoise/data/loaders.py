@@ -105,7 +105,8 @@ def make_loader(
     dtype: of the images: float32, float16 or bfloat16.
     shard, share_batches: the samples of one of several processes, as `Plan` takes them.
 
-    ConfigError if the loader cannot be used here. An explicit kind is never replaced by another.
+    ConfigError if the loader cannot be used here, DataError for a table without samples. An explicit kind is never
+    replaced by another.
     """
     device = torch.device(device)
     if device.type == "cuda":

@@ -71,7 +71,8 @@ def train(
         The content of summary.json. "run_dir" is the run folder; accuracies are shares, from 0 to 1.
 
     Raises:
-        FastnoiseError: for anything that the user can correct, before or during training.
+        FastnoiseError: for anything that the user can correct, before or during training; ConfigError, which is one, if
+            it is in the configuration.
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved.
     """
     if not isinstance(config, RunConfig):

@@ -240,6 +240,7 @@ class TargetLoss(FixedDtype, FusedLoss):
         shard: tuple[int, int] = (0, 1),
         seed: int = 0,
     ) -> None:
+        """Make the buffers of the table; ConfigError for what `TargetLoss` does not allow."""
         if target_dtype not in TARGET_DTYPES:
             raise ConfigError(f"target_dtype is {target_dtype}: it must be torch.float32, bfloat16 or float16")
         rank, world = shard

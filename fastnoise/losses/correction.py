@@ -43,7 +43,7 @@ def bootstrap(
     variant: str = "paper",
     **common: Unpack[Common],
 ) -> Tensor:
-    """BootstrapLoss."""
+    """BootstrapLoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     return run(bootstrap_form(kind, beta, target, variant), logits, labels, labels=labels, **common)
 
 

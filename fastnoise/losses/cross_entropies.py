@@ -70,7 +70,10 @@ def swce_form(weighting: str) -> Form:
 
 
 def swce(logits: Tensor, labels: Tensor, *, weighting: str = "detached", **common: Unpack[Common]) -> Tensor:
-    """SWCELoss as a function. `weighting` is the module's option `weight`; here `weight` is a factor per sample."""
+    """SWCELoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`).
+
+    `weighting` is the module's option `weight`; here `weight` [B] is a factor per sample.
+    """
     return run(swce_form(weighting), logits, labels, labels=labels, **common)
 
 

@@ -32,7 +32,7 @@ EMA = FusedOp("ema", "logits index targets! knobs", loss=False)
 def elr(
     logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, **stored: Unpack[Stored]
 ) -> Tensor:
-    """ELRLoss."""
+    """ELRLoss of logits [B, C], labels int64 [B]: float32, [] or [B]. It updates targets [N, C] (see `functional`)."""
     return run(Form(ELR), logits, labels, index, targets, knobs, labels=labels, **stored)
 
 
@@ -91,7 +91,10 @@ def elr_plus(
     target: str = "labels",
     **stored: Unpack[Stored],
 ) -> Tensor:
-    """ELRPlusLoss as a function. The table is only read."""
+    """ELRPlusLoss of logits [B, C] and pairs of labels int64 [B]: float32, [] or [B] (see `functional`).
+
+    The table [N, C] is only read. pair_labels and pair_index int64 [B], and share [] or [B], are those of ELRPlusLoss.
+    """
     tensors = logits, labels, pair_labels, index, pair_index, share, targets, knobs
     return run(elr_plus_form(target), *tensors, labels=labels, **stored)
 
@@ -107,7 +110,8 @@ def update_targets(
 ) -> None:
     """targets[index] <- momentum * targets[index] + (1 - momentum) * softmax(logits), as ELRPlusLoss.update_targets.
 
-    The targets of rows with a logit of NaN or +inf do not change.
+    logits [B, C], index int64 [B], targets [N, C] and knobs float32 [3] as in `functional`. The targets of rows with a
+    logit of NaN or +inf do not change.
     """
     EMA(logits.detach(), index, targets, knobs, placement=placement, on_host=on_host)
 

@@ -22,7 +22,7 @@ SELC = FusedOp("selc", "logits labels index targets! knobs")
 def selc(
     logits: Tensor, labels: Tensor, index: Tensor, targets: Tensor, knobs: Tensor, **stored: Unpack[Stored]
 ) -> Tensor:
-    """SELCLoss."""
+    """SELCLoss of logits [B, C], labels int64 [B]: float32, [] or [B]. It updates targets [N, C] (see `functional`)."""
     return run(Form(SELC), logits, labels, index, targets, knobs, labels=labels, **stored)
 
 

@@ -57,7 +57,7 @@ def gce_form(q: float, k: float) -> Form:
 
 
 def gce(logits: Tensor, labels: Tensor, *, q: float = 0.7, k: float = 0.0, **common: Unpack[Common]) -> Tensor:
-    """GCELoss."""
+    """GCELoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     return run(gce_form(q, k), logits, labels, labels=labels, **common)
 
 
@@ -90,7 +90,7 @@ def sce_form(alpha: float, beta: float, variant: str) -> Form:
 def sce(
     logits: Tensor, labels: Tensor, *, alpha: float, beta: float, variant: str = "code", **common: Unpack[Common]
 ) -> Tensor:
-    """SCELoss."""
+    """SCELoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     return run(sce_form(alpha, beta, variant), logits, labels, labels=labels, **common)
 
 
@@ -131,7 +131,7 @@ def mae_factor(form: str) -> float:
 
 
 def mae(logits: Tensor, labels: Tensor, *, form: str = "l1", **common: Unpack[Common]) -> Tensor:
-    """MAELoss."""
+    """MAELoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     return run(mae_form(form), logits, labels, labels=labels, **common)
 
 
@@ -154,7 +154,7 @@ def nce_form() -> Form:
 
 
 def nce(logits: Tensor, labels: Tensor, **common: Unpack[Common]) -> Tensor:
-    """NCELoss."""
+    """NCELoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     return run(nce_form(), logits, labels, labels=labels, **common)
 
 
@@ -185,7 +185,7 @@ def focal_form(gamma: float, variant: str) -> Form:
 def focal(
     logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper", **common: Unpack[Common]
 ) -> Tensor:
-    """FocalLoss."""
+    """FocalLoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     return run(focal_form(gamma, variant), logits, labels, labels=labels, **common)
 
 
@@ -220,7 +220,7 @@ def nfl_form(gamma: float, variant: str) -> Form:
 def nfl(
     logits: Tensor, labels: Tensor, *, gamma: float = 0.5, variant: str = "paper", **common: Unpack[Common]
 ) -> Tensor:
-    """NFLLoss."""
+    """NFLLoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     return run(nfl_form(gamma, variant), logits, labels, labels=labels, **common)
 
 
@@ -277,7 +277,7 @@ def apl(
     variant: str = "paper",
     **common: Unpack[Common],
 ) -> Tensor:
-    """APLLoss."""
+    """APLLoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
     form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero, variant)
     return run(form, logits, labels, labels=labels, **common)
 

@@ -79,7 +79,7 @@ def readable(size: int) -> str:
 def check_memory(
     num_samples: int, num_classes: int, dtype: torch.dtype, shard: tuple[int, int], device: torch.device
 ) -> None:
-    """Refuse a table that does not fit on a device."""
+    """ConfigError for a table that does not fit on a device."""
     size, free = table_bytes(num_samples, num_classes, dtype, shard), free_memory(device)
     if free is None or size <= free:
         return
@@ -96,7 +96,9 @@ def check_memory(
 
 
 def page_locked(table: Tensor) -> Tensor:
-    """A copy of a tensor on the CPU in page-locked memory, which the kernels of a GPU read and write in place.
+    """A copy of a tensor [N, C] of any dtype on the CPU in page-locked memory.
+
+    The kernels of a GPU read and write it in place.
 
     The memory is exactly as large as the tensor, in pages of its own: PyTorch's own page-locked memory comes in powers
     of two, which for a table of 9.6 GB is 17.2 GB. ConfigError if the driver refuses to lock it.
@@ -118,6 +120,8 @@ def page_locked(table: Tensor) -> Tensor:
 
 def fit_state(state: dict[str, Any], prefix: str, layout: list[int], counts_visits: bool) -> None:
     """Change a saved state, in place, into one for a loss with this layout (rank, world, number of samples).
+
+    CheckpointError if it is that of another table or shard.
 
     A shard takes its rows of a whole table. Counters of visits are dropped if the loss has none. They start from 0 if
     the state has none. So a run can continue in another precision.

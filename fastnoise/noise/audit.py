@@ -89,7 +89,7 @@ def audit(
 ) -> Audit:
     """Compare given labels with true ones.
 
-    clean, given  integer arrays [N] with classes in [0, num_classes), at most 1000 classes
+    clean, given  arrays [N] of any integer dtype with classes in [0, num_classes), at most 1000 classes
     dataset       its name; 100 classes of an unnamed data set are taken for those of CIFAR-100 where a map fits
     inputs        what the samples look like, [N, ...], for the test of instance dependence
     nominal       the noise spec that the labels are said to follow, to be checked

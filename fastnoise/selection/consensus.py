@@ -176,7 +176,7 @@ def consensus_sweep(
     true_labels   [N]; needed for precision and recall
     threads       0 for one per core
 
-    Raises the same errors as `consensus`.
+    Raises the same errors as `consensus`, and ConfigError for thresholds that are no numbers.
     """
     options = _options(options)
     loss, predicted = _stages(losses, predictions, 3)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from _train_cases import TWO_EPOCHS, assert_same_end, history, refusal, state
-
 from torch import nn
 
 from fastnoise.cli import main

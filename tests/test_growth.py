@@ -1,15 +1,18 @@
 """Training images that grow in the course of a run."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from _train_cases import TWO_EPOCHS, assert_same_end, history, refusal, state
+from torch import nn
 
 from fastnoise.cli import main
-from fastnoise.engine.growth import GrowingSize, shrunk
+from fastnoise.engine.growth import GrowingSize, shrunk, smallest_size
+from fastnoise.engine.prepare import least_batch
 from fastnoise.engine.step import Step
 from fastnoise.errors import ConfigError
 from fastnoise.models import create_model
@@ -151,6 +154,14 @@ def test_sizes_keep_their_proportions() -> None:
     config = recipe("ce", "cifar10").replace({"epochs": 4, "grow_size": "20:0.5"})
     sizes = GrowingSize(config, (30, 45), 3, [network])
     assert [sizes.size(epoch) for epoch in (1, 2, 3, 4)] == [(20, 30), (20, 30), None, None]
+
+
+def test_batch_norm_over_one_value_is_seen_at_the_smallest_size() -> None:
+    networks = nn.ModuleList([create_model("resnet18", num_classes=3, channels=1, image_size=(16, 16), width=0.125)])
+    config = recipe("ce", "digits").replace({"grow_size": "8:0.2,12:0.5"})
+    assert smallest_size(config, (16, 16)) == (8, 8)
+    data: Any = SimpleNamespace(channels=1)
+    assert [least_batch(data, networks, size) for size in ((16, 16), (8, 8))] == [1, 2]
 
 
 def test_another_size_is_warmed_up_and_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,18 @@ def shrunk(images: Tensor, size: tuple[int, int] | None) -> Tensor:
     return small.to(images.dtype).contiguous(memory_format=torch.channels_last)
 
 
+def at_side(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """A height and width in the proportions of `size`, the shorter one `side`."""
+    short = min(size)
+    return round(size[0] * side / short), round(size[1] * side / short)
+
+
+def smallest_size(config: RunConfig, image_size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest height and width of a run's training images, which have `image_size` in the end."""
+    growth = Growth.parse(config.data.grow_size)
+    return image_size if growth is None else at_side(image_size, growth.stages[0][0])
+
+
 class GrowingSize:
     """The sizes of a run's training images by epoch.
 
@@ -50,7 +62,7 @@ class GrowingSize:
             if side >= min(image_size):
                 height, width = image_size
                 raise ConfigError(f"{said}: the images have {height}x{width}; give a side below {min(image_size)}")
-            size = self._of(side)
+            size = at_side(image_size, side)
             for network in networks:
                 if (fault := _fault(network, (1, channels, *size))) is not None:
                     raise ConfigError(
@@ -58,15 +70,10 @@ class GrowingSize:
                         f"{image_size[0]}x{image_size[1]} ({fault}); drop the option, or choose another --model"
                     )
 
-    def _of(self, side: int) -> tuple[int, int]:
-        height, width = self._whole
-        short = min(height, width)
-        return round(height * side / short), round(width * side / short)
-
     def size(self, epoch: int) -> tuple[int, int] | None:
         """Height and width of the training images of `epoch`; None: the whole size."""
         side = None if self._growth is None else self._growth.side(epoch, self._epochs)
-        return None if side is None else self._of(side)
+        return None if side is None else at_side(self._whole, side)
 
     def describe(self) -> list[str]:
         """What a run says of its sizes."""

@@ -372,15 +372,16 @@ def make_loaders(
     return Loaders(train, in_order, validation, evaluation(data.test), second)
 
 
-def least_batch(data: RunData, networks: torch.nn.ModuleList) -> int:
-    """The fewest images of a batch that the networks train on: 2 with batch norm over one value per channel, else 1.
+def least_batch(data: RunData, networks: torch.nn.ModuleList, size: tuple[int, int]) -> int:
+    """The fewest images of this `size` in a batch that the networks train on: 2 with batch norm over one value per
+    channel, else 1.
 
     The networks are tried without weights and memory (on the device "meta"); what else fails there is passed over.
     """
     for network in networks:
         trial = copy.deepcopy(network).to("meta").train()
         try:
-            trial(torch.zeros(1, data.channels, *data.image_size, device="meta"))
+            trial(torch.zeros(1, data.channels, *size, device="meta"))
         except ValueError as error:
             if "more than 1 value per channel" in str(error):
                 return 2

@@ -30,6 +30,7 @@ from .environment import describe_environment
 from .fitting import fit_networks
 from .folder import ReadFolder, RunFolder
 from .gradients import require_gradients
+from .growth import smallest_size
 from .metrics import EpochStatistics
 from .prepare import (
     RunData,
@@ -175,7 +176,8 @@ class Single(Training):
         ordered = type(method).order is not Method.order
         synced = config.model.batch_norm == "sync" and world.size > 1
         tried = ordered or own % config.data.batch_size == 1  # else no epoch can end in one image
-        least = least_batch(data, networks) if tried and not synced else 1
+        smallest = smallest_size(config, data.image_size)
+        least = least_batch(data, networks, smallest) if tried and not synced else 1
         if not method.shares and config.data.epoch_batches is None:
             check_last_batch(config, data, least, world.size)
         require_gradients(config, data, method)

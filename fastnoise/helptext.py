@@ -52,8 +52,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "help": ("dry_run", "deviations"),
 }
-"""Title -> the options below it by their flat names, in the order of the page. Options that no group names come under
-`options`, or under the name of their part of the configuration."""
+"""Title -> the options below it by their flat names, in the order of the page. An option that no group names comes
+first in that of its part of the configuration, or else under `options`."""
+
+_PARTS = {
+    **dict.fromkeys(("data", "noise"), "data and labels"),
+    "model": "network",
+    "optim": "optimisation",
+    "engine": "speed",
+}
+"""Part of the configuration -> the group of its options that no group names."""
 
 FEW = 16
 """A command with at most so many options has no groups."""
@@ -88,6 +96,14 @@ METAVARS: dict[str, str] = {
 """Flat name -> the word for its value. Others are N (whole numbers), X (numbers), or say their choices."""
 
 
+def group_of(name: str, section: str) -> str:
+    """The title of an option's group, by its flat name and the part of the configuration that holds it."""
+    if section == "method":
+        return "method"
+    titles = [title for title, names in GROUPS.items() if name in names]
+    return titles[0] if titles else _PARTS.get(section, _OPTIONS)
+
+
 @dataclass(frozen=True)
 class Option:
     """An option as a user sees it."""
@@ -120,10 +136,7 @@ class Option:
 
     @property
     def group(self) -> str:
-        if self.section == "method":
-            return "method"
-        titles = [title for title, names in GROUPS.items() if self.name in names]
-        return titles[0] if titles else self.section or _OPTIONS
+        return group_of(self.name, self.section)
 
     def said(self, whole: bool) -> str:
         """Its first sentence, or all that is said of it; with its choices and its default."""

@@ -11,7 +11,7 @@ from fastnoise.cli import main
 from fastnoise.engine import RunFolder
 from fastnoise.engine.step import Step
 
-TIMES = {"images_per_second", "data_wait", "seconds", "epoch_seconds"}
+TIMES = {"images_per_second", "data_wait", "seconds", "epoch_seconds", "memory_gib"}
 
 TWO_EPOCHS: dict[str, tuple[str, ...]] = {
     "swce": ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1"),

@@ -308,6 +308,17 @@ def test_a_dry_run_refuses_as_ever(words: list[str], capsys: pytest.CaptureFixtu
     assert not captured.out
 
 
+def test_options_that_no_group_names_have_a_place() -> None:
+    for section, group in (
+        ("optim", "optimisation"),
+        ("engine", "speed"),
+        ("noise", "data and labels"),
+        ("", "options"),
+    ):
+        assert Option("new", ("--new",), "N", "Of no use.", section=section).group == group
+    assert Option("learning_rate", ("--learning-rate",), "X", "Of no use.", section="method").group == "method"
+
+
 def test_sentences_end_where_they_end() -> None:
     option = Option("x", ("--x",), "N", "Weight (He et al. 2015) of it, e.g. 0.5. More of it.", "2")
     assert option.said(False) == "Weight (He et al. 2015) of it, e.g. 0.5. [2]"

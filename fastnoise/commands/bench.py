@@ -75,9 +75,9 @@ def run(command: BenchCommand) -> int:
     if command.part not in parts:
         what = "give a part" if command.part is None else f"unknown part {command.part!r}"
         raise ConfigError(f"fastnoise bench: {what}; {nearest(command.part or '', parts)}")
-    for flag in ("rounds", "seconds", "threads"):
+    for flag in ("rounds", "seconds", "loader_threads"):
         if not getattr(command, flag) > 0:
-            raise ConfigError(f"--{flag} must be positive, not {getattr(command, flag)}")
+            raise ConfigError(f"--{flag.replace('_', '-')} must be positive, not {getattr(command, flag)}")
     for flag in ("workers", "batch_size", "threads"):
         value = getattr(command, flag)
         if value is not None and value < (0 if flag == "workers" else 1):

@@ -3,7 +3,7 @@
 import tomli_w
 
 from ..config import DataConfig
-from ..helptext import GROUPS
+from ..helptext import GROUPS, group_of
 from ..words import TrainWords
 
 
@@ -17,14 +17,12 @@ def listing(words: TrainWords) -> str:
     values, groups = config.flat(), config.groups()
     if words.sources["data_root"] == "default":  # a folder that is named must exist
         values["data_root"] = DataConfig.data_root
-    titles = {name: title for title, names in GROUPS.items() for name in names}
-    titles |= {name: "method" for name, group in groups.items() if group == "method"}
     rows: dict[str, list[tuple[str, str]]] = {title: [] for title in GROUPS}
     for name, value in values.items():
         line = f"# {name}: not set" if value is None else tomli_w.dumps({name: value}).rstrip()
         if config.data.augment is not None and name in ("crop_padding", "flip"):
             line = f"# {line}"
-        rows.setdefault(titles.get(name) or groups[name], []).append((line, words.sources[name]))
+        rows.setdefault(group_of(name, groups[name]), []).append((line, words.sources[name]))
     width = min(max(len(line) for members in rows.values() for line, _ in members), 48)
     lines = []
     for title, members in rows.items():

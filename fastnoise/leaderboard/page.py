@@ -13,6 +13,7 @@ from ..report.document import document
 from ..report.html import element, markdown
 from ..report.page import Pictures, drawn
 from ..report.runs import deviations
+from ..report.script import SCRIPT, STYLE
 from ..report.sweeps import rows_table
 from ..texts import counted
 from .submission import Submission
@@ -69,7 +70,8 @@ def _page(rows: Sequence[Submission], target: float, missing: Sequence[str], wha
         rows_table(f"All figures, as in {TABLE}", all_rows),
     ]
     count = f"{counted(len(rows), 'row')}, {counted(sum(len(row.runs) for row in rows), 'run')}"
-    return document("Leaderboard", f"{count}{what and '. '}{what}", drawn(sections), *body, style=_STYLE)
+    subtitle = f"{count}{what and '. '}{what}"
+    return document("Leaderboard", subtitle, drawn(sections), *body, style=STYLE + _STYLE, script=SCRIPT)
 
 
 def _charts(place: int, rows: Sequence[Submission], names: list[str]) -> list[Chart | Missing]:

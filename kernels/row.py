@@ -70,9 +70,7 @@ def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.con
 
 
 @triton.jit
-def load_target(
-    targets_NC, held, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr
-):
+def load_target(targets_NC, held, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr):
     """Stored targets of some columns, or the mixture of the targets of a pair of rows. `held` is as in `load_softmax`."""
     target = 0.0
     if held is not None:
@@ -409,7 +407,9 @@ def fused_rows(
                 for part in tl.static_range(0, SPAN, BLOCK):
                     start = stretch + part
                     of_part = held[part // BLOCK] if HELD else None
-                    _powers, probs, log_probs = load_softmax(logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH)
+                    _powers, probs, log_probs = load_softmax(
+                        logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH
+                    )
                     target = load_target(targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH)
                     element = PREPARE(probs, log_probs, target, OPTIONS)
                     element = tl.where(lane < C - start, element, -3.4028234e38 if PREPARE_MAX else 0.0)
@@ -450,7 +450,9 @@ def fused_rows(
         if pair_labels_B is not None:
             if BLEND is not None:
                 own = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, label_R, valid_R, C, MATH)
-                other = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, pair_label_R, valid_R, C, MATH)
+                other = load_target(
+                    targets_NC, None, target_row_R, pair_row_R, share_R, 0, pair_label_R, valid_R, C, MATH
+                )
                 own_share = BLEND(share, own[:, None], other[:, None], OPTIONS)
             pair_logit = load_logits(logits_BC, row_R, 0, pair_label_R, valid_R, C, MATH)[:, None]
             pair_log_prob = pair_logit - highest - log_total
@@ -469,7 +471,9 @@ def fused_rows(
             # The top class's terms are formed once per row: what the loops yield for its column is left out.
             top_target = 0.0
             if targets_NC is not None:
-                top_target = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, top_R, valid_R, C, MATH)
+                top_target = load_target(
+                    targets_NC, None, target_row_R, pair_row_R, share_R, 0, top_R, valid_R, C, MATH
+                )
                 top_target = top_target[:, None]
             top_target, top_kept, top0, top1, slope_top = of_classes(
                 inverse,
@@ -500,8 +504,12 @@ def fused_rows(
                     for part in tl.static_range(0, SPAN, BLOCK):
                         start = stretch + part
                         of_part = held[part // BLOCK] if HELD else None
-                        _powers, probs, log_probs = load_softmax(logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH)
-                        target = load_target(targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH)
+                        _powers, probs, log_probs = load_softmax(
+                            logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH
+                        )
+                        target = load_target(
+                            targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH
+                        )
                         _target, _kept, term0, term1, slope = of_classes(
                             probs,
                             log_probs,
@@ -578,7 +586,9 @@ def fused_rows(
                 stored = target
                 if visits_N is not None:
                     stored = round_stochastically(target.to(tl.float32), key, start + lane, targets_NC.dtype.element_ty)
-                tl.store(targets_NC + (target_row * C + start) + lane, stored, mask=updating & finite & (lane < C - start))
+                tl.store(
+                    targets_NC + (target_row * C + start) + lane, stored, mask=updating & finite & (lane < C - start)
+                )
             if FINISH is not None:
                 if TERMS is not None or pair_labels_B is not None:
                     label_fall = at_labels(start, lane, label, pair_label, first_fall, second_fall)
@@ -589,7 +599,9 @@ def fused_rows(
                 if IGNORE is not None:
                     dlogits = tl.where(ignored, 0.0, dlogits)
                 # The interpreter makes no bfloat16 of float64.
-                tl.store(gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start))
+                tl.store(
+                    gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start)
+                )
     if UPDATE is not None and visits_N is not None:
         visited = tl.where(visiting & finite, 1, 0)
         tl.store(visits_N + target_row_R, visit_R + 1, mask=tl.sum(visited, axis=1) > 0)

@@ -128,7 +128,13 @@ def test_runs_equal_and_resume_to_the_bit(tmp_path: Path, monkeypatch: pytest.Mo
     for found, expected in zip(history(runs["on"]), history(runs["off"]), strict=True):
         assert found.keys() == expected.keys()
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
-        for name in ("train_accuracy_given", "clean_true", "mislabelled_memorised", "correction_accuracy", "test_accuracy"):
+        for name in (
+            "train_accuracy_given",
+            "clean_true",
+            "mislabelled_memorised",
+            "correction_accuracy",
+            "test_accuracy",
+        ):
             assert found[name] == pytest.approx(expected[name], abs=0.03), name
 
 

@@ -343,20 +343,21 @@ def fused_rows(
         top = top_R[:, None]
         rest_power = tl.sum(tl.where(lane == top, 0.0, exp(logits - highest)), axis=1, keep_dims=True)
     elif C <= SPAN:
+        lane_highest = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
+        lane_top = tl.full([ROWS, BLOCK], C, tl.int32)
+        lane_power = tl.zeros([ROWS, BLOCK], MATH)
         for part in tl.static_range(0, SPAN, BLOCK):
             logits = load_logits(logits_BC, row, part, lane, in_batch, C, MATH)
             target = load_target(targets_NC, None, target_row, pair_row, share, part, lane, valid, C, MATH)
             held = held + ((logits, target),)
-            lane_highest = logits if part == 0 else tl.maximum(lane_highest, logits)
+            lane_highest = tl.maximum(lane_highest, logits, propagate_nan=tl.PropagateNan.ALL)
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
         for part in tl.static_range(0, SPAN, BLOCK):
-            tops = tl.where(held[part // BLOCK][0] == highest, part + lane, C)
-            lane_top = tops if part == 0 else tl.minimum(lane_top, tops)
+            lane_top = tl.minimum(lane_top, tl.where(held[part // BLOCK][0] == highest, part + lane, C))
         top_R = tl.min(lane_top, axis=1)
         top = top_R[:, None]
         for part in tl.static_range(0, SPAN, BLOCK):
-            others = tl.where(lane == top - part, 0.0, exp(held[part // BLOCK][0] - highest))
-            lane_power = others if part == 0 else lane_power + others
+            lane_power += tl.where(lane == top - part, 0.0, exp(held[part // BLOCK][0] - highest))
         rest_power = tl.sum(lane_power, axis=1, keep_dims=True)
     else:
         # Each lane keeps its maximum, where that is, and the sum of its other powers relative to it; the lanes meet
@@ -659,8 +660,8 @@ def constants(
     would spill in this way on sm_100, and rules without a table gain nothing (SWCE takes 0.66 ms, and 0.46 ms in
     stretches of 2048).
 
-    `hold` is as in `launch`. A held row has stretches of 2048 columns, or of 1024 if the rule has `kept`. That one, NAL,
-    needs more than the 255 registers there are: it spills 8 to 16 bytes per thread on sm_90. The others spill nothing.
+    `hold` is as in `launch`. A held row has stretches of 2048 columns, or of 1024 if the rule has `kept`. That one,
+    NAL's, needs more than the 255 registers there are: it spills 8 to 16 bytes per thread on sm_90.
 
     The number of registers is bounded by those that there are; otherwise ptxas may choose a lower bound and spill, to
     fit one more program. For rows that are looped over the bound is 128, which spills nothing and lets two programs

@@ -71,7 +71,7 @@ def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.con
 
 @triton.jit
 def load_target(targets_NC, held, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr):
-    """Stored targets of some columns, or the mixture of the targets of a pair of rows. `held` is as in `load_softmax`."""
+    """Stored targets of some columns, or the mixture of the targets of a pair of rows. `held`: as in `load_softmax`."""
     target = 0.0
     if held is not None:
         target = held[1]
@@ -92,10 +92,7 @@ def load_softmax(logits_BC, held, row, start, lane, in_batch, softmax, C: tl.con
     log p = (z - max) - log sum. The first difference is exact if it is small, unlike z - (max + log sum).
     """
     highest, inverse, log_total = softmax
-    if held is None:
-        logits = load_logits(logits_BC, row, start, lane, in_batch, C, MATH)
-    else:
-        logits = held[0].to(MATH)
+    logits = load_logits(logits_BC, row, start, lane, in_batch, C, MATH) if held is None else held[0]
     shifted = logits - highest
     powers = exp(shifted)
     return powers, powers * inverse, shifted - log_total
@@ -349,8 +346,8 @@ def fused_rows(
         for part in tl.static_range(0, SPAN, BLOCK):
             logits = load_logits(logits_BC, row, part, lane, in_batch, C, MATH)
             target = load_target(targets_NC, None, target_row, pair_row, share, part, lane, valid, C, MATH)
-            held = held + ((logits, target),)
-            lane_highest = tl.maximum(lane_highest, logits, propagate_nan=tl.PropagateNan.ALL)
+            held = held + ((logits, target),)  # noqa: RUF005  which Triton doesn't read
+            lane_highest = tl.maximum(lane_highest, logits)
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
         for part in tl.static_range(0, SPAN, BLOCK):
             lane_top = tl.minimum(lane_top, tl.where(held[part // BLOCK][0] == highest, part + lane, C))

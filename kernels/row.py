@@ -657,8 +657,8 @@ def constants(
     would spill in this way on sm_100, and rules without a table gain nothing (SWCE takes 0.66 ms, and 0.46 ms in
     stretches of 2048).
 
-    `hold` is as in `launch`. A held row has stretches of 2048 columns, or of 1024 if the rule has `kept`. That one,
-    NAL's, needs more than the 255 registers there are: it spills 8 to 16 bytes per thread on sm_90.
+    `hold` is as in `launch`. A held row has stretches of 1024 columns: in longer ones ELR and SWCE spill on sm_100.
+    NAL's rule needs more than the 255 registers there are, and spills 8 to 16 bytes per thread on sm_90.
 
     The number of registers is bounded by those that there are; otherwise ptxas may choose a lower bound and spill, to
     fit one more program. For rows that are looped over the bound is 128, which spills nothing and lets two programs
@@ -667,7 +667,7 @@ def constants(
     held = is_held(num_classes, hold, rule) if chosen is None else bool(hold)
     rows, block, num_warps = chosen or geometry(num_classes)
     if chosen is None and rule is not None and held:
-        block //= 1 if rule.kept is None else 2
+        block //= 2
     elif chosen is None and rule is not None:
         if num_classes > 2 * MAX_BLOCK and rule.update is not None and rule.kept is None:
             block, num_warps = 2 * MAX_BLOCK, 16

@@ -162,7 +162,7 @@ def kernel_side(
         heads: dict[str, Any] = {"attention": attention.detach()} if loss == "nal" else {}
         result = row.launch(rule, logits.detach(), labels, gradient_scale=1 / len(logits), **given, **table, **heads)
         if keep is not None:
-            keep |= {"gradient": result[1]} | ({"targets": given["targets"]} if table else {})
+            keep.update({"gradient": result[1]} | ({"targets": given["targets"]} if table else {}))
         return result[0]
 
     return side

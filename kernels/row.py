@@ -70,10 +70,8 @@ def load_logits(logits_BC, row, start, lane, mask, C: tl.constexpr, MATH: tl.con
 
 
 @triton.jit
-def load_target(
-    targets_NC, held, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr
-):
-    """Stored targets of some columns, or the mixture of the targets of a pair of rows. `held` is as in `load_softmax`."""
+def load_target(targets_NC, held, target_row, pair_row, share, start, lane, valid, C: tl.constexpr, MATH: tl.constexpr):
+    """Stored targets of some columns, or the mixture of the targets of a pair of rows. `held`: as in `load_softmax`."""
     target = 0.0
     if held is not None:
         target = held[1]
@@ -94,10 +92,7 @@ def load_softmax(logits_BC, held, row, start, lane, in_batch, softmax, C: tl.con
     log p = (z - max) - log sum. The first difference is exact if it is small, unlike z - (max + log sum).
     """
     highest, inverse, log_total = softmax
-    if held is None:
-        logits = load_logits(logits_BC, row, start, lane, in_batch, C, MATH)
-    else:
-        logits = held[0].to(MATH)
+    logits = load_logits(logits_BC, row, start, lane, in_batch, C, MATH) if held is None else held[0]
     shifted = logits - highest
     powers = exp(shifted)
     return powers, powers * inverse, shifted - log_total
@@ -345,20 +340,21 @@ def fused_rows(
         top = top_R[:, None]
         rest_power = tl.sum(tl.where(lane == top, 0.0, exp(logits - highest)), axis=1, keep_dims=True)
     elif C <= SPAN:
+        lane_highest = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
+        lane_top = tl.full([ROWS, BLOCK], C, tl.int32)
+        lane_power = tl.zeros([ROWS, BLOCK], MATH)
         for part in tl.static_range(0, SPAN, BLOCK):
             logits = load_logits(logits_BC, row, part, lane, in_batch, C, MATH)
             target = load_target(targets_NC, None, target_row, pair_row, share, part, lane, valid, C, MATH)
-            held = held + ((logits, target),)
-            lane_highest = logits if part == 0 else tl.maximum(lane_highest, logits)
+            held = held + ((logits, target),)  # type: ignore[assignment]  # noqa: RUF005  Triton knows no star
+            lane_highest = tl.maximum(lane_highest, logits)
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
         for part in tl.static_range(0, SPAN, BLOCK):
-            tops = tl.where(held[part // BLOCK][0] == highest, part + lane, C)
-            lane_top = tops if part == 0 else tl.minimum(lane_top, tops)
+            lane_top = tl.minimum(lane_top, tl.where(held[part // BLOCK][0] == highest, part + lane, C))
         top_R = tl.min(lane_top, axis=1)
         top = top_R[:, None]
         for part in tl.static_range(0, SPAN, BLOCK):
-            others = tl.where(lane == top - part, 0.0, exp(held[part // BLOCK][0] - highest))
-            lane_power = others if part == 0 else lane_power + others
+            lane_power += tl.where(lane == top - part, 0.0, exp(held[part // BLOCK][0] - highest))
         rest_power = tl.sum(lane_power, axis=1, keep_dims=True)
     else:
         # Each lane keeps its maximum, where that is, and the sum of its other powers relative to it; the lanes meet
@@ -409,7 +405,9 @@ def fused_rows(
                 for part in tl.static_range(0, SPAN, BLOCK):
                     start = stretch + part
                     of_part = held[part // BLOCK] if HELD else None
-                    _powers, probs, log_probs = load_softmax(logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH)
+                    _powers, probs, log_probs = load_softmax(
+                        logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH
+                    )
                     target = load_target(targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH)
                     element = PREPARE(probs, log_probs, target, OPTIONS)
                     element = tl.where(lane < C - start, element, -3.4028234e38 if PREPARE_MAX else 0.0)
@@ -450,7 +448,9 @@ def fused_rows(
         if pair_labels_B is not None:
             if BLEND is not None:
                 own = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, label_R, valid_R, C, MATH)
-                other = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, pair_label_R, valid_R, C, MATH)
+                other = load_target(
+                    targets_NC, None, target_row_R, pair_row_R, share_R, 0, pair_label_R, valid_R, C, MATH
+                )
                 own_share = BLEND(share, own[:, None], other[:, None], OPTIONS)
             pair_logit = load_logits(logits_BC, row_R, 0, pair_label_R, valid_R, C, MATH)[:, None]
             pair_log_prob = pair_logit - highest - log_total
@@ -469,7 +469,9 @@ def fused_rows(
             # The top class's terms are formed once per row: what the loops yield for its column is left out.
             top_target = 0.0
             if targets_NC is not None:
-                top_target = load_target(targets_NC, None, target_row_R, pair_row_R, share_R, 0, top_R, valid_R, C, MATH)
+                top_target = load_target(
+                    targets_NC, None, target_row_R, pair_row_R, share_R, 0, top_R, valid_R, C, MATH
+                )
                 top_target = top_target[:, None]
             top_target, top_kept, top0, top1, slope_top = of_classes(
                 inverse,
@@ -500,8 +502,12 @@ def fused_rows(
                     for part in tl.static_range(0, SPAN, BLOCK):
                         start = stretch + part
                         of_part = held[part // BLOCK] if HELD else None
-                        _powers, probs, log_probs = load_softmax(logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH)
-                        target = load_target(targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH)
+                        _powers, probs, log_probs = load_softmax(
+                            logits_BC, of_part, row, start, lane, in_batch, softmax, C, MATH
+                        )
+                        target = load_target(
+                            targets_NC, of_part, target_row, pair_row, share, start, lane, valid, C, MATH
+                        )
                         _target, _kept, term0, term1, slope = of_classes(
                             probs,
                             log_probs,
@@ -578,7 +584,9 @@ def fused_rows(
                 stored = target
                 if visits_N is not None:
                     stored = round_stochastically(target.to(tl.float32), key, start + lane, targets_NC.dtype.element_ty)
-                tl.store(targets_NC + (target_row * C + start) + lane, stored, mask=updating & finite & (lane < C - start))
+                tl.store(
+                    targets_NC + (target_row * C + start) + lane, stored, mask=updating & finite & (lane < C - start)
+                )
             if FINISH is not None:
                 if TERMS is not None or pair_labels_B is not None:
                     label_fall = at_labels(start, lane, label, pair_label, first_fall, second_fall)
@@ -589,7 +597,9 @@ def fused_rows(
                 if IGNORE is not None:
                     dlogits = tl.where(ignored, 0.0, dlogits)
                 # The interpreter makes no bfloat16 of float64.
-                tl.store(gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start))
+                tl.store(
+                    gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start)
+                )
     if UPDATE is not None and visits_N is not None:
         visited = tl.where(visiting & finite, 1, 0)
         tl.store(visits_N + target_row_R, visit_R + 1, mask=tl.sum(visited, axis=1) > 0)
@@ -647,8 +657,8 @@ def constants(
     would spill in this way on sm_100, and rules without a table gain nothing (SWCE takes 0.66 ms, and 0.46 ms in
     stretches of 2048).
 
-    `hold` is as in `launch`. A held row has stretches of 2048 columns, or of 1024 if the rule has `kept`. That one, NAL,
-    needs more than the 255 registers there are: it spills 8 to 16 bytes per thread on sm_90. The others spill nothing.
+    `hold` is as in `launch`. A held row has stretches of 1024 columns: in longer ones ELR and SWCE spill on sm_100.
+    NAL's rule needs more than the 255 registers there are, and spills 8 to 16 bytes per thread on sm_90.
 
     The number of registers is bounded by those that there are; otherwise ptxas may choose a lower bound and spill, to
     fit one more program. For rows that are looped over the bound is 128, which spills nothing and lets two programs
@@ -657,7 +667,7 @@ def constants(
     held = is_held(num_classes, hold, rule) if chosen is None else bool(hold)
     rows, block, num_warps = chosen or geometry(num_classes)
     if chosen is None and rule is not None and held:
-        block //= 1 if rule.kept is None else 2
+        block //= 2
     elif chosen is None and rule is not None:
         if num_classes > 2 * MAX_BLOCK and rule.update is not None and rule.kept is None:
             block, num_warps = 2 * MAX_BLOCK, 16

@@ -28,7 +28,7 @@ def fuse_heads(config: RunConfig, method: Method, networks: Iterable[nn.Module],
         obstacle = f"task {method.task.name} has another loss than one of a softmax"
     elif method.class_weights is not None:
         obstacle = "--balance weights gives each sample a weight, which this operation has not"
-    elif not all([isinstance(network, Network) and network.fuse_head() for network in networks]):
+    elif not all(isinstance(network, Network) and network.fuse_head() for network in networks):
         obstacle = f"{config.model.model} has no linear last layer of fastnoise's"
     if obstacle and setting == "on":
         raise ConfigError(f"--fused-head on: {obstacle}; drop the option")

@@ -43,7 +43,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "speed": (
         *("device", "amp", "gear", "compile", "compile_options", "fused_norm", "fused_head", "optimizer_kernel"),
-        *("steps_per_graph", "target_dtype", "target_place", "loader", "loader_threads", "threads", "gpus", "max_restarts"),
+        *("steps_per_graph", "target_dtype", "target_place", "loader", "loader_threads", "threads", "gpus"),
+        "max_restarts",
     ),
     "where jobs run": ("jobs", "executor", "address", "gpus_per_job", "cpus_per_job", "stack"),
     "where it goes": (

@@ -163,7 +163,7 @@ def test_the_wheels_script_finds_the_pythons_at_hand(tmp_path: Path) -> None:
     versions = script.supported()
     assert "3.11" in versions
     here = script.version(sys.executable)
-    assert here == "%d.%d" % sys.version_info[:2]
+    assert here == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert here in script.pythons([here])
     shim = tmp_path / "python3.11"
     shim.write_text("#!/bin/sh\nexit 127\n")
@@ -180,7 +180,7 @@ def test_the_wheels_script_finds_the_pythons_at_hand(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_wheels_script_makes_a_wheel_that_trains(tmp_path: Path) -> None:
     pytest.importorskip("build", reason="needs the package build")
-    here = "%d.%d" % sys.version_info[:2]
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
     words = ["--python", sys.executable, "--only", here, "--lend", sys.prefix, "--out", str(tmp_path / "dist")]
     ran = subprocess.run(
         [sys.executable, str(ROOT / ".ci" / "wheels.py"), *words], capture_output=True, text=True, check=False

@@ -170,7 +170,7 @@ def test_the_wheels_script_finds_the_pythons_at_hand(tmp_path: Path) -> None:
     shim.chmod(0o755)
     assert script.version(shim) is None
     assert script.version(tmp_path / "none") is None
-    with pytest.raises(SystemExit, match="is no CPython of 3.11"):
+    with pytest.raises(SystemExit, match=r"is no CPython of 3\.11"):
         script.pythons(["3.11"], [shim])
     with pytest.raises(SystemExit, match="no environment with a CPython"):
         script.packages_of(tmp_path)

@@ -1,11 +1,13 @@
 """The package as users get it: imports, wheel, sdist, and what the README promises."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import _manual
 import pytest
@@ -145,6 +147,46 @@ assert fastnoise.__file__.startswith({str(tmp_path / "site")!r})
 assert fastnoise.noise.corrupt([0, 1] * 50, "symmetric:0.5", seed=0, num_classes=2).realised_rate > 0
 """
     python(code, cwd=tmp_path)
+
+
+def wheels() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("wheels", ROOT / ".ci" / "wheels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_wheels_script_finds_the_pythons_at_hand(tmp_path: Path) -> None:
+    script = wheels()
+    versions = script.supported()
+    assert "3.11" in versions
+    here = script.version(sys.executable)
+    assert here == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert here in script.pythons([here])
+    shim = tmp_path / "python3.11"
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    assert script.version(shim) is None
+    assert script.version(tmp_path / "none") is None
+    with pytest.raises(SystemExit, match=r"is no CPython of 3\.11"):
+        script.pythons(["3.11"], [shim])
+    with pytest.raises(SystemExit, match="no environment with a CPython"):
+        script.packages_of(tmp_path)
+    assert not [line for line in script.light_dependencies() if line.startswith(("torch", "triton", "nvidia"))]
+
+
+@pytest.mark.slow
+def test_the_wheels_script_makes_a_wheel_that_trains(tmp_path: Path) -> None:
+    pytest.importorskip("build", reason="needs the package build")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    words = ["--python", sys.executable, "--only", here, "--lend", sys.prefix, "--out", str(tmp_path / "dist")]
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "wheels.py"), *words], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(rf"Python {here}: fastnoise-.*\.whl, .*; fastnoise train --epochs 2", ran.stdout)
 
 
 def test_python_in_the_readme_runs(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def like(weight: Tensor, other: Tensor, dtype: torch.dtype = torch.float32) -> T
 
 
 class OneLaunch(torch.optim.Optimizer):
-    """What both optimisers share: tables of addresses, and bfloat16 copies of weights.
+    """What both optimisers share: tables of addresses, bfloat16 copies and averages of weights.
 
     The state and the groups are those of PyTorch's optimiser of the same name, fused, so that one takes up what the
     other has saved. Gradients may be at other addresses at each step: the table is then made again, and uploaded
@@ -82,7 +82,7 @@ class OneLaunch(torch.optim.Optimizer):
 
         Args:
             pairs: an average and its weights, which need not be among the optimiser's. Of other dtypes than float32, or
-                with different memory layouts, they are left out of `averages`. None: no average is moved any more.
+                with different memory layouts, they are left out of `averages`. Empty: no average moves any more.
             momentum: in [0, 1).
         """
         self.averages = {

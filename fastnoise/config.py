@@ -64,8 +64,7 @@ class DataConfig(Checked):
     exif_orientation: bool = True
     """Turn image files upright as the camera noted in EXIF. Without it their pixels stay as they are stored."""
     skip_unreadable: bool = False
-    """Leave out image files that cannot be decoded. Without it such a run of folder:PATH or list:FILE does not
-    begin."""
+    """Leave out image files that cannot be decoded. Without it such a run does not begin."""
     augment: Annotated[
         str | None,
         arg(
@@ -193,8 +192,7 @@ class ModelConfig(Checked):
     """Factor on the number of channels of every layer."""
     dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
     """Probability of dropout. It acts in the fully connected layers of lenet5 and vgg19_bn, after the pooling of cnn9
-    and its variants, or before the classifier of timm's networks. 0: as the network has it (vgg19_bn: 0.5, others:
-    none)."""
+    and its variants, or before the classifier of timm's networks. 0: as the network has it (vgg19_bn: 0.5)."""
     init: Literal["network", "pytorch"] = "network"
     """Weights that convolutions begin with. network: as fastnoise's networks draw them (the ResNets by their fan-out,
     He et al. 2015). pytorch: as PyTorch draws them unless told otherwise, which the authors' code mostly does."""
@@ -264,8 +262,7 @@ class OptimConfig(Checked):
     """Passes over the training set."""
     optimizer: str = "sgd"
     """Optimiser: sgd, adam or adamw. sgd (momentum 0.9), sgd:momentum=0 or sgd:momentum=0.9,nesterov. With lookahead=5,
-    as in sgd:lookahead=5,alpha=0.5, slow weights go this share of the way to the others after every 5 steps
-    (Lookahead)."""
+    as in sgd:lookahead=5,alpha=0.5, slow weights go half of the way to the others after every 5 steps."""
     learning_rate: Annotated[float, Above(0)] = 0.02
     """Learning rate at the start; of one_cycle the largest."""
     weight_decay: Annotated[float, AtLeast(0)] = 1e-3

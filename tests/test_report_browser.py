@@ -46,6 +46,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "one": write_report(runs[0]),
         "three": write_comparison(runs),
         "sweep": write_report(write_sweep(root / "sweep")),
+        "without pictures": write_report(write_run(root / "far", method="ce", dataset="cifar10", model="resnet34")),
     }
 
 
@@ -57,7 +58,7 @@ def opened(driver: Any, page: Path, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [1400, 400])
-@pytest.mark.parametrize("name", ["one", "three", "sweep"])
+@pytest.mark.parametrize("name", ["one", "three", "sweep", "without pictures"])
 def test_pages_do_not_overflow(driver: Any, pages: dict[str, Path], name: str, width: int) -> None:
     opened(driver, pages[name], width)
     assert driver.execute_script("return innerWidth") == width

@@ -163,11 +163,9 @@ def gradients(run: StoredRun) -> list[Chart | Missing]:
     share = _lines(run, [("gradient_share_clean", "", BLUE)])
     panels = [Panel(sizes, title="mean length", shares=False, zero=True)]
     panels += [Panel(share, title="share of the clean samples in all", zero=True)] if share else []
-    panels.append(
-        Panel(
-            [*pulls, *groups("ce_pull", "--", ", cross-entropy's part")], title="entry of the true class", shares=False
-        )
-    )
+    if pulls:
+        entries = [*pulls, *groups("ce_pull", "--", ", cross-entropy's part")]
+        panels.append(Panel(entries, title="entry of the true class", shares=False))
     caption = (
         "Wrong labels are memorised if their gradients outweigh the others (NAL, Figure 3). An entry below zero pulls "
         "towards the true class; between the lines of a colour lies what the method adds (ELR, Figure 2)."

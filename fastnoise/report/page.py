@@ -163,7 +163,8 @@ def _run_page(folder: Path, pictures: Pictures) -> str:
     known = published_table(run)
     body = [runs.head(run), known, pictures.draw(sections), *shown, element("h2", "Settings"), runs.appendix(run)]
     headings = [*(["Published values"] if known else []), *drawn(sections), *([heading] if shown else [])]
-    style, script = (STYLE + GALLERY_STYLE, SCRIPT + GALLERY_SCRIPT) if shown else (STYLE, SCRIPT)
+    pictured = gallery is not None and 'class="cards"' in gallery
+    style, script = (STYLE + GALLERY_STYLE, SCRIPT + GALLERY_SCRIPT) if pictured else (STYLE, SCRIPT)
     return document(plain(title), f"Run folder {folder.resolve()}", headings, *body, style=style, script=script)
 
 

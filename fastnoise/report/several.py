@@ -5,7 +5,7 @@ from typing import Any
 
 from .. import own
 from ..config import FREE_ON_RESUME
-from .charts import COLOURS, WIDE, Chart, Missing, Panel, Series, line_chart
+from .charts import COLOURS, Chart, Missing, Panel, Series, line_chart
 from .figures import WORDS, beside
 from .html import Html, details, element, join, plain, table
 from .runs import deviations
@@ -18,8 +18,8 @@ _LONGEST = 60  # letters of a run's name
 _DASHES = ("-", "--")
 
 _CURVES: tuple[tuple[str, str, str, bool], ...] = (
-    ("train_loss", "Training loss", "Losses of different methods cannot be compared.", False),
     ("test_loss", "Test loss", "Cross-entropy.", False),
+    ("train_loss", "Training loss", "Losses of different methods cannot be compared.", False),
     ("mislabelled_memorised", "Memorised wrong labels", "Share of the mislabelled training samples.", True),
     ("correction_accuracy", "Correction accuracy", "Training samples whose corrected label is the true one.", True),
     ("gradient_clean", "Gradients of clean samples", "Mean length at the logits.", False),
@@ -120,19 +120,16 @@ def sections(runs: Sequence[StoredRun]) -> list[tuple[str, list[Chart | Missing]
     """The charts by heading: a line for each run."""
     names = names_of(runs)
     score = runs[0].score
-    accuracy: list[Chart | Missing] = []
-    for part in ("test", "validation"):
-        chart = _curves(
-            runs, names, f"{part}_{score.name}", f"{part.capitalize()} {score.title}", _most(runs, part), score.share
-        )
-        accuracy += [chart] if chart is not None else []
-    if not accuracy:
-        accuracy = ["Curves: no run has ended an epoch"]
-    more = [_curves(runs, names, *curve) for curve in _CURVES]
-    return [("Curves", accuracy), ("Training", [chart for chart in more if chart is not None])]
+    curves = [
+        (f"{part}_{score.name}", f"{part.capitalize()} {score.title}", _without(runs, part), score.share)
+        for part in ("test", "validation")
+    ]
+    charts = [_curves(runs, names, *curve) for curve in (*curves, *_CURVES)]
+    found: list[Chart | Missing] = [chart for chart in charts if chart is not None]
+    return [("Curves", found or ["No run has ended an epoch"])]
 
 
-def _most(runs: Sequence[StoredRun], part: str) -> str:
+def _without(runs: Sequence[StoredRun], part: str) -> str:
     """What the caption says of runs of other tasks."""
     score = runs[0].score
     others = sum(run.score.name != score.name for run in runs)
@@ -156,7 +153,6 @@ def _curves(
         f"{title} over epochs.",
         caption,
         [Panel(series, shares=share)],
-        width=WIDE if key.startswith("test_") and share else None,
     )
 
 

@@ -210,6 +210,15 @@ def test_what_is_refused() -> None:
         losses.CrossEntropyLoss(reduction="none")(lazy, labels)
     with pytest.raises(ConfigError, match="drop weight"):
         losses.CrossEntropyLoss()(lazy, labels, weight=torch.ones(B))
+    with pytest.raises(ConfigError, match="argmax=True"):
+        lazy.argmax(1)
+    asked = fused_linear(features, classifier.weight, classifier.bias, block_rows=4, argmax=True)
+    with pytest.raises(ConfigError, match="then the loss, then it"):
+        asked.argmax(1)
+    with pytest.raises(ConfigError, match="argmax over dimension 0"):
+        asked.argmax(0)
+    losses.CrossEntropyLoss()(asked, labels)
+    assert torch.equal(asked.detach().argmax(1), classifier(features).argmax(1))
     with pytest.raises(ConfigError, match="block_rows is 0"):
         fused_linear(features, classifier.weight, block_rows=0)
     with pytest.raises(DataError, match="columns as features"):

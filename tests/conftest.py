@@ -39,6 +39,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     timed = getattr(option, "benchmark_enable", False) or getattr(option, "benchmark_only", False)
     if not config.pluginmanager.has_plugin("xdist") or option.numprocesses is not None or option.usepdb:
         return
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker, which has its tests from another process, or a test's own pytest
+        return
     if everything and cores > 1 and not timed and not option.collectonly:
         option.numprocesses, option.dist = cores, "loadfile"
         os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -90,7 +90,10 @@ def test_what_is_required_is_said_to_be(command: str, capsys: pytest.CaptureFixt
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_help_all_says_all_that_the_docstrings_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_says_all_that_the_docstrings_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # no word is longer
     text = " ".join(shown(capsys, "train", "--method", "nal", "--help-all").split())
     for option in [*helptext.options(TrainCommand), *helptext.options(OPTIONS["nal"])]:
         if option.name != "method":

@@ -20,11 +20,13 @@ from fastnoise.engine.payback import (
     Times,
     compile_cost,
     default_path,
+    steps_key,
     written_numbers,
 )
 from fastnoise.engine.prepare import load_data
 from fastnoise.engine.single import Single
 from fastnoise.engine.step import choose_gear
+from fastnoise.methods import create_method
 from fastnoise.models import create_model
 from fastnoise.recipes import recipe
 
@@ -230,3 +232,17 @@ def test_a_run_measures_its_steps(gear: str, tmp_path: Path, monkeypatch: pytest
     else:
         assert kept["compiled_step"] == found["step_seconds"]
         assert f"first step, with compilation: {kept['compiling']:.1f} s" in said.getvalue()
+
+
+@pytest.mark.parametrize("method", ["ce", "gce"])
+def test_times_of_fused_steps_are_kept_apart(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    config = recipe(method, "digits")
+    made = create_method(config.method, num_samples=8, num_classes=10)
+
+    def words(**options: str) -> set[str]:
+        key = steps_key(config.replace(options), made, SMALL, torch.bfloat16, GPU, "resident", True)
+        return set(key.split(", "))
+
+    assert words(fused_norm="on") - words() == {"norm fused"}
+    assert words(fused_head="on") - words() == ({"head fused"} if method == "ce" else set())

@@ -22,6 +22,7 @@ from ..config import RunConfig, parse_compile_options
 from ..errors import FastnoiseError
 from ..files import cache_folder, write_json
 from ..methods import Method
+from ..models.heads import chooses_fused_head
 from ..models.names import bare
 from ..models.norm import chooses_fused
 
@@ -177,6 +178,8 @@ def steps_key(
     }
     if chooses_fused(config.engine.fused_norm, device):
         words["norm"] = "fused"
+    if method.fused_head and chooses_fused_head(config.engine.fused_head, device):
+        words["head"] = "fused"
     return ", ".join(f"{name} {value}" for name, value in words.items())
 
 

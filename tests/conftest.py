@@ -39,7 +39,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     timed = getattr(option, "benchmark_enable", False) or getattr(option, "benchmark_only", False)
     if not config.pluginmanager.has_plugin("xdist") or option.numprocesses is not None or option.usepdb:
         return
-    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker, which has its tests from another process, or a test's own pytest
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker, which is told its tests, or a test's own pytest
         return
     if everything and cores > 1 and not timed and not option.collectonly:
         option.numprocesses, option.dist = cores, "loadfile"

@@ -251,6 +251,8 @@ def _names(root: Path, fault: Fault) -> dict[str, float]:
     names = {path.stem.removesuffix("_body"): 1.0, module: 5.0}
     if path.suffix != ".py":
         return {**names, "_C": 2.0, "cpp": 2.0}
+    if fault.path.startswith("kernels/"):
+        names |= {"_interpret": 8.0, "kernels": 2.0}
     source = path.read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -265,9 +267,8 @@ def covering(root: Path, fault: Fault) -> list[Path]:
     found: list[tuple[float, Path]] = []
     for file in sorted((root / "tests").glob("test_*.py")):
         text = file.read_text(encoding="utf-8")
-        helpers = re.findall(r"from (_\w+) import", text)
-        text += "".join((root / "tests" / f"{name}.py").read_text(encoding="utf-8") for name in helpers
-                        if (root / "tests" / f"{name}.py").exists())  # fmt: skip
+        helpers = [root / "tests" / f"{name}.py" for name in sorted({*re.findall(r"\b_[a-z_]+", text)})]
+        text += "".join(helper.read_text(encoding="utf-8") for helper in helpers if helper.exists())
         score = 10.0 * (Path(fault.path).stem in file.stem)
         for name, weight in weights.items():
             score += weight * min(5, len(re.findall(rf"\b{re.escape(name)}\b", text)))

@@ -252,7 +252,7 @@ def _names(root: Path, fault: Fault) -> dict[str, float]:
     if path.suffix != ".py":
         return {**names, "_C": 2.0, "cpp": 2.0}
     if fault.path.startswith("kernels/"):
-        names |= {"_interpret": 8.0, "kernels": 2.0}
+        names |= {"_interpret": 8.0, "kernels": 2.0, path.parent.name: 8.0}
     source = path.read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -10,8 +10,9 @@ under symmetric noise of 40 %, fast-r18's 50 epochs against 120 epochs of the pu
 
 Writes benchmarks/results/recipes.csv, a row per run as soon as it has ended. Runs that have a row with their settings
 are not made again. With --runs a run that was interrupted goes on where it was; otherwise it begins anew. A row has
-the minutes of training, the test accuracy of the last and of the best epoch, and the share of the wrongly labelled
-training images for which the network that comes out predicts the wrong label (memorised).
+the minutes of training (none where other work slowed or stopped the run), the test accuracy of the last and of the best
+epoch, and the share of the wrongly labelled training images for which the network that comes out predicts the wrong
+label (memorised).
 """
 
 import argparse
@@ -102,12 +103,14 @@ def table(rows: Sequence[record.Row]) -> list[str]:
     for row in rows:
         groups.setdefault(tuple(row[name] for name in columns), []).append(row)
     for key, members in groups.items():
-        minutes, last, best = ([float(row[name]) for row in members] for name in ("minutes", "last", "best"))
+        last, best = ([float(row[name]) for row in members] for name in ("last", "best"))
+        minutes = [float(row["minutes"]) for row in members if row["minutes"]]
+        length = f"{np.mean(minutes):.1f}" if minutes else "-"
         spread = f" ± {100 * np.std(last, ddof=1):.2f}" if len(last) > 1 else ""
         wrong = [float(row["memorised"]) for row in members if row["memorised"]]
         shown = f"{100 * np.mean(wrong):.1f}" if wrong else "-"
         lines.append(
-            f"| {' | '.join(key)} | {len(members)} | {np.mean(minutes):.1f} | {100 * np.mean(last):.2f}{spread} | "
+            f"| {' | '.join(key)} | {len(members)} | {length} | {100 * np.mean(last):.2f}{spread} | "
             f"{100 * np.mean(best):.2f} | {shown} |"
         )
     return lines

@@ -65,3 +65,16 @@ def test_the_search_is_a_sweep() -> None:
     jobs = resolve(ROOT / "benchmarks" / "sweeps" / "cpu_recipe.toml")
     assert len(jobs) == 48
     assert {job.fields["recipe"] for job in jobs} == {"cpu"}
+
+
+def test_the_table_has_means_over_seeds_and_minutes_of_undisturbed_runs() -> None:
+    common = {"part": "real", "recipe": "cpu", "epochs": "12", "dataset": "cifar10", "noise": "none", "method": "ce"}
+    rows = [
+        {**common, "seed": "0", "minutes": "14.5", "last": "0.9", "best": "0.92", "memorised": ""},
+        {**common, "seed": "1", "minutes": "", "last": "0.92", "best": "0.92", "memorised": ""},
+        {**common, "noise": "pair:0.4", "minutes": "", "last": "0.8", "best": "0.8", "memorised": "0.125"},
+    ]
+    assert recipes.table(rows)[2:] == [
+        "| real | cpu | 12 | cifar10 | none | ce | 2 | 14.5 | 91.00 ± 1.41 | 92.00 | - |",
+        "| real | cpu | 12 | cifar10 | pair:0.4 | ce | 1 | - | 80.00 | 80.00 | 12.5 |",
+    ]

@@ -204,6 +204,7 @@ def test_bash_completes_every_command(tmp_path: Path, capsys: pytest.CaptureFixt
     assert completed(script, "fastnoise", "train", "--model", "resnet5") == ["resnet50"]
     assert completed(script, "fastnoise", "study", "multic") == ["multiclass"]
     assert completed(script, "fastnoise", "help", "swe") == ["sweeps"]
+    assert completed(script, "fastnoise", "help", "opt") == ["options"]
     assert completed(script, "fastnoise", "train", "--run-dir", "") == []  # files, by readline
     assert "--no-download" in completed(script, "fastnoise", "train", "--no-")
 
@@ -303,9 +304,11 @@ def test_dry_runs_import_no_torch(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.toml"]
 
 
-@pytest.mark.parametrize("words", [["--dry-run", "--epochs", "0"], ["--dry-run", "--noise", "symetric:0.4"]])
+@pytest.mark.parametrize(
+    "words", [["--epochs", "0"], ["--noise", "symetric:0.4"], ["--gpus", "-1"], ["--max-restarts", "2"]]
+)
 def test_a_dry_run_refuses_as_ever(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *words]) == 2
+    assert main(["train", "--dry-run", *words]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert not captured.out

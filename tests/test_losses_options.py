@@ -379,3 +379,40 @@ def test_refused_class_weights(value: Tensor) -> None:
         losses.GCELoss(class_weight=value)
     with pytest.raises(DataError, match=r"^GCELoss: class_weight has 2 factors, the logits 3 classes"):
         losses.GCELoss(class_weight=torch.ones(2))(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+
+
+def test_class_weights_of_soft_labels_with_targets() -> None:
+    logits, index, soft = torch.randn(8, 10), torch.arange(8), torch.rand(8, 10).softmax(1)
+    class_weight, settings = torch.rand(10), {"strength": 3.0, "momentum": 0.7, "reduction": "none"}
+    found = losses.ELRLoss(8, 10, class_weight=class_weight, **settings)(logits, soft, index)
+    expected = losses.ELRLoss(8, 10, **settings)(logits, soft, index) * (soft @ class_weight)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("class_weight", [None, torch.ones(10)])
+@pytest.mark.parametrize("labels", [torch.arange(8), torch.full((8, 10), 0.1)])
+@pytest.mark.parametrize(
+    "weight", [torch.ones(7), torch.ones(8, 1), torch.ones(8).long(), torch.tensor(2.0), [1.0] * 8]
+)
+def test_refused_weights_leave_the_targets(class_weight: Tensor | None, labels: Tensor, weight: Tensor) -> None:
+    loss_of = losses.ELRLoss(8, 10, strength=3.0, momentum=0.7, class_weight=class_weight)
+    index = torch.arange(8)
+    with pytest.raises(DataError, match=r"^ELRLoss: weight is (float32|int64|list).*floating point \[8\]"):
+        loss_of(torch.randn(8, 10), labels, index, weight=weight)
+    assert not loss_of.targets.any()
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.arange(8).byte(), torch.arange(8)[:, None], torch.arange(7), torch.ones(8) + 0j]
+)
+def test_labels_are_refused_alike_with_class_weights(labels: Tensor) -> None:
+    logits, message = torch.zeros(8, 10), r"^GCELoss: labels is .*; expected int64 \[8\]"
+    for class_weight in (None, torch.ones(10)):
+        with pytest.raises(DataError, match=message):
+            losses.GCELoss(class_weight=class_weight)(logits, labels, weight=torch.ones(8))
+
+
+def test_class_weights_with_a_fused_head_are_refused_by_name() -> None:
+    head = losses.fused_linear(torch.zeros(4, 3), torch.zeros(10, 3))
+    with pytest.raises(ConfigError, match=r"^GCELoss: fused_linear has no weights .*drop weight and class_weight"):
+        losses.GCELoss(class_weight=torch.ones(10))(head, torch.zeros(4, dtype=torch.int64))

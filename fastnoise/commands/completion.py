@@ -98,7 +98,7 @@ def script(shell: str) -> str:
         first="autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else "",
         commands=" ".join([*every.NAMES, "--help", "--version"]),
         studies=" ".join(STUDIES),
-        topics=" ".join(TOPICS),
+        topics=" ".join([*TOPICS, "options"]),
         shells=" ".join(SHELLS),
         flags="\n".join(flags),
         values="\n".join(" " * 12 + line for line in values),

@@ -38,13 +38,13 @@ def run(
         return 0
     if check is not None:
         check(config)
+    processes, words = processes_asked(arguments)
     if said.command.dry_run:
         from .dry_run import listing as described
 
         if main:
             print(described(said))
         return 0
-    processes, words = processes_asked(arguments)
     if processes.gpus:
         if finish is not None:
             raise ConfigError("--gpus is an option of fastnoise train; start this command by torchrun, or drop it")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, DataError, FastnoiseError
 from ..lazy import named
 from ..ops.tables import FixedDtype, Placement, local_rows
-from .forms import REDUCTIONS, Form, LossOptions, check_soft, is_soft, numbers, one_of, run, within
+from .forms import REDUCTIONS, Form, LossOptions, check_soft, check_weight, is_soft, numbers, one_of, run, within
 from .naming import names_its_class, renamed
 from .tables import TARGET_DTYPES, Place, Storage, check_memory, fit_state, page_locked, shard_rows, storage_now
 
@@ -102,11 +102,22 @@ class FusedLoss(nn.Module):
             found.pop("num_classes")
         return cls(**(found | options))
 
-    def run(self, form: Form, *tensors: Tensor, labels: Tensor, weight: Tensor | None, **keywords: Any) -> Tensor:
-        """Call the form's op, or its PyTorch function for soft labels. Errors name this class."""
+    def run(
+        self,
+        form: Form,
+        *tensors: Tensor,
+        labels: Tensor,
+        weight: Tensor | None,
+        by_class: bool = True,
+        **keywords: Any,
+    ) -> Tensor:
+        """Call the form's op, or its PyTorch function for soft labels. Errors name this class.
+
+        Without `by_class` the classes' factors are left out: the caller's `weight_of` has them.
+        """
         keywords = {"ignore_index": self.ignore_index, "reduction": self.reduction, **keywords}
         try:
-            weight = self.weight_of(tensors[0], labels, weight)
+            weight = self.weight_of(tensors[0], labels, weight) if by_class else weight
             return run(form, *tensors, labels=labels, weight=weight, **keywords)
         except FastnoiseError as error:
             renamed(error, type(self), form.op.name)
@@ -121,10 +132,17 @@ class FusedLoss(nn.Module):
             raise DataError(
                 f"{type(self).__name__}: class_weight has {len(factors)} factors, the logits {logits.shape[1]} classes"
             )
-        if not isinstance(labels, Tensor) or (is_soft(labels) and labels.shape[1:] != factors.shape):
+        if not isinstance(labels, Tensor) or (
+            labels.shape[1:] != factors.shape if is_soft(labels) else labels.dtype != torch.int64 or labels.dim() != 1
+        ):
             return weight  # the op refuses such labels
+        if isinstance(logits, Tensor) and labels.shape[:1] != logits.shape[:1]:
+            return weight  # these too
         found = labels.float().mul(factors).sum(1) if is_soft(labels) else factors[labels.clamp(0, len(factors) - 1)]
-        return found if weight is None else found * weight
+        if weight is None:
+            return found
+        check_weight(type(self).__name__, weight, found.shape)
+        return found * weight
 
     def extra_repr(self) -> str:
         weight = None if self.class_weight is None else numbers(self.class_weight)

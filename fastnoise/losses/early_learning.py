@@ -16,7 +16,7 @@ from ..ops.registry import FusedOp
 from ..ops.tables import Placement
 from . import cross_entropies
 from .base import TargetLoss
-from .forms import Form, Stored, TableOptions, check_soft, is_soft, one_of, reduced, run
+from .forms import Form, Stored, TableOptions, check_soft, check_weight, is_soft, one_of, reduced, run
 
 __all__ = ["ELRLoss", "ELRPlusLoss", "elr", "elr_plus", "update_targets"]
 
@@ -66,12 +66,15 @@ class ELRLoss(TargetLoss):
         if not is_soft(labels):
             return self.run_table(Form(ELR), logits, labels, index, labels=labels, weight=weight, update=update)
         check_soft(type(self).__name__, logits, labels)
+        if weight is not None:
+            check_weight(type(self).__name__, weight, logits.shape[:1])  # before the op updates targets
+        weight = self.weight_of(logits, labels, weight)
         hard = labels.argmax(1)
-        each: dict[str, Any] = {"labels": labels, "weight": None, "reduction": "none"}
+        each: dict[str, Any] = {"labels": labels, "weight": None, "reduction": "none", "by_class": False}
         loss = self.run_table(Form(ELR), logits, hard, index, **each, update=update)
         soft_loss = self.run(Form(cross_entropies.SOFT_CE), logits, labels, **each)
         loss = loss + soft_loss - self.run(Form(cross_entropies.CE), logits, hard, **each)
-        return reduced(loss, labels, self.weight_of(logits, labels, weight), reduction=self.reduction)
+        return reduced(loss, labels, weight, reduction=self.reduction)
 
 
 def elr_plus_form(target: str) -> Form:

@@ -78,9 +78,6 @@ def reduced(
 ) -> Tensor:
     """The losses [B] weighted and reduced, without waiting for the device."""
     if weight is not None:
-        if weight.shape != loss.shape or not weight.is_floating_point():
-            form = f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
-            raise DataError(f"weight is {form}; expected floating point {list(loss.shape)}, one per sample")
         loss = loss * weight
     if reduction == "none":
         return loss
@@ -89,6 +86,15 @@ def reduced(
     if ignore_index is None:
         return loss.mean()
     return loss.sum() / (labels != ignore_index).sum().clamp(min=1)
+
+
+def check_weight(name: str, weight: Any, shape: torch.Size) -> None:
+    """DataError unless `weight` is a floating-point tensor of `shape`, [B]."""
+    form = f"floating point {list(shape)}, one per sample"
+    if not isinstance(weight, Tensor):
+        raise DataError(f"{name}: weight is {type(weight).__name__}; expected {form}")
+    if weight.shape != shape or not weight.is_floating_point():
+        refuse(name, "weight", weight, form)
 
 
 def run(
@@ -108,6 +114,8 @@ def run(
     if reduction not in REDUCTIONS:
         one_of("reduction", reduction, REDUCTIONS)
     logits, *rest = tensors
+    if weight is not None and isinstance(logits, Tensor) and logits.dim() == 2:
+        check_weight(op.name, weight, logits.shape[:1])  # before the op updates targets
     if ignore_index is not None and is_soft(labels):
         raise DataError(f"{op.name}: soft labels take no ignore_index; give the samples to ignore the weight 0")
     if soft is not None and is_soft(labels):
@@ -117,7 +125,9 @@ def run(
         return reduced(loss, labels, weight, reduction=reduction)
     if isinstance(logits, LinearLogits):
         if weight is not None:
-            raise ConfigError("fused_linear has no weights of samples: drop weight, or give the loss the logits")
+            raise ConfigError(
+                "fused_linear has no weights of samples: drop weight and class_weight, or give the loss the logits"
+            )
         settings |= {"ignore_index": ignore_index, "reduction": reduction}
         return run_linear(op, logits, *rest, *options, labels=labels, **settings)
     if weight is None and (ignore_index is None or reduction != "mean"):

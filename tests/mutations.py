@@ -14,8 +14,6 @@ from the right code by any test has `equivalent` in the list, with the reason.
 
 import argparse
 import ast
-import csv
-import io
 import os
 import random
 import re
@@ -27,10 +25,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from fastnoise.files import write_atomically
+
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks import record  # noqa: E402
+
+sys.path.remove(str(ROOT))
+
 LIST = ROOT / "tests" / "mutations.toml"
 RESULTS = ROOT / "benchmarks" / "results" / "mutations.csv"
-COLUMNS = ("name", "path", "line", "by", "found", "test", "stage", "seconds", "commit", "date")
 
 AREAS = {
     "kernels": ("kernels/**/*.py",),
@@ -306,23 +310,21 @@ class Copy:
         words = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
         return subprocess.run(words, cwd=self.folder, capture_output=True, check=False).returncode == 0
 
-    def test(self, files: Sequence[Path], seconds: float) -> tuple[str, float]:
-        """The first test that fails, "" if none does; with the seconds that it took."""
+    def test(self, files: Sequence[Path], seconds: float) -> str:
+        """The first test that fails, "" if none does."""
         names = [str(Path("tests") / file.name) for file in files]
         words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
-        began = time.perf_counter()
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
         try:
             ended = subprocess.run(
                 words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=seconds
             )
         except subprocess.TimeoutExpired:
-            return f"{names[0]} takes longer than {seconds:.0f} s", time.perf_counter() - began
-        took = time.perf_counter() - began
+            return f"{names[0]} takes longer than {seconds:.0f} s"
         if ended.returncode in (0, 5):
-            return "", took
+            return ""
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.MULTILINE)
-        return failed.group(1) if failed else f"{names[0]} ended with {ended.returncode}", took
+        return failed.group(1) if failed else f"{names[0]} ended with {ended.returncode}"
 
     def restore(self, path: str) -> None:
         """Take a fault away."""
@@ -346,13 +348,13 @@ def look(copy: Copy, fault: Fault, minutes: float, *, everything: bool) -> dict[
             found = "it does not compile"
         if everything and not found:
             stage = "everything"
-            found, _ = copy.test(sorted((copy.folder / "tests").glob("test_*.py")), 4 * 3600)
+            found = copy.test(sorted((copy.folder / "tests").glob("test_*.py")), 4 * 3600)
         while files and not found and not everything and time.perf_counter() - began < 60 * minutes:
-            found, _ = copy.test([files.pop(0)], 60 * minutes + SLACK)
+            found = copy.test([files.pop(0)], 60 * minutes + SLACK)
     finally:
         copy.restore(fault.path)
         if compiled:
-            _replace(copy.core, right)
+            write_atomically(copy.core, lambda stream: stream.write(right))
     return {
         "name": fault.name,
         "path": fault.path,
@@ -369,27 +371,7 @@ def look(copy: Copy, fault: Fault, minutes: float, *, everything: bool) -> dict[
 
 def rows(path: Path) -> dict[str, dict[str, str]]:
     """The recorded rows by name."""
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        return {row["name"]: row for row in csv.DictReader(stream)}
-
-
-def _record(path: Path, row: dict[str, str]) -> None:
-    known = {**rows(path), row["name"]: row}
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(known.values())
-    _replace(path, stream.getvalue().encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that others may have open, in one step."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.chmod(0o755 if path.suffix == ".so" else 0o644)
-    partial.replace(path)
+    return {row["name"]: row for row in record.read(path)} if path.exists() else {}
 
 
 def table(faults: Sequence[Fault], known: dict[str, dict[str, str]]) -> Iterator[str]:
@@ -438,7 +420,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if fault.equivalent or not due or (given.only and fault.name not in given.only):
                 continue
             row = look(copy, fault, given.minutes, everything=given.everything)
-            _record(given.output, row)
+            record.append(given.output, [row], key=("name",))
             print(f"{fault.name}: {row['test'] or 'missed'} ({row['seconds']} s)", flush=True)
     print("\n".join(table(read_list(LIST), rows(RESULTS))))
 

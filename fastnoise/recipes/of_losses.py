@@ -3,27 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
+from ..data.facts import FACTS
 from ..errors import ConfigError, nearest
 from ..noise.spec import parse
 from . import recipe
 
-CLASSES: Mapping[str, int] = {
-    "animal10n": 10,
-    "chaoyang": 4,
-    "chest_xray": 2,
-    "cifar10": 10,
-    "cifar100": 100,
-    "cifar100n": 100,
-    "cifar10n": 10,
-    "clothing1m": 14,
-    "digits": 10,
-    "food101n": 101,
-    "imagenet": 1000,
-    "mini_webvision": 50,
-    "mnist": 10,
-    "tiny_imagenet": 200,
-    "webvision": 1000,
-}
+CLASSES: Mapping[str, int] = dict(
+    sorted(
+        {
+            **{name: len(facts.class_names) for name, facts in FACTS.items() if facts.class_names},
+            **dict.fromkeys(("cifar10", "cifar10n", "digits", "mnist"), 10),
+            "mini_webvision": 50,
+            **dict.fromkeys(("cifar100", "cifar100n"), 100),
+            "food101n": 101,
+            "tiny_imagenet": 200,
+            **dict.fromkeys(("imagenet", "webvision"), 1000),
+        }.items()
+    )
+)
 """Data sets of one label per image that recipes know by name -> the number of classes."""
 
 OF_METHOD: Mapping[str, tuple[str, Mapping[str, str]]] = {

@@ -55,8 +55,7 @@ def head(runs: Sequence[StoredRun]) -> Html:
     for name, run in zip(names, runs, strict=True):
         epochs, values = run.series(f"test_{run.score.name}")
         best = (max(values) if run.score.higher else min(values)) if values else None
-        seconds = [value for key in ("epoch_seconds", "seconds") for value in run.series(key)[1]]
-        seconds = run.series("epoch_seconds")[1] or seconds
+        seconds = run.series("epoch_seconds")[1] or run.series("seconds")[1]
         speed = run.figure("throughput", "images_per_second")
         found = beside(run)
         published, difference = "", ""

@@ -64,7 +64,7 @@ class Pair:
             assert process.stdin is not None
             process.stdin.close()
         for process in self.processes:
-            process.wait(30)
+            process.wait(300)
 
 
 # -- in one of the processes ---------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def review(words: list[str], folder: Path) -> dict[str, str]:
         driver.get(address)
         shown = driver.find_element("id", "count")
         ActionChains(driver).send_keys("j", "a", "r").perform()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while not shown.text.endswith(", 2 decided"):
             assert time.monotonic() < deadline, shown.text
             time.sleep(0.02)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,7 +180,5 @@ def test_sigterm_ends_a_review_as_ctrl_c_does(cleaned: Path) -> None:
 
 
 def test_decisions_are_applied_without_a_browser(cleaned: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    began = time.monotonic()
     assert main(["review", str(cleaned), "--apply"]) == 0
-    assert time.monotonic() - began < 30
     assert f"0 labels are decided, in {cleaned / DECISIONS}" in capsys.readouterr().out

@@ -173,7 +173,7 @@ def test_a_missing_spec_and_a_missing_folder_are_named(tmp_path: Path) -> None:
 
 
 def test_the_time_to_book_jobs_grows_with_their_number(tmp_path: Path) -> None:
-    jobs = resolve(write_spec(tmp_path, 'method = "ce"\nseeds = 500\n[grid]\nepochs = [1, 2, 3, 4]\n'))
+    jobs = resolve(write_spec(tmp_path, 'method = "ce"\nseeds = 250\n[grid]\nepochs = [1, 2, 3, 4]\n'))
     folders = (tmp_path / str(number) for number in count())
 
     def booking(size: int) -> Callable[[], None]:
@@ -189,7 +189,7 @@ def test_the_time_to_book_jobs_grows_with_their_number(tmp_path: Path) -> None:
 
         return book
 
-    assert growth(booking, 500) < 10, "16 if each row wrote the whole file"
+    assert growth(booking, 250) < 10, "16 if each row wrote the whole file"
 
 
 # -- results ---------------------------------------------------------------------------------------------------

@@ -265,9 +265,31 @@ def _names(root: Path, fault: Fault) -> dict[str, float]:
     return names
 
 
+def _said(root: Path, fault: Fault) -> str:
+    """The texts of the function or class that a fault in Python is in."""
+    if not fault.path.endswith(".py"):
+        return ""
+    for node in ast.parse((root / fault.path).read_text(encoding="utf-8")).body:
+        if node.lineno <= fault.line <= (node.end_lineno or 0):
+            texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+            return "".join(text for text in texts if isinstance(text, str))
+    return ""
+
+
+def _importers(root: Path, fault: Fault) -> dict[str, float]:
+    """The modules that import the fault's, and what one mention weighs."""
+    use = re.compile(rf"^\s*from \S*\b{re.escape(Path(fault.path).stem)} import ", re.MULTILINE)
+    return {file.stem: 0.5 for file in (root / "fastnoise").rglob("*.py") if use.search(file.read_text("utf-8"))}
+
+
 def covering(root: Path, fault: Fault) -> list[Path]:
-    """The test files that name the fault's module or what is defined there, those that do so most often first."""
-    weights = _names(root, fault)
+    """The test files that look at a fault, those that say so most often first.
+
+    They name its module, what is defined there or a module that imports it, or hold a part of a message of the function
+    that the fault is in.
+    """
+    weights = {**_importers(root, fault), **_names(root, fault)}
+    said = _said(root, fault)
     found: list[tuple[float, Path]] = []
     for file in sorted((root / "tests").glob("test_*.py")):
         text = file.read_text(encoding="utf-8")
@@ -276,6 +298,7 @@ def covering(root: Path, fault: Fault) -> list[Path]:
         score = 10.0 * (Path(fault.path).stem in file.stem)
         for name, weight in weights.items():
             score += weight * min(5, len(re.findall(rf"\b{re.escape(name)}\b", text)))
+        score += 8.0 * sum(part in said for part in set(re.findall(r"\"([^\"\n]{12,})\"", text)))
         if score:
             found.append((score, file))
     return [file for _, file in sorted(found, key=lambda each: (-each[0], each[1].name))]

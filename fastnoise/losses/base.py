@@ -1,6 +1,7 @@
 """What all losses share: the base classes of the families' modules."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, Unpack
 
@@ -18,6 +19,14 @@ ON_DEVICE = 1 << 24
 """Numbers of a table on the host that are on a device at once where all of it is read: 64 MiB in float32."""
 RECIPES = "fastnoise.recipes.of_losses:loss_options"
 """The function behind `FusedLoss.recipe`. The recipes stand above the losses, so it is looked up when it is called."""
+
+
+def _whole(name: str, value: Any) -> int:
+    """A size as an int; ConfigError if it is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name} is {value!r}: give a whole number") from None
 
 
 class FusedLoss(nn.Module):
@@ -237,6 +246,7 @@ class TargetLoss(FixedDtype, FusedLoss):
         **storage: Unpack[Storage],
     ):
         super().__init__(reduction=reduction, ignore_index=ignore_index, class_weight=class_weight)
+        num_samples, num_classes = _whole("num_samples", num_samples), _whole("num_classes", num_classes)
         if num_samples < 1:
             raise ConfigError(f"num_samples is {num_samples}: give the size of the training set, at least 1")
         if num_classes < 2:

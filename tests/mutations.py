@@ -293,18 +293,23 @@ def covering(root: Path, fault: Fault) -> list[Path]:
     """
     weights = {**_importers(root, fault), **_names(root, fault)}
     said = _said(root, fault)
-    found: list[tuple[float, Path]] = []
+    texts: dict[Path, str] = {}
     for file in sorted((root / "tests").glob("test_*.py")):
         text = file.read_text(encoding="utf-8")
         helpers = [root / "tests" / f"{name}.py" for name in sorted({*re.findall(r"\b_[a-z_]+", text)})]
-        text += "".join(helper.read_text(encoding="utf-8") for helper in helpers if helper.exists())
-        score = 10.0 * (Path(fault.path).stem in file.stem)
-        for name, weight in weights.items():
-            score += weight * min(5, len(re.findall(rf"\b{re.escape(name)}\b", text)))
-        score += 8.0 * sum(part in said for part in set(re.findall(r"\"([^\"\n]{12,})\"", text)))
-        if score:
-            found.append((score, file))
-    return [file for _, file in sorted(found, key=lambda each: (-each[0], each[1].name))]
+        texts[file] = text + "".join(helper.read_text(encoding="utf-8") for helper in helpers if helper.exists())
+    scores = {
+        file: 2.0 * (Path(fault.path).stem in file.stem)
+        + 8.0 * sum(part in said for part in set(re.findall(r"\"([^\"\n]{12,})\"", text)))
+        for file, text in texts.items()
+    }
+    for name, weight in weights.items():
+        counts = {file: len(re.findall(rf"\b{re.escape(name)}\b", text)) for file, text in texts.items()}
+        holders = sum(map(bool, counts.values()))
+        for file, count in counts.items():  # what every file names tells nothing
+            scores[file] += weight * min(5, count) / max(1, holders)
+    best = sorted(texts, key=lambda file: (-scores[file], file.name))
+    return [file for file in best if scores[file]]
 
 
 # -- running -------------------------------------------------------------------------------------------------------

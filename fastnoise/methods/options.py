@@ -159,6 +159,14 @@ class CoTeachingOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class JoCoROptions(CoTeachingOptions):
+    method: str = "jocor"
+    by_rate: ClassVar = ("forget_rate", "strength")
+    strength: Annotated[float, Between(0, 1)] = 0.1
+    """Weight lambda of the disagreement of the networks. That of their cross-entropies is 1 - lambda."""
+
+
+@dataclass(frozen=True)
 class DivideMixOptions(MethodOptions):
     method: str = "dividemix"
     by_rate: ClassVar = ("clean_threshold", "loss_epochs", "unlabelled_strength")

@@ -33,6 +33,7 @@ from fastnoise.selection.mixture import fit_losses
 N, C, B = 1000, 60, 48
 OPTIONS: dict[str, dict[str, Any]] = {
     "coteaching": {"forget_rate": 0.3},
+    "cores": {"sieve_from": 1},
     "jocor": {"forget_rate": 0.3, "strength": 0.4},
     "dividemix": {"warm_up": 0, "loss_epochs": 1},
     "elr": {},
@@ -248,10 +249,20 @@ def check_targets(case: Case) -> None:
         assert torch.equal(found.attention, case.whole()[0].attention)  # type: ignore[arg-type]
 
 
+def check_cores(case: Case) -> None:
+    found = case.end()
+    log_probs = case.whole()[0].logits.log_softmax(1)
+    given = log_probs[range(N), case.given]
+    suspected = -given > -(log_probs.exp() + 1e-8).log().mean(1)
+    assert 0.1 < suspected.float().mean() < 0.5
+    same(found, torch.where(suspected, log_probs.argmax(1), case.given), given.exp(), suspected)
+    assert torch.equal(case.method.prior, torch.bincount(case.given, minlength=C) / N)
+
+
 CHECKS = {
-    "coteaching": check_coteaching, "dividemix": check_dividemix, "elr": check_targets, "elr_plus": check_targets,
-    "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets, "plc": check_plc, "selc": check_targets,
-    "swce": check_swce,
+    "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "elr": check_targets,
+    "elr_plus": check_targets, "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets,
+    "plc": check_plc, "selc": check_targets, "swce": check_swce,
 }  # fmt: skip
 
 

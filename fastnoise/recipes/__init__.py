@@ -13,6 +13,7 @@ from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .c2d import c2d
 from .ce import ce
+from .cores import cores
 from .correction import forward, plc, selc, selc_plus
 from .coteaching import coteaching
 from .dividemix import dividemix
@@ -35,6 +36,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "bootstrap": bootstrap,
     "c2d": c2d,
     "ce": ce,
+    "cores": cores,
     "coteaching": coteaching,
     "dividemix": dividemix,
     "elr": elr,
@@ -133,6 +135,7 @@ __all__ = [
     "bootstrap",
     "c2d",
     "ce",
+    "cores",
     "coteaching",
     "default_method",
     "dividemix",

@@ -117,6 +117,33 @@ DEVIATIONS: tuple[Deviation, ...] = (
         301,
         size="1 of 301 epochs",
     ),
+    # -- CORES2
+    Deviation(
+        "cores-damping",
+        ("cores",),
+        (),
+        "The authors divide the learning rate by 1 + beta; fastnoise divides the loss's gradient.",
+        "a method has no say in a run's schedule; --damping off does neither.",
+        size="nothing but rounding for their SGD, without momentum and weight decay",
+    ),
+    Deviation(
+        "cores-none-kept",
+        ("cores",),
+        (),
+        "The authors' code ends with an error at a batch of which the sieve keeps no sample; fastnoise learns nothing "
+        "from it.",
+        "a run must not end by a batch.",
+        size="an error there, a loss of 0 here",
+    ),
+    Deviation(
+        "cores-found",
+        ("cores",),
+        (),
+        "The authors take for mislabelled what the sieve leaves out in the 41st epoch, as the steps met it; fastnoise "
+        "what it would leave out at the end, in evaluation mode.",
+        "all methods' estimates are of the network that a run ends with.",
+        uncounted="the two networks differ after trainings alone.",
+    ),
     # -- co-teaching, JoCoR
     Deviation(
         "coteaching-beta1",

@@ -465,7 +465,7 @@ def main(words: Sequence[str] | None = None) -> None:
         given.file.write_text(as_toml(draw(ROOT, given.count, given.seed)), encoding="utf-8")
         return
     if given.part == "run":
-        copy = Copy(given.folder)
+        copy = Copy(given.folder.resolve())  # its tests run elsewhere, and start processes by this path
         for fault in read_list(given.faults):
             row = rows(given.output).get(fault.name)
             missed = row is not None and row["found"] == "no" and row["stage"] != "everything"

@@ -30,6 +30,7 @@ def _command(
     for number, output in enumerate(outputs, 1):
         os.dup2(output.fileno(), number)
         output.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -19,6 +19,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 BROKEN = 77
 """Exit code of a process that a test has left without CUDA; what it has not run yet needs another one."""
 
+LONGEST = (
+    *("distributed", "package", "style", "train", "kernels", "losses", "sweeps", "use", "afternoon", "clean", "tables"),
+    *("report", "bench_gpu", "networks", "cpp_core", "optimizers", "selection"),
+)
+"""Files that take most of the time, which begin first: one that began last would have a core to itself."""
+
 GRACE = 5
 """Seconds after a test's limit in which Python must have noticed; a test that hangs outside of it ends the process."""
 
@@ -43,6 +49,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     if everything and cores > 1 and not timed and not option.collectonly:
         option.numprocesses, option.dist = cores, "loadfile"
+        option.loadscopereorder = False  # by the number of tests, which says little of their time
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -61,6 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     import torch
 
     leave_out(config, items)
+    items.sort(key=begins)
     chosen = config.getoption("-m")
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
@@ -69,6 +77,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="exhaustive; run with --slow"))
         if item.get_closest_marker("sanitizers") and "sanitizers" not in chosen:
             item.add_marker(pytest.mark.skip(reason="builds of a minute; run with -m sanitizers"))
+
+
+def begins(item: pytest.Item) -> int:
+    """Where a test's file stands among the longest, or behind them."""
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:

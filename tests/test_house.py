@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+import conftest
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -185,6 +186,10 @@ def in_cycles(graph: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 # -- the order -----------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_tests_that_begin_first_are_there() -> None:
+    assert [name for name in conftest.LONGEST if not (ROOT / "tests" / f"test_{name}.py").is_file()] == []
 
 
 def test_no_file_is_too_long_to_read() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _interpret import save_work
 from fastnoise.kernels import augment as kernels
 
 from fastnoise.data import Augmentation, ImageTable, make_loader, resident
@@ -74,4 +75,5 @@ def differences(
 
 
 if __name__ == "__main__":
+    save_work()
     json.dump([differences(*case) for case in json.load(sys.stdin)], sys.stdout)

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import torch
+from _interpret import save_work
 from fastnoise.kernels import average as kernels
 from torch import Tensor
 
@@ -63,4 +64,5 @@ def differences(momentum: float, ramp: int, updates: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    save_work()
     json.dump([differences(*case) for case in json.load(sys.stdin)], sys.stdout)

@@ -8,7 +8,7 @@ import sys
 from typing import Any, NamedTuple
 
 import torch
-from _interpret import reduce_by_halves
+from _interpret import prepare
 from fastnoise.kernels import batch_norm as kernels
 from fastnoise.kernels import counters
 from torch import Tensor
@@ -107,7 +107,7 @@ def step() -> dict[str, list[float]]:
 
 
 def main(cases: list[Any]) -> list[Any]:
-    reduce_by_halves()
+    prepare()
     ops.FORWARD.register_kernel("cpu", kernels.launch)
     ops.BACKWARD.register_kernel("cpu", kernels.launch_gradient)
     results: list[Any] = []

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import torch
+from _interpret import save_work
 from fastnoise.kernels import contrastive as kernels
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ def differences(samples: int, width: int, temperature: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    save_work()
     ops.FORWARD.register_kernel("cpu", kernels.launch)
     ops.BACKWARD.register_kernel("cpu", kernels.launch_gradient)
     json.dump([differences(*case) for case in json.load(sys.stdin)], sys.stdout)

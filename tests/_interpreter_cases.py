@@ -10,7 +10,7 @@ import warnings
 from dataclasses import asdict
 
 import torch
-from _interpret import reduce_by_halves, row_form
+from _interpret import prepare, row_form
 from _loss_cases import (
     CASES,
     MOMENTUM,
@@ -150,7 +150,7 @@ def not_finite(rule: str, stretch: int | str | None, half: bool) -> dict[str, li
 
 
 if __name__ == "__main__":
-    reduce_by_halves()
+    prepare()
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on log 0, which the rules mean
     request = json.load(sys.stdin)
     results: dict[str, object] = {}

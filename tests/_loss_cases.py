@@ -196,8 +196,9 @@ def measure(
     device: str = "cpu",
     wrap: Callable[[nn.Module], Callable] = lambda loss: loss,
     exact_device: str = "cpu",
+    steps: int = len(UPDATES),
 ) -> Errors:
-    """Five steps of the loss module that `build` makes, called through `wrap(module)`.
+    """So many steps of the loss module that `build` makes, called through `wrap(module)`.
 
     After each step the reference, which computes on `exact_device`, goes on from the table as the module has stored it,
     so that all inputs of a step are exact on both sides.
@@ -208,7 +209,7 @@ def measure(
     exact_table = torch.zeros(num_samples, num_classes, dtype=torch.float64, device=exact_device)
     torch_table = exact_table.float()
     found: dict[str, list[float]] = {name: [0.0] for name in Errors.__annotations__}
-    for step, data in enumerate(batches(num_classes, DTYPES[dtype], batch, num_samples, len(UPDATES))):
+    for step, data in enumerate(batches(num_classes, DTYPES[dtype], batch, num_samples, steps)):
         update = UPDATES[step]
         if hasattr(module, "set_update"):
             module.set_update(update)
@@ -274,7 +275,7 @@ def saturated(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def measure_saturated(rule: str, dtype: str) -> dict[str, Any]:
-    """Three steps on saturated rows, by which the targets come to agree with the predictions.
+    """Three steps on saturated rows, by which the targets come to agree with the predictions; one, if there are none.
 
     Returns whether all losses, gradients and targets are finite, in how many rows of the last step the exact gradient
     and autograd's in fp32 are, and of all those rows the largest error relative to what is allowed: 4 times autograd's
@@ -290,7 +291,7 @@ def measure_saturated(rule: str, dtype: str) -> dict[str, Any]:
     tiny = max(torch.finfo(DTYPES[dtype]).smallest_normal, 1e-15)
     norm = torch.linalg.vector_norm
     finite, worst = True, 0.0
-    for _ in range(3):
+    for _ in range(3 if rule in STATEFUL else 1):
         found, head, exact, by_torch = leaf(given), leaf(attention), leaf(given.double()), leaf(given)
         loss = call(loss_of, rule, found, head, labels, index)
         loss.sum().backward()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _interpret import save_work
 from fastnoise.kernels import optimizer as kernels
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -423,6 +424,7 @@ FOUND = {
 }
 
 if __name__ == "__main__":
+    save_work()
     round_as_devices_do()
     json.dump([next((of(case[name]) for name, of in FOUND.items() if name in case), None) or compare(case)
                for case in json.load(sys.stdin)], sys.stdout)  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from _interpret import reduce_by_halves, stretches
+from _interpret import prepare, stretches
 from _loss_cases import batches, leaf
 from torch import Tensor, nn
 
@@ -72,7 +72,7 @@ def errors(module: ModuleType, name: str, num_classes: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    reduce_by_halves()
+    prepare()
     from fastnoise.kernels import row, rules
 
     rule_module = load(json.load(sys.stdin))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _interpret import save_work
 from fastnoise.kernels import augment as kernels
 
 from fastnoise.data import Augmentation, ImageTable, make_loader, resident
@@ -38,4 +39,5 @@ def differences(spec: str, shape: list[int], views: int, at_once: int) -> dict[s
 
 
 if __name__ == "__main__":
+    save_work()
     json.dump([differences(*case) for case in json.load(sys.stdin)], sys.stdout)

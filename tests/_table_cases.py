@@ -11,7 +11,7 @@ from itertools import product
 import torch
 import triton
 import triton.language as tl
-from _interpret import reduce_by_halves, stretches
+from _interpret import prepare, stretches
 from fastnoise.kernels import row, rules, select
 from fastnoise.kernels.rounding import round_stochastically, row_key
 
@@ -156,7 +156,7 @@ def strange_selected() -> dict[str, list[object]]:
 
 
 if __name__ == "__main__":
-    reduce_by_halves()
+    prepare()
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy on NaN and log 0, which are meant
     request = json.load(sys.stdin)
     functions = {

@@ -345,23 +345,26 @@ class Copy:
         """The first test that fails, "" if none does. `names`: of test files or tests, as pytest takes them."""
         words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        process = subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
+        )
         try:
-            ended = subprocess.run(
-                words,
-                cwd=self.folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=seconds,
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
-            )
+            said, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and what its tests have started
+            process.communicate()
             return f"{names[0]} takes longer than {seconds:.0f} s"
-        if ended.returncode in (0, 5):
+        if process.returncode in (0, 5):
             return ""
-        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", ended.stdout, re.MULTILINE)
-        return failed.group(1) if failed else f"{names[0]} ended with {ended.returncode}"
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+        return failed.group(1) if failed else f"{names[0]} ended with {process.returncode}"
 
     def restore(self, path: str) -> None:
         """Take a fault away."""
@@ -462,7 +465,7 @@ def main(words: Sequence[str] | None = None) -> None:
         given.file.write_text(as_toml(draw(ROOT, given.count, given.seed)), encoding="utf-8")
         return
     if given.part == "run":
-        copy = Copy(given.folder)
+        copy = Copy(given.folder.resolve())  # its tests run elsewhere, and start processes by this path
         for fault in read_list(given.faults):
             row = rows(given.output).get(fault.name)
             missed = row is not None and row["found"] == "no" and row["stage"] != "everything"

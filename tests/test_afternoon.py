@@ -6,14 +6,13 @@ import json
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import _manual
 import numpy as np
 import pytest
+from _forked import Forked
 from _review_cases import chromium, picture, require_chromium
 from PIL import Image
 
@@ -123,10 +122,7 @@ def review(words: list[str], folder: Path) -> dict[str, str]:
     """Accept the first suspect and reject the second by keys; returns what is decided when the review has ended."""
     from selenium.webdriver.common.action_chains import ActionChains
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastnoise.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
+    process = Forked(*words)
     address = re.findall(r"http://\S+", process.stdout.readline())[0]
     with chromium(folder / "profile") as driver:
         driver.get(address)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _forked import Forked
 from _review_cases import finished_cleaning, served
 from PIL import Image
 from rich.console import Console
@@ -297,9 +298,7 @@ COMMAND += ["--device", "cpu", "--jobs", "1"]
 def test_the_command_is_killed_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     words = [*COMMAND, "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastnoise.cli", *words], start_new_session=True, stdout=subprocess.DEVNULL
-    )
+    process = Forked(*words, session=True)
     deadline = time.monotonic() + 120
     while not list(out.glob("networks/jobs/*/summary.json")):
         assert process.poll() is None

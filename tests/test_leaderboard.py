@@ -2,9 +2,6 @@
 
 import csv
 import re
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
+from _forked import Forked
 
 from fastnoise.cli import main
 from fastnoise.errors import ConfigError, DataError
@@ -275,12 +273,12 @@ def test_a_killed_leaderboard_goes_on(
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(SPEC)
     words = ["leaderboard", "tiny.toml", "--out", "out", "--jobs", "1", "--target-accuracy", "0.05"]
-    process = subprocess.Popen([sys.executable, "-m", "fastnoise.cli", *words], stdout=subprocess.DEVNULL)
+    process = Forked(*words)
     deadline = time.monotonic() + 300
     while not (done := list(Path("out").glob("jobs/*/summary.json"))) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert done
     assert not Path("out/leaderboard.html").exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _forked import Forked
 from _review_cases import made_cleaning, photos
 
 from fastnoise.cleaning.decisions import read_decisions
@@ -137,18 +138,8 @@ def test_a_thousand_decisions_survive_a_hundred_kills(servers: "subprocess.Popen
     assert inside >= 5, "some kills cut a line off"
 
 
-def review(*words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastnoise.cli", "review", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_second_review_is_refused_and_the_first_ends_with_its_decisions_applied(cleaned: Path) -> None:
-    first = review(str(cleaned))
-    assert first.stdout is not None
+    first = Forked("review", str(cleaned))
     line = first.stdout.readline()
     address = re.findall(r"http://\S+", line)[0]
     with urllib.request.urlopen(address) as answer:
@@ -156,7 +147,7 @@ def test_a_second_review_is_refused_and_the_first_ends_with_its_decisions_applie
     token, file = (re.findall(rf'{name}="([^"]+)"', page)[0] for name in ("data-token", "data-file"))
     body = json.dumps({"suspect": 0, "label": "owl"}).encode()
     urllib.request.urlopen(urllib.request.Request(address + "decide", body, {"X-Token": token})).close()
-    second = review(str(cleaned))
+    second = Forked("review", str(cleaned))
     said, error = second.communicate(timeout=300)
     assert (second.returncode, said) == (2, "")
     assert error.splitlines() == [
@@ -170,10 +161,9 @@ def test_a_second_review_is_refused_and_the_first_ends_with_its_decisions_applie
 
 
 def test_sigterm_ends_a_review_as_ctrl_c_does(cleaned: Path) -> None:
-    process = review(str(cleaned))
-    assert process.stdout is not None
+    process = Forked("review", str(cleaned))
     process.stdout.readline()
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     said, error = process.communicate(timeout=300)
     assert (process.returncode, error) == (0, "")
     assert "0 labels are decided" in said

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _forked import Forked
 from _growth import growth
 from rich.console import Console
 
@@ -435,7 +436,8 @@ def test_every_published_value_belongs_to_something_we_have() -> None:
 
 
 FUNCTIONS = """
-import json, os, shutil, signal, time
+import json, os, shutil, signal, sys, time
+loaded = " ".join(sys.modules)
 import torch
 from fastnoise.errors import TrainingError
 
@@ -466,6 +468,9 @@ def work(config, folder, console):
             (folder.parents[1] / "once").touch()
             shutil.rmtree(folder)
     return {"figure": config["seed"] + 0.5, "calls": calls, "text": "left out of results.csv"}
+
+def tell(config, folder, console):
+    return {"loaded": loaded}
 """
 
 
@@ -563,29 +568,13 @@ def test_a_finished_sweep_runs_nothing_again(undisturbed: Path) -> None:
     assert "8 of 8 jobs done" in said(console)
 
 
-COMMAND = """
-import sys
-from fastnoise import cli
-from fastnoise.commands.sweep import SweepCommand, run
-from fastnoise.words import parsed
-cli._COMMANDS["sweep"] = lambda words: run(parsed(SweepCommand, words, "fastnoise sweep"))
-sys.exit(cli.main(["sweep", *sys.argv[1:]]))
-"""
+def start_command(*words: object) -> Forked:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "120")
+        return Forked("sweep", *map(str, words))
 
 
-def start_command(*words: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "120"},
-    )
-
-
-def wait_for(
-    condition: Callable[[], Any], seconds: float = 300, *, during: "subprocess.Popen[str] | None" = None
-) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 300, *, during: Forked | None = None) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():
@@ -673,6 +662,13 @@ def function_jobs(*kinds: str) -> list[Job]:
         [({"what": kind}, {"what": kind, "seed": number}) for number, kind in enumerate(kinds)],
         function="sweep_functions:work",
     )
+
+
+def test_jobs_find_the_engine_imported(tmp_path: Path, local: Callable[[int], LocalExecutor]) -> None:
+    jobs = make_jobs([({}, {"seed": 0})], function="sweep_functions:tell")
+    result = run_sweep(jobs, tmp_path / "out", executor=local(1), console=quiet(), title="mine")
+    loaded = str(result.summary(jobs[0].name)["loaded"]).split()
+    assert {"fastnoise.engine.trainer", "fastnoise.sweeps.results", "sklearn.metrics"} <= set(loaded)
 
 
 @LINUX

@@ -4,17 +4,16 @@ import json
 import os
 import pickle
 import re
-import resource
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from _forked import Forked
 from _train_cases import assert_same_end, history, refusal, state
 
 from fastnoise.cli import main
@@ -173,14 +172,7 @@ def test_the_smaller_last_batch_compiles_nothing_anew(tmp_path: Path) -> None:
 # -- kill and resume ------------------------------------------------------------------------------------------
 
 
-def start(*words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastnoise.cli", "train", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def wait_for_lines(run: Path, count: int, process: "subprocess.Popen[str]") -> None:
+def wait_for_lines(run: Path, count: int, process: Forked) -> None:
     metrics = run / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < count:
         assert process.poll() is None, process.communicate()
@@ -194,7 +186,7 @@ def test_killed_three_times_and_resumed_is_bit_identical(method: str, loader: st
     run = tmp_path / "killed"
     command: tuple[str, ...] = (*words, "--run-dir", "killed")
     for lines, delay in ((1, 0.0), (8, 0.013), (16, 0.05)):  # right after an epoch, and somewhere inside one
-        process = start(*command)
+        process = Forked("train", *command)
         wait_for_lines(run, lines, process)
         time.sleep(delay)
         process.kill()
@@ -219,9 +211,9 @@ def test_killed_before_the_first_checkpoint_starts_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "loader"), [(signal.SIGINT, "auto"), (signal.SIGTERM, "torch")])
 def test_interruption_inside_an_epoch_saves_and_says_how_to_resume(number: int, loader: str, tmp_path: Path) -> None:
-    words = ("--dataset", "digits", "--epochs", "12", "--loader", loader, "--batch-size", "16")
+    words = ("--dataset", "digits", "--epochs", "8", "--loader", loader, "--batch-size", "16")
     assert main(["train", *words, "--run-dir", "whole"]) == 0
-    process = start(*words, "--run-dir", "cut")
+    process = Forked("train", *words, "--run-dir", "cut")
     wait_for_lines(tmp_path / "cut", 3, process)
     time.sleep(0.03)
     process.send_signal(number)
@@ -229,7 +221,7 @@ def test_interruption_inside_an_epoch_saves_and_says_how_to_resume(number: int, 
     assert process.returncode == 128 + number
     assert len(errors.splitlines()) == 1
     assert "go on with: fastnoise train --resume cut" in errors
-    assert state(tmp_path / "cut")["epoch"] < 12
+    assert state(tmp_path / "cut")["epoch"] < 8
     assert main(["train", "--resume", "cut"]) == 0
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
@@ -394,7 +386,10 @@ def test_a_run_on_files_resumes_from_another_folder(tmp_path: Path, monkeypatch:
     assert main(["train", "--resume", "../run"]) == 0
 
 
-def test_compilation_asked_for_is_made_for_a_training_set_smaller_than_a_batch(tmp_path: Path) -> None:
+def test_compilation_asked_for_is_made_for_a_training_set_smaller_than_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # C++ takes ten seconds
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     words = ("--limit-train", "50", "--epochs", "1", "--width", "0.25", "--loader", "torch", "--compile", "on")
@@ -445,15 +440,12 @@ def test_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path) -> None:
     folder.write_checkpoint(stored)
     kept = folder.checkpoint.read_bytes()
     limit = len(kept) // 2
-    process = subprocess.run(
-        [sys.executable, "-m", "fastnoise.cli", "train", "--resume", "run"],
-        capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
-    assert process.returncode == 2, process.stderr
-    assert len(process.stderr.splitlines()) == 1
-    assert "checkpoint.pt: File too large" in process.stderr
-    assert "the earlier file is untouched" in process.stderr
+    process = Forked("train", "--resume", "run", limit=limit)
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert len(errors.splitlines()) == 1
+    assert "checkpoint.pt: File too large" in errors
+    assert "the earlier file is untouched" in errors
     assert folder.checkpoint.read_bytes() == kept
     assert not list((tmp_path / "run").glob("*.partial"))
     assert main(["train", "--resume", "run"]) == 0

@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import _manual
 import numpy as np
 import pytest
 import torch
+from _forked import Forked
 from _train_cases import TWO_EPOCHS
 from PIL import Image
 from test_model_files import OF_CLASSES, OWN, evaluated, in_memory
@@ -152,8 +152,7 @@ def test_what_decodes_on_the_cpu(decoder: str, here: str, monkeypatch: pytest.Mo
 
 def test_evaluate_into_a_closed_pipe_writes_its_file_and_ends_with_141() -> None:
     words = ["evaluate", "run", "folder:photos", "--out", "f.json"]
-    process = subprocess.Popen([sys.executable, "-m", "fastnoise.cli", *words], stdout=subprocess.PIPE)
-    assert process.stdout is not None
+    process = Forked(*words)
     process.stdout.close()
     assert process.wait(timeout=300) == 141
     assert 0 <= json.loads(Path("f.json").read_text())["accuracy"] <= 1

@@ -28,7 +28,10 @@ from .job import Assignment, run_assignment
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-_PRELOAD = ("fastnoise.engine", "fastnoise.sweeps.results", "rich.progress", "sklearn.datasets", "sklearn.metrics")
+_PRELOAD = (
+    *("fastnoise.engine.single", "fastnoise.sweeps.results", "rich.progress"),  # fastnoise.engine alone imports nothing
+    *("sklearn.datasets", "sklearn.metrics"),
+)
 
 
 class ForkServer:

@@ -1,0 +1,96 @@
+"""The command line in a process of its own, forked from one that has torch imported: seconds earlier than by `python -m
+fastnoise.cli`."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Timer
+from weakref import finalize
+
+from fastnoise.cli import main
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["fastnoise.commands.train", "fastnoise.engine.single"])
+
+
+def _command(
+    words: tuple[str, ...],
+    folder: Path,
+    environment: dict[str, str],
+    outputs: tuple[Connection, Connection],
+    session: bool,
+    limit: int | None,
+) -> None:
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output.fileno(), number)
+        output.close()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    if session:
+        os.setsid()
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.exit(main(words))
+
+
+def _end(process: BaseProcess) -> None:
+    if process.is_alive():
+        process.kill()
+
+
+class Forked:
+    """`fastnoise WORDS` in this folder and environment; the part of `subprocess.Popen` that tests use.
+
+    Args:
+        session: whether it begins a session, and with it a group of processes.
+        limit: of bytes that a file may have.
+    """
+
+    def __init__(self, *words: str, session: bool = False, limit: int | None = None):
+        pipes = [PROCESSES.Pipe(duplex=False) for _ in range(2)]
+        outputs = tuple(written for _, written in pipes)
+        self._process = PROCESSES.Process(
+            target=_command, args=(words, Path.cwd(), dict(os.environ), outputs, session, limit)
+        )
+        self._process.start()
+        finalize(self, _end, self._process)
+        for output in outputs:
+            output.close()
+        self.stdout, self.stderr = (os.fdopen(os.dup(read.fileno()), encoding="utf-8") for read, _ in pipes)
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or a signal's number, negative."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        return self.returncode
+
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+        """What is left of its output and of its errors, when it has ended; it is killed after so many seconds."""
+        late = Timer(timeout, _end, [self._process])
+        late.start()
+        with ThreadPoolExecutor(2) as pool:
+            output, errors = pool.map(lambda stream: stream.read(), (self.stdout, self.stderr))
+        self.wait()
+        late.cancel()
+        return output, errors

@@ -38,16 +38,19 @@ def gjs(dataset: str, noise: str) -> RunConfig:
     noise: CIFAR-10 --pi 0.1, 0.7, 0.7, 0.9, 0.9 and 0.3, 0.3 at --learning-rate 0.01 (asymmetric 0.1, --weight-decay
     1e-3); CIFAR-100 0.1, 0.1, 0.3, 0.5, 0.3 and 0.5, 0.5 at 0.2 (asymmetric 0.1) and 1e-4.
 
-    The settings for other data sets are ours, with pi 0.3.
+    The settings for other data sets are ours, with CIFAR-10's pi. Digits and mnist are moved by up to a pixel, which no
+    other method's are, since two views of one image must differ: digits with 40 % symmetric noise end at 89.1 %, and
+    unmoved at 77.4 with pi 0.7 (one seed).
     """
     hundred = is_cifar100(dataset)
-    if not (hundred or is_cifar10(dataset)):
-        return base(dataset, noise, GJSOptions(pi=0.3))
     spec, rate = parse(noise), noise_rate(noise)
     kind = hundred, spec.kind in ("asymmetric", "pair")
     nearest = min(PI[kind], key=lambda known: abs(known - rate))
+    config = base(dataset, noise, GJSOptions(pi=PI[kind][nearest]))
+    if not (hundred or is_cifar10(dataset)):
+        return config.replace({"crop_padding": 1}) if dataset in ("digits", "mnist") else config
     learning_rate, weight_decay = COURSE[kind]
-    return base(dataset, noise, GJSOptions(pi=PI[kind][nearest])).replace(
+    return config.replace(
         {
             "optimizer": "sgd:momentum=0.9,nesterov",
             "learning_rate": learning_rate,

@@ -271,6 +271,22 @@ def _() -> str:
     return f"an error there, a loss of {loss:.0f} here"
 
 
+@counts("gjs-network")
+def _() -> str:
+    """Counted layer by layer: a bare stem, three stages of five blocks, the last batch norm, and the classifier."""
+    count, before = 9 * 3 * 32, 32
+    for maps in (32, 64, 128):
+        for _ in range(5):
+            count += (
+                2 * before + 9 * before * maps + 2 * maps + 9 * maps * maps + (before * maps if before != maps else 0)
+            )
+            before = maps
+    there = count + 2 * before + 10 * (before + 1)
+    assert there == 1_860_138, "as the authors' network has"
+    model = create_model(recipe("gjs", "cifar10", "symmetric:0.4").model.model, num_classes=10)
+    return f"{there / 1e6:.2f} million parameters there, {parameters(model) / 1e6:.2f} million here"
+
+
 @counts("coteaching-beta1")
 def _() -> str:
     """Steps of Adam under gradients that are noise alone, where beta1 matters most."""

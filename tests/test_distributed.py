@@ -70,6 +70,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "selc_plus": {"update_from": 1, "epochs": 2, "mixup_alpha": 0.0},
     "coteaching": {"forget_rate": 0.0},  # else it picks from another batch
     "jocor": {"forget_rate": 0.0},
+    "gjs": {"views": 1},  # with two, the network of a process sees views of its own samples
     "cores": {"ramp_from": 0, "ramp_to": 1, "sieve_from": 9},  # nor may the means be over other numbers
 }
 """Methods that compute the same in one process as in two, beside those of the quick tests. simclr, c2d, mixup and

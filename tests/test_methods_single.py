@@ -571,6 +571,49 @@ def test_selc_plus_retrains_with_mixup_on_the_corrected_labels() -> None:
     assert torch.equal(trial.method.criterion.targets, targets)
 
 
+# -- JS, GJS ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "pi"),
+    [({}, 0.3), ({"passes": "joint"}, 0.3), ({"views": 1}, 0.7), ({"scale": "off"}, 0.1)],
+    ids=lambda changed: "-".join(changed) if isinstance(changed, dict) else "",
+)
+def test_gjs_follows_its_code(changed: dict[str, Any], pi: float) -> None:
+    """Losses, predictions, weights and statistics over two epochs; each view forwarded by itself but for `joint`."""
+    trial = Trial("gjs", pi=pi, **changed)
+    network, method = deepcopy(trial.network), trial.method
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    random = torch.Generator().manual_seed(0)
+    views = changed.get("views", 2)
+    assert method.views == views
+    for epoch in (1, 2):
+        for _, index in trial.batches(epoch):
+            images = trial.images[index].repeat(views, 1, 1, 1)
+            images = images + 0.3 * torch.randn(images.shape, generator=random)
+            step = method.training_step([trial.network], images, trial.labels[index], index)
+            trial.optimizer.zero_grad()
+            step.loss.backward()
+            trial.optimizer.step()
+            joint = changed.get("passes") == "joint"
+            logits = network(images).logits.chunk(views) if joint else [network(x).logits for x in images.chunk(views)]
+            distributions = [F.one_hot(trial.given[index], C).float(), *(each.softmax(1) for each in logits)]
+            weights = [pi, *[(1 - pi) / views] * views]
+            mean = sum(w * d for w, d in zip(weights, distributions, strict=True)).clamp(1e-7, 1).log()
+            loss = sum(
+                w * torch.xlogy(d, d.clamp(min=1e-7)).sub(d * mean).sum(1).mean()
+                for w, d in zip(weights, distributions, strict=True)
+            )
+            loss = loss if changed.get("scale") else -loss / ((1 - pi) * np.log(1 - pi))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            assert step.loss.item() == pytest.approx(loss.item(), rel=2e-5)
+            assert torch.equal(step.predictions, sum(logits).argmax(1))
+    for mine, theirs in zip(trial.network.state_dict().values(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
 # -- CORES2 -------------------------------------------------------------------------------------------------------
 
 

@@ -219,6 +219,13 @@ PAPERS = {
     cifar100, jocor, -, mean_last_10: 53.0 43.5 15.5 -
         """,
     ),
+    "Englesson and Azizpour 2021 (GJS), as later papers quote it": (
+        "symmetric:0.2 symmetric:0.4",
+        """
+    cifar10, gjs, -, last: 95.33 -
+    cifar100, gjs, -, last: - 75.71
+        """,
+    ),
     "Wei et al. 2022 (CIFAR-N), leaderboard": (
         "human:aggre human:random1 human:random2 human:random3 human:worse human:noisy",
         """

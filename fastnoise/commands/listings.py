@@ -12,6 +12,7 @@ METHODS: dict[str, str] = {
     "ce": "cross-entropy on the given labels",
     "label_smoothing": "cross-entropy on smoothed labels",
     "gce": "generalised cross-entropy, truncated (Zhang and Sabuncu 2018)",
+    "gjs": "Jensen-Shannon divergence of label and views; JS with one (Englesson and Azizpour 2021)",
     "sce": "symmetric cross-entropy (Wang et al. 2019)",
     "mae": "mean absolute error (Ghosh et al. 2017)",
     "focal": "focal loss (Lin et al. 2017)",

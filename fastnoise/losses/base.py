@@ -48,8 +48,8 @@ class FusedLoss(nn.Module):
     Soft labels are [B, C] of a floating dtype, without a gradient. What they mean is said by each class: most losses
     are then sum_k labels_k L(k), with L(k) the loss of the hard label k. They need not sum to 1, and take no
     ignore_index. They are computed in plain PyTorch, in float32, but for CrossEntropyLoss and ELRLoss, which stay
-    fused. SELCLoss and NALLoss take them for a sample's first target. ELRPlusLoss, which has pairs of labels, and
-    losses that `fastnoise.losses.rule` made take none.
+    fused. JSLoss and GJSLoss are plain PyTorch for all labels. SELCLoss and NALLoss take them for a sample's first
+    target. ELRPlusLoss, which has pairs of labels, and losses that `fastnoise.losses.rule` made take none.
 
     Tensors of another form raise DataError. A label out of range raises DataError on the CPU; on a CUDA device it makes
     that sample's loss and gradient NaN, and nothing waits for the device. Options out of range raise ConfigError, and

@@ -36,6 +36,19 @@ class GCEOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class GJSOptions(MethodOptions):
+    method: str = "gjs"
+    pi: Annotated[float, Between(0, 1, "()")] = 0.3
+    """Weight of the label among the distributions, in (0, 1). Near 0 the loss is cross-entropy, near 1 like MAE."""
+    views: Literal[1, 2] = 2
+    """Augmented views of each image, which share the rest of the weight. With 1 the loss is JS."""
+    scale: Literal["on", "off"] = "on"
+    """Whether the loss is scaled as between cross-entropy and MAE. off as the authors do on WebVision."""
+    passes: Literal["by_view", "joint"] = "by_view"
+    """Whether each view goes through the network by itself, with batch statistics of its own, or all as one batch."""
+
+
+@dataclass(frozen=True)
 class SCEOptions(MethodOptions):
     method: str = "sce"
     alpha: Annotated[float, AtLeast(0)] = 0.1

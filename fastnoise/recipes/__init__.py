@@ -20,6 +20,7 @@ from .dividemix import dividemix
 from .elr import elr
 from .elr_plus import elr_plus
 from .fast import fast
+from .gjs import gjs
 from .jocor import jocor
 from .multitask import multitask
 from .nal import nal
@@ -44,6 +45,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "focal": focal,
     "forward": forward,
     "gce": gce,
+    "gjs": gjs,
     "jocor": jocor,
     "label_smoothing": label_smoothing,
     "mae": mae,
@@ -144,6 +146,7 @@ __all__ = [
     "focal",
     "forward",
     "gce",
+    "gjs",
     "jocor",
     "label_smoothing",
     "mae",

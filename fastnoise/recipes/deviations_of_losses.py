@@ -111,5 +111,25 @@ OF_LOSSES: tuple[Deviation, ...] = (
         "resnet50",
         size="23.71 million parameters there, 21.33 million here",
     ),
+    # -- GJS
+    Deviation(
+        "gjs-network",
+        ("gjs",),
+        CIFAR,
+        "The authors train a pre-activation ResNet-34 of three stages of 32, 64 and 128 channels; here resnet34.",
+        _EQUAL,
+        "model",
+        "PreActResNet-34 of 32 to 128 channels",
+        size="1.86 million parameters there, 21.28 million here",
+    ),
+    Deviation(
+        "gjs-strong-views",
+        ("gjs",),
+        CIFAR,
+        "The authors change both views by one operation of magnitude 3 of their RandAugment, before crop and flip; "
+        "fastnoise the second view alone, after them, by torchvision's operations.",
+        "a loader has one RandAugment, and leaves a method's first view plain.",
+        uncounted="the operations differ, and so do the images.",
+    ),
 )
 """A part of `DEVIATIONS`."""

@@ -229,6 +229,16 @@ TABLES = (
         "the mean of both networks",
     ),
     Table(
+        "Englesson and Azizpour 2021 (GJS), as later papers quote it",
+        "last",
+        "pre-activation ResNet-34, of three narrow stages in the authors' code",
+        "resnet34",
+        _drawn_from_all("0.2 0.4"),
+        {("cifar10", "gjs"): "95.33 -", ("cifar100", "gjs"): "- 75.71"},
+        {("cifar10", "gjs"): 400, ("cifar100", "gjs"): 400},
+        "epoch not stated",
+    ),
+    Table(
         "Wei et al. 2022 (CIFAR-N), leaderboard",
         "last",
         "network not stated",

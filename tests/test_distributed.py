@@ -421,7 +421,7 @@ def kill_one(launcher: subprocess.Popen[str], saved: Path, chance: random.Random
     return None
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_processes_start_again_and_end_as_if_undisturbed(kills: int, pair: Pair, tmp_path: Path) -> None:
     """Undisturbed, two processes with the environment that torchrun gives them write one folder, one summary, one line
     an epoch."""

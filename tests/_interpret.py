@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,17 +14,53 @@ from typing import Any
 import numpy as np
 
 
-def interpret(script: str, request: Any) -> Any:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name(script))],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
+SERVER = """
+import json, os, runpy, sys, traceback
+import fastnoise.kernels.row, fastnoise.engine.single
+for line in sys.stdin:
+    script, *files = json.loads(line)
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    code = 1
+    try:
+        for number, (file, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
+            os.dup2(os.open(file, mode | os.O_CREAT), number)
+        sys.stdin = open(0, closefd=False)
+        sys.path.insert(0, os.path.dirname(script))
+        runpy.run_path(script, run_name="__main__")
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+"""
+"""Runs scripts, each in a fork: Triton reads its variable when it is imported, and its import takes seconds."""
+
+
+@cache
+def _server() -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "TRITON_INTERPRET": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    )  # fmt: skip
+
+
+def interpret(script: str, request: Any) -> Any:
+    """What a script of this folder makes of a request, which it reads as JSON and writes as JSON."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in ("request", "result", "errors")]
+        files[0].write_text(json.dumps(request))
+        server.stdin.write(json.dumps([str(Path(__file__).with_name(script)), *map(str, files)]) + "\n")
+        server.stdin.flush()
+        code = server.stdout.readline()
+        assert code == "0\n", (code, files[2].read_text() if files[2].exists() else "")
+        return json.loads(files[1].read_text())
 
 
 def prepare() -> None:

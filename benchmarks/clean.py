@@ -20,6 +20,11 @@ of the verdicts the same command judges anew in minutes.
 --by-epoch FOLDS says instead, of the first folds, what the networks of each method know after each epoch: the wrong
 labels missed by cleanlab's score among images not learnt from, the share of these that are classified right, and the
 share of the wrong labels that the networks give back for images learnt from (memorised). results/clean_epochs.csv.
+
+    python -m benchmarks.clean cifar10 cifar10n --ceiling --data-root data
+
+--ceiling says what there is to gain: what cleanlab's score misses by networks of the same course that learnt from the
+right labels, beside what it misses by cross-entropy on the noisy ones. results/clean_ceiling.csv.
 """
 
 import argparse
@@ -53,6 +58,8 @@ from . import record
 
 RESULTS = record.RESULTS / "clean.csv"
 BY_EPOCH = record.RESULTS / "clean_epochs.csv"
+CEILING = record.RESULTS / "clean_ceiling.csv"
+KEY = ("setting", "seed", "folds", "epochs")
 KEY_BY_EPOCH = ("setting", "method", "options", "seed", "folds", "epoch")
 
 MADE = ("symmetric:0.2", "pair:0.2", "idn:0.2")
@@ -139,15 +146,20 @@ class Trained:
         return sum(words.seconds for words in self.words)
 
 
-def train_folds(
-    method: str, dataset: str, noise: str, options: argparse.Namespace, folds: int | None = None
-) -> Trained:
-    """Train a method's networks on all folds of a setting, or the first ones. What is kept is not trained again."""
+def configured(method: str, dataset: str, noise: str, options: argparse.Namespace) -> RunConfig:
+    """A method's runs on a setting, but for their seeds."""
     words = ["--method", method, "--dataset", dataset, "--noise", noise, "--data-root", options.data_root]
     words += ["--model", "small_cnn", "--seed", str(options.seed), "--noise-seed", str(options.seed)]
     words += ["--device", "cpu", *TRAINING[dataset], *(OURS.get(dataset, ()) if method == METHOD else ())]
     words += options.words
-    config, _ = train_config(words, settings=SETTINGS)
+    return train_config(words, settings=SETTINGS)[0]
+
+
+def train_folds(
+    method: str, dataset: str, noise: str, options: argparse.Namespace, folds: int | None = None
+) -> Trained:
+    """Train a method's networks on all folds of a setting, or the first ones. What is kept is not trained again."""
+    config = configured(method, dataset, noise, options)
     judged = load_judged(config)
     return Trained(judged, [_network(config, judged, number, options) for number in range(folds or FOLDS[dataset])])
 
@@ -279,6 +291,34 @@ def courses(dataset: str, noise: str, options: argparse.Namespace) -> list[recor
     return rows
 
 
+def ceilings(dataset: str, options: argparse.Namespace) -> list[record.Row]:
+    """Rows of what networks miss that learnt from a data set's right labels, for each of its noises.
+
+    ConfigError where results/clean.csv has no row of the same course to stand beside.
+    """
+    right = train_folds("ce", dataset, "none", options)
+    probs, truth = right.out_of_fold, right.judged.given
+    known = {tuple(row[name] for name in KEY): row for row in record.read(RESULTS)}
+    stamp, rows = record.stamp(), []
+    for noise in STUDIES[dataset]:
+        key = (f"{dataset} {noise}", str(options.seed), str(len(right.words)), str(len(right.words[0].logits)))
+        if key not in known:
+            raise ConfigError(f"{RESULTS} has no row of {', '.join(key)}; measure it first, without --ceiling")
+        given = load_judged(configured("ce", dataset, noise, options)).given
+        missed = cleanlab_figures(probs, given, given != truth)["missed"]
+        plain = float(known[key]["cleanlab_ce_missed"])
+        figures = {"missed": missed, "cleanlab_ce_missed": plain, "ratio": missed / plain}
+        rows.append(
+            {
+                **dict(zip(KEY, key, strict=True)),
+                "right": f"{(probs.argmax(1) == truth).mean():.4f}",
+                **{name: f"{value:.4f}" for name, value in figures.items()},
+                **stamp,
+            }
+        )
+    return rows
+
+
 def line(row: record.Row) -> str:
     """A setting's figures in one line."""
     missed = ", ".join(f"{row[key]}" for key in ("missed", "cleanlab_ce_missed", "cleanlab_same_missed"))
@@ -298,12 +338,19 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("cleanwords"), help="folder of what the networks said")
     parser.add_argument("--words", nargs=argparse.REMAINDER, default=[], help="options of train for all networks")
     parser.add_argument("--by-epoch", type=int, metavar="FOLDS", help="tell what is known after each epoch instead")
+    parser.add_argument("--ceiling", action="store_true", help="tell what networks miss that learnt from right labels")
     parser.add_argument("--methods", nargs="+", default=["ce", METHOD], help="of --by-epoch")
-    parser.add_argument(
-        "--output", type=Path, help="the CSV file; default: benchmarks/results/clean.csv or ...epochs.csv"
-    )
+    parser.add_argument("--output", type=Path, help="the CSV file; default: benchmarks/results/clean*.csv")
     options = parser.parse_args()
     for study in options.studies:
+        if options.ceiling:
+            rows = ceilings(study, options)
+            record.append(options.output or CEILING, rows, KEY)
+            for row in rows:
+                print(
+                    *(row[name] for name in ("setting", "right", "missed", "cleanlab_ce_missed", "ratio")), flush=True
+                )
+            continue
         for noise in STUDIES[study]:
             if options.noises and noise not in options.noises:
                 continue
@@ -314,7 +361,7 @@ def main() -> None:
                     print(" ".join(row[name] for name in (*KEY_BY_EPOCH, "missed", "right", "memorised")), flush=True)
                 continue
             row = measure_setting(study, noise, options)
-            record.append(options.output or RESULTS, [row], key=("setting", "seed", "folds", "epochs"))
+            record.append(options.output or RESULTS, [row], KEY)
             print(line(row), flush=True)
 
 

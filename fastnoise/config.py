@@ -279,7 +279,8 @@ class OptimConfig(Checked):
     """Epochs without a better score before training ends. 0: never. The score is that of validation, which needs a
     validation set. The learning rate goes by --epochs all the same: a cosine that is cut off has not come down."""
     clip_norm: Annotated[float, Above(0)] | None = None
-    """Largest norm of a network's gradient. Longer ones are scaled down to it. None: gradients stay as they are."""
+    """Largest norm of a network's gradient. Longer ones are scaled down to it. The mean norm before that is noted in
+    each epoch. None: gradients stay as they are."""
     backbone_rate: Annotated[float, Above(0)] = 1.0
     """Factor on the learning rate of the backbone. The heads, and what a method adds, have the whole rate."""
     layer_decay: Annotated[float, Between(0, 1, "(]")] = 1.0
@@ -348,7 +349,8 @@ class EngineConfig(Checked):
     with a list of the slowest ops, layout copies, synchronisations and gaps."""
     gradients: bool = False
     """Note sizes of gradients in each epoch. They are those of the loss at the logits, for samples with right and with
-    wrong labels (NAL, Figure 3; ELR, Figure 2). It takes one more pass over the training set, and true labels."""
+    wrong labels (NAL, Figure 3; ELR, Figure 2), and the mean norm of the networks' gradients over the steps. It takes
+    one more pass over the training set, and true labels."""
     log_every: Annotated[int, Above(0)] = 50
     """Steps between two updates of the progress display."""
     log: str = "none"

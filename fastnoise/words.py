@@ -347,7 +347,7 @@ def _refuse_unknown(unknown: Sequence[str], names: Sequence[str], method: str | 
     if not first.startswith("-"):
         raise ConfigError(f"unexpected argument {first!r}; options begin with --, as in --dataset cifar10")
     other = None if method is None else meaningless(first, _field(first), method)
-    flags = ["--" + name.replace("_", "-") for name in names]
+    flags = [helptext.HELP_ALL, *("--" + name.replace("_", "-") for name in names)]
     meant = next((name for name in ALIASES.get(_field(first).lstrip("-"), ()) if name in names), None)
     if meant is not None:
         raise ConfigError(f"unknown option {first}; did you mean '--{meant.replace('_', '-')}'? --help lists all")

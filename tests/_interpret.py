@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-
 SERVER = """
 import json, os, runpy, sys, traceback
 import fastnoise.kernels.row, fastnoise.engine.single

@@ -17,12 +17,15 @@ import ast
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from fastnoise.files import write_atomically
@@ -265,20 +268,48 @@ def _names(root: Path, fault: Fault) -> dict[str, float]:
     return names
 
 
+def _said(root: Path, fault: Fault) -> str:
+    """The texts of the function or class that a fault in Python is in."""
+    if not fault.path.endswith(".py"):
+        return ""
+    for node in ast.parse((root / fault.path).read_text(encoding="utf-8")).body:
+        if node.lineno <= fault.line <= (node.end_lineno or 0):
+            texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+            return "".join(text for text in texts if isinstance(text, str))
+    return ""
+
+
+def _importers(root: Path, fault: Fault) -> dict[str, float]:
+    """The modules that import the fault's, and what one mention weighs."""
+    use = re.compile(rf"^\s*from \S*\b{re.escape(Path(fault.path).stem)} import ", re.MULTILINE)
+    return {file.stem: 0.5 for file in (root / "fastnoise").rglob("*.py") if use.search(file.read_text("utf-8"))}
+
+
 def covering(root: Path, fault: Fault) -> list[Path]:
-    """The test files that name the fault's module or what is defined there, those that do so most often first."""
-    weights = _names(root, fault)
-    found: list[tuple[float, Path]] = []
+    """The test files that look at a fault, those that say so most often first.
+
+    They name its module, what is defined there or a module that imports it, or hold a part of a message of the function
+    that the fault is in.
+    """
+    weights = {**_importers(root, fault), **_names(root, fault)}
+    said = _said(root, fault)
+    texts: dict[Path, str] = {}
     for file in sorted((root / "tests").glob("test_*.py")):
         text = file.read_text(encoding="utf-8")
         helpers = [root / "tests" / f"{name}.py" for name in sorted({*re.findall(r"\b_[a-z_]+", text)})]
-        text += "".join(helper.read_text(encoding="utf-8") for helper in helpers if helper.exists())
-        score = 10.0 * (Path(fault.path).stem in file.stem)
-        for name, weight in weights.items():
-            score += weight * min(5, len(re.findall(rf"\b{re.escape(name)}\b", text)))
-        if score:
-            found.append((score, file))
-    return [file for _, file in sorted(found, key=lambda each: (-each[0], each[1].name))]
+        texts[file] = text + "".join(helper.read_text(encoding="utf-8") for helper in helpers if helper.exists())
+    scores = {
+        file: 2.0 * (Path(fault.path).stem in file.stem)
+        + 8.0 * sum(part in said for part in set(re.findall(r"\"([^\"\n]{12,})\"", text)))
+        for file, text in texts.items()
+    }
+    for name, weight in weights.items():
+        counts = {file: len(re.findall(rf"\b{re.escape(name)}\b", text)) for file, text in texts.items()}
+        holders = sum(map(bool, counts.values()))
+        for file, count in counts.items():  # what every file names tells nothing
+            scores[file] += weight * min(5, count) / max(1, holders)
+    best = sorted(texts, key=lambda file: (-scores[file], file.name))
+    return [file for file in best if scores[file]]
 
 
 # -- running -------------------------------------------------------------------------------------------------------
@@ -310,21 +341,30 @@ class Copy:
         words = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
         return subprocess.run(words, cwd=self.folder, capture_output=True, check=False).returncode == 0
 
-    def test(self, files: Sequence[Path], seconds: float) -> str:
-        """The first test that fails, "" if none does."""
-        names = [str(Path("tests") / file.name) for file in files]
+    def test(self, names: Sequence[str], seconds: float) -> str:
+        """The first test that fails, "" if none does. `names`: of test files or tests, as pytest takes them."""
         words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        process = subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
+        )
         try:
-            ended = subprocess.run(
-                words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=seconds
-            )
+            said, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and what its tests have started
+            process.communicate()
             return f"{names[0]} takes longer than {seconds:.0f} s"
-        if ended.returncode in (0, 5):
+        if process.returncode in (0, 5):
             return ""
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.MULTILINE)
-        return failed.group(1) if failed else f"{names[0]} ended with {ended.returncode}"
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+        return failed.group(1) if failed else f"{names[0]} ended with {process.returncode}"
 
     def restore(self, path: str) -> None:
         """Take a fault away."""
@@ -335,26 +375,39 @@ def _call(words: Sequence[str]) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
-def look(copy: Copy, fault: Fault, minutes: float, *, everything: bool) -> dict[str, str]:
-    """Plant a fault, run tests until one fails, and take it away again: the row."""
+@contextmanager
+def planted(copy: Copy, fault: Fault) -> Iterator[bool]:
+    """The copy with a fault; gives whether it compiles."""
     file = copy.folder / fault.path
     file.write_text(fault.planted(file.read_text(encoding="utf-8")), encoding="utf-8")
     compiled = file.suffix != ".py"
     right = copy.core.read_bytes() if compiled else b""
-    began, found, stage = time.perf_counter(), "", "covering"
-    files = covering(copy.folder, fault)
     try:
-        if compiled and not copy.build():
-            found = "it does not compile"
-        if everything and not found:
-            stage = "everything"
-            found = copy.test(sorted((copy.folder / "tests").glob("test_*.py")), 4 * 3600)
-        while files and not found and not everything and time.perf_counter() - began < 60 * minutes:
-            found = copy.test([files.pop(0)], 60 * minutes + SLACK)
+        yield not compiled or copy.build()
     finally:
         copy.restore(fault.path)
         if compiled:
             write_atomically(copy.core, lambda stream: stream.write(right))
+
+
+def look(copy: Copy, fault: Fault, minutes: float, *, everything: bool) -> dict[str, str]:
+    """Plant a fault, run tests until one fails, and take it away again: the row.
+
+    A test that fails on the right code too has found nothing, and the next file is run.
+    """
+    began, found, stage = time.perf_counter(), "", "everything" if everything else "covering"
+    files = [f"tests/{file.name}" for file in covering(copy.folder, fault)]
+    if everything:
+        others = sorted(f"tests/{file.name}" for file in (copy.folder / "tests").glob("test_*.py"))
+        files += [name for name in others if name not in files]
+    limit = 4 * 3600.0 if everything else 60 * minutes
+    while files and not found and time.perf_counter() - began < limit:
+        with planted(copy, fault) as compiles:
+            while files and not found and time.perf_counter() - began < limit:
+                found = copy.test([files.pop(0)], limit + SLACK) if compiles else "it does not compile"
+        if "::" in found and copy.test([found], limit + SLACK):
+            print(f"{fault.name}: {found} fails without the fault too", flush=True)
+            found = ""
     return {
         "name": fault.name,
         "path": fault.path,
@@ -412,7 +465,7 @@ def main(words: Sequence[str] | None = None) -> None:
         given.file.write_text(as_toml(draw(ROOT, given.count, given.seed)), encoding="utf-8")
         return
     if given.part == "run":
-        copy = Copy(given.folder)
+        copy = Copy(given.folder.resolve())  # its tests run elsewhere, and start processes by this path
         for fault in read_list(given.faults):
             row = rows(given.output).get(fault.name)
             missed = row is not None and row["found"] == "no" and row["stage"] != "everything"

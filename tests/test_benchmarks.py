@@ -1,15 +1,18 @@
 """The benchmark of the losses in miniature, its record, and the picture drawn from it."""
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from fastnoise.errors import CheckpointError, DataError, FastnoiseError
+from fastnoise.data import load_dataset
+from fastnoise.errors import CheckpointError, ConfigError, DataError, FastnoiseError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -211,3 +214,27 @@ def test_weights_of_the_package_get_timms_names() -> None:
         lite.renamed({**theirs, first: torch.zeros(1)})
     with pytest.raises(CheckpointError, match="1 tensors, and tf_efficientnet_lite0 has 296"):
         lite.renamed({first: theirs[first]})
+
+
+def test_what_networks_of_right_labels_miss_stands_beside_the_recorded_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cleanlab")
+    from benchmarks import clean
+
+    monkeypatch.setattr(clean, "RESULTS", tmp_path / "clean.csv")
+    options = argparse.Namespace(data_root="data", seed=0, keep=tmp_path, words=["--epochs", "2", "--width", "0.25"])
+    known = [dict(zip(clean.KEY, (f"digits {noise}", "0", "5", "2"), strict=True)) for noise in clean.MADE]
+    record.append(clean.RESULTS, [{**row, "cleanlab_ce_missed": "0.5"} for row in known[:2]])
+    with pytest.raises(ConfigError, match=r"has no row of digits idn:0\.2, 0, 5, 2; measure it first"):
+        clean.ceilings("digits", options)
+    record.append(clean.RESULTS, [{**known[2], "cleanlab_ce_missed": "0.5"}])
+    rows = clean.ceilings("digits", options)
+    assert [row["setting"] for row in rows] == ["digits symmetric:0.2", "digits pair:0.2", "digits idn:0.2"]
+    truth = load_dataset("digits", tmp_path).train.labels
+    right = clean.train_folds("ce", "digits", "none", options)
+    assert np.array_equal(right.judged.given, truth)
+    for row in rows:
+        assert float(row["right"]) == pytest.approx((right.out_of_fold.argmax(1) == truth).mean(), abs=1e-4)
+        assert 0 < float(row["missed"]) < 0.8, "less than by chance"
+        assert float(row["ratio"]) == pytest.approx(float(row["missed"]) / 0.5, abs=2e-4)

@@ -90,6 +90,7 @@ def test_flags_change_toml_and_toml_changes_the_recipe(tmp_path: Path) -> None:
     [
         (["--method", "nall"], "unknown method 'nall'; did you mean 'nal'? valid: "),
         (["--sed", "3"], "unknown option --sed; did you mean '--seed'? valid:"),
+        (["--help-al"], "unknown option --help-al; did you mean '--help-all'? valid:"),
         (["stray"], "unexpected argument 'stray'"),
         (["--seed", "x"], "--seed"),
         (["--compile", "of"], "'of'"),

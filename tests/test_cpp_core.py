@@ -17,7 +17,7 @@ CSRC = Path(__file__).resolve().parents[1] / "csrc"
 COMPILER = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
 SANITIZED = ["-O1", "-g", "-fno-sanitize-recover=all"]
 BUILDS = {
-    "plain": ["-O1", "-Wall", "-Wextra", "-Werror"],
+    "plain": ["-O2", "-Wall", "-Wextra", "-Werror"],
     "address-undefined": [*SANITIZED, "-fsanitize=address,undefined"],
     "thread": [*SANITIZED, "-fsanitize=thread"],
 }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +14,11 @@ from fastnoise import noise
 from fastnoise.config import RunConfig
 from fastnoise.data import stratified_split
 from fastnoise.data.cifar import MEAN_STD
+from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
-from fastnoise.models import create_model
+from fastnoise.methods import create_method
+from fastnoise.methods.options import CORESOptions
+from fastnoise.models import Outputs, create_model
 from fastnoise.recipes import recipe
 from fastnoise.recipes.deviations import DEVIATIONS, Deviation
 
@@ -236,6 +240,51 @@ def _() -> str:
 def _() -> str:
     ours = len(rates(recipe("dividemix", "cifar10", "symmetric:0.5")))
     return f"{301 - ours} of 301 epochs"
+
+
+@counts("cores-damping")
+def _() -> str:
+    """Steps of the recipe's SGD with a gradient, or a learning rate, divided by 3."""
+    optim, weights = recipe("cores", "cifar10", "symmetric:0.4").optim, []
+    assert optim.weight_decay == 0
+    for divisor in (1.0, 3.0):
+        weight = nn.Parameter(torch.zeros(100))
+        optimizer = create_optimizer(
+            replace(optim, learning_rate=optim.learning_rate / divisor), nn.ParameterList([weight])
+        )
+        random = torch.Generator().manual_seed(0)
+        for _ in range(20):
+            weight.grad = torch.randn(100, generator=random) * divisor / 3
+            optimizer.step()
+        weights.append(weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-7)
+    return "nothing but rounding for their SGD, without momentum and weight decay"
+
+
+@counts("cores-none-kept")
+def _() -> str:
+    """The authors' loss is a pair, but a number if nothing is kept, which they take apart."""
+    method = create_method(CORESOptions(sieve_from=1), num_samples=4, num_classes=3)
+    method.start_epoch(1)
+    labels = torch.zeros(4, dtype=torch.int64)
+    loss = method.loss(Outputs(torch.tensor([[-9.0, 0.0, 0.0]]).repeat(4, 1)), labels, torch.arange(4))
+    return f"an error there, a loss of {loss:.0f} here"
+
+
+@counts("gjs-network")
+def _() -> str:
+    """Counted layer by layer: a bare stem, three stages of five blocks, the last batch norm, and the classifier."""
+    count, before = 9 * 3 * 32, 32
+    for maps in (32, 64, 128):
+        for _ in range(5):
+            count += (
+                2 * before + 9 * before * maps + 2 * maps + 9 * maps * maps + (before * maps if before != maps else 0)
+            )
+            before = maps
+    there = count + 2 * before + 10 * (before + 1)
+    assert there == 1_860_138, "as the authors' network has"
+    model = create_model(recipe("gjs", "cifar10", "symmetric:0.4").model.model, num_classes=10)
+    return f"{there / 1e6:.2f} million parameters there, {parameters(model) / 1e6:.2f} million here"
 
 
 @counts("coteaching-beta1")

@@ -1,6 +1,8 @@
 """--gradients: how clean and mislabelled samples pull at the network (NAL, Figure 3; ELR, Figure 2)."""
 
 import json
+import signal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from torch import Tensor
 
 from fastnoise.cli import main
 from fastnoise.engine.gradients import gradient_figures
-from fastnoise.methods import METHODS
+from fastnoise.engine.step import Step
+from fastnoise.methods import METHODS, Forward
 from fastnoise.methods.options import OPTIONS
 from fastnoise.methods.scan import keep
 from fastnoise.models import Outputs
@@ -109,7 +112,31 @@ def test_elr_cancels_what_cross_entropy_has(capsys: pytest.CaptureFixture[str]) 
     assert last["pull_mislabelled"] < 0.5 * last["ce_pull_mislabelled"]
     assert last["pull_clean"] < 0
     assert main(["report", "elr"]) == 0
-    assert "Gradients of the loss at the logits over epochs." in Path("elr/report.html").read_text()
+    page = Path("elr/report.html").read_text()
+    assert "Gradients of the loss at the logits over epochs." in page
+    assert "Gradient norm over epochs." in page
+
+
+def test_the_mean_norm_of_an_epoch_goes_on_in_a_resumed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With clipping, which has the norms anyway; the same number as of a run that was not interrupted."""
+    words = ["train", "--method", "ce", *SMALL, "--epochs", "2", "--clip-norm", "0.5"]
+    assert main([*words, "--run-dir", "whole"]) == 0
+    make, steps = Step.train, count()
+
+    def stopped(self: Step, *batch: torch.Tensor) -> Forward:
+        result = make(self, *batch)
+        if next(steps) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "train", stopped)
+        assert main([*words, "--run-dir", "cut"]) == 130
+    assert history("cut") == []
+    assert main(["train", "--resume", "cut"]) == 0
+    norms = [[epoch["gradient_norm"] for epoch in history(folder)] for folder in ("whole", "cut")]
+    assert norms[0] == norms[1]
+    assert min(norms[0]) > 0
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,15 @@ def test_sizes_keep_their_proportions() -> None:
     assert [sizes.size(epoch) for epoch in (1, 2, 3, 4)] == [(20, 30), (20, 30), None, None]
 
 
+def test_a_size_that_no_epoch_has_is_said() -> None:
+    network = create_model("small_cnn", num_classes=10, channels=3, image_size=(30, 45))
+    config = recipe("ce", "cifar10").replace({"epochs": 4, "grow_size": "12:0.2,20:0.5"})
+    assert GrowingSize(config, (30, 45), 3, [network]).describe() == [
+        "training images: 20x30 up to epoch 2, 30x45 up to epoch 4; none of 12 pixels, since no epoch ends in their "
+        "share"
+    ]
+
+
 def test_batch_norm_over_one_value_is_seen_at_the_smallest_size() -> None:
     networks = nn.ModuleList([create_model("resnet18", num_classes=3, channels=1, image_size=(16, 16), width=0.125)])
     config = recipe("ce", "digits").replace({"grow_size": "8:0.2,12:0.5"})

@@ -371,6 +371,7 @@ def test_empty_batch() -> None:
     [
         (lambda: ELRLoss(10, 1, strength=3.0, momentum=0.7), "num_classes is 1"),
         (lambda: ELRLoss(0, 10, strength=3.0, momentum=0.7), "num_samples is 0"),
+        (lambda: ELRLoss(5.5, 10, strength=3.0, momentum=0.7), "num_samples is 5.5: give a whole number"),  # type: ignore[arg-type]
         (lambda: ELRLoss(10, 10, strength=-1.0, momentum=0.7), "strength is -1.0"),
         (lambda: ELRLoss(10, 10, strength=float("nan"), momentum=0.7), "strength is nan"),
         (lambda: NALLoss(10, 10, strength=1.0, momentum=1.0), r"momentum is 1.0: it must lie in \[0, 1\)"),

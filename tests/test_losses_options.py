@@ -164,7 +164,7 @@ def test_refused_recipes(call_it: Any, message: str) -> None:
 
 
 def test_every_class_has_a_recipe_or_is_part_of_one_that_has() -> None:
-    assert {*OF_METHOD, "NCELoss", "NFLLoss"} == set(CLASS_NAMES)
+    assert {*OF_METHOD, "JSLoss", "NCELoss", "NFLLoss"} == set(CLASS_NAMES)
 
 
 # -- soft labels ---------------------------------------------------------------------------------------------------
@@ -416,3 +416,17 @@ def test_class_weights_with_a_fused_head_are_refused_by_name() -> None:
     head = losses.fused_linear(torch.zeros(4, 3), torch.zeros(10, 3))
     with pytest.raises(ConfigError, match=r"^GCELoss: fused_linear has no weights .*drop weight and class_weight"):
         losses.GCELoss(class_weight=torch.ones(10))(head, torch.zeros(4, dtype=torch.int64))
+
+
+def test_divergences_compile_to_one_graph() -> None:
+    """They are no ops: PyTorch sees their parts."""
+    data = batches(10, torch.float32, 8, 20, 1)[0]
+    views = torch.cat([data.logits, data.logits.flip(0)])
+    loss_of = losses.GJSLoss(pi=0.3, class_weight=torch.rand(10), ignore_index=1)
+    results = []
+    for function in (loss_of, torch.compile(loss_of, backend="aot_eager", fullgraph=True)):
+        logits = leaf(views)
+        loss = function(logits, data.labels)
+        loss.backward()
+        results.append((loss.detach(), logits.grad))
+    torch.testing.assert_close(results[0], results[1])

@@ -37,7 +37,8 @@ DIVIDEMIX: dict[str, Any] = {
     "mixup_alpha": 4.0, "unlabelled_strength": 25.0, "unlabelled_ramp": 4,
 }  # fmt: skip
 COTEACHING: dict[str, Any] = {"forget_rate": 0.4, "forget_epochs": 4}
-OPTIONS = {"elr_plus": ELR_PLUS, "coteaching": COTEACHING, "dividemix": DIVIDEMIX}
+JOCOR: dict[str, Any] = COTEACHING | {"strength": 0.65}
+OPTIONS = {"elr_plus": ELR_PLUS, "coteaching": COTEACHING, "jocor": JOCOR, "dividemix": DIVIDEMIX}
 
 
 @pytest.fixture(autouse=True)
@@ -281,6 +282,62 @@ def test_coteaching_suspects_the_largest_losses() -> None:
     torch.testing.assert_close(estimates.confidence, probabilities[torch.arange(N), trial.given])
     assert torch.equal(estimates.labels[estimates.suspected], probabilities.argmax(1)[estimates.suspected])
     assert torch.equal(estimates.labels[~estimates.suspected], trial.given[~estimates.suspected])
+
+
+# -- JoCoR --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variant", "strength"), [("paper", 0.65), ("code", 0.9), ("code", 0.0)])
+def test_jocor_follows_its_code(variant: str, strength: float) -> None:
+    """Losses, what is kept, weights and statistics over five epochs, against loss_jocor and its rate_schedule."""
+    trial = Trial("jocor", variant=variant, strength=strength)
+    networks = deepcopy(trial.networks)
+    optimizer = trial.sgd(networks)
+    schedule = np.full(20, 0.4)
+    schedule[: 4 + (variant == "paper")] = np.linspace(0, 0.4, 4 + (variant == "paper"))
+    for epoch in range(1, 6):  # the authors' epoch 0 is never trained
+        trial.method.start_epoch(epoch)
+        for batch, (images, index) in enumerate(trial.batches(epoch)):
+            images, index = images[: B - batch], index[: B - batch]
+            actual, predictions = trial.update(epoch, batch, images, index)
+            given = trial.given[index]
+            one, two = (network(images).logits for network in networks)
+            losses = (1 - strength) * F.cross_entropy(one, given, reduction="none")
+            losses = losses + (1 - strength) * F.cross_entropy(two, given, reduction="none")
+            for first, second in ((one, two), (two, one)):
+                apart = F.kl_div(F.log_softmax(first, 1), F.softmax(second, 1), reduction="none")
+                losses = losses + strength * apart.sum(1)
+            kept = int((1 - schedule[epoch]) * len(index) + 1e-9)
+            pick = sorted(range(len(index)), key=losses.tolist().__getitem__)[:kept]
+            total = losses[pick].mean()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            assert actual == pytest.approx(total.item(), rel=1e-4)
+            assert torch.equal(predictions, (one + two).argmax(1))
+            assert trial.method.picked[0, index].nonzero().ravel().tolist() == sorted(pick)
+    assert_same_weights(networks, trial.networks, trial.start)
+    ((name, (members, labels)),) = trial.method.selections().items()
+    assert (name, labels) == ("picked", None)
+    assert torch.equal(members, trial.method.picked[0])
+
+
+def test_jocor_weights_what_it_kept() -> None:
+    """By class weights, which decide nothing about what is kept."""
+    trial, other = Trial("jocor"), Trial("jocor")
+    images, index = trial.batches(4)[0]
+    weights = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.0])
+    other.method.class_weights = weights
+    for each in (trial, other):
+        each.method.start_epoch(4)
+    _, predictions = trial.update(4, 0, images, index)
+    one, two = (network(images).logits.detach() for network in other.networks)
+    found, _ = other.update(4, 0, images, index)
+    pick = trial.method.picked[0, index]
+    assert torch.equal(other.method.picked, trial.method.picked)
+    losses = trial.method.judged(torch.stack([one, two]).log_softmax(2), trial.given[index])
+    assert found == pytest.approx(float((losses * weights[trial.given[index]])[pick].sum() / pick.sum()), rel=1e-5)
+    assert torch.equal(predictions, (one + two).argmax(1))
 
 
 # -- the mixture of losses ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fastnoise.cli import main
+from fastnoise.errors import ConfigError
 from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of
 from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.mixup import partners
@@ -568,6 +569,159 @@ def test_selc_plus_retrains_with_mixup_on_the_corrected_labels() -> None:
     assert actual == pytest.approx(expected, rel=1e-4)
     assert len(set(shares)) == 6
     assert torch.equal(trial.method.criterion.targets, targets)
+
+
+# -- JS, GJS ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "pi"),
+    [({}, 0.3), ({"passes": "joint"}, 0.3), ({"views": 1}, 0.7), ({"scale": "off"}, 0.1)],
+    ids=lambda changed: "-".join(changed) if isinstance(changed, dict) else "",
+)
+def test_gjs_follows_its_code(changed: dict[str, Any], pi: float) -> None:
+    """Losses, predictions, weights and statistics over two epochs; each view forwarded by itself but for `joint`."""
+    trial = Trial("gjs", pi=pi, **changed)
+    network, method = deepcopy(trial.network), trial.method
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    random = torch.Generator().manual_seed(0)
+    views = changed.get("views", 2)
+    assert method.views == views
+    for epoch in (1, 2):
+        for _, index in trial.batches(epoch):
+            images = trial.images[index].repeat(views, 1, 1, 1)
+            images = images + 0.3 * torch.randn(images.shape, generator=random)
+            step = method.training_step([trial.network], images, trial.labels[index], index)
+            trial.optimizer.zero_grad()
+            step.loss.backward()
+            trial.optimizer.step()
+            joint = changed.get("passes") == "joint"
+            logits = network(images).logits.chunk(views) if joint else [network(x).logits for x in images.chunk(views)]
+            distributions = [F.one_hot(trial.given[index], C).float(), *(each.softmax(1) for each in logits)]
+            weights = [pi, *[(1 - pi) / views] * views]
+            mean = sum(w * d for w, d in zip(weights, distributions, strict=True)).clamp(1e-7, 1).log()
+            loss = sum(
+                w * torch.xlogy(d, d.clamp(min=1e-7)).sub(d * mean).sum(1).mean()
+                for w, d in zip(weights, distributions, strict=True)
+            )
+            loss = loss if changed.get("scale") else -loss / ((1 - pi) * np.log(1 - pi))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            assert step.loss.item() == pytest.approx(loss.item(), rel=2e-5)
+            assert torch.equal(step.predictions, sum(logits).argmax(1))
+    for mine, theirs in zip(trial.network.state_dict().values(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+# -- CORES2 -------------------------------------------------------------------------------------------------------
+
+
+def test_cores_follows_its_code() -> None:
+    """Losses, what the sieve keeps, the classes' shares and the weights over seven epochs of loss_cores and phase1.py,
+    whose learning rate is divided by 1 + beta."""
+    trial = Trial("cores", strength=1.5, ramp_from=1, ramp_to=4, sieve_from=4)
+    network, method = deepcopy(trial.network), trial.method
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    initial = torch.bincount(trial.given, minlength=C)
+    prior = initial / N
+    method.end_epoch(trial.run(0, 7))
+    left_out = []
+    for epoch, beta in enumerate([0.0, 0.5, 1.0, 1.5, 1.5, 1.5, 1.5], 1):
+        method.start_epoch(epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 / (1 + beta)
+        dropped, values = torch.zeros(C), torch.ones(N, dtype=torch.bool)
+        torch.testing.assert_close(method.prior, prior)
+        for number, index in trial.batches(epoch):
+            index = index[: len(index) - 4 * (number == 2)]  # a last batch that leaves samples unseen
+            step = method.training_step([trial.network], trial.images[index], trial.labels[index], index)
+            trial.optimizer.zero_grad()
+            step.loss.backward()
+            trial.optimizer.step()
+            logits, given = network(trial.images[index]).logits, trial.given[index]
+            loss = F.cross_entropy(logits, given, reduction="none")
+            others = -torch.log(F.softmax(logits, 1) + 1e-8)
+            kept = (loss - others.mean(1) <= 0) | torch.tensor(epoch < 4)
+            total = ((loss - beta * (prior * others).sum(1)) * kept).sum() / kept.sum()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            assert step.loss.item() == pytest.approx(total.item(), rel=1e-4, abs=1e-5)
+            assert torch.equal(step.predictions, logits.argmax(1))
+            assert torch.equal(method.kept[index], kept)
+            dropped += torch.bincount(given[~kept], minlength=C)
+            values[index] = kept
+        prior = (initial - dropped) / (initial - dropped).sum()
+        left_out.append(int(dropped.sum()))
+        method.end_epoch(trial.run(epoch, 7))
+        ((name, (members, labels)),) = method.selections().items()
+        assert (name, labels) == ("kept", None)
+        assert torch.equal(members, values)
+    assert left_out[:3] == [0, 0, 0]
+    assert all(0 < count < N // 2 for count in left_out[3:])
+    for mine, theirs in zip(trial.network.state_dict().values(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+    estimates = method.estimates(trial.run(7, 7))
+    log_probs = trial.evaluate()[0].logits.log_softmax(1)
+    given = log_probs.gather(1, trial.given[:, None]).squeeze(1)
+    assert torch.equal(estimates.suspected, given < log_probs.mean(1))
+    torch.testing.assert_close(estimates.confidence, given.exp())
+    assert torch.equal(estimates.labels, torch.where(estimates.suspected, log_probs.argmax(1), trial.given))
+
+
+def test_cores_has_the_published_ramp_and_sieve() -> None:
+    trial = Trial("cores")
+    found = []
+    for epoch in range(1, 101):
+        trial.method.start_epoch(epoch)
+        found.append((float(trial.method.beta), bool(trial.method.sieving)))
+    betas = np.concatenate((np.zeros(10), np.linspace(0.0, 2, 30), np.full(60, 2.0)))
+    assert [beta for beta, _ in found] == pytest.approx(list(betas))
+    assert [sieving for _, sieving in found] == [epoch > 30 for epoch in range(100)]
+    with pytest.raises(ConfigError, match="--ramp-to 11 must be above --ramp-from 11"):
+        Trial("cores", ramp_to=11)
+
+
+def test_cores_that_keeps_no_sample_learns_nothing_and_says_so() -> None:
+    """Where the authors' code ends in an error. A loss that is no finite number still shows."""
+    trial = Trial("cores", sieve_from=1)
+    method = trial.method
+    method.end_epoch(trial.run(0, 5))
+    before = method.prior.clone()
+    method.start_epoch(1)
+    logits = -5.0 * F.one_hot(trial.given, C)
+    logits.requires_grad_(True)
+    loss = method.loss(Outputs(logits), trial.given, torch.arange(N))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+    method.end_epoch(trial.run(1, 5))
+    assert trial.warnings[0].startswith("cores, epoch 1: no label was as likely as a class is on average")
+    assert torch.equal(method.prior, before)
+    assert not method.selections()["kept"].members.any()
+    assert method.kept.all()
+    broken = logits.detach() * torch.nan
+    assert method.loss(Outputs(broken), trial.given, torch.arange(N)).isnan()
+
+
+def test_cores_weights_classes_and_divides_the_gradient_alone() -> None:
+    trial = Trial("cores", ramp_from=0, ramp_to=1, strength=3.0, sieve_from=1)
+    plain = Trial("cores", ramp_from=0, ramp_to=1, strength=3.0, sieve_from=1, damping="off")
+    weights = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.0])
+    gradients, losses = [], []
+    for each in (trial, plain):
+        each.method.class_weights = weights
+        each.method.start_epoch(1)
+        logits = torch.randn(N, C, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
+        loss = each.method.loss(Outputs(logits), each.given, torch.arange(N))
+        loss.backward()
+        gradients.append(logits.grad)
+        losses.append(loss.detach())
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(4 * gradients[0], gradients[1])
+    assert not gradients[0][trial.given == 4].any()
+    assert gradients[0][trial.given == 0].any()
 
 
 # -- compiled -----------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def test_outputs(name: str, attention: bool) -> None:
         ("resnet34", 10, 21_282_122),
         ("resnet50", 1000, 25_557_032),
         ("preact_resnet18", 10, 11_172_170),
+        ("cnn7", 10, 518_150),  # by JoCoR's code: 513,792 and 596 of convolutions, 1,192 of batch norm, 2,570
         ("preact_resnet18_bn_stem", 10, 11_171_274),  # counted in the code of ELR+, DivideMix, SELC and NAL
     ],
 )

@@ -20,6 +20,8 @@ from fastnoise.losses import (
     FocalLoss,
     ForwardLoss,
     GCELoss,
+    GJSLoss,
+    JSLoss,
     MAELoss,
     NALLoss,
     NCELoss,
@@ -110,6 +112,21 @@ def sce(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
 def gce(logits: Tensor, labels: Tensor, q: float, floor: float = 0.0) -> Tensor:
     own = F.softmax(logits, dim=1).gather(1, labels[:, None]).clamp(min=floor)
     return ((1 - own**q) / q).mean()
+
+
+def js_custom(preds: list[Tensor], labels: Tensor, weights: list[float], scaled: bool = True) -> Tensor:
+    """JensenShannonDivergenceWeightedScaled, or -Custom; custom_kl_div is 0 where its target is."""
+
+    def kl(log_mean: Tensor, target: Tensor) -> Tensor:
+        values = target * (target.clamp(min=1e-7).log() - log_mean)
+        return torch.where(target > 0, values, torch.zeros_like(values)).sum(dim=1).mean()
+
+    distributions = [F.one_hot(labels, C).to(preds[0].dtype), *(F.softmax(p, dim=1) for p in preds)]
+    mean = sum(w * d for w, d in zip(weights, distributions, strict=True))
+    log_mean = mean.clamp(1e-7, 1.0).log()
+    divergence = sum(w * kl(log_mean, d) for w, d in zip(weights, distributions, strict=True))
+    scale = -1.0 / ((1.0 - weights[0]) * math.log(1.0 - weights[0]))
+    return scale * divergence if scaled else divergence
 
 
 def nce_and_mae(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
@@ -210,6 +227,24 @@ def test_losses_without_targets(loss_of: LabelLoss, expected) -> None:
     for logits, _, index in steps:
         one, other = leaf(logits), leaf(logits.double())
         agree(loss_of(one, steps.labels[index]), expected(other, steps.labels[index]), (one, other))
+
+
+@pytest.mark.parametrize("pi", [0.1, 0.9])
+def test_js_and_gjs(pi: float) -> None:
+    """With probabilities below the clamp of 1e-7 and ones that underflow among them."""
+    steps = Steps()
+    for logits, _, index in steps:
+        labels = steps.labels[index]
+        views = torch.cat([logits, 6 * logits.roll(1, 0), 40 * logits.flip(0)])
+        one, other = leaf(views), leaf(views.double())
+        weights = [pi, *[(1 - pi) / 3] * 3]
+        agree(GJSLoss(pi=pi)(one, labels), js_custom(list(other.chunk(3)), labels, weights), (one, other))
+        one, other = leaf(views), leaf(views.double())
+        found = GJSLoss(pi=pi, scaled=False)(one, labels)
+        agree(found, js_custom(list(other.chunk(3)), labels, weights, scaled=False), (one, other))
+        for part in views.chunk(3):
+            one, other = leaf(part), leaf(part.double())
+            agree(JSLoss(pi=pi)(one, labels), js_custom([other], labels, [pi, 1 - pi]), (one, other))
 
 
 # --- The deviations

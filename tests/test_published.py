@@ -212,6 +212,27 @@ PAPERS = {
     cifar100, coteaching, -, mean_last_10: 34.40 41.23 54.36
         """,
     ),
+    "Wei et al. 2020 (JoCoR), as Xiao et al. 2023 (ProMix) quote it": (
+        "symmetric:0.2 symmetric:0.5 symmetric:0.8 asymmetric:0.4",
+        """
+    cifar10, jocor, -, mean_last_10: 85.7 79.4 27.8 76.4
+    cifar100, jocor, -, mean_last_10: 53.0 43.5 15.5 -
+        """,
+    ),
+    "Englesson and Azizpour 2021 (GJS), as later papers quote it": (
+        "symmetric:0.2 symmetric:0.4",
+        """
+    cifar10, gjs, -, last: 95.33 -
+    cifar100, gjs, -, last: - 75.71
+        """,
+    ),
+    "Wei et al. 2022 (CIFAR-N), leaderboard": (
+        "human:aggre human:random1 human:random2 human:random3 human:worse human:noisy",
+        """
+    cifar10n, jocor, -, last: 91.44±.05 90.30±.20 90.21±.19 90.11±.21 83.37±.30 -
+    cifar100n, jocor, -, last: - - - - - 59.97±.24
+        """,
+    ),
 }
 """Source -> the noises of its columns, and its rows: data set (and test set, and top 5 if it isn't top 1), method, kind
 of the method (- if the source has one kind), how the accuracy is measured: accuracies, - where the paper has none.

@@ -31,6 +31,13 @@ DIVIDEMIX |= {"epochs": 301, "mixup_alpha": 4.0, "sharpening": 0.5, "unlabelled_
 COTEACHING = {"model": "cnn9_dropout2d_always", "dropout": 0.25, "optimizer": "adam", "learning_rate": 1e-3}
 COTEACHING |= {"weight_decay": 0.0, "batch_size": 128, "epochs": 199, "schedule": "linear:79", "forget_epochs": 10}
 COTEACHING |= {"crop_padding": 0, "flip": False, "normalisation": "none", "drop_last": True, "variant": "code"}
+JOCOR = {key: value for key, value in COTEACHING.items() if key != "dropout"} | {"model": "cnn7"}
+CORES = R34 | AUGMENTED | {"optimizer": "sgd:momentum=0", "learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 64}
+CORES |= {"epochs": 100, "schedule": "multistep:50,gamma=0.1", "strength": 2.0, "normalisation": "dataset"}
+CORES |= {"ramp_from": 11, "ramp_to": 40, "sieve_from": 32, "damping": "on"}
+GJS = {"init": "pytorch", "optimizer": "sgd:momentum=0.9,nesterov", "batch_size": 128, "drop_last": True}
+GJS |= {"epochs": 400, "schedule": "multistep:200,300,gamma=0.1", "views": 2, "scale": "on", "passes": "by_view"}
+GJS |= {"model": "PreActResNet-34 of 32 to 128 channels"}
 CE_10 = R34 | SGD | {"learning_rate": 0.01, "weight_decay": 1e-4, "epochs": 120}
 CE_10 |= {"schedule": "multistep:40,80,gamma=0.1"}
 CE_100 = CE_10 | {"epochs": 150, "schedule": "multistep:80,120,gamma=0.1"}
@@ -102,6 +109,23 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("coteaching", "mnist", "pair:0.45"): COTEACHING | {"forget_rate": 0.45},
     ("coteaching", "cifar10", "symmetric:0.5"): COTEACHING | {"forget_rate": 0.5},
     ("coteaching", "cifar100", "symmetric:0.2"): COTEACHING | {"forget_rate": 0.2, "schedule": "linear:99"},
+    ("jocor", "cifar10", "symmetric:0.5"): JOCOR | {"forget_rate": 0.5, "strength": 0.9},
+    ("jocor", "cifar10", "symmetric:0.8"): JOCOR | {"forget_rate": 0.8, "strength": 0.65},
+    ("jocor", "cifar10", ASYMMETRIC): JOCOR | {"forget_rate": 0.2, "strength": 0.9},
+    ("jocor", "cifar100", "symmetric:0.2"): JOCOR | {"forget_rate": 0.2, "strength": 0.85, "schedule": "linear:99"},
+    ("cores", "cifar10", SYMMETRIC): CORES,
+    ("cores", "cifar100", "idn:0.4"): CORES,
+    **{
+        ("gjs", dataset, f"{noise}:{rate}" if rate else "none"): GJS
+        | {"pi": pi, "learning_rate": learning_rate, "weight_decay": decay}
+        for dataset, noise, learning_rate, decay, values in (
+            ("cifar10", "symmetric", 0.1, 5e-4, {0: 0.5, 0.2: 0.3, 0.4: 0.9, 0.6: 0.1, 0.8: 0.1}),
+            ("cifar10", "asymmetric", 0.1, 1e-3, {0.2: 0.3, 0.4: 0.3}),
+            ("cifar100", "symmetric", 0.2, 5e-5, {0: 0.3, 0.2: 0.3, 0.4: 0.5, 0.6: 0.9, 0.8: 0.1}),
+            ("cifar100", "asymmetric", 0.4, 1e-4, {0.2: 0.5, 0.4: 0.1}),
+        )
+        for rate, pi in values.items()
+    },
     ("ce", "cifar10", SYMMETRIC): CE_10,
     ("ce", "cifar100", SYMMETRIC): CE_100,
     ("gce", "cifar10", SYMMETRIC): CE_10 | {"q": 0.7, "k": 0.5, "update_from": 40, "update_every": 10},

@@ -33,6 +33,8 @@ from fastnoise.selection.mixture import fit_losses
 N, C, B = 1000, 60, 48
 OPTIONS: dict[str, dict[str, Any]] = {
     "coteaching": {"forget_rate": 0.3},
+    "cores": {"sieve_from": 1},
+    "jocor": {"forget_rate": 0.3, "strength": 0.4},
     "dividemix": {"warm_up": 0, "loss_epochs": 1},
     "elr": {},
     "elr_plus": {},
@@ -165,6 +167,22 @@ def check_coteaching(case: Case) -> None:
     same(found, torch.where(suspected, probabilities.argmax(1), case.given), probabilities[given], suspected)
 
 
+def check_jocor(case: Case) -> None:
+    found = case.end()
+    one, two = (outputs.logits for outputs in case.whole())
+    loss = 0.6 * (
+        F.cross_entropy(one, case.given, reduction="none") + F.cross_entropy(two, case.given, reduction="none")
+    )
+    for first, second in ((one, two), (two, one)):
+        loss += 0.4 * F.kl_div(first.log_softmax(1), second.softmax(1), reduction="none").sum(1)
+    assert found is not None
+    assert int(found.suspected.sum()) == int(0.3 * N)
+    assert loss[found.suspected].min() > loss[~found.suspected].max()
+    probabilities = (one.softmax(1) + two.softmax(1)) / 2
+    labels = torch.where(found.suspected, probabilities.argmax(1), case.given)
+    same(found, labels, torch.stack([one, two]).softmax(2).mean(0)[range(N), case.given], found.suspected)
+
+
 def check_dividemix(case: Case) -> None:
     case.end()
     logits = torch.stack([outputs.logits for outputs in case.whole()])
@@ -231,10 +249,20 @@ def check_targets(case: Case) -> None:
         assert torch.equal(found.attention, case.whole()[0].attention)  # type: ignore[arg-type]
 
 
+def check_cores(case: Case) -> None:
+    found = case.end()
+    log_probs = case.whole()[0].logits.log_softmax(1)
+    given = log_probs[range(N), case.given]
+    suspected = -given > -(log_probs.exp() + 1e-8).log().mean(1)
+    assert 0.1 < suspected.float().mean() < 0.5
+    same(found, torch.where(suspected, log_probs.argmax(1), case.given), given.exp(), suspected)
+    assert torch.equal(case.method.prior, torch.bincount(case.given, minlength=C) / N)
+
+
 CHECKS = {
-    "coteaching": check_coteaching, "dividemix": check_dividemix, "elr": check_targets, "elr_plus": check_targets,
-    "forward": check_forward, "gce": check_gce, "nal": check_targets, "plc": check_plc, "selc": check_targets,
-    "swce": check_swce,
+    "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "elr": check_targets,
+    "elr_plus": check_targets, "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets,
+    "plc": check_plc, "selc": check_targets, "swce": check_swce,
 }  # fmt: skip
 
 

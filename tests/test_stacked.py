@@ -291,7 +291,7 @@ def test_captured_steps_are_eager_ones(method: str, monkeypatch: pytest.MonkeyPa
         ("nal", {"val_fraction": 0.1}),
         ("elr", {"val_fraction": 0.1, "batch_size": 60}),  # 3 or 4 batches: in the last, some runs stand still
         ("gce", {"k": 0.11, "update_from": 2, "update_every": 1}),
-        ("ce", {"optimizer": "adam", "learning_rate": 1e-3}),
+        ("ce", {"optimizer": "adam", "learning_rate": 1e-3, "clip_norm": 0.5}),  # which notes norms of gradients
     ],
 )
 def test_each_folder_is_as_train_writes_it(method: str, changes: dict[str, Any], tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def make_step(
     compile_: str = "auto",
     compile_options: str = "auto",
     clip_norm: float | None = None,
+    norms: bool = False,
 ) -> Step:
     """A step on narrow networks with weights and labels from a fixed seed; it observes into `statistics_of(step)`."""
     torch.manual_seed(0)
@@ -74,6 +75,7 @@ def make_step(
         config=engine,
         device=torch.device(device),
         clip_norm=clip_norm,
+        norms=statistics.note_norm if norms else None,
         observe=statistics.update,
     )
     step.statistics = statistics  # type: ignore[attr-defined]
@@ -594,6 +596,12 @@ def test_gradients_are_clipped_to_the_norm_of_each_network(method: str) -> None:
     for step in (free, clipped, far):
         step.train(*batches(1)[0])
     assert min(norms_of(free)) > 0.02
+    for largest in (None, 0.01):
+        noting = make_step(method, clip_norm=largest, norms=True)
+        noting.train(*batches(1)[0])
+        both = sum(norm**2 for norm in norms_of(free)) ** 0.5
+        noted = float(noting.statistics.norm_sum)  # type: ignore[attr-defined]
+        assert noted == pytest.approx(both, rel=1e-5), "of all networks, not clipped"
     for norm in norms_of(clipped):
         assert norm == pytest.approx(0.01, rel=1e-3)
     for one, two, three in zip(_parameters(free), _parameters(clipped), _parameters(far), strict=True):

@@ -40,6 +40,9 @@ def test_dividemix_learns_from_the_consensus(monkeypatch: pytest.MonkeyPatch) ->
             first, second = (network.state_dict() for network in run.networks)
             for name, weight in first.items():
                 assert torch.equal(weight, second[name]) == name.startswith("backbone"), name
+        if run.epoch == 14:
+            relabelled = self.pipeline.corrected(run.given) != run.given
+            seen[0] = self.estimates(run), super(kind, self).estimates(run), relabelled
 
     monkeypatch.setattr(kind, "end_epoch", watched)
     summary = fastnoise.train(config_of(run_dir="run"))
@@ -53,6 +56,11 @@ def test_dividemix_learns_from_the_consensus(monkeypatch: pytest.MonkeyPatch) ->
     assert epochs[10]["learning_rate"] == pytest.approx(0.1), "a schedule of its own"
     assert "consensus" in epochs[9]["selections"]
     assert "labelled_1" in epochs[13]["selections"]
+    found, of_labels, relabelled = seen[0]
+    assert bool((relabelled & ~of_labels.suspected).any()), "some labels are doubted by the consensus alone"
+    assert torch.equal(found.suspected, of_labels.suspected | relabelled)
+    assert torch.equal(found.confidence[relabelled], 1 - of_labels.confidence[relabelled])
+    assert torch.equal(found.confidence[~relabelled], of_labels.confidence[~relabelled])
     assert summary["correction_accuracy"] > 0.75
     assert summary["test_accuracy"]["last"] > 0.6
 

@@ -81,9 +81,11 @@ class GrowingSize:
             return []
         last = {self.size(epoch): epoch for epoch in range(1, self._epochs + 1)}
         sizes = [(size or self._whole, epoch) for size, epoch in last.items()]
-        return [
-            "training images: " + ", ".join(f"{height}x{width} up to epoch {epoch}" for (height, width), epoch in sizes)
-        ]
+        said = "training images: " + ", ".join(f"{size[0]}x{size[1]} up to epoch {epoch}" for size, epoch in sizes)
+        for side, _ in self._growth.stages:
+            if at_side(self._whole, side) not in last:
+                said += f"; none of {side} pixels, since no epoch ends in their share"
+        return [said]
 
 
 def _fault(network: nn.Module, shape: tuple[int, ...]) -> str | None:

@@ -36,6 +36,8 @@ class EpochStatistics:
         answers: Tensor | None = None,
     ):
         self.loss_sum = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.norm_sum = torch.zeros(shape, dtype=torch.float64, device=device)
+        """Of the gradients' norms, where they are noted."""
         self.counts = torch.zeros((3, *shape), dtype=torch.int64, device=device)
         """Samples, steps, and steps until the first loss that was NaN or infinite."""
         if answers is None:
@@ -64,6 +66,7 @@ class EpochStatistics:
     def reset(self) -> None:
         """Start an epoch."""
         self.loss_sum.zero_()
+        self.norm_sum.zero_()
         self.counts.zero_()
         self.predictions.fill_(torch.nan if self.predictions.is_floating_point() else -1)
         if self.attention is not None:
@@ -80,6 +83,10 @@ class EpochStatistics:
         self.loss_sum.add_(result.loss.detach(), alpha=size)
         self._count(added, 0)
         self._keep(result, index)
+
+    def note_norm(self, norm: Tensor) -> None:
+        """Add the norm of a step's gradient."""
+        self.norm_sum += norm
 
     def _count(self, added: Tensor, zero: Tensor | float) -> None:
         """Add to `counts`; the third of `added` becomes 1 where 0 times the sum of the losses is `zero`."""
@@ -104,13 +111,13 @@ class EpochStatistics:
         """The sums, for a checkpoint inside an epoch."""
         return {
             name: getattr(self, name)
-            for name in ("loss_sum", "samples", "steps", "bad_step", "predictions", "attention")
+            for name in ("loss_sum", "norm_sum", "samples", "steps", "bad_step", "predictions", "attention")
         }
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         """Load the sums that `state_dict` gave."""
-        for name in ("loss_sum", "samples", "steps", "predictions", "attention"):
-            value = state[name]
+        for name in ("loss_sum", "norm_sum", "samples", "steps", "predictions", "attention"):
+            value = state.get(name)  # checkpoints of earlier versions have no norms
             if value is not None:
                 getattr(self, name).copy_(value)
         bad = state["bad_step"]

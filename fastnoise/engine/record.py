@@ -19,6 +19,7 @@ from ..noise.targets import load_noisy
 from ..tasks import Evaluation
 from ..tasks.base import Labels, differing
 from ..tasks.names import DEFAULT, SCORES
+from .clipping import takes_norms
 from .folder import ReadFolder, RunFolder
 from .metrics import (
     EpochStatistics,
@@ -150,6 +151,8 @@ class Record:
             "train_loss": float(statistics.loss_sum) / int(statistics.samples),
             **data.task.training_figures(answers, data.given),
         }
+        if takes_norms(self.config):
+            figures["gradient_norm"] = float(statistics.norm_sum) / int(statistics.steps)
         if data.clean is not None:
             figures |= data.task.shares(answers[self.known], data.given[self.known], data.clean[self.known])
             if statistics.attention is not None:

@@ -228,6 +228,7 @@ class Step:
         batch_size: samples in a full training batch.
         gear: as `choose_gear` gave it; by default what it makes of `config` for many steps.
         clip_norm: largest norm of each network's gradient. None: gradients are not clipped.
+        norms: called with the norm of each step's gradient (`clip_gradients`) before it is clipped; as `observe`.
         observe: called with a step's result and index as part of the step; may only use the device.
         gradients: called between the backward pass and the update; may change the gradients in place
             (`engine.gradient_mean.GradientMean`). It is a part of a captured step.
@@ -246,22 +247,24 @@ class Step:
         device: torch.device,
         gear: Gear | None = None,
         clip_norm: float | None = None,
+        norms: Callable[[Tensor], None] | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
         gradients: Callable[[], None] | None = None,
         mirrored: bool = False,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
         self.answering, self.mirrored = self.networks, mirrored
-        self.batch_size, self.clip_norm = batch_size, clip_norm
+        self.batch_size, self.clip_norm, self.norms = batch_size, clip_norm, norms
         self.device_type = device.type
         self.observe, self.gradients = observe, gradients
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
         self.copies: WeightCopies | None = None
-        """Kept by the optimiser's kernel under bf16, unless the gradients are used before the update: clipping and the
-        mean over processes want float32."""
-        if isinstance(optimizer, OneLaunch) and self.amp == torch.bfloat16 and clip_norm is None and gradients is None:
+        """Kept by the optimiser's kernel under bf16, unless the gradients are used before the update: norms and means
+        over processes want float32."""
+        used = not (clip_norm is None and norms is None and gradients is None)
+        if isinstance(optimizer, OneLaunch) and self.amp == torch.bfloat16 and not used:
             self.copies = WeightCopies(self.networks, optimizer)
         self._one = torch.ones((), device=device)
         self._forward: Callable[[Tensor, Tensor], Forward] = self._eager_forward
@@ -334,9 +337,11 @@ class Step:
             self.scaler.scale(result.loss).backward(self._one)
         if self.gradients is not None:
             self.gradients()
-        if self.clip_norm is not None:
+        if self.clip_norm is not None or self.norms is not None:
             self.scaler.unscale_(self.optimizer)  # in fp16, so that the norm is that of the gradient itself
-            clip_gradients(self.networks, self.clip_norm)
+            norms = clip_gradients(self.networks, self.clip_norm)
+            if self.norms is not None:
+                self.norms(norms)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.copies is not None:

@@ -25,6 +25,7 @@ from ..schedules import SaveEvery
 from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
+from .clipping import takes_norms
 from .course import StepCourse
 from .display import Display, output_lost
 from .distributed import Votes, World, equalise, share
@@ -126,6 +127,7 @@ class Training(MeasuredSteps, ABC):
             device=device,
             gear=gear,
             clip_norm=config.optim.clip_norm,
+            norms=statistics.note_norm if takes_norms(config) else None,
             observe=self._observe,
             mirrored=config.data.eval_mirror,
             gradients=self.gradients,
@@ -328,6 +330,7 @@ class Training(MeasuredSteps, ABC):
         timed = max(seconds - first - saving, 1e-9)
         if not cold and timed_steps:
             self.step_seconds.append(timed / timed_steps)
+        reserved = {"memory_gib": torch.cuda.memory_reserved(self.device) / 2**30} if self.device.type == "cuda" else {}
         rate_of_images = (timed_images or images_seen) / (timed if timed_images else seconds)
         return {
             record: {
@@ -340,11 +343,7 @@ class Training(MeasuredSteps, ABC):
                 "images_per_second": self.world.size * rate_of_images / self.count,
                 "data_wait": min(1.0, waiting / timed),
                 **({} if communicated is None else {"collectives": min(1.0, communicated / seconds)}),
-                **(
-                    {"memory_gib": torch.cuda.memory_reserved(self.device) / 2**30}
-                    if self.device.type == "cuda"
-                    else {}
-                ),
+                **reserved,
                 "seconds": seconds,
                 "epoch_seconds": time.perf_counter() - began,
             }

@@ -1,6 +1,7 @@
 """What all losses share: the base classes of the families' modules."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, Unpack
 
@@ -18,6 +19,14 @@ ON_DEVICE = 1 << 24
 """Numbers of a table on the host that are on a device at once where all of it is read: 64 MiB in float32."""
 RECIPES = "fastnoise.recipes.of_losses:loss_options"
 """The function behind `FusedLoss.recipe`. The recipes stand above the losses, so it is looked up when it is called."""
+
+
+def _whole(name: str, value: Any) -> int:
+    """A size as an int; ConfigError if it is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name} is {value!r}: give a whole number") from None
 
 
 class FusedLoss(nn.Module):
@@ -39,8 +48,8 @@ class FusedLoss(nn.Module):
     Soft labels are [B, C] of a floating dtype, without a gradient. What they mean is said by each class: most losses
     are then sum_k labels_k L(k), with L(k) the loss of the hard label k. They need not sum to 1, and take no
     ignore_index. They are computed in plain PyTorch, in float32, but for CrossEntropyLoss and ELRLoss, which stay
-    fused. SELCLoss and NALLoss take them for a sample's first target. ELRPlusLoss, which has pairs of labels, and
-    losses that `fastnoise.losses.rule` made take none.
+    fused. JSLoss and GJSLoss are plain PyTorch for all labels. SELCLoss and NALLoss take them for a sample's first
+    target. ELRPlusLoss, which has pairs of labels, and losses that `fastnoise.losses.rule` made take none.
 
     Tensors of another form raise DataError. A label out of range raises DataError on the CPU; on a CUDA device it makes
     that sample's loss and gradient NaN, and nothing waits for the device. Options out of range raise ConfigError, and
@@ -237,6 +246,7 @@ class TargetLoss(FixedDtype, FusedLoss):
         **storage: Unpack[Storage],
     ):
         super().__init__(reduction=reduction, ignore_index=ignore_index, class_weight=class_weight)
+        num_samples, num_classes = _whole("num_samples", num_samples), _whole("num_classes", num_classes)
         if num_samples < 1:
             raise ConfigError(f"num_samples is {num_samples}: give the size of the training set, at least 1")
         if num_classes < 2:

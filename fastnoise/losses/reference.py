@@ -229,6 +229,22 @@ def selc(
     return -(targets * logits.log_softmax(1)).sum(1), rows
 
 
+def js(logits: Tensor, labels: Tensor, *, pi: float = 0.5, scaled: bool = True) -> Tensor:
+    """The Jensen-Shannon divergence of the label and the prediction, with the weights pi and 1 - pi."""
+    return gjs(logits, labels, pi=pi, scaled=scaled)
+
+
+def gjs(logits: Tensor, labels: Tensor, *, pi: float = 0.5, scaled: bool = True) -> Tensor:
+    """sum_k pi_k KL(q_k || m), m = sum_k pi_k q_k: q_1 is the label, the others are the predictions for V views, of
+    logits [V B, C], view after view. Logarithms are of at least 1e-7."""
+    views = logits.unflatten(0, (max(1, len(logits) // max(1, len(labels))), len(labels))).softmax(2)
+    weight = (1 - pi) / len(views)
+    found = [(pi, as_rows(labels, logits)), *((weight, probs) for probs in views)]
+    log_mean = torch.stack([share * row for share, row in found]).sum(0).clamp(1e-7, 1).log()
+    loss = torch.stack([share * (row * (row.clamp(min=1e-7).log() - log_mean)).sum(1) for share, row in found]).sum(0)
+    return loss * (-1 / ((1 - pi) * math.log1p(-pi)) if scaled else 1.0)
+
+
 def nal(
     logits: Tensor,
     attention: Tensor,

@@ -1,4 +1,5 @@
-"""Robust losses, in which one wrong label adds little: generalised, symmetric, normalised, active and passive.
+"""Robust losses, in which one wrong label adds little: generalised, symmetric, normalised, active and passive, and
+divergences of label and predictions.
 
 Constants and clamps are those of the authors' code. tests/test_parity.py shows the differences:
 
@@ -6,26 +7,44 @@ Constants and clamps are those of the authors' code. tests/test_parity.py shows 
     GCE        The present p_y decides what is truncated; the authors prune by the p_y of an earlier model. Ma et al.
                also clamp p_y to at least 1e-7, which changes the loss by less than 2e-5 at q = 0.7.
     focal, NFL None in variant "code", which holds the factors (1 - p)^gamma fixed. Variant "paper" differentiates them.
+    JS, GJS    None.
     NCE + MAE  Ma et al. clamp nothing in MAE and use the reduced form, as APLLoss does by default; MAELoss defaults to
                L1.
 """
 
 import math
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
+import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError, FastnoiseError
+from ..ops.checks import LOGIT_DTYPES, check_range, refuse
 from ..ops.registry import FusedOp
 from . import reference
-from .base import LabelLoss
-from .forms import Common, Form, LossOptions, one_of, run, within
+from .base import FusedLoss, LabelLoss
+from .forms import (
+    REDUCTIONS,
+    Common,
+    Form,
+    LossOptions,
+    check_soft,
+    check_weight,
+    is_soft,
+    one_of,
+    reduced,
+    run,
+    within,
+)
+from .naming import renamed
 
 __all__ = [
     "APLLoss",
     "FocalLoss",
     "GCELoss",
+    "GJSLoss",
+    "JSLoss",
     "MAELoss",
     "NCELoss",
     "NFLLoss",
@@ -33,6 +52,8 @@ __all__ = [
     "apl",
     "focal",
     "gce",
+    "gjs",
+    "js",
     "mae",
     "nce",
     "nfl",
@@ -316,3 +337,153 @@ class APLLoss(LabelLoss):
         form = apl_form(active, passive, alpha, beta, gamma, mae, log_zero, variant)
         shown = {"active": active, "passive": passive, "alpha": alpha, "beta": beta, "gamma": gamma, "mae": mae}
         super().__init__(form, shown | {"log_zero": log_zero, "variant": variant}, **options)
+
+
+# -- divergences: in plain PyTorch, of one or more views -----------------------------------------------------------
+
+
+def js(logits: Tensor, labels: Tensor, *, pi: float = 0.5, scaled: bool = True, **common: Unpack[Common]) -> Tensor:
+    """JSLoss of logits [B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
+    return divergence(check_views("js", logits, labels, single=True), labels, pi, scaled, name="js", **common)
+
+
+def gjs(logits: Tensor, labels: Tensor, *, pi: float = 0.5, scaled: bool = True, **common: Unpack[Common]) -> Tensor:
+    """GJSLoss of logits [V B, C] and labels, int64 [B] or soft [B, C]: float32, [] or [B] (see `functional`)."""
+    return divergence(check_views("gjs", logits, labels), labels, pi, scaled, **common)
+
+
+def check_views(name: str, logits: Any, labels: Any, single: bool = False) -> Tensor:
+    """The logits of each view, [V, B, C].
+
+    Args:
+        name: of the loss, for messages.
+        logits: [V B, C] float32, float16 or bfloat16, view after view.
+        labels: int64 [B], or soft [B, C].
+        single: whether there may be one view alone.
+
+    Raises:
+        DataError: for tensors of another form.
+    """
+    for what, tensor in (("logits", logits), ("labels", labels)):
+        if not isinstance(tensor, Tensor):
+            raise DataError(f"{name}: {what} is {type(tensor).__name__}; expected a tensor")
+    if logits.dim() != 2 or logits.shape[1] < 2 or logits.dtype not in LOGIT_DTYPES:
+        refuse(name, "logits", logits, "float32, float16 or bfloat16 [V B, C] with at least two classes, view by view")
+    count = labels.shape[0] if labels.dim() else 0
+    many = len(logits) != count if single else len(logits) % max(count, 1) or (len(logits) > 0) != (count > 0)
+    if many or not (is_soft(labels) or (labels.dim() == 1 and labels.dtype == torch.int64)):
+        rows = "one" if single else "one for each sample of a view"
+        refuse(name, "labels", labels, f"int64 or soft, {rows}, for logits {list(logits.shape)}")
+    if is_soft(labels):
+        check_soft(name, logits[:count], labels)
+    if labels.device != logits.device:
+        raise DataError(f"{name}: labels on {labels.device}, logits on {logits.device}; put both on one")
+    return logits.unflatten(0, (max(1, len(logits) // max(1, count)), count))
+
+
+def divergence(
+    views: Tensor,
+    labels: Tensor,
+    pi: float,
+    scaled: bool,
+    *,
+    name: str = "gjs",
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """`reference.gjs` of the views' logits [V, B, C] in float32, weighted and reduced.
+
+    DataError for a label out of range on the CPU. On a CUDA device its sample's loss is NaN, and nothing waits.
+    """
+    check_pi(pi)
+    one_of("reduction", reduction, REDUCTIONS)
+    if weight is not None:
+        check_weight(name, weight, labels.shape[:1])
+    if is_soft(labels):
+        if ignore_index is not None:
+            raise DataError(f"{name}: soft labels take no ignore_index; give the samples to ignore the weight 0")
+        counted, rows, valid = None, labels.float(), None
+    else:
+        counted = None if ignore_index is None else labels != ignore_index
+        given = labels if counted is None else labels.where(counted, 0)
+        valid = None if given.is_cpu else (given >= 0) & (given < views.shape[2])
+        rows = one_hot(name, given if valid is None else given.where(valid, 0), views.shape[2])
+    with torch.autocast(views.device.type, enabled=False):
+        logits = views.float() if counted is None else views.float().where(counted[:, None], 0.0)
+        loss = reference.gjs(logits.flatten(0, 1), rows, pi=pi, scaled=scaled)
+    if valid is not None:
+        loss = loss.where(valid, math.nan)
+    if counted is not None:
+        loss = loss.where(counted, 0.0)
+    return reduced(loss, labels, weight, ignore_index, reduction)
+
+
+def one_hot(name: str, labels: Tensor, num_classes: int) -> Tensor:
+    """float32 [B, C] of labels int64 [B]; DataError for a label out of range on the CPU."""
+    rows = torch.zeros(len(labels), num_classes, device=labels.device)
+    try:
+        return rows.scatter(1, labels[:, None], 1.0)
+    except RuntimeError:
+        check_range(name, "label", labels, num_classes, "number of classes")
+        raise
+
+
+def check_pi(pi: float) -> float:
+    if not 0 < pi < 1:
+        raise ConfigError(f"pi is {pi}: it must lie in (0, 1); towards 0 the loss becomes cross-entropy, at 1 MAE")
+    return float(pi)
+
+
+class GJSLoss(FusedLoss):
+    """Generalised Jensen-Shannon divergence (Englesson & Azizpour 2021, Eq. 5) of the label and V predictions.
+
+    With q_1 the label's one-hot, q_2, ... the predictions for V views of a sample, pi_1 = pi, the others (1 - pi) / V,
+    and m = sum_k pi_k q_k, it is s * sum_k pi_k KL(q_k || m). The scale s = -1 / ((1 - pi) log(1 - pi)) makes it
+    cross-entropy as pi nears 0 and a multiple of MAE as pi nears 1. Views that agree are rewarded, whatever the label.
+    Gradient flows through m and all views. As in the authors' code logarithms are of at least 1e-7.
+
+    Args:
+        pi: the label's weight, in (0, 1).
+        scaled: False leaves s out, as the authors do on WebVision.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
+
+    Called as `loss(logits, labels, index=None, *, weight=None)` with logits [V B, C], view after view, and all else as
+    for every loss without targets (see FusedLoss). With one view it is JSLoss. It is plain PyTorch on every device. A
+    soft label takes the place of the one-hot.
+    """
+
+    op_name: ClassVar[str] = "gjs"
+
+    def __init__(self, *, pi: float = 0.5, scaled: bool = True, **options: Unpack[LossOptions]):
+        super().__init__(**options)
+        self.pi, self.scaled = check_pi(pi), scaled
+        self.shown = {"pi": self.pi, "scaled": scaled}
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
+    ) -> Tensor:
+        try:
+            views = check_views(self.op_name, logits, labels, single=self.op_name == "js")
+            weight = self.weight_of(views[0], labels, weight)
+            common: Common = {"weight": weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
+            return divergence(views, labels, self.pi, self.scaled, name=self.op_name, **common)
+        except FastnoiseError as error:
+            renamed(error, type(self), self.op_name)
+            raise
+
+
+class JSLoss(GJSLoss):
+    """Jensen-Shannon divergence (Englesson & Azizpour 2021, Eq. 3) of label and prediction, with weights pi and 1 - pi.
+
+    It is GJSLoss of one view: between cross-entropy, as pi nears 0, and MAE, as pi nears 1.
+
+    Args:
+        pi: the label's weight, in (0, 1).
+        scaled: False leaves the scale of GJSLoss out.
+        options: reduction, ignore_index and class_weight, see FusedLoss.
+
+    Called as every loss without targets (see FusedLoss). It is plain PyTorch on every device.
+    """
+
+    op_name = "js"

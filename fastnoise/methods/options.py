@@ -36,6 +36,19 @@ class GCEOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class GJSOptions(MethodOptions):
+    method: str = "gjs"
+    pi: Annotated[float, Between(0, 1, "()")] = 0.3
+    """Weight of the label among the distributions, in (0, 1). Near 0 the loss is cross-entropy, near 1 like MAE."""
+    views: Literal[1, 2] = 2
+    """Augmented views of each image, which share the rest of the weight. With 1 the loss is JS."""
+    scale: Literal["on", "off"] = "on"
+    """Whether the loss is scaled as between cross-entropy and MAE. off as the authors do on WebVision."""
+    passes: Literal["by_view", "joint"] = "by_view"
+    """Whether each view goes through the network by itself, with batch statistics of its own, or all as one batch."""
+
+
+@dataclass(frozen=True)
 class SCEOptions(MethodOptions):
     method: str = "sce"
     alpha: Annotated[float, AtLeast(0)] = 0.1
@@ -143,19 +156,47 @@ class SELCPlusOptions(SELCOptions):
     """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn. 0 mixes nothing."""
 
 
+@dataclass(frozen=True)
+class CORESOptions(MethodOptions):
+    method: str = "cores"
+    strength: Annotated[float, AtLeast(0)] = 2.0
+    """Weight beta of the confidence regulariser at the end of its ramp."""
+    ramp_from: Annotated[int, AtLeast(0)] = 11
+    """Epochs in which the regulariser has no weight yet. Then it grows linearly."""
+    ramp_to: Annotated[int, AtLeast(1)] = 40
+    """First epoch, counted from 1, in which the regulariser has its full weight."""
+    sieve_from: Annotated[int, AtLeast(1)] = 32
+    """First epoch, counted from 1, that leaves out the samples whose loss is above the mean over all classes."""
+    damping: Literal["on", "off"] = "on"
+    """Whether gradients are divided by 1 + beta, as the authors divide the learning rate."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ramp_to <= self.ramp_from:
+            raise ConfigError(f"--ramp-to {self.ramp_to} must be above --ramp-from {self.ramp_from}")
+
+
 # -- methods with two networks -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class CoTeachingOptions(MethodOptions):
     method: str = "coteaching"
-    by_rate: ClassVar = ("forget_rate",)
+    by_rate: ClassVar[tuple[str, ...]] = ("forget_rate",)
     forget_rate: Annotated[float, Between(0, 1, "[)")] = 0.2
     """Share of each batch that is left out at the end of the ramp. Give the noise rate, or your best estimate of it."""
     forget_epochs: Annotated[int, AtLeast(1)] = 10
     """Epochs in which the share that is left out grows from 0 to the forget rate."""
     variant: Literal["paper", "code"] = "paper"
     """paper reaches the forget rate in the last of these epochs (Algorithm 1), code an epoch earlier."""
+
+
+@dataclass(frozen=True)
+class JoCoROptions(CoTeachingOptions):
+    method: str = "jocor"
+    by_rate: ClassVar[tuple[str, ...]] = ("forget_rate", "strength")
+    strength: Annotated[float, Between(0, 1)] = 0.1
+    """Weight lambda of the disagreement of the networks. That of their cross-entropies is 1 - lambda."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ MODELS: dict[str, str] = {
     "small_cnn": "fastnoise.models.small:SmallCNN",
     "lenet5": "fastnoise.models.small:LeNet5",
     "cnn4": "fastnoise.models.small:CNN4",
+    "cnn7": "fastnoise.models.small:CNN7",
     "cnn9": "fastnoise.models.cnn9:CNN9",
     "cnn9_dropout2d": "fastnoise.models.cnn9:CNN9Dropout2d",
     "cnn9_dropout2d_always": "fastnoise.models.cnn9:CNN9Dropout2dAlways",

@@ -1,5 +1,7 @@
 """Small networks for small images: narrow convolutional networks with batch norm, and LeNet-5."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from .heads import Backbone
@@ -67,6 +69,29 @@ class CNN4(Backbone):
             *layer(middle, wide, (image_size[0] // 4, image_size[1] // 4), 0),
             nn.Flatten(),
         )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class CNN7(Backbone):
+    """The network of JoCoR's code for CIFAR: six 3x3 convolutions with batch norm and ReLU (Wei et al. 2020, Table 2).
+
+    64, 64, 128, 128, 196 and 16 maps; max pooling follows each pair. Features: what is left of the 16 maps, [B, 256 *
+    width] of 32x32 images. With 10 classes and three channels it has 518,150 parameters. The smallest images are 8x8.
+    """
+
+    smallest = 8
+
+    def __init__(self, channels: int, image_size: tuple[int, int], width: float = 1.0):
+        super().__init__()
+        maps = [round(n * width) for n in (64, 64, 128, 128, 196, 16)]
+        self.num_features = maps[-1] * (image_size[0] // 8) * (image_size[1] // 8)
+        layers: list[nn.Module] = []
+        for place, (before, after) in enumerate(pairwise([channels, *maps])):
+            layers += [nn.Conv2d(before, after, 3, padding=1), BatchNorm2d(after), nn.ReLU(inplace=True)]
+            layers += [MaxPool2x2()] if place % 2 else []
+        self.layers = Layers(*layers, nn.Flatten())
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)

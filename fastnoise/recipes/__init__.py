@@ -13,12 +13,15 @@ from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .c2d import c2d
 from .ce import ce
+from .cores import cores
 from .correction import forward, plc, selc, selc_plus
 from .coteaching import coteaching
 from .dividemix import dividemix
 from .elr import elr
 from .elr_plus import elr_plus
 from .fast import fast
+from .gjs import gjs
+from .jocor import jocor
 from .multitask import multitask
 from .nal import nal
 from .plain import plain
@@ -34,6 +37,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "bootstrap": bootstrap,
     "c2d": c2d,
     "ce": ce,
+    "cores": cores,
     "coteaching": coteaching,
     "dividemix": dividemix,
     "elr": elr,
@@ -41,6 +45,8 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "focal": focal,
     "forward": forward,
     "gce": gce,
+    "gjs": gjs,
+    "jocor": jocor,
     "label_smoothing": label_smoothing,
     "mae": mae,
     "mixup": mixup,
@@ -60,7 +66,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
 
 """Method -> its recipe, of (data set, noise). If the method's options name some as `by_rate`, it takes a `rate` too."""
 
-_VARIANTS = ("apl", "bootstrap", "coteaching", "focal", "forward", "nal", "sce")
+_VARIANTS = ("apl", "bootstrap", "coteaching", "focal", "forward", "jocor", "nal", "sce")
 """Methods whose recipes take a `variant`, for the settings of their papers or of their authors' code."""
 
 
@@ -79,13 +85,13 @@ def recipe(
 
     `method` and `dataset` may be your own: FILE.py:CLASS, or the name of a data set in memory. `variant` chooses
     between the settings of a method's paper and those of its code, for methods that have both (apl, bootstrap,
-    coteaching, focal, forward, nal, sce). `model` replaces the recipe's network; the recipe's dropout is then switched
-    off, unless the network differs in its dropout alone. A network of your own or of another package draws its own
-    weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained. `labels`
-    is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or the folder
-    of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix, swce_dividemix).
-    Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring. `recipe` names another course
-    than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
+    coteaching, focal, forward, jocor, nal, sce). `model` replaces the recipe's network; the recipe's dropout is then
+    switched off, unless the network differs in its dropout alone. A network of your own or of another package draws its
+    own weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained.
+    `labels` is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or
+    the folder of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix, jocor,
+    swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring. `recipe` names
+    another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
     ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
     method or data set that a fast recipe is not for.
     """
@@ -131,6 +137,7 @@ __all__ = [
     "bootstrap",
     "c2d",
     "ce",
+    "cores",
     "coteaching",
     "default_method",
     "dividemix",
@@ -139,6 +146,8 @@ __all__ = [
     "focal",
     "forward",
     "gce",
+    "gjs",
+    "jocor",
     "label_smoothing",
     "mae",
     "mixup",

@@ -1,10 +1,23 @@
 """Recipes of co-teaching."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from ..config import RunConfig
 from ..methods.options import CoTeachingOptions
 from .base import base, is_cifar10, is_cifar100, noise_rate
+
+SMALL_LOSS: dict[str, Any] = {
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "batch_size": 128,
+    "drop_last": True,
+    "epochs": 199,
+    "crop_padding": 0,
+    "flip": False,
+    "normalisation": "none",
+}
+"""The course of co-teaching's code, and of those that are made from it."""
 
 
 def coteaching(
@@ -31,17 +44,9 @@ def coteaching(
         return config
     return config.replace(
         {
-            "optimizer": "adam",
-            "learning_rate": 1e-3,
-            "weight_decay": 0.0,
-            "batch_size": 128,
-            "drop_last": True,
-            "epochs": 199,
+            **SMALL_LOSS,
             "schedule": "linear:99" if is_cifar100(dataset) else "linear:79",
             "model": "cnn9_dropout2d_always",
             "dropout": 0.25,
-            "crop_padding": 0,
-            "flip": False,
-            "normalisation": "none",
         }
     )

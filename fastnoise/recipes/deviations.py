@@ -4,59 +4,18 @@ Differences between a paper and its code are no deviations: they are variants (`
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..config import RunConfig
+from .deviation import CIFAR, CIFAR10, CIFAR100, Deviation
+from .deviations_of_losses import OF_LOSSES
 
-CIFAR10, CIFAR100 = ("cifar10", "cifar10n"), ("cifar100", "cifar100n")
-CIFAR = (*CIFAR10, *CIFAR100)
-
-
-class Deviation(NamedTuple):
-    """One difference that stays."""
-
-    key: str
-    """Its name, by which a test finds it."""
-    methods: tuple[str, ...]
-    datasets: tuple[str, ...]
-    """() for all data sets."""
-    what: str
-    """What the authors' code does, and what fastnoise does."""
-    why: str
-    field: str = ""
-    """The configuration's field whose published value the recipe does not have; "" if no field says it."""
-    theirs: Any = None
-    """The authors' value of `field`."""
-    kinds: tuple[str, ...] = ()
-    """Kinds of noise that it is limited to; () for all."""
-    size: str = ""
-    """How large it is. A test counts it anew."""
-    uncounted: str = ""
-    """Why there is no size that can be counted in a second."""
-
-    def holds(self, method: str, dataset: str, kind: str) -> bool:
-        """Whether it concerns such a run."""
-        return method in self.methods and dataset in (self.datasets or (dataset,)) and kind in (self.kinds or (kind,))
-
-    def describe(self) -> str:
-        """In one line."""
-        return f"{self.what} Size: {self.extent} Why: {self.why}"
-
-    @property
-    def extent(self) -> str:
-        """Its size, or why it has none, as a sentence."""
-        return f"{self.size}." if self.size else f"not counted: {self.uncounted}"
-
-
-_EQUAL = (
-    "the tables of ELR and NAL compare the losses with ResNet-34 and the course of cross-entropy, and so does ours."
-)
 _SEED = "a run is a function of its seeds."
 
 DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         "unseeded",
-        ("elr", "elr_plus", "nal", "selc", "selc_plus", "dividemix", "gce", "plc", "coteaching", "apl"),
+        ("elr", "elr_plus", "nal", "selc", "selc_plus", "dividemix", "gce", "plc", "coteaching", "jocor", "apl"),
         (),
         "The authors draw noise, splits or batches from generators that they do not seed, or seed with a constant.",
         _SEED,
@@ -158,10 +117,37 @@ DEVIATIONS: tuple[Deviation, ...] = (
         301,
         size="1 of 301 epochs",
     ),
-    # -- co-teaching
+    # -- CORES2
+    Deviation(
+        "cores-damping",
+        ("cores",),
+        (),
+        "The authors divide the learning rate by 1 + beta; fastnoise divides the loss's gradient.",
+        "a method has no say in a run's schedule; --damping off does neither.",
+        size="nothing but rounding for their SGD, without momentum and weight decay",
+    ),
+    Deviation(
+        "cores-none-kept",
+        ("cores",),
+        (),
+        "The authors' code ends with an error at a batch of which the sieve keeps no sample; fastnoise learns nothing "
+        "from it.",
+        "a run must not end by a batch.",
+        size="an error there, a loss of 0 here",
+    ),
+    Deviation(
+        "cores-found",
+        ("cores",),
+        (),
+        "The authors take for mislabelled what the sieve leaves out in the 41st epoch, as the steps met it; fastnoise "
+        "what it would leave out at the end, in evaluation mode.",
+        "all methods' estimates are of the network that a run ends with.",
+        uncounted="the two networks differ after trainings alone.",
+    ),
+    # -- co-teaching, JoCoR
     Deviation(
         "coteaching-beta1",
-        ("coteaching",),
+        ("coteaching", "jocor"),
         (),
         "Adam's beta1 falls from 0.9 to 0.1 when the authors' learning rate begins to fall; in fastnoise it stays 0.9.",
         "no optimiser of fastnoise changes its momentum.",
@@ -185,116 +171,21 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "coteaching-last-test-batch",
-        ("coteaching",),
+        ("coteaching", "jocor"),
         (),
         "The authors leave out the test set's last incomplete batch; fastnoise evaluates all images.",
         "an accuracy is of the whole test set.",
         size="16 of 10,000 images, 0.16 points of accuracy at most",
     ),
-    # -- GCE
     Deviation(
-        "gce-best-on-test",
-        ("gce",),
+        "jocor-mean-of-accuracies",
+        ("jocor",),
         (),
-        "The public code prunes by the model that was best on the test set; fastnoise by the model as it stands.",
-        "test images must not decide what is trained on.",
-        uncounted="the two models differ after trainings alone.",
+        "The authors report the mean of both networks' accuracies; fastnoise that of what they answer together.",
+        "a run has one answer for an image.",
+        uncounted="the networks differ after trainings alone.",
     ),
-    # -- losses of Keras
-    Deviation(
-        "sce-network-cifar10",
-        ("sce",),
-        CIFAR10,
-        "The authors train six convolutions and two dense layers, with weight decay 0.01 on one of them alone.",
-        _EQUAL,
-        "model",
-        "six convolutions",
-        size="1.64 million parameters there, 21.28 million here",
-    ),
-    Deviation(
-        "sce-weight-decay",
-        ("sce",),
-        CIFAR,
-        "The authors' SGD has no weight decay (ResNet-44 has 0.01 in the loss).",
-        _EQUAL,
-        "weight_decay",
-        0.0,
-        size="decay alone shrinks a weight by 16 % in the 120 epochs of CIFAR-10",
-    ),
-    Deviation(
-        "sce-network-cifar100",
-        ("sce",),
-        CIFAR100,
-        "The authors train ResNet-44.",
-        _EQUAL,
-        "model",
-        "ResNet-44",
-        size="0.67 million parameters there, 21.33 million here",
-    ),
-    Deviation(
-        "sce-rate-cifar100",
-        ("sce",),
-        CIFAR100,
-        "The authors train at 0.1.",
-        _EQUAL,
-        "learning_rate",
-        0.1,
-        size="10 times ours",
-    ),
-    Deviation(
-        "sce-late-rates",
-        ("sce",),
-        CIFAR,
-        "The authors' rates hold for an epoch more, until the 42nd and 82nd begin (CIFAR-100: 82nd and 122nd).",
-        _EQUAL,
-        size="2 of 120 epochs and 2 of 150 epochs",
-    ),
-    Deviation(
-        "sce-time-decay",
-        ("sce",),
-        (),
-        "Keras's SGD also divides the rate by 1 + decay * steps (decay 1e-4 to 5e-3 by data set); fastnoise does not.",
-        "the committed script has the decay of one data set only.",
-        size="after 120 epochs of CIFAR-10 the rate is divided by 5.7 to 236 more",
-    ),
-    Deviation(
-        "sce-initialisation",
-        ("sce",),
-        CIFAR,
-        "The authors draw weights as He et al.; here PyTorch's default does.",
-        _EQUAL,
-        size="weights are 2.5 times as large there",
-    ),
-    Deviation(
-        "sce-augmentation",
-        ("sce",),
-        CIFAR,
-        "The authors shift images by up to 20 % of their side along each axis, by any fraction of a pixel, and turn "
-        "those of CIFAR-100 by up to 20 degrees; fastnoise crops from 4 pixels of padding.",
-        _EQUAL,
-        size="pixels move by 4.9 pixels on average there (CIFAR-100, turned too: 5.4 pixels), 3.1 pixels here",
-    ),
-    # -- APL
-    Deviation(
-        "apl-network-cifar10",
-        ("apl",),
-        CIFAR10,
-        "The authors train an 8-layer network.",
-        _EQUAL,
-        "model",
-        "8 layers",
-        size="1.64 million parameters there, 21.28 million here",
-    ),
-    Deviation(
-        "apl-network-cifar100",
-        ("apl",),
-        CIFAR100,
-        "The authors train ResNet-50.",
-        _EQUAL,
-        "model",
-        "resnet50",
-        size="23.71 million parameters there, 21.33 million here",
-    ),
+    *OF_LOSSES,
     # -- forward, PLC
     *(
         Deviation(

@@ -34,6 +34,7 @@ OF_METHOD: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "ELRPlusLoss": ("elr_plus", {"strength": "strength", "momentum": "momentum", "target": "target"}),
     "FocalLoss": ("focal", {"gamma": "gamma", "variant": "variant"}),
     "ForwardLoss": ("forward", {"variant": "variant"}),
+    "GJSLoss": ("gjs", {"pi": "pi"}),
     "GCELoss": ("gce", {"q": "q"}),  # the method's k prunes samples between epochs; the loss does not truncate
     "MAELoss": ("mae", {"form": "mae"}),
     "NALLoss": ("nal", {name: name for name in ("strength", "momentum", "variant", "reverse", "gate")}),
@@ -42,7 +43,8 @@ OF_METHOD: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "SWCELoss": ("swce_loss", {"weight": "weight"}),
 }
 """Class of a loss -> its method, and argument of the class -> option of the method. NCELoss and NFLLoss are parts of
-APLLoss, and no method trains with one of them alone."""
+APLLoss, and no method trains with one of them alone. Method gjs trains with JSLoss if it has one view; its recipe has
+two."""
 
 
 def loss_options(names: Sequence[str], dataset: str, noise: str | None, variant: str | None) -> dict[str, Any]:

@@ -281,7 +281,7 @@ _COMMON = {
     "test_mse", "validation_mse",
     "gradient_clean", "gradient_mislabelled", "gradient_share_clean", "pull_clean", "pull_mislabelled", "ce_pull_clean",
     "ce_pull_mislabelled", "images_per_second", "data_wait", "collectives", "seconds",
-    "epoch_seconds", "memory_gib",
+    "epoch_seconds", "memory_gib", "gradient_norm",
 }  # fmt: skip
 """Numbers that the trainer records for every method. Other numbers come from the method."""
 
@@ -328,6 +328,17 @@ def memory(run: StoredRun) -> list[Chart | Missing]:
         return []
     caption = "What PyTorch had reserved after each epoch."
     return [line_chart("memory", "GPU memory over epochs, GiB.", caption, [Panel(series, shares=False, zero=True)])]
+
+
+def gradient_norm(run: StoredRun) -> list[Chart | Missing]:
+    """The norm of the networks' gradients; nothing for runs that did not note it."""
+    series = _lines(run, [("gradient_norm", "norm", GREY)])
+    if not series:
+        return []
+    caption = "Euclidean norm over all weights before clipping, mean over each epoch's steps."
+    return [
+        line_chart("gradient_norm", "Gradient norm over epochs.", caption, [Panel(series, shares=False, zero=True)])
+    ]
 
 
 def learning_rate(run: StoredRun) -> Chart | Missing:

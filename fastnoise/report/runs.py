@@ -14,6 +14,7 @@ from .epochs import (
     attention,
     class_accuracy,
     correction,
+    gradient_norm,
     gradients,
     learning_rate,
     loss,
@@ -31,7 +32,7 @@ from .stored import StoredRun
 def run_sections(run: StoredRun) -> list[tuple[str, list[Chart | Missing]]]:
     """The charts of a run by heading. A text in place of a chart says why it is missing."""
     return [
-        ("Training", [accuracy(run), loss(run), correction(run), learning_rate(run)]),
+        ("Training", [accuracy(run), loss(run), correction(run), learning_rate(run), *gradient_norm(run)]),
         (
             "Clean and mislabelled samples",
             [shares(run), *attention(run), *gradients(run), histogram(run), suspicion(run)],

@@ -24,6 +24,7 @@ _CURVES: tuple[tuple[str, str, str, bool], ...] = (
     ("correction_accuracy", "Correction accuracy", "Training samples whose corrected label is the true one.", True),
     ("gradient_clean", "Gradients of clean samples", "Mean length at the logits.", False),
     ("gradient_mislabelled", "Gradients of mislabelled samples", "Mean length at the logits.", False),
+    ("gradient_norm", "Gradient norm", "Over all weights before clipping, mean over an epoch's steps.", False),
     ("learning_rate", "Learning rate", "", False),
     ("images_per_second", "Images per second", "Training only, without evaluation.", False),
     ("memory_gib", "GPU memory", "GiB that PyTorch had reserved after each epoch.", False),

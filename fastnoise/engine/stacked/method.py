@@ -136,7 +136,8 @@ class StackedStatistics(EpochStatistics):
         """The statistics of run `number`. They share memory with these and change with them."""
         own = EpochStatistics(0, False, self.loss_sum.device)
         rows = slice(*self.method.starts[number : number + 2])
-        own.loss_sum, own.counts = self.loss_sum[number], self.counts[:, number]
+        own.loss_sum, own.norm_sum = self.loss_sum[number], self.norm_sum[number]
+        own.counts = self.counts[:, number]
         own.predictions = self.predictions[rows]
         own.attention = None if self.attention is None else self.attention[rows]
         return own

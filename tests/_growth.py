@@ -18,8 +18,7 @@ def growth(prepare: Callable[[int], Callable[[], object]], size: int, times: int
         least = float("inf")
         for _ in range(3):
             work = prepare(size)
-            gc.collect()
-            gc.disable()  # what other tests have left is no part of it
+            gc.disable()  # what other tests have left would be looked through
             try:
                 began = time.process_time()
                 work()

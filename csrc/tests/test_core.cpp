@@ -913,6 +913,28 @@ void test_losses() {
     }
 }
 
+// A row that takes more scratch memory than the cache's share keeps within it.
+void test_scratch() {
+    constexpr std::size_t classes = 2100, beyond = 1 << 16;
+    constexpr unsigned char mark = 0xA5;
+    static_assert(loss_scratch(classes) > loss_scratch(2));
+    const Batch made(3, classes);
+    for (std::size_t number = 0; number < std::size(kLossRules); ++number) {
+        const auto rule = static_cast<LossRule>(number);
+        for (const Isa isa : kIsas) {
+            const LossFunction function = kernels_of(isa) ? loss_function(isa) : nullptr;
+            if (!function) continue;
+            Batch batch = made;
+            const LossJob job = batch.job(rule, kSwitchedOn);
+            std::vector<unsigned char> scratch(loss_scratch(classes) + beyond, mark);
+            const float* const read = job.given ? job.given : job.targets;
+            function(job, {read, job.given ? (Batch::by_label(rule) ? job.labels : nullptr) : job.index, nullptr}, 0, 3,
+                     scratch.data());
+            CHECK(std::all_of(scratch.end() - beyond, scratch.end(), [](unsigned char byte) { return byte == mark; }));
+        }
+    }
+}
+
 // The reduced loss is that of the rows' losses whatever the threads, and the gradient is the scaled one.
 void test_folded_losses() {
     for (std::size_t number = 0; number < std::size(kLossRules); ++number) {
@@ -1142,6 +1164,7 @@ int main() {
     test_normalised_rows();
     test_resampled_images();
     test_losses();
+    test_scratch();
     test_folded_losses();
     test_rows_that_are_not_finite();
     test_cross_entropy_is_its_formula();

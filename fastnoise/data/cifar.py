@@ -113,8 +113,8 @@ def load_cifar_n(name: str, root: Path, download: bool) -> ImageDataset:
     agreement = (labels("clean_label") == base.train.labels).mean()
     if agreement < 1:
         raise DataError(
-            f"{path}: {round((1 - agreement) * len(base.train))} of its clean labels are not {base.name}'s, so its rows "
-            f"are in another order: use a file in the order of the official training set"
+            f"{path}: {round((1 - agreement) * len(base.train))} of its clean labels are not {base.name}'s, so its "
+            f"rows are in another order: use a file in the order of the official training set"
         )
     human = {annotation: labels(key) for annotation, (key, _) in ERROR_RATES[name].items()}
     for annotation, (key, published) in ERROR_RATES[name].items():

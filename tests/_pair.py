@@ -174,6 +174,20 @@ def gradients() -> dict[str, Any]:
     return found
 
 
+def equal() -> dict[str, Any]:
+    """Tensors that differ between the processes, before and after they are made those of the first."""
+    import torch
+
+    from fastnoise.engine.distributed import together
+
+    with together("cpu") as world:
+        torch.manual_seed(world.rank)
+        tensors = [torch.randn(3, 5), torch.randn(5, 3).T, torch.tensor(world.rank)]
+        before = digest(tensors)
+        world.equalise_(tensors)
+        return {"before": before, "after": digest(tensors)}
+
+
 def words(words: list[str]) -> dict[str, Any]:
     """The exit code of a command line."""
     from fastnoise.cli import main as command

@@ -188,6 +188,13 @@ def test_two_processes_are_one(
             assert found[key] == (value if isinstance(value, dict) else pytest.approx(value, rel=1e-5)), key
 
 
+def test_what_differs_between_processes_becomes_that_of_the_first(pair: Pair, tmp_path: Path) -> None:
+    """Runs cannot show it: their seeds give all processes the same weights."""
+    first, second = (each["result"] for each in pair.run("equal", tmp_path))
+    assert first["before"] != second["before"]
+    assert first["after"] == second["after"] == first["before"]
+
+
 def test_gradients_sent_in_buckets_are_those_sent_at_once(pair: Pair, tmp_path: Path) -> None:
     """Bit for bit, in buckets of few parameters, with parameters that have no gradient."""
     first, second = (found["result"] for found in pair.run("gradients", tmp_path))

@@ -116,10 +116,13 @@ class EpochStatistics:
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         """Load the sums that `state_dict` gave."""
-        for name in ("loss_sum", "norm_sum", "samples", "steps", "predictions", "attention"):
-            value = state.get(name)  # checkpoints of earlier versions have no norms
+        for name in ("loss_sum", "samples", "steps", "predictions", "attention"):
+            value = state[name]
             if value is not None:
                 getattr(self, name).copy_(value)
+        norms = state.get("norm_sum")  # checkpoints of earlier versions have none
+        if norms is not None:
+            self.norm_sum.copy_(norms)
         bad = state["bad_step"]
         assert bad is not None
         self.counts[2] = torch.where(bad < 0, self.steps, bad - 1)

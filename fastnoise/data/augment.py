@@ -8,7 +8,7 @@ A spec is words with commas between them. What it asks for happens in this order
     flip | alternating_flip                             left to right, with probability 1/2 or in every other epoch
     rotate:DEG                                          by a random angle of at most DEG degrees
     jitter:J                                            brightness, contrast and saturation times 1 - J to 1 + J
-    randaugment:N,M                                     N random operations of magnitude M
+    randaugment:N,M | autoaugment:POLICY                N random operations of magnitude M, or a pair of a policy
     cutout:SIDE                                         a square of the mean colour
 
 S may be HxW everywhere. The name of a preset, or `none`, stands alone.
@@ -28,6 +28,9 @@ Size = tuple[int, int]
 
 MOST_PIXELS = 65535
 """Of a side."""
+
+POLICIES = ("cifar10", "imagenet")
+"""Of AutoAugment."""
 
 MOST_MAGNITUDE = 30
 """Of RandAugment's operations, as in torchvision, whose magnitudes are 0 to 30."""
@@ -72,6 +75,9 @@ class Augmentation:
     randaugment: tuple[int, int] | None = None
     """Number and magnitude of RandAugment's operations (Cubuk et al. 2020) with torchvision's table. With several views
     of a sample the first one has none: it is the weak view."""
+    autoaugment: str | None = None
+    """AutoAugment's policy, one of POLICIES, by the operations of `data.autoaugment`. With several views the first one
+    has none."""
     alternating: bool = False
     """Of flip: a sample is mirrored in every other epoch, from the first or from the second on, which is drawn once for
     it (Jordan 2024, arXiv:2404.00498, section 3.6). So two epochs together show each image and its mirror image."""
@@ -116,6 +122,7 @@ class Augmentation:
             "rotate": self.rotate > 0,
             "jitter": self.jitter > 0,
             "randaugment": self.randaugment is not None,
+            "autoaugment": self.autoaugment is not None,
             "cutout": self.cutout > 0,
         }
         return [word for word, there in found.items() if there]
@@ -133,7 +140,12 @@ class Augmentation:
     @property
     def recolours(self) -> bool:
         """Whether pixels change by what needs the whole image, so that loaders do it on the host."""
-        return self.rotate > 0 or self.jitter > 0 or self.randaugment is not None
+        return self.rotate > 0 or self.jitter > 0 or self.strong
+
+    @property
+    def strong(self) -> bool:
+        """Whether views beside the first are changed by operations of Pillow's, which no loader has on a GPU."""
+        return self.randaugment is not None or self.autoaugment is not None
 
     @property
     def keyed(self) -> bool:
@@ -278,6 +290,12 @@ def _randaugment(text: str) -> dict[str, Any]:
     return {"randaugment": (count, magnitude)}
 
 
+def _autoaugment(text: str) -> dict[str, Any]:
+    if text not in POLICIES:
+        raise ValueError(f"{text!r} is no policy; {nearest(text, list(POLICIES))}")
+    return {"autoaugment": text}
+
+
 def _padding(text: str) -> dict[str, Any]:
     if not re.fullmatch(r"\d+", text) or int(text) > 4096:
         raise ValueError(f"{text!r} is no number of pixels from 0 to 4096")
@@ -306,6 +324,7 @@ WORDS: Mapping[str, _Word] = {
     "rotate": _Word("rotate:DEG", lambda text: {"rotate": _number(text, 0, 180, "angle in degrees")}, stage=3),
     "jitter": _Word("jitter:J", lambda text: {"jitter": _number(text, 0, 10, "strength")}, stage=4),
     "randaugment": _Word("randaugment:N,M", _randaugment, stage=5),
+    "autoaugment": _Word("autoaugment:POLICY", _autoaugment, stage=5),
     "cutout": _Word("cutout:SIDE", lambda text: {"cutout": _side(text)}, stage=6),
 }
 """The words of the grammar, in the order in which they stand."""

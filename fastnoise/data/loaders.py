@@ -132,7 +132,7 @@ def make_loader(
             raise ConfigError(f"an image size of {image_size} and an augmentation that resizes: give one of them")
         size = [image_size, image_size]
     if augmentation is not None and augmentation.recolours and channels not in (1, 3):
-        raise ConfigError(f"rotate, jitter and randaugment take images of 1 or 3 channels, not {channels}")
+        raise ConfigError(f"rotate, jitter, randaugment and autoaugment take images of 1 or 3 channels, not {channels}")
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ConfigError(f"images are float32, float16 or bfloat16, not {str(dtype).removeprefix('torch.')}")
     plan = Plan(
@@ -238,8 +238,8 @@ def _resident_obstacle(table: ImageTable, device: torch.device, augmentation: Au
         return "images in files are not held in memory"
     if device.type not in ("cpu", "cuda"):
         return f"the resident loader serves the devices cpu and cuda, not {device.type}"
-    if device.type == "cuda" and augmentation is not None and augmentation.randaugment is not None:
-        return "on CUDA it has no RandAugment"
+    if device.type == "cuda" and augmentation is not None and augmentation.strong:
+        return "on CUDA it has no RandAugment and no AutoAugment"
     if device.type == "cuda":
         try:
             import_module("triton")

@@ -13,7 +13,7 @@ from .augment import Augmentation
 from .images import image_size
 from .table import ImageTable
 
-PLACE, CROP, ROTATE, JITTER, RANDAUGMENT = range(5)
+PLACE, CROP, ROTATE, JITTER, RANDAUGMENT, AUTOAUGMENT = range(6)
 """What draws are for. Each purpose has a stream of its own, so that no word changes the draws of another."""
 
 ATTEMPTS = 10

@@ -1,6 +1,7 @@
-"""What is done to whole images by Pillow, the same for all loaders: rotation, colour jitter and RandAugment.
+"""What is done to whole images by Pillow, the same for all loaders: rotation, colour jitter, RandAugment, AutoAugment.
 
-As torchvision does it on Pillow's images: the nearest pixel, and black outside the image.
+As torchvision does it on Pillow's images: the nearest pixel, and black outside the image. AutoAugment has operations
+of its own (`data.autoaugment`).
 """
 
 import math
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
+from . import autoaugment
 from .augment import MOST_MAGNITUDE, Augmentation
-from .placing import JITTER, RANDAUGMENT, ROTATE, uniforms
+from .placing import AUTOAUGMENT, JITTER, RANDAUGMENT, ROTATE, uniforms
 
 
 def angles(augmentation: Augmentation, key: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -29,11 +31,11 @@ def jitter_factors(augmentation: Augmentation, key: NDArray[np.uint64]) -> NDArr
 def recolour(
     pixels: NDArray[np.uint8], augmentation: Augmentation, key: NDArray[np.uint64], views: int, pool: Executor
 ) -> None:
-    """Rotate, jitter and apply RandAugment to images uint8 [V * B, H, W, C] in place, C being 1 or 3.
+    """Rotate, jitter and apply RandAugment or AutoAugment to images uint8 [V * B, H, W, C] in place, C being 1 or 3.
 
     Args:
         key: [V * B], of the draws.
-        views: V; if there are several, the first has no RandAugment.
+        views: V; if there are several, the first has neither of the last two.
         pool: whose threads do the work.
     """
     rows = len(pixels)
@@ -41,6 +43,7 @@ def recolour(
     count, magnitude = augmentation.randaugment or (0, 0)
     drawn = uniforms(key, RANDAUGMENT, 2 * count).reshape(rows, count, 2)
     chosen, negative = (drawn[..., 0] * len(OPERATIONS)).astype(int), drawn[..., 1] < 0.5
+    policy, picks = augmentation.autoaugment, uniforms(key, AUTOAUGMENT, autoaugment.DRAWS)
     weak = rows // views if views > 1 else 0
 
     def work(row: int) -> None:
@@ -55,6 +58,8 @@ def recolour(
         if row >= weak:
             for operation, down in zip(chosen[row].tolist(), negative[row].tolist(), strict=True):
                 image = OPERATIONS[operation](image, magnitude / MOST_MAGNITUDE, -1 if down else 1)
+            if policy is not None:
+                image = autoaugment.augment(image, policy, picks[row].tolist())
         pixels[row] = np.asarray(image).reshape(pixels.shape[1:])
 
     for _ in pool.map(work, range(rows)):

@@ -15,6 +15,7 @@ TIMES = {"images_per_second", "data_wait", "seconds", "epoch_seconds", "memory_g
 
 TWO_EPOCHS: dict[str, tuple[str, ...]] = {
     "swce": ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1"),
+    "disc": ("--warm-up", "1"),
     "cores": ("--ramp-from", "0", "--ramp-to", "1", "--sieve-from", "2"),
     "c2d": ("--pretrain-epochs", "1", "--warm-up", "1"),
     "swce_dividemix": ("--pipeline-warm-up", "0", "--stages", "1", "--rate-factors", "1,1", "--warm-up", "0"),

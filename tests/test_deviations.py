@@ -287,6 +287,18 @@ def _() -> str:
     return f"{there / 1e6:.2f} million parameters there, {parameters(model) / 1e6:.2f} million here"
 
 
+@counts("disc-no-step")
+def _() -> str:
+    """A step of the recipe's SGD without a gradient."""
+    optim = recipe("disc", "cifar10", "symmetric:0.4").optim
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = create_optimizer(optim, nn.ParameterList([weight]))
+    weight.grad = torch.zeros(1)
+    optimizer.step()
+    rate, decay = optim.learning_rate, f"{optim.weight_decay:.0e}".replace("e-0", "e-")
+    return f"{100 * (1 - float(weight.detach())):.2f} % of each weight at rate {rate} and decay {decay}"
+
+
 @counts("coteaching-beta1")
 def _() -> str:
     """Steps of Adam under gradients that are noise alone, where beta1 matters most."""

@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "coteaching": {"forget_epochs": 2},
     "jocor": {"forget_epochs": 2},
     "cores": {"ramp_from": 0, "ramp_to": 1, "sieve_from": 2},
+    "disc": {"warm_up": 1},
     "c2d": {"pretrain_epochs": 1, "warm_up": 1, "epochs": 3},
     "swce_dividemix": {"pipeline_warm_up": 0, "stages": "1", "rate_factors": "1,1", "warm_up": 1, "epochs": 3},
 }
@@ -70,6 +71,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "selc_plus": {"update_from": 1, "epochs": 2, "mixup_alpha": 0.0},
     "coteaching": {"forget_rate": 0.0},  # else it picks from another batch
     "jocor": {"forget_rate": 0.0},
+    "disc": {"warm_up": 1, "augment": "none"},  # then it mixes the samples of a process's batch
     "gjs": {"views": 1},  # with two, the network of a process sees views of its own samples
     "cores": {"ramp_from": 0, "ramp_to": 1, "sieve_from": 9},  # nor may the means be over other numbers
 }

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from fastnoise.cli import main
 from fastnoise.errors import ConfigError
-from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of
+from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of, random_numbers
 from fastnoise.methods.correction import TurningPoint
+from fastnoise.methods.disc import ring
 from fastnoise.methods.mixup import partners
 from fastnoise.methods.options import ForwardOptions
 from fastnoise.methods.single import confidence_logit
@@ -722,6 +723,118 @@ def test_cores_weights_classes_and_divides_the_gradient_alone() -> None:
     torch.testing.assert_close(4 * gradients[0], gradients[1])
     assert not gradients[0][trial.given == 4].any()
     assert gradients[0][trial.given == 0].any()
+
+
+# -- DISC ---------------------------------------------------------------------------------------------------------
+
+
+def test_disc_follows_its_code() -> None:
+    """Losses, predictions, thresholds, sets, labels and weights over a warm-up of two epochs and four more."""
+    trial = Trial("disc", warm_up=2, threshold_momentum=0.8, hard_strength=0.4)
+    network, method = deepcopy(trial.network), trial.method
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    random = torch.Generator().manual_seed(0)
+    weak, strong, t_w, t_s = torch.zeros(N, C), torch.zeros(N, C), torch.full((N,), 1 / N), torch.full((N,), 1 / N)
+    clean, hard, purified, targets = *torch.zeros(3, N, dtype=torch.bool), trial.given.clone()
+    rows, sizes = torch.arange(N), []
+    method.end_epoch(trial.run(0, 6))
+    for epoch in range(1, 7):
+        method.start_epoch(epoch)
+        for number, index in trial.batches(epoch):
+            images = trial.images[index].repeat(2, 1, 1, 1)
+            images = images + 0.3 * torch.randn(images.shape, generator=random)
+            method.before_step(epoch, number, 7)
+            step = method.training_step([trial.network], images, trial.labels[index], index)
+            trial.optimizer.zero_grad()
+            step.loss.backward()
+            trial.optimizer.step()
+
+            logits = network(images).logits.chunk(2)
+            weak[index], strong[index] = (each.detach().softmax(1) for each in logits)
+            given = trial.given[index]
+            if epoch <= 2:
+                loss = sum(F.cross_entropy(each, given) for each in logits)
+            else:
+                loss = torch.zeros(())
+                inside, between = clean[index].nonzero()[:, 0], hard[index].nonzero()[:, 0]
+                for each in logits:
+                    if len(inside):
+                        loss = loss + F.cross_entropy(each[inside], given[inside]) * len(inside) / len(index)
+                    if len(between):
+                        right = each[between].softmax(1).gather(1, given[between, None])
+                        loss = loss + 0.4 * ((1 - right**0.7) / 0.7).mean() * len(between) / len(index)
+                mixed = (clean | hard | purified)[index].nonzero()[:, 0].tolist()
+                mates = {mine: mixed[place - 1] for place, mine in enumerate(mixed)}
+                for purpose, view in zip((24, 25), images.chunk(2), strict=True):
+                    share = float(random_numbers(7, (epoch << 32) + number, purpose).beta(5, 5))
+                    share = max(share, 1 - share)
+                    mixture = view.clone()
+                    for mine, other in mates.items():
+                        mixture[mine] = share * view[mine] + (1 - share) * view[other]
+                    answers, labels = network(mixture).logits[mixed], targets[index]
+                    if mixed:
+                        loss = loss + share * F.cross_entropy(answers, labels[mixed])
+                        others = labels[[mates[mine] for mine in mixed]]
+                        loss = loss + (1 - share) * F.cross_entropy(answers, others)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            assert step.loss.item() == pytest.approx(loss.item(), rel=1e-4, abs=1e-5)
+            assert torch.equal(step.predictions, sum(logits).argmax(1))
+        method.end_epoch(trial.run(epoch, 6))
+        passed = weak[rows, trial.given] > t_w, strong[rows, trial.given] > t_s
+        clean, hard, selected = passed[0] & passed[1], passed[0] != passed[1], passed[0] | passed[1]
+        best, classes = ((weak + strong) / 2).max(1)
+        purified = (best > torch.minimum((t_w + t_s) / 2 + 0.5, torch.tensor(0.99))) & ~selected
+        targets = torch.where(purified, classes, trial.given)
+        t_w, t_s = 0.8 * t_w + 0.2 * weak.amax(1), 0.8 * t_s + 0.2 * strong.amax(1)
+        for mine, theirs in ((method.weak_threshold, t_w), (method.strong_threshold, t_s), (method.weak, weak)):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+        chosen = method.selections()
+        assert [torch.equal(chosen[name].members, members) for name, members in
+                (("clean", clean), ("hard", hard), ("purified", purified))] == [True] * 3  # fmt: skip
+        assert torch.equal(trial.labels, targets)
+        assert torch.equal(method.corrected(trial.given), targets)
+        sizes.append([int(members.sum()) for members in (clean, hard, purified)])
+    assert all(np.array(sizes)[2:].sum(0) > 0), "every set has had members"
+    for mine, theirs in zip(trial.network.state_dict().values(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4)
+    estimates = method.estimates(trial.run(6, 6))
+    mean = (weak + strong) / 2
+    assert torch.equal(estimates.suspected, ~(clean | hard) & (mean.argmax(1) != trial.given))
+    torch.testing.assert_close(estimates.confidence, mean[rows, trial.given], rtol=1e-3, atol=1e-4)
+    assert torch.equal(estimates.labels, torch.where(estimates.suspected, mean.argmax(1), trial.given))
+    assert not trial.warnings
+
+
+def test_disc_without_a_selected_sample_learns_nothing_and_says_so() -> None:
+    trial = Trial("disc", warm_up=0, threshold_momentum=0.0)
+    method = trial.method
+    method.weak_threshold.fill_(2.0)
+    method.strong_threshold.fill_(2.0)
+    method.weak[:] = method.strong[:] = 0.75 * F.one_hot(trial.given, C)
+    method.end_epoch(trial.run(1, 5))
+    assert trial.warnings[0].startswith("disc, epoch 1: no label is more likely than its sample's threshold")
+    method.start_epoch(2)
+    step = method.training_step([trial.network], trial.images[:8].repeat(2, 1, 1, 1), trial.given[:8], torch.arange(8))
+    step.loss.backward()
+    assert step.loss.item() == 0
+    assert not any(p.grad.any() for p in trial.network.parameters() if p.grad is not None)
+    assert torch.equal(method.weak_threshold, torch.full((N,), 0.75))
+
+
+@pytest.mark.parametrize(
+    ("members", "mates"),
+    [
+        ([0, 1, 0, 1, 1], [0, 4, 2, 1, 3]),
+        ([1, 1, 0], [1, 0, 2]),
+        ([0, 1, 0], [0, 1, 2]),
+        ([0, 0], [0, 1]),
+        ([1, 1, 1], [2, 0, 1]),
+    ],
+)
+def test_the_mate_of_a_member_is_the_member_before_it(members: list[int], mates: list[int]) -> None:
+    assert ring(torch.tensor(members, dtype=torch.bool)).tolist() == mates
 
 
 # -- compiled -----------------------------------------------------------------------------------------------------

@@ -35,6 +35,10 @@ JOCOR = {key: value for key, value in COTEACHING.items() if key != "dropout"} | 
 CORES = R34 | AUGMENTED | {"optimizer": "sgd:momentum=0", "learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 64}
 CORES |= {"epochs": 100, "schedule": "multistep:50,gamma=0.1", "strength": 2.0, "normalisation": "dataset"}
 CORES |= {"ramp_from": 11, "ramp_to": 40, "sieve_from": 32, "damping": "on"}
+DISC = {"init": "pytorch", "model": "resnet18", "optimizer": "sgd:momentum=0", "learning_rate": 0.1, "batch_size": 128}
+DISC |= {"weight_decay": 1e-3, "epochs": 200, "schedule": "multistep:80,160,gamma=0.1", "warm_up": 20}
+DISC |= {"threshold_momentum": 0.99, "hard_strength": 1.0, "mixup_alpha": 5.0, "q": 0.7}
+DISC_HIGH = DISC | {"threshold_momentum": 0.95, "hard_strength": 0.2}
 GJS = {"init": "pytorch", "optimizer": "sgd:momentum=0.9,nesterov", "batch_size": 128, "drop_last": True}
 GJS |= {"epochs": 400, "schedule": "multistep:200,300,gamma=0.1", "views": 2, "scale": "on", "passes": "by_view"}
 GJS |= {"model": "PreActResNet-34 of 32 to 128 channels"}
@@ -114,6 +118,12 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("jocor", "cifar10", ASYMMETRIC): JOCOR | {"forget_rate": 0.2, "strength": 0.9},
     ("jocor", "cifar100", "symmetric:0.2"): JOCOR | {"forget_rate": 0.2, "strength": 0.85, "schedule": "linear:99"},
     ("cores", "cifar10", SYMMETRIC): CORES,
+    ("disc", "cifar10", SYMMETRIC): DISC,
+    ("disc", "cifar10", ASYMMETRIC): DISC | {"threshold_momentum": 0.95},
+    ("disc", "cifar100", "idn:0.4"): DISC | {"model": "resnet34", "warm_up": 15},
+    ("disc", "cifar10", "idn:0.6"): DISC_HIGH | {"model": "resnet34", "warm_up": 15},
+    ("disc", "cifar10", "symmetric:0.8"): DISC_HIGH
+    | {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0, "schedule": "linear:120"},
     ("cores", "cifar100", "idn:0.4"): CORES,
     **{
         ("gjs", dataset, f"{noise}:{rate}" if rate else "none"): GJS

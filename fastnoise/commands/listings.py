@@ -26,6 +26,7 @@ METHODS: dict[str, str] = {
     "cores": "a sieve of samples, and cross-entropy that rewards confidence (Cheng et al. 2021)",
     "coteaching": "two networks choose samples for each other (Han et al. 2018)",
     "jocor": "two networks learn what both find easy and agree on (Wei et al. 2020)",
+    "disc": "a threshold for each sample, three sets, mixup (Li et al. 2023)",
     "dividemix": "two networks, a mixture of losses, MixMatch (Li et al. 2020)",
     "elr": "early-learning regularisation (Liu et al. 2020)",
     "elr_plus": "elr with two networks, averaged weights and mixup",

@@ -176,6 +176,22 @@ class CORESOptions(MethodOptions):
             raise ConfigError(f"--ramp-to {self.ramp_to} must be above --ramp-from {self.ramp_from}")
 
 
+@dataclass(frozen=True)
+class DISCOptions(MethodOptions):
+    method: str = "disc"
+    by_rate: ClassVar[tuple[str, ...]] = ("hard_strength", "threshold_momentum")
+    warm_up: Annotated[int, AtLeast(0)] = 20
+    """Epochs of cross-entropy on the given labels, before samples are selected."""
+    threshold_momentum: Annotated[float, Between(0, 1)] = 0.99
+    """Momentum of each sample's threshold, which follows the largest probability that is predicted for it."""
+    hard_strength: Annotated[float, AtLeast(0)] = 1.0
+    """Weight of the samples whose label passes the threshold in one view and not in the other."""
+    q: Annotated[float, Between(0, 1, "(]")] = 0.7
+    """Exponent in (0, 1] of their loss, generalised cross-entropy."""
+    mixup_alpha: Annotated[float, Above(0)] = 5.0
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
+
+
 # -- methods with two networks -------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from .ce import ce
 from .cores import cores
 from .correction import forward, plc, selc, selc_plus
 from .coteaching import coteaching
+from .disc import disc
 from .dividemix import dividemix
 from .elr import elr
 from .elr_plus import elr_plus
@@ -39,6 +40,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "ce": ce,
     "cores": cores,
     "coteaching": coteaching,
+    "disc": disc,
     "dividemix": dividemix,
     "elr": elr,
     "elr_plus": elr_plus,
@@ -89,9 +91,9 @@ def recipe(
     switched off, unless the network differs in its dropout alone. A network of your own or of another package draws its
     own weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained.
     `labels` is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or
-    the folder of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, dividemix, jocor,
-    swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring. `recipe` names
-    another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
+    the folder of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, disc, dividemix,
+    jocor, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring. `recipe`
+    names another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
     ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
     method or data set that a fast recipe is not for.
     """
@@ -140,6 +142,7 @@ __all__ = [
     "cores",
     "coteaching",
     "default_method",
+    "disc",
     "dividemix",
     "elr",
     "elr_plus",

@@ -144,10 +144,38 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "all methods' estimates are of the network that a run ends with.",
         uncounted="the two networks differ after trainings alone.",
     ),
+    # -- DISC
+    Deviation(
+        "disc-views",
+        ("disc",),
+        CIFAR,
+        "The authors pad by reflection, and change the strong view by 0 to 2 operations of their RandAugment and a "
+        "grey square of 4 pixels; fastnoise pads with zeros, and changes it by one operation of torchvision's.",
+        "a loader has one padding and one RandAugment; the magnitude is the mean of the authors'.",
+        uncounted="the operations differ, and so do the images.",
+    ),
+    Deviation(
+        "disc-forwarded",
+        ("disc",),
+        (),
+        "The authors send the mixtures of selected samples through the network; fastnoise the others too, unmixed, "
+        "which count in batch norm's statistics alone.",
+        "a step that is compiled or captured has batches of one size.",
+        uncounted="it goes with the share of samples that are selected.",
+    ),
+    Deviation(
+        "disc-no-step",
+        ("disc",),
+        (),
+        "The authors make no step for a batch without a selected sample; in fastnoise its loss is 0, and weight decay "
+        "moves the weights.",
+        "what a captured step does cannot depend on its data.",
+        size="0.01 % of each weight at rate 0.1 and decay 1e-3",
+    ),
     # -- co-teaching, JoCoR
     Deviation(
         "coteaching-beta1",
-        ("coteaching", "jocor"),
+        ("coteaching", "disc", "jocor"),
         (),
         "Adam's beta1 falls from 0.9 to 0.1 when the authors' learning rate begins to fall; in fastnoise it stays 0.9.",
         "no optimiser of fastnoise changes its momentum.",

@@ -1,7 +1,7 @@
 """Short courses on real images: what --recipe cpu and fast-r18 reach, and what their networks learn by heart.
 
     python -m benchmarks.recipes real [--data-root data] [--methods ce elr] [--seeds 0] [--amp bf16] [--runs FOLDER]
-    python -m benchmarks.recipes learn [--data-root data] [--seeds 0 1] [--runs FOLDER]
+    python -m benchmarks.recipes learn [--data-root data] [--seeds 0 1] [--recipes fast-r18] [--runs FOLDER]
     python -m benchmarks.recipes --recorded
 
 real: all 50,000 images of CIFAR-10 and CIFAR-10N with --recipe cpu, under symmetric noise of 40 %, the worst human
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
-from fastnoise.config import RunConfig
+from fastnoise.config import RECIPES, RunConfig
 from fastnoise.engine import train
 from fastnoise.recipes import recipe
 
@@ -67,7 +67,7 @@ def cases(part: str, methods: Sequence[str], seeds: Sequence[int], epochs: int |
         if part == "learn":
             small = {**common, "limit_train": 10_000, "width": 0.25, "val_fraction": 0.0}
             for method in methods:
-                fast = recipe(method, "cifar10", "symmetric:0.4", recipe="fast-r18")
+                fast = recipe(method, "cifar10", "symmetric:0.4", recipe="fast-r18", limit_train=10_000)
                 whole = recipe(method, "cifar10", "symmetric:0.4", model="resnet18")
                 yield Case(part, whole.replace({**small, "epochs": PUBLISHED_EPOCHS}))
                 yield Case(part, fast.replace({**small, "epochs": epochs or fast.optim.epochs}))
@@ -123,6 +123,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, help="of the part's runs only these")
     parser.add_argument("--epochs", type=int, help="of the short courses; by default the recipe's")
     parser.add_argument("--amp", default="auto", choices=["auto", "off", "bf16"])
     parser.add_argument("--runs", type=Path, help="folder of the runs, which then can go on; by default they are lost")
@@ -135,6 +136,8 @@ def main(words: Sequence[str] | None = None) -> None:
             given.part, given.methods or METHODS[given.part], given.seeds or SEEDS[given.part], given.epochs, given.amp
         )
         for case in found:
+            if given.recipes and case.config.optim.recipe not in given.recipes:
+                continue
             done = record.read(given.output) if given.output.exists() else []
             if any(case.key().items() <= row.items() for row in done):
                 continue

@@ -115,6 +115,7 @@ class _Choice:
     recipe: str | None = None
     model: str | None = None
     labels: str | None = None
+    limit_train: str | None = None
     noise_rate: str | None = None
     task: str | None = None
     augment: str | None = None
@@ -222,6 +223,7 @@ def train_words(
             noise_rate=rate,
             labels=labels,
             recipe=chosen["recipe"] or "published",
+            limit_train=_count(chosen["limit_train"]),
         )
         default = default.replace(settings or {})
     before = default
@@ -376,11 +378,16 @@ def _text(choice: _Choice, table: Mapping[str, Any], name: str) -> str | None:
     value = getattr(choice, name)
     if value is None and name in table:
         value = table[name]
-        if name == "noise_rate" and isinstance(value, int | float):
+        if name in ("limit_train", "noise_rate") and isinstance(value, int | float):
             return str(value)
         if not isinstance(value, str):
             raise ConfigError(f"--config {choice.config}: {name} must be a text, not {value!r}")
     return value
+
+
+def _count(text: str | None) -> int | None:
+    """The number that a text is. None for another, which is refused where options are checked."""
+    return int(text) if text is not None and text.isdecimal() else None
 
 
 def _resumed(run: RunConfig, stored: RunConfig, resume: str) -> RunConfig:

@@ -1,6 +1,6 @@
 """AutoAugment's policies: the table beside torchvision's, the operations beside the authors' written out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_pairs_are_applied_as_the_authors_do(policy: str, channels: int) -> None
                 draws = [(number + 0.5) / len(pairs)]
                 for chance, sign in zip(chances, signs, strict=True):
                     draws += [chance, 0.25 if sign < 0 else 0.75]
-                expected, drawn = image, iter(signs)
+                expected = image
                 for (name, probability, level), do, sign in zip(pair, done, signs, strict=True):
                     if do and probability:
                         expected = authors(name, level, lambda sign=sign: sign, expected)  # type: ignore[misc]

@@ -82,6 +82,29 @@ def test_the_command_line_and_sweeps_take_it() -> None:
     assert len({job.name for job in jobs}) == 4
 
 
+def test_fast_r18_goes_by_the_number_of_images(capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line, files, sweeps and Python alike; what is given by itself stays."""
+    words = ["--recipe", "fast-r18", "--method", "elr", "--dataset", "cifar10"]
+    lines = 'recipe = "fast-r18"\ndataset = "cifar10"\nmethod = "elr"\n'
+    few, many = (64, 0.05, 1e-3), (512, 0.1, 5e-4)
+    for count, course in ((24_999, few), (25_000, many)):
+        Path("run.toml").write_text(f"{lines}limit_train = {count}\n")
+        Path("sweep.toml").write_text(f"{lines}[grid]\nlimit_train = [{count}]\n")
+        (job,) = resolve(Path("sweep.toml"))
+        for fields in (
+            train_config([*words, "--limit-train", str(count)])[0].flat(),
+            train_config(["--config", "run.toml"])[0].flat(),
+            recipe("elr", "cifar10", recipe="fast-r18", limit_train=count).flat(),
+            job.fields,
+        ):
+            assert (fields["batch_size"], fields["learning_rate"], fields["weight_decay"]) == course
+            assert fields["limit_train"] == count
+    config = train_config([*words, "--limit-train", "9000", "--batch-size", "128"])[0]
+    assert (config.data.batch_size, config.optim.learning_rate) == (128, 0.05)
+    assert recipe("elr", "cifar10", recipe="speedrun", limit_train=9000).data.batch_size == 1024
+    assert "--limit-train must be positive, not 0" in refusal(capsys, *words, "--limit-train", "0")
+
+
 def test_published_accuracies_are_never_silently_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
     config = recipe("elr", "cifar10", recipe="fast-r18")
     assert published(config) == {}  # there is none of this network

@@ -154,6 +154,7 @@ class Submission:
                 noise_rate=config.noise.noise_rate,
                 labels=config.noise.labels,
                 recipe=config.optim.recipe,
+                limit_train=config.data.limit_train,
             ).flat()
         except FastnoiseError:  # its recipe has to read a file that is not here
             return ""

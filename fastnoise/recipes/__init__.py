@@ -82,6 +82,7 @@ def recipe(
     noise_rate: float | str | None = None,
     labels: str | None = None,
     recipe: str = "published",
+    limit_train: int | None = None,
 ) -> RunConfig:
     """The configuration of `method` on `dataset` under `noise` (a noise spec; None: the data set's default).
 
@@ -93,18 +94,19 @@ def recipe(
     `labels` is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or
     the folder of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, disc, dividemix,
     jocor, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring. `recipe`
-    names another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
+    names another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`). `limit_train` is the number
+    of images that the run is limited to, by which fast-r18 goes.
     ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
     method or data set that a fast recipe is not for.
     """
     if noise is None:
         noise = default_noise(dataset) if labels is None else "none"
-    given: dict[str, Any] = {"noise_rate": noise_rate, "labels": labels}
+    given: dict[str, Any] = {"noise_rate": noise_rate, "labels": labels, "limit_train": limit_train}
     given = {name: value for name, value in given.items() if value is not None}
     rate = NoiseConfig(noise_rate=noise_rate).noise_rate
     if rate is None and noise == "none" and (labels is not None or is_given(dataset)):
         rate = UNKNOWN_RATE
-    config = fast(recipe, _recipe(method, dataset, noise, variant, rate)).replace(given)
+    config = fast(recipe, _recipe(method, dataset, noise, variant, rate), limit_train).replace(given)
     if model is None or {model, config.model.model} <= set(DROPOUT_FORMS):
         return config if model is None else config.replace({"model": model})
     if model == config.model.model:

@@ -28,6 +28,13 @@ FAST_R18: dict[str, Any] = {
 }
 """A course for ResNet-18: one cycle, 50 epochs, and the average of the last third."""
 
+FEW = 25_000
+"""Training images below which batches of 512 make too few steps."""
+
+FAST_R18_FEW: dict[str, Any] = {"batch_size": 64, "learning_rate": 0.05, "weight_decay": 1e-3}
+"""What fast-r18 has then. On 10,000 images of CIFAR-10 with 40 % symmetric noise (width 0.25, one seed) elr ends at
+72.9 %; in batches of 512 at 62.6, of 128 with the decay of 5e-4 at 69.5, of 64 with it and the rate 0.03 at 70.0."""
+
 SPEEDRUN: dict[str, Any] = {
     "model": "whitened_cnn9",
     "batch_size": 1024,
@@ -76,8 +83,13 @@ LONG = 30
 network, and in a shorter course its momentum is at most 0.7."""
 
 
-def fast(name: str, config: RunConfig) -> RunConfig:
+def fast(name: str, config: RunConfig, limit_train: int | None = None) -> RunConfig:
     """The settings of a recipe by name, laid over a method's published recipe.
+
+    Args:
+        name: of RECIPES.
+        config: the published recipe.
+        limit_train: how many images are trained on; None for all.
 
     ConfigError for an unknown recipe, and for a method or a data set that it is not for.
     """
@@ -88,7 +100,8 @@ def fast(name: str, config: RunConfig) -> RunConfig:
     method, dataset = config.method.method, config.data.dataset
     if method not in METHODS:
         raise ConfigError(f"--recipe {name} is for {alternatives(METHODS)}, not for {method}; drop it")
-    courses: dict[str, dict[str, Any]] = {"fast-r18": FAST_R18, "speedrun": SPEEDRUN, "cpu": CPU}
+    few = FAST_R18_FEW if limit_train is not None and limit_train < FEW else {}
+    courses: dict[str, dict[str, Any]] = {"fast-r18": FAST_R18 | few, "speedrun": SPEEDRUN, "cpu": CPU}
     if is_cifar10(dataset) or is_cifar100(dataset):
         course = {"val_fraction": 0.0, "val_split": "given", "init": "network", **courses[name]}
     elif name == "cpu" and dataset in CPU_SMALL:

@@ -230,6 +230,7 @@ def _configurations(content: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any]
                 noise_rate=fields.get("noise_rate"),
                 labels=fields.get("labels"),
                 recipe=fields.get("recipe", "published"),
+                limit_train=fields.get("limit_train"),
             )
             config = default.replace(checked(default, fields))
             check_names(config)

@@ -16,7 +16,7 @@ from weakref import finalize
 from fastnoise.cli import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["fastnoise.commands.train", "fastnoise.engine.single"])
+PROCESSES.set_forkserver_preload(["fastnoise.commands.train", "fastnoise.engine.single", "torch._dynamo"])
 
 
 def _command(

@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _PRELOAD = (
     *("fastnoise.engine.single", "fastnoise.sweeps.results", "rich.progress"),  # fastnoise.engine alone imports nothing
-    *("sklearn.datasets", "sklearn.metrics"),
+    "torch._dynamo",  # which torch's optimisers import when they are made
 )
 
 

@@ -15,9 +15,10 @@ from threading import Timer
 from weakref import finalize
 
 from fastnoise.cli import main
+from fastnoise.sweeps.forkserver import PRELOAD
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["fastnoise.commands.train", "fastnoise.engine.single", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["fastnoise.commands.train", *PRELOAD])
 
 
 def _command(

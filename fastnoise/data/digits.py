@@ -1,6 +1,5 @@
 """scikit-learn's handwritten digits: a data set that needs no file."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,18 @@ SPLIT_SEED = 0
 
 def load_digits(name: str, root: Path | None, download: bool) -> ImageDataset:
     """1,797 images, 8 x 8 and grey, split 80/20 per class with a fixed seed; scikit-learn brings them."""
-    spec = find_spec("sklearn")  # its function `load_digits` reads this file too, but takes a second to import
-    assert spec is not None
-    assert spec.origin is not None
-    digits = np.loadtxt(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
-    images = np.rint(digits[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    table = ImageTable(digits[:, -1].astype(np.int64), images=images)
+    from sklearn.datasets import load_digits as bundled
+
+    digits = bundled()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    table = ImageTable(digits.target, images=images)
     kept, held_out = stratified_split(table.labels, TEST_FRACTION, SPLIT_SEED)
     scaled = images[kept] / 255
     return ImageDataset(
         name=name,
         train=table.take(kept),
         test=table.take(held_out),
-        class_names=tuple("0123456789"),
+        class_names=tuple(map(str, digits.target_names)),
         mean=(float(scaled.mean()),),
         std=(float(scaled.std()),),
     )

@@ -1,5 +1,5 @@
-"""The command line in a process of its own, forked from one that has torch imported: seconds earlier than by `python -m
-fastnoise.cli`."""
+"""The command line, or another script, in a process of its own that is forked from one which has torch imported: seconds
+earlier than by `python`."""
 
 import multiprocessing
 import os
@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import PIPE
 from threading import Timer
 from weakref import finalize
 
 from fastnoise.cli import main
+from fastnoise.sweeps.forkserver import PRELOAD
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["fastnoise.commands.train", "fastnoise.engine.single"])
+PROCESSES.set_forkserver_preload(["fastnoise.commands.train", *PRELOAD])
 
 
 def _command(
@@ -44,6 +46,45 @@ def _command(
 def _end(process: BaseProcess) -> None:
     if process.is_alive():
         process.kill()
+
+
+def _script(code: str, folder: Path, environment: dict[str, str], ends: tuple[Connection, Connection]) -> None:
+    for number, end in enumerate(ends):
+        os.dup2(end.fileno(), number)
+        end.close()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    exec(code, {"__name__": "__main__"})
+
+
+class ForkedScript:
+    """`subprocess.Popen([sys.executable, "-c", CODE], stdin=PIPE, stdout=PIPE, env=...)`, the part of it that
+    fastnoise's own server of a sweep's jobs uses."""
+
+    def __init__(self, words: list[str], *, stdin: int, stdout: int, env: dict[str, str]):
+        executable, option, code = words
+        assert (executable, option, stdin, stdout) == (sys.executable, "-c", PIPE, PIPE)
+        (read, ours), (theirs, written) = (PROCESSES.Pipe(duplex=False) for _ in range(2))
+        self._process = PROCESSES.Process(target=_script, args=(code, Path.cwd(), env, (read, written)))
+        self._process.start()
+        finalize(self, _end, self._process)
+        read.close()
+        written.close()
+        self.stdin = os.fdopen(os.dup(ours.fileno()), "wb")
+        self.stdout = os.fdopen(os.dup(theirs.fileno()), "rb")
+        ours.close()
+        theirs.close()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 class Forked:

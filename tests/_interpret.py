@@ -15,7 +15,7 @@ import numpy as np
 
 SERVER = """
 import json, os, runpy, sys, traceback
-import fastnoise.kernels.row, fastnoise.engine.single
+import fastnoise.kernels.row, fastnoise.engine.single, sklearn.datasets, sklearn.metrics, torch._dynamo
 for line in sys.stdin:
     script, *files = json.loads(line)
     if child := os.fork():

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 
 import pytest
 
@@ -172,6 +172,17 @@ class Journal:
             writer.flush()
         elif report.skipped or report.when == "call":
             self._write(report.nodeid, report.outcome, report.duration)
+
+
+@pytest.fixture(scope="module")
+def forked_servers() -> Iterator[None]:
+    """Fork the servers of this process's sweeps from one that has their imports. test_sweeps.py tests real ones."""
+    import _forked
+
+    popen = SimpleNamespace(Popen=_forked.ForkedScript, PIPE=subprocess.PIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastnoise.sweeps.forkserver.subprocess", popen)
+        yield
 
 
 @pytest.fixture

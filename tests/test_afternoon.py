@@ -19,6 +19,8 @@ from PIL import Image
 from fastnoise.cleaning.decisions import read_decisions
 from fastnoise.cli import main
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 CLASSES = ("Amsel ♂", "blau kitšč", "café au lait", "Döner", "étoile", "fjord & æ", "zebra")
 COUNTS = (46, 38, 32, 28, 24, 20, 18)
 ENDINGS = ("jpg", "png", "webp", "jpeg")

@@ -1,7 +1,6 @@
 """The benchmark of the losses in miniature, its record, and the picture drawn from it."""
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from fastnoise.errors import CheckpointError, ConfigError, DataError, FastnoiseE
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks import checkpoints, host, lite, losses, plot_losses, processes, record  # noqa: E402
+from benchmarks import checkpoints, host, lite, losses, plot_losses, processes, record, start  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -162,16 +161,19 @@ def test_picture(recorded: Path, tmp_path: Path) -> None:
         plot_losses.main([*words, "--mode", "backward"])
 
 
-def test_start_of_a_run_on_files(tmp_path: Path) -> None:
+def test_start_of_a_run_on_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Both sides of benchmarks.start begin to train, and the row says how much longer files take."""
-    words = ["-m", "fastnoise.benchmarks.start", "--files", "400", "--rounds", "1", "--output", "start.csv"]
-    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["start", "--files", "400", "--rounds", "1", "--output", "start.csv"])
+    start.main()
     (row,) = record.read(tmp_path / "start.csv")
     more = float(row["files_seconds"]) - float(row["array_seconds"])
     assert float(row["more_seconds_median"]) == pytest.approx(more, abs=0.011)
     assert float(row["first_seconds"]) > 0
     assert row["files"] == "400"
-    assert done.stdout.startswith("400 files: first start ")
+    assert capsys.readouterr().out.startswith("400 files: first start ")
 
 
 def test_checkpoints_of_a_small_table(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ from fastnoise.recipes import recipe
 from fastnoise.report.gallery import SIDE, Picture, Suspect, gallery_page
 from fastnoise.sweeps.job import run_folder
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 
 def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)

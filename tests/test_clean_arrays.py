@@ -13,6 +13,8 @@ import pytest
 import fastnoise
 from fastnoise.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 
 @pytest.fixture(scope="module")
 def colours() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

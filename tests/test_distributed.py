@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _forked import Forked
 from _pair import Pair
 from _train_cases import TIMES, history, refusal
 
@@ -411,7 +412,7 @@ def workers(of: int) -> list[int]:
     return [int(word) for thread in threads for word in thread.read_text().split()]
 
 
-def kill_one(launcher: subprocess.Popen[str], saved: Path, chance: random.Random, seen: str, epochs: int) -> str | None:
+def kill_one(launcher: Forked, saved: Path, chance: random.Random, seen: str, epochs: int) -> str | None:
     """Kill one of the two processes at a random moment after the checkpoint that `saved` names has changed from `seen`.
 
     Returns the name of the checkpoint then; None if the run is over, or in the last of its epochs.
@@ -431,7 +432,9 @@ def kill_one(launcher: subprocess.Popen[str], saved: Path, chance: random.Random
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_processes_start_again_and_end_as_if_undisturbed(kills: int, pair: Pair, tmp_path: Path) -> None:
+def test_killed_processes_start_again_and_end_as_if_undisturbed(
+    kills: int, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Undisturbed, two processes with the environment that torchrun gives them write one folder, one summary, one line
     an epoch."""
     epochs = 2 + 2 * kills
@@ -441,15 +444,10 @@ def test_killed_processes_start_again_and_end_as_if_undisturbed(kills: int, pair
     assert json.loads((whole / "summary.json").read_text())["epochs"] == epochs
     assert [line["epoch"] for line in history(whole)] == list(range(1, epochs + 1))
 
-    words = [sys.executable, "-m", "fastnoise.cli", *run, "--run-dir", "cut", "--gpus", "2"]
-    launcher = subprocess.Popen(
-        [*words, "--max-restarts", str(kills)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    launcher = Forked(*run, "--run-dir", "cut", "--gpus", "2", "--max-restarts", str(kills))
     chance, killed, seen = random.Random(kills), 0, ""
     while killed < kills:
         found = kill_one(launcher, tmp_path / "cut" / "checkpoints" / "latest", chance, seen, epochs)

@@ -20,6 +20,8 @@ from fastnoise.engine.step import Step
 from fastnoise.noise import NoisyLabels
 from fastnoise.sweeps.spec import resolve
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 PAGE = Path(fastnoise.__file__).with_name("extend.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FILES = {found[1]: text for kind, text in BLOCKS if kind == "python" and (found := re.match(r"# (\w+\.py)\n", text))}

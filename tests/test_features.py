@@ -27,6 +27,8 @@ from fastnoise.errors import ConfigError, DataError, FastnoiseError
 from fastnoise.methods import METHODS
 from fastnoise.recipes import recipe
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 CPU = torch.device("cpu")
 
 

@@ -26,6 +26,8 @@ from fastnoise.leaderboard.submission import (
 from fastnoise.leaderboard.tables import compared, ranked, records_of, tables_of
 from fastnoise.recipes import recipe
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 WHERE = "1 at once on 2 CPU cores, 1 torch thread each"
 
 

@@ -29,6 +29,8 @@ from fastnoise.sweeps import SweepResult
 from fastnoise.tasks.classification import ClassEvaluation
 from fastnoise.words import parsed
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 TRAIN, TEST = 600, 200
 
 

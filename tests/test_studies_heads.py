@@ -31,6 +31,8 @@ from fastnoise.tasks.multilabel import MultiLabel, average_precision
 from fastnoise.tasks.multitask import MultiTask
 from fastnoise.tasks.regression import Regression
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 GROUPS = (range(6), range(6, 10))
 
 

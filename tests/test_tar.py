@@ -33,6 +33,8 @@ from fastnoise.data.tar import tar_members
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.files import csv_text
 
+pytestmark = pytest.mark.usefixtures("forked_servers")
+
 CLASSES = ("cat", "dog", "owl")
 DEEP = "a folder/" * 12  # with a key too long for one field of a header, and for two
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

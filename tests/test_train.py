@@ -150,23 +150,19 @@ def test_nal_code_variant_leaves_targets_alone_before_es(tmp_path: Path) -> None
     assert targets.min() >= 1e-4
 
 
-def test_compiled_training_matches_eager(tmp_path: Path) -> None:
+def test_compiled_training_matches_eager_and_compiles_once(tmp_path: Path) -> None:
     """The same run compiled: same course within float32's reordering, and no recompilation for the last batch."""
     for name in ("off", "on"):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
         assert main(["train", *QUICK, "--epochs", "2", "--compile", name, "--run-dir", name]) == 0
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # of training: evaluation is not compiled
+    assert not torch._dynamo.utils.counters["graph_break"]
     eager, compiled = history(tmp_path / "off"), history(tmp_path / "on")
     for first, second in zip(eager, compiled, strict=True):
         assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-3)
     table, other = (state(tmp_path / name)["method"]["criterion.targets"] for name in ("off", "on"))
     assert torch.linalg.vector_norm(table - other) < 1e-2 * torch.linalg.vector_norm(table)
-
-
-def test_the_smaller_last_batch_compiles_nothing_anew(tmp_path: Path) -> None:
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    assert main(["train", *QUICK, "--epochs", "2", "--compile", "on", "--run-dir", "run"]) == 0
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # of training: evaluation is not compiled
-    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 # -- kill and resume ------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..methods import Forward
@@ -142,6 +141,8 @@ def attention_figures(attention: NDArray[np.float32], wrong: NDArray[np.bool_]) 
     if wrong.any():
         figures["attention_mislabelled"] = float(attention[wrong].mean())
     if len(figures) == 2:
+        from sklearn.metrics import roc_auc_score  # which takes a second to import
+
         figures["attention_auroc"] = float(roc_auc_score(~wrong, attention))
     return figures
 

@@ -8,8 +8,6 @@ from copy import deepcopy
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from ..checks import require_memory
@@ -334,6 +332,9 @@ class TurningPoint(nn.Module):
 
     def reached(self, run: Run, epochs: int) -> bool:
         """Whether a training of `epochs` has come to its turning point with the epoch that has just ended."""
+        from sklearn.exceptions import ConvergenceWarning  # a second to import
+        from sklearn.mixture import GaussianMixture
+
         losses = self.losses.cpu().double().numpy()
         mixture = GaussianMixture(2, reg_covar=1e-6, random_state=0)
         with warnings.catch_warnings():

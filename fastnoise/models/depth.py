@@ -3,17 +3,20 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torchvision.models.resnet as torchvision_resnet
 from torch import nn
-from torchvision.models.vision_transformer import EncoderBlock
 
 from ..errors import ConfigError
 from .resnet import BasicBlock, PreActBlock
 
-_BLOCKS = (BasicBlock, PreActBlock, torchvision_resnet.BasicBlock, torchvision_resnet.Bottleneck, EncoderBlock)
-"""Blocks that lie one after another in the networks that have them."""
 _HEAD = "the heads that follow"
 """A name that no parameter has."""
+
+
+def _blocks() -> tuple[type[nn.Module], ...]:
+    """Blocks that lie one after another in the networks that have them."""
+    from torchvision.models import resnet, vision_transformer  # which take a second to import
+
+    return BasicBlock, PreActBlock, resnet.BasicBlock, resnet.Bottleneck, vision_transformer.EncoderBlock
 
 
 class _WithHead:
@@ -45,7 +48,7 @@ def layer_depths(backbone: nn.Module) -> tuple[dict[str, int], int]:
         found = group_parameters(whole, matcher(coarse=False), reverse=True)
         last = found.pop(_HEAD)
         return {prefix + name: depth for name, depth in found.items()}, last
-    blocks = [f"{name}." for name, module in network.named_modules() if isinstance(module, _BLOCKS)]
+    blocks = [f"{name}." for name, module in network.named_modules() if isinstance(module, _blocks())]
     if not blocks:
         raise ConfigError(
             "--layer-decay: the order of this network's layers is not known; it is for fastnoise's and torchvision's "

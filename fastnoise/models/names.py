@@ -24,7 +24,7 @@ MODELS: dict[str, str] = {
     "preact_resnet18": "fastnoise.models.resnet:preact_resnet18",
     "preact_resnet18_bn_stem": "fastnoise.models.resnet:preact_resnet18_bn_stem",
     "preact_resnet34": "fastnoise.models.resnet:preact_resnet34",
-    "resnet50": "fastnoise.models.resnet:ResNet50",
+    "resnet50": "fastnoise.models.resnet50:ResNet50",
     "vgg19_bn": "fastnoise.models.vgg:VGG19BN",
     "whitened_cnn6": "fastnoise.models.whitened:whitened_cnn6",
     "whitened_cnn9": "fastnoise.models.whitened:WhitenedCNN",

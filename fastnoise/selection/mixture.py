@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from ..errors import DataError
 
@@ -47,6 +45,9 @@ def fit_losses(
     any number of threads. The fit collapses if a loss is NaN or infinite, if all losses are equal, or if the components
     coincide. Raises DataError for losses that are not of shape [N] with N at least 1.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second to import
+    from sklearn.mixture import GaussianMixture
+
     values = np.asarray(losses, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise DataError(f"losses are {list(values.shape)}: expected one per sample, [N]")

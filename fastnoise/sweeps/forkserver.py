@@ -28,9 +28,10 @@ from .job import Assignment, run_assignment
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-_PRELOAD = (
+PRELOAD = (
     *("fastnoise.engine.single", "fastnoise.sweeps.results", "rich.progress"),  # fastnoise.engine alone imports nothing
     *("sklearn.datasets", "sklearn.metrics"),
+    "torch._dynamo",  # which torch's optimisers import when they are made
 )
 
 
@@ -129,7 +130,7 @@ def serve(threads: int) -> None:
     os.set_blocking(awake, False)
     signal.signal(signal.SIGCHLD, _note)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    for module in _PRELOAD:
+    for module in PRELOAD:
         __import__(module)
     gc.freeze()  # a collection in a child would copy every page
     server, numbers, pids, buffer = os.getpid(), dict[int, int](), dict[int, int](), b""

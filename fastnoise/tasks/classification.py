@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -44,6 +43,8 @@ class ClassEvaluation(Evaluation):
 
     def macro_f1(self, labels: NDArray[np.int64]) -> float:
         """Mean over the classes, predicted or in `labels`, of 2 TP / (2 TP + FP + FN)."""
+        from sklearn.metrics import f1_score  # which takes a second to import
+
         return float(f1_score(labels, self.answers, average="macro", zero_division=0))
 
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -138,6 +137,8 @@ def average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer])
         scores: [N, C], larger for likelier labels; logits will do, since only their order counts.
         labels: [N, C], zeros and ones.
     """
+    from sklearn.metrics import average_precision_score  # which takes a second to import
+
     found = np.full(labels.shape[1], np.nan)
     for column in np.flatnonzero(labels.any(0)):
         found[column] = average_precision_score(labels[:, column], scores[:, column])

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import Tensor
 
 from ..data import ImageDataset
@@ -128,6 +127,8 @@ class Regression(Task):
     def figures(self, found: Evaluation, truth: Labels) -> dict[str, Any]:
         """mse and mae: mean squared and mean absolute error; r2: the share of the values' variance that is explained,
         for constant values 1 if the answers are right and else 0. If there are several values, means over them."""
+        from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score  # a second to import
+
         assert isinstance(found, ValueEvaluation)
         right = float(np.array_equal(truth, found.values))
         return {

@@ -1,7 +1,5 @@
 """AutoAugment's policies: the table beside torchvision's, the operations beside the authors' written out."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
@@ -17,8 +15,8 @@ def picture(channels: int) -> Image.Image:
     return image if channels == 3 else image.convert("L")
 
 
-def authors(name: str, level: int, draw: Callable[[], int], image: Image.Image) -> Image.Image:
-    """SubPolicy of SSR's utils/autoaugment.py; `draw` is its random.choice([-1, 1])."""
+def authors(name: str, level: int, sign: int, image: Image.Image) -> Image.Image:
+    """SubPolicy of SSR's utils/autoaugment.py; `sign` is its random.choice([-1, 1])."""
     grey = (128,) * 3 if image.mode == "RGB" else 128
 
     def affine(*matrix: float, how: Image.Resampling = Image.Resampling.NEAREST) -> Image.Image:
@@ -31,17 +29,17 @@ def authors(name: str, level: int, draw: Callable[[], int], image: Image.Image) 
     shear, move, enhance = (np.linspace(0, end, 10)[level] for end in (0.3, 150 / 331, 0.9))
     bits = int(np.round(np.linspace(8, 4, 10), 0)[level])
     return {
-        "shear_x": lambda: affine(1, shear * draw(), 0, 0, 1, 0, how=Image.Resampling.BICUBIC),
-        "shear_y": lambda: affine(1, 0, 0, shear * draw(), 1, 0, how=Image.Resampling.BICUBIC),
-        "translate_x": lambda: affine(1, 0, move * image.size[0] * draw(), 0, 1, 0),
-        "translate_y": lambda: affine(1, 0, 0, 0, 1, move * image.size[1] * draw()),
+        "shear_x": lambda: affine(1, shear * sign, 0, 0, 1, 0, how=Image.Resampling.BICUBIC),
+        "shear_y": lambda: affine(1, 0, 0, shear * sign, 1, 0, how=Image.Resampling.BICUBIC),
+        "translate_x": lambda: affine(1, 0, move * image.size[0] * sign, 0, 1, 0),
+        "translate_y": lambda: affine(1, 0, 0, 0, 1, move * image.size[1] * sign),
         "rotate": rotate,
-        "color": lambda: ImageEnhance.Color(image).enhance(1 + enhance * draw()),
+        "color": lambda: ImageEnhance.Color(image).enhance(1 + enhance * sign),
         "posterize": lambda: ImageOps.posterize(image, bits),
         "solarize": lambda: ImageOps.solarize(image, np.linspace(256, 0, 10)[level]),
-        "contrast": lambda: ImageEnhance.Contrast(image).enhance(1 + enhance * draw()),
-        "sharpness": lambda: ImageEnhance.Sharpness(image).enhance(1 + enhance * draw()),
-        "brightness": lambda: ImageEnhance.Brightness(image).enhance(1 + enhance * draw()),
+        "contrast": lambda: ImageEnhance.Contrast(image).enhance(1 + enhance * sign),
+        "sharpness": lambda: ImageEnhance.Sharpness(image).enhance(1 + enhance * sign),
+        "brightness": lambda: ImageEnhance.Brightness(image).enhance(1 + enhance * sign),
         "autocontrast": lambda: ImageOps.autocontrast(image),
         "equalize": lambda: ImageOps.equalize(image),
         "invert": lambda: ImageOps.invert(image),
@@ -84,7 +82,7 @@ def test_pairs_are_applied_as_the_authors_do(policy: str, channels: int) -> None
                 expected = image
                 for (name, probability, level), do, sign in zip(pair, done, signs, strict=True):
                     if do and probability:
-                        expected = authors(name, level, lambda sign=sign: sign, expected)  # type: ignore[misc]
+                        expected = authors(name, level, sign, expected)
                 found = np.asarray(autoaugment.augment(image, policy, draws))
                 assert np.array_equal(found, np.asarray(expected)), (pair, done, signs)
                 changed += not np.array_equal(found, np.asarray(image))

@@ -22,9 +22,10 @@ from fastnoise.methods import METHODS, Method
 from fastnoise.recipes import recipe
 from fastnoise.sweeps.spec import job_name
 
-ORDERED = {"dividemix", "c2d", "swce", "swce_dividemix", "multitask"}
+ORDERED = {"dividemix", "c2d", "ssr", "ssr_plus", "swce", "swce_dividemix", "multitask"}
 """Methods that order their epochs themselves."""
-UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "c2d", "swce_dividemix", "simclr", "multitask", "plain"}
+UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "c2d", "ssr", "ssr_plus", "swce_dividemix", "simclr"}
+UNWEIGHTED |= {"multitask", "plain"}
 
 
 @pytest.fixture(autouse=True)

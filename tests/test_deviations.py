@@ -17,6 +17,7 @@ from fastnoise.data.cifar import MEAN_STD
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
 from fastnoise.methods import create_method
+from fastnoise.methods.mixup import gone_through
 from fastnoise.methods.options import CORESOptions
 from fastnoise.models import Outputs, create_model
 from fastnoise.recipes import recipe
@@ -269,6 +270,27 @@ def _() -> str:
     labels = torch.zeros(4, dtype=torch.int64)
     loss = method.loss(Outputs(torch.tensor([[-9.0, 0.0, 0.0]]).repeat(4, 1)), labels, torch.arange(4))
     return f"an error there, a loss of {loss:.0f} here"
+
+
+@counts("ssr-balance")
+def _() -> str:
+    """Theirs: ids of the smaller class repeated, the last 5,000 of them shuffled, the first 5,000 of all taken."""
+    small, most = 3000, 5000
+    ids = torch.arange(small).repeat(math.ceil(most / small))
+    ids[-most:] = ids[-most:][torch.randperm(most, generator=torch.Generator().manual_seed(0))]
+    ours = gone_through(np.arange(small), most, np.random.default_rng(0))
+    left = [1 - len(np.unique(taken)) / small for taken in (ids[:most].numpy(), ours)]
+    return (
+        f"{left[0]:.0%} of a class of 3,000 samples beside one of 5,000 are left out there, {left[1]:.0%} here".replace(
+            "%", " %"
+        )
+    )
+
+
+@counts("ssr-rest")
+def _() -> str:
+    config = recipe("ssr", "cifar10", "symmetric:0.4")
+    return f"{50_000 % (config.data.batch_size // 3)} of 50,000 samples of a pass if all are selected"
 
 
 @counts("gjs-network")

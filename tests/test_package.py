@@ -104,9 +104,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(ROOT / name, source / name)
     out = tmp_path_factory.mktemp("dist")
     environment = dict(os.environ)
-    if shutil.which(
-        "c++"
-    ):  # what is looked at is the package: optimising and notes for debuggers take most of the time
+    if shutil.which("c++"):  # what is looked at is the package: optimising and debuggers' notes take most of the time
         hasty = tmp_path_factory.mktemp("compiler") / "c++"
         hasty.write_text('#!/bin/sh\nexec c++ "$@" -O0 -g0\n')
         hasty.chmod(0o755)

@@ -226,6 +226,15 @@ PAPERS = {
     cifar100, gjs, -, last: - 75.71
         """,
     ),
+    "Feng et al. 2022 (SSR), authors' code": (
+        "symmetric:0.2 symmetric:0.5 symmetric:0.8 symmetric:0.9 asymmetric:0.4",
+        """
+    cifar10, ssr, -, last: 96.3 95.7 95.2 94.6 95.1
+    cifar10, ssr_plus, -, last: 96.7 96.1 95.6 95.2 95.5
+    cifar100, ssr, -, last: 79.0 75.9 69.5 61.8 -
+    cifar100, ssr_plus, -, last: 79.7 77.2 71.9 66.6 -
+        """,
+    ),
     "Wei et al. 2022 (CIFAR-N), leaderboard": (
         "human:aggre human:random1 human:random2 human:random3 human:worse human:noisy",
         """

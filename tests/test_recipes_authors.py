@@ -42,6 +42,10 @@ DISC_HIGH = DISC | {"threshold_momentum": 0.95, "hard_strength": 0.2}
 GJS = {"init": "pytorch", "optimizer": "sgd:momentum=0.9,nesterov", "batch_size": 128, "drop_last": True}
 GJS |= {"epochs": 400, "schedule": "multistep:200,300,gamma=0.1", "views": 2, "scale": "on", "passes": "by_view"}
 GJS |= {"model": "PreActResNet-34 of 32 to 128 channels"}
+SSR = PREACT | SGD | {"weight_decay": 5e-4, "batch_size": 3 * 128, "epochs": 300, "schedule": "cosine:min=0.0004"}
+SSR = {key: value for key, value in SSR.items() if key not in AUGMENTED}
+SSR |= {"augment": "crop,pad=4,flip,autoaugment:cifar10", "mixup_alpha": 4.0, "neighbours": 200}
+SSR |= {"select_threshold": 1.0, "relabel_threshold": 0.9}
 CE_10 = R34 | SGD | {"learning_rate": 0.01, "weight_decay": 1e-4, "epochs": 120}
 CE_10 |= {"schedule": "multistep:40,80,gamma=0.1"}
 CE_100 = CE_10 | {"epochs": 150, "schedule": "multistep:80,120,gamma=0.1"}
@@ -117,6 +121,12 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("jocor", "cifar10", "symmetric:0.8"): JOCOR | {"forget_rate": 0.8, "strength": 0.65},
     ("jocor", "cifar10", ASYMMETRIC): JOCOR | {"forget_rate": 0.2, "strength": 0.9},
     ("jocor", "cifar100", "symmetric:0.2"): JOCOR | {"forget_rate": 0.2, "strength": 0.85, "schedule": "linear:99"},
+    ("ssr", "cifar10", SYMMETRIC): SSR,
+    ("ssr_plus", "cifar10", ASYMMETRIC): SSR | {"consistency": 1.0},
+    **{
+        ("ssr_plus", "cifar100", f"symmetric:{rate}"): SSR | {"consistency": 1.0, "relabel_threshold": threshold}
+        for rate, threshold in ((0.2, 0.9), (0.5, 0.8), (0.8, 0.8), (0.9, 0.8))
+    },
     ("cores", "cifar10", SYMMETRIC): CORES,
     ("disc", "cifar10", SYMMETRIC): DISC,
     ("disc", "cifar10", ASYMMETRIC): DISC | {"threshold_momentum": 0.95},

@@ -24,6 +24,8 @@ METHODS: dict[str, str] = {
     "selc": "self-ensemble label correction (Lu and He 2022)",
     "selc_plus": "selc with mixup",
     "cores": "a sieve of samples, and cross-entropy that rewards confidence (Cheng et al. 2021)",
+    "ssr": "neighbours vote which labels are right, confident predictions replace others (Feng et al. 2022)",
+    "ssr_plus": "ssr, whose features also agree between views of any image",
     "coteaching": "two networks choose samples for each other (Han et al. 2018)",
     "jocor": "two networks learn what both find easy and agree on (Wei et al. 2020)",
     "disc": "a threshold for each sample, three sets, mixup (Li et al. 2023)",

@@ -17,7 +17,7 @@ from ..models import Network, Outputs
 from ..options import MethodOptions
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
-from .mixup import Mixup, blend
+from .mixup import Mixup, blend, draw_pairing, gone_through, mates
 from .options import DivideMixOptions
 
 ORDER, PAIRING, MIXUPS = 22, 23, (24, 25)
@@ -120,7 +120,6 @@ class DivideMix(Method):
                 f"dividemix cuts batches into four parts: --batch-size must be a multiple of 4, not {batch_size}"
             )
         self.part = batch_size // 4
-        self.strides = np.flatnonzero(np.gcd(np.arange(batch_size), batch_size) == 1)
         self.steps = 1
 
     # -- inside the step -------------------------------------------------------------------------------------
@@ -155,7 +154,7 @@ class DivideMix(Method):
         losses, seen = [], []
         size = len(index)
         classes = torch.arange(self.num_classes, device=index.device)
-        mates = (self.pairing[0] * torch.arange(size, device=index.device) + self.pairing[1]) % size
+        partners = mates(self.pairing, size)
         for number, network in enumerate(networks):
             refined, mine, _ = guesses[number]
             clean = self.clean[1 - number][index[number::4]][:, None]
@@ -165,8 +164,8 @@ class DivideMix(Method):
             guess = self._sharpen(guessed)
             inputs, targets = torch.cat([own[number], unlabelled[number]]), torch.cat([target, target, guess, guess])
             share = self.mixup[number].share
-            mixed = blend(share, inputs, inputs[mates])
-            targets = share * targets + (1 - share) * targets[mates]
+            mixed = blend(share, inputs, inputs[partners])
+            targets = share * targets + (1 - share) * targets[partners]
             losses.append(self._loss(network(mixed).logits, targets))
             seen += [refined, guessed]
         # seen: labelled and unlabelled of the first network, then of the second.
@@ -206,9 +205,7 @@ class DivideMix(Method):
             return
         for mixup in self.mixup:
             mixup.draw(epoch, batch, seed)
-        random = random_numbers(seed, (epoch << 32) + batch, PAIRING)
-        self.pairing[0].fill_(int(random.choice(self.strides)))
-        self.pairing[1].fill_(int(random.integers(4 * self.part)))
+        draw_pairing(self.pairing, 4 * self.part, random_numbers(seed, (epoch << 32) + batch, PAIRING))
         after = epoch - 1 - self.divides_after + batch / self.steps
         ramp = self.settings.unlabelled_ramp
         self.strength.fill_(self.settings.unlabelled_strength * (min(after / ramp, 1.0) if ramp else 1.0))
@@ -227,7 +224,7 @@ class DivideMix(Method):
             pools.append(rest if len(rest) >= self.num_classes else everyone)
         step = self.part * self.shards.size  # of each pool; the processes take the batches in turn
         self.steps = -(-max(len(pool) for pool in pools[:2]) // step)
-        return np.stack([_draws(pool, self.steps * step, random) for pool in pools], 1).ravel()
+        return np.stack([gone_through(pool, self.steps * step, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
         if not run.epoch and self.divides_after >= run.epochs:
@@ -362,9 +359,3 @@ class DivideMixAfter(DivideMix):
             first, second = run.networks
             second.backbone.load_state_dict(first.backbone.state_dict())
         super().end_epoch(run)
-
-
-def _draws(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` of the pool in random order; one that is too small is gone through as often as needed, each time anew."""
-    rounds = -(-count // len(pool))
-    return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]

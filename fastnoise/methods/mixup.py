@@ -1,5 +1,8 @@
 """Mixup (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"): convex mixtures of pairs of samples."""
 
+from functools import cache
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +57,30 @@ def blend(share: Tensor, first: Tensor, second: Tensor) -> Tensor:
 def partners(values: Tensor) -> Tensor:
     """What belongs to each sample's partner; [B, ...], in the memory format of `values`, which roll would lose."""
     return torch.cat([values[-1:], values[:-1]])
+
+
+# -- pairs that are not neighbours in the batch: i and (a i + b) mod size, a permutation that a captured step makes of
+# two numbers
+
+
+@cache
+def _strides(size: int) -> np.ndarray:
+    """The numbers below `size` that are prime to it."""
+    return np.flatnonzero(np.gcd(np.arange(size), size) == 1)
+
+
+def draw_pairing(pairing: Tensor, size: int, random: np.random.Generator) -> None:
+    """Write a and b, int64 [2], for a batch of `size` samples; nothing waits for the device."""
+    pairing[0].fill_(int(random.choice(_strides(size))))
+    pairing[1].fill_(int(random.integers(size)))
+
+
+def mates(pairing: Tensor, size: int) -> Tensor:
+    """int64 [size]: the place of each sample's partner."""
+    return (pairing[0] * torch.arange(size, device=pairing.device) + pairing[1]) % size
+
+
+def gone_through(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """`count` of the pool in random order; one that is too small is gone through as often as needed, each time anew."""
+    rounds = -(-count // len(pool))
+    return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]

@@ -192,6 +192,27 @@ class DISCOptions(MethodOptions):
     """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
 
 
+@dataclass(frozen=True)
+class SSROptions(MethodOptions):
+    method: str = "ssr"
+    by_rate: ClassVar[tuple[str, ...]] = ("relabel_threshold",)
+    relabel_threshold: Annotated[float, Between(0, 1)] = 0.9
+    """A prediction replaces the given label if its probability is above this (theta_r)."""
+    select_threshold: Annotated[float, Between(0, 1, "(]")] = 1.0
+    """Votes of the neighbours for a sample's label, over the most votes, that select the sample (theta_s)."""
+    neighbours: Annotated[int, AtLeast(1)] = 200
+    """Number k of nearest neighbours that vote, the sample itself among them."""
+    mixup_alpha: Annotated[float, Above(0)] = 4.0
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
+
+
+@dataclass(frozen=True)
+class SSRPlusOptions(SSROptions):
+    method: str = "ssr_plus"
+    consistency: Annotated[float, AtLeast(0)] = 1.0
+    """Weight lambda of the feature consistency between weak and strong views."""
+
+
 # -- methods with two networks -------------------------------------------------------------------------------------
 
 

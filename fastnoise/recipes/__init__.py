@@ -29,6 +29,7 @@ from .plain import plain
 from .posteriors import posteriors
 from .real import settled
 from .simclr import simclr
+from .ssr import ssr, ssr_plus
 from .swce import swce
 from .swce_dividemix import swce_dividemix
 from .swce_loss import swce_loss
@@ -61,6 +62,8 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc": selc,
     "selc_plus": selc_plus,
     "simclr": simclr,
+    "ssr": ssr,
+    "ssr_plus": ssr_plus,
     "swce": swce,
     "swce_dividemix": swce_dividemix,
     "swce_loss": swce_loss,
@@ -93,9 +96,9 @@ def recipe(
     own weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained.
     `labels` is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or
     the folder of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, disc, dividemix,
-    jocor, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you bring. `recipe`
-    names another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`). `limit_train` is the number
-    of images that the run is limited to, by which fast-r18 goes.
+    jocor, ssr, ssr_plus, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you
+    bring. `recipe` names another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
+    `limit_train` is the number of images that the run is limited to, by which fast-r18 goes.
     ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
     method or data set that a fast recipe is not for.
     """
@@ -166,6 +169,8 @@ __all__ = [
     "selc",
     "selc_plus",
     "simclr",
+    "ssr",
+    "ssr_plus",
     "swce",
     "swce_dividemix",
     "swce_loss",

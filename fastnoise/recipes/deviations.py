@@ -23,7 +23,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "cifar100-constants",
-        ("dividemix", "gce", "selc", "selc_plus", "nal"),
+        ("dividemix", "gce", "selc", "selc_plus", "nal", "ssr", "ssr_plus"),
         CIFAR100,
         "The authors normalise by (.507, .487, .441) and (.267, .256, .276); fastnoise by (.5071, .4867, .4408) and "
         "(.2675, .2565, .2761), ELR's constants.",
@@ -171,6 +171,34 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "moves the weights.",
         "what a captured step does cannot depend on its data.",
         size="0.01 % of each weight at rate 0.1 and decay 1e-3",
+    ),
+    # -- SSR
+    Deviation(
+        "ssr-judged-as-they-are",
+        ("ssr", "ssr_plus"),
+        CIFAR,
+        "The authors relabel and select by features and predictions for cropped and flipped images; fastnoise by those "
+        "for the images as they are.",
+        "a pass over the training set has no augmentation.",
+        uncounted="the two give other neighbours to a network that has trained alone.",
+    ),
+    Deviation(
+        "ssr-balance",
+        ("ssr", "ssr_plus"),
+        (),
+        "The authors' repetition of smaller classes can leave samples out; fastnoise repeats a sample only after all "
+        "others of its class.",
+        "every selected sample is learnt.",
+        size="3 % of a class of 3,000 samples beside one of 5,000 are left out there, 0 % here",
+    ),
+    Deviation(
+        "ssr-rest",
+        ("ssr", "ssr_plus"),
+        CIFAR10,
+        "The authors leave out the last, smaller batch of each pass over the selected samples; fastnoise fills it up "
+        "from the next pass.",
+        "all batches have one size.",
+        size="80 of 50,000 samples of a pass if all are selected",
     ),
     # -- co-teaching, JoCoR
     Deviation(

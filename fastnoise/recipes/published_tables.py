@@ -239,6 +239,21 @@ TABLES = (
         "epoch not stated",
     ),
     Table(
+        "Feng et al. 2022 (SSR), authors' code",
+        "last",
+        "PreAct ResNet-18",
+        "preact_resnet18_bn_stem",
+        f"{_DRAWN_FROM_ALL_OF_FOUR} asymmetric:0.4",
+        {
+            ("cifar10", "ssr"): "96.3 95.7 95.2 94.6 95.1",
+            ("cifar10", "ssr_plus"): "96.7 96.1 95.6 95.2 95.5",
+            ("cifar100", "ssr"): "79.0 75.9 69.5 61.8 -",
+            ("cifar100", "ssr_plus"): "79.7 77.2 71.9 66.6 -",
+        },
+        {(dataset, method): 300 for dataset in ("cifar10", "cifar100") for method in ("ssr", "ssr_plus")},
+        "epoch not stated",
+    ),
+    Table(
         "Wei et al. 2022 (CIFAR-N), leaderboard",
         "last",
         "network not stated",

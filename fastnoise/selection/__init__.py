@@ -6,6 +6,15 @@ for images, index in loader:
 """
 
 from .consensus import Consensus, ConsensusOptions, ConsensusSweep, consensus, consensus_sweep
+from .neighbours import neighbour_votes
 from .tables import StageTables
 
-__all__ = ["Consensus", "ConsensusOptions", "ConsensusSweep", "StageTables", "consensus", "consensus_sweep"]
+__all__ = [
+    "Consensus",
+    "ConsensusOptions",
+    "ConsensusSweep",
+    "StageTables",
+    "consensus",
+    "consensus_sweep",
+    "neighbour_votes",
+]

@@ -16,6 +16,7 @@ from fastnoise.data import stratified_split
 from fastnoise.data.cifar import MEAN_STD
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
+from fastnoise.losses.reference import SOP_BATCH
 from fastnoise.methods import create_method
 from fastnoise.methods.options import CORESOptions
 from fastnoise.models import Outputs, create_model
@@ -269,6 +270,12 @@ def _() -> str:
     labels = torch.zeros(4, dtype=torch.int64)
     loss = method.loss(Outputs(torch.tensor([[-9.0, 0.0, 0.0]]).repeat(4, 1)), labels, torch.arange(4))
     return f"an error there, a loss of {loss:.0f} here"
+
+
+@counts("sop-batch")
+def _() -> str:
+    rest = 50_000 % recipe("sop", "cifar10", "symmetric:0.4").data.batch_size
+    return f"a step {SOP_BATCH / rest:.1f} times as long there for the {rest} samples of an epoch's last batch"
 
 
 @counts("gjs-network")

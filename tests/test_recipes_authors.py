@@ -35,6 +35,7 @@ JOCOR = {key: value for key, value in COTEACHING.items() if key != "dropout"} | 
 CORES = R34 | AUGMENTED | {"optimizer": "sgd:momentum=0", "learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 64}
 CORES |= {"epochs": 100, "schedule": "multistep:50,gamma=0.1", "strength": 2.0, "normalisation": "dataset"}
 CORES |= {"ramp_from": 11, "ramp_to": 40, "sieve_from": 32, "damping": "on"}
+SOP = R34 | SGD | {"weight_decay": 5e-4, "epochs": 120, "schedule": "multistep:40,80,gamma=0.1"}
 GJS = {"init": "pytorch", "optimizer": "sgd:momentum=0.9,nesterov", "batch_size": 128, "drop_last": True}
 GJS |= {"epochs": 400, "schedule": "multistep:200,300,gamma=0.1", "views": 2, "scale": "on", "passes": "by_view"}
 GJS |= {"model": "PreActResNet-34 of 32 to 128 channels"}
@@ -126,6 +127,12 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
         )
         for rate, pi in values.items()
     },
+    ("sop", "cifar10", SYMMETRIC): SOP | {"rate_u": 10.0, "rate_v": 10.0},
+    ("sop", "cifar10n", "human:worse"): SOP | {"rate_u": 10.0, "rate_v": 10.0},
+    ("sop", "cifar10", ASYMMETRIC): SOP | {"rate_u": 10.0, "rate_v": 100.0},
+    ("sop", "cifar100", SYMMETRIC): SOP | {"rate_u": 1.0, "rate_v": 10.0},
+    ("sop", "cifar100n", "human:noisy"): SOP | {"rate_u": 1.0, "rate_v": 10.0},
+    ("sop", "cifar100", ASYMMETRIC): SOP | {"rate_u": 0.1, "rate_v": 100.0},
     ("ce", "cifar10", SYMMETRIC): CE_10,
     ("ce", "cifar100", SYMMETRIC): CE_100,
     ("gce", "cifar10", SYMMETRIC): CE_10 | {"q": 0.7, "k": 0.5, "update_from": 40, "update_every": 10},

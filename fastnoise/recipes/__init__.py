@@ -28,6 +28,7 @@ from .plain import plain
 from .posteriors import posteriors
 from .real import settled
 from .simclr import simclr
+from .sop import sop
 from .swce import swce
 from .swce_dividemix import swce_dividemix
 from .swce_loss import swce_loss
@@ -59,6 +60,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc": selc,
     "selc_plus": selc_plus,
     "simclr": simclr,
+    "sop": sop,
     "swce": swce,
     "swce_dividemix": swce_dividemix,
     "swce_loss": swce_loss,
@@ -161,6 +163,7 @@ __all__ = [
     "selc",
     "selc_plus",
     "simclr",
+    "sop",
     "swce",
     "swce_dividemix",
     "swce_loss",

@@ -238,6 +238,7 @@ def fused_rows(
     LINEAR: tl.constexpr,
     UNITE: tl.constexpr,
     UPDATE: tl.constexpr,
+    STEP: tl.constexpr,
     KEPT: tl.constexpr,
     GATE: tl.constexpr,
     BLEND: tl.constexpr,
@@ -265,6 +266,7 @@ def fused_rows(
     """
     MATH: tl.constexpr = tl.float64 if C <= 4 else tl.float32
     HELD: tl.constexpr = C > BLOCK and C <= SPAN
+    WRITES: tl.constexpr = UPDATE is not None or STEP is not None
     # What there is one of per row is loaded as [ROWS] (_R): as [ROWS, 1] a thread loads it once per column it holds.
     row_R = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row = row_R[:, None]
@@ -318,18 +320,22 @@ def fused_rows(
     attention = 0.0
     if attention_B is not None:
         attention = tl.load(attention_B + row_R, mask=in_batch_R, other=0.0).to(MATH)[:, None]
+    if STEP is not None:
+        own_R = load_target(targets_NC, None, target_row_R, None, 1.0, 0, label_R, valid_R, C, MATH)
+        attention = own_R[:, None]
     strength = 0.0
     if knobs_3 is not None:
         strength = tl.load(knobs_3 + 2).to(MATH)
     momentum = 1.0
-    if UPDATE is not None:
+    if WRITES:
         visiting = tl.where(visiting_R, tl.load(knobs_3), 0.0)[:, None] != 0
         if not STORE:
             visiting = valid & (row < 0)
         updating = visiting
         if GATE is not None:
             updating = visiting & GATE(attention, OPTIONS)
-        momentum = tl.where(updating, tl.load(knobs_3 + 1).to(MATH), 1.0)
+        if UPDATE is not None:
+            momentum = tl.where(updating, tl.load(knobs_3 + 1).to(MATH), 1.0)
 
     lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
     held = ()  # the logits and the targets of each stretch, if the row is held
@@ -488,6 +494,10 @@ def fused_rows(
                 OPTIONS,
             )
             anchor = inverse, top_target, top_kept * (1.0 + rest_power)
+            if STEP is not None:
+                total = slope_top
+                slope_top = 0.0
+                row_values = total, momentum, attention
             if united:
                 sums_a, sums_b = tl.reduce((lane_a, lane_b), 1, add2, keep_dims=True)
                 sums_c, sums_d = tl.reduce((lane_c, lane_d), 1, add2, keep_dims=True)
@@ -580,7 +590,9 @@ def fused_rows(
                 TERMS,
                 OPTIONS,
             )
-            if UPDATE is not None:
+            if STEP is not None:
+                target = STEP(target, probs, shared, lane == top - start, sum0, sum1, OPTIONS)
+            if WRITES:
                 stored = target
                 if visits_N is not None:
                     stored = round_stochastically(target.to(tl.float32), key, start + lane, targets_NC.dtype.element_ty)
@@ -600,7 +612,7 @@ def fused_rows(
                 tl.store(
                     gradient + (row * C + start) + lane, dlogits.to(tl.float32), mask=in_batch & (lane < C - start)
                 )
-    if UPDATE is not None and visits_N is not None:
+    if WRITES and visits_N is not None:
         visited = tl.where(visiting & finite, 1, 0)
         tl.store(visits_N + target_row_R, visit_R + 1, mask=tl.sum(visited, axis=1) > 0)
     if FINISH is not None:
@@ -649,7 +661,7 @@ def constants(
     """The kernel's constants and the compiler's options for a geometry, by default that of `geometry`.
 
     In long rows threads get half as many columns if a rule needs many values per column: a rule with `kept` (RNAL
-    spills on sm_100), and in loops a rule with pairs (ELR+ spills).
+    spills on sm_100) or `step` (SOP does), and in loops a rule with pairs (ELR+ spills).
 
     If targets are updated, rows of more than 4096 columns are processed in stretches of 4096 by 16 warps. One program
     then fills a multiprocessor, and the passes after the first find their data still in the L2 cache. On an H100, 8192
@@ -669,11 +681,12 @@ def constants(
     if chosen is None and rule is not None and held:
         block //= 2
     elif chosen is None and rule is not None:
-        if num_classes > 2 * MAX_BLOCK and rule.update is not None and rule.kept is None:
+        writes = rule.update is not None or rule.step is not None
+        if num_classes > 2 * MAX_BLOCK and writes and rule.kept is None:
             block, num_warps = 2 * MAX_BLOCK, 16
         elif block < num_classes and (rule.kept is not None or rule.blend is not None):
             block //= 2
-        elif rule.kept is not None and num_warps > 1:
+        elif (rule.kept is not None or rule.step is not None) and num_warps > 1:
             num_warps *= 2
     registers = min(184 if num_warps > 1 else 255, 65536 // (32 * num_warps))
     if held and rule is not None and rule.terms is not None:
@@ -792,6 +805,7 @@ def launch(
             LINEAR=rule.linear,
             UNITE=rule.unite,
             UPDATE=rule.update,
+            STEP=rule.step,
             KEPT=rule.kept,
             GATE=rule.gate,
             BLEND=rule.blend,

@@ -54,6 +54,7 @@ CASES: dict[str, tuple[str, type[nn.Module], Callable, dict[str, Any]]] = {
     "elr_plus": ("elr_plus", losses.ELRPlusLoss, reference.elr_plus, {}),
     "elr_plus-weighted": ("elr_plus", losses.ELRPlusLoss, reference.elr_plus, {"target": "weighted"}),
     "selc": ("selc", losses.SELCLoss, reference.selc, {}),
+    "sop": ("sop", losses.SOPLoss, reference.sop, {"rate_u": 8.0, "rate_v": 12.0}),
     "nal": ("nal", losses.NALLoss, reference.nal, {}),
     "nal-code": ("nal", losses.NALLoss, reference.nal, {"variant": "code"}),
     "nal-reverse": ("nal", losses.NALLoss, reference.nal, {"reverse": 0.1, "gate": 0.4}),
@@ -61,7 +62,7 @@ CASES: dict[str, tuple[str, type[nn.Module], Callable, dict[str, Any]]] = {
 }
 RULES = tuple(CASES)
 ONE_PER_OP = tuple({op: case for case, (op, *_) in reversed(CASES.items())}.values())
-STATEFUL = tuple(case for case, (op, *_) in CASES.items() if op in ("elr", "elr_plus", "selc", "nal"))
+STATEFUL = tuple(case for case, (op, *_) in CASES.items() if op in ("elr", "elr_plus", "selc", "nal", "sop"))
 DETACHED = ("swce", "bootstrap-detached", "focal-code", "nfl-code", "apl-nfl-code")
 """Cases that hold a factor of the loss fixed, which a difference quotient does not see."""
 
@@ -87,6 +88,12 @@ def build(rule: str, num_samples: int, num_classes: int, reduction: str = "none"
     options = options | {"reduction": reduction} | common
     if op in ("forward", "forward_clipped"):
         return module(transition_of(num_classes), **options)
+    if op == "sop":
+        loss = module(num_samples, num_classes, **options)
+        table = torch.empty(num_samples, num_classes)
+        torch.nn.init.uniform_(table, -1.2, 1.2, generator=torch.Generator().manual_seed(0))
+        loss.targets.copy_(table[loss.shard[0] :: loss.shard[1]])  # as if learnt, with some at the bound of 1
+        return loss
     if rule in STATEFUL:
         if op != "selc":
             options["strength"] = STRENGTH
@@ -126,8 +133,10 @@ def call_reference(
         return function(logits, labels, pair_labels, *rows, strength=STRENGTH, **options)
     if rule not in STATEFUL:
         return function(logits, labels, **options)
-    options = options | {"momentum": MOMENTUM, "update": update}
-    if op != "selc":
+    options = options | {"update": update}
+    if op != "sop":
+        options["momentum"] = MOMENTUM
+    if op not in ("selc", "sop"):
         options["strength"] = STRENGTH
     inputs = (logits, attention, labels) if op == "nal" else (logits, labels)
     loss, rows = function(*inputs, table[index], **options)
@@ -206,8 +215,10 @@ def measure(
     num_samples = 2 * batch + 1
     module = build(rule, num_samples, num_classes).to(device)
     loss_of = wrap(module)
-    exact_table = torch.zeros(num_samples, num_classes, dtype=torch.float64, device=exact_device)
-    torch_table = exact_table.float()
+    torch_table = torch.zeros(num_samples, num_classes, device=exact_device)
+    if hasattr(module, "targets"):
+        torch_table.copy_(module.targets)
+    exact_table = torch_table.double()
     found: dict[str, list[float]] = {name: [0.0] for name in Errors.__annotations__}
     for step, data in enumerate(batches(num_classes, DTYPES[dtype], batch, num_samples, steps)):
         update = UPDATES[step]
@@ -286,7 +297,8 @@ def measure_saturated(rule: str, dtype: str) -> dict[str, Any]:
     rows, attention = len(labels), torch.linspace(-6, 6, len(labels)).roll(4)
     index = torch.arange(rows)
     loss_of = build(rule, rows, 10)
-    tables = [torch.zeros(rows, 10, dtype=torch.float64), torch.zeros(rows, 10)]
+    table = loss_of.targets.clone() if rule in STATEFUL else torch.zeros(rows, 10)
+    tables = [table.double(), table]
     precision = 1e-5 if dtype == "float32" else torch.finfo(DTYPES[dtype]).eps
     tiny = max(torch.finfo(DTYPES[dtype]).smallest_normal, 1e-15)
     norm = torch.linalg.vector_norm

@@ -16,6 +16,7 @@ from fastnoise.data import stratified_split
 from fastnoise.data.cifar import MEAN_STD
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
+from fastnoise.losses.reference import SOP_BATCH
 from fastnoise.methods import create_method
 from fastnoise.methods.mixup import gone_through
 from fastnoise.methods.options import CORESOptions
@@ -291,6 +292,12 @@ def _() -> str:
 def _() -> str:
     config = recipe("ssr", "cifar10", "symmetric:0.4")
     return f"{50_000 % (config.data.batch_size // 3)} of 50,000 samples of a pass if all are selected"
+
+
+@counts("sop-batch")
+def _() -> str:
+    rest = 50_000 % recipe("sop", "cifar10", "symmetric:0.4").data.batch_size
+    return f"a step {SOP_BATCH / rest:.1f} times as long there for the {rest} samples of an epoch's last batch"
 
 
 @counts("gjs-network")

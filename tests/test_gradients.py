@@ -86,7 +86,7 @@ def history(folder: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", ["elr", "nal", "plc", "selc"])
+@pytest.mark.parametrize("method", ["elr", "nal", "plc", "selc", "sop"])
 def test_a_run_is_the_same_with_and_without(method: str) -> None:
     """The pass leaves targets, tables and random numbers as they were."""
     words = ["train", "--method", method, *SMALL, "--noise", "symmetric:0.4", "--epochs", "3"]

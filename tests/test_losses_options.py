@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from _loss_cases import CASES, batches, build, call, leaf, soft_labels_of, transition_of
+from _loss_cases import CASES, STATEFUL, batches, build, call, leaf, soft_labels_of, transition_of
 from torch import Tensor
 
 from fastnoise import losses, recipes
@@ -19,9 +19,16 @@ from fastnoise.recipes.of_losses import CLASSES, OF_METHOD
 CLASS_NAMES = sorted(
     name for name in losses.__all__ if name.endswith("Loss") and name not in ("NTXentLoss", "TargetLoss")
 )
-TABLES = ("ELRLoss", "ELRPlusLoss", "NALLoss", "SELCLoss")
+RATES = {
+    "ELRLoss": {"momentum": 0.7, "strength": 3.0},
+    "ELRPlusLoss": {"momentum": 0.7, "strength": 3.0},
+    "NALLoss": {"momentum": 0.7, "strength": 3.0},
+    "SELCLoss": {"momentum": 0.7},
+    "SOPLoss": {"rate_u": 10.0, "rate_v": 1.0},
+}
+TABLES = tuple(RATES)
 HARD_ONLY = ("elr_plus", "elr_plus-weighted")
-PLAIN = [case for case, (op, *_) in CASES.items() if op not in ("elr", "elr_plus", "selc", "nal")]
+PLAIN = [case for case in CASES if case not in STATEFUL]
 FIRST_TARGET = [case for case, (op, *_) in CASES.items() if op in ("selc", "nal")]
 """Cases whose first target is the label."""
 LINEAR = [case for case in PLAIN if not case.startswith(("ce-soft", "sce", "mae", "apl", "bootstrap"))]
@@ -31,8 +38,7 @@ LINEAR = [case for case in PLAIN if not case.startswith(("ce-soft", "sce", "mae"
 def instance(name: str, **options: Any) -> torch.nn.Module:
     kind = getattr(losses, name)
     if name in TABLES:
-        rates = {"momentum": 0.7} if name == "SELCLoss" else {"momentum": 0.7, "strength": 3.0}
-        return kind(20, 10, **rates, **options)
+        return kind(20, 10, **RATES[name], **options)
     if name == "ForwardLoss":
         return kind(transition_of(10), **options)
     return kind(**({"alpha": 0.1, "beta": 1.0} if name == "SCELoss" else {}), **options)
@@ -78,7 +84,9 @@ def test_errors_begin_with_the_class_that_was_called(name: str) -> None:
     with pytest.raises(TypeError, match=f"^{name} has no option 'reductoin'; did you mean 'reduction'"):
         instance(name, reductoin="sum")
     labels = torch.zeros(4, dtype=torch.int64)
-    more = {"ELRLoss": [labels], "SELCLoss": [labels], "NALLoss": [labels, torch.zeros(4)]}.get(name, [])
+    more = [labels] if name in TABLES else []
+    if name == "NALLoss":
+        more = [labels, torch.zeros(4)]
     if name == "ELRPlusLoss":
         more = [labels, labels, labels, torch.ones(4)]
     loss = instance(name)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fastnoise.cli import main
 from fastnoise.errors import ConfigError
+from fastnoise.losses import separation
 from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of, random_numbers
 from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.disc import ring
@@ -570,6 +571,96 @@ def test_selc_plus_retrains_with_mixup_on_the_corrected_labels() -> None:
     assert actual == pytest.approx(expected, rel=1e-4)
     assert len(set(shares)) == 6
     assert torch.equal(trial.method.criterion.targets, targets)
+
+
+# -- SOP ----------------------------------------------------------------------------------------------------------
+
+
+class Overparameterized:
+    """loss.py and trainer.py of the authors: u and v are parameters, moved by SGD of their own beside the network's."""
+
+    def __init__(self, trial: Trial, rate_u: float, rate_v: float):
+        start = trial.method.criterion.targets.clone()
+        self.network, self.one_hot = deepcopy(trial.network), F.one_hot(trial.given, C).float()
+        self.u = start.gather(1, trial.given[:, None]).requires_grad_()
+        self.v = start.requires_grad_()
+        # A batch has 16 samples here, and there 128.
+        groups = [{"params": self.u, "lr": rate_u * B / 128}, {"params": self.v, "lr": rate_v * B / 128}]
+        self.optimizers = torch.optim.SGD(groups), torch.optim.SGD(self.network.parameters(), 0.1)
+
+    def step(self, index: Tensor, logits: Tensor, more: Callable[[Tensor], Tensor] | None = None) -> float:
+        label = self.one_hot[index]
+        u_square = (self.u[index] ** 2 * label).clamp(0, 1)
+        v_square = (self.v[index] ** 2 * (1 - label)).clamp(0, 1)
+        prediction = (logits.softmax(1) + u_square - v_square.detach()).clamp(min=1e-4)
+        prediction = F.normalize(prediction, p=1, eps=1e-4).clamp(1e-4, 1.0)
+        predicted = F.one_hot(logits.argmax(1), C).float()
+        loss = (-(label * prediction.log()).sum(1)).mean()
+        loss = loss + F.mse_loss(predicted + u_square - v_square, label, reduction="sum") / len(index)
+        if more is not None:
+            loss = loss + more(prediction)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss.item()
+
+    def agrees(self, trial: Trial) -> None:
+        """Weights, u and v."""
+        targets = torch.where(self.one_hot > 0, self.u, self.v).detach()
+        torch.testing.assert_close(trial.method.criterion.targets, targets, rtol=1e-4, atol=1e-5)
+        mine, theirs = trial.network.state_dict(), self.network.state_dict()
+        for name, tensor in theirs.items():
+            torch.testing.assert_close(mine[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_sop_follows_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses, u, v and weights over five epochs, from u and v that are large enough to move."""
+    monkeypatch.setattr(separation, "START", 0.3)
+    trial = Trial("sop", rate_u=20.0, rate_v=30.0)
+    trial.method.end_epoch(trial.run(0, 5))
+    expected = Overparameterized(trial, 20.0, 30.0)
+    before, moved = trial.method.criterion.targets.clone(), []
+    for epoch in range(1, 6):
+        for _, index in trial.batches(epoch):
+            step = trial.method.training_step([trial.network], trial.images[index], trial.given[index], index)
+            trial.optimizer.zero_grad()
+            step.loss.backward()
+            trial.optimizer.step()
+            logits = expected.network(trial.images[index]).logits
+            assert step.loss.item() == pytest.approx(expected.step(index, logits), rel=2e-5)
+            assert torch.equal(step.predictions, logits.argmax(1))
+        moved.append(float((trial.method.criterion.targets - before).abs().mean()))
+    assert moved[-1] > moved[0] > 0.01
+    expected.agrees(trial)
+    squares = torch.where(expected.one_hot > 0, expected.u, expected.v).detach().square().clamp(max=1)
+    cleaned = torch.where(expected.one_hot > 0, 1 - squares, squares)
+    estimates = trial.method.estimates(trial.run(5, 5))
+    assert torch.equal(estimates.labels, cleaned.argmax(1))
+    assert 0 < estimates.suspected.sum() < N
+    assert torch.equal(estimates.suspected, estimates.labels != trial.given)
+    shares = cleaned.gather(1, trial.given[:, None])[:, 0] / cleaned.sum(1)
+    torch.testing.assert_close(estimates.confidence, shares, rtol=1e-3, atol=1e-4)
+
+
+def test_sop_begins_with_numbers_of_the_runs_seed() -> None:
+    trial = Trial("sop")
+    criterion = trial.method.criterion
+    run = trial.run(0, 3)
+    run.seed = 7
+    trial.method.end_epoch(run)
+    first = criterion.targets.clone()
+    assert 0.8e-8 < first.std() < 1.2e-8
+    assert abs(float(first.mean())) < 0.3e-8
+    run.epoch, run.seed = 1, 8
+    trial.method.end_epoch(run)
+    assert torch.equal(criterion.targets, first)
+    run.epoch = 0
+    trial.method.end_epoch(run)
+    assert not torch.equal(criterion.targets, first)
+    assert torch.equal(trial.method.corrected(trial.given), trial.given)
+    assert torch.equal(trial.method.estimates(run).confidence, torch.ones(N))
 
 
 # -- JS, GJS ------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from fastnoise.ops.registry import OPS
 triton = pytest.importorskip("triton", reason="needs triton")
 from _ahead import ARCHITECTURES, compile_op, spilled  # noqa: E402
 from fastnoise.kernels import rules  # noqa: E402
-from fastnoise.kernels.rules import ELR, NAL, Rule, ce_finish, elr_update  # noqa: E402
+from fastnoise.kernels.rules import ELR, NAL, SOP, Rule, ce_finish, elr_update  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +275,7 @@ FINISH = Rule(finish=ce_finish)
         ("mylab::a", plain, Rule(), "the part finish is missing"),
         ("mylab::a", plain, Rule(finish=ce_finish, num_sums=1), "the part terms is missing"),
         ("mylab::a", with_targets, FINISH, "the part update is missing"),
+        ("mylab::a", with_targets, SOP, "the part step is for fastnoise's own losses; give update in its place"),
         (
             "mylab::a",
             plain,

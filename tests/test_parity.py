@@ -28,6 +28,7 @@ from fastnoise.losses import (
     NFLLoss,
     SCELoss,
     SELCLoss,
+    SOPLoss,
 )
 from fastnoise.losses.base import LabelLoss
 
@@ -100,6 +101,17 @@ def selc(logits: Tensor, index: Tensor, table: Tensor, alpha: float, update: boo
     if update:
         table[index] = alpha * table[index] + (1 - alpha) * probs.detach()
     return -(table[index] * probs.log()).sum(dim=1).mean()
+
+
+def overparametrization_loss(logits: Tensor, label: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Of the one-hot labels, and the batch's rows of u [B, 1] and v [B, C], without the other terms of SOP+."""
+    u_square = torch.clamp(u**2 * label, 0, 1)
+    v_square = torch.clamp(v**2 * (1 - label), 0, 1)
+    prediction = torch.clamp(F.softmax(logits, dim=1) + u_square - v_square.detach(), min=1e-4)
+    prediction = torch.clamp(F.normalize(prediction, p=1, eps=1e-4), min=1e-4, max=1.0)
+    hard = torch.zeros_like(logits).scatter_(1, logits.argmax(dim=1).view(-1, 1), 1)
+    mse = F.mse_loss(hard + u_square - v_square, label, reduction="sum") / len(label)
+    return torch.mean(-torch.sum(label * torch.log(prediction), dim=-1)) + mse
 
 
 def sce(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
@@ -209,6 +221,26 @@ def test_selc() -> None:
         one, other = leaf(logits), leaf(logits.double())
         loss_of.set_update(number > 0)
         agree(loss_of(one, steps.labels[index], index), selc(other, index, table, 0.9, number > 0), (one, other))
+
+
+def test_sop() -> None:
+    """With steps for a batch of B in place of the authors' 128, and from u and v that are large enough to show."""
+    steps = Steps()
+    loss_of = SOPLoss(N, C, rate_u=10 * 128 / B, rate_v=20 * 128 / B)
+    loss_of.targets.copy_(torch.randn(N, C, generator=steps.random) / 2)
+    u = loss_of.targets.gather(1, steps.labels[:, None]).double().requires_grad_()
+    v = loss_of.targets.double().requires_grad_()
+    optimizer = torch.optim.SGD([{"params": u, "lr": 10}, {"params": v, "lr": 20}])
+    for logits, _, index in steps:
+        one, other = leaf(logits), leaf(logits.double())
+        found = loss_of(one, steps.labels[index], index)
+        expected = overparametrization_loss(other, steps.one_hot[index].double(), u[index], v[index])
+        agree(found, expected, (one, other))
+        optimizer.step()
+        optimizer.zero_grad()
+        table = torch.where(steps.one_hot > 0, u, v).detach()
+        torch.testing.assert_close(loss_of.targets.double(), table, atol=1e-6, rtol=1e-5)
+        loss_of.targets.copy_(table)  # beyond 1 a step may be steep
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nal": {},
     "plc": {"warm_up": 0, "window": 5, "threshold": 0.9},
     "selc": {"update_from": 1},
+    "sop": {},
     "swce": {"warm_up": 1, "stages": "1", "rate_factors": "1,1", "epochs": 2, "selection_threshold": 1.0},
     "swce-given": {
         "warm_up": 1, "stages": "1", "rate_factors": "1,1", "epochs": 2, "selection_threshold": 2.0,
@@ -84,6 +85,8 @@ class Case:
         if name == "elr_plus":
             for criterion in self.method.criterion:
                 criterion.targets.copy_(torch.rand(N, C).softmax(1) * (torch.rand(N, 1) < 0.9))
+        elif name == "sop":
+            self.method.criterion.targets.copy_(torch.rand(N, C) ** 4 * (torch.rand(N, 1) < 0.9))
         elif name in ("elr", "nal", "selc"):
             self.method.criterion.targets.copy_(torch.rand(N, C).softmax(1) * (torch.rand(N, 1) < 0.9))
         elif name == "plc":
@@ -259,10 +262,19 @@ def check_cores(case: Case) -> None:
     assert torch.equal(case.method.prior, torch.bincount(case.given, minlength=C) / N)
 
 
+def check_sop(case: Case) -> None:
+    found, table = case.end(), case.method.criterion.targets
+    noise = F.one_hot(case.given, C) * table**2 - (1 - F.one_hot(case.given, C)) * table**2
+    cleaned = F.one_hot(case.given, C) - noise
+    labels, own = cleaned.argmax(1), cleaned.gather(1, case.given[:, None])[:, 0]
+    assert 0.1 < (labels != case.given).float().mean() < 0.9
+    same(found, labels, own / cleaned.sum(1), labels != case.given)
+
+
 CHECKS = {
     "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "elr": check_targets,
     "elr_plus": check_targets, "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets,
-    "plc": check_plc, "selc": check_targets, "swce": check_swce,
+    "plc": check_plc, "selc": check_targets, "sop": check_sop, "swce": check_swce,
 }  # fmt: skip
 
 

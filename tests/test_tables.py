@@ -223,6 +223,8 @@ def arguments(name: str, table: Tensor, index: Tensor) -> tuple:
         "code": False,
         "reverse": 0.1,
         "gate": 0.0,
+        "rate_u": 0.5,
+        "rate_v": 0.25,
     }
     return tuple(given[argument] for argument in OPS[name].names)
 
@@ -230,12 +232,12 @@ def arguments(name: str, table: Tensor, index: Tensor) -> tuple:
 @pytest.mark.parametrize("name", UPDATING)
 def test_opcheck(name: str) -> None:
     """With every argument that a placement gives; the update of `visits` is declared."""
-    table, visits = torch.zeros(10, 10, dtype=torch.bfloat16), torch.zeros(10, dtype=torch.int32)
+    table, visits = torch.full((10, 10), 0.125, dtype=torch.bfloat16), torch.zeros(10, dtype=torch.int32)
     inputs = (*arguments(name, table, 2 * torch.arange(8) + 1), None, "none", True, visits, 1, 2, 3)
     opcheck(OPS[name].overload, inputs)
     OPS[name].overload(*inputs)
     assert visits.tolist() == [1] * 8 + [0, 0]
-    assert table.any(1).tolist() == [True] * 8 + [False, False]
+    assert (table != 0.125).any(1).tolist() == [True] * 8 + [False, False]
 
 
 def test_compiled_equals_eager() -> None:
@@ -262,6 +264,7 @@ def test_every_loss_with_targets_takes_a_placement() -> None:
     """One call of each updates the row in its half-precision shard."""
     kinds = [kind for kind in vars(losses).values() if isinstance(kind, type) and issubclass(kind, TargetLoss)]
     kinds.remove(TargetLoss)
+    kinds.remove(losses.SOPLoss)  # float32 alone, below
     assert {kind.__name__ for kind in kinds} >= {"ELRLoss", "ELRPlusLoss", "NALLoss", "SELCLoss"}
     index, labels = torch.tensor([5, 1]), torch.tensor([2, 0])
     for kind in kinds:
@@ -276,6 +279,37 @@ def test_every_loss_with_targets_takes_a_placement() -> None:
         assert loss_of.targets.dtype == torch.float16
         assert loss_of.visits.tolist() == [1, 1]
         assert loss_of.targets.any(1).all()
+
+
+def test_sop_is_one_table_in_shards_and_of_float32_alone() -> None:
+    """Each shard begins with its rows of what a whole table begins with, and steps them as the whole one does."""
+    rates = {"rate_u": 100.0, "rate_v": 100.0, "reduction": "none"}
+    whole = losses.SOPLoss(11, 4, **rates, seed=5)
+    assert not torch.equal(whole.targets, losses.SOPLoss(11, 4, **rates, seed=6).targets)
+    logits, labels = torch.randn(11, 4), torch.randint(4, (11,))
+    shards = [losses.SOPLoss(11, 4, **rates, seed=5, shard=(rank, 3)) for rank in range(3)]
+    for step in range(3):
+        for rank, shard in enumerate(shards):
+            assert torch.equal(shard.targets, whole.targets[rank::3]), step
+        together = whole(logits, labels, torch.arange(11))
+        for rank, shard in enumerate(shards):
+            rows = torch.arange(rank, 11, 3)
+            assert torch.equal(shard(logits[rows], labels[rows], rows), together[rows])
+    loaded = losses.SOPLoss(11, 4, **rates)
+    loaded.load_state_dict(merge_shards([shard.state_dict() for shard in shards]))
+    assert torch.equal(loaded.targets, whole.targets)
+    message = r"^SOPLoss: target_dtype is torch\.bfloat16: it must be torch\.float32, since u and v"
+    with pytest.raises(ConfigError, match=message):
+        losses.SOPLoss(11, 4, **rates, target_dtype=torch.bfloat16)
+
+
+def test_a_large_start_is_drawn_in_parts_alike_in_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses.separation, "DRAWN", 70)
+    whole = losses.SOPLoss(25, 10, rate_u=1.0, rate_v=1.0).targets
+    assert len(whole.unique()) == 250
+    for rank in range(4):
+        shard = losses.SOPLoss(25, 10, rate_u=1.0, rate_v=1.0, shard=(rank, 4))
+        assert torch.equal(shard.targets, whole[rank::4])
 
 
 # --- Memory

@@ -842,7 +842,8 @@ struct Batch {
 
     LossJob job(LossRule rule, const double* options) {
         const bool moving = rule == LossRule::ema || rule == LossRule::selc;
-        const bool updates = moving || rule == LossRule::elr || rule == LossRule::nal;
+        const bool stepped = rule == LossRule::sop;
+        const bool updates = moving || stepped || rule == LossRule::elr || rule == LossRule::nal;
         const bool pairs = rule == LossRule::elr_plus, soft_labels = rule == LossRule::soft_ce;
         return {rule,
                 rows,

@@ -49,7 +49,7 @@ class FusedLoss(nn.Module):
     are then sum_k labels_k L(k), with L(k) the loss of the hard label k. They need not sum to 1, and take no
     ignore_index. They are computed in plain PyTorch, in float32, but for CrossEntropyLoss and ELRLoss, which stay
     fused. JSLoss and GJSLoss are plain PyTorch for all labels. SELCLoss and NALLoss take them for a sample's first
-    target. ELRPlusLoss, which has pairs of labels, and losses that `fastnoise.losses.rule` made take none.
+    target. ELRPlusLoss, which has pairs of labels, SOPLoss and losses that `fastnoise.losses.rule` made take none.
 
     Tensors of another form raise DataError. A label out of range raises DataError on the CPU; on a CUDA device it makes
     that sample's loss and gradient NaN, and nothing waits for the device. Options out of range raise ConfigError, and
@@ -396,13 +396,16 @@ class TargetLoss(FixedDtype, FusedLoss):
         rank, world = self.shard
         own = labels[rank::world]
         if self.targets.device == own.device:
-            return torch.where(self.targets.any(1), self.targets.argmax(1), own)
+            return self.hard_rows(self.targets, own)
         rows = max(1, ON_DEVICE // self.targets.shape[1])
         found = []
         for part, given in zip(self.targets.split(rows), own.split(rows), strict=True):
-            targets = part.to(own.device)
-            found.append(torch.where(targets.any(1), targets.argmax(1), given))
+            found.append(self.hard_rows(part.to(own.device), given))
         return torch.cat(found)
+
+    def hard_rows(self, targets: Tensor, labels: Tensor) -> Tensor:
+        """What `hard_targets` says, int64 [n], of some rows of the table [n, C] and their labels [n]."""
+        return torch.where(targets.any(1), targets.argmax(1), labels)
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
         self._wait()

@@ -12,3 +12,4 @@ from .cross_entropies import *
 from .early_learning import *
 from .ensemble import *
 from .robust import *
+from .separation import *

@@ -158,6 +158,8 @@ def check_parts(name: str, parts: Any, has_targets: bool) -> None:
     rules = import_module("fastnoise.kernels.rules")
     if not isinstance(parts, rules.Rule):
         raise ConfigError(f"rule {name!r}: parts is {type(parts).__name__}; give a fastnoise.kernels.rules.Rule")
+    if parts.step is not None:
+        raise ConfigError(f"rule {name!r}: the part step is for fastnoise's own losses; give update in its place")
     needed = {"finish": True, "terms": parts.num_sums > 0, "update": has_targets}
     for part, is_needed in needed.items():
         if is_needed and getattr(parts, part) is None:

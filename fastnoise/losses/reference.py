@@ -229,6 +229,43 @@ def selc(
     return -(targets * logits.log_softmax(1)).sum(1), rows
 
 
+SOP_BATCH = 128
+"""Samples over which the authors of SOP take the mean of the loss whose gradient, times the rates, moves u and v."""
+
+
+def sop_shares(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """P [B, C], what SOP makes of the probabilities: p + U - V, with V held fixed, clamped and normalised.
+
+    `rows` [B, C] hold u in the column of the label and v in the others. Gradient flows to u, and to logits.
+    """
+    one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    squares = rows.square()
+    of_label, of_classes = (squares * one_hot).clamp(0, 1), (squares.detach() * (1 - one_hot)).clamp(0, 1)
+    shares = (logits.softmax(1) + of_label - of_classes).clamp(min=1e-4)
+    return F.normalize(shares, p=1.0, eps=1e-4).clamp(1e-4, 1)
+
+
+def sop(
+    logits: Tensor, labels: Tensor, rows: Tensor, *, rate_u: float, rate_v: float, update: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Sparse over-parameterization (Liu et al. 2022): -log P_y + |H + U - V - y|^2, H the one-hot of the prediction.
+
+    New rows are those of one step of gradient descent on the loss, divided by 128 (`SOP_BATCH`).
+    """
+    before = rows.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        predicted = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+        noise = (before.square() * one_hot).clamp(0, 1) - (before.square() * (1 - one_hot)).clamp(0, 1)
+        loss = -sop_shares(logits, labels, before).gather(1, labels[:, None])[:, 0].log()
+        loss = loss + (predicted + noise - one_hot).square().sum(1)
+        (gradient,) = torch.autograd.grad(loss.sum(), before, retain_graph=True)
+    if update:
+        step = torch.where(one_hot > 0, rate_u, rate_v) / SOP_BATCH * gradient
+        rows = torch.where(updatable(logits), rows - step, rows)
+    return loss, rows
+
+
 def js(logits: Tensor, labels: Tensor, *, pi: float = 0.5, scaled: bool = True) -> Tensor:
     """The Jensen-Shannon divergence of the label and the prediction, with the weights pi and 1 - pi."""
     return gjs(logits, labels, pi=pi, scaled=scaled)

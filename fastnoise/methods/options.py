@@ -157,6 +157,15 @@ class SELCPlusOptions(SELCOptions):
 
 
 @dataclass(frozen=True)
+class SOPOptions(MethodOptions):
+    method: str = "sop"
+    rate_u: Annotated[float, AtLeast(0)] = 10.0
+    """Learning rate of u, what is too much in the given label."""
+    rate_v: Annotated[float, AtLeast(0)] = 10.0
+    """Learning rate of v, what is missing in the other classes."""
+
+
+@dataclass(frozen=True)
 class CORESOptions(MethodOptions):
     method: str = "cores"
     strength: Annotated[float, AtLeast(0)] = 2.0

@@ -29,6 +29,7 @@ from .plain import plain
 from .posteriors import posteriors
 from .real import settled
 from .simclr import simclr
+from .sop import sop
 from .ssr import ssr, ssr_plus
 from .swce import swce
 from .swce_dividemix import swce_dividemix
@@ -62,6 +63,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc": selc,
     "selc_plus": selc_plus,
     "simclr": simclr,
+    "sop": sop,
     "ssr": ssr,
     "ssr_plus": ssr_plus,
     "swce": swce,
@@ -169,6 +171,7 @@ __all__ = [
     "selc",
     "selc_plus",
     "simclr",
+    "sop",
     "ssr",
     "ssr_plus",
     "swce",

@@ -23,6 +23,10 @@ are:
         the slopes over those classes. This saves the pass that `terms` needs for its sums once `total` is known.
     update(target, probs, total, label, momentum, OPTIONS)
         the target that is used from here on and stored. With momentum 1 a row that was visited before does not change.
+    step(target, probs, label, is_top, sum0, sum1, OPTIONS)
+        in place of `update`, for a loss of the target as it was before: the target that is to be stored. `terms` and
+        `finish` get the one that was stored, and as their `attention` that at the label. For the top class the third
+        element of `terms` is not slope_j, which is 0, but the `total` for all others and for `finish` (sop).
     kept(target, probs, total, label, momentum, OPTIONS)
         the updated target without the share (1 - momentum) * probs, exactly; only if `terms` needs it (nal)
     gate(attention, OPTIONS)
@@ -39,7 +43,8 @@ are:
 
 Elements are [rows, columns], row values [rows, 1]. `terms` is called once for the most probable class alone, with
 elements [rows, 1] and `is_top` true, and once for all columns with `is_top` false; the column of the most probable
-class is then left out. The parts before `terms` are called in the same way for both. `complement` is 1 - p_j and
+class is then left out. The parts before `terms` are called in the same way for both, but `step` is told by `is_top`
+which column is that of the most probable class. `complement` is 1 - p_j and
 `label_complement` is 1 - p_y; both are exact to the last places even if p nears 1. `label` is y_j in float32, or its
 share if the row has a pair of labels. In a tie the first class is the most probable one. `attention` is NAL's logit h
 before the sigmoid. OPTIONS is a constant tuple of the values that the op's schema lists after its tensors. The skeleton

@@ -7,7 +7,8 @@ import triton.language as tl
 
 
 class Rule(NamedTuple):
-    """The parts of one loss. It has no `terms` if p_y alone decides the loss, no `update` if targets are only read."""
+    """The parts of one loss. It has no `terms` if p_y alone decides the loss, and no `update` or `step` if targets are
+    only read."""
 
     finish: triton.JITFunction | None = None
     terms: triton.JITFunction | None = None
@@ -21,6 +22,7 @@ class Rule(NamedTuple):
     prepare_first: bool = False
     linear: triton.JITFunction | None = None
     unite: triton.JITFunction | None = None
+    step: triton.JITFunction | None = None
 
 
 @triton.jit

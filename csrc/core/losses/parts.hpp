@@ -38,5 +38,5 @@ struct Finished {
 struct Plain {
     static constexpr bool has_loss = true, has_terms = false, has_log_probs = false, has_target = false,
                           has_update = false, has_total = false, total_is_largest = false, from_one_hot = false,
-                          has_attention = false, has_guard = false, has_variants = false;
+                          has_attention = false, has_guard = false, has_variants = false, has_step = false;
 };

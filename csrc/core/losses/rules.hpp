@@ -22,7 +22,8 @@
     rule(elr_plus, ElrPlus)                     \
     rule(ema, Ema)                              \
     rule(selc, Selc)                            \
-    rule(nal, NalVariants)
+    rule(nal, NalVariants)                      \
+    rule(sop, Sop)
 #endif
 
 #ifdef FASTNOISE_RULE_BODIES
@@ -372,6 +373,64 @@ struct NalVariants {
         const bool code = options[0] != 0, reversed = options[1] != 0;
         if (code) return reversed ? run(Nal<true, true>{}) : run(Nal<true, false>{});
         return reversed ? run(Nal<false, true>{}) : run(Nal<false, false>{});
+    }
+};
+
+// What a row's table holds: u in the column of its label, v in the others.
+struct Sop : Plain {
+    static constexpr bool has_terms = true, has_target = true, has_step = true;
+    static constexpr double kFloor = 1e-4, kMost = 9.210340371976182;  // its logarithm's amount
+    template <class T>
+    struct Label {
+        T raw, bounded, everything;
+        decltype(T{} < T{}) clamped;
+    };
+    template <class T>
+    static T floor() {
+        return all<T>(static_cast<Element<T>>(kFloor));
+    }
+    template <class T>
+    static T noise(T target) {
+        return bounded(target * target, 0, 1);
+    }
+    template <class T>
+    static Label<T> label(T prob, T own, T rest) {
+        const T raw = prob + noise(own), kept = bounded(raw, kFloor, 1e30), everything = kept + rest;
+        return {raw, kept, everything, kept < floor<T>() * everything};
+    }
+    template <class T>
+    static Terms<T> terms(const Column<T>& column, const RowState<T>& row, const Options<T>&) {
+        const T own = noise(column.target), top = select(column.is_top, one<T>(), zero<T>());
+        const T raw = select(column.is_label, column.probs + own, column.probs - own);
+        const T distance = select(column.is_label, (top - one<T>()) + own, top - own);
+        const T rest = select(column.is_label, zero<T>(), bounded(raw, kFloor, 1e30));
+        const T clamped = select(raw < floor<T>(), one<T>(), zero<T>());
+        const T slope = select(column.is_label, zero<T>(), column.probs * (clamped - row.total));
+        const T of_top = select(column.is_label, one<T>(), clamped);
+        return {rest, distance * distance, select(column.is_top, of_top, slope)};
+    }
+    template <class T>
+    static Finished<T> finish(const Sums<T>& sums, const Options<T>&) {
+        const Label<T> at = label(sums.label_prob, sums.attention, sums.sum0);
+        const T most = all<T>(static_cast<Element<T>>(kMost));
+        const T loss = select(at.clamped, most, log1p_of(sums.sum0 / at.bounded)) + sums.sum1;
+        const T part = sums.label_prob / at.everything;
+        const T active = select(sums.total > zero<T>(), part * sums.sum0, sums.label_prob) / at.bounded;
+        const T fall = select(at.raw < floor<T>(), (one<T>() - sums.total) * part, active);
+        const T scale = one<T>() / at.everything;
+        return {loss, zero<T>(), select(at.clamped, zero<T>(), fall), select(at.clamped, zero<T>(), scale)};
+    }
+    template <class T>
+    static T step(const Column<T>& column, T rest, const Options<T>& options) {
+        const T square = column.target * column.target, top = select(column.is_top, one<T>(), zero<T>());
+        const Label<T> at = label(column.probs, column.target, rest);
+        const T two = all<T>(2), four = all<T>(4);
+        const T pulled = select(at.raw < floor<T>(), zero<T>(), two * rest / (at.bounded * at.everything));
+        const T pull = select(at.clamped, zero<T>(), pulled);
+        const T of_label = options[0] * (four * ((square - one<T>()) + top) - pull);
+        const T of_class = options[1] * (four * (square - top));
+        const T slope = select(column.is_label, of_label, of_class);
+        return column.target - select(square > one<T>(), zero<T>(), slope) * column.target;
     }
 };
 

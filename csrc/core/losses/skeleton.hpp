@@ -42,6 +42,9 @@ struct Skeleton : Rows<Real> {
         if constexpr (Rule::has_target) {
             for (std::size_t r = 0; r < count; ++r) this->load_targets(r);
         }
+        if constexpr (Rule::has_step) {
+            for (std::size_t r = 0; r < count; ++r) group.attention[r] = targets[r * width + group.label[r]];
+        }
         if constexpr (Rule::has_total) {
             for (std::size_t r = 0; r < count; ++r) sum_total(r);
         }
@@ -49,6 +52,9 @@ struct Skeleton : Rows<Real> {
             for (std::size_t r = 0; r < count; ++r) {
                 if (!sum_terms<false>(r)) sum_terms<true>(r);
             }
+        }
+        if constexpr (Rule::has_step) {
+            for (std::size_t r = 0; r < count; ++r) step_targets(r);
         }
         if constexpr (Rule::has_loss) {
             finish(count);
@@ -70,11 +76,19 @@ struct Skeleton : Rows<Real> {
         group.total[r] = Rule::total_is_largest ? reduce<Largest>(total) : reduce<Sum>(total);
     }
 
+    // Where the row's targets are written back; null if they are not.
+    float* written(std::size_t r) const {
+        const std::size_t row = group.row[r];
+        const bool opened = !Rule::has_attention || group.tau[r] > scalar_options.value[2];
+        if (!(job.update && opened && finite(r)) || (plan.superseded && plan.superseded[row])) return nullptr;
+        return job.targets + static_cast<std::size_t>(job.index[row]) * job.classes;
+    }
+
     // Updates the targets and adds up the terms. False where a rule is to be `guarded` and wasn't.
     template <bool guarded>
     bool sum_terms(std::size_t r) {
         RowState<T> state = Base::template state_of<T>(r);
-        const std::size_t base = r * width, top = group.top[r], row = group.row[r];
+        const std::size_t base = r * width, top = group.top[r];
         const Real inverse = group.inverse[r];
         if constexpr (Rule::has_attention) {
             RowState<Real> scalar = Base::template state_of<Real>(r);
@@ -88,13 +102,16 @@ struct Skeleton : Rows<Real> {
             state.top_target = all<T>(scalar.top_target);
             state.top_ratio = all<T>(mix == 0 ? 1 : part / mix);
         }
-        float* to = nullptr;
-        if constexpr (Rule::has_update) {
-            const bool opened = !Rule::has_attention || group.tau[r] > scalar_options.value[2];
-            if (job.update && opened && finite(r) && !(plan.superseded && plan.superseded[row])) {
-                to = job.targets + static_cast<std::size_t>(job.index[row]) * job.classes;
-            }
+        if constexpr (Rule::has_step) {
+            Column<Real> scalar;
+            scalar.probs = inverse;
+            scalar.target = targets[base + top];
+            scalar.is_top = true;
+            scalar.is_label = group.label[r] == top;
+            group.total[r] = Rule::terms(scalar, Base::template state_of<Real>(r), scalar_options).slope;
+            state.total = all<T>(group.total[r]);
         }
+        float* const to = Rule::has_update ? written(r) : nullptr;
         const T rest_probs = all<T>(group.rest_power[r] * inverse), top_column = all<T>(static_cast<Real>(top));
         const T label_column = all<T>(static_cast<Real>(group.label[r])), end = all<T>(static_cast<Real>(job.classes));
         T sum0 = zero<T>(), sum1 = zero<T>(), slope_rest = zero<T>(), lowest = one<T>();
@@ -129,6 +146,7 @@ struct Skeleton : Rows<Real> {
                 } else {
                     terms = Rule::terms(column, state, options);
                 }
+                if constexpr (Rule::has_step) terms.slope = select(column.is_top, zero<T>(), terms.slope);
                 sum0 = sum0 + select(within, terms.term0, zero<T>());
                 sum1 = sum1 + select(within, terms.term1, zero<T>());
                 slope_rest = slope_rest + select(within, select(column.is_top, zero<T>(), terms.slope), zero<T>());
@@ -145,6 +163,25 @@ struct Skeleton : Rows<Real> {
             group.slope_top[r] = slopes[base + top];
         }
         return true;
+    }
+
+    // Writes the targets that follow from the terms' sums.
+    void step_targets(std::size_t r) {
+        float* const to = written(r);
+        if (!to) return;
+        const std::size_t base = r * width;
+        const T inverse = all<T>(group.inverse[r]), rest = all<T>(group.sum0[r]);
+        const T top_column = all<T>(static_cast<Real>(group.top[r]));
+        const T label_column = all<T>(static_cast<Real>(group.label[r]));
+        for (std::size_t from = 0; from < width; from += kLanes) {
+            const T at = columns(from);
+            Column<T> column;
+            column.probs = load<T>(powers + base + from) * inverse;
+            column.target = load<T>(targets + base + from);
+            column.is_top = at == top_column;
+            column.is_label = at == label_column;
+            store_part(Rule::step(column, rest, options), to + from, left(from));
+        }
     }
 
     void finish(std::size_t count) {

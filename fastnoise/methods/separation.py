@@ -1,0 +1,52 @@
+"""SOP (Liu et al. 2022, "Robust Training under Label Noise by Over-parameterization")."""
+
+from torch import Tensor
+
+from ..losses import SOPLoss
+from .base import Estimates, Run
+from .options import SOPOptions
+from .scan import by_blocks
+from .single import TargetMethod
+
+
+class SparseOverparameterization(TargetMethod):
+    """Cross-entropy and squared error on predictions to which the noise of each label is added (`SOPLoss`).
+
+    The noise is made of parameters of the sample, u and v, which the loss moves with rates of their own. They begin
+    near 0, by numbers that depend on the run's seed, and grow fastest where a label contradicts the network. What is
+    left of a label without its noise is the method's estimate.
+    """
+
+    weighted = parallel = fused_head = True
+    name = "sop"
+    Options = SOPOptions
+    criterion: SOPLoss
+
+    def __init__(self, options: SOPOptions, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = SOPLoss(num_samples, num_classes, rate_u=options.rate_u, rate_v=options.rate_v)
+
+    def end_epoch(self, run: Run) -> None:
+        if run.epoch == 0:
+            self.criterion.start(run.seed)
+
+    def corrected(self, labels: Tensor) -> Tensor:
+        return self.cleaned(labels)[0]
+
+    def cleaned(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        """The class that has most of each label without its noise, int64 [N], and the given class's share of it,
+        float32 [N] in [0, 1]."""
+        own, table = self.shards.own(given), self.criterion.targets
+
+        def of_rows(rows: slice) -> tuple[Tensor, Tensor]:
+            cleaned = self.criterion.cleaned(table[rows].to(own.device), own[rows])
+            shares = cleaned.gather(1, own[rows, None]).squeeze(1) / cleaned.sum(1)
+            return cleaned.argmax(1), shares.where(cleaned.any(1), 0.0)
+
+        classes, shares = by_blocks(of_rows, table)
+        return self.shards.join(classes, len(given)), self.shards.join(shares, len(given))
+
+    def estimates(self, run: Run) -> Estimates:
+        """Confidence: the given label's share of what is left of the label without its noise."""
+        corrected, confidence = self.cleaned(run.given)
+        return Estimates(corrected, confidence, corrected != run.given)

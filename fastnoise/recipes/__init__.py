@@ -28,7 +28,7 @@ from .plain import plain
 from .posteriors import posteriors
 from .real import settled
 from .simclr import simclr
-from .sop import sop
+from .sop import sop, sop_plus
 from .swce import swce
 from .swce_dividemix import swce_dividemix
 from .swce_loss import swce_loss
@@ -61,6 +61,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc_plus": selc_plus,
     "simclr": simclr,
     "sop": sop,
+    "sop_plus": sop_plus,
     "swce": swce,
     "swce_dividemix": swce_dividemix,
     "swce_loss": swce_loss,
@@ -164,6 +165,7 @@ __all__ = [
     "selc_plus",
     "simclr",
     "sop",
+    "sop_plus",
     "swce",
     "swce_dividemix",
     "swce_loss",

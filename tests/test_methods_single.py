@@ -644,6 +644,39 @@ def test_sop_follows_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(estimates.confidence, shares, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_sop_plus_follows_its_code(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with two views in one batch: consistency of the second with the first, and balanced classes."""
+    monkeypatch.setattr(separation, "START", 0.3)
+    trial = Trial("sop_plus", rate_u=20.0, rate_v=30.0, consistency=0.9, class_balance=0.8)
+    trial.method.end_epoch(trial.run(0, 5))
+    expected, random = Overparameterized(trial, 20.0, 30.0), torch.Generator().manual_seed(0)
+    training_step = trial.method.training_step
+    if compiled:
+        torch._dynamo.reset()
+        training_step = torch.compile(training_step, fullgraph=True, backend="aot_eager")
+    assert trial.method.views == 2
+    for epoch in range(1, 4 if compiled else 6):
+        for _, index in trial.batches(epoch):
+            images = trial.images[index].repeat(2, 1, 1, 1)
+            images = images + 0.3 * torch.randn(images.shape, generator=random)
+            step = training_step([trial.network], images, trial.given[index], index)
+            trial.optimizer.zero_grad()
+            step.loss.backward()
+            trial.optimizer.step()
+            weak, strong = expected.network(images).logits.chunk(2)
+
+            def more(prediction: Tensor, weak: Tensor = weak, strong: Tensor = strong) -> Tensor:
+                mean = prediction.mean(0).clamp(1e-4, 1.0)
+                balance = -(mean.log() / C).sum()
+                apart = F.kl_div(strong.log_softmax(1), weak.softmax(1).detach(), reduction="none").sum(1).mean()
+                return 0.8 * balance + 0.9 * apart
+
+            assert step.loss.item() == pytest.approx(expected.step(index, weak, more), rel=2e-5)
+            assert torch.equal(step.predictions, weak.argmax(1))
+    expected.agrees(trial)
+
+
 def test_sop_begins_with_numbers_of_the_runs_seed() -> None:
     trial = Trial("sop")
     criterion = trial.method.criterion

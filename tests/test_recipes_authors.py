@@ -40,6 +40,12 @@ DISC |= {"weight_decay": 1e-3, "epochs": 200, "schedule": "multistep:80,160,gamm
 DISC |= {"threshold_momentum": 0.99, "hard_strength": 1.0, "mixup_alpha": 5.0, "q": 0.7}
 DISC_HIGH = DISC | {"threshold_momentum": 0.95, "hard_strength": 0.2}
 SOP = R34 | SGD | {"weight_decay": 5e-4, "epochs": 120, "schedule": "multistep:40,80,gamma=0.1"}
+SOP_PLUS = (
+    {"model": "preact_resnet18_bn_stem", "init": "pytorch"}
+    | SGD
+    | {"epochs": 300, "schedule": "cosine:min=0.0002", "consistency": 0.9, "class_balance": 0.1}
+)
+SOP_PLUS |= {"augment": "autoaugment,crop,pad=4,flip,cutout:16 of the second view"}
 GJS = {"init": "pytorch", "optimizer": "sgd:momentum=0.9,nesterov", "batch_size": 128, "drop_last": True}
 GJS |= {"epochs": 400, "schedule": "multistep:200,300,gamma=0.1", "views": 2, "scale": "on", "passes": "by_view"}
 GJS |= {"model": "PreActResNet-34 of 32 to 128 channels"}
@@ -153,6 +159,10 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("sop", "cifar100", SYMMETRIC): SOP | {"rate_u": 1.0, "rate_v": 10.0},
     ("sop", "cifar100n", "human:noisy"): SOP | {"rate_u": 1.0, "rate_v": 10.0},
     ("sop", "cifar100", ASYMMETRIC): SOP | {"rate_u": 0.1, "rate_v": 100.0},
+    ("sop_plus", "cifar10", SYMMETRIC): SOP_PLUS | {"rate_u": 10.0, "rate_v": 10.0},
+    ("sop_plus", "cifar10", ASYMMETRIC): SOP_PLUS | {"rate_u": 10.0, "rate_v": 100.0},
+    ("sop_plus", "cifar100", SYMMETRIC): SOP_PLUS | {"rate_u": 1.0, "rate_v": 10.0},
+    ("sop_plus", "cifar100", ASYMMETRIC): SOP_PLUS | {"rate_u": 0.1, "rate_v": 100.0},
     ("ce", "cifar10", SYMMETRIC): CE_10,
     ("ce", "cifar100", SYMMETRIC): CE_100,
     ("gce", "cifar10", SYMMETRIC): CE_10 | {"q": 0.7, "k": 0.5, "update_from": 40, "update_every": 10},

@@ -45,6 +45,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plc": {"warm_up": 0, "window": 5, "threshold": 0.9},
     "selc": {"update_from": 1},
     "sop": {},
+    "sop_plus": {},
     "swce": {"warm_up": 1, "stages": "1", "rate_factors": "1,1", "epochs": 2, "selection_threshold": 1.0},
     "swce-given": {
         "warm_up": 1, "stages": "1", "rate_factors": "1,1", "epochs": 2, "selection_threshold": 2.0,
@@ -85,7 +86,7 @@ class Case:
         if name == "elr_plus":
             for criterion in self.method.criterion:
                 criterion.targets.copy_(torch.rand(N, C).softmax(1) * (torch.rand(N, 1) < 0.9))
-        elif name == "sop":
+        elif name in ("sop", "sop_plus"):
             self.method.criterion.targets.copy_(torch.rand(N, C) ** 4 * (torch.rand(N, 1) < 0.9))
         elif name in ("elr", "nal", "selc"):
             self.method.criterion.targets.copy_(torch.rand(N, C).softmax(1) * (torch.rand(N, 1) < 0.9))
@@ -274,7 +275,7 @@ def check_sop(case: Case) -> None:
 CHECKS = {
     "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "elr": check_targets,
     "elr_plus": check_targets, "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets,
-    "plc": check_plc, "selc": check_targets, "sop": check_sop, "swce": check_swce,
+    "plc": check_plc, "selc": check_targets, "sop": check_sop, "sop_plus": check_sop, "swce": check_swce,
 }  # fmt: skip
 
 

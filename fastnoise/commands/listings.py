@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "selc": "self-ensemble label correction (Lu and He 2022)",
     "selc_plus": "selc with mixup",
     "sop": "over-parameterization: each label's noise has parameters of its own (Liu et al. 2022)",
+    "sop_plus": "sop with two views that agree, and balanced classes",
     "cores": "a sieve of samples, and cross-entropy that rewards confidence (Cheng et al. 2021)",
     "ssr": "neighbours vote which labels are right, confident predictions replace others (Feng et al. 2022)",
     "ssr_plus": "ssr, whose features also agree between views of any image",

@@ -233,16 +233,20 @@ SOP_BATCH = 128
 """Samples over which the authors of SOP take the mean of the loss whose gradient, times the rates, moves u and v."""
 
 
-def sop_shares(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-    """P [B, C], what SOP makes of the probabilities: p + U - V, with V held fixed, clamped and normalised.
+def sop_sides(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """p + U - V [B, C], what SOP's P is made of.
 
-    `rows` [B, C] hold u in the column of the label and v in the others. Gradient flows to u, and to logits.
+    `rows` [B, C] hold u in the column of the label and v in the others. Gradient flows to u and to logits, not to v.
     """
     one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
     squares = rows.square()
     of_label, of_classes = (squares * one_hot).clamp(0, 1), (squares.detach() * (1 - one_hot)).clamp(0, 1)
-    shares = (logits.softmax(1) + of_label - of_classes).clamp(min=1e-4)
-    return F.normalize(shares, p=1.0, eps=1e-4).clamp(1e-4, 1)
+    return logits.softmax(1) + of_label - of_classes
+
+
+def sop_shares(sides: Tensor) -> Tensor:
+    """P [B, C] of `sop_sides`: at least 1e-4, normalised, and at least 1e-4 once more."""
+    return F.normalize(sides.clamp(min=1e-4), p=1.0, eps=1e-4).clamp(1e-4, 1)
 
 
 def sop(
@@ -257,7 +261,7 @@ def sop(
         one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
         predicted = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
         noise = (before.square() * one_hot).clamp(0, 1) - (before.square() * (1 - one_hot)).clamp(0, 1)
-        loss = -sop_shares(logits, labels, before).gather(1, labels[:, None])[:, 0].log()
+        loss = -sop_shares(sop_sides(logits, labels, before)).gather(1, labels[:, None])[:, 0].log()
         loss = loss + (predicted + noise - one_hot).square().sum(1)
         (gradient,) = torch.autograd.grad(loss.sum(), before, retain_graph=True)
     if update:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
+from ..ops.linear import LinearLogits
 from ..ops.registry import FusedOp
 from .base import TargetLoss
 from .forms import Form, Stored, TableOptions, is_soft, run, within
-from .reference import SOP_BATCH
+from .reference import SOP_BATCH, sop_shares, sop_sides
 
 __all__ = ["SOPLoss", "sop"]
 
@@ -66,10 +67,18 @@ class SOPLoss(TargetLoss):
     deviation 1e-8, since zeros would never move. A sample's label must stay the same throughout. Activation
     checkpointing would compute the loss again with u and v already moved: keep this loss outside.
 
+    With `balance` the loss has SOP+'s term for balanced classes too,
+
+        balance * -(1/C) sum_c log(mean of P_c over the batch)
+
+    (Eq. 9), whose gradient reaches u as well. It is plain PyTorch beside the launch, and needs whole logits and a table
+    on their device. A batch with a logit of NaN or +inf then has no finite loss for any sample.
+
     Args:
         num_samples: N, size of the training set.
         num_classes: C, at least 2.
         rate_u, rate_v: the learning rates of u and v.
+        balance: weight of the term for balanced classes.
         options: reduction and ignore_index, see FusedLoss; target_place, shard and seed, see TargetLoss. The seed is
             that of the start. `target_dtype` must be float32.
 
@@ -79,7 +88,14 @@ class SOPLoss(TargetLoss):
     rates = ()
 
     def __init__(
-        self, num_samples: int, num_classes: int, *, rate_u: float, rate_v: float, **options: Unpack[TableOptions]
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        rate_u: float,
+        rate_v: float,
+        balance: float = 0.0,
+        **options: Unpack[TableOptions],
     ):
         super().__init__(num_samples, num_classes, strength=0.0, momentum=0.0, **options)
         if self.visits is not None:
@@ -87,7 +103,8 @@ class SOPLoss(TargetLoss):
                 f"target_dtype is {self.targets.dtype}: it must be torch.float32, since u and v begin near 1e-8 and "
                 "may be negative"
             )
-        self.form, self.shown = sop_form(rate_u, rate_v), {"rate_u": rate_u, "rate_v": rate_v}
+        self.form, self.balance = sop_form(rate_u, rate_v), within("balance", balance, 0)
+        self.shown = {"rate_u": rate_u, "rate_v": rate_v, "balance": balance}
         self.start(self.seed)
 
     def start(self, seed: int) -> None:
@@ -111,7 +128,56 @@ class SOPLoss(TargetLoss):
             raise DataError(
                 f"{type(self).__name__}: soft labels have no place here: u belongs to one hard label, int64 [B]"
             )
-        return self.run_table(self.form, logits, labels, index, labels=labels, weight=weight, update=update)
+        place = self._placed(logits, labels, index) if self.balance else None
+        before = None if place is None else self.targets.index_select(0, place[0])
+        loss = self.run_table(self.form, logits, labels, index, labels=labels, weight=weight, update=update)
+        if place is None or before is None:  # also where the op has refused what has no place
+            return loss
+        with torch.autocast(logits.device.type, enabled=False):
+            return loss + self._balanced(logits.float(), labels, before, place, update)
+
+    def _placed(self, logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor] | None:
+        """`places`; ConfigError for what the term for balanced classes does not take."""
+        if isinstance(logits, LinearLogits):
+            raise ConfigError(f"{type(self).__name__}: balance needs whole logits: give it these, not fused_linear")
+        if self.on_host and self.knobs.is_cuda:
+            raise ConfigError(f"{type(self).__name__}: balance needs the table on the device (target_place='device')")
+        return self.places(index, len(labels)) if isinstance(labels, Tensor) and labels.dim() else None
+
+    def _balanced(
+        self, logits: Tensor, labels: Tensor, before: Tensor, place: tuple[Tensor, Tensor], update: bool
+    ) -> Tensor:
+        """The term for balanced classes, for each sample or reduced as the loss. It steps u, which the op has stepped.
+
+        Args:
+            logits: float32 [B, C].
+            labels: int64 [B].
+            before: [B, C], the batch's rows of the table as they were before the op.
+            place: of the samples, as `places` has it.
+            update: whether u is stepped.
+        """
+        rows, counted = place
+        given = labels.clamp(0, logits.shape[1] - 1)
+        if self.ignore_index is not None:
+            counted = counted & (labels != self.ignore_index)
+        number = counted.sum().clamp(min=1)
+        sides = sop_sides(logits, given, before)
+        shares = torch.where(counted[:, None], sop_shares(sides), 0.0)
+        mean = (shares.sum(0) / number).clamp(1e-4, 1)
+        term = self.balance * -mean.log().mean()
+        recomputed = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        if update and self.training and not recomputed:
+            with torch.no_grad():
+                falls = torch.where(shares > 1e-4, 1 / mean, 0.0)  # of the logarithms; none through a clamped P
+                fall = falls.gather(1, given[:, None]) - (falls * shares).sum(1, keepdim=True)
+                u, side = before.gather(1, given[:, None]), sides.gather(1, given[:, None])
+                free = (u.square() <= 1) & (side >= 1e-4) & counted[:, None]
+                slope = -self.balance / logits.shape[1] * 2 * u * fall / sides.clamp(min=1e-4).sum(1, keepdim=True)
+                step = torch.where(free & slope.isfinite(), self.form.options[0] * self.knobs[0] * slope, 0.0)
+                self.targets.index_put_((rows, given), -step.squeeze(1), accumulate=True)
+        if self.reduction == "mean":
+            return term
+        return term * number if self.reduction == "sum" else torch.where(counted, term, 0.0)
 
     def cleaned(self, targets: Tensor, labels: Tensor) -> Tensor:
         """y - U + V, the labels without their noise, float32 [n, C], of some rows of the table [n, C] and their labels

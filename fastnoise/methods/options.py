@@ -166,6 +166,15 @@ class SOPOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class SOPPlusOptions(SOPOptions):
+    method: str = "sop_plus"
+    consistency: Annotated[float, AtLeast(0)] = 0.9
+    """Weight lambda_C of the divergence between what is predicted for an image and for its strong view."""
+    class_balance: Annotated[float, AtLeast(0)] = 0.1
+    """Weight lambda_B of the term for balanced classes."""
+
+
+@dataclass(frozen=True)
 class CORESOptions(MethodOptions):
     method: str = "cores"
     strength: Annotated[float, AtLeast(0)] = 2.0

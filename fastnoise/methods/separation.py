@@ -1,10 +1,14 @@
 """SOP (Liu et al. 2022, "Robust Training under Label Noise by Over-parameterization")."""
 
+from collections.abc import Sequence
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..losses import SOPLoss
-from .base import Estimates, Run
-from .options import SOPOptions
+from ..models import Network
+from .base import Estimates, Forward, Run
+from .options import SOPOptions, SOPPlusOptions
 from .scan import by_blocks
 from .single import TargetMethod
 
@@ -24,7 +28,9 @@ class SparseOverparameterization(TargetMethod):
 
     def __init__(self, options: SOPOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        self.criterion = SOPLoss(num_samples, num_classes, rate_u=options.rate_u, rate_v=options.rate_v)
+        rates = {"rate_u": options.rate_u, "rate_v": options.rate_v}
+        balance = options.class_balance if isinstance(options, SOPPlusOptions) else 0.0
+        self.criterion = SOPLoss(num_samples, num_classes, **rates, balance=balance)
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch == 0:
@@ -50,3 +56,29 @@ class SparseOverparameterization(TargetMethod):
         """Confidence: the given label's share of what is left of the label without its noise."""
         corrected, confidence = self.cleaned(run.given)
         return Estimates(corrected, confidence, corrected != run.given)
+
+
+class SparseOverparameterizationPlus(SparseOverparameterization):
+    """SOP with consistency between two views and balanced classes (SOP+).
+
+    Two views of each image go through the network as one batch. SOP's loss is that of the first, with the term for
+    balanced classes (`SOPLoss`, balance), and `consistency` weighs KL(p_1 || p_2), whose gradient reaches the second
+    alone. The loader's augmentation makes the views, and its RandAugment leaves the first one out. Several processes
+    balance the classes of a batch each.
+    """
+
+    weighted = parallel = True
+    name = "sop_plus"
+    Options = SOPPlusOptions
+    views = 2
+
+    def __init__(self, options: SOPPlusOptions, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.consistency = options.consistency
+
+    def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
+        first, second = networks[0](images).logits.chunk(2)
+        loss = self.criterion(first, labels, index, **self.weight_of(labels))
+        probs = first.detach().float().softmax(1)
+        apart = F.kl_div(second.float().log_softmax(1), probs, reduction="batchmean")
+        return Forward(loss + self.consistency * apart, first.detach().argmax(1))

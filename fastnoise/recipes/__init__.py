@@ -29,7 +29,7 @@ from .plain import plain
 from .posteriors import posteriors
 from .real import settled
 from .simclr import simclr
-from .sop import sop
+from .sop import sop, sop_plus
 from .ssr import ssr, ssr_plus
 from .swce import swce
 from .swce_dividemix import swce_dividemix
@@ -64,6 +64,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "selc_plus": selc_plus,
     "simclr": simclr,
     "sop": sop,
+    "sop_plus": sop_plus,
     "ssr": ssr,
     "ssr_plus": ssr_plus,
     "swce": swce,
@@ -172,6 +173,7 @@ __all__ = [
     "selc_plus",
     "simclr",
     "sop",
+    "sop_plus",
     "ssr",
     "ssr_plus",
     "swce",

@@ -134,11 +134,31 @@ OF_LOSSES: tuple[Deviation, ...] = (
     # -- SOP
     Deviation(
         "sop-batch",
-        ("sop",),
+        ("sop", "sop_plus"),
         (),
         "The authors divide the steps of u and v by the samples of the batch; fastnoise by 128, the size of theirs.",
         "a sample's own numbers then don't depend on the batch, nor on the number of processes.",
         size="a step 1.6 times as long there for the 80 samples of an epoch's last batch",
+    ),
+    Deviation(
+        "sop-strong-view",
+        ("sop_plus",),
+        CIFAR,
+        "The authors change the second view by AutoAugment's operations for CIFAR-10, before crop and flip, and cut a "
+        "hole into it alone; fastnoise changes it by RandAugment's, after them, and cuts holes into both views.",
+        "a loader has one augmentation, whose RandAugment alone leaves a method's first view plain.",
+        "augment",
+        "autoaugment,crop,pad=4,flip,cutout:16 of the second view",
+        size="1.06 operations on average there, 1 here, of the same 0.60 of their range",
+    ),
+    Deviation(
+        "sop-strong-view-constants",
+        ("sop_plus",),
+        CIFAR100,
+        "The authors normalise the second view of CIFAR-100's images by the mean and deviation of CIFAR-10; fastnoise "
+        "both views by those of CIFAR-100.",
+        "a network should see one scale.",
+        size="the second view's contrast is 32, 29 and 37 % higher there",
     ),
 )
 """A part of `DEVIATIONS`."""

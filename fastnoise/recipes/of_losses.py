@@ -40,7 +40,7 @@ OF_METHOD: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "NALLoss": ("nal", {name: name for name in ("strength", "momentum", "variant", "reverse", "gate")}),
     "SCELoss": ("sce", {"alpha": "alpha", "beta": "beta", "variant": "variant"}),
     "SELCLoss": ("selc", {"momentum": "momentum"}),
-    "SOPLoss": ("sop", {"rate_u": "rate_u", "rate_v": "rate_v"}),
+    "SOPLoss": ("sop", {"rate_u": "rate_u", "rate_v": "rate_v"}),  # sop_plus sets its balance
     "SWCELoss": ("swce_loss", {"weight": "weight"}),
 }
 """Class of a loss -> its method, and argument of the class -> option of the method. NCELoss and NFLLoss are parts of

@@ -13,23 +13,8 @@ from fastnoise.engine.step import Step
 
 TIMES = {"images_per_second", "data_wait", "seconds", "epoch_seconds", "memory_gib"}
 
-LATER = set(
-    [
-        "plain",
-        "multitask",
-        "posteriors",
-        "c2d",
-        "swce_dividemix",
-        "jocor",
-        "cores",
-        "gjs",
-        "disc",
-        "sop",
-        "sop_plus",
-        "ssr",
-        "ssr_plus",
-    ]
-)
+LATER = {"plain", "multitask", "posteriors", "c2d", "swce_dividemix"}
+LATER |= {"jocor", "cores", "gjs", "disc", "sop", "sop_plus", "ssr", "ssr_plus"}
 """Methods that version 0.1.0 did not have."""
 
 TWO_EPOCHS: dict[str, tuple[str, ...]] = {

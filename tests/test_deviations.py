@@ -501,6 +501,17 @@ def forward(dataset: str, epochs: int) -> str:
     return f"{recipe('forward', dataset, 'symmetric:0.4').optim.epochs} epochs here, {2 * epochs} there"
 
 
+@counts("volminnet-stem")
+def _() -> str:
+    """The first convolution of a photo of CIFAR."""
+    config = recipe("volminnet", "cifar10", "symmetric:0.4")
+    network = create_model(config.model.model, num_classes=10, channels=3, image_size=(32, 32))
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    assert (first.kernel_size, first.stride, first.padding) == ((3, 3), (1, 1), (1, 1))
+    there, here = (32 + 2 * padding - 2 for padding in (0, 1))
+    return f"maps of {there} x {there} there, {here} x {here} here"
+
+
 # -- SWCE -----------------------------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "sop": {},
     "sop_plus": {"class_balance": 0.0},  # balances the classes of a process's batch
     "forward": {"warm_up": 1, "epochs": 2},
+    "volminnet": {"epochs": 2, "strength": 0.01, "transition_rate": 0.1},
     "selc_plus": {"update_from": 1, "epochs": 2, "mixup_alpha": 0.0},
     "coteaching": {"forget_rate": 0.0},  # else it picks from another batch
     "jocor": {"forget_rate": 0.0},

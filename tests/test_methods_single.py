@@ -18,14 +18,16 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fastnoise.cli import main
+from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError
 from fastnoise.losses import separation
-from fastnoise.methods import METHODS, Method, Run, correction, create_method, options_of, random_numbers
+from fastnoise.methods import METHODS, Method, Run, Setting, correction, create_method, options_of, random_numbers
 from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.disc import ring
 from fastnoise.methods.mixup import partners
-from fastnoise.methods.options import ForwardOptions
+from fastnoise.methods.options import ForwardOptions, VolMinNetOptions
 from fastnoise.methods.single import confidence_logit
+from fastnoise.methods.volminnet import first_weight
 from fastnoise.models import Network, Outputs, create_model
 from fastnoise.recipes import recipe
 
@@ -88,6 +90,7 @@ class Trial:
                 self.optimizer.zero_grad()
                 step.loss.backward()
                 self.optimizer.step()
+                self.method.after_update([self.network])
                 losses.append(step.loss.item())
             self.method.end_epoch(self.run(epoch, of))
         return losses
@@ -388,6 +391,77 @@ def test_forward_without_two_classes_or_time_to_correct_stays_plain() -> None:
     trial = Trial("forward", percentile=97.0, warm_up=2)
     trial.train(2)
     assert trial.warnings == ["forward: no loss was corrected in 2 epochs; raise --epochs above --warm-up"]
+
+
+# -- VolMinNet ----------------------------------------------------------------------------------------------------
+
+
+def authors_transition(weights: Tensor) -> Tensor:
+    """The authors' sig_t."""
+    return F.normalize(torch.eye(C) + weights.sigmoid() * (1 - torch.eye(C)), p=1, dim=1)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_volminnet_follows_its_code(kind: str) -> None:
+    """Losses, T and the network's weights over four epochs of the authors' loop, with a volume that counts."""
+    trial = Trial("volminnet", strength=0.1, transition_rate=0.1, transition_optimizer=kind, initial=-1.5)
+    weights = torch.nn.Parameter(torch.full((C, C), -1.5))
+    of_weights = torch.optim.SGD([weights], 0.1, momentum=0.9) if kind == "sgd" else torch.optim.Adam([weights], 0.1)
+    first = authors_transition(weights.detach())
+    torch.testing.assert_close(trial.method.criterion.columns.T, first)
+
+    def loss_of(network: Network, epoch: int, number: int, index: Tensor) -> Tensor:
+        if weights.grad is not None:  # of the step before
+            of_weights.step()
+            of_weights.zero_grad()
+        transition = authors_transition(weights)
+        noisy = network(trial.images[index]).logits.softmax(1) @ transition
+        return F.nll_loss(noisy.log(), trial.given[index]) + 0.1 * transition.slogdet().logabsdet
+
+    follows(trial, loss_of, 4)
+    of_weights.step()
+    last = authors_transition(weights.detach())
+    assert (last - first).abs().max() > 0.01
+    torch.testing.assert_close(trial.method.criterion.columns.T, last, rtol=1e-4, atol=1e-5)
+    assert trial.method.report() == {
+        "transition_diagonal": pytest.approx(last.diagonal().mean().item(), rel=1e-4),
+        "transition_log_volume": pytest.approx(last.slogdet().logabsdet.item(), rel=1e-4),
+    }
+
+
+def test_the_gradient_of_t_is_that_of_the_weighted_loss() -> None:
+    """In full precision under autocast too."""
+    trial = Trial("volminnet")
+    trial.method.class_weights = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.0])
+    transition = trial.method.criterion.columns.T.clone().requires_grad_()
+    logits = torch.randn(N, C, generator=torch.Generator().manual_seed(1))
+    probs = logits.softmax(1) @ transition
+    losses = -probs[range(N), trial.given].log() * trial.method.class_weights[trial.given]
+    losses.mean().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = trial.method.loss(Outputs(logits), trial.given, torch.arange(N))
+    expected = losses.mean() + 1e-4 * transition.slogdet().logabsdet
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(trial.method.gradient, transition.grad)
+
+
+def test_volminnet_begins_as_published_whatever_the_number_of_classes() -> None:
+    """On the diagonal of T: 1 / (1 + 9 sigmoid(-2)) for ten classes, and as high for more."""
+    assert [round(first_weight(count), 2) for count in (2, 10, 100)] == [-2, -2, -4.51]
+    for count in (10, 50, 1000):
+        method = create_method(VolMinNetOptions(), num_samples=4, num_classes=count)
+        assert method.report()["transition_diagonal"] == pytest.approx(0.4825, abs=1e-3)
+
+
+def test_the_rate_of_t_follows_the_schedule() -> None:
+    trial = Trial("volminnet", transition_rate=0.3)
+    trial.method.configure(Setting(OptimConfig(learning_rate=0.1), (0.5,), (0.5,)))
+    for rate, expected in ((0.1, 0.3), (0.01, 0.03), (0.0, 0.0)):
+        trial.method.at_rate(rate)
+        assert float(trial.method.rate) == pytest.approx(expected)
+    columns = trial.method.criterion.columns.clone()
+    trial.train(1)
+    assert torch.equal(trial.method.criterion.columns, columns)
 
 
 # -- PLC ----------------------------------------------------------------------------------------------------------
@@ -964,7 +1038,9 @@ def test_the_mate_of_a_member_is_the_member_before_it(members: list[int], mates:
 # -- compiled -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "changed"), [("nal", {"attention": "confidence"}), ("selc_plus", {})])
+@pytest.mark.parametrize(
+    ("name", "changed"), [("nal", {"attention": "confidence"}), ("selc_plus", {}), ("volminnet", {})]
+)
 def test_a_step_is_one_graph(name: str, changed: dict[str, Any]) -> None:
     torch._dynamo.reset()
     options = {
@@ -1018,7 +1094,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "label_smoothing": (), "gce": ("--update-from", "2", "--k", "0.1"), "sce": ("--variant", "paper"), "mae": (),
     "focal": (), "apl": ("--active", "nfl", "--passive", "rce", "--variant", "code"), "mixup": (),
     "bootstrap": ("--kind", "hard", "--variant", "code"),
-    "forward": ("--warm-up", "1", "--variant", "code"), "plc": ("--warm-up", "0"), "selc": ("--update-from", "1"),
+    "forward": ("--warm-up", "1", "--variant", "code"), "volminnet": (), "plc": ("--warm-up", "0"),
+    "selc": ("--update-from", "1"),
     "selc_plus": ("--update-from", "1"), "nal": ("--reverse", "0.1", "--gate", "0.1"),
 }  # fmt: skip
 
@@ -1042,7 +1119,7 @@ def test_trains_from_the_command_line(method: str, tmp_path: Path) -> None:
             assert all(0 < float(row["attention"]) < 1 for row in rows)
 
 
-@pytest.mark.parametrize("method", ["mixup", "forward", "plc", "selc_plus"])
+@pytest.mark.parametrize("method", ["mixup", "forward", "volminnet", "plc", "selc_plus"])
 def test_interrupted_inside_both_halves_and_resumed_is_bit_identical(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

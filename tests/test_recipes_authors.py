@@ -60,6 +60,9 @@ APL = {"optimizer": "sgd", "clip_norm": 5.0, "batch_size": 128, "gamma": 0.5, "m
 PLC = R34 | SGD | {"optimizer": "sgd:momentum=0.9,nesterov", "learning_rate": 0.01, "weight_decay": 5e-4}
 PLC |= {"epochs": 180, "schedule": "multistep:40,80,gamma=0.5", "val_fraction": 0.1, "warm_up": 8, "window": 5}
 PLC |= {"threshold": 0.3, "threshold_step": 0.1, "normalisation": "dataset"}
+VOLMINNET = {"init": "pytorch", "optimizer": "sgd", "learning_rate": 0.01, "weight_decay": 1e-4, "batch_size": 128}
+VOLMINNET |= {"val_fraction": 0.1, "strength": 1e-4, "transition_rate": 0.01}
+VOLMINNET_CIFAR = VOLMINNET | AUGMENTED | {"epochs": 80, "schedule": "multistep:30,60,gamma=0.1"}
 FORWARD = SGD | AUGMENTED | {"model": "resnet34", "learning_rate": 0.1, "val_fraction": 0.1}
 SWCE = {"model": "resnet18", "optimizer": "adam", "learning_rate": 1e-4, "weight_decay": 0.03}
 
@@ -187,6 +190,12 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     | {"epochs": 120, "schedule": "multistep:40,80,gamma=0.1", "weight_decay": 1e-4, "percentile": 97.0},
     ("forward", "cifar100", SYMMETRIC): FORWARD
     | {"epochs": 150, "schedule": "multistep:80,120,gamma=0.1", "weight_decay": 1e-3, "percentile": 100.0},
+    ("volminnet", "mnist", SYMMETRIC): VOLMINNET
+    | {"model": "lenet5", "epochs": 60, "schedule": "constant", "transition_optimizer": "adam", "crop_padding": 0},
+    ("volminnet", "cifar10", SYMMETRIC): VOLMINNET_CIFAR
+    | {"model": "resnet18", "transition_optimizer": "sgd", "normalisation": "dataset", "initial": "auto"},
+    ("volminnet", "cifar100", SYMMETRIC): VOLMINNET_CIFAR
+    | {"model": "resnet34", "transition_optimizer": "adam", "normalisation": "cifar10", "initial": -4.5},
     ("plc", "cifar10", PMD_SPEC): PLC,
     ("plc", "cifar100", PMD_SPEC): PLC | {"normalisation": "cifar10"},
     ("plc", "cifar100", f"{PMD_SPEC},hybrid=symmetric:0.3"): PLC | {"normalisation": "cifar10", "warm_up": 15},

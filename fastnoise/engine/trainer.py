@@ -274,6 +274,7 @@ class Training(MeasuredSteps, ABC):
         self.networks.train()
         self.method.train()
         rate = self._optimise_as(epoch, start)
+        self.method.at_rate(rate)
         self.course.begin(epoch, start, self.step)
         self.step.train_on(self.growth.size(epoch))
         schedule = self.schedule if self.method.phase(epoch) is None else None

@@ -258,6 +258,10 @@ class Method(nn.Module):
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 1, and again if a run resumes inside the epoch."""
 
+    def at_rate(self, learning_rate: float) -> None:
+        """Called after `start_epoch` with the learning rate at which the epoch begins, for a method that updates
+        something by itself and follows the run's schedule."""
+
     def phase(self, epoch: int) -> Phase | None:
         """How `epoch` is optimised. None: as the run's schedule says."""
         return None

@@ -195,8 +195,12 @@ class ForwardCorrection(Method):
         return predictions, surest.rows
 
     def report(self) -> dict[str, float]:
-        """The estimated share of labels that are right: the mean of T's diagonal."""
-        return {"transition_diagonal": float(self.criterion.columns.diagonal().mean())}
+        return share_right(self.criterion)
+
+
+def share_right(criterion: ForwardLoss) -> dict[str, float]:
+    """The estimated share of labels that are right, for a report: the mean of T's diagonal."""
+    return {"transition_diagonal": float(criterion.columns.diagonal().mean())}
 
 
 # -- progressive label correction ---------------------------------------------------------------------------------

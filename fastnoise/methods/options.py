@@ -128,6 +128,19 @@ class ForwardOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class VolMinNetOptions(MethodOptions):
+    method: str = "volminnet"
+    strength: Annotated[float, AtLeast(0)] = 1e-4
+    """Weight lambda of log |det T|, the volume of the transition matrix T."""
+    transition_optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimiser of T, without weight decay: SGD with momentum 0.9, or Adam."""
+    transition_rate: Annotated[float, Above(0)] = 0.01
+    """Learning rate of T. It follows --schedule as that of the network does."""
+    initial: Annotated[float, Between(-20, 20)] | Literal["auto"] = "auto"
+    """T's weights at first; T's flips grow with their sigmoid. auto: -2, and lower for more than ten classes."""
+
+
+@dataclass(frozen=True)
 class PLCOptions(MethodOptions):
     method: str = "plc"
     warm_up: Annotated[int, AtLeast(0)] = 8

@@ -34,6 +34,7 @@ from .ssr import ssr, ssr_plus
 from .swce import swce
 from .swce_dividemix import swce_dividemix
 from .swce_loss import swce_loss
+from .volminnet import volminnet
 
 _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "apl": apl,
@@ -70,6 +71,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "swce": swce,
     "swce_dividemix": swce_dividemix,
     "swce_loss": swce_loss,
+    "volminnet": volminnet,
 }
 
 """Method -> its recipe, of (data set, noise). If the method's options name some as `by_rate`, it takes a `rate` too."""
@@ -179,4 +181,5 @@ __all__ = [
     "swce",
     "swce_dividemix",
     "swce_loss",
+    "volminnet",
 ]

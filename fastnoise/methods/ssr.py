@@ -237,5 +237,7 @@ HIDDEN, WIDTH = 256, 128
 
 
 def head(inputs: int) -> nn.Sequential:
-    """A projector, or a predictor."""
-    return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH))
+    """A projector, or a predictor. Batch norm would take away what the first layer adds, so that it has no bias."""
+    return nn.Sequential(
+        nn.Linear(inputs, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH)
+    )

@@ -128,17 +128,17 @@ def test_refusals() -> None:
     logits, labels, index = batch()
     loss_of = SOPLoss(N, C, balance=0.7, **RATES)
     before = loss_of.targets.clone()
-    with pytest.raises(ConfigError, match="^SOPLoss: balance is -1"):
+    with pytest.raises(ConfigError, match=r"^SOPLoss: balance is -1"):
         SOPLoss(N, C, balance=-1.0, **RATES)
-    with pytest.raises(ConfigError, match="^SOPLoss: rate_u is nan"):
+    with pytest.raises(ConfigError, match=r"^SOPLoss: rate_u is nan"):
         SOPLoss(N, C, rate_u=float("nan"), rate_v=1.0)
-    with pytest.raises(ConfigError, match="^SOPLoss: balance needs whole logits"):
+    with pytest.raises(ConfigError, match=r"^SOPLoss: balance needs whole logits"):
         loss_of(fused_linear(logits, torch.ones(C, C)), labels, index)
     with pytest.raises(DataError, match=r"^SOPLoss: soft labels have no place here"):
         loss_of(logits, torch.rand(B, C), index)
     for wrong in ((logits, labels + C, index), (logits, labels, index + N), (logits, labels[:5], index)):
-        with pytest.raises(DataError, match="^SOPLoss: "):
+        with pytest.raises(DataError, match=r"^SOPLoss: "):
             loss_of(*wrong)
-    with pytest.raises(DataError, match="^SOPLoss: labels is list; expected a tensor"):
+    with pytest.raises(DataError, match=r"^SOPLoss: labels is list; expected a tensor"):
         loss_of(logits, labels.tolist(), index)
     assert torch.equal(loss_of.targets, before)

@@ -185,8 +185,9 @@ class TargetLoss(FixedDtype, FusedLoss):
     """A loss with a soft target for each training sample. Each visit of a sample updates its target in place.
 
     `targets`, [num_samples, num_classes], is a buffer: it is saved in `state_dict` and moves with the module, but keeps
-    its dtype when the module is cast. A row of zeros was never updated (SOPLoss begins otherwise). `knobs`, float32 [3], holds update flag,
-    momentum and strength on the device. They can be written in place during training; a captured graph stays valid.
+    its dtype when the module is cast. A row of zeros was never updated, but for SOPLoss, which has none. `knobs`,
+    float32 [3], holds update flag, momentum and strength on the device. They can be written in place during training; a
+    captured graph stays valid.
 
     Keyword arguments that every loss with targets takes:
         target_dtype: float32 by default. bfloat16 and float16 halve the table; its values then lie in [0, 1]. The
@@ -218,8 +219,8 @@ class TargetLoss(FixedDtype, FusedLoss):
     Each call in training mode updates the targets. After `eval()`, or with update=False, no call does. Activation
     checkpointing calls a loss again during the backward pass. Such a call reads the targets that the first call has
     written and updates nothing, so that loss and gradient are the same (in half precision, up to the rounding of the
-    targets; SOPLoss is no loss for it). Calls before training, such as the warm-up of a CUDA graph, count as visits unless `set_update(False)` was
-    called. Evaluate with CrossEntropyLoss, since an evaluation set has no rows here.
+    targets; SOPLoss is not for it). Calls before training, such as the warm-up of a CUDA graph, count as visits unless
+    `set_update(False)` was called. Evaluate with CrossEntropyLoss, since an evaluation set has no rows here.
 
     If a logit of a sample is NaN or +inf (in NALLoss also its attention), for example after an overflow in half
     precision, its targets and `visits` stay as they are. Its loss and gradient are not finite, so that a GradScaler

@@ -1,6 +1,7 @@
 """DISC (Li et al. 2023, "DISC: Learning from Noisy Labels via Dynamic Instance-Specific Selection and Correction")."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class DynamicSelection(Method):
     per_sample = ("weak", "strong", "weak_threshold", "strong_threshold", "clean", "hard", "purified")
     name = "disc"
     Options = DISCOptions
-    mixups: nn.ModuleList
+    mixups: Any  # a ModuleList of Mixup, which forgets what it holds
     weak: Tensor
     strong: Tensor
     weak_threshold: Tensor
@@ -113,7 +114,7 @@ class DynamicSelection(Method):
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         for mixup in self.mixups:
-            mixup.draw(epoch, batch, seed)  # type: ignore[operator]
+            mixup.draw(epoch, batch, seed)
 
     def start_epoch(self, epoch: int) -> None:
         self.program = SELECTED if epoch > self.settings.warm_up else WARM_UP

@@ -24,6 +24,9 @@ p_m sum_{k != m} g_k and -(1 - p_m) g_m, which stays precise if p_m nears 1 and 
 computed once per row and put into its column. For the other classes 1 - p is at least 1/2 and exact anyway. If a rule
 has no terms, the gradient is g_y p_j, but -g_y (1 - p_y) for the label's class y.
 
+A rule has either `update`, whose target the loss reads, or `step`: its loss reads the target that was stored, and the
+last pass stores what follows from the loss's sums.
+
 A mean or sum over the batch needs no launch of its own: the program that finishes last adds up the sums of all
 programs. If a logit of a row, or its attention logit, is NaN or +inf, its targets and their visits do not change, and
 its loss and gradient become NaN. A logit of -inf is a masked class.

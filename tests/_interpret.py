@@ -15,7 +15,9 @@ import numpy as np
 
 SERVER = """
 import json, os, runpy, sys, traceback
-import fastnoise.kernels.row, fastnoise.engine.single, sklearn.datasets, sklearn.metrics, torch._dynamo
+from fastnoise.lazy import uncollected
+with uncollected():
+    import fastnoise.kernels.row, fastnoise.engine.single, sklearn.datasets, sklearn.metrics, torch._dynamo
 for line in sys.stdin:
     script, *files = json.loads(line)
     if child := os.fork():

@@ -81,8 +81,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "gjs": {"views": 1},  # with two, the network of a process sees views of its own samples
     "cores": {"ramp_from": 0, "ramp_to": 1, "sieve_from": 9},  # nor may the means be over other numbers
 }
-"""Methods that compute the same in one process as in two, beside those of the quick tests. simclr, c2d, mixup and
-elr_plus with mixup pair the samples of a process's batch."""
+"""Methods that compute the same in one process as in two, beside those of the quick tests. simclr, c2d, mixup,
+ssr, ssr_plus and elr_plus with mixup pair the samples of a process's batch."""
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError
 from fastnoise.losses import separation
-from fastnoise.methods import METHODS, Method, Run, Setting, correction, create_method, options_of, random_numbers
+from fastnoise.methods import METHODS, Method, Run, Setting, create_method, options_of, random_numbers
 from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.disc import ring
 from fastnoise.methods.mixup import partners
@@ -655,7 +656,8 @@ def test_the_turning_point_is_where_losses_stop_moving_apart() -> None:
 
 
 def test_a_mixture_that_does_not_converge_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correction, "GaussianMixture", lambda *a, **k: GaussianMixture(*a, **k, max_iter=1, tol=0.0))
+    hasty = partial(GaussianMixture, max_iter=1, tol=0.0)
+    monkeypatch.setattr("sklearn.mixture.GaussianMixture", hasty)
     trial = Trial("selc", momentum=0.9)
     assert np.isfinite(trial.train(3)).all()
     assert len(trial.warnings) == 4

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError, TrainingError
+from ..lazy import uncollected
 from ..words import processes_asked, train_words
 
 
@@ -51,9 +52,11 @@ def run(
         from .processes import start
 
         return start(processes, words, config)
-    import torch
+    with uncollected():
+        import torch
+        import torch._dynamo  # which torch's optimisers import when they are made
 
-    from ..engine import Interrupted, train
+        from ..engine import Interrupted, train
 
     try:
         summary = train(config, resume=resume)

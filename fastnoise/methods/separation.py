@@ -28,9 +28,13 @@ class SparseOverparameterization(TargetMethod):
 
     def __init__(self, options: SOPOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
-        rates = {"rate_u": options.rate_u, "rate_v": options.rate_v}
-        balance = options.class_balance if isinstance(options, SOPPlusOptions) else 0.0
-        self.criterion = SOPLoss(num_samples, num_classes, **rates, balance=balance)
+        self.criterion = SOPLoss(
+            num_samples,
+            num_classes,
+            rate_u=options.rate_u,
+            rate_v=options.rate_v,
+            balance=options.class_balance if isinstance(options, SOPPlusOptions) else 0.0,
+        )
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch == 0:

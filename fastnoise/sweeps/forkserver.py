@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import TrainingError
+from ..lazy import uncollected
 from .job import Assignment, run_assignment
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -130,8 +131,9 @@ def serve(threads: int) -> None:
     os.set_blocking(awake, False)
     signal.signal(signal.SIGCHLD, _note)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    for module in PRELOAD:
-        __import__(module)
+    with uncollected():
+        for module in PRELOAD:
+            __import__(module)
     gc.freeze()  # a collection in a child would copy every page
     server, numbers, pids, buffer = os.getpid(), dict[int, int](), dict[int, int](), b""
     while True:

@@ -501,14 +501,64 @@ def forward(dataset: str, epochs: int) -> str:
     return f"{recipe('forward', dataset, 'symmetric:0.4').optim.epochs} epochs here, {2 * epochs} there"
 
 
+def stem(method: str, dataset: str) -> nn.Conv2d:
+    """The first convolution of a recipe's network for CIFAR."""
+    model = recipe(method, dataset, "symmetric:0.4").model.model
+    with torch.device("meta"):
+        network = create_model(model, num_classes=10, channels=3, image_size=(32, 32))
+    return next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+
+
+def side(*layers: nn.Conv2d | nn.MaxPool2d) -> int:
+    """Of the maps that layers make of an image of 32 x 32."""
+    found = 32
+    for layer in layers:
+        kernel, stride, padding = (
+            of if isinstance(of, int) else int(of[0]) for of in (layer.kernel_size, layer.stride, layer.padding)
+        )
+        found = (found + 2 * padding - kernel) // stride + 1
+    return found
+
+
+@counts("dual-t-cifar10")
+def _() -> str:
+    return photo_stem("cifar10")
+
+
+@counts("dual-t-cifar100")
+def _() -> str:
+    return photo_stem("cifar100")
+
+
+def photo_stem(dataset: str) -> str:
+    """The authors' models/resnet.py has the convolution and the pooling of torchvision's."""
+    theirs = side(nn.Conv2d(3, 64, 7, stride=2, padding=3), nn.MaxPool2d(3, 2, 1))
+    here = side(stem("dual_t", dataset))
+    return f"maps of {theirs} x {theirs} after the stem there, {here} x {here} here"
+
+
+@counts("dual-t-mnist-network")
+def _() -> str:
+    """The authors' models/simple_net.py, but for T_revision, which its forward pass does not use."""
+    theirs = nn.Sequential(nn.Linear(784, 128), nn.Linear(128, 128), nn.Linear(128, 10))
+    ours = create_model(recipe("dual_t", "mnist").model.model, num_classes=10, channels=1, image_size=(28, 28))
+    return f"{parameters(theirs):,} parameters there, {parameters(ours):,} here"
+
+
+@counts("dual-t-zeroed")
+def _() -> str:
+    """The authors' est_t_matrix on uniform draws."""
+    eta = np.random.default_rng(0).dirichlet(np.ones(10), 1000)
+    sums = []
+    for column in range(10):
+        eta[eta[:, column] >= np.percentile(eta[:, column], 97, method="higher"), column] = 0.0
+        sums.append(eta[eta[:, column].argmax()].sum())
+    return f"with 1,000 random predictions for 10 classes the rows there sum to {np.mean(sums):.2f} on average"
+
+
 @counts("volminnet-stem")
 def _() -> str:
-    """The first convolution of a photo of CIFAR."""
-    config = recipe("volminnet", "cifar10", "symmetric:0.4")
-    network = create_model(config.model.model, num_classes=10, channels=3, image_size=(32, 32))
-    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    assert (first.kernel_size, first.stride, first.padding) == ((3, 3), (1, 1), (1, 1))
-    there, here = (32 + 2 * padding - 2 for padding in (0, 1))
+    there, here = side(nn.Conv2d(3, 64, 3)), side(stem("volminnet", "cifar10"))
     return f"maps of {there} x {there} there, {here} x {here} here"
 
 

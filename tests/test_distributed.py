@@ -54,6 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.05,
     },
     "forward": {"warm_up": 1},
+    "dual_t": {"warm_up": 1},
     "gce": {"update_from": 2},
     "plc": {"warm_up": 0},
     "coteaching": {"forget_epochs": 2},
@@ -71,6 +72,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "sop": {},
     "sop_plus": {"class_balance": 0.0},  # balances the classes of a process's batch
     "forward": {"warm_up": 1, "epochs": 2},
+    "dual_t": {"warm_up": 1, "epochs": 2},
     "volminnet": {"epochs": 2, "strength": 0.01, "transition_rate": 0.1},
     "selc_plus": {"update_from": 1, "epochs": 2, "mixup_alpha": 0.0},
     "coteaching": {"forget_rate": 0.0},  # else it picks from another batch

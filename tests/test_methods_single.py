@@ -26,7 +26,7 @@ from fastnoise.methods import METHODS, Method, Run, Setting, create_method, opti
 from fastnoise.methods.correction import TurningPoint
 from fastnoise.methods.disc import ring
 from fastnoise.methods.mixup import partners
-from fastnoise.methods.options import ForwardOptions, VolMinNetOptions
+from fastnoise.methods.options import DualTOptions, ForwardOptions, VolMinNetOptions
 from fastnoise.methods.single import confidence_logit
 from fastnoise.methods.volminnet import first_weight
 from fastnoise.models import Network, Outputs, create_model
@@ -392,6 +392,70 @@ def test_forward_without_two_classes_or_time_to_correct_stays_plain() -> None:
     trial = Trial("forward", percentile=97.0, warm_up=2)
     trial.train(2)
     assert trial.warnings == ["forward: no loss was corrected in 2 epochs; raise --epochs above --warm-up"]
+
+
+# -- Dual-T -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absent", [None, 3])
+def test_dual_t_multiplies_its_two_factors(absent: int | None) -> None:
+    """The authors' matrices, with outliers passed over for their own class alone. A class that is never predicted has
+    no row in the second factor."""
+    random = np.random.default_rng(0)
+    probs = random.dirichlet(np.ones(4), 300).astype(np.float32)
+    if absent is not None:
+        probs[:, absent] *= 1e-3
+        probs /= probs.sum(1, keepdims=True)
+    given = random.integers(0, 4, 300)
+    club, spade = np.zeros((4, 4)), np.zeros((4, 4))
+    for row in range(4):
+        eta = probs[:, row].copy()
+        eta[eta >= np.percentile(eta, 97, method="higher")] = 0
+        club[row] = probs[eta.argmax()]
+    for prediction, label in zip(probs.argmax(1), given, strict=True):
+        spade[prediction, label] += 1
+    with np.errstate(invalid="ignore"):
+        spade = np.nan_to_num(spade / spade.sum(1, keepdims=True))
+    expected = club @ spade
+    expected /= expected.sum(1, keepdims=True)
+    trial = Trial("dual_t", warm_up=1)
+    method = create_method(DualTOptions(warm_up=1), num_samples=300, num_classes=4)
+    method.attach([trial.network])
+    scan, labels = scan_over(lambda: [Outputs(torch.from_numpy(probs).log())]), torch.from_numpy(given)
+    method.end_epoch(Run(1, 2, 0, [trial.network], labels, labels, scan, trial.warnings.append))
+    assert (spade[3].sum() == 0) == (absent is not None)
+    np.testing.assert_allclose(method.criterion.columns.T.numpy(), expected, rtol=1e-5)
+    assert method.report() == {"transition_diagonal": pytest.approx(expected.diagonal().mean())}
+    assert not trial.warnings
+
+
+def test_dual_t_is_plain_then_corrects_from_the_first_weights() -> None:
+    trial = Trial("dual_t", warm_up=3)
+    follows(
+        trial,
+        lambda network, epoch, number, index: F.cross_entropy(network(trial.images[index]).logits, trial.given[index]),
+        3,
+    )
+    trial = Trial("dual_t", warm_up=3)
+    assert trial.method.rounds(8) == (3, 5)
+    network = deepcopy(trial.network)
+    trial.train(3, of=8)
+    assert not trial.warnings
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    transition = trial.method.criterion.columns.T.clone()
+    assert not torch.equal(transition, torch.eye(C))
+    actual, expected = trial.train(6, start=4, of=8), []
+    for epoch in (4, 5, 6):
+        for _, index in trial.batches(epoch):
+            probs = network(trial.images[index]).logits.softmax(1) @ transition
+            loss = F.nll_loss((probs + 1e-12).log(), trial.given[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            expected.append(loss.item())
+    assert actual == pytest.approx(expected, rel=1e-4)
+    for mine, theirs in zip(trial.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
 # -- VolMinNet ----------------------------------------------------------------------------------------------------
@@ -1097,6 +1161,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "focal": (), "apl": ("--active", "nfl", "--passive", "rce", "--variant", "code"), "mixup": (),
     "bootstrap": ("--kind", "hard", "--variant", "code"),
     "forward": ("--warm-up", "1", "--variant", "code"), "volminnet": (), "plc": ("--warm-up", "0"),
+    "dual_t": ("--warm-up", "1"),
     "selc": ("--update-from", "1"),
     "selc_plus": ("--update-from", "1"), "nal": ("--reverse", "0.1", "--gate", "0.1"),
 }  # fmt: skip
@@ -1121,7 +1186,7 @@ def test_trains_from_the_command_line(method: str, tmp_path: Path) -> None:
             assert all(0 < float(row["attention"]) < 1 for row in rows)
 
 
-@pytest.mark.parametrize("method", ["mixup", "forward", "volminnet", "plc", "selc_plus"])
+@pytest.mark.parametrize("method", ["mixup", "forward", "dual_t", "volminnet", "plc", "selc_plus"])
 def test_interrupted_inside_both_halves_and_resumed_is_bit_identical(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1160,6 +1225,10 @@ def test_interrupted_inside_both_halves_and_resumed_is_bit_identical(
         for name, tensor in one[part].items():
             assert torch.equal(tensor, two[part][name]), name
     assert torch.equal(one["labels"], two["labels"])
-    restarts = {"forward": [0.1, 0.1, 0.05, 0.05], "selc_plus": [0.1, 0.05, 0.1, 0.05]}
+    restarts = {
+        "forward": [0.1, 0.1, 0.05, 0.05],
+        "dual_t": [0.1, 0.1, 0.05, 0.05],
+        "selc_plus": [0.1, 0.05, 0.1, 0.05],
+    }
     expected = restarts.get(method, [0.1, 0.05, 0.05, 0.05])
     assert [line["learning_rate"] for line in whole] == pytest.approx(expected)

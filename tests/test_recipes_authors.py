@@ -60,6 +60,8 @@ APL = {"optimizer": "sgd", "clip_norm": 5.0, "batch_size": 128, "gamma": 0.5, "m
 PLC = R34 | SGD | {"optimizer": "sgd:momentum=0.9,nesterov", "learning_rate": 0.01, "weight_decay": 5e-4}
 PLC |= {"epochs": 180, "schedule": "multistep:40,80,gamma=0.5", "val_fraction": 0.1, "warm_up": 8, "window": 5}
 PLC |= {"threshold": 0.3, "threshold_step": 0.1, "normalisation": "dataset"}
+DUAL_T = {"optimizer": "sgd:momentum=0", "learning_rate": 0.01, "weight_decay": 1e-4, "batch_size": 128}
+DUAL_T |= {"val_fraction": 0.1, "schedule": "multistep:50,100,150,gamma=0.1", "percentile": 97.0}
 VOLMINNET = {"init": "pytorch", "optimizer": "sgd", "learning_rate": 0.01, "weight_decay": 1e-4, "batch_size": 128}
 VOLMINNET |= {"val_fraction": 0.1, "strength": 1e-4, "transition_rate": 0.01}
 VOLMINNET_CIFAR = VOLMINNET | AUGMENTED | {"epochs": 80, "schedule": "multistep:30,60,gamma=0.1"}
@@ -190,6 +192,13 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     | {"epochs": 120, "schedule": "multistep:40,80,gamma=0.1", "weight_decay": 1e-4, "percentile": 97.0},
     ("forward", "cifar100", SYMMETRIC): FORWARD
     | {"epochs": 150, "schedule": "multistep:80,120,gamma=0.1", "weight_decay": 1e-3, "percentile": 100.0},
+    ("dual_t", "mnist", SYMMETRIC): DUAL_T | {"model": "mlp of 784-128-128-10", "warm_up": 100, "epochs": 300},
+    ("dual_t", "cifar10", SYMMETRIC): DUAL_T
+    | AUGMENTED
+    | {"model": "torchvision:resnet18", "normalisation": "dataset", "warm_up": 20, "epochs": 220},
+    ("dual_t", "cifar100", SYMMETRIC): DUAL_T
+    | AUGMENTED
+    | {"model": "torchvision:resnet34", "normalisation": "cifar10", "warm_up": 20, "epochs": 220},
     ("volminnet", "mnist", SYMMETRIC): VOLMINNET
     | {"model": "lenet5", "epochs": 60, "schedule": "constant", "transition_optimizer": "adam", "crop_padding": 0},
     ("volminnet", "cifar10", SYMMETRIC): VOLMINNET_CIFAR

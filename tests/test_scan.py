@@ -38,6 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dividemix": {"warm_up": 0, "loss_epochs": 1},
     "elr": {},
     "elr_plus": {},
+    "dual_t": {"warm_up": 1},
     "forward": {"warm_up": 1, "percentile": 97.0},
     "forward-100": {"warm_up": 1, "percentile": 100.0},
     "gce": {"k": 0.02, "update_from": 2, "update_every": 1},
@@ -92,7 +93,7 @@ class Case:
             self.method.criterion.targets.copy_(torch.rand(N, C).softmax(1) * (torch.rand(N, 1) < 0.9))
         elif name == "plc":
             self.method.probs.copy_((3 * torch.rand_like(self.method.probs)).softmax(2))
-        elif name == "forward":
+        elif name in ("forward", "dual_t"):
             self.method.first = SimpleNamespace(restore=lambda networks: None)
         self.warnings: list[str] = []
         self.modes: list[bool] = []
@@ -208,6 +209,16 @@ def check_forward(case: Case) -> None:
     assert not torch.equal(case.method.criterion.columns, torch.eye(C))
 
 
+def check_dual_t(case: Case) -> None:
+    case.end()
+    probs = case.whole()[0].logits.softmax(1).numpy()
+    pairs = np.zeros((C, C))
+    np.add.at(pairs, (probs.argmax(1), case.given.numpy()), 1)
+    assert pairs.sum(1).all()
+    expected = reference_transition(probs, 97.0) @ (pairs / pairs.sum(1, keepdims=True))
+    np.testing.assert_allclose(case.method.criterion.columns.T.numpy(), expected, rtol=1e-5, atol=2e-8)
+
+
 def check_gce(case: Case) -> None:
     case.end()
     probs = case.whole()[0].logits.softmax(1)
@@ -273,7 +284,8 @@ def check_sop(case: Case) -> None:
 
 
 CHECKS = {
-    "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "elr": check_targets,
+    "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "dual_t": check_dual_t,
+    "elr": check_targets,
     "elr_plus": check_targets, "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets,
     "plc": check_plc, "selc": check_targets, "sop": check_sop, "sop_plus": check_sop, "swce": check_swce,
 }  # fmt: skip

@@ -20,6 +20,7 @@ METHODS: dict[str, str] = {
     "bootstrap": "bootstrapping, soft or hard (Reed et al. 2015)",
     "mixup": "cross-entropy on mixed pairs of images (Zhang et al. 2018)",
     "forward": "forward correction with an estimated transition matrix (Patrini et al. 2017)",
+    "dual_t": "forward correction with a matrix in two factors (Yao et al. 2020)",
     "volminnet": "forward correction with a matrix that is trained too (Li et al. 2021)",
     "plc": "progressive label correction (Zhang et al. 2021)",
     "selc": "self-ensemble label correction (Lu and He 2022)",

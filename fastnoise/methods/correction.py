@@ -1,4 +1,5 @@
-"""Methods that correct the labels or the loss: forward, plc, selc, selc_plus."""
+"""Methods that correct the labels or the loss: forward, plc, selc, selc_plus; and what those with an estimated
+transition matrix share."""
 
 import math
 import warnings
@@ -15,7 +16,7 @@ from ..losses import CrossEntropyLoss, ForwardLoss, SELCLoss
 from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run
 from .mixup import Mixup, partners
-from .options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
+from .options import DualTOptions, ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from .scan import by_blocks
 from .shards import Shards, own_rows
 from .single import TargetMethod
@@ -114,41 +115,43 @@ def percentile_from_top(percentile: float, count: int) -> int:
     return count - math.ceil((count - 1) * (percentile / 100))
 
 
-def transition_from(rows: Tensor) -> NDArray[np.float64]:
-    """T[true, noisy], [C, C]: the probabilities [C, C] that a network predicts for the surest sample of each class.
-
-    None of them is below 1e-8, so that no label becomes impossible.
-    """
-    transition = np.maximum(rows.cpu().double().numpy(), 1e-8)
+def transition_from(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """T[true, noisy], [C, C]: rows of probabilities whose sums are 1, none below 1e-8, so that no label becomes
+    impossible."""
+    transition = np.maximum(rows, 1e-8)
     return transition / transition.sum(1, keepdims=True)
 
 
-class ForwardCorrection(Method):
-    """Forward correction with an estimated transition matrix (Patrini et al. 2017, Theorem 2 and Sec. 4.1).
+class EstimatedTransition(Method):
+    """Forward correction with a transition matrix that is estimated after a first round of training.
 
     The first `warm_up` epochs are plain cross-entropy, which is forward correction with T = 1. Then T is estimated from
     the predictions for the training set, and the other epochs train anew, from the first weights and with a new
-    schedule, as the authors do. They estimate T with the model of the lowest loss on held-out noisy labels; here
-    `warm_up` has to end before wrong labels are memorised, since a network that has learnt them by heart shows T = 1.
+    schedule, as the authors do. They estimate T with the best model on held-out noisy labels; here `warm_up` has to end
+    before wrong labels are memorised, since a network that has learnt them by heart shows T = 1.
 
-    Row i of T is what the network predicts for the sample that it takes most surely for class i (Eq. 12 and 13). With
+    The network's sure predictions are those for the sample of each class i that it takes most surely for i. With
     `percentile` below 100, samples whose probability of class i reaches this percentile (the next one up) are passed
-    over as outliers; the authors take 97 on CIFAR-10 and MNIST, and 100 on CIFAR-100. The percentile is exact: a first
-    pass over the training set keeps the largest (100 - percentile) % of each class's probabilities, a second one finds
-    the rows.
+    over as outliers. The percentile is exact: a first pass over the training set keeps the largest (100 - percentile) %
+    of each class's probabilities, a second one finds the rows.
 
     If the network predicts a single class for all samples, T cannot be estimated and stays the identity.
     """
 
-    weighted = parallel = fused_head = True
-    name = "forward"
-    Options = ForwardOptions
     criterion: ForwardLoss
 
-    def __init__(self, options: ForwardOptions, num_samples: int, num_classes: int):
+    def __init__(self, options: ForwardOptions | DualTOptions, num_samples: int, num_classes: int):
         super().__init__(options, num_samples, num_classes)
         self.warm_up, self.percentile = options.warm_up, options.percentile
-        self.criterion = ForwardLoss(torch.eye(num_classes), variant=options.variant)
+        self.criterion = ForwardLoss(torch.eye(num_classes))
+
+    def estimate(self, sure: NDArray[np.float64], predictions: Tensor, given: Tensor) -> NDArray[np.float64]:
+        """T[true, noisy], [C, C].
+
+        sure: [C, C], what the network predicts for the surest sample of each class (`transition_from`); predictions,
+        given: int64 [N].
+        """
+        raise NotImplementedError
 
     def attach(self, networks: Sequence[Network]) -> None:
         self.first = FirstWeights(networks)
@@ -158,17 +161,19 @@ class ForwardCorrection(Method):
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch == run.epochs <= self.warm_up:
-            run.warn(f"forward: no loss was corrected in {run.epochs} epochs; raise --epochs above --warm-up")
+            run.warn(f"{self.name}: no loss was corrected in {run.epochs} epochs; raise --epochs above --warm-up")
         if run.epoch != self.warm_up or run.epoch == run.epochs:
             return
         predictions, rows = self._surest_rows(run)
         if bool((predictions == predictions[0]).all()):
             run.warn(
-                f"forward: class {int(predictions[0])} is predicted for every sample, so the transition matrix cannot "
-                "be estimated; training continues with plain cross-entropy; lower --learning-rate or raise --warm-up"
+                f"{self.name}: class {int(predictions[0])} is predicted for every sample, so the transition matrix "
+                "cannot be estimated; training continues with plain cross-entropy; lower --learning-rate or raise "
+                "--warm-up"
             )
         else:
-            self.criterion.columns.copy_(torch.from_numpy(transition_from(rows).T))
+            transition = self.estimate(transition_from(rows.cpu().double().numpy()), predictions, run.given)
+            self.criterion.columns.copy_(torch.from_numpy(transition.T))
         self.first.restore(run.networks)
 
     def _surest_rows(self, run: Run) -> tuple[Tensor, Tensor]:
@@ -196,6 +201,25 @@ class ForwardCorrection(Method):
 
     def report(self) -> dict[str, float]:
         return share_right(self.criterion)
+
+
+class ForwardCorrection(EstimatedTransition):
+    """Forward correction (Patrini et al. 2017, Theorem 2 and Sec. 4.1).
+
+    Row i of T is what the network predicts for the sample that it takes most surely for class i (Eq. 12 and 13). The
+    authors take the percentile 97 on CIFAR-10 and MNIST, and 100 on CIFAR-100, and the model of the lowest loss.
+    """
+
+    weighted = parallel = fused_head = True
+    name = "forward"
+    Options = ForwardOptions
+
+    def __init__(self, options: ForwardOptions, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.criterion = ForwardLoss(torch.eye(num_classes), variant=options.variant)
+
+    def estimate(self, sure: NDArray[np.float64], predictions: Tensor, given: Tensor) -> NDArray[np.float64]:
+        return sure
 
 
 def share_right(criterion: ForwardLoss) -> dict[str, float]:

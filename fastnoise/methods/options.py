@@ -128,6 +128,15 @@ class ForwardOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class DualTOptions(MethodOptions):
+    method: str = "dual_t"
+    warm_up: Annotated[int, AtLeast(0)] = 20
+    """Epochs of plain cross-entropy. The two factors of the transition matrix are estimated after them."""
+    percentile: Annotated[float, Between(0, 100, "(]")] = 97.0
+    """As of forward, for the rows of the first factor."""
+
+
+@dataclass(frozen=True)
 class VolMinNetOptions(MethodOptions):
     method: str = "volminnet"
     strength: Annotated[float, AtLeast(0)] = 1e-4

@@ -14,7 +14,7 @@ from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, 
 from .c2d import c2d
 from .ce import ce
 from .cores import cores
-from .correction import forward, plc, selc, selc_plus
+from .correction import dual_t, forward, plc, selc, selc_plus
 from .coteaching import coteaching
 from .disc import disc
 from .dividemix import dividemix
@@ -45,6 +45,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "coteaching": coteaching,
     "disc": disc,
     "dividemix": dividemix,
+    "dual_t": dual_t,
     "elr": elr,
     "elr_plus": elr_plus,
     "focal": focal,
@@ -154,6 +155,7 @@ __all__ = [
     "default_method",
     "disc",
     "dividemix",
+    "dual_t",
     "elr",
     "elr_plus",
     "focal",

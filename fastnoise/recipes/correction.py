@@ -1,10 +1,10 @@
-"""Recipes of the methods that correct labels or the loss: forward, plc, selc and selc_plus."""
+"""Recipes of the methods that correct labels or the loss: forward, dual_t, plc, selc and selc_plus."""
 
 from dataclasses import replace
 from typing import Any, Literal
 
 from ..config import RunConfig
-from ..methods.options import ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
+from ..methods.options import DualTOptions, ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from ..noise.spec import parse
 from .base import base, is_cifar10, is_cifar100
 from .real import PYTORCH
@@ -30,6 +30,36 @@ def forward(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper
     else:
         return config
     return config.replace({"learning_rate": 0.1, "val_fraction": 0.1, **published})
+
+
+def dual_t(dataset: str, noise: str) -> RunConfig:
+    """Dual-T (Yao et al. 2020): two trainings in one run, T from the 97th percentile on all data sets.
+
+    As in the authors' code: SGD without momentum at 0.01, divided by 10 every 50 epochs, weight decay 1e-4, batches of
+    128, 10 % held out. CIFAR: 20 epochs, then 200; ResNet-18, on CIFAR-100 ResNet-34 and CIFAR-10's mean and standard
+    deviation. MNIST: 100 epochs, then 200, LeNet-5. The settings for other data sets are ours, with `forward`'s warm-up
+    of 10 epochs. Digits have 30 more and are moved by up to a pixel: with 40 % symmetric noise they end at 92.8 %
+    (two seeds), unmoved after 60 epochs at 78.6 (forward at 73.8).
+    """
+    hundred, mnist = is_cifar100(dataset), dataset == "mnist"
+    published = hundred or mnist or is_cifar10(dataset)
+    warm_up = 100 if mnist else 20 if published else 10
+    config = base(dataset, noise, DualTOptions(warm_up=warm_up, percentile=97.0))
+    if not published:
+        return config.replace({"crop_padding": 1, "epochs": 40}) if dataset == "digits" else config
+    return config.replace(
+        {
+            "model": "lenet5" if mnist else "resnet34" if hundred else "resnet18",
+            "optimizer": "sgd:momentum=0",
+            "learning_rate": 0.01,
+            "weight_decay": 1e-4,
+            "batch_size": 128,
+            "epochs": warm_up + 200,
+            "schedule": "multistep:50,100,150,gamma=0.1",
+            "val_fraction": 0.1,
+            "normalisation": "cifar10" if hundred else "dataset",
+        }
+    )
 
 
 def plc(dataset: str, noise: str) -> RunConfig:

@@ -409,8 +409,7 @@ TABLES = (
             ("clothing1m", "nal", "reverse"): "73.58",
         },
         {("clothing1m", "nal"): 400},
-        "epoch not stated; NAL from scratch and with the reverse term, the others pretrained on ImageNet and taken "
-        "from their papers",
+        "epoch not stated; NAL from scratch, with the reverse term; others pretrained on ImageNet, from their papers",
     ),
     *(
         Table(

@@ -23,7 +23,9 @@ def volminnet(dataset: str, noise: str) -> RunConfig:
     As in the authors' code: SGD with momentum 0.9 and weight decay 1e-4, batches of 128, 10 % held out. CIFAR-10:
     ResNet-18, 80 epochs divided by 10 after 30 and 60, T by SGD. CIFAR-100: ResNet-34, the same course, T by Adam from
     W = -4.5, CIFAR-10's mean and standard deviation. MNIST: LeNet-5, 60 epochs at one rate, T by Adam. Published on
-    CIFAR-N: 80.53 % with the worst labels of CIFAR-10, 57.80 % on CIFAR-100. The settings for other data sets are ours.
+    CIFAR-N: 80.53 % with the worst labels of CIFAR-10, 57.80 % on CIFAR-100. The settings for other data sets are ours:
+    T by Adam. Digits have 30 epochs and are moved by up to a pixel, since T nears the identity while a network learns
+    wrong labels by heart: with 40 % symmetric noise they end at 90.3 and 91.1 %, unmoved after 60 epochs at 73.8.
     """
     hundred = is_cifar100(dataset)
     adam = hundred or not is_cifar10(dataset)
@@ -34,7 +36,7 @@ def volminnet(dataset: str, noise: str) -> RunConfig:
     if dataset == "mnist":
         return config.replace({**AUTHORS, "epochs": 60, "schedule": "constant"})
     if not (hundred or is_cifar10(dataset)):
-        return config
+        return config.replace({"crop_padding": 1, "epochs": 30}) if dataset == "digits" else config
     return config.replace(
         {
             **AUTHORS,

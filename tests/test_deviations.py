@@ -12,8 +12,7 @@ from torch import nn
 
 from fastnoise import noise
 from fastnoise.config import RunConfig
-from fastnoise.data import Augmentation, stratified_split
-from fastnoise.data.augment import MOST_MAGNITUDE
+from fastnoise.data import stratified_split
 from fastnoise.data.cifar import MEAN_STD
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
@@ -299,23 +298,6 @@ def _() -> str:
 def _() -> str:
     rest = 50_000 % recipe("sop", "cifar10", "symmetric:0.4").data.batch_size
     return f"a step {SOP_BATCH / rest:.1f} times as long there for the {rest} samples of an epoch's last batch"
-
-
-@counts("sop-strong-view")
-def _() -> str:
-    """AutoAugment's table as the authors have it: that of torchvision, but for pair 14, whose colour has level 6 of 10.
-    Levels of operations that have one."""
-    transforms = pytest.importorskip("torchvision.transforms")
-    cifar10 = transforms.AutoAugmentPolicy.CIFAR10
-    policies = transforms.AutoAugment(cifar10)._get_policies(cifar10)
-    assert policies[13][1] == ("Color", 0.2, 8)
-    levels = [level for pair in policies for _, _, level in pair if level is not None]
-    count = sum(chance for pair in policies for _, chance, _ in pair) / len(policies)
-    ours = Augmentation.parse(recipe("sop_plus", "cifar10", "symmetric:0.4").data.augment).randaugment
-    assert ours is not None
-    there, here = (sum(levels) - 2) / len(levels) / 10, ours[1] / MOST_MAGNITUDE
-    assert f"{there:.2f}" == f"{here:.2f}"
-    return f"{count:.2f} operations on average there, {ours[0]} here, of the same {here:.2f} of their range"
 
 
 @counts("sop-strong-view-constants")

@@ -67,7 +67,7 @@ class SparseOverparameterizationPlus(SparseOverparameterization):
 
     Two views of each image go through the network as one batch. SOP's loss is that of the first, with the term for
     balanced classes (`SOPLoss`, balance), and `consistency` weighs KL(p_1 || p_2), whose gradient reaches the second
-    alone. The loader's augmentation makes the views, and its RandAugment leaves the first one out. Several processes
+    alone. The loader's augmentation makes the views, and its AutoAugment leaves the first one out. Several processes
     balance the classes of a batch each.
     """
 

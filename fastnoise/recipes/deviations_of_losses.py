@@ -144,12 +144,12 @@ OF_LOSSES: tuple[Deviation, ...] = (
         "sop-strong-view",
         ("sop_plus",),
         CIFAR,
-        "The authors change the second view by AutoAugment's operations for CIFAR-10, before crop and flip, and cut a "
-        "hole into it alone; fastnoise changes it by RandAugment's, after them, and cuts holes into both views.",
-        "a loader has one augmentation, whose RandAugment alone leaves a method's first view plain.",
+        "The authors change the second view by AutoAugment before crop and flip, with operations of ranges of their "
+        "own, and cut a hole into it alone; fastnoise changes it after them, and cuts holes into both views.",
+        "a loader has one augmentation, whose AutoAugment alone leaves a method's first view plain.",
         "augment",
         "autoaugment,crop,pad=4,flip,cutout:16 of the second view",
-        size="1.06 operations on average there, 1 here, of the same 0.60 of their range",
+        uncounted="the operations differ, and so do the images.",
     ),
     Deviation(
         "sop-strong-view-constants",

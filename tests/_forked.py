@@ -1,5 +1,5 @@
-"""The command line, or another script, in a process of its own that is forked from one which has torch imported: seconds
-earlier than by `python`."""
+"""The command line, or another script, in a process of its own that is forked from one which has torch imported:
+seconds earlier than by `python`."""
 
 import multiprocessing
 import os

@@ -1,7 +1,6 @@
 """Shared by all tests: marks that decide what runs where, a time limit per test, and small helpers."""
 
 import faulthandler
-import gc
 import json
 import os
 import signal
@@ -69,11 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect tests without collecting garbage, which takes half of the time; and never search again what is there."""
+    """Collect tests without collecting garbage, which takes half of the time."""
     with uncollected():
-        found = yield
-        gc.freeze()
-    return found
+        return (yield)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -56,7 +56,7 @@ def sop_plus(dataset: str, noise: str) -> RunConfig:
     CIFAR-10N (worst) 93.24 %, CIFAR-100N 67.81 %.
 
     The settings for other data sets are ours. Digits and mnist are moved by up to a pixel, since two views of one image
-    must differ: digits with 40 % symmetric noise end at 99.4 and 99.2 % (two seeds), with AutoAugment too at 98.1 (one).
+    must differ: digits with 40 % symmetric noise end at 99.4 and 99.2 % (two seeds), with AutoAugment at 98.1 (one).
     """
     rate_u, rate_v = rates(dataset, noise)
     config = base(dataset, noise, SOPPlusOptions(rate_u=rate_u, rate_v=rate_v))

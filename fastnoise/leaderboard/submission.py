@@ -156,6 +156,7 @@ class Submission:
                 recipe=config.optim.recipe,
                 limit_train=config.data.limit_train,
             ).flat()
+            usual["limit_train"] = None  # fewer images are never the recipe's
         except FastnoiseError:  # its recipe has to read a file that is not here
             return ""
         found = {name: value for name, value in config.flat().items() if name not in _LEFT_OUT}

@@ -238,7 +238,8 @@ def sop_sides(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
 
     `rows` [B, C] hold u in the column of the label and v in the others. Gradient flows to u and to logits, not to v.
     """
-    one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    one_hot = (labels[:, None] == classes).to(logits.dtype)  # F.one_hot would wait for the device
     squares = rows.square()
     of_label, of_classes = (squares * one_hot).clamp(0, 1), (squares.detach() * (1 - one_hot)).clamp(0, 1)
     return logits.softmax(1) + of_label - of_classes

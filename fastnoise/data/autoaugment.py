@@ -30,9 +30,13 @@ def augment(image: Image.Image, policy: str, draws: Sequence[float]) -> Image.Im
     return image
 
 
+def _outside(image: Image.Image) -> int | tuple[int, int, int]:
+    """The colour of what comes in from outside the image."""
+    return GREY if image.mode == "L" else (GREY, GREY, GREY)
+
+
 def _affine(image: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
-    grey = GREY if image.mode == "L" else (GREY,) * 3
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=grey)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=_outside(image))
 
 
 def _shear_x(image: Image.Image, strength: float, sign: int) -> Image.Image:
@@ -52,7 +56,7 @@ def _translate_y(image: Image.Image, strength: float, sign: int) -> Image.Image:
 
 
 def _rotate(image: Image.Image, strength: float, sign: int) -> Image.Image:
-    return image.rotate(30 * strength, fillcolor=GREY if image.mode == "L" else (GREY,) * 3)
+    return image.rotate(30 * strength, fillcolor=_outside(image))
 
 
 def _enhance(by: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:

@@ -3,6 +3,7 @@ transition matrix share."""
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -122,7 +123,7 @@ def transition_from(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return transition / transition.sum(1, keepdims=True)
 
 
-class EstimatedTransition(Method):
+class EstimatedTransition(Method, ABC):
     """Forward correction with a transition matrix that is estimated after a first round of training.
 
     The first `warm_up` epochs are plain cross-entropy, which is forward correction with T = 1. Then T is estimated from
@@ -145,13 +146,13 @@ class EstimatedTransition(Method):
         self.warm_up, self.percentile = options.warm_up, options.percentile
         self.criterion = ForwardLoss(torch.eye(num_classes))
 
+    @abstractmethod
     def estimate(self, sure: NDArray[np.float64], predictions: Tensor, given: Tensor) -> NDArray[np.float64]:
         """T[true, noisy], [C, C].
 
         sure: [C, C], what the network predicts for the surest sample of each class (`transition_from`); predictions,
         given: int64 [N].
         """
-        raise NotImplementedError
 
     def attach(self, networks: Sequence[Network]) -> None:
         self.first = FirstWeights(networks)

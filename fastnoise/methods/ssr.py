@@ -227,7 +227,7 @@ class SSRPlus(SampleSelectionRelabelling):
 
     def consistent(self, network: Network, seen: Outputs, strong: Tensor) -> Tensor | None:
         with torch.no_grad():
-            wanted = network.projector(seen.features)  # type: ignore[operator]
+            wanted = network.projector(seen.features)  # type: ignore[operator]  # `attach` has added both heads
         found = network.predictor(network.projector(network.backbone(strong)))  # type: ignore[operator]
         return -cosine_similarity(found.float(), wanted.float(), dim=1).mean()
 

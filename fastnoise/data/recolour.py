@@ -43,7 +43,8 @@ def recolour(
     count, magnitude = augmentation.randaugment or (0, 0)
     drawn = uniforms(key, RANDAUGMENT, 2 * count).reshape(rows, count, 2)
     chosen, negative = (drawn[..., 0] * len(OPERATIONS)).astype(int), drawn[..., 1] < 0.5
-    policy, picks = augmentation.autoaugment, uniforms(key, AUTOAUGMENT, autoaugment.DRAWS)
+    policy = augmentation.autoaugment
+    picks = uniforms(key, AUTOAUGMENT, 0 if policy is None else autoaugment.DRAWS)
     weak = rows // views if views > 1 else 0
 
     def work(row: int) -> None:

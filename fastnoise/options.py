@@ -24,6 +24,10 @@ from .checks import shown
 from .errors import ConfigError
 
 
+AUTO = "auto"
+"""The name that asks for a method to be chosen before the run (`fastnoise.auto`). It is no method by itself."""
+
+
 @dataclass(frozen=True)
 class AtLeast:
     """Finite numbers of at least `low`."""

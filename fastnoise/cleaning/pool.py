@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import RunConfig
+from ..data import ImageDataset
 from ..data.table import ImageTable, joined
 from ..engine.prepare import RunData, load_data, load_images
 from ..errors import ConfigError, DataError
@@ -62,7 +63,9 @@ class Judged:
         return digest.hexdigest()
 
 
-def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -> Judged:
+def load_judged(
+    config: RunConfig, decisions: Mapping[str, str] | None = None, dataset: ImageDataset | None = None
+) -> Judged:
     """Load what `config` describes, with all images whose labels the user brings.
 
     The user's own validation and test images are judged as the training images are, also those that a run would hold
@@ -71,12 +74,13 @@ def load_judged(config: RunConfig, decisions: Mapping[str, str] | None = None) -
     Args:
         config: without validation samples held out.
         decisions: name of an image -> the name of its right class, as someone has decided.
+        dataset: images and labels in memory, instead of the data set that `config` names.
 
     Raises:
         ConfigError: the data set is for another task than classification.
         DataError: a decision names a class that there is not.
     """
-    dataset = load_images(config)
+    dataset = load_images(config) if dataset is None else dataset
     data = load_data(config, dataset)
     if data.task.name != "classification":
         raise ConfigError(f"{dataset.name} is for {data.task.name}; clean judges the labels of classification")

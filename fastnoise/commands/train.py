@@ -4,12 +4,16 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import RunConfig
 from ..errors import ConfigError, TrainingError
 from ..lazy import uncollected
+from ..options import AUTO
 from ..words import processes_asked, train_words
+
+if TYPE_CHECKING:
+    from ..engine import Interrupted
 
 
 def run(
@@ -31,21 +35,31 @@ def run(
         if not main:  # the first one refuses the same words
             return 2
         raise
-    config, resume = said.config, said.resuming
     if said.command.deviations:
         from ..recipes.deviations import listing
 
-        print(listing(config))
+        print(listing(said.config))
         return 0
     if check is not None:
-        check(config)
-    processes, words = processes_asked(arguments)
+        check(said.config)
     if said.command.dry_run:
         from .dry_run import listing as described
 
         if main:
             print(described(said))
         return 0
+    choice = None
+    if said.config.method.method == AUTO:
+        from ..engine.signals import Interrupted as Stopped
+        from .auto import decided
+
+        try:
+            choice, arguments = decided(said.config, arguments)
+        except Stopped as stop:
+            return stopped(stop)
+        said = train_words(arguments)
+    config, resume = said.config, said.resuming
+    processes, words = processes_asked(arguments)
     if processes.gpus:
         if finish is not None:
             raise ConfigError("--gpus is an option of fastnoise train; start this command by torchrun, or drop it")
@@ -59,13 +73,23 @@ def run(
         from ..engine import Interrupted, train
 
     try:
-        summary = train(config, resume=resume)
+        summary = train(config, resume=resume, notes=() if choice is None else choice.lines)
     except Interrupted as stop:
-        with contextlib.suppress(OSError):  # of a closed one
-            print(f"fastnoise: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
+        return stopped(stop)
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
+    if choice is not None:
+        from ..auto.check import doubts
+
+        for line in doubts(choice.findings, summary):
+            print(f"warning: {line}")
     if finish is not None and main:
         finish(summary)
     return 0
+
+
+def stopped(stop: "Interrupted") -> int:
+    """Say that a signal has ended the command, and return its exit code."""
+    with contextlib.suppress(OSError):  # of a closed one
+        print(f"fastnoise: {stop}", file=sys.stderr)
+    return 128 + stop.signal_number

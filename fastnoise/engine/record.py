@@ -123,7 +123,9 @@ class Record:
             folder.write_labels(self.data.noisy, self.data.class_names)
         code = own.fingerprints(self.config.flat())
         listed = {"data_list": self.data.list_hash}
-        folder.add_environment({**environment, **listed, **({"own_files": code} if code else {})})
+        folder.add_environment(
+            {**environment, **listed, "notes": list(self.data.notes), **({"own_files": code} if code else {})}
+        )
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
         return folder.path
@@ -270,6 +272,7 @@ class Record:
             chosen = best_last_mean(history, f"validation_{score.name}", higher=score.higher)
             at_best = next(epoch for epoch in history if epoch["epoch"] == chosen["best_epoch"])
             summary[f"validation_{score.name}"] = {**chosen, "test_at_best": at_best[f"test_{score.name}"]}
+        summary |= data.task.closing_figures(final.answers, data.given)
         if data.clean is not None:
             known = self.known
             summary["training_samples"] = data.task.shares(final.answers[known], data.given[known], data.clean[known])

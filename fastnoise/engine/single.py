@@ -55,6 +55,7 @@ def train(
     dataset: ImageDataset | None = None,
     resume: bool = False,
     console: Console | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the training that `config` describes and write its run folder.
 
@@ -67,6 +68,7 @@ def train(
             `config.data.dataset` must be its name. Its labels are corrupted only if the configuration has a noise.
         resume: continue the run in `config.run_dir` from its last checkpoint.
         console: where progress and the final table go; standard output by default.
+        notes: lines that the run shows when it starts, and keeps in environment.json.
 
     Returns:
         The content of summary.json. "run_dir" is the run folder; accuracies are shares, from 0 to 1.
@@ -81,6 +83,7 @@ def train(
     with together(config.engine.device) as world:
         config, resume = restarted(config, resume, world)
         data = world.main_first(lambda: load_data(config, dataset))
+        data = replace(data, notes=(*data.notes, *notes))
         return train_on(config, data, resume=resume, console=console, world=world)
 
 

@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, Any
 from .. import lazy, own
 from ..config import COMMON
 from ..errors import ConfigError, nearest
-from ..options import Above, AtLeast, Between, MethodOptions, values_of
+from ..options import AUTO, Above, AtLeast, Between, MethodOptions, values_of
 from .options import OPTIONS
 
 if TYPE_CHECKING:
@@ -101,6 +101,11 @@ def find_method(name: str) -> "type[Method]":
         _check_options_named(name, method)
         return method
     methods = _methods()
+    if name == AUTO:
+        raise ConfigError(
+            "method auto chooses another one before a run: fastnoise train --method auto, or "
+            "fastnoise.auto.choose(config) in Python"
+        )
     if name not in methods:
         raise ConfigError(f"unknown method {name!r}; {nearest(name, [*methods, 'FILE.py:CLASS'])}")
     return methods[name]
@@ -232,10 +237,13 @@ def create_method(
 
 
 def options_of(name: str) -> type[MethodOptions]:
-    """The dataclass of a method's options. It imports a file only if `name` is FILE.py:CLASS.
+    """The dataclass of a method's options. It imports a file only if `name` is FILE.py:CLASS. auto has none: the method
+    that it chooses has.
 
     ConfigError as in `find_method`.
     """
+    if name == AUTO:
+        return MethodOptions
     return OPTIONS[name] if name in OPTIONS else find_method(name).Options
 
 

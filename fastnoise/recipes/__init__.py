@@ -8,6 +8,7 @@ from ..data.names import is_given
 from ..errors import ConfigError, nearest
 from ..methods import options_of
 from ..models.names import DROPOUT_FORMS, LibraryModel
+from ..options import AUTO, MethodOptions
 from ..own import is_own
 from .base import UNKNOWN_RATE, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
@@ -134,8 +135,10 @@ def _recipe(
         kind = options_of(method)
         rates = {} if rate is None else dict.fromkeys(kind.by_rate, rate)
         return base(dataset, noise, kind(method, **rates))
+    if method == AUTO:  # settings that all methods share, until one is chosen
+        return settled(base(dataset, noise, MethodOptions(AUTO)))
     if method not in _RECIPES:
-        raise ConfigError(f"unknown method {method!r}; {nearest(method, [*_RECIPES, 'FILE.py:CLASS'])}")
+        raise ConfigError(f"unknown method {method!r}; {nearest(method, [*_RECIPES, AUTO, 'FILE.py:CLASS'])}")
     more: dict[str, Any] = {"rate": rate} if options_of(method).by_rate else {}
     if variant is not None:
         if method not in _VARIANTS:

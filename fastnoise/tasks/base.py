@@ -197,6 +197,11 @@ class Task(ABC):
     def shares(self, answers: Labels, given: Labels, clean: Labels) -> dict[str, float]:
         """How the samples with right and with wrong labels are answered; arrays as in `training_figures`."""
 
+    def closing_figures(self, answers: Labels, given: Labels) -> dict[str, Any]:
+        """Figures of the summary on what the network answers for the training images at the end, whatever is known of
+        the true labels: answers [N, ...] beside the given labels [N, ...]. By default none."""
+        return {}
+
 
 class PlainAnswers(Answers):
     """What `Task.answer` says of each image, and the mean of `Task.loss`, of one run."""

@@ -87,6 +87,10 @@ class ClassAnswers(Answers):
         ]
 
 
+GIVEN_UP = 0.3
+"""A class counts as given up if it is answered for fewer training images than this share of those with its label."""
+
+
 class Classification(Task):
     """Each image has one class. Labels are int64 [N], the loss is cross-entropy, the answer the likeliest class."""
 
@@ -140,6 +144,19 @@ class Classification(Task):
     def outcome(self, logits: Tensor) -> Tensor:
         """The classes' probabilities."""
         return logits.float().softmax(1)
+
+    def closing_figures(self, answers: Labels, given: Labels) -> dict[str, Any]:
+        """training_answers: the share of the given labels that the network answers with, and the classes that it gives
+        up, the most forsaken first."""
+        said, answered = (np.bincount(labels, minlength=len(self.outputs)) for labels in (given, answers))
+        shares = answered / np.maximum(said, 1)
+        few = [label for label in np.argsort(shares, kind="stable") if said[label] and shares[label] < GIVEN_UP]
+        return {
+            "training_answers": {
+                "agreement": float((answers == given).mean()),
+                "given_up": [self.outputs[label] for label in few],
+            }
+        }
 
     def columns(self, answers: Labels, outcome: NDArray[np.float32]) -> dict[str, Labels]:
         """The predicted class first, with its probability."""

@@ -1,0 +1,11 @@
+"""`--method auto`: a short look at the labels, and the method that did best on labels like these.
+
+`probe` trains two networks for a short time and finds how many labels are wrong, and how. `table` holds what methods
+reached in our own sweeps, by what the same probe found there. `choose` puts both together.
+"""
+
+from ..options import AUTO
+from .choice import Choice, choose
+from .findings import Findings, probe
+
+__all__ = ["AUTO", "Choice", "Findings", "choose", "probe"]

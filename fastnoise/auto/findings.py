@@ -1,0 +1,232 @@
+"""How many labels of a data set are wrong, and how, by two short trainings."""
+
+import tempfile
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cleaning.judge import LogitWitness
+from ..cleaning.pool import Judged, fold_of, load_judged, part_of
+from ..config import RunConfig
+from ..data import ImageDataset
+from ..errors import ConfigError
+from ..recipes import recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+SHARE = 0.15
+"""The largest share of the run's own passes over images that the probe takes, evaluations counted as a third."""
+
+MOST_EPOCHS = 16
+"""Epochs of a course at most. Longer ones begin to learn the wrong labels by heart."""
+
+LEAST_EPOCHS = 2
+
+SURE_HALF = 0.5
+"""The share of the images of each predicted class, the surest first, among which labels are compared with answers."""
+
+LEAST_SURE = 10
+"""Of which there are at least this many."""
+
+LEAST_STEPS, LEAST_BATCH = 300, 32
+"""Steps that each network should make; if batches must be smaller for it, they have at least this many images."""
+
+COURSE = {"optimizer": "adam", "learning_rate": 3e-3, "weight_decay": 0.0, "schedule": "one_cycle:0.3"}
+"""Learns in few steps, whatever the network. The run's own rates are for long courses."""
+
+_METHOD = "elr"
+_STRENGTH, _MOMENTUM = 3.0, 0.7
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is found of N labels of C classes. All but `images` are shares, from 0 to 1."""
+
+    images: int
+    """N"""
+    classes: int
+    """C"""
+    rate: float
+    """Of wrong labels: where networks are surest of images whose labels they have not seen, the share of the labels
+    that are not what they say, as the mean over classes."""
+    concentration: float
+    """Of a class's wrong labels, the share that is its commonest wrong one; the mean over classes, each weighted by its
+    wrong labels. 1 for pair noise, about 1 / (C - 1) for symmetric noise."""
+    worst: float
+    """The largest rate of a class."""
+    instance: float
+    """How far wrong labels depend on images within their class: the test's statistic for each degree of freedom, less
+    the 1 that it has by chance, over the number of images and times 1,000. NaN if it is not tested."""
+    learnt: float
+    """Of the images whose labels they have not seen, the share that the networks seem to answer right: their agreement
+    with the labels over what it would be if they made no mistakes."""
+    seconds: float
+    """The probe took."""
+
+    def row(self) -> dict[str, str]:
+        """The numbers as texts, for a table's row."""
+        return {field.name: f"{getattr(self, field.name):.6g}" for field in fields(self)}
+
+    def describe(self) -> str:
+        """One line."""
+        kind = "spread over the other classes"
+        if self.concentration > 0.6:
+            kind = "most of a class's with one other class"
+        elif self.concentration > 2.5 / max(2, self.classes - 1):
+            kind = "some pairs of classes above others"
+        if self.rate < 0.02:
+            kind = "too few to say which"
+        return (
+            f"probe of {self.seconds:.0f} s: about {100 * self.rate:.0f} % of the labels look wrong ({kind}), in the "
+            f"worst class {100 * self.worst:.0f} %; networks answer about {100 * min(1, self.learnt):.0f} % of unseen "
+            "images right"
+        )
+
+
+class _Answers(LogitWitness):
+    """Adds up the log probabilities of the second half of a course."""
+
+    def __init__(self, epochs: int, count: int, num_classes: int):
+        super().__init__(1, count, num_classes)
+        self.first = epochs // 2
+
+    def note(self, epoch: int, logits: "Tensor", index: "Tensor") -> None:
+        if epoch >= self.first:
+            self.logits[0, index] += logits.float().log_softmax(1)
+
+
+def course(config: RunConfig, images: int) -> tuple[int, int]:
+    """Epochs of each of the two networks, and images that they share, so that the probe keeps within SHARE of the run.
+
+    Two networks learn from half of the images each, and after each epoch answer for the other half: an epoch of both is
+    a pass with gradients and a third of one.
+    """
+    passes = SHARE * config.optim.epochs * images / (1 + 1 / 3)
+    epochs = int(min(MOST_EPOCHS, max(LEAST_EPOCHS, passes // images)))
+    return epochs, int(min(images, passes // epochs))
+
+
+def probe(config: RunConfig, dataset: ImageDataset | None = None, console: "Console | None" = None) -> Findings:
+    """Look at the training labels that `config` describes. True labels have no part in it.
+
+    Args:
+        config: of the run that is to be; its network and data are the probe's too.
+        dataset: images and labels in memory, instead of the data set that `config` names.
+        console: gets a line before the probe begins.
+
+    Raises:
+        ConfigError: the data set is for another task than classification, or too small.
+        FastnoiseError: as for a run.
+    """
+    began = time.perf_counter()
+    elr = replace(recipe(_METHOD).method, strength=_STRENGTH, momentum=_MOMENTUM)  # type: ignore[call-arg]
+    config = replace(config, method=elr).replace({"val_fraction": 0.0, "run_dir": None, "log": "none"})
+    judged = load_judged(config, dataset=dataset)
+    classes = len(judged.data.class_names)
+    epochs, count = course(config, len(judged.given))
+    if count < max(4, 2 * classes):
+        raise ConfigError(
+            f"--method auto needs more images or --epochs for its probe: {len(judged.given)} images of {classes} "
+            f"classes, {config.optim.epochs} epochs; name a method"
+        )
+    if console is not None:
+        console.print(
+            f"auto: two networks learn from half of {count} images each for {epochs} epochs, to see what is wrong",
+            highlight=False,
+            soft_wrap=True,
+        )
+    seed = config.engine.seed
+    kept = np.sort(np.random.default_rng(seed).permutation(len(judged.given))[:count])
+    fold = fold_of(judged.given[kept], 2, seed)
+    answers = np.zeros((count, classes))
+    batch = min(config.data.batch_size, max(LEAST_BATCH, count // 2 * epochs // LEAST_STEPS))
+    plain = config.replace({**COURSE, "average_weights": "none", "patience": 0, "epochs": epochs, "batch_size": batch})
+    for number in range(2):
+        held = np.flatnonzero(fold == number)
+        answers[held] = _answers(plain, judged, kept[fold != number], kept[held], epochs)
+    return found(answers, judged.given[kept], _inputs(judged, kept), time.perf_counter() - began, len(judged.given))
+
+
+def _answers(
+    config: RunConfig, judged: Judged, learnt: NDArray[np.int64], asked: NDArray[np.int64], epochs: int
+) -> NDArray[np.float64]:
+    """[n, C], what a network that learns from some images makes of the n others."""
+    from rich.console import Console
+
+    from ..engine.single import train_on
+
+    left = np.ones(len(judged.given), bool)
+    left[learnt] = False
+    data = part_of(judged, left)
+    test = judged.data.test.take(asked)
+    data = replace(data, test=replace(test, labels=judged.given[asked]), clean=None)
+    witness = _Answers(epochs, len(asked), len(data.class_names))
+    with tempfile.TemporaryDirectory(prefix="fastnoise-auto-") as folder:
+        config = config.replace({"run_dir": str(Path(folder) / "run")})
+        train_on(config, data, console=Console(quiet=True), witness=witness)
+    return np.asarray(witness.logits[0].cpu().numpy(), np.float64)
+
+
+def _inputs(judged: Judged, kept: NDArray[np.int64]) -> NDArray[Any] | None:
+    """What the images look like, if they are in memory."""
+    images = judged.data.train.images
+    return None if images is None else np.asarray(images[kept])
+
+
+def found(
+    answers: NDArray[np.float64],
+    given: NDArray[np.int64],
+    inputs: NDArray[Any] | None,
+    seconds: float,
+    images: int,
+) -> Findings:
+    """What follows from the answers.
+
+    Args:
+        answers: [n, C], summed log probabilities by networks that have not seen the image's label.
+        given: [n], the labels.
+        inputs: [n, ...], what the images look like; None leaves `Findings.instance` NaN.
+        seconds: that the probe took.
+        images: N, of the whole data set.
+    """
+    from ..noise.audit import instance_dependence
+
+    classes = answers.shape[1]
+    answer = answers.argmax(1)
+    ordered = np.sort(answers, 1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    sure = np.zeros(len(given), bool)
+    for label in range(classes):
+        members = np.flatnonzero(answer == label)
+        wanted = min(len(members), max(LEAST_SURE, int(SURE_HALF * len(members))))
+        sure[members[np.argsort(-margin[members], kind="stable")[:wanted]]] = True
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (answer[sure], given[sure]), 1)
+    sizes = counts.sum(1)
+    seen = sizes > 0
+    rates = 1 - np.diag(counts)[seen] / sizes[seen]
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    flips = wrong.sum()
+    rate = float(np.average(rates, weights=np.bincount(answer, minlength=classes)[seen]))
+    instance = np.nan
+    if inputs is not None and flips:
+        test = instance_dependence(answer[sure], given[sure], inputs[sure])
+        if test is not None:
+            instance = 1000 * (test.statistic / test.degrees - 1) / min(int(sure.sum()), 20_000)
+    return Findings(
+        images=images,
+        classes=classes,
+        rate=rate,
+        concentration=float(wrong.max(1).sum() / flips) if flips else 0.0,
+        worst=float(rates.max()),
+        instance=float(instance),
+        learnt=float((answer == given).mean() / max(1e-9, 1 - rate)),
+        seconds=seconds,
+    )

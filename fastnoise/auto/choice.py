@@ -96,8 +96,7 @@ def decide(found: Findings, kind: str, table: Table) -> Choice:
     chosen = f"chosen: {best.arm}, which takes about {best.cost:.1f} times as long as cross-entropy"
     why = (
         f"why: on labels like these (most like {setting}) it is {best.loss:.1f} points below the best method at most "
-        f"times, cross-entropy {plain.loss:.1f}"
-        + (f"; next: {others}" if others else "")
+        f"times, cross-entropy {plain.loss:.1f}" + (f"; next: {others}" if others else "")
     )
     if distance > NEAR:
         why += "; nothing in the table is much like these labels, so this is a guess: compare it with elr and ce"

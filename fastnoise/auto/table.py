@@ -19,7 +19,7 @@ PATH = Path(__file__).with_name("table.csv")
 NEAR = 1.5
 """Distance to the nearest setting of the table beyond which the choice is a guess, and is said to be one."""
 
-WIDTH = 0.35
+WIDTH = 0.25
 """Width of the kernel by which settings count, in units of `place`. Chosen by leaving one setting out at a time
 (`python -m benchmarks.auto check`)."""
 
@@ -132,10 +132,8 @@ class Table:
             writer.writerow(["setting", "kind", *(field.name for field in fields(Findings)), "arm", "accuracy", "cost"])
             for row in self.rows:
                 for arm, accuracy in row.accuracy.items():
-                    writer.writerow(
-                        [row.setting, row.kind, *row.found.row().values(), arm]
-                        + [f"{accuracy:.2f}", f"{row.cost[arm]:.2f}"]
-                    )
+                    numbers = (f"{accuracy:.2f}", f"{row.cost[arm]:.2f}")
+                    writer.writerow([row.setting, row.kind, *row.found.row().values(), arm, *numbers])
 
     def arms(self, kind: str) -> list[str]:
         """The arms that have run on data of a kind."""

@@ -1,0 +1,255 @@
+"""--method auto: what the probe finds, what the table makes of it, and the run that follows."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from _train_cases import refusal
+
+from fastnoise.auto import AUTO, Choice, choose
+from fastnoise.auto.check import doubts
+from fastnoise.auto.choice import decide
+from fastnoise.auto.findings import MOST_EPOCHS, SHARE, Findings, course, found, probe
+from fastnoise.auto.table import Arm, Row, Table, merged, place, shipped
+from fastnoise.cli import main
+from fastnoise.commands.auto import without_method
+from fastnoise.data import ImageDataset
+from fastnoise.engine import RunFolder, train
+from fastnoise.engine.prepare import load_data
+from fastnoise.errors import ConfigError, DataError
+from fastnoise.losses import ELRLoss
+from fastnoise.methods import METHODS, options_of
+from fastnoise.recipes import recipe
+
+LABELS = Findings(1438, 10, 0.4, 0.15, 0.45, 0.0, 0.95, 3.0)
+
+
+def answers_of(truth: np.ndarray, classes: int, right: float, random: np.random.Generator) -> np.ndarray:
+    """Log probabilities of a network that is right about a share of the images, and surer of these."""
+    said = np.where(random.random(len(truth)) < right, truth, random.integers(0, classes, len(truth)))
+    answers = random.normal(0, 0.5, (len(truth), classes))
+    answers[np.arange(len(truth)), said] += np.where(said == truth, 6, 3) + random.random(len(truth))
+    return answers
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.45])
+@pytest.mark.parametrize("kind", ["symmetric", "pair"])
+def test_rate_and_kind_are_found_though_networks_err(rate: float, kind: str) -> None:
+    random = np.random.default_rng(1)
+    truth = random.integers(0, 10, 6000)
+    wrong = random.random(6000) < rate
+    step = random.integers(1, 10, 6000) if kind == "symmetric" else 1
+    given = np.where(wrong, (truth + step) % 10, truth)
+    seen = found(answers_of(truth, 10, 0.85, random), given, None, 1.0, 6000)
+    assert seen.rate == pytest.approx(wrong.mean(), abs=0.025)
+    assert seen.learnt == pytest.approx(0.865, abs=0.04)
+    assert np.isnan(seen.instance), "there are no images to test"
+    if rate:
+        assert seen.concentration == pytest.approx(1.0 if kind == "pair" else 0.15, abs=0.06)
+        assert seen.worst >= seen.rate
+
+
+def test_labels_that_depend_on_images_are_found_too() -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 4, 4000)
+    images = random.normal(0, 1, (4000, 5, 5))
+    answers = answers_of(truth, 4, 1.0, random)
+    chance = random.random(4000)
+    free = np.where(chance < 0.3, (truth + 1) % 4, truth)
+    bound = np.where(chance < 0.6 * (images[:, 0, 0] > 0), (truth + 1) % 4, truth)
+    by_chance, by_images = (found(answers, given, images, 1.0, 4000).instance for given in (free, bound))
+    assert abs(by_chance) < 0.5
+    assert by_images > 2
+
+
+@pytest.mark.parametrize("epochs", [10, 20, 60, 300])
+@pytest.mark.parametrize("images", [1438, 50_000])
+def test_a_probe_keeps_within_its_share(epochs: int, images: int) -> None:
+    config = recipe(AUTO, "digits").replace({"epochs": epochs})
+    length, count = course(config, images)
+    passes = length * count * (1 + 1 / 3)  # two networks on half of the images each, and their answers for the others
+    assert passes <= SHARE * epochs * images
+    assert 2 <= length <= MOST_EPOCHS
+    assert count == images or length == 2
+    assert passes > 0.6 * SHARE * epochs * images or length == MOST_EPOCHS
+
+
+def test_true_labels_have_no_part_in_a_probe() -> None:
+    config = recipe(AUTO, "digits", "pair:0.3").replace({"limit_train": 900, "epochs": 30, "device": "cpu"})
+    seen = probe(config)
+    assert seen.images == 900
+    assert 0.2 < seen.rate < 0.4
+    assert seen.concentration > 0.6
+    data = load_data(recipe("ce", "digits", "pair:0.3").replace({"limit_train": 900}))
+    images = data.train.images
+    assert images is not None
+    bare = ImageDataset.from_arrays(images, data.given, name="mine")
+    own = recipe(AUTO, "digits", "none").replace({"epochs": 30, "device": "cpu", "dataset": "mine"})
+    again = probe(own, bare)
+    assert again.images == 900
+    assert again.rate == pytest.approx(seen.rate, abs=0.05)
+
+
+# -- the table -----------------------------------------------------------------------------------------------
+
+
+def setting(name: str, rate: float, **accuracy: float) -> Row:
+    return Row(name, "images", replace(LABELS, rate=rate), accuracy, dict.fromkeys(accuracy, 2.0) | {"ce": 1.0})
+
+
+TABLE = Table(
+    [
+        setting("clean", 0.0, ce=98.0, elr=90.0, elr_plus=92.0),
+        setting("some", 0.2, ce=80.0, elr=97.0, elr_plus=85.0),
+        setting("many", 0.6, ce=50.0, elr=60.0, elr_plus=90.0),
+    ]
+)
+
+
+@pytest.mark.parametrize(("rate", "arm"), [(0.0, "ce"), (0.2, "elr"), (0.6, "elr_plus"), (0.95, "elr_plus")])
+def test_the_nearest_settings_decide(rate: float, arm: str) -> None:
+    choice = decide(replace(LABELS, rate=rate), "images", TABLE)
+    assert str(choice.arm) == arm
+    assert choice.lines[1].startswith(f"chosen: {arm}, which takes about {1 if arm == 'ce' else 2}.0 times")
+    assert ("guess" in choice.lines[2]) == (rate == 0.95 and TABLE.nearest(choice.findings, "images")[1] > 1.5)
+
+
+def test_what_is_unlike_all_settings_is_a_guess() -> None:
+    far = replace(LABELS, rate=0.6, learnt=0.1, images=10_000_000)
+    assert "this is a guess" in decide(far, "images", TABLE).lines[2]
+
+
+def test_a_method_that_fails_now_and_then_is_no_good_choice() -> None:
+    rows = [setting(f"seed {seed}", 0.4, ce=50.0, elr=94.0, nal=80.0 if seed == 0 else 96.0) for seed in range(8)]
+    best = [each.arm for each in Table(rows).expected(replace(LABELS, rate=0.4), "images")]
+    assert best == ["elr", "nal", "ce"]
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    TABLE.write(tmp_path / "table.csv")
+    again = Table.read(tmp_path / "table.csv")
+    assert again.rows == TABLE.rows
+    text = (tmp_path / "table.csv").read_text()
+    (tmp_path / "table.csv").write_text(text.replace("97.00", "good"))
+    with pytest.raises(DataError, match=r"table\.csv is damaged"):
+        Table.read(tmp_path / "table.csv")
+
+
+def test_seeds_of_a_setting_are_joined() -> None:
+    one, other = setting("a", 0.2, ce=80.0, elr=90.0), setting("a", 0.4, ce=60.0, elr=92.0)
+    (row,) = merged({"a": [one, other]}).rows
+    assert row.accuracy == {"ce": 70.0, "elr": 91.0}
+    assert row.found.rate == pytest.approx(0.3)
+
+
+def test_the_shipped_table_names_methods_with_their_options() -> None:
+    table = shipped()
+    kinds = {row.kind for row in table.rows}
+    assert "images" in kinds
+    for kind in kinds:
+        for text in table.arms(kind):
+            arm = Arm.parse(text)
+            assert str(arm) == text
+            assert arm.method in METHODS
+            assert set(arm.changes()) <= set(options_of(arm.method).names())
+            if kind == "features":
+                assert not options_of(arm.method).pictures
+    for row in table.rows:
+        assert np.isfinite(place(row.found)).all()
+        assert str(decide(row.found, row.kind, table).arm) in row.accuracy
+
+
+# -- the run that follows ------------------------------------------------------------------------------------
+
+
+def test_the_users_options_go_on() -> None:
+    asked = recipe(AUTO, "digits", "pair:0.2").replace({"epochs": 7, "learning_rate": 0.03})
+    config = Choice(Arm.parse("elr,strength=2"), LABELS, ("", "", "")).config(asked)
+    assert config.method.method == "elr"
+    assert (config.optim.epochs, config.optim.learning_rate) == (7, 0.03)
+    assert config.method.strength == 2.0  # type: ignore[attr-defined]
+    assert config.noise.noise_rate is None
+    by_rate = Choice(Arm.parse("coteaching"), LABELS, ("", "", "")).config(asked)
+    assert by_rate.noise.noise_rate == 0.4, "what was found, and not what the noise is called"
+    assert by_rate.method == recipe("coteaching", "digits", "pair:0.2", noise_rate=0.4).method
+
+
+def test_words_without_a_method() -> None:
+    words = ["--dataset", "digits", "--method", "auto", "--epochs", "3"]
+    assert without_method(words) == ["--dataset", "digits", "--epochs", "3"]
+    assert without_method(["--method=auto", "--flip"]) == ["--flip"]
+
+
+SHORT = ["--dataset", "digits", "--noise", "symmetric:0.3", "--limit-train", "300", "--epochs", "10", "--device", "cpu"]
+
+
+def test_the_command_says_what_it_found_and_chose_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--method", "auto", *SHORT, "--run-dir", str(run), "--seed", "3"]) == 0
+    said = capsys.readouterr().out
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    assert config.method.method in METHODS
+    assert (config.optim.epochs, config.engine.seed, config.data.limit_train) == (10, 3, 300)
+    (start,) = json.loads((run / "environment.json").read_text())
+    lines = [line for line in start["notes"] if line.startswith(("probe of", "chosen: ", "why: "))]
+    assert len(lines) == 3
+    assert all(line in said for line in lines)
+    assert f"chosen: {config.method.method}" in lines[1]
+    answers = json.loads((run / "summary.json").read_text())["training_answers"]
+    assert 0 < answers["agreement"] <= 1
+    assert main(["train", "--resume", str(run), "--epochs", "10"]) in (0, 2)  # as of any run that has ended
+
+
+def test_what_auto_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--strength has no meaning for method auto" in refusal(capsys, "--method", "auto", "--strength", "3")
+    few = ["--limit-train", "12", "--epochs", "10", "--device", "cpu"]
+    assert "needs more images or --epochs for its probe" in refusal(capsys, "--method", "auto", *few)
+    with pytest.raises(ConfigError, match="auto chooses another one before a run"):
+        train(recipe(AUTO, "digits"))
+    with pytest.raises(ConfigError, match="takes one of method auto"):
+        choose(recipe("elr", "digits"))
+    assert main(["clean", "digits", "--method", "auto", "--out", str(tmp_path / "cleaned")]) == 2
+    assert "fastnoise train --method auto" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "give --gpus N in place of torchrun" in refusal(capsys, "--method", "auto")
+
+
+def test_an_interrupted_probe_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The signal comes in the middle of a step of the probe's first network."""
+    place = ELRLoss.forward
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return place(*arguments, **named)
+
+    monkeypatch.setattr(ELRLoss, "forward", interrupted)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--method", "auto", *SHORT]) == 130
+    assert "nothing is kept, and the same command begins again" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_went_another_way_is_doubted() -> None:
+    def summary(agreement: float, given_up: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+        return {"training_answers": {"agreement": agreement, "given_up": list(given_up)}, **more}
+
+    assert doubts(LABELS, summary(0.58)) == []
+    (line,) = doubts(LABELS, summary(0.95))
+    assert "agrees with 95 % of the training labels, though about 40 % of them look wrong" in line
+    (line,) = doubts(LABELS, summary(0.3))
+    assert "learnt too little" in line
+    (line,) = doubts(LABELS, summary(0.58, ("cat",)))
+    assert line.endswith("images carry its label: cat")
+    (line,) = doubts(LABELS, summary(0.58, tuple("abcdefg")))
+    assert line.endswith("a, b, c, d, e and 2 more")
+    (line,) = doubts(LABELS, summary(0.58, validation_accuracy={"last": 0.3}))
+    assert "held-out labels" in line
+    assert doubts(LABELS, {}) == [], "of another task"

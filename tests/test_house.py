@@ -30,7 +30,7 @@ LAYERS = (
     {"methods"},
     {"recipes"},
     {"engine"},
-    {"cleaning", "helptext", "leaderboard", "report", "studies", "sweeps", "words"},
+    {"auto", "cleaning", "helptext", "leaderboard", "report", "studies", "sweeps", "words"},
     {"commands"},
     {"cli"},
     {"benchmarks"},

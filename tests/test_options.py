@@ -135,7 +135,7 @@ def test_help_lists_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     (listed,) = re.findall(
         r"`fastnoise methods`\. (.*), or FILE\.py:CLASS", of_the_method(shown_help(capsys, "--help-all"))
     )
-    assert re.sub(r" \(.*?\)", "", listed).split(", ") == sorted(METHODS)
+    assert re.sub(r" \(.*?\)", "", listed).split(", ") == [*sorted(METHODS), "auto"]
 
 
 @pytest.mark.parametrize("word", ["--help", "--help-all"])

@@ -95,7 +95,7 @@ class Expected:
     """Times the training time of cross-entropy."""
 
 
-class Table:
+class ResultTable:
     """Settings with what arms reached in each of them.
 
     Args:
@@ -106,7 +106,7 @@ class Table:
         self.rows = list(rows)
 
     @classmethod
-    def read(cls, path: Path = PATH) -> "Table":
+    def read(cls, path: Path = PATH) -> "ResultTable":
         """Read a table that `write` wrote; DataError if it is damaged."""
         names = [field.name for field in fields(Findings)]
         found: dict[str, Row] = {}
@@ -177,9 +177,9 @@ class Table:
 
 
 @functools.cache
-def shipped() -> Table:
+def shipped() -> ResultTable:
     """The table that comes with fastnoise."""
-    return Table.read()
+    return ResultTable.read()
 
 
 def require_options(arm: Arm, kind: type[MethodOptions]) -> None:
@@ -189,7 +189,7 @@ def require_options(arm: Arm, kind: type[MethodOptions]) -> None:
         raise DataError(f"{PATH}: method {arm.method} has no option {unknown[0]}")
 
 
-def merged(settings: Mapping[str, Sequence[Row]]) -> Table:
+def merged(settings: Mapping[str, Sequence[Row]]) -> ResultTable:
     """A row for each setting, with means over its seeds; of the findings too."""
     rows = []
     for setting, seeds in settings.items():
@@ -206,4 +206,4 @@ def merged(settings: Mapping[str, Sequence[Row]]) -> Table:
                 {arm: float(np.mean([row.cost[arm] for row in seeds])) for arm in arms},
             )
         )
-    return Table(rows)
+    return ResultTable(rows)

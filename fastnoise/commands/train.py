@@ -42,6 +42,7 @@ def run(
         return 0
     if check is not None:
         check(said.config)
+    processes, words = processes_asked(arguments)
     if said.command.dry_run:
         from .dry_run import listing as described
 
@@ -58,8 +59,8 @@ def run(
         except Stopped as stop:
             return stopped(stop)
         said = train_words(arguments)
+        _, words = processes_asked(arguments)
     config, resume = said.config, said.resuming
-    processes, words = processes_asked(arguments)
     if processes.gpus:
         if finish is not None:
             raise ConfigError("--gpus is an option of fastnoise train; start this command by torchrun, or drop it")

@@ -31,7 +31,7 @@ from rich.console import Console
 
 from fastnoise.auto.choice import Choice, decide
 from fastnoise.auto.findings import Findings, probe
-from fastnoise.auto.table import PATH, Arm, Row, ResultTable, merged
+from fastnoise.auto.table import PATH, Arm, Row, MethodTable, merged
 from fastnoise.config import RunConfig
 from fastnoise.engine import train
 from fastnoise.engine.prepare import load_data
@@ -250,7 +250,7 @@ def left_out() -> None:
     rows = merged(recorded("learn")).rows
     lost = []
     for row in rows:
-        others = ResultTable([each for each in rows if each.setting != row.setting])
+        others = MethodTable([each for each in rows if each.setting != row.setting])
         arm = str(decide(row.found, row.kind, others).arm)
         lost.append(max(row.accuracy.values()) - row.accuracy[arm])
         print(f"{row.setting:40} {arm:12} {lost[-1]:5.2f} below the best")
@@ -259,7 +259,7 @@ def left_out() -> None:
 
 def regrets() -> list[record.Row]:
     """A row for each setting and seed of try."""
-    table = ResultTable.read()
+    table = MethodTable.read()
     true = {tuple(line[name] for name in KEY_PROBE): line["true_rate"] for line in record.read(PROBES)}
     stamp, rows = record.stamp(), []
     for setting, seeds in recorded("try").items():

@@ -15,7 +15,7 @@ from fastnoise.auto import AUTO, Choice, choose
 from fastnoise.auto.check import doubts
 from fastnoise.auto.choice import decide
 from fastnoise.auto.findings import MOST_EPOCHS, SHARE, Findings, course, found, probe
-from fastnoise.auto.table import Arm, Row, ResultTable, merged, place, shipped
+from fastnoise.auto.table import Arm, Row, MethodTable, merged, place, shipped
 from fastnoise.cli import main
 from fastnoise.commands.auto import without_method
 from fastnoise.data import ImageDataset
@@ -102,7 +102,7 @@ def setting(name: str, rate: float, **accuracy: float) -> Row:
     return Row(name, "images", replace(LABELS, rate=rate), accuracy, dict.fromkeys(accuracy, 2.0) | {"ce": 1.0})
 
 
-TABLE = ResultTable(
+TABLE = MethodTable(
     [
         setting("clean", 0.0, ce=98.0, elr=90.0, elr_plus=92.0),
         setting("some", 0.2, ce=80.0, elr=97.0, elr_plus=85.0),
@@ -126,18 +126,18 @@ def test_what_is_unlike_all_settings_is_a_guess() -> None:
 
 def test_a_method_that_fails_now_and_then_is_no_good_choice() -> None:
     rows = [setting(f"seed {seed}", 0.4, ce=50.0, elr=94.0, nal=80.0 if seed == 0 else 96.0) for seed in range(8)]
-    best = [each.arm for each in ResultTable(rows).expected(replace(LABELS, rate=0.4), "images")]
+    best = [each.arm for each in MethodTable(rows).expected(replace(LABELS, rate=0.4), "images")]
     assert best == ["elr", "nal", "ce"]
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     TABLE.write(tmp_path / "table.csv")
-    again = ResultTable.read(tmp_path / "table.csv")
+    again = MethodTable.read(tmp_path / "table.csv")
     assert again.rows == TABLE.rows
     text = (tmp_path / "table.csv").read_text()
     (tmp_path / "table.csv").write_text(text.replace("97.00", "good"))
     with pytest.raises(DataError, match=r"table\.csv is damaged"):
-        ResultTable.read(tmp_path / "table.csv")
+        MethodTable.read(tmp_path / "table.csv")
 
 
 def test_seeds_of_a_setting_are_joined() -> None:

@@ -10,7 +10,7 @@ from ..methods import options_of
 from ..options import AUTO
 from ..recipes import recipe
 from .findings import Findings, probe
-from .table import NEAR, Arm, ResultTable, require_options, shipped
+from .table import NEAR, Arm, MethodTable, require_options, shipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def choose(
     config: RunConfig,
     dataset: ImageDataset | None = None,
     console: "Console | None" = None,
-    table: ResultTable | None = None,
+    table: MethodTable | None = None,
 ) -> Choice:
     """Look at the labels, and choose the method that did best on labels like these.
 
@@ -84,7 +84,7 @@ def kind_of(config: RunConfig) -> str:
     return "features" if config.data.dataset.startswith("features:") else "images"
 
 
-def decide(found: Findings, kind: str, table: ResultTable) -> Choice:
+def decide(found: Findings, kind: str, table: MethodTable) -> Choice:
     """The choice that follows from what was found."""
     ranked = table.expected(found, kind)
     best = ranked[0]

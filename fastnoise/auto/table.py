@@ -95,7 +95,7 @@ class Expected:
     """Times the training time of cross-entropy."""
 
 
-class ResultTable:
+class MethodTable:
     """Settings with what arms reached in each of them.
 
     Args:
@@ -106,7 +106,7 @@ class ResultTable:
         self.rows = list(rows)
 
     @classmethod
-    def read(cls, path: Path = PATH) -> "ResultTable":
+    def read(cls, path: Path = PATH) -> "MethodTable":
         """Read a table that `write` wrote; DataError if it is damaged."""
         names = [field.name for field in fields(Findings)]
         found: dict[str, Row] = {}
@@ -177,9 +177,9 @@ class ResultTable:
 
 
 @functools.cache
-def shipped() -> ResultTable:
+def shipped() -> MethodTable:
     """The table that comes with fastnoise."""
-    return ResultTable.read()
+    return MethodTable.read()
 
 
 def require_options(arm: Arm, kind: type[MethodOptions]) -> None:
@@ -189,7 +189,7 @@ def require_options(arm: Arm, kind: type[MethodOptions]) -> None:
         raise DataError(f"{PATH}: method {arm.method} has no option {unknown[0]}")
 
 
-def merged(settings: Mapping[str, Sequence[Row]]) -> ResultTable:
+def merged(settings: Mapping[str, Sequence[Row]]) -> MethodTable:
     """A row for each setting, with means over its seeds; of the findings too."""
     rows = []
     for setting, seeds in settings.items():
@@ -206,4 +206,4 @@ def merged(settings: Mapping[str, Sequence[Row]]) -> ResultTable:
                 {arm: float(np.mean([row.cost[arm] for row in seeds])) for arm in arms},
             )
         )
-    return ResultTable(rows)
+    return MethodTable(rows)

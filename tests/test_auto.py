@@ -47,7 +47,7 @@ def test_rate_and_kind_are_found_though_networks_err(rate: float, kind: str) -> 
     given = np.where(wrong, (truth + step) % 10, truth)
     seen = found(answers_of(truth, 10, 0.85, random), given, None, 1.0, 6000)
     assert seen.rate == pytest.approx(wrong.mean(), abs=0.025)
-    assert seen.learnt == pytest.approx(0.865, abs=0.04)
+    assert seen.learnt == pytest.approx(0.865, abs=0.06)
     assert np.isnan(seen.instance), "there are no images to test"
     if rate:
         assert seen.concentration == pytest.approx(1.0 if kind == "pair" else 0.15, abs=0.06)

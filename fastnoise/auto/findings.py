@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
+from ..cleaning.channel import fit_channel
 from ..cleaning.judge import LogitWitness
 from ..cleaning.pool import Judged, fold_of, load_judged, part_of
 from ..config import RunConfig
@@ -28,11 +30,19 @@ MOST_EPOCHS = 16
 
 LEAST_EPOCHS = 2
 
-SURE_HALF = 0.5
-"""The share of the images of each predicted class, the surest first, among which labels are compared with answers."""
+SUREST = 800
+"""How many images, the surest of each predicted class, have their labels compared with the answers. They are at least a
+tenth of all, since a tail is of odd images, and at most half."""
 
 LEAST_SURE = 10
-"""Of which there are at least this many."""
+"""Of a predicted class."""
+
+FITTED_NUMBERS = 1_000_000
+"""Images times classes by which that model is fitted; of larger sets every so many images are taken."""
+
+AGREE = 0.15
+"""How far the rate among the surest images may lie above that of the channel's model for the latter to be believed. The
+networks' own mistakes raise the former; what networks have learnt as if it were right is missing from the latter."""
 
 LEAST_STEPS, LEAST_BATCH = 300, 32
 """Steps that each network should make; if batches must be smaller for it, they have at least this many images."""
@@ -53,8 +63,7 @@ class Findings:
     classes: int
     """C"""
     rate: float
-    """Of wrong labels: where networks are surest of images whose labels they have not seen, the share of the labels
-    that are not what they say, as the mean over classes."""
+    """Of wrong labels."""
     concentration: float
     """Of a class's wrong labels, the share that is its commonest wrong one; the mean over classes, each weighted by its
     wrong labels. 1 for pair noise, about 1 / (C - 1) for symmetric noise."""
@@ -90,15 +99,15 @@ class Findings:
 
 
 class _Answers(LogitWitness):
-    """Adds up the log probabilities of the second half of a course."""
+    """The mean log probabilities over the second half of a course."""
 
     def __init__(self, epochs: int, count: int, num_classes: int):
         super().__init__(1, count, num_classes)
-        self.first = epochs // 2
+        self.first, self.epochs = epochs // 2, epochs
 
     def note(self, epoch: int, logits: "Tensor", index: "Tensor") -> None:
         if epoch >= self.first:
-            self.logits[0, index] += logits.float().log_softmax(1)
+            self.logits[0, index] += logits.float().log_softmax(1) / (self.epochs - self.first)
 
 
 def course(config: RunConfig, images: int) -> tuple[int, int]:
@@ -188,8 +197,12 @@ def found(
 ) -> Findings:
     """What follows from the answers.
 
+    The surest answers beside the labels give the kind of the noise and, if networks are right about what they are sure
+    of, its rate. Weak networks err there too. A model of their mistakes and the noise (`cleaning.channel`) tells the two
+    apart, but takes noise for mistakes if the networks have begun to learn it. So it is believed where it comes near.
+
     Args:
-        answers: [n, C], summed log probabilities by networks that have not seen the image's label.
+        answers: [n, C], mean log probabilities by networks that have not seen the image's label.
         given: [n], the labels.
         inputs: [n, ...], what the images look like; None leaves `Findings.instance` NaN.
         seconds: that the probe took.
@@ -199,22 +212,15 @@ def found(
 
     classes = answers.shape[1]
     answer = answers.argmax(1)
-    ordered = np.sort(answers, 1)
-    margin = ordered[:, -1] - ordered[:, -2]
-    sure = np.zeros(len(given), bool)
-    for label in range(classes):
-        members = np.flatnonzero(answer == label)
-        wanted = min(len(members), max(LEAST_SURE, int(SURE_HALF * len(members))))
-        sure[members[np.argsort(-margin[members], kind="stable")[:wanted]]] = True
+    sure = surest(answers)
     counts = np.zeros((classes, classes))
     np.add.at(counts, (answer[sure], given[sure]), 1)
-    sizes = counts.sum(1)
-    seen = sizes > 0
-    rates = 1 - np.diag(counts)[seen] / sizes[seen]
+    seen = counts.sum(1) > 0
+    rates = 1 - np.diag(counts)[seen] / counts.sum(1)[seen]
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     flips = wrong.sum()
-    rate = float(np.average(rates, weights=np.bincount(answer, minlength=classes)[seen]))
+    rate = believed(answers, given, float(np.average(rates, weights=np.bincount(answer, minlength=classes)[seen])))
     instance = np.nan
     if inputs is not None and flips:
         test = instance_dependence(answer[sure], given[sure], inputs[sure])
@@ -230,3 +236,34 @@ def found(
         learnt=float((answer == given).mean() / max(1e-9, 1 - rate)),
         seconds=seconds,
     )
+
+
+def surest(answers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """[n], which images the networks are surest of among those that they answer alike: the margin of the likeliest class
+    over the next one. SUREST in all."""
+    answer, ordered = answers.argmax(1), np.sort(answers, 1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    share = min(0.5, max(0.1, SUREST / len(answers)))
+    sure = np.zeros(len(answers), bool)
+    for label in np.unique(answer):
+        members = np.flatnonzero(answer == label)
+        wanted = max(LEAST_SURE, int(share * len(members)))
+        sure[members[np.argsort(-margin[members], kind="stable")[:wanted]]] = True
+    return sure
+
+
+def believed(answers: NDArray[np.float64], given: NDArray[np.int64], among_surest: float) -> float:
+    """The rate of wrong labels, from that among the surest images and that of the channel's model.
+
+    With even noise the model's is taken if it comes near, and with noise between certain classes the mean of the two.
+    """
+    every = -(-answers.size // FITTED_NUMBERS)
+    answers, given = answers[::every], given[::every]
+    z = np.asarray(log_softmax(answers, 1))
+    unknown = np.full(len(given), -1)
+    channel = fit_channel(z, given, unknown)
+    right = channel.posterior(z, given, unknown)[np.arange(len(given)), given]
+    modelled = 1 - float(right.mean())
+    if not among_surest - AGREE < modelled < among_surest + AGREE:
+        return among_surest
+    return modelled if channel.even else (modelled + among_surest) / 2

@@ -31,7 +31,7 @@ from rich.console import Console
 
 from fastnoise.auto.choice import Choice, decide
 from fastnoise.auto.findings import Findings, probe
-from fastnoise.auto.table import PATH, Arm, Row, MethodTable, merged
+from fastnoise.auto.table import PATH, Arm, MethodTable, Row, merged
 from fastnoise.config import RunConfig
 from fastnoise.engine import train
 from fastnoise.engine.prepare import load_data

@@ -1,16 +1,21 @@
 """Which method for these labels."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from ..cleaning.pool import Judged
 from ..config import RunConfig
 from ..data import ImageDataset
+from ..engine.prepare import create_parts
 from ..errors import ConfigError
-from ..methods import options_of
+from ..methods import Method, find_method, options_of, require_parallel
 from ..options import AUTO
 from ..recipes import recipe
-from .findings import Findings, probe
-from .table import NEAR, Arm, MethodTable, require_options, shipped
+from .findings import Findings, look_at, probe
+from .table import NEAR, Arm, MethodTable, shipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +61,8 @@ def choose(
     config: RunConfig,
     dataset: ImageDataset | None = None,
     console: "Console | None" = None,
+    *,
+    parallel: bool = False,
     table: MethodTable | None = None,
 ) -> Choice:
     """Look at the labels, and choose the method that did best on labels like these.
@@ -68,36 +75,64 @@ def choose(
         config: of a run by method auto.
         dataset: images and labels in memory, instead of the data set that `config` names.
         console: gets a line before the probe begins.
+        parallel: whether several processes are to train the run together, which some methods can't.
         table: that the choice goes by; None: the one that comes with fastnoise.
 
-    ConfigError where there is nothing to choose: another task than classification, too few images for a probe.
+    ConfigError where there is nothing to choose: another task than classification, too few images for a probe, options
+    with which no method of the table can run.
     """
     if config.method.method != AUTO:
         raise ConfigError(f"the configuration has method {config.method.method}; choose() takes one of method {AUTO}")
     table = table or shipped()
-    found = probe(config, dataset, console)
-    return decide(found, kind_of(config), table)
+    judged = look_at(config, dataset)
+    found = probe(config, judged, console)
+    kind = "features" if judged.data.train.is_features else "images"
+    able, refusal = [], None
+    for text in table.arms(kind):
+        arm = Arm.parse(text)
+        try:
+            if parallel:
+                require_parallel(find_method(arm.method), arm.method)
+            _try(Choice(arm, found, ("", "", "")).config(config), judged)
+            able.append(text)
+        except ConfigError as error:
+            refusal = error
+    if not able:
+        raise ConfigError(f"--method auto: no method of its table can run so: {refusal}")
+    return decide(found, kind, table, able)
 
 
-def kind_of(config: RunConfig) -> str:
-    """The kind of settings of the table that a run is compared with."""
-    return "features" if config.data.dataset.startswith("features:") else "images"
+def _try(config: RunConfig, judged: Judged) -> None:
+    """ConfigError if a run would be refused: by its options, or by what its method needs of network and data."""
+    data = judged.data
+    if config.optim.patience:
+        data = replace(data, validation=data.test, validation_given=data.given)  # whether there is one is checked later
+        if find_method(config.method.method).phase is not Method.phase:
+            raise ConfigError("--patience: the method goes through phases")
+    rate = config.replace({"encoder": None})  # which is read once
+    create_parts(rate, data, torch.device("cpu"), fresh=False)
 
 
-def decide(found: Findings, kind: str, table: MethodTable) -> Choice:
-    """The choice that follows from what was found."""
-    ranked = table.expected(found, kind)
+def decide(found: Findings, kind: str, table: MethodTable, arms: Sequence[str] | None = None) -> Choice:
+    """The choice that follows from what was found.
+
+    Args:
+        found: by the probe.
+        kind: images or features.
+        table: that the choice goes by.
+        arms: that can be had; None: all of the table.
+    """
+    ranked = table.expected(found, kind, arms)
     best = ranked[0]
-    arm = Arm.parse(best.arm)
-    require_options(arm, options_of(arm.method))
     setting, distance = table.nearest(found, kind)
-    plain = next((each for each in ranked if each.arm == "ce"), best)
-    others = ", ".join(f"{each.arm} {each.loss:.1f}" for each in ranked[1:3])
-    chosen = f"chosen: {best.arm}, which takes about {best.cost:.1f} times as long as cross-entropy"
+    plain = next((f", cross-entropy {each.below:.1f}" for each in ranked if each.arm == "ce" != best.arm), "")
+    others = ", ".join(f"{each.arm} {each.below:.1f}" for each in ranked[1:3] if each.arm != "ce")
     why = (
-        f"why: on labels like these (most like {setting}) it is {best.loss:.1f} points below the best method at most "
-        f"times, cross-entropy {plain.loss:.1f}" + (f"; next: {others}" if others else "")
+        f"why: on labels like these (most like {setting}) it ends about {best.below:.1f} points below the best method"
+        + plain
+        + (f"; next: {others}" if others else "")
     )
     if distance > NEAR:
         why += "; nothing in the table is much like these labels, so this is a guess: compare it with elr and ce"
-    return Choice(arm, found, (found.describe(), chosen, why))
+    chosen = f"chosen: {best.arm}, which takes about {best.cost:.1f} times as long as cross-entropy"
+    return Choice(Arm.parse(best.arm), found, (found.describe(), chosen, why))

@@ -121,22 +121,35 @@ def course(config: RunConfig, images: int) -> tuple[int, int]:
     return epochs, int(min(images, passes // epochs))
 
 
-def probe(config: RunConfig, dataset: ImageDataset | None = None, console: "Console | None" = None) -> Findings:
+def look_at(config: RunConfig, dataset: ImageDataset | None = None) -> Judged:
+    """The labels that a run of method auto would learn from.
+
+    ConfigError for another task than classification; FastnoiseError as for a run.
+    """
+    return load_judged(_plain(config), dataset=dataset)
+
+
+def _plain(config: RunConfig) -> RunConfig:
+    """The configuration of a network that looks at the labels."""
+    elr = replace(recipe(_METHOD).method, strength=_STRENGTH, momentum=_MOMENTUM)  # type: ignore[call-arg]
+    changes = {"val_fraction": 0.0, "run_dir": None, "log": "none", "average_weights": "none", "patience": 0}
+    changes |= {"epoch_batches": None, "save_tables_every": 1}
+    return replace(config, method=elr).replace(changes)
+
+
+def probe(config: RunConfig, judged: Judged | None = None, console: "Console | None" = None) -> Findings:
     """Look at the training labels that `config` describes. True labels have no part in it.
 
     Args:
         config: of the run that is to be; its network and data are the probe's too.
-        dataset: images and labels in memory, instead of the data set that `config` names.
+        judged: the labels (`look_at`), if they are loaded already.
         console: gets a line before the probe begins.
 
-    Raises:
-        ConfigError: the data set is for another task than classification, or too small.
-        FastnoiseError: as for a run.
+    ConfigError if there are too few images or epochs; otherwise as in `look_at`.
     """
     began = time.perf_counter()
-    elr = replace(recipe(_METHOD).method, strength=_STRENGTH, momentum=_MOMENTUM)  # type: ignore[call-arg]
-    config = replace(config, method=elr).replace({"val_fraction": 0.0, "run_dir": None, "log": "none"})
-    judged = load_judged(config, dataset=dataset)
+    judged = look_at(config) if judged is None else judged
+    config = _plain(config)
     classes = len(judged.data.class_names)
     epochs, count = course(config, len(judged.given))
     if count < max(4, 2 * classes):
@@ -155,7 +168,7 @@ def probe(config: RunConfig, dataset: ImageDataset | None = None, console: "Cons
     fold = fold_of(judged.given[kept], 2, seed)
     answers = np.zeros((count, classes))
     batch = min(config.data.batch_size, max(LEAST_BATCH, count // 2 * epochs // LEAST_STEPS))
-    plain = config.replace({**COURSE, "average_weights": "none", "patience": 0, "epochs": epochs, "batch_size": batch})
+    plain = config.replace({**COURSE, "epochs": epochs, "batch_size": batch})
     for number in range(2):
         held = np.flatnonzero(fold == number)
         answers[held] = _answers(plain, judged, kept[fold != number], kept[held], epochs)
@@ -198,8 +211,9 @@ def found(
     """What follows from the answers.
 
     The surest answers beside the labels give the kind of the noise and, if networks are right about what they are sure
-    of, its rate. Weak networks err there too. A model of their mistakes and the noise (`cleaning.channel`) tells the two
-    apart, but takes noise for mistakes if the networks have begun to learn it. So it is believed where it comes near.
+    of, its rate. Weak networks err there too. A model of their mistakes and the noise (`cleaning.channel`) tells the
+    two apart, but takes noise for mistakes if the networks have begun to learn it. So it is believed where it comes
+    near.
 
     Args:
         answers: [n, C], mean log probabilities by networks that have not seen the image's label.
@@ -239,8 +253,8 @@ def found(
 
 
 def surest(answers: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """[n], which images the networks are surest of among those that they answer alike: the margin of the likeliest class
-    over the next one. SUREST in all."""
+    """[n], which images the networks are surest of among those that they answer alike, by the margin of the likeliest
+    class over the next one; SUREST in all."""
     answer, ordered = answers.argmax(1), np.sort(answers, 1)
     margin = ordered[:, -1] - ordered[:, -2]
     share = min(0.5, max(0.1, SUREST / len(answers)))

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..options import MethodOptions
 from .findings import Findings
 
 PATH = Path(__file__).with_name("table.csv")
@@ -89,10 +88,17 @@ class Expected:
     """An arm with what the table says of it for a setting."""
 
     arm: str
-    loss: float
-    """Points of accuracy that it is expected to be below the best arm of each setting."""
+    below: float
+    """Points of accuracy that it is expected to end below the best arm."""
+    spread: float
+    """The standard deviation of that over the settings that count."""
     cost: float
     """Times the training time of cross-entropy."""
+
+    @property
+    def risk(self) -> float:
+        """What arms are ordered by."""
+        return self.below + CAUTION * self.spread
 
 
 class MethodTable:
@@ -172,21 +178,14 @@ class MethodTable:
             mean = float(share @ below)
             spread = math.sqrt(float(share @ np.square(below - mean)))
             cost = float(np.median([row.cost[arm] for row, has in zip(rows, tried, strict=True) if has]))
-            ranked.append(Expected(arm, mean + CAUTION * spread, cost))
-        return sorted(ranked, key=lambda each: each.loss)
+            ranked.append(Expected(arm, mean, spread, cost))
+        return sorted(ranked, key=lambda each: each.risk)
 
 
 @functools.cache
 def shipped() -> MethodTable:
     """The table that comes with fastnoise."""
     return MethodTable.read()
-
-
-def require_options(arm: Arm, kind: type[MethodOptions]) -> None:
-    """DataError if a method does not have an option of the table."""
-    unknown = [name for name, _ in arm.options if name not in kind.names()]
-    if unknown:
-        raise DataError(f"{PATH}: method {arm.method} has no option {unknown[0]}")
 
 
 def merged(settings: Mapping[str, Sequence[Row]]) -> MethodTable:

@@ -83,7 +83,7 @@ def load_judged(
     dataset = load_images(config) if dataset is None else dataset
     data = load_data(config, dataset)
     if data.task.name != "classification":
-        raise ConfigError(f"{dataset.name} is for {data.task.name}; clean judges the labels of classification")
+        raise ConfigError(f"{dataset.name} is for {data.task.name}; only labels of classification are judged")
     table, given, clean = data.train, [data.given], [data.clean]
     splits = [TRAIN] * len(data.train)
     if dataset.given_labels and config.data.limit_train is None:

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from ..auto import Choice
 
 
-def decided(config: RunConfig, arguments: Sequence[str]) -> "tuple[Choice, list[str]]":
+def decided(config: RunConfig, arguments: Sequence[str], parallel: bool) -> "tuple[Choice, list[str]]":
     """Look at the labels, and return the choice with the words after `fastnoise train` that ask for it.
 
     Args:
         config: what the words say, of method auto.
         arguments: the words.
+        parallel: whether several processes are to train the run together.
 
     ConfigError where it cannot be chosen; Interrupted after Ctrl-C or SIGTERM, before the run has a folder.
     """
@@ -32,7 +33,7 @@ def decided(config: RunConfig, arguments: Sequence[str]) -> "tuple[Choice, list[
         from ..engine.display import make_console
     console = make_console()
     try:
-        choice = choose(config, console=console)
+        choice = choose(config, console=console, parallel=parallel)
     except Interrupted as stop:
         raise Interrupted(
             "stopped while a method was being chosen; nothing is kept, and the same command begins again",

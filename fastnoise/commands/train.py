@@ -55,7 +55,7 @@ def run(
         from .auto import decided
 
         try:
-            choice, arguments = decided(said.config, arguments)
+            choice, arguments = decided(said.config, arguments, processes.gpus > 1)
         except Stopped as stop:
             return stopped(stop)
         said = train_words(arguments)

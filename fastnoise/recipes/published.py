@@ -10,7 +10,8 @@ from ..data.names import is_given
 from ..methods.options import ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
 from ..models.names import bare
 from ..noise.spec import NoiseSpec, parse
-from .published_tables import ALIKE, EPOCHS, TABLES, Metric
+from .published_table import Metric
+from .published_tables import ALIKE, EPOCHS, TABLES
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,7 @@
 """Tables of published accuracies, as their papers print them."""
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
-
-Metric = Literal["last", "best", "mean_last_10", "validation"]
-"""Which test accuracy of a run it is: at the last epoch (also if the source doesn't say), the best, the mean of the
-last ten, or at the epoch with the best accuracy on held-out noisy labels."""
-
-
-class Table(NamedTuple):
-    """Rows of one source that share a network: accuracies `91.16±.08` over `noises`, `-` if there is none."""
-
-    source: str
-    metric: Metric
-    network: str
-    model: str | None
-    noises: str
-    rows: Mapping[tuple[str, ...], str]
-    """(data set, method), or (data set, method, kind) as `published` tells kinds apart -> accuracies."""
-    epochs: Mapping[tuple[str, str], int] = {}
-    """(data set, method) -> epochs, if they are known."""
-    remark: str = ""
-    test_set: str = ""
-    top: int = 1
-    sequential: bool = False
-    """Whether asymmetric noise on CIFAR-10 flips labels that were flipped before, as in the loaders of ELR and APL."""
-
-    def noise(self, noise: str, dataset: str) -> str:
-        """One of `noises` as the source makes it on a data set."""
-        flips_again = self.sequential and dataset == "cifar10" and noise.startswith("asymmetric")
-        return f"{noise},sequential=true" if flips_again else noise
+from .published_table import Table
+from .published_tables_real import REAL_TABLES
 
 
 def _drawn_from_all(rates: str) -> str:
@@ -381,109 +353,7 @@ TABLES = (
         {},
         'F1, as the paper says of all its figures; "idn" not specified',
     ),
-    Table(
-        "Lu et al. 2022 (NAL), Table 3",
-        "last",
-        "VGG-19 with batch normalisation",
-        "vgg19_bn",
-        "none",
-        {
-            ("animal10n", "ce"): "79.40±.14",
-            ("animal10n", "plc"): "83.40±.43",
-            ("animal10n", "selc"): "83.73±.06",
-            ("animal10n", "nal", "full"): "84.18±.19",
-        },
-        {("animal10n", "nal"): 100},
-        "epoch not stated; the others' taken from their papers",
-    ),
-    Table(
-        "Lu et al. 2022 (NAL), Table 4",
-        "last",
-        "ResNet-50",
-        "torchvision:resnet50",
-        "none",
-        {
-            ("clothing1m", "ce"): "69.21",
-            ("clothing1m", "sce"): "71.02",
-            ("clothing1m", "elr"): "72.87",
-            ("clothing1m", "nal", "reverse"): "73.58",
-        },
-        {("clothing1m", "nal"): 400},
-        "epoch not stated; NAL from scratch, with the reverse term; others pretrained on ImageNet, from their papers",
-    ),
-    *(
-        Table(
-            "Lu et al. 2022 (NAL), Table 5",
-            "last",
-            "Inception-ResNet-v2",
-            "timm:inception_resnet_v2",
-            "none",
-            {
-                ("mini_webvision", "coteaching"): coteaching,
-                ("mini_webvision", "elr"): elr,
-                ("mini_webvision", "nal", "reverse"): nal,
-            },
-            {("mini_webvision", "nal"): 500},
-            "epoch not stated; NAL with the reverse term; the others' taken from their papers",
-            test_set,
-            top,
-        )
-        for test_set, top, coteaching, elr, nal in (
-            ("", 1, "63.58", "76.26", "77.41"),
-            ("", 5, "85.20", "91.26", "92.25"),
-            ("ILSVRC2012", 1, "61.48", "68.71", "74.09"),
-            ("ILSVRC2012", 5, "84.70", "87.84", "92.09"),
-        )
-    ),
-    Table(
-        "Liu et al. 2020 (ELR), Table 3",
-        "validation",
-        "ResNet-50, pretrained on ImageNet",
-        "torchvision:resnet50",
-        "none",
-        {("clothing1m", "elr", "steps"): "72.87", ("clothing1m", "elr_plus", "2 mixup averaged"): "74.81"},
-        {("clothing1m", "elr_plus"): 15},
-    ),
-    Table(
-        "Liu et al. 2020 (ELR), Table 3",
-        "last",
-        "ResNet-50, pretrained on ImageNet",
-        "torchvision:resnet50",
-        "none",
-        {
-            ("clothing1m", "ce"): "69.10",
-            ("clothing1m", "forward"): "69.84",
-            ("clothing1m", "gce"): "69.75",
-            ("clothing1m", "sce"): "71.02",
-            ("clothing1m", "dividemix"): "74.76",
-        },
-        {},
-        "taken there from earlier papers, epoch not stated",
-    ),
-    *(
-        Table(
-            "Liu et al. 2020 (ELR), Table 4",
-            "last",
-            "Inception-ResNet-v2",
-            "timm:inception_resnet_v2",
-            "none",
-            {
-                ("mini_webvision", "coteaching"): coteaching,
-                ("mini_webvision", "elr"): elr,
-                ("mini_webvision", "elr_plus", "2 mixup averaged"): elr_plus,
-            },
-            {("mini_webvision", "elr_plus"): 100},
-            "epoch not stated; the others' taken from earlier papers",
-            test_set,
-            top,
-        )
-        for test_set, top, coteaching, elr, elr_plus in (
-            ("", 1, "63.58", "76.26", "77.78"),
-            ("", 5, "85.20", "91.26", "91.68"),
-            ("ILSVRC2012", 1, "61.48", "68.71", "70.29"),
-            ("ILSVRC2012", 5, "84.70", "87.84", "89.76"),
-        )
-    ),
+    *REAL_TABLES,
 )
 
 ALIKE = {

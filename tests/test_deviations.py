@@ -13,6 +13,7 @@ from torch import nn
 from fastnoise import noise
 from fastnoise.config import RunConfig
 from fastnoise.data import stratified_split
+from fastnoise.data.autoaugment import POLICIES
 from fastnoise.data.cifar import MEAN_STD
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
@@ -242,6 +243,19 @@ def _() -> str:
 def _() -> str:
     ours = len(rates(recipe("dividemix", "cifar10", "symmetric:0.5")))
     return f"{301 - ours} of 301 epochs"
+
+
+@counts("augdesc-pair")
+def _() -> str:
+    """torchvision's table is the authors'."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    theirs = AutoAugment(AutoAugmentPolicy.CIFAR10).policies
+    ours = POLICIES["cifar10"]
+    differ = sum(
+        [step[1] for step in one] != [step[1] for step in other] for one, other in zip(ours, theirs, strict=True)
+    )
+    return f"{differ} of {len(ours)} pairs"
 
 
 @counts("cores-damping")

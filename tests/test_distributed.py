@@ -45,6 +45,7 @@ PLAIN = {"model": NET, "crop_padding": 0, "flip": False, "epochs": 1, **FEW}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dividemix": {"warm_up": 1, "epochs": 3, "loss_epochs": 1},
+    "augdesc": {"warm_up": 1, "epochs": 3, "loss_epochs": 1},
     "swce": {
         "warm_up": 1,
         "stages": "1,2",

@@ -38,7 +38,7 @@ DIVIDEMIX: dict[str, Any] = {
 }  # fmt: skip
 COTEACHING: dict[str, Any] = {"forget_rate": 0.4, "forget_epochs": 4}
 JOCOR: dict[str, Any] = COTEACHING | {"strength": 0.65}
-OPTIONS = {"elr_plus": ELR_PLUS, "coteaching": COTEACHING, "jocor": JOCOR, "dividemix": DIVIDEMIX}
+OPTIONS = {"augdesc": DIVIDEMIX, "elr_plus": ELR_PLUS, "coteaching": COTEACHING, "jocor": JOCOR, "dividemix": DIVIDEMIX}
 
 
 @pytest.fixture(autouse=True)
@@ -412,13 +412,32 @@ def test_dividemix_warms_up_each_network_on_samples_of_its_own(penalty: float) -
     assert_same_weights(networks, trial.networks, trial.start)
 
 
+def test_augdesc_warms_up_on_a_weak_view_or_a_strong_one() -> None:
+    losses = {}
+    for view in ("weak", "strong"):
+        trial = Trial("augdesc", warm_up_view=view)
+        trial.method.start_epoch(1)
+        images, index = trial.batches(1)[0]
+        seen = images.split(B)[0 if view == "weak" else 2]
+        with torch.no_grad():
+            expected = sum(
+                F.cross_entropy(network(seen[k::2]).logits, trial.given[index[k::2]])
+                for k, network in enumerate(deepcopy(trial.networks))
+            )
+        losses[view] = trial.update(1, 0, images, index)[0]
+        assert losses[view] == pytest.approx(float(expected), rel=1e-4)
+    assert losses["weak"] != losses["strong"]
+
+
 def sharpened(target: Tensor) -> Tensor:
     return target.square() / target.square().sum(1, keepdim=True)
 
 
-def test_dividemix_follows_its_algorithm() -> None:
-    """Division, targets, guesses, mixtures, losses and weights of two epochs after the warm-up."""
-    trial = Trial("dividemix")
+@pytest.mark.parametrize("name", ["dividemix", "augdesc"])
+def test_dividemix_follows_its_algorithm(name: str) -> None:
+    """Division, targets, guesses, mixtures, losses and weights of two epochs after the warm-up. AugDesc guesses from
+    the first two of four views and learns the others."""
+    trial = Trial(name)
     trial.train(4)
     networks = deepcopy(trial.networks)
     optimizer = trial.sgd(networks)
@@ -448,7 +467,7 @@ def test_dividemix_follows_its_algorithm() -> None:
             a, b = trial.method.pairing.tolist()
             mates = [(a * i + b) % B for i in range(B)]
             assert sorted(mates) == list(range(B))
-            views = images[:B], images[B:]
+            views, learnt = images.split(B)[:2], images.split(B)[-2:]
             guesses = {}
             for k, network in enumerate(networks):
                 parts = [view[start::4] for start in (k, k + 2, 3 - k) for view in views]
@@ -461,7 +480,7 @@ def test_dividemix_follows_its_algorithm() -> None:
                 x = sharpened(w * F.one_hot(given[index[k::4]], C) + (1 - w) * guesses[k][0])
                 guess = (guesses[k][1] + guesses[1 - k][2]) / 2
                 u = sharpened(guess)
-                inputs = torch.cat([view[start::4] for start in (k, k + 2) for view in views])
+                inputs = torch.cat([view[start::4] for start in (k, k + 2) for view in learnt])
                 targets = torch.cat([x, x, u, u])
                 share = float(trial.method.mixup[k].share)
                 assert 0.5 <= share <= 1

@@ -242,6 +242,29 @@ PAPERS = {
     cifar100, sop_plus, -, last: 78.8 75.9 63.3 -
         """,
     ),
+    "Nishi et al. 2021 (AugDesc), best epoch": (
+        "symmetric:0.2 symmetric:0.5 symmetric:0.8 symmetric:0.9 asymmetric:0.4",
+        """
+    cifar10, augdesc, weak, best: 96.33 95.36 93.77 91.88 94.64
+    cifar10, augdesc, strong, best: 96.35 95.64 93.72 35.33 94.39
+    cifar100, augdesc, weak, best: 79.50 77.24 66.36 41.20 -
+    cifar100, augdesc, strong, best: 79.61 77.64 61.83 17.57 -
+        """,
+    ),
+    "Nishi et al. 2021 (AugDesc), last ten epochs": (
+        "symmetric:0.2 symmetric:0.5 symmetric:0.8 symmetric:0.9 asymmetric:0.4",
+        """
+    cifar10, augdesc, weak, mean_last_10: 96.17 95.13 93.64 91.76 94.26
+    cifar100, augdesc, weak, mean_last_10: 79.22 77.01 66.05 40.90 -
+        """,
+    ),
+    "Nishi et al. 2021 (AugDesc), Clothing1M": (
+        "none",
+        """
+    clothing1m, augdesc, weak, last: 74.72
+    clothing1m, augdesc, strong, last: 75.11
+        """,
+    ),
     "Wei et al. 2022 (CIFAR-N), leaderboard": (
         "human:aggre human:random1 human:random2 human:random3 human:worse human:noisy",
         """

@@ -28,6 +28,8 @@ PMD = PREACT | SGD | {"learning_rate": 0.1, "weight_decay": 5e-4, "epochs": 150}
 PMD |= {"schedule": "multistep:60,120,gamma=0.2"}
 DIVIDEMIX = PREACT | SGD | {"weight_decay": 5e-4, "batch_size": 4 * 64, "schedule": "multistep:150,gamma=0.1"}
 DIVIDEMIX |= {"epochs": 301, "mixup_alpha": 4.0, "sharpening": 0.5, "unlabelled_ramp": 16, "clean_threshold": 0.5}
+AUGDESC = {key: value for key, value in DIVIDEMIX.items() if key not in AUGMENTED and key != "epochs"}
+AUGDESC |= {"batch_size": 4 * 128, "augment": "crop,pad=4,flip,autoaugment:cifar10", "warm_up_view": "weak"}
 COTEACHING = {"model": "cnn9_dropout2d_always", "dropout": 0.25, "optimizer": "adam", "learning_rate": 1e-3}
 COTEACHING |= {"weight_decay": 0.0, "batch_size": 128, "epochs": 199, "schedule": "linear:79", "forget_epochs": 10}
 COTEACHING |= {"crop_padding": 0, "flip": False, "normalisation": "none", "drop_last": True, "variant": "code"}
@@ -126,6 +128,25 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
         ("dividemix", "cifar100", f"symmetric:{rate}"): DIVIDEMIX | {"warm_up": 30, "unlabelled_strength": strength}
         for rate, strength in ((0.2, 25.0), (0.5, 150.0), (0.8, 150.0))
     },
+    **{
+        ("augdesc", dataset, noise): AUGDESC
+        | {"warm_up": 10 if dataset == "cifar10" else 30, "unlabelled_strength": strength, "epochs": epochs}
+        | {"schedule": f"multistep:{milestone},gamma=0.1", **more}
+        for dataset, noise, strength, epochs, milestone, more in (
+            ("cifar10", "symmetric:0.2", 0.0, 300, 150, {}),
+            ("cifar10", "symmetric:0.5", 25.0, 300, 150, {}),
+            ("cifar10", "symmetric:0.8", 25.0, 350, 200, {}),
+            ("cifar10", "symmetric:0.9", 50.0, 350, 250, {"clean_threshold": 0.6, "loss_epochs": 5}),
+            ("cifar10", ASYMMETRIC, 0.0, 350, 250, {"confidence_penalty": 1.0}),
+            ("cifar100", "symmetric:0.2", 25.0, 400, 300, {}),
+            ("cifar100", "symmetric:0.5", 150.0, 400, 300, {}),
+            ("cifar100", "symmetric:0.9", 150.0, 400, 300, {"clean_threshold": 0.6, "loss_epochs": 5}),
+        )
+    },
+    ("augdesc", "clothing1m", "none"): CLOTHING
+    | {"augment": "resize:256,crop:224,flip,autoaugment:imagenet"}
+    | {"batch_size": 4 * 32, "epoch_batches": 1000, "learning_rate": 0.002, "epochs": 80}
+    | {"schedule": "multistep:40,gamma=0.1", "warm_up": 1, "mixup_alpha": 0.5, "unlabelled_strength": 0.0},
     ("coteaching", "mnist", "pair:0.45"): COTEACHING | {"forget_rate": 0.45},
     ("coteaching", "cifar10", "symmetric:0.5"): COTEACHING | {"forget_rate": 0.5},
     ("coteaching", "cifar100", "symmetric:0.2"): COTEACHING | {"forget_rate": 0.2, "schedule": "linear:99"},

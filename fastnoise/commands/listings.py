@@ -34,6 +34,7 @@ METHODS: dict[str, str] = {
     "jocor": "two networks learn what both find easy and agree on (Wei et al. 2020)",
     "disc": "a threshold for each sample, three sets, mixup (Li et al. 2023)",
     "dividemix": "two networks, a mixture of losses, MixMatch (Li et al. 2020)",
+    "augdesc": "dividemix that guesses from weak views and learns strong ones (Nishi et al. 2021)",
     "elr": "early-learning regularisation (Liu et al. 2020)",
     "elr_plus": "elr with two networks, averaged weights and mixup",
     "nal": "noise attention learning (Lu et al. 2022)",

@@ -150,6 +150,8 @@ class Method(nn.Module):
     """Number of networks, which train side by side from different initial weights. It may depend on the options."""
     views: int = 1
     """Augmented views of each sample in a batch: images come as [views * B, ...], view after view."""
+    weak_views: int = 1
+    """How many of several views, from the first on, --augment's RandAugment and AutoAugment leave out."""
     full_precision_images: bool = False
     """Whether images always come in float32, for a method that computes with pixels and needs the precision. Otherwise
     they come as the network takes them, in the dtype of mixed precision."""

@@ -201,6 +201,14 @@ class DivideMixOptions(MethodOptions):
     """Epochs after the warm-up in which lambda_u grows from 0."""
 
 
+@dataclass(frozen=True)
+class AugDescOptions(DivideMixOptions):
+    method: str = "augdesc"
+    warm_up_view: Literal["weak", "strong"] = "weak"
+    """Whether the warm-up learns a weak view of each sample, or one that --augment's RandAugment or AutoAugment
+    changes."""
+
+
 # -- methods with soft targets -------------------------------------------------------------------------------------
 
 

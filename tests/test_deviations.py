@@ -11,19 +11,21 @@ import torch
 from torch import nn
 
 from fastnoise import noise
-from fastnoise.config import RunConfig
+from fastnoise.config import OptimConfig, RunConfig
 from fastnoise.data import stratified_split
 from fastnoise.data.autoaugment import POLICIES
 from fastnoise.data.cifar import MEAN_STD
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
 from fastnoise.losses.reference import SOP_BATCH
-from fastnoise.methods import create_method
+from fastnoise.methods import Setting, create_method
 from fastnoise.methods.mixup import gone_through
-from fastnoise.methods.options import CORESOptions
+from fastnoise.methods.options import CORESOptions, PESSemiOptions
 from fastnoise.models import Outputs, create_model
+from fastnoise.models.depth import last_stage
 from fastnoise.recipes import recipe
 from fastnoise.recipes.deviations import DEVIATIONS, Deviation
+from fastnoise.schedules import Schedule
 
 SIZES: dict[str, Callable[[], str]] = {}
 """Key of a deviation -> what counts its size, in the words of the table."""
@@ -243,6 +245,49 @@ def _() -> str:
 def _() -> str:
     ours = len(rates(recipe("dividemix", "cifar10", "symmetric:0.5")))
     return f"{301 - ours} of 301 epochs"
+
+
+@counts("pes-epochs")
+def _() -> str:
+    config = recipe("pes", "cifar10", "symmetric:0.5")
+    ours = config.optim.epochs - config.method.stage_epochs - config.method.head_epochs
+    assert ours == 200 - 1
+    return f"SGD has {ours} epochs there and here"
+
+
+@counts("pes-milestones")
+def _() -> str:
+    config = recipe("pes", "cifar10", "symmetric:0.5")
+    theirs = [milestone - 1 for milestone in (100, 150)]  # without the one of refinement
+    assert Schedule.parse(config.optim.schedule).milestones == tuple(theirs)
+    return f"the rate falls after {theirs[0]} and {theirs[1]} epochs of SGD there and here"
+
+
+@counts("pes-semi-epochs")
+def _() -> str:
+    config = recipe("pes_semi", "cifar10", "symmetric:0.5")
+    ours = rates(config)[299]
+    theirs = rates(config.replace({"epochs": 300}))[299]
+    return f"the last epoch's rate is {ours / theirs:.2f} times that of the authors"
+
+
+@counts("pes-stale-optimizer")
+def _() -> str:
+    network = create_model("resnet18", num_classes=10, channels=3, image_size=(32, 32), width=0.125)
+    renewed = [weight for layer in last_stage(network.backbone) for weight in layer.parameters(recurse=False)]
+    stale, every = len(renewed) + len(list(network.classifier.parameters())), len(list(network.parameters()))
+    return f"{stale} of {every} tensors of resnet18 are not trained there"
+
+
+@counts("pes-semi-no-unlabelled")
+def _() -> str:
+    method = create_method(PESSemiOptions(warm_up=0, head_epochs=0), num_samples=256, num_classes=2)
+    method.configure(Setting(OptimConfig(), (0.5,), (0.5,), 128))
+    method.confident[0] = False
+    method.start_epoch(1)
+    order = method.order(1, 0)
+    assert order is not None
+    return f"an error there, {int((order == 0).sum())} of 128 samples of a batch unlabelled here"
 
 
 @counts("augdesc-pair")

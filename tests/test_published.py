@@ -265,10 +265,19 @@ PAPERS = {
     clothing1m, augdesc, strong, last: 75.11
         """,
     ),
+    "Bai et al. 2021 (PES), as Xiao et al. 2023 (ProMix) quote it": (
+        "symmetric:0.2 symmetric:0.5 symmetric:0.8",
+        """
+    cifar10, pes_semi, -, best: 95.9 95.1 93.1
+    cifar100, pes_semi, -, best: 77.4 74.3 61.6
+        """,
+    ),
     "Wei et al. 2022 (CIFAR-N), leaderboard": (
         "human:aggre human:random1 human:random2 human:random3 human:worse human:noisy",
         """
     cifar10n, jocor, -, last: 91.44±.05 90.30±.20 90.21±.19 90.11±.21 83.37±.30 -
+    cifar10n, pes_semi, -, last: 94.66±.18 95.06±.15 95.19±.23 95.22±.13 92.68±.22 -
+    cifar100n, pes_semi, -, last: - - - - - 70.36±.33
     cifar10n, sop_plus, -, last: 95.61±.13 95.28±.13 95.31±.10 95.39±.11 93.24±.21 -
     cifar100n, jocor, -, last: - - - - - 59.97±.24
     cifar10n, volminnet, -, last: 89.70±.21 88.30±.12 88.27±.09 88.19±.41 80.53±.20 -

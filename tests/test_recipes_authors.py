@@ -41,6 +41,12 @@ DISC = {"init": "pytorch", "model": "resnet18", "optimizer": "sgd:momentum=0", "
 DISC |= {"weight_decay": 1e-3, "epochs": 200, "schedule": "multistep:80,160,gamma=0.1", "warm_up": 20}
 DISC |= {"threshold_momentum": 0.99, "hard_strength": 1.0, "mixup_alpha": 5.0, "q": 0.7}
 DISC_HIGH = DISC | {"threshold_momentum": 0.95, "hard_strength": 0.2}
+PES = {"init": "pytorch", "optimizer": "sgd", "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4}
+PES |= AUGMENTED | {"epochs": 200, "schedule": "multistep:100,150,gamma=0.1", "val_fraction": 0.1}
+PES |= {"stage_epochs": 7, "head_epochs": 5, "refine_rate": 1e-4}
+PES_SEMI = PREACT | SGD | {"weight_decay": 5e-4, "epochs": 300, "schedule": "cosine:min=0.0002", "sharpening": 0.5}
+PES_SEMI |= {"stage_epochs": 0, "head_epochs": 5, "refine_rate": 1e-4, "mixup_alpha": 4.0, "late_mixup_alpha": 0.75}
+PES_SEMI |= {"unlabelled_ramp": 16, "late_from": 151 + 5}
 SOP = R34 | SGD | {"weight_decay": 5e-4, "epochs": 120, "schedule": "multistep:40,80,gamma=0.1"}
 SOP_PLUS = (
     {"model": "preact_resnet18_bn_stem", "init": "pytorch"}
@@ -154,6 +160,12 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("jocor", "cifar10", "symmetric:0.8"): JOCOR | {"forget_rate": 0.8, "strength": 0.65},
     ("jocor", "cifar10", ASYMMETRIC): JOCOR | {"forget_rate": 0.2, "strength": 0.9},
     ("jocor", "cifar100", "symmetric:0.2"): JOCOR | {"forget_rate": 0.2, "strength": 0.85, "schedule": "linear:99"},
+    ("pes", "cifar10", SYMMETRIC): PES | {"model": "resnet18", "warm_up": 25},
+    ("pes", "cifar100", SYMMETRIC): PES | {"model": "resnet34", "warm_up": 30},
+    ("pes_semi", "cifar10", SYMMETRIC): PES_SEMI | {"warm_up": 20, "unlabelled_strength": 150.0},
+    ("pes_semi", "cifar100", "pair:0.45"): PES_SEMI | {"warm_up": 35, "unlabelled_strength": 50.0},
+    ("pes_semi", "cifar10n", "human:worse"): PES_SEMI
+    | {"model": "resnet34", "warm_up": 20, "unlabelled_strength": 5.0},
     ("ssr", "cifar10", SYMMETRIC): SSR,
     ("ssr_plus", "cifar10", ASYMMETRIC): SSR | {"consistency": 1.0},
     **{

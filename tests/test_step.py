@@ -462,7 +462,7 @@ def test_a_loaded_learning_rate_stays_of_its_own_kind(kind: str, schedule: str, 
     rate = optimizer.param_groups[0]["lr"]
     for _ in range(2):
         course.step()
-    load_optimizer(optimizer, schedule_, saved.state_dict(), course.state_dict())
+    load_optimizer(optimizer, saved.state_dict(), schedule_, course.state_dict())
     group = optimizer.param_groups[0]
     expected = float(saved.param_groups[0]["lr"])
     assert expected != 0.1

@@ -28,6 +28,8 @@ METHODS: dict[str, str] = {
     "sop": "over-parameterization: each label's noise has parameters of its own (Liu et al. 2022)",
     "sop_plus": "sop with two views that agree, and balanced classes",
     "cores": "a sieve of samples, and cross-entropy that rewards confidence (Cheng et al. 2021)",
+    "pes": "later layers are drawn anew and trained for fewer epochs, then samples chosen (Bai et al. 2021)",
+    "pes_semi": "pes with MixMatch on the chosen samples and the others",
     "ssr": "neighbours vote which labels are right, confident predictions replace others (Feng et al. 2022)",
     "ssr_plus": "ssr, whose features also agree between views of any image",
     "coteaching": "two networks choose samples for each other (Han et al. 2018)",

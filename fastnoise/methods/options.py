@@ -156,6 +156,42 @@ class SSRPlusOptions(SSROptions):
     """Weight lambda of the feature consistency between weak and strong views."""
 
 
+@dataclass(frozen=True)
+class PESOptions(MethodOptions):
+    method: str = "pes"
+    warm_up: Annotated[int, AtLeast(0)] = 25
+    """Epochs of cross-entropy on the given labels before the refinement."""
+    stage_epochs: Annotated[int, AtLeast(0)] = 7
+    """Epochs in which the network's last stage and linear layer, drawn anew, are trained alone. 0 leaves them out."""
+    head_epochs: Annotated[int, AtLeast(0)] = 5
+    """Epochs after them in which the linear layer, drawn anew once more, is trained alone. 0 leaves them out."""
+    refine_rate: Annotated[float, Above(0)] = 1e-4
+    """Learning rate of Adam in both."""
+    renewed: Literal["trained", "frozen"] = "trained"
+    """Whether the renewed layers are trained after the refinement too. frozen as in the authors' code."""
+
+
+@dataclass(frozen=True)
+class PESSemiOptions(PESOptions):
+    method: str = "pes_semi"
+    warm_up: Annotated[int, AtLeast(0)] = 20
+    """Epochs of cross-entropy on the given labels before the refinement."""
+    stage_epochs: Annotated[int, AtLeast(0)] = 0
+    """Epochs in which the network's last stage and linear layer, drawn anew, are trained alone. 0 leaves them out."""
+    sharpening: Annotated[float, Between(0, 1, "(]")] = 0.5
+    """Temperature T. Targets of unlabelled samples are raised to the power 1 / T and normalised."""
+    mixup_alpha: Annotated[float, Above(0)] = 4.0
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
+    late_mixup_alpha: Annotated[float, Above(0)] = 0.75
+    """The same from the epoch --late-from on."""
+    late_from: Annotated[int, AtLeast(1)] = 156
+    """First epoch, counted from 1, with --late-mixup-alpha."""
+    unlabelled_strength: Annotated[float, AtLeast(0)] = 150.0
+    """Weight lambda_u of the loss on the samples whose labels are not predicted."""
+    unlabelled_ramp: Annotated[int, AtLeast(0)] = 16
+    """Epochs after the refinement in which lambda_u grows from 0."""
+
+
 # -- methods with two networks -------------------------------------------------------------------------------------
 
 

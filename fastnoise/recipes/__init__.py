@@ -25,6 +25,7 @@ from .gjs import gjs
 from .jocor import jocor
 from .multitask import multitask
 from .nal import nal
+from .pes import pes, pes_semi
 from .plain import plain
 from .posteriors import posteriors
 from .real import settled
@@ -59,6 +60,8 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "mixup": mixup,
     "multitask": multitask,
     "nal": nal,
+    "pes": pes,
+    "pes_semi": pes_semi,
     "plain": plain,
     "plc": plc,
     "posteriors": posteriors,
@@ -103,8 +106,9 @@ def recipe(
     own weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained.
     `labels` is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or
     the folder of a `fastnoise clean`, for methods whose settings follow from it (augdesc, c2d, coteaching, disc,
-    dividemix, jocor, ssr, ssr_plus, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you
-    bring. `recipe` names another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
+    dividemix, jocor, ssr, ssr_plus, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for
+    labels that you bring. `recipe` names another course than the published one: fast-r18, speedrun or cpu
+    (`recipes.fast`).
     `limit_train` is the number of images that the run is limited to, by which fast-r18 goes.
     ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
     method or data set that a fast recipe is not for.
@@ -170,6 +174,8 @@ __all__ = [
     "mixup",
     "multitask",
     "nal",
+    "pes",
+    "pes_semi",
     "plain",
     "plc",
     "posteriors",

@@ -22,7 +22,7 @@ from fastnoise.methods import METHODS, Method
 from fastnoise.recipes import recipe
 from fastnoise.sweeps.spec import job_name
 
-ORDERED = {"dividemix", "augdesc", "c2d", "ssr", "ssr_plus", "swce", "swce_dividemix", "multitask"}
+ORDERED = {"dividemix", "augdesc", "pes", "pes_semi", "c2d", "ssr", "ssr_plus", "swce", "swce_dividemix", "multitask"}
 """Methods that order their epochs themselves."""
 UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "c2d", "ssr", "ssr_plus", "swce_dividemix", "simclr"}
 UNWEIGHTED |= {"disc", "multitask", "plain", "augdesc", "pes", "pes_semi"}

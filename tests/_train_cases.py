@@ -14,21 +14,8 @@ from fastnoise.engine.step import Step
 TIMES = {"images_per_second", "data_wait", "seconds", "epoch_seconds", "memory_gib"}
 
 LATER = {"plain", "multitask", "posteriors", "c2d", "swce_dividemix"}
-LATER |= {
-    "jocor",
-    "cores",
-    "gjs",
-    "disc",
-    "sop",
-    "sop_plus",
-    "ssr",
-    "ssr_plus",
-    "volminnet",
-    "dual_t",
-    "augdesc",
-    "pes",
-    "pes_semi",
-}
+LATER |= {"jocor", "cores", "gjs", "disc", "sop", "sop_plus", "ssr", "ssr_plus", "volminnet", "dual_t"}
+LATER |= {"augdesc", "pes", "pes_semi", "promix"}
 """Methods that version 0.1.0 did not have."""
 
 TWO_EPOCHS: dict[str, tuple[str, ...]] = {

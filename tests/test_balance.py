@@ -25,7 +25,7 @@ from fastnoise.sweeps.spec import job_name
 ORDERED = {"dividemix", "augdesc", "pes", "pes_semi", "c2d", "ssr", "ssr_plus", "swce", "swce_dividemix", "multitask"}
 """Methods that order their epochs themselves."""
 UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "c2d", "ssr", "ssr_plus", "swce_dividemix", "simclr"}
-UNWEIGHTED |= {"disc", "multitask", "plain", "augdesc", "pes", "pes_semi"}
+UNWEIGHTED |= {"disc", "multitask", "plain", "augdesc", "pes", "pes_semi", "promix"}
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
 from fastnoise.losses.reference import SOP_BATCH
 from fastnoise.methods import Setting, create_method
 from fastnoise.methods.mixup import gone_through
-from fastnoise.methods.options import CORESOptions, PESSemiOptions
+from fastnoise.methods.options import CORESOptions, PESSemiOptions, ProMixOptions
+from fastnoise.methods.promix import mean_of
 from fastnoise.models import Outputs, create_model
 from fastnoise.models.depth import last_stage
 from fastnoise.recipes import recipe
@@ -288,6 +289,54 @@ def _() -> str:
     order = method.order(1, 0)
     assert order is not None
     return f"an error there, {int((order == 0).sum())} of 128 samples of a batch unlabelled here"
+
+
+@counts("promix-last-epoch")
+def _() -> str:
+    return f"{601 - recipe('promix', 'cifar10', 'symmetric:0.5').optim.epochs} of 601 epochs"
+
+
+@counts("promix-rest")
+def _() -> str:
+    config = recipe("promix", "cifar10", "symmetric:0.5")
+    weights = []
+    for options in (replace(config.method, rest_until=100), config.method):
+        method = create_method(options, num_samples=4, num_classes=2)
+        found = 0
+        for epoch in range(1, config.optim.epochs + 1):
+            method.start_epoch(epoch)
+            method.before_step(epoch, 0, 0)
+            found += float(method.rest_weight) > 0
+        weights.append(found)
+    return f"{weights[0]} of 601 epochs learn from them there, {weights[1]} of {config.optim.epochs} here"
+
+
+@counts("promix-penalty")
+def _() -> str:
+    """Theirs: the softmax times the logarithm of the softmax of clamped logits; the other factor is held."""
+    logits = torch.linspace(-1, 1, 10, requires_grad=True)
+    log_p = logits.clamp(min=1e-12).log_softmax(0)
+    (slope,) = torch.autograd.grad((logits.detach().softmax(0) * log_p).sum(), logits)
+    return f"{int((slope == 0).sum())} of 10 logits evenly from -1 to 1 have no gradient through the logarithm there"
+
+
+@counts("promix-empty")
+def _() -> str:
+    method = create_method(ProMixOptions(), num_samples=4, num_classes=2)
+    nobody, probs = torch.zeros(3, dtype=torch.bool), torch.full((3, 2), 0.5)
+    assert probs[nobody].mean(0).isnan().all()
+    assert torch.equal(method._moved(method.prior[0], probs, nobody), method.prior[0])
+    return f"NaN there, a loss of {mean_of(torch.ones(3), nobody):.0f} and the same means here"
+
+
+@counts("promix-new-optimizer")
+def _() -> str:
+    """The way of SGD with momentum from rest, against one at full speed: 10 for each step."""
+    speed, way = 0.0, 0.0
+    for _ in range(195):
+        speed = 0.9 * speed + 1
+        way += speed
+    return f"{100 * (1 - way / 1950):.1f} % of an epoch of 195 steps are lost under a constant gradient"
 
 
 @counts("augdesc-pair")

@@ -26,6 +26,7 @@ SHORT = ["--dataset", "digits", "--limit-train", "150", "--width", "0.25", "--ba
 EPOCHS = {
     "swce": ["--epochs", "6", "--warm-up", "2", "--stages", "1,2;1,2", "--rate-factors", "1,1,1"],
     "dividemix": ["--epochs", "3", "--warm-up", "1"],
+    "promix": ["--epochs", "4", "--warm-up", "1", "--guess-from", "3"],
     "pes": ["--epochs", "5", "--warm-up", "1", "--stage-epochs", "1", "--head-epochs", "1"],
     "pes_semi": ["--epochs", "4", "--warm-up", "1", "--head-epochs", "1"],
     "augdesc": ["--epochs", "3", "--warm-up", "1"],

@@ -47,6 +47,12 @@ PES |= {"stage_epochs": 7, "head_epochs": 5, "refine_rate": 1e-4}
 PES_SEMI = PREACT | SGD | {"weight_decay": 5e-4, "epochs": 300, "schedule": "cosine:min=0.0002", "sharpening": 0.5}
 PES_SEMI |= {"stage_epochs": 0, "head_epochs": 5, "refine_rate": 1e-4, "mixup_alpha": 4.0, "late_mixup_alpha": 0.75}
 PES_SEMI |= {"unlabelled_ramp": 16, "late_from": 151 + 5}
+PROMIX = {"model": "resnet18", "init": "network", "optimizer": "sgd", "batch_size": 256, "learning_rate": 0.05}
+PROMIX |= {"weight_decay": 5e-4, "epochs": 601, "schedule": "cosine:min=0.00005", "drop_last": True, "warm_up": 10}
+PROMIX |= {"threshold": 0.99, "debias": 0.8, "mixup_alpha": 4.0, "prior_momentum": 0.9999, "strong_ramp": 50}
+PROMIX |= {"guess_from": 352, "guess_share": 0.9, "rest_strength": 0.1, "rest_ramp": 100, "rest_until": 100}
+PROMIX |= {"augment": "randaugment:3 of its own, flip, crop"}
+PROMIX_100 = {"warm_up": 30, "threshold": 0.95, "debias": 0.5}
 SOP = R34 | SGD | {"weight_decay": 5e-4, "epochs": 120, "schedule": "multistep:40,80,gamma=0.1"}
 SOP_PLUS = (
     {"model": "preact_resnet18_bn_stem", "init": "pytorch"}
@@ -160,6 +166,17 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("jocor", "cifar10", "symmetric:0.8"): JOCOR | {"forget_rate": 0.8, "strength": 0.65},
     ("jocor", "cifar10", ASYMMETRIC): JOCOR | {"forget_rate": 0.2, "strength": 0.9},
     ("jocor", "cifar100", "symmetric:0.2"): JOCOR | {"forget_rate": 0.2, "strength": 0.85, "schedule": "linear:99"},
+    **{
+        ("promix", dataset, noise): PROMIX | (PROMIX_100 if dataset.startswith("cifar100") else {}) | more
+        for dataset, noise, more in (
+            ("cifar10", "symmetric:0.2", {"keep_from": 0.7, "keep_to": 0.7}),
+            ("cifar10", "symmetric:0.5", {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar10", ASYMMETRIC, {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar10n", "human:worse", {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar100", "symmetric:0.5", {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar100n", "human:noisy", {"keep_from": 0.5, "keep_to": 0.5}),
+        )
+    },
     ("pes", "cifar10", SYMMETRIC): PES | {"model": "resnet18", "warm_up": 25},
     ("pes", "cifar100", SYMMETRIC): PES | {"model": "resnet34", "warm_up": 30},
     ("pes_semi", "cifar10", SYMMETRIC): PES_SEMI | {"warm_up": 20, "unlabelled_strength": 150.0},

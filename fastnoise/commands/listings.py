@@ -37,6 +37,7 @@ METHODS: dict[str, str] = {
     "disc": "a threshold for each sample, three sets, mixup (Li et al. 2023)",
     "dividemix": "two networks, a mixture of losses, MixMatch (Li et al. 2020)",
     "augdesc": "dividemix that guesses from weak views and learns strong ones (Nishi et al. 2021)",
+    "promix": "two networks learn all that they can trust or guess alike (Xiao et al. 2023)",
     "elr": "early-learning regularisation (Liu et al. 2020)",
     "elr_plus": "elr with two networks, averaged weights and mixup",
     "nal": "noise attention learning (Lu et al. 2022)",

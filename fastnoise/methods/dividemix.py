@@ -138,8 +138,7 @@ class DivideMix(Method):
             logits = network(view[number::2]).logits
             loss = self.criterion(logits, labels[number::2])
             if self.settings.confidence_penalty:
-                log_p = logits.float().log_softmax(1)
-                loss = loss + self.settings.confidence_penalty * (log_p.exp() * log_p).sum(1).mean()
+                loss = loss + self.settings.confidence_penalty * negative_entropy(logits)
             losses.append(loss)
             predictions.append(logits.detach().argmax(1))
         return Forward(torch.stack(losses).sum(), torch.stack(predictions, 1).flatten())
@@ -331,6 +330,12 @@ class DivideMix(Method):
             return None
         confidence = self._confidence()
         return Estimates(self.corrected(run.given), confidence, confidence <= self.settings.clean_threshold)
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Mean over a batch of sum_k p_k log p_k, for logits [B, C]."""
+    log_p = logits.float().log_softmax(1)
+    return (log_p.exp() * log_p).sum(1).mean()
 
 
 def sharpened(targets: Tensor, temperature: float) -> Tensor:

@@ -245,6 +245,42 @@ class AugDescOptions(DivideMixOptions):
     changes."""
 
 
+@dataclass(frozen=True)
+class ProMixOptions(MethodOptions):
+    method: str = "promix"
+    by_rate: ClassVar[tuple[str, ...]] = ("keep_from", "keep_to")
+    warm_up: Annotated[int, AtLeast(0)] = 10
+    """Epochs of cross-entropy on the given labels before samples are chosen."""
+    confidence_penalty: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of the negative entropy in the warm-up, against overconfidence under asymmetric noise."""
+    keep_from: Annotated[float, Between(0, 1)] = 0.2
+    """Share of the samples of a class of mean size that are chosen of each class by their losses, at the beginning."""
+    keep_to: Annotated[float, Between(0, 1)] = 0.6
+    """The same share at the end of its ramp (rho)."""
+    keep_ramp: Annotated[int, AtLeast(0)] = 50
+    """Epochs from the run's first one in which the share changes."""
+    threshold: Annotated[float, Between(0, 1)] = 0.99
+    """A given label, or a guess of both networks, is learnt from this probability on (tau)."""
+    debias: Annotated[float, AtLeast(0)] = 0.8
+    """Weight of the mean prediction's logarithm, added to logits that are learnt and taken away from guesses."""
+    prior_momentum: Annotated[float, Between(0, 1)] = 0.9999
+    """Momentum of the mean predictions."""
+    mixup_alpha: Annotated[float, Above(0)] = 4.0
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
+    strong_ramp: Annotated[int, AtLeast(0)] = 50
+    """Epochs in which the weight of strong views and mixtures grows from 0 to 1."""
+    guess_from: Annotated[int, AtLeast(1)] = 352
+    """First epoch, counted from 1, that learns samples whose class both networks guess alike."""
+    guess_share: Annotated[float, Between(0, 1)] = 0.9
+    """Such samples are learnt up to this share of a batch."""
+    rest_strength: Annotated[float, AtLeast(0)] = 0.1
+    """Weight of the samples that are left, in the loss of the pseudo head."""
+    rest_ramp: Annotated[int, AtLeast(0)] = 100
+    """Epochs in which it grows from 0."""
+    rest_until: Annotated[int, AtLeast(0)] = 0
+    """Last epoch, counted from 1, with this weight; 0: to the end. 100 as in the authors' code."""
+
+
 # -- methods with soft targets -------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from .nal import nal
 from .pes import pes, pes_semi
 from .plain import plain
 from .posteriors import posteriors
+from .promix import promix
 from .real import settled
 from .simclr import simclr
 from .sop import sop, sop_plus
@@ -65,6 +66,7 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "plain": plain,
     "plc": plc,
     "posteriors": posteriors,
+    "promix": promix,
     "sce": sce,
     "selc": selc,
     "selc_plus": selc_plus,
@@ -106,8 +108,8 @@ def recipe(
     own weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained.
     `labels` is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or
     the folder of a `fastnoise clean`, for methods whose settings follow from it (augdesc, c2d, coteaching, disc,
-    dividemix, jocor, ssr, ssr_plus, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for
-    labels that you bring. `recipe` names another course than the published one: fast-r18, speedrun or cpu
+    dividemix, jocor, promix, ssr, ssr_plus, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE
+    for labels that you bring. `recipe` names another course than the published one: fast-r18, speedrun or cpu
     (`recipes.fast`).
     `limit_train` is the number of images that the run is limited to, by which fast-r18 goes.
     ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
@@ -179,6 +181,7 @@ __all__ = [
     "plain",
     "plc",
     "posteriors",
+    "promix",
     "recipe",
     "sce",
     "selc",

@@ -33,7 +33,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "cifar10-deviations",
-        ("gce", "apl", "dual_t"),
+        ("gce", "apl", "dual_t", "promix"),
         CIFAR10,
         "The authors divide by the pixels' standard deviation (.247, .243, .262); fastnoise by (.2023, .1994, .2010), "
         "as ELR, DivideMix, SELC and PLC do.",

@@ -78,6 +78,75 @@ SEMI = (
         "a run must not end by a division.",
         size="an error there, 0 of 128 samples of a batch unlabelled here",
     ),
+    # -- ProMix
+    Deviation(
+        "promix-last-epoch",
+        ("promix",),
+        CIFAR,
+        "The authors' loop runs over epochs 0 to 600, which are 601.",
+        "a round number.",
+        "epochs",
+        601,
+        size="1 of 601 epochs",
+    ),
+    Deviation(
+        "promix-rest",
+        ("promix",),
+        CIFAR,
+        "The weight of samples that are left becomes 0 in the authors' code once its ramp is over, by a condition that "
+        "always holds; in fastnoise it stays.",
+        "the paper gives it a ramp; --rest-until 100 does as the authors' code.",
+        "rest_until",
+        100,
+        size="90 of 601 epochs learn from them there, 590 of 600 here",
+    ),
+    Deviation(
+        "promix-views",
+        ("promix",),
+        CIFAR,
+        "The authors change the strong view by 3 operations of their RandAugment and a hole, before flip and crop; "
+        "fastnoise by 3 of torchvision's of medium magnitude, after them.",
+        "a loader has one RandAugment and one order.",
+        "augment",
+        "randaugment:3 of its own, flip, crop",
+        uncounted="the operations differ, and so do the images.",
+    ),
+    Deviation(
+        "promix-penalty",
+        ("promix",),
+        (),
+        "In the authors' confidence penalty logits below 1e-12 are clamped before the logarithm of the softmax; "
+        "fastnoise's has p log p.",
+        "the paper takes the negative entropy.",
+        kinds=("asymmetric", "pair"),
+        size="5 of 10 logits evenly from -1 to 1 have no gradient through the logarithm there",
+    ),
+    Deviation(
+        "promix-empty",
+        ("promix",),
+        (),
+        "In the authors' code the mean predictions are NaN for good after a batch without learnt samples, or without "
+        "others; in fastnoise they stay as they are.",
+        "a loss must be finite.",
+        size="NaN there, a loss of 0 and the same means here",
+    ),
+    Deviation(
+        "promix-forwarded",
+        ("promix",),
+        (),
+        "The authors send mixtures of learnt samples through the network; fastnoise the other samples too, unmixed, "
+        "which count in batch norm's statistics alone.",
+        "a step that is compiled or captured has batches of one size.",
+        uncounted="it goes with the share of samples that are learnt.",
+    ),
+    Deviation(
+        "promix-new-optimizer",
+        ("promix",),
+        (),
+        "The authors' SGD goes on after the warm-up; fastnoise's begins anew, since the pseudo heads have no momenta.",
+        "PyTorch's fused SGD takes no parameters with and without momenta together.",
+        size="4.6 % of an epoch of 195 steps are lost under a constant gradient",
+    ),
     # -- AugDesc
     Deviation(
         "augdesc-pair",

@@ -7,6 +7,7 @@ from .base import base, is_cifar10, is_cifar100
 from .real import PYTORCH
 
 SMALL = {"warm_up": 5, "stage_epochs": 3, "head_epochs": 2, "refine_rate": 1e-3}
+SEMI_SMALL = {"warm_up": 10, "head_epochs": 5, "refine_rate": 1e-3, "unlabelled_strength": 5.0, "crop_padding": 1}
 """On digits and mnist, whose runs are short."""
 
 
@@ -52,7 +53,7 @@ def pes_semi(dataset: str, noise: str) -> RunConfig:
         config = base(dataset, noise, PESSemiOptions())
         if dataset not in ("digits", "mnist"):
             return config
-        return config.replace(SMALL | {"stage_epochs": 0, "unlabelled_strength": 5.0, "crop_padding": 1})
+        return config.replace(SEMI_SMALL)
     hundred, kind = is_cifar100(dataset), parse(noise).kind
     strength = 150.0
     if kind == "human":

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _scan_cases import scan_over
+from _steps import NoHostReads
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
@@ -651,6 +652,7 @@ def test_dividemix_refuses_what_it_cannot_cut_or_mix() -> None:
         ("coteaching", 1, "aot_eager", True),
         ("dividemix", 1, "aot_eager", False),
         ("dividemix", 5, "aot_eager", True),
+        ("augdesc", 5, "aot_eager", False),
         pytest.param("elr_plus", 1, "inductor", True, marks=pytest.mark.slow),
         pytest.param("coteaching", 1, "inductor", False, marks=pytest.mark.slow),
         pytest.param("dividemix", 5, "inductor", False, marks=pytest.mark.slow),
@@ -684,25 +686,13 @@ def test_a_step_is_one_graph(name: str, epoch: int, backend: str, amp: bool) -> 
         torch.testing.assert_close(other_state[key], value, rtol=tolerance, atol=tolerance, msg=key)
 
 
-class _NoHostReads(torch.utils._python_dispatch.TorchDispatchMode):
-    """Fails on ops that would make the host wait for a GPU, outside the ops of fastnoise, which have a CUDA form."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        read = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_unique2")
-        assert not any(name in func.name() for name in read), f"{func.name()} reads the device"
-        if func.namespace == "fastnoise":
-            with torch._C._DisableTorchDispatch():
-                return func(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_of_dividemix_after_its_warm_up_reads_nothing_back() -> None:
     trial = Trial("dividemix")
     trial.train(4)
     trial.method.start_epoch(5)
     (images, index), *_ = trial.batches(5)
     assert trial.method.program == 1
-    with _NoHostReads():
+    with NoHostReads():
         trial.method.before_step(5, 0, 7)
         trial.method.training_step(trial.networks, images, trial.given[index], index).loss.backward()
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _scan_cases import scan_over
+from _steps import Made, NoHostReads, assert_one_graph
 from _train_cases import assert_same_end, history, killed_at, state
 from torch import Tensor, nn
 
@@ -399,3 +400,51 @@ def test_recipes() -> None:
     pes = recipe("pes", "cifar10", "symmetric:0.5")
     refined = pes.method.stage_epochs + pes.method.head_epochs
     assert pes.optim.epochs - refined == 199, "SGD's of 200, of which one is refinement"
+
+
+# -- the step -----------------------------------------------------------------------------------------------------
+
+
+def step_of(name: str, amp: bool, compiled: Any) -> Made:
+    """The gradients of the first step on chosen samples."""
+    trial = Trial(name, stage_epochs=0)
+    for epoch in range(3):
+        if epoch:
+            optimizer = trial.begin(epoch)
+            for batch, (images, index) in enumerate(trial.batches(epoch)):
+                trial.update(epoch, batch, images, index, optimizer)
+        trial.end(epoch)
+    trial.begin(3)
+    assert trial.method.program == CONFIDENT
+    trial.method.before_step(3, 3, 7)  # the fourth, in which the unlabelled samples have a weight
+    images, index = trial.batches(3)[0]
+    step = compiled(trial.method.training_step)
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        result = step([trial.network], images.contiguous(memory_format=torch.channels_last), trial.given[index], index)
+    trial.network.zero_grad()
+    result.loss.backward()
+    return result, list(trial.network.parameters()), dict(trial.network.named_buffers())
+
+
+@pytest.mark.parametrize(("name", "amp"), [("pes", False), ("pes_semi", False), ("pes_semi", True)])
+def test_a_step_is_one_graph(name: str, amp: bool) -> None:
+    assert_one_graph(lambda compiled: step_of(name, amp, compiled), 0.05 if amp else 1e-4)
+
+
+def test_gradients_in_half_precision_are_those_in_full() -> None:
+    """The guesses, which have no gradient, must not leave rounded weights behind that have none."""
+    (_, full, _), (_, half, _) = (step_of("pes_semi", amp, lambda step: step) for amp in (False, True))
+    for exact, rounded in zip(full, half, strict=True):
+        assert exact.grad is not None
+        assert rounded.grad is not None
+        assert (exact.grad - rounded.grad).norm() <= 0.2 * exact.grad.norm() + 1e-3
+
+
+def test_a_step_of_mixmatch_reads_nothing_back() -> None:
+    trial = Trial("pes_semi", warm_up=0, head_epochs=0)
+    trial.end(0)
+    trial.begin(1)
+    images, index = trial.batches(1)[0]
+    with NoHostReads():
+        trial.method.before_step(1, 0, 7)
+        trial.method.training_step([trial.network], images, trial.given[index], index).loss.backward()

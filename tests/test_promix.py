@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _scan_cases import scan_over
+from _steps import Made, NoHostReads, assert_one_graph
 from torch import Tensor, nn
 
 from fastnoise.config import OptimConfig
@@ -311,3 +312,37 @@ def test_the_recipe_goes_by_the_rate() -> None:
     assert keeps == [0.7, 0.5, 0.1]
     small = recipe("promix", "digits", "symmetric:0.4")
     assert 0 < small.method.warm_up < small.method.guess_from < small.optim.epochs
+
+
+# -- the step -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("epoch", "amp"), [(3, True), (4, False)])
+def test_a_step_is_one_graph(epoch: int, amp: bool) -> None:
+    def make(compiled: Any) -> Made:
+        trial = Trial()
+        trial.train(epoch - 1)
+        trial.method.start_epoch(epoch)
+        number, images, index = next(trial.batches(epoch))
+        trial.method.before_step(epoch, number, 7)
+        step = compiled(trial.method.training_step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            result = step(
+                list(trial.networks), images.contiguous(memory_format=torch.channels_last), trial.given[index], index
+            )
+        trial.optimizer.zero_grad()
+        result.loss.backward()
+        return result, list(trial.networks.parameters()), trial.method.state_dict()
+
+    assert_one_graph(make, 0.05 if amp else 1e-4)
+
+
+def test_a_step_reads_nothing_back() -> None:
+    trial = Trial()
+    trial.train(3)
+    trial.method.start_epoch(4)
+    assert trial.method.program == GUESS
+    number, images, index = next(trial.batches(4))
+    with NoHostReads():
+        trial.method.before_step(4, number, 7)
+        trial.method.training_step(list(trial.networks), images, trial.given[index], index).loss.backward()

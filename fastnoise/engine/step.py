@@ -308,6 +308,12 @@ class Step:
         if size != self._size:
             self._size, self._train_graph, self._joint, self._warm = size, None, None, 0
 
+    def optimise_by(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the steps by this optimiser of the networks' parameters from now on."""
+        if optimizer is not self.optimizer:
+            self.optimizer = optimizer
+            self.recapture()
+
     def restart(self) -> None:
         """Go on with a fresh optimiser."""
         if reset_optimizer(self.optimizer):

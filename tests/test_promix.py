@@ -164,7 +164,7 @@ class Authors:
             for prior, part in zip((self.pi, self.pi_u), parts, strict=True):
                 if len(part):
                     prior[i] = 0.9 * prior[i] + 0.1 * part.mean(0)
-        return float(total)
+        return total.item()
 
 
 def test_follows_the_authors_code() -> None:

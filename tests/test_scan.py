@@ -315,7 +315,8 @@ CHECKS = {
     "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "dual_t": check_dual_t,
     "elr": check_targets,
     "elr_plus": check_targets, "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets,
-    "pes": check_pes, "plc": check_plc, "promix": check_promix, "selc": check_targets, "sop": check_sop, "sop_plus": check_sop, "swce": check_swce,
+    "pes": check_pes, "plc": check_plc, "promix": check_promix,
+    "selc": check_targets, "sop": check_sop, "sop_plus": check_sop, "swce": check_swce,
 }  # fmt: skip
 
 

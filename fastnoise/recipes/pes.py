@@ -7,7 +7,8 @@ from .base import base, is_cifar10, is_cifar100
 from .real import PYTORCH
 
 SMALL = {"warm_up": 5, "stage_epochs": 3, "head_epochs": 2, "refine_rate": 1e-3}
-SEMI_SMALL = {"warm_up": 10, "head_epochs": 5, "refine_rate": 1e-3, "unlabelled_strength": 5.0, "crop_padding": 1}
+SEMI_SMALL = {"refine_rate": 1e-3, "unlabelled_strength": 5.0, "crop_padding": 1}
+SEMI_EPOCHS = {"digits": {"warm_up": 10, "head_epochs": 5}, "mnist": {"warm_up": 3, "head_epochs": 2}}
 """On digits and mnist, whose runs are short."""
 
 
@@ -18,7 +19,8 @@ def pes(dataset: str, noise: str) -> RunConfig:
     held out with noisy labels. 25 epochs of warm-up (CIFAR-100: 30), 7 for the last stage and 5 for the linear layer at
     Adam's 1e-4. The authors count these 12 as one of 200 epochs: here there are 211, of which SGD has 199, and its rate
     is divided by 10 after 99 and 149 of them. The authors report the epoch of the best accuracy on the held-out labels.
-    The settings for other data sets are ours, with a shorter warm-up and refinement for digits and mnist.
+    The settings for other data sets are ours, with a shorter warm-up and refinement for digits and mnist: digits with
+    40 % symmetric noise end at 97.8 and 97.5 % (two seeds).
     """
     if not (is_cifar10(dataset) or is_cifar100(dataset)):
         config = base(dataset, noise, PESOptions())
@@ -47,13 +49,14 @@ def pes_semi(dataset: str, noise: str) -> RunConfig:
     CIFAR-10, 50 for pair noise on CIFAR-100, 5 on CIFAR-10N and 75 on CIFAR-100N. Quoted in later papers, best epoch
     (symmetric 20, 50, 80 %): 95.9, 95.1, 93.1 and on CIFAR-100 77.4, 74.3, 61.6 %. CIFAR-10N (worst) 92.68 %,
     CIFAR-100N 70.36 %. The settings for other data sets are ours, with a shorter warm-up and lambda_u 5 for digits and
-    mnist, which are moved by up to a pixel, so that two views differ.
+    mnist, which are moved by up to a pixel, so that two views differ: digits with 40 % symmetric noise end at 98.6 %
+    (both of two seeds), with a warm-up of 5 epochs and 2 for the linear layer at 97.2 and 87.5, where a class is lost.
     """
     if not (is_cifar10(dataset) or is_cifar100(dataset)):
         config = base(dataset, noise, PESSemiOptions())
         if dataset not in ("digits", "mnist"):
             return config
-        return config.replace(SEMI_SMALL)
+        return config.replace(SEMI_SMALL | SEMI_EPOCHS[dataset])
     hundred, kind = is_cifar100(dataset), parse(noise).kind
     strength = 150.0
     if kind == "human":

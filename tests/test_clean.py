@@ -24,7 +24,7 @@ from _forked import Forked
 from _review_cases import finished_cleaning, served
 from PIL import Image
 from rich.console import Console
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from fastnoise.cleaning.channel import fit_channel
 from fastnoise.cleaning.decisions import Decision, DecisionLog, read_decisions
@@ -34,7 +34,7 @@ from fastnoise.cleaning.outputs import write_outputs
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged
 from fastnoise.cleaning.review import DECISIONS, PAGE, ReviewServer
 from fastnoise.cleaning.run import CleanOptions, Finding, clean, describe, measure
-from fastnoise.cleaning.verdict import Verdict, reach
+from fastnoise.cleaning.verdict import Verdict, _confused_alike, _log_odds, _margins, reach
 from fastnoise.cli import main
 from fastnoise.config import RunConfig
 from fastnoise.errors import CheckpointError, ConfigError, DataError
@@ -151,6 +151,27 @@ def test_the_channel_tells_noise_from_the_mistakes_of_networks(noise: str, even:
     assert not (probability > 0.9).any() or wrong[probability > 0.9].mean() > 0.9
     everything = channel.posterior(z, given, truth)
     assert (everything == np.eye(classes)[truth]).all()
+
+
+def test_labels_that_are_wrong_as_networks_are_can_be_told() -> None:
+    random, count, classes = np.random.default_rng(0), 6000, 6
+    truth = random.integers(0, classes, count)
+    scores = random.normal(0, 1.5, (count, classes))
+    scores[np.arange(count), truth] += 3
+    clean = softmax(scores, 1)
+    truth = np.array([random.choice(classes, p=chances) for chances in clean])  # as calibrated networks say
+    others = scores.copy()
+    others[np.arange(count), truth] = -np.inf
+    wrong = random.random(count) < 0.3
+    anywhere = np.where(wrong, (truth + random.integers(1, classes, count)) % classes, truth)
+    confused = np.where(wrong, others.argmax(1), truth)
+    assert _confused_alike(clean, anywhere) < 0.35
+    assert _confused_alike(clean, confused) > 0.8
+    assert _confused_alike(clean, clean.argmax(1)) == 1, "no label is another"
+    given = np.zeros(2, np.int64)
+    chances = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
+    np.testing.assert_allclose(_log_odds(np.log(chances), given), [0.0, np.log(0.1 / 0.9)], atol=1e-12)
+    np.testing.assert_allclose(_margins(np.log(chances), given), np.log([0.5 / 0.3, 0.1 / 0.6]))
 
 
 def test_folds_are_equal_and_hold_each_class() -> None:

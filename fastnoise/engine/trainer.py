@@ -129,6 +129,7 @@ class Training(MeasuredSteps, ABC):
             clip_norm=config.optim.clip_norm,
             norms=statistics.note_norm if takes_norms(config) else None,
             observe=self._observe,
+            looks=statistics.looks,
             mirrored=config.data.eval_mirror,
             gradients=self.gradients,
         )
@@ -319,6 +320,8 @@ class Training(MeasuredSteps, ABC):
         if schedule is not None:
             schedule.step()
             follow(self.optimizer)
+        if epoch == 1:
+            self.statistics.leave_margins_out()
         communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
         share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
@@ -404,6 +407,7 @@ class Training(MeasuredSteps, ABC):
             labels=record.labels,
             scan=partial(self.scan, record),
             warn=lambda message: self._say(f"warning: {message}"),
+            scores=record.scores,
         )
 
     def _synchronize(self) -> None:

@@ -656,7 +656,7 @@ def fused_rows(
     if looks_N8 is not None:
         noting = looked_R[:, None] & known
         if IGNORE is not None:
-            noting = noting & ~ignored
+            noting = noting & (ignored == 0)
         right = tl.where(margin > 0, 1.0, 0.0)
         forgotten = tl.where(was_right_R[:, None] > right, 1.0, 0.0)
         part = tl.arange(0, 8)[None, :]
@@ -844,8 +844,7 @@ def launch(
             targets,
             visits,
             knobs,
-            looks,
-            None if looks is None else look_index.contiguous(),
+            *(None if x is None else x.contiguous() for x in (looks, look_index)),
             loss,
             gradient,
             partials,

@@ -105,7 +105,6 @@ def by_op(
 
 def main() -> None:
     from _interpret import prepare, row_form
-
     from fastnoise.kernels import row, rules
 
     prepare()

@@ -23,7 +23,7 @@ corrected.npz      the same as arrays, with the numbers of the classes
 scores.csv         what the training steps have seen of each given label, once training has ended: position, name and
                    given class as in corrected.csv, the mean margin of the label (aum), its mean probability
                    (confidence), forgetting events, looks, and the true class if it is known
-scores.npz         the same as arrays
+scores.npz         the same as arrays, with the numbers of the classes
 answers.npz        of the tasks that keep them: the test images' true labels and the answers after the last epoch
 loggers.json       with --log, the names by which its tools know the run, so that a resumed run goes on there; their
                    files are in tensorboard/, wandb/ and mlruns/

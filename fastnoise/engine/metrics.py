@@ -87,9 +87,9 @@ class EpochStatistics:
         self._count(added, 0)
         self._keep(result, index)
 
-    def leave_margins_out(self) -> None:
-        """Forget the margins so far: those of the first epoch do not count (Pleiss et al. 2020)."""
-        if self.looks is not None:
+    def end_epoch(self, epoch: int) -> None:
+        """After the steps of an epoch: the margins of the first one do not count (Pleiss et al. 2020)."""
+        if self.looks is not None and epoch == 1:
             self.looks[:, MARGINS : MARGIN + 1] = 0
 
     def note_norm(self, norm: Tensor) -> None:

@@ -99,8 +99,7 @@ class Training(MeasuredSteps, ABC):
         self.members, self.records = tuple(members), list(members)
         self.config, self.device, self.console = config, device, console
         self.method, self.networks, self.loaders, self.statistics = method, networks, loaders, statistics
-        self.times = StepTimes()
-        self.shape, self.amp = shape, amp
+        self.times, self.shape, self.amp = StepTimes(), shape, amp
         cost = self._compile_cost()
         self.num_batches = config.data.epoch_batches or loaders.train.num_batches
         """Batches of an epoch, unless the method orders it."""
@@ -176,8 +175,7 @@ class Training(MeasuredSteps, ABC):
             self._say(line)
         if (epoch, batch) == (1, 0):
             self.end_epoch(0)
-        epochs = config.optim.epochs
-        batches = self.num_batches
+        epochs, batches = config.optim.epochs, self.num_batches
         with (
             deferred_signals() as signals,
             self.profiler or nullcontext(),
@@ -215,8 +213,7 @@ class Training(MeasuredSteps, ABC):
         if last is not None:
             return []
         self.models.write_last(self.records)
-        final = self.evaluate("train_in_order")
-        task = self.members[0].data.task
+        final, task = self.evaluate("train_in_order"), self.members[0].data.task
         test = self.evaluate("test") if task.keeps_answers else {}
         summaries = []
         for record in self.records:
@@ -320,8 +317,7 @@ class Training(MeasuredSteps, ABC):
         if schedule is not None:
             schedule.step()
             follow(self.optimizer)
-        if epoch == 1:
-            self.statistics.leave_margins_out()
+        self.statistics.end_epoch(epoch)
         communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
         share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}

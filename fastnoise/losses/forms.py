@@ -38,8 +38,6 @@ class Common(TypedDict, total=False):
     weight: Tensor | None
     ignore_index: int | None
     reduction: str
-    looks: Tensor | None
-    look_index: Tensor | None
 
 
 class Stored(Common, total=False):

@@ -370,12 +370,15 @@ def fused_rows(
     elif C <= SPAN:
         lane_highest = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
         lane_top = tl.full([ROWS, BLOCK], C, tl.int32)
+        lane_rival = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
         lane_power = tl.zeros([ROWS, BLOCK], MATH)
         for part in tl.static_range(0, SPAN, BLOCK):
             logits = load_logits(logits_BC, row, part, lane, in_batch, C, MATH)
             target = load_target(targets_NC, None, target_row, pair_row, share, part, lane, valid, C, MATH)
             held = held + ((logits, target),)  # type: ignore[assignment]  # noqa: RUF005  Triton knows no star
             lane_highest = tl.maximum(lane_highest, logits)
+            if looks_N8 is not None:
+                lane_rival = tl.maximum(lane_rival, tl.where(lane == given - part, -3.4028234e38, logits))
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
         for part in tl.static_range(0, SPAN, BLOCK):
             lane_top = tl.minimum(lane_top, tl.where(held[part // BLOCK][0] == highest, part + lane, C))
@@ -385,10 +388,6 @@ def fused_rows(
             lane_power += tl.where(lane == top - part, 0.0, exp(held[part // BLOCK][0] - highest))
         rest_power = tl.sum(lane_power, axis=1, keep_dims=True)
         if looks_N8 is not None:
-            lane_rival = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
-            for part in tl.static_range(0, SPAN, BLOCK):
-                others = tl.where(lane == given - part, -3.4028234e38, held[part // BLOCK][0])
-                lane_rival = tl.maximum(lane_rival, others)
             rival = tl.max(lane_rival, axis=1, keep_dims=True)
     else:
         # Each lane keeps its maximum, where that is, and the sum of its other powers relative to it; the lanes meet

@@ -73,7 +73,7 @@ def state(run: Path) -> dict[str, Any]:
 
 
 def assert_same_end(run: Path, other: Path) -> None:
-    """Metrics, weights, optimiser and target table are bit-identical."""
+    """Metrics, weights, optimiser, target table and scores are bit-identical."""
     assert history(run) == history(other)
     first, second = state(run), state(other)
     for part in ("networks", "method"):
@@ -81,6 +81,7 @@ def assert_same_end(run: Path, other: Path) -> None:
         for name, tensor in first[part].items():
             assert torch.equal(tensor, second[part][name]), name
     assert torch.equal(first["labels"], second["labels"])
+    assert torch.equal(first["statistics"]["looks"], second["statistics"]["looks"])
     for position, moments in first["optimizer"]["state"].items():
         for name, tensor in moments.items():
             assert torch.equal(tensor, second["optimizer"]["state"][position][name]), name

@@ -100,8 +100,7 @@ class Training(MeasuredSteps, ABC):
         self.members, self.records = tuple(members), list(members)
         self.config, self.device, self.console = config, device, console
         self.method, self.networks, self.loaders, self.statistics = method, networks, loaders, statistics
-        self.times = StepTimes()
-        self.shape, self.amp = shape, amp
+        self.times, self.shape, self.amp = StepTimes(), shape, amp
         cost = self._compile_cost()
         self.num_batches = config.data.epoch_batches or loaders.train.num_batches
         """Batches of an epoch, unless the method orders it."""
@@ -131,6 +130,7 @@ class Training(MeasuredSteps, ABC):
             clip_norm=config.optim.clip_norm,
             norms=statistics.note_norm if takes_norms(config) else None,
             observe=self._observe,
+            looks=statistics.looks,
             mirrored=config.data.eval_mirror,
             gradients=self.gradients,
         )
@@ -177,8 +177,7 @@ class Training(MeasuredSteps, ABC):
             self._say(line)
         if (epoch, batch) == (1, 0):
             self.end_epoch(0)
-        epochs = config.optim.epochs
-        batches = self.num_batches
+        epochs, batches = config.optim.epochs, self.num_batches
         with (
             deferred_signals() as signals,
             self.profiler or nullcontext(),
@@ -216,8 +215,7 @@ class Training(MeasuredSteps, ABC):
         if last is not None:
             return []
         self.models.write_last(self.records)
-        final = self.evaluate("train_in_order")
-        task = self.members[0].data.task
+        final, task = self.evaluate("train_in_order"), self.members[0].data.task
         test = self.evaluate("test") if task.keeps_answers else {}
         summaries = []
         for record in self.records:
@@ -320,6 +318,7 @@ class Training(MeasuredSteps, ABC):
         if schedule is not None:
             schedule.step()
             follow(self.optimizer)
+        self.statistics.end_epoch(epoch)
         communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
         share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
@@ -386,6 +385,7 @@ class Training(MeasuredSteps, ABC):
             labels=record.labels,
             scan=partial(self.scan, record),
             warn=lambda message: self._say(f"warning: {message}"),
+            scores=record.scores,
         )
 
     def _synchronize(self) -> None:

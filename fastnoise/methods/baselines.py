@@ -218,4 +218,6 @@ class MixupTraining(Method):
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         logits = networks[0](self.mixup.mix(images)).logits
         one_hot = torch.zeros(len(labels), self.num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
-        return Forward(self.criterion(logits, self.mixup.mix(one_hot)), logits.detach().argmax(1))
+        answers = logits.detach()
+        unmixed = None if self.mixup.alpha else answers
+        return Forward(self.criterion(logits, self.mixup.mix(one_hot)), answers.argmax(1), logits=unmixed)

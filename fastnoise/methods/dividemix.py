@@ -133,15 +133,16 @@ class DivideMix(Method):
 
     def _warm_up_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         view = images.chunk(self.views)[self.warm_up_view]
-        losses, predictions = [], []
+        losses, answers = [], []
         for number, network in enumerate(networks):
             logits = network(view[number::2]).logits
             loss = self.criterion(logits, labels[number::2])
             if self.settings.confidence_penalty:
                 loss = loss + self.settings.confidence_penalty * negative_entropy(logits)
             losses.append(loss)
-            predictions.append(logits.detach().argmax(1))
-        return Forward(torch.stack(losses).sum(), torch.stack(predictions, 1).flatten())
+            answers.append(logits.detach())
+        in_order = torch.stack(answers, 1).flatten(0, 1)
+        return Forward(torch.stack(losses).sum(), in_order.argmax(1), logits=in_order)
 
     def _mix_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         views = images.chunk(self.views)
@@ -177,8 +178,11 @@ class DivideMix(Method):
             losses.append(self._loss(network(mixed).logits, targets))
             seen += [refined, guessed]
         # seen: labelled and unlabelled of the first network, then of the second.
-        predictions = torch.stack([seen[part].argmax(1) for part in (0, 2, 1, 3)], 1).flatten()
-        return Forward(torch.stack(losses).sum(), predictions)
+        in_order = torch.stack([seen[part] for part in (0, 2, 1, 3)], 1).flatten(0, 1)
+        # A sample may be in the parts of both networks: the first one's answer counts.
+        answers = in_order.clamp(min=torch.finfo(torch.float32).tiny).log()
+        counted = torch.where((torch.arange(size, device=index.device) % 2 == 0)[:, None], answers, torch.nan)
+        return Forward(torch.stack(losses).sum(), in_order.argmax(1), logits=counted)
 
     def _guess(self, network: Network, images: Tensor) -> Tensor:
         """Mean probabilities over two views: [3, B / 4, C] float32 for images [3 * 2 * B / 4, ...]."""

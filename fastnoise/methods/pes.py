@@ -258,7 +258,8 @@ class PESSemi(ProgressiveEarlyStopping):
         supervised: Tensor = self.criterion(logits, target * self.balance, weight=weight)
         distances = (logits.float().softmax(1) - target).square().mean(1)
         guessed = ((1 - labelled) * distances).sum() / (1 - labelled).sum().clamp(min=1)
-        return Forward(supervised + self.strength * guessed, probs.argmax(1))
+        answers = probs.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return Forward(supervised + self.strength * guessed, probs.argmax(1), logits=answers)
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         if self.program != CONFIDENT:

@@ -116,18 +116,20 @@ class ProMix(Method):
             rest_priors.append(self._moved(self.rest_prior[number], probs[number], ~learnt))
         self.prior.copy_(torch.stack(priors))
         self.rest_prior.copy_(torch.stack(rest_priors))
-        return Forward(torch.stack(losses).sum(), (probs[0] + probs[1]).argmax(1))
+        answers = torch.stack([outputs.logits[:size].detach() for outputs in seen]).mean(0)
+        return Forward(torch.stack(losses).sum(), (probs[0] + probs[1]).argmax(1), logits=answers)
 
     def _warm_up_step(self, networks: Sequence[Network], view: Tensor, labels: Tensor) -> Forward:
-        losses, probs = [], []
+        losses, answers = [], []
         for network in networks:
             logits = network(view).logits
             loss = self.criterion(logits, labels).mean()
             if self.settings.confidence_penalty:
                 loss = loss + self.settings.confidence_penalty * negative_entropy(logits)
             losses.append(loss)
-            probs.append(logits.detach().float().softmax(1))
-        return Forward(torch.stack(losses).sum(), (probs[0] + probs[1]).argmax(1))
+            answers.append(logits.detach())
+        probs = [logits.float().softmax(1) for logits in answers]
+        return Forward(torch.stack(losses).sum(), (probs[0] + probs[1]).argmax(1), logits=torch.stack(answers).mean(0))
 
     def _learnt(self, number: int, probs: Sequence[Tensor], labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples of a batch that a network learns, bool [B], and the class that it learns for each."""

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,35 @@ def test_a_folder_comes_out_as_links_in_the_right_folders(photos: Path, tmp_path
     assert again == corrected
     assert len(list(corrected.rglob("*.png"))) == 80, "a second cleaning replaces the tree"
     assert not [*tmp_path.glob("*.partial"), *tmp_path.glob("*.old")]
+
+
+def test_margins_are_log_odds_against_the_likeliest_other_class(tmp_path: Path) -> None:
+    random, count, classes = np.random.default_rng(0), 200, 10
+    judged = load_judged(settings("symmetric:0.3", limit_train=count))
+    assert judged.truth is not None
+    judged = replace(judged, known=np.where(np.arange(count) < 20, judged.truth, -1))
+    held = np.arange(count) % 2 == 0
+    scores = random.normal(0, 1.5, (2, count, classes))
+    scores[:, np.arange(count), judged.truth] += 5
+    said = [
+        Testimony(np.stack([each] * len(SPANS)).astype(np.float32), fold)
+        for each, fold in zip(scores, (held, ~held), strict=True)
+    ]
+    verdict = reach(judged, said, 0)
+    asked = judged.known < 0
+    odds = np.log1p(-verdict.probability[asked]) - np.log(verdict.probability[asked])
+    above = verdict.margins[asked] - odds
+    assert (above > -1e-6).all(), "all other classes together are as likely as one of them at least"
+    assert (above < np.log(classes - 1) + 1e-6).all()
+    assert above.max() > 0.1
+    right = judged.known == judged.given
+    assert (verdict.margins[~asked] == np.where(right[~asked], np.inf, -np.inf)).all()
+    write_outputs(tmp_path, "digits", judged, verdict)
+    written = [float(row["margin"]) for row in rows(tmp_path / "labels.csv")]
+    np.testing.assert_allclose(written, verdict.margins, rtol=1e-5)
+    wrong = judged.given != judged.truth
+    flagged = np.argsort(written, kind="stable")[: wrong.sum()]
+    assert measure(verdict, judged.given, judged.truth)["missed"] == pytest.approx(1 - wrong[flagged].mean())
 
 
 def test_decisions_are_known_labels(photos: Path, tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ PLAIN = {"model": NET, "crop_padding": 0, "flip": False, "epochs": 1, **FEW}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dividemix": {"warm_up": 1, "epochs": 3, "loss_epochs": 1},
+    "pes": {"warm_up": 1, "stage_epochs": 1, "head_epochs": 1, "epochs": 5},
+    "pes_semi": {"warm_up": 1, "head_epochs": 1, "epochs": 4},
+    "promix": {"warm_up": 1, "guess_from": 3, "epochs": 4},
+    "augdesc": {"warm_up": 1, "epochs": 3, "loss_epochs": 1},
     "swce": {
         "warm_up": 1,
         "stages": "1,2",

@@ -46,7 +46,10 @@ class Verdict:
     """What is found of N labels of C classes."""
 
     margins: NDArray[np.float64]
-    """[N], the mean over networks and epochs of each label's margin."""
+    """[N], how far each given label is ahead of the likeliest other class: the area under the margin (AUM, Pleiss et
+    al. 2020, Eq. 1) of all networks together, scaled and moved as the noise that was found asks for, in nats. The
+    lowest are the likeliest wrong ones. Where many labels are doubtful it orders them better than `probability`, which
+    counts all other classes together. Known labels have infinity, or minus infinity."""
     probability: NDArray[np.float64]
     """[N], that the given label is wrong. NaN if nothing can be said; known labels have 0 or 1."""
     suggested: NDArray[np.int64]
@@ -90,7 +93,7 @@ class _Opinion:
     chances: Numbers
     """[N, C], of each true class."""
     margins: Numbers
-    """[N], the mean margin of each given label."""
+    """[N], of each given label."""
     deviation: float
     """Standard error of the rate."""
     confused: float
@@ -144,7 +147,7 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
             f"{100 * rate:.1f} % are wrong; look at the images"
         )
     return Verdict(
-        opinion.margins,
+        np.where(known >= 0, np.where(known == given, np.inf, -np.inf), opinion.margins),
         wrong,
         suggested,
         rate,
@@ -208,7 +211,7 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
         )
     return _Opinion(
         carried.posterior(together, given, known),
-        _margins(logits, given),
+        _margins(carried.joint(together, given), given),
         float(deviation),
         float(np.mean(np.std(cells, axis=0))),
         tuple(warnings),

@@ -193,6 +193,7 @@ class Single(Training):
             data,
             device,
             method.views,
+            method.weak_views,
             image_dtype(method, amp),
             (world.rank, world.size),
             share_batches=method.shares > 0,

@@ -41,10 +41,13 @@ class Forward(NamedTuple):
 class Phase(NamedTuple):
     """How some epochs are optimised, for methods that train in several phases."""
 
-    learning_rate: float
+    learning_rate: float | None
+    """None: as the run's schedule says, whose epochs are those without another rate."""
     weight_decay: float
     fresh: bool
     """Whether the epoch begins with a new optimiser, whose moments and momenta are zero."""
+    second: bool = False
+    """Whether the steps are those of `Method.second_optimizer`."""
 
 
 class Selection(NamedTuple):
@@ -159,6 +162,8 @@ class Method(nn.Module):
     """Number of networks, which train side by side from different initial weights. It may depend on the options."""
     views: int = 1
     """Augmented views of each sample in a batch: images come as [views * B, ...], view after view."""
+    weak_views: int = 1
+    """How many of several views, from the first on, --augment's RandAugment and AutoAugment leave out."""
     full_precision_images: bool = False
     """Whether images always come in float32, for a method that computes with pixels and needs the precision. Otherwise
     they come as the network takes them, in the dtype of mixed precision."""
@@ -166,6 +171,10 @@ class Method(nn.Module):
     """Number of the training step that runs, for a method with several (a warm-up, then the method). Set it in
     `start_epoch`. When it changes, the step is compiled and captured anew."""
 
+    second_optimizer: ClassVar[str] = ""
+    """An optimiser as --optimizer names it, for phases that ask for it (`Phase.second`); "" if there are none. Which
+    layers a phase trains, a method says by `requires_grad_` of their parameters in `start_epoch`; those that have been
+    frozen before the run stay so."""
     per_sample: tuple[str, ...] = ()
     """Names (dotted paths) of the buffers that have a row for each training sample."""
     draws: ClassVar[int] = 0

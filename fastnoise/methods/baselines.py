@@ -19,7 +19,8 @@ from ..models import Network, Outputs
 from ..options import MethodOptions
 from .base import Forward, Method, Run
 from .mixup import Mixup
-from .options import (
+from .options import SWCELossOptions
+from .options_of_losses import (
     APLOptions,
     BootstrapOptions,
     FocalOptions,
@@ -28,7 +29,6 @@ from .options import (
     MAEOptions,
     MixupOptions,
     SCEOptions,
-    SWCELossOptions,
 )
 
 

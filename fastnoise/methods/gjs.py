@@ -9,7 +9,7 @@ from torch import Tensor
 from ..losses import GJSLoss
 from ..models import Network
 from .base import Forward, Method
-from .options import GJSOptions
+from .options_of_losses import GJSOptions
 
 
 class JensenShannon(Method):

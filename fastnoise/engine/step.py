@@ -257,11 +257,9 @@ class Step:
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
         self.answering, self.mirrored = self.networks, mirrored
-        self.looks = None if looks is None or method.note_looks(looks) else looks
-        """Where the step itself notes."""
+        self.looks = None if looks is None or method.note_looks(looks) else looks  # if not, the loss notes them
         self.batch_size, self.clip_norm, self.norms = batch_size, clip_norm, norms
-        self.device_type = device.type
-        self.observe, self.gradients = observe, gradients
+        self.device_type, self.observe, self.gradients = device.type, observe, gradients
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)

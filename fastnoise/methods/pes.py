@@ -246,7 +246,8 @@ class PESSemi(ProgressiveEarlyStopping):
             return super().training_step(networks, images[: len(index)], labels, index)
         network = networks[0]
         with torch.no_grad():
-            probs = network(images).logits.float().softmax(1).unflatten(0, (2, -1)).mean(0)
+            answers = network(images).logits
+            probs = answers.float().softmax(1).unflatten(0, (2, -1)).mean(0)
         confident = self.confident[index]
         given = (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
         target = torch.where(confident[:, None], given, sharpened(probs, self.settings.sharpening)).repeat(2, 1)
@@ -258,8 +259,8 @@ class PESSemi(ProgressiveEarlyStopping):
         supervised: Tensor = self.criterion(logits, target * self.balance, weight=weight)
         distances = (logits.float().softmax(1) - target).square().mean(1)
         guessed = ((1 - labelled) * distances).sum() / (1 - labelled).sum().clamp(min=1)
-        answers = probs.clamp(min=torch.finfo(torch.float32).tiny).log()
-        return Forward(supervised + self.strength * guessed, probs.argmax(1), logits=answers)
+        loss = supervised + self.strength * guessed
+        return Forward(loss, probs.argmax(1), logits=answers[: len(index)])
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         if self.program != CONFIDENT:

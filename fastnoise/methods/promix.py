@@ -107,7 +107,8 @@ class ProMix(Method):
             return self._warm_up_step(networks, images[: len(index)], labels)
         size = len(index)
         seen = [network(images) for network in networks]
-        probs = [outputs.logits[:size].detach().float().softmax(1) for outputs in seen]
+        answers = torch.stack([outputs.logits[:size].detach() for outputs in seen])
+        probs = [logits.float().softmax(1) for logits in answers]
         losses, priors, rest_priors = [], [], []
         for number, network in enumerate(networks):
             learnt, classes = self._learnt(number, probs, labels, index)
@@ -116,8 +117,7 @@ class ProMix(Method):
             rest_priors.append(self._moved(self.rest_prior[number], probs[number], ~learnt))
         self.prior.copy_(torch.stack(priors))
         self.rest_prior.copy_(torch.stack(rest_priors))
-        answers = torch.stack([outputs.logits[:size].detach() for outputs in seen]).mean(0)
-        return Forward(torch.stack(losses).sum(), (probs[0] + probs[1]).argmax(1), logits=answers)
+        return Forward(torch.stack(losses).sum(), (probs[0] + probs[1]).argmax(1), logits=answers.mean(0))
 
     def _warm_up_step(self, networks: Sequence[Network], view: Tensor, labels: Tensor) -> Forward:
         losses, answers = [], []
@@ -128,8 +128,8 @@ class ProMix(Method):
                 loss = loss + self.settings.confidence_penalty * negative_entropy(logits)
             losses.append(loss)
             answers.append(logits.detach())
-        probs = [logits.float().softmax(1) for logits in answers]
-        return Forward(torch.stack(losses).sum(), (probs[0] + probs[1]).argmax(1), logits=torch.stack(answers).mean(0))
+        seen = torch.stack(answers)
+        return Forward(torch.stack(losses).sum(), seen.float().softmax(2).sum(0).argmax(1), logits=seen.mean(0))
 
     def _learnt(self, number: int, probs: Sequence[Tensor], labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The samples of a batch that a network learns, bool [B], and the class that it learns for each."""

@@ -108,13 +108,14 @@ def compile_op(
     reduction: str = "none",
     geometry: tuple[int, int, int] | None = None,
     hold: bool = False,
+    looks: bool = False,
     row: Any = None,
     **constants: Any,
 ) -> Any:
     """The kernel of an op as `launch` would run it on that architecture, for logits and targets of these dtypes."""
     row = row or kernels_of()[0]
     logits = POINTERS[dtype]
-    types = {"logits_BC": logits, "num_rows": "i32", "num_samples": "i32"}
+    types = {"logits_BC": logits, "num_rows": "i32", "num_samples": "i32", "num_looks": "i32"}
     types |= {"loss_scale": "fp32", "gradient_scale": "fp32"}
     if op.loss:
         types |= {"loss": "*fp32", "gradient": logits, "loss_B": "*fp32", "dlogits_BC": logits}
@@ -138,6 +139,8 @@ def compile_op(
             types[parameter] = kind
     if targets != "float32":
         types["visits_N"] = "*i32"
+    if looks:
+        types |= {"looks_N8": "*fp32", "look_index_B": "*i64"}
     types = {name: kind for name, kind in types.items() if name in row.fused_rows.arg_names}
     known = {part.upper(): value for part, value in rule._asdict().items()}
     held = {"hold": True} if hold else {}  # which other checkouts may not know

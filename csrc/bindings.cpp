@@ -538,7 +538,8 @@ PYBIND11_MODULE(_C, m) {
            std::uintptr_t pair_index, std::uintptr_t share, std::uintptr_t targets, std::uintptr_t knobs,
            std::uintptr_t given, std::size_t samples, bool update, const py::tuple& options,
            std::optional<std::int64_t> ignore, std::uintptr_t loss, std::uintptr_t gradient,
-           std::uintptr_t attention_gradient, unsigned reduction, float gradient_scale, unsigned threads) {
+           std::uintptr_t attention_gradient, unsigned reduction, float gradient_scale, std::uintptr_t looks,
+           std::uintptr_t look_index, std::size_t look_rows, unsigned threads) {
             require(rule < std::size(fn::kLossRules) && options.size() <= fn::kMostOptions && reduction <= 2,
                     "no such rule or reduction, or too many options");
             double values[fn::kMostOptions] = {};
@@ -568,7 +569,10 @@ PYBIND11_MODULE(_C, m) {
                                   floats(gradient),
                                   floats(attention_gradient),
                                   static_cast<fn::Reduction>(reduction),
-                                  gradient_scale};
+                                  gradient_scale,
+                                  floats(looks),
+                                  integers(look_index),
+                                  look_rows};
             const py::gil_scoped_release release;
             return fn::run_loss(job, threads);
         });

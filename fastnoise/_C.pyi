@@ -116,6 +116,9 @@ def fused_loss(
     attention_gradient: int,
     reduction: int,
     gradient_scale: float,
+    looks: int,
+    look_index: int,
+    look_rows: int,
     threads: int,
     /,
 ) -> bool: ...

@@ -27,6 +27,10 @@ has no terms, the gradient is g_y p_j, but -g_y (1 - p_y) for the label's class 
 A rule has either `update`, whose target the loss reads, or `step`: its loss reads the target that was stored, and the
 last pass stores what follows from the loss's sums.
 
+A row of `looks` notes what each forward pass shows of a sample's given label: how far its logit lies above that of the
+most probable other class (the margin), its probability, and whether it is forgotten. What this needs of the row is in
+registers anyway. The label is the one that the row of `looks` holds, whatever the loss is told.
+
 A mean or sum over the batch needs no launch of its own: the program that finishes last adds up the sums of all
 programs. If a logit of a row, or its attention logit, is NaN or +inf, its targets and their visits do not change, and
 its loss and gradient become NaN. A logit of -inf is a masked class.
@@ -214,7 +218,7 @@ def fold(partial, partials_P, arrivals, loss, loss_scale, LANES: tl.constexpr):
         tl.store(arrivals, 0)
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_samples", "loss_scale", "gradient_scale"])
+@triton.jit(do_not_specialize=["num_rows", "num_samples", "num_looks", "loss_scale", "gradient_scale"])
 def fused_rows(
     logits_BC,
     labels_B,
@@ -226,12 +230,15 @@ def fused_rows(
     targets_NC,
     visits_N,
     knobs_3,
+    looks_N8,
+    look_index_B,
     loss,
     gradient,
     partials_P,
     arrivals,
     num_rows,
     num_samples,
+    num_looks,
     loss_scale,
     gradient_scale,
     C: tl.constexpr,
@@ -340,6 +347,16 @@ def fused_rows(
         if UPDATE is not None:
             momentum = tl.where(updating, tl.load(knobs_3 + 1).to(MATH), 1.0)
 
+    given = -1  # the label in `looks`
+    rival = 0.0  # the highest logit of the other classes
+    if looks_N8 is not None:
+        look_R = tl.load(look_index_B + row_R, mask=in_batch_R, other=-1)
+        looked_R = in_batch_R & (look_R >= 0) & (look_R < num_looks)
+        given_R = tl.load(looks_N8 + look_R * 8, mask=looked_R, other=-1.0).to(tl.int32)
+        was_right_R = tl.load(looks_N8 + look_R * 8 + 1, mask=looked_R, other=0.0)
+        looked_R = looked_R & (given_R >= 0) & (given_R < C)
+        given = given_R[:, None]
+
     lane_total = tl.full([ROWS, BLOCK], -3.4028234e38 if PREPARE_MAX else 0.0, MATH)
     held = ()  # the logits and the targets of each stretch, if the row is held
     if C <= BLOCK:
@@ -348,15 +365,20 @@ def fused_rows(
         top_R = tl.min(tl.where(logits == highest, lane, C), axis=1)
         top = top_R[:, None]
         rest_power = tl.sum(tl.where(lane == top, 0.0, exp(logits - highest)), axis=1, keep_dims=True)
+        if looks_N8 is not None:
+            rival = tl.max(tl.where(lane == given, -3.4028234e38, logits), axis=1, keep_dims=True)
     elif C <= SPAN:
         lane_highest = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
         lane_top = tl.full([ROWS, BLOCK], C, tl.int32)
+        lane_rival = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
         lane_power = tl.zeros([ROWS, BLOCK], MATH)
         for part in tl.static_range(0, SPAN, BLOCK):
             logits = load_logits(logits_BC, row, part, lane, in_batch, C, MATH)
             target = load_target(targets_NC, None, target_row, pair_row, share, part, lane, valid, C, MATH)
             held = held + ((logits, target),)  # type: ignore[assignment]  # noqa: RUF005  Triton knows no star
             lane_highest = tl.maximum(lane_highest, logits)
+            if looks_N8 is not None:
+                lane_rival = tl.maximum(lane_rival, tl.where(lane == given - part, -3.4028234e38, logits))
         highest = tl.max(lane_highest, axis=1, keep_dims=True)
         for part in tl.static_range(0, SPAN, BLOCK):
             lane_top = tl.minimum(lane_top, tl.where(held[part // BLOCK][0] == highest, part + lane, C))
@@ -365,15 +387,20 @@ def fused_rows(
         for part in tl.static_range(0, SPAN, BLOCK):
             lane_power += tl.where(lane == top - part, 0.0, exp(held[part // BLOCK][0] - highest))
         rest_power = tl.sum(lane_power, axis=1, keep_dims=True)
+        if looks_N8 is not None:
+            rival = tl.max(lane_rival, axis=1, keep_dims=True)
     else:
         # Each lane keeps its maximum, where that is, and the sum of its other powers relative to it; the lanes meet
         # once, after the loop. The first maximum is finite, so that the difference of two is never inf - inf.
         lane_highest = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
         lane_power = tl.zeros([ROWS, BLOCK], MATH)
         lane_top = tl.zeros([ROWS, BLOCK], tl.int32)
+        lane_rival = tl.full([ROWS, BLOCK], -3.4028234e38, MATH)
         for start in range(0, C, BLOCK):
             column = start + lane
             logits = load_logits(logits_BC, row, start, lane, in_batch, C, MATH)
+            if looks_N8 is not None:
+                lane_rival = tl.maximum(lane_rival, tl.where(column == given, -3.4028234e38, logits))
             higher = logits > lane_highest
             change = exp(-tl.abs(logits - lane_highest))
             lane_power = tl.where(higher, (lane_power + 1.0) * change, lane_power + change)
@@ -391,15 +418,22 @@ def fused_rows(
         top = top_R[:, None]
         others = lane_power + tl.where(lane_top == top, 0.0, 1.0)
         rest_power = tl.sum(others * exp(lane_highest - highest), axis=1, keep_dims=True)
+        if looks_N8 is not None:
+            rival = tl.max(lane_rival, axis=1, keep_dims=True)
 
     # A NaN among the logits is in the sum of powers, +inf is their maximum.
     finite = highest + rest_power < float("inf")
+    known = finite
     if attention_B is not None:
         finite = finite & (attention < float("inf"))
     inverse = reciprocal(1.0 + rest_power)
     top_complement = rest_power * inverse
     log_total = log1p(rest_power)
     softmax = highest, inverse, log_total
+    if looks_N8 is not None:
+        given_logit = load_logits(logits_BC, row_R, 0, given_R, looked_R, C, MATH)[:, None]
+        margin = (given_logit - rival).to(tl.float32)
+        given_prob = tl.where(given == top, inverse, exp(given_logit - highest) * inverse).to(tl.float32)
     total = 0.0
     united: tl.constexpr = LINEAR is not None and C > BLOCK
     if PREPARE is not None:
@@ -618,6 +652,18 @@ def fused_rows(
     if WRITES and visits_N is not None:
         visited = tl.where(visiting & finite, 1, 0)
         tl.store(visits_N + target_row_R, visit_R + 1, mask=tl.sum(visited, axis=1) > 0)
+    if looks_N8 is not None:
+        noting = looked_R[:, None] & known
+        if IGNORE is not None:
+            noting = noting & (ignored == 0)
+        right = tl.where(margin > 0, 1.0, 0.0)
+        forgotten = tl.where(was_right_R[:, None] > right, 1.0, 0.0)
+        part = tl.arange(0, 8)[None, :]
+        cell = looks_N8 + look_R[:, None] * 8 + part
+        noted = tl.load(cell, mask=noting, other=0.0)
+        added = tl.where((part == 2) | (part == 4), 1.0, tl.where(part == 3, forgotten, 0.0))
+        added += tl.where(part == 5, margin, tl.where(part == 6, given_prob, 0.0))
+        tl.store(cell, tl.where(part == 1, right, noted + added), mask=noting & (part > 0))
     if FINISH is not None:
         row_loss = tl.where(valid & finite, row_loss, float("nan"))
         if IGNORE is not None:
@@ -720,6 +766,8 @@ def launch(
     columns: Tensor | None = None,
     knobs: Tensor | None = None,
     *,
+    looks: Tensor | None = None,
+    look_index: Tensor | None = None,
     options: tuple[float, ...] = (),
     ignore_index: int | None = None,
     update: bool = True,
@@ -746,6 +794,8 @@ def launch(
         soft_labels: [B, C], used in place of targets.
         columns: [C, C], used in place of targets: each row of the batch reads the row of its label.
         knobs: [3] float32: update flag, momentum, strength.
+        looks: [N, 8] float32, contiguous: what was seen of each training sample's label (`ops.looks`), noted in place.
+        look_index: [B] int64, distinct rows of `looks`; a row out of range notes nothing.
         options: the rule's OPTIONS.
         ignore_index: a label whose rows have loss and gradient 0, and whose targets do not change.
         update: False: no target changes, whatever the update flag.
@@ -793,12 +843,14 @@ def launch(
             targets,
             visits,
             knobs,
+            *(None if x is None else x.contiguous() for x in (looks, look_index)),
             loss,
             gradient,
             partials,
             arrivals,
             num_rows,
             0 if targets is None else targets.shape[0],
+            0 if looks is None else looks.shape[0],
             1.0 / num_rows if reduction == "mean" else 1.0,
             float(gradient_scale),
             C=num_classes,

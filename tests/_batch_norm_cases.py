@@ -48,8 +48,12 @@ def inputs(case: Case, device: str = "cpu") -> dict[str, Tensor]:
     return named | {"images": images(case.offset), "residual": images(), "upstream": images(), "second": images()}
 
 
-def exact(case: Case, given: dict[str, Tensor], out: Tensor) -> dict[str, Tensor]:
-    """In float64 by autograd. The ReLU's mask is that of `out`, since rounding may move a number across 0."""
+def exact(case: Case, given: dict[str, Tensor], out: Tensor, dresidual: Tensor | None) -> dict[str, Tensor]:
+    """In float64 by autograd. The ReLU's mask is that of `out`, since rounding may move a number across 0.
+
+    The gradient of a residual is written in the images' dtype, and read again for that of the images: `dresidual` is
+    what was written.
+    """
     double = {name: tensor.double().cpu() for name, tensor in given.items()}
     leaves = {name: double[name].requires_grad_() for name in ("images", "weight", "bias", "residual")}
     wanted = torch.nn.functional.batch_norm(
@@ -63,7 +67,13 @@ def exact(case: Case, given: dict[str, Tensor], out: Tensor) -> dict[str, Tensor
     wanted.backward(upstream)
     result = {"out": (wanted.relu() if case.relu else wanted).detach()}
     result |= {name: double[name] for name in ("running_mean", "running_var")}
-    return result | {f"d{name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    result |= {f"d{name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    if dresidual is not None:
+        images = leaves["images"].detach()
+        scale = leaves["weight"].detach() / (images.var((0, 2, 3), correction=0) + 1e-5).sqrt()
+        lost = dresidual.double().cpu() - upstream
+        result["dimages"] = result["dimages"] + lost * scale[:, None, None]
+    return result
 
 
 def differences(case: Case, device: str = "cpu") -> dict[str, float]:
@@ -84,7 +94,7 @@ def differences(case: Case, device: str = "cpu") -> dict[str, float]:
     )
     found = dict(zip(("dimages", "dweight", "dbias", "dresidual"), gradients, strict=False))
     found |= {"out": out, "running_mean": given["running_mean"], "running_var": given["running_var"]}
-    wanted = exact(case, start, out)
+    wanted = exact(case, start, out, found.get("dresidual"))
     errors = {}
     for name, tensor in found.items():
         assert tensor.dtype == given["images" if tensor.dim() == 4 else "weight"].dtype, name

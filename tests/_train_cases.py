@@ -15,11 +15,14 @@ TIMES = {"images_per_second", "data_wait", "seconds", "epoch_seconds", "memory_g
 
 LATER = {"plain", "multitask", "posteriors", "c2d", "swce_dividemix"}
 LATER |= {"jocor", "cores", "gjs", "disc", "sop", "sop_plus", "ssr", "ssr_plus", "volminnet", "dual_t"}
+LATER |= {"augdesc", "pes", "pes_semi", "promix"}
 """Methods that version 0.1.0 did not have."""
 
 TWO_EPOCHS: dict[str, tuple[str, ...]] = {
     "swce": ("--warm-up", "1", "--stages", "1", "--rate-factors", "1,1"),
     "disc": ("--warm-up", "1"),
+    "pes": ("--warm-up", "0", "--stage-epochs", "0", "--head-epochs", "1"),
+    "pes_semi": ("--warm-up", "0", "--head-epochs", "1"),
     "cores": ("--ramp-from", "0", "--ramp-to", "1", "--sieve-from", "2"),
     "c2d": ("--pretrain-epochs", "1", "--warm-up", "1"),
     "swce_dividemix": ("--pipeline-warm-up", "0", "--stages", "1", "--rate-factors", "1,1", "--warm-up", "0"),
@@ -70,7 +73,7 @@ def state(run: Path) -> dict[str, Any]:
 
 
 def assert_same_end(run: Path, other: Path) -> None:
-    """Metrics, weights, optimiser and target table are bit-identical."""
+    """Metrics, weights, optimiser, target table and scores are bit-identical."""
     assert history(run) == history(other)
     first, second = state(run), state(other)
     for part in ("networks", "method"):
@@ -78,6 +81,7 @@ def assert_same_end(run: Path, other: Path) -> None:
         for name, tensor in first[part].items():
             assert torch.equal(tensor, second[part][name]), name
     assert torch.equal(first["labels"], second["labels"])
+    assert torch.equal(first["statistics"]["looks"], second["statistics"]["looks"])
     for position, moments in first["optimizer"]["state"].items():
         for name, tensor in moments.items():
             assert torch.equal(tensor, second["optimizer"]["state"][position][name]), name

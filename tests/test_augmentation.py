@@ -358,7 +358,7 @@ def test_jitter_and_rotation_are_torchvision_s():
     key = np.arange(6, dtype=np.uint64)
     found = data.copy()
     with ThreadPoolExecutor(2) as pool:
-        recolour(found, Augmentation(rotate=20, jitter=0.4), key, 1, pool)
+        recolour(found, Augmentation(rotate=20, jitter=0.4), key, 0, pool)
     angles, factors = 20 * (2 * uniforms(key, 2, 1)[:, 0] - 1), 0.6 + 0.8 * uniforms(key, 3, 3)
     for one, image, angle, (light, contrast, colour) in zip(found, data, angles, factors, strict=True):
         expected = functional.rotate(Image.fromarray(image), angle)
@@ -374,6 +374,16 @@ def test_the_first_of_several_views_is_weak(word):
     assert (np.abs(weak[4:] - strong[4:]).max((1, 2, 3)) > 1).sum() >= 2
     alone = pixels_of("torch", data, f"crop,pad=2,{word}", epochs=1)
     assert not np.array_equal(alone, weak[:4])
+
+
+@pytest.mark.parametrize("kind", ["torch", "resident"])
+def test_two_of_four_views_are_weak_if_the_method_says_so(kind):
+    data = ImageTable(np.zeros(4, int), images=np.stack([picture(30, 30, seed, 40) for seed in range(4)]))
+    views = {"epochs": 1, "views": 4, "weak_views": 2}
+    weak, strong = (pixels_of(kind, data, text, **views) for text in ("crop,pad=2", "crop,pad=2,autoaugment:cifar10"))
+    assert np.array_equal(weak[:8], strong[:8])
+    for first in (8, 12):
+        assert (np.abs(weak[first:][:4] - strong[first:][:4]).max((1, 2, 3)) > 1).sum() >= 2
 
 
 def test_a_spec_of_the_images_own_size_is_what_crop_and_flip_were():

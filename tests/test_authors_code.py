@@ -15,7 +15,8 @@ from fastnoise.engine.folder import RunFolder
 from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError
 from fastnoise.methods import create_method
-from fastnoise.methods.options import CoTeachingOptions, GCEOptions
+from fastnoise.methods.options import CoTeachingOptions
+from fastnoise.methods.options_of_losses import GCEOptions
 from fastnoise.recipes import recipe
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -22,10 +22,10 @@ from fastnoise.methods import METHODS, Method
 from fastnoise.recipes import recipe
 from fastnoise.sweeps.spec import job_name
 
-ORDERED = {"dividemix", "c2d", "ssr", "ssr_plus", "swce", "swce_dividemix", "multitask"}
+ORDERED = {"dividemix", "augdesc", "pes", "pes_semi", "c2d", "ssr", "ssr_plus", "swce", "swce_dividemix", "multitask"}
 """Methods that order their epochs themselves."""
 UNWEIGHTED = {"mixup", "selc_plus", "elr_plus", "dividemix", "c2d", "ssr", "ssr_plus", "swce_dividemix", "simclr"}
-UNWEIGHTED |= {"disc", "multitask", "plain"}
+UNWEIGHTED |= {"disc", "multitask", "plain", "augdesc", "pes", "pes_semi", "promix"}
 
 
 @pytest.fixture(autouse=True)

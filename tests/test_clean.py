@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from _forked import Forked
 from _review_cases import finished_cleaning, served
 from PIL import Image
 from rich.console import Console
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from fastnoise.cleaning.channel import fit_channel
 from fastnoise.cleaning.decisions import Decision, DecisionLog, read_decisions
@@ -33,7 +34,7 @@ from fastnoise.cleaning.outputs import write_outputs
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged
 from fastnoise.cleaning.review import DECISIONS, PAGE, ReviewServer
 from fastnoise.cleaning.run import CleanOptions, Finding, clean, describe, measure
-from fastnoise.cleaning.verdict import Verdict, reach
+from fastnoise.cleaning.verdict import Verdict, _confused_alike, _log_odds, _margins, reach
 from fastnoise.cli import main
 from fastnoise.config import RunConfig
 from fastnoise.errors import CheckpointError, ConfigError, DataError
@@ -150,6 +151,27 @@ def test_the_channel_tells_noise_from_the_mistakes_of_networks(noise: str, even:
     assert not (probability > 0.9).any() or wrong[probability > 0.9].mean() > 0.9
     everything = channel.posterior(z, given, truth)
     assert (everything == np.eye(classes)[truth]).all()
+
+
+def test_labels_that_are_wrong_as_networks_are_can_be_told() -> None:
+    random, count, classes = np.random.default_rng(0), 6000, 6
+    truth = random.integers(0, classes, count)
+    scores = random.normal(0, 1.5, (count, classes))
+    scores[np.arange(count), truth] += 3
+    clean = softmax(scores, 1)
+    truth = np.array([random.choice(classes, p=chances) for chances in clean])  # as calibrated networks say
+    others = scores.copy()
+    others[np.arange(count), truth] = -np.inf
+    wrong = random.random(count) < 0.3
+    anywhere = np.where(wrong, (truth + random.integers(1, classes, count)) % classes, truth)
+    confused = np.where(wrong, others.argmax(1), truth)
+    assert _confused_alike(clean, anywhere) < 0.35
+    assert _confused_alike(clean, confused) > 0.8
+    assert _confused_alike(clean, clean.argmax(1)) == 1, "no label is another"
+    given = np.zeros(2, np.int64)
+    chances = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
+    np.testing.assert_allclose(_log_odds(np.log(chances), given), [0.0, np.log(0.1 / 0.9)], atol=1e-12)
+    np.testing.assert_allclose(_margins(np.log(chances), given), np.log([0.5 / 0.3, 0.1 / 0.6]))
 
 
 def test_folds_are_equal_and_hold_each_class() -> None:
@@ -270,6 +292,35 @@ def test_a_folder_comes_out_as_links_in_the_right_folders(photos: Path, tmp_path
     assert again == corrected
     assert len(list(corrected.rglob("*.png"))) == 80, "a second cleaning replaces the tree"
     assert not [*tmp_path.glob("*.partial"), *tmp_path.glob("*.old")]
+
+
+def test_margins_are_log_odds_against_the_likeliest_other_class(tmp_path: Path) -> None:
+    random, count, classes = np.random.default_rng(0), 200, 10
+    judged = load_judged(settings("symmetric:0.3", limit_train=count))
+    assert judged.truth is not None
+    judged = replace(judged, known=np.where(np.arange(count) < 20, judged.truth, -1))
+    held = np.arange(count) % 2 == 0
+    scores = random.normal(0, 1.5, (2, count, classes))
+    scores[:, np.arange(count), judged.truth] += 5
+    said = [
+        Testimony(np.stack([each] * len(SPANS)).astype(np.float32), fold)
+        for each, fold in zip(scores, (held, ~held), strict=True)
+    ]
+    verdict = reach(judged, said, 0)
+    asked = judged.known < 0
+    odds = np.log1p(-verdict.probability[asked]) - np.log(verdict.probability[asked])
+    above = verdict.margins[asked] - odds
+    assert (above > -1e-6).all(), "all other classes together are as likely as one of them at least"
+    assert (above < np.log(classes - 1) + 1e-6).all()
+    assert above.max() > 0.1
+    right = judged.known == judged.given
+    assert (verdict.margins[~asked] == np.where(right[~asked], np.inf, -np.inf)).all()
+    write_outputs(tmp_path, "digits", judged, verdict)
+    written = [float(row["margin"]) for row in rows(tmp_path / "labels.csv")]
+    np.testing.assert_allclose(written, verdict.margins, rtol=1e-5)
+    wrong = judged.given != judged.truth
+    flagged = np.argsort(written, kind="stable")[: wrong.sum()]
+    assert measure(verdict, judged.given, judged.truth)["missed"] == pytest.approx(1 - wrong[flagged].mean())
 
 
 def test_decisions_are_known_labels(photos: Path, tmp_path: Path) -> None:

@@ -11,18 +11,22 @@ import torch
 from torch import nn
 
 from fastnoise import noise
-from fastnoise.config import RunConfig
+from fastnoise.config import OptimConfig, RunConfig
 from fastnoise.data import stratified_split
+from fastnoise.data.autoaugment import POLICIES
 from fastnoise.data.cifar import MEAN_STD
 from fastnoise.engine.optimizer import create_optimizer
 from fastnoise.losses import ELRPlusLoss, NALLoss, SELCLoss
 from fastnoise.losses.reference import SOP_BATCH
-from fastnoise.methods import create_method
+from fastnoise.methods import Setting, create_method
 from fastnoise.methods.mixup import gone_through
-from fastnoise.methods.options import CORESOptions
+from fastnoise.methods.options import CORESOptions, PESSemiOptions, ProMixOptions
+from fastnoise.methods.promix import mean_of
 from fastnoise.models import Outputs, create_model
+from fastnoise.models.depth import last_stage
 from fastnoise.recipes import recipe
 from fastnoise.recipes.deviations import DEVIATIONS, Deviation
+from fastnoise.schedules import Schedule
 
 SIZES: dict[str, Callable[[], str]] = {}
 """Key of a deviation -> what counts its size, in the words of the table."""
@@ -242,6 +246,110 @@ def _() -> str:
 def _() -> str:
     ours = len(rates(recipe("dividemix", "cifar10", "symmetric:0.5")))
     return f"{301 - ours} of 301 epochs"
+
+
+@counts("pes-epochs")
+def _() -> str:
+    config = recipe("pes", "cifar10", "symmetric:0.5")
+    ours = config.optim.epochs - config.method.stage_epochs - config.method.head_epochs
+    assert ours == 200 - 1
+    return f"SGD has {ours} epochs there and here"
+
+
+@counts("pes-milestones")
+def _() -> str:
+    config = recipe("pes", "cifar10", "symmetric:0.5")
+    theirs = [milestone - 1 for milestone in (100, 150)]  # without the one of refinement
+    assert Schedule.parse(config.optim.schedule).milestones == tuple(theirs)
+    return f"the rate falls after {theirs[0]} and {theirs[1]} epochs of SGD there and here"
+
+
+@counts("pes-semi-epochs")
+def _() -> str:
+    config = recipe("pes_semi", "cifar10", "symmetric:0.5")
+    ours = rates(config)[299]
+    theirs = rates(config.replace({"epochs": 300}))[299]
+    return f"the last epoch's rate is {ours / theirs:.2f} times that of the authors"
+
+
+@counts("pes-stale-optimizer")
+def _() -> str:
+    network = create_model("resnet18", num_classes=10, channels=3, image_size=(32, 32), width=0.125)
+    renewed = [weight for layer in last_stage(network.backbone) for weight in layer.parameters(recurse=False)]
+    stale, every = len(renewed) + len(list(network.classifier.parameters())), len(list(network.parameters()))
+    return f"{stale} of {every} tensors of resnet18 are not trained there"
+
+
+@counts("pes-semi-no-unlabelled")
+def _() -> str:
+    method = create_method(PESSemiOptions(warm_up=0, head_epochs=0), num_samples=256, num_classes=2)
+    method.configure(Setting(OptimConfig(), (0.5,), (0.5,), 128))
+    method.confident[0] = False
+    method.start_epoch(1)
+    order = method.order(1, 0)
+    assert order is not None
+    return f"an error there, {int((order == 0).sum())} of 128 samples of a batch unlabelled here"
+
+
+@counts("promix-last-epoch")
+def _() -> str:
+    return f"{601 - recipe('promix', 'cifar10', 'symmetric:0.5').optim.epochs} of 601 epochs"
+
+
+@counts("promix-rest")
+def _() -> str:
+    config = recipe("promix", "cifar10", "symmetric:0.5")
+    weights = []
+    for options in (replace(config.method, rest_until=100), config.method):
+        method = create_method(options, num_samples=4, num_classes=2)
+        found = 0
+        for epoch in range(1, config.optim.epochs + 1):
+            method.start_epoch(epoch)
+            method.before_step(epoch, 0, 0)
+            found += float(method.rest_weight) > 0
+        weights.append(found)
+    return f"{weights[0]} of 601 epochs learn from them there, {weights[1]} of {config.optim.epochs} here"
+
+
+@counts("promix-penalty")
+def _() -> str:
+    """Theirs: the softmax times the logarithm of the softmax of clamped logits; the other factor is held."""
+    logits = torch.linspace(-1, 1, 10, requires_grad=True)
+    log_p = logits.clamp(min=1e-12).log_softmax(0)
+    (slope,) = torch.autograd.grad((logits.detach().softmax(0) * log_p).sum(), logits)
+    return f"{int((slope == 0).sum())} of 10 logits evenly from -1 to 1 have no gradient through the logarithm there"
+
+
+@counts("promix-empty")
+def _() -> str:
+    method = create_method(ProMixOptions(), num_samples=4, num_classes=2)
+    nobody, probs = torch.zeros(3, dtype=torch.bool), torch.full((3, 2), 0.5)
+    assert probs[nobody].mean(0).isnan().all()
+    assert torch.equal(method._moved(method.prior[0], probs, nobody), method.prior[0])
+    return f"NaN there, a loss of {mean_of(torch.ones(3), nobody):.0f} and the same means here"
+
+
+@counts("promix-new-optimizer")
+def _() -> str:
+    """The way of SGD with momentum from rest, against one at full speed: 10 for each step."""
+    speed, way = 0.0, 0.0
+    for _ in range(195):
+        speed = 0.9 * speed + 1
+        way += speed
+    return f"{100 * (1 - way / 1950):.1f} % of an epoch of 195 steps are lost under a constant gradient"
+
+
+@counts("augdesc-pair")
+def _() -> str:
+    """torchvision's table is the authors'."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    theirs = AutoAugment(AutoAugmentPolicy.CIFAR10).policies
+    ours = POLICIES["cifar10"]
+    differ = sum(
+        [step[1] for step in one] != [step[1] for step in other] for one, other in zip(ours, theirs, strict=True)
+    )
+    return f"{differ} of {len(ours)} pairs"
 
 
 @counts("cores-damping")

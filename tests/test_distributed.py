@@ -35,6 +35,7 @@ from fastnoise.engine.signals import Interrupted
 from fastnoise.engine.trainer import Training
 from fastnoise.errors import CheckpointError, TrainingError
 from fastnoise.methods import METHODS
+from fastnoise.ops.looks import LOOKS
 from fastnoise.recipes import recipe
 
 CPU = torch.device("cpu")
@@ -45,6 +46,10 @@ PLAIN = {"model": NET, "crop_padding": 0, "flip": False, "epochs": 1, **FEW}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dividemix": {"warm_up": 1, "epochs": 3, "loss_epochs": 1},
+    "pes": {"warm_up": 1, "stage_epochs": 1, "head_epochs": 1, "epochs": 5},
+    "pes_semi": {"warm_up": 1, "head_epochs": 1, "epochs": 4},
+    "promix": {"warm_up": 1, "guess_from": 3, "epochs": 4},
+    "augdesc": {"warm_up": 1, "epochs": 3, "loss_epochs": 1},
     "swce": {
         "warm_up": 1,
         "stages": "1,2",
@@ -118,6 +123,7 @@ def assert_equal_states(one: dict[str, Any], two: dict[str, Any]) -> None:
         for name, tensor in one[part].items():
             assert torch.equal(tensor, two[part][name]), name
     assert torch.equal(one["labels"], two["labels"])
+    assert torch.equal(one["statistics"]["looks"], two["statistics"]["looks"])
 
 
 # -- the same as in one process ------------------------------------------------------------------------------
@@ -186,6 +192,10 @@ def test_two_processes_are_one(
                 two[part][name], tensor, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}"
             )
     assert torch.equal(one["labels"], two["labels"])
+    looks = [each["statistics"]["looks"] for each in (one, two)]
+    assert looks[1][:, LOOKS].any()
+    if method != "dividemix":  # whose networks divide a batch by the places in it
+        torch.testing.assert_close(*looks, rtol=1e-4, atol=1e-4)
     for found, expected in zip(history(tmp_path / "two"), history(tmp_path / "one"), strict=True):
         assert found.pop("collectives") > 0
         assert found.keys() == expected.keys()

@@ -26,6 +26,10 @@ SHORT = ["--dataset", "digits", "--limit-train", "150", "--width", "0.25", "--ba
 EPOCHS = {
     "swce": ["--epochs", "6", "--warm-up", "2", "--stages", "1,2;1,2", "--rate-factors", "1,1,1"],
     "dividemix": ["--epochs", "3", "--warm-up", "1"],
+    "promix": ["--epochs", "4", "--warm-up", "1", "--guess-from", "3"],
+    "pes": ["--epochs", "5", "--warm-up", "1", "--stage-epochs", "1", "--head-epochs", "1"],
+    "pes_semi": ["--epochs", "4", "--warm-up", "1", "--head-epochs", "1"],
+    "augdesc": ["--epochs", "3", "--warm-up", "1"],
     "disc": ["--epochs", "3", "--warm-up", "1"],
     "cores": ["--epochs", "4", "--ramp-from", "1", "--ramp-to", "3", "--sieve-from", "2"],
     "c2d": ["--epochs", "4", "--pretrain-epochs", "1", "--warm-up", "1"],

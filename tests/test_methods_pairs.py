@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _scan_cases import scan_over
+from _steps import NoHostReads
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
@@ -38,7 +39,7 @@ DIVIDEMIX: dict[str, Any] = {
 }  # fmt: skip
 COTEACHING: dict[str, Any] = {"forget_rate": 0.4, "forget_epochs": 4}
 JOCOR: dict[str, Any] = COTEACHING | {"strength": 0.65}
-OPTIONS = {"elr_plus": ELR_PLUS, "coteaching": COTEACHING, "jocor": JOCOR, "dividemix": DIVIDEMIX}
+OPTIONS = {"augdesc": DIVIDEMIX, "elr_plus": ELR_PLUS, "coteaching": COTEACHING, "jocor": JOCOR, "dividemix": DIVIDEMIX}
 
 
 @pytest.fixture(autouse=True)
@@ -412,13 +413,32 @@ def test_dividemix_warms_up_each_network_on_samples_of_its_own(penalty: float) -
     assert_same_weights(networks, trial.networks, trial.start)
 
 
+def test_augdesc_warms_up_on_a_weak_view_or_a_strong_one() -> None:
+    losses = {}
+    for view in ("weak", "strong"):
+        trial = Trial("augdesc", warm_up_view=view)
+        trial.method.start_epoch(1)
+        images, index = trial.batches(1)[0]
+        seen = images.split(B)[0 if view == "weak" else 2]
+        with torch.no_grad():
+            expected = sum(
+                F.cross_entropy(network(seen[k::2]).logits, trial.given[index[k::2]])
+                for k, network in enumerate(deepcopy(trial.networks))
+            )
+        losses[view] = trial.update(1, 0, images, index)[0]
+        assert losses[view] == pytest.approx(float(expected), rel=1e-4)
+    assert losses["weak"] != losses["strong"]
+
+
 def sharpened(target: Tensor) -> Tensor:
     return target.square() / target.square().sum(1, keepdim=True)
 
 
-def test_dividemix_follows_its_algorithm() -> None:
-    """Division, targets, guesses, mixtures, losses and weights of two epochs after the warm-up."""
-    trial = Trial("dividemix")
+@pytest.mark.parametrize("name", ["dividemix", "augdesc"])
+def test_dividemix_follows_its_algorithm(name: str) -> None:
+    """Division, targets, guesses, mixtures, losses and weights of two epochs after the warm-up. AugDesc guesses from
+    the first two of four views and learns the others."""
+    trial = Trial(name)
     trial.train(4)
     networks = deepcopy(trial.networks)
     optimizer = trial.sgd(networks)
@@ -448,7 +468,7 @@ def test_dividemix_follows_its_algorithm() -> None:
             a, b = trial.method.pairing.tolist()
             mates = [(a * i + b) % B for i in range(B)]
             assert sorted(mates) == list(range(B))
-            views = images[:B], images[B:]
+            views, learnt = images.split(B)[:2], images.split(B)[-2:]
             guesses = {}
             for k, network in enumerate(networks):
                 parts = [view[start::4] for start in (k, k + 2, 3 - k) for view in views]
@@ -461,7 +481,7 @@ def test_dividemix_follows_its_algorithm() -> None:
                 x = sharpened(w * F.one_hot(given[index[k::4]], C) + (1 - w) * guesses[k][0])
                 guess = (guesses[k][1] + guesses[1 - k][2]) / 2
                 u = sharpened(guess)
-                inputs = torch.cat([view[start::4] for start in (k, k + 2) for view in views])
+                inputs = torch.cat([view[start::4] for start in (k, k + 2) for view in learnt])
                 targets = torch.cat([x, x, u, u])
                 share = float(trial.method.mixup[k].share)
                 assert 0.5 <= share <= 1
@@ -632,6 +652,7 @@ def test_dividemix_refuses_what_it_cannot_cut_or_mix() -> None:
         ("coteaching", 1, "aot_eager", True),
         ("dividemix", 1, "aot_eager", False),
         ("dividemix", 5, "aot_eager", True),
+        ("augdesc", 5, "aot_eager", False),
         pytest.param("elr_plus", 1, "inductor", True, marks=pytest.mark.slow),
         pytest.param("coteaching", 1, "inductor", False, marks=pytest.mark.slow),
         pytest.param("dividemix", 5, "inductor", False, marks=pytest.mark.slow),
@@ -665,25 +686,13 @@ def test_a_step_is_one_graph(name: str, epoch: int, backend: str, amp: bool) -> 
         torch.testing.assert_close(other_state[key], value, rtol=tolerance, atol=tolerance, msg=key)
 
 
-class _NoHostReads(torch.utils._python_dispatch.TorchDispatchMode):
-    """Fails on ops that would make the host wait for a GPU, outside the ops of fastnoise, which have a CUDA form."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        read = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_unique2")
-        assert not any(name in func.name() for name in read), f"{func.name()} reads the device"
-        if func.namespace == "fastnoise":
-            with torch._C._DisableTorchDispatch():
-                return func(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_of_dividemix_after_its_warm_up_reads_nothing_back() -> None:
     trial = Trial("dividemix")
     trial.train(4)
     trial.method.start_epoch(5)
     (images, index), *_ = trial.batches(5)
     assert trial.method.program == 1
-    with _NoHostReads():
+    with NoHostReads():
         trial.method.before_step(5, 0, 7)
         trial.method.training_step(trial.networks, images, trial.given[index], index).loss.backward()
 

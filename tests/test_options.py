@@ -18,7 +18,8 @@ from fastnoise.config import COMMON
 from fastnoise.engine import RunFolder
 from fastnoise.errors import CheckpointError, ConfigError
 from fastnoise.methods import METHODS, create_method, find_method, options_of
-from fastnoise.methods.options import OPTIONS, BootstrapOptions
+from fastnoise.methods.options import OPTIONS
+from fastnoise.methods.options_of_losses import BootstrapOptions
 from fastnoise.options import Above, AtLeast, Between, MethodOptions, Values
 from fastnoise.recipes import recipe
 from fastnoise.sweeps.spec import job_name, resolve

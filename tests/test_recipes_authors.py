@@ -28,6 +28,8 @@ PMD = PREACT | SGD | {"learning_rate": 0.1, "weight_decay": 5e-4, "epochs": 150}
 PMD |= {"schedule": "multistep:60,120,gamma=0.2"}
 DIVIDEMIX = PREACT | SGD | {"weight_decay": 5e-4, "batch_size": 4 * 64, "schedule": "multistep:150,gamma=0.1"}
 DIVIDEMIX |= {"epochs": 301, "mixup_alpha": 4.0, "sharpening": 0.5, "unlabelled_ramp": 16, "clean_threshold": 0.5}
+AUGDESC = {key: value for key, value in DIVIDEMIX.items() if key not in AUGMENTED and key != "epochs"}
+AUGDESC |= {"batch_size": 4 * 128, "augment": "crop,pad=4,flip,autoaugment:cifar10", "warm_up_view": "weak"}
 COTEACHING = {"model": "cnn9_dropout2d_always", "dropout": 0.25, "optimizer": "adam", "learning_rate": 1e-3}
 COTEACHING |= {"weight_decay": 0.0, "batch_size": 128, "epochs": 199, "schedule": "linear:79", "forget_epochs": 10}
 COTEACHING |= {"crop_padding": 0, "flip": False, "normalisation": "none", "drop_last": True, "variant": "code"}
@@ -39,6 +41,18 @@ DISC = {"init": "pytorch", "model": "resnet18", "optimizer": "sgd:momentum=0", "
 DISC |= {"weight_decay": 1e-3, "epochs": 200, "schedule": "multistep:80,160,gamma=0.1", "warm_up": 20}
 DISC |= {"threshold_momentum": 0.99, "hard_strength": 1.0, "mixup_alpha": 5.0, "q": 0.7}
 DISC_HIGH = DISC | {"threshold_momentum": 0.95, "hard_strength": 0.2}
+PES = {"init": "pytorch", "optimizer": "sgd", "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4}
+PES |= AUGMENTED | {"epochs": 200, "schedule": "multistep:100,150,gamma=0.1", "val_fraction": 0.1}
+PES |= {"stage_epochs": 7, "head_epochs": 5, "refine_rate": 1e-4}
+PES_SEMI = PREACT | SGD | {"weight_decay": 5e-4, "epochs": 300, "schedule": "cosine:min=0.0002", "sharpening": 0.5}
+PES_SEMI |= {"stage_epochs": 0, "head_epochs": 5, "refine_rate": 1e-4, "mixup_alpha": 4.0, "late_mixup_alpha": 0.75}
+PES_SEMI |= {"unlabelled_ramp": 16, "late_from": 151 + 5}
+PROMIX = {"model": "resnet18", "init": "network", "optimizer": "sgd", "batch_size": 256, "learning_rate": 0.05}
+PROMIX |= {"weight_decay": 5e-4, "epochs": 601, "schedule": "cosine:min=0.00005", "drop_last": True, "warm_up": 10}
+PROMIX |= {"threshold": 0.99, "debias": 0.8, "mixup_alpha": 4.0, "prior_momentum": 0.9999, "strong_ramp": 50}
+PROMIX |= {"guess_from": 352, "guess_share": 0.9, "rest_strength": 0.1, "rest_ramp": 100, "rest_until": 100}
+PROMIX |= {"augment": "randaugment:3 of its own, flip, crop"}
+PROMIX_100 = {"warm_up": 30, "threshold": 0.95, "debias": 0.5}
 SOP = R34 | SGD | {"weight_decay": 5e-4, "epochs": 120, "schedule": "multistep:40,80,gamma=0.1"}
 SOP_PLUS = (
     {"model": "preact_resnet18_bn_stem", "init": "pytorch"}
@@ -126,6 +140,25 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
         ("dividemix", "cifar100", f"symmetric:{rate}"): DIVIDEMIX | {"warm_up": 30, "unlabelled_strength": strength}
         for rate, strength in ((0.2, 25.0), (0.5, 150.0), (0.8, 150.0))
     },
+    **{
+        ("augdesc", dataset, noise): AUGDESC
+        | {"warm_up": 10 if dataset == "cifar10" else 30, "unlabelled_strength": strength, "epochs": epochs}
+        | {"schedule": f"multistep:{milestone},gamma=0.1", **more}
+        for dataset, noise, strength, epochs, milestone, more in (
+            ("cifar10", "symmetric:0.2", 0.0, 300, 150, {}),
+            ("cifar10", "symmetric:0.5", 25.0, 300, 150, {}),
+            ("cifar10", "symmetric:0.8", 25.0, 350, 200, {}),
+            ("cifar10", "symmetric:0.9", 50.0, 350, 250, {"clean_threshold": 0.6, "loss_epochs": 5}),
+            ("cifar10", ASYMMETRIC, 0.0, 350, 250, {"confidence_penalty": 1.0}),
+            ("cifar100", "symmetric:0.2", 25.0, 400, 300, {}),
+            ("cifar100", "symmetric:0.5", 150.0, 400, 300, {}),
+            ("cifar100", "symmetric:0.9", 150.0, 400, 300, {"clean_threshold": 0.6, "loss_epochs": 5}),
+        )
+    },
+    ("augdesc", "clothing1m", "none"): CLOTHING
+    | {"augment": "resize:256,crop:224,flip,autoaugment:imagenet"}
+    | {"batch_size": 4 * 32, "epoch_batches": 1000, "learning_rate": 0.002, "epochs": 80}
+    | {"schedule": "multistep:40,gamma=0.1", "warm_up": 1, "mixup_alpha": 0.5, "unlabelled_strength": 0.0},
     ("coteaching", "mnist", "pair:0.45"): COTEACHING | {"forget_rate": 0.45},
     ("coteaching", "cifar10", "symmetric:0.5"): COTEACHING | {"forget_rate": 0.5},
     ("coteaching", "cifar100", "symmetric:0.2"): COTEACHING | {"forget_rate": 0.2, "schedule": "linear:99"},
@@ -133,6 +166,23 @@ AUTHORS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("jocor", "cifar10", "symmetric:0.8"): JOCOR | {"forget_rate": 0.8, "strength": 0.65},
     ("jocor", "cifar10", ASYMMETRIC): JOCOR | {"forget_rate": 0.2, "strength": 0.9},
     ("jocor", "cifar100", "symmetric:0.2"): JOCOR | {"forget_rate": 0.2, "strength": 0.85, "schedule": "linear:99"},
+    **{
+        ("promix", dataset, noise): PROMIX | (PROMIX_100 if dataset.startswith("cifar100") else {}) | more
+        for dataset, noise, more in (
+            ("cifar10", "symmetric:0.2", {"keep_from": 0.7, "keep_to": 0.7}),
+            ("cifar10", "symmetric:0.5", {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar10", ASYMMETRIC, {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar10n", "human:worse", {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar100", "symmetric:0.5", {"keep_from": 0.5, "keep_to": 0.5}),
+            ("cifar100n", "human:noisy", {"keep_from": 0.5, "keep_to": 0.5}),
+        )
+    },
+    ("pes", "cifar10", SYMMETRIC): PES | {"model": "resnet18", "warm_up": 25},
+    ("pes", "cifar100", SYMMETRIC): PES | {"model": "resnet34", "warm_up": 30},
+    ("pes_semi", "cifar10", SYMMETRIC): PES_SEMI | {"warm_up": 20, "unlabelled_strength": 150.0},
+    ("pes_semi", "cifar100", "pair:0.45"): PES_SEMI | {"warm_up": 35, "unlabelled_strength": 50.0},
+    ("pes_semi", "cifar10n", "human:worse"): PES_SEMI
+    | {"model": "resnet34", "warm_up": 20, "unlabelled_strength": 5.0},
     ("ssr", "cifar10", SYMMETRIC): SSR,
     ("ssr_plus", "cifar10", ASYMMETRIC): SSR | {"consistency": 1.0},
     **{

@@ -461,6 +461,7 @@ SUMMARY = (
     "training_samples",
     "throughput",
     "label_errors",
+    "scores",
 )
 
 

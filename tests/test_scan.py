@@ -1,6 +1,7 @@
 """Run.scan: methods find with it what they would find with the outputs of all samples, and never hold those."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -43,7 +44,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "forward-100": {"warm_up": 1, "percentile": 100.0},
     "gce": {"k": 0.02, "update_from": 2, "update_every": 1},
     "nal": {},
+    "pes": {"warm_up": 0, "stage_epochs": 0, "head_epochs": 0},
     "plc": {"warm_up": 0, "window": 5, "threshold": 0.9},
+    "promix": {"warm_up": 0, "keep_from": 0.4, "keep_ramp": 0, "keep_to": 0.4},
     "selc": {"update_from": 1},
     "sop": {},
     "sop_plus": {},
@@ -226,6 +229,31 @@ def check_gce(case: Case) -> None:
     assert 0 < case.method.kept.mean() < 1
 
 
+def check_pes(case: Case) -> None:
+    found = case.end()
+    probs = case.whole()[0].logits.softmax(1)
+    confident = probs.argmax(1) == case.given
+    assert 0 < confident.sum() < N
+    assert torch.equal(case.method.confident, confident)
+    same(found, probs.argmax(1), probs[range(N), case.given], ~confident)
+
+
+def check_promix(case: Case) -> None:
+    found = case.end()
+    logits = torch.stack([outputs.logits for outputs in case.whole()])
+    chosen = torch.zeros(2, N, dtype=torch.bool)
+    for number, answers in enumerate(logits):
+        losses = F.cross_entropy(answers, case.given, reduction="none")
+        for label in range(C):
+            members = (case.given == label).nonzero().ravel()
+            chosen[number, members[losses[members].argsort()[: math.ceil(0.4 * N / C)]]] = True
+    assert torch.equal(case.method.clean, chosen)
+    probs = logits.softmax(2).mean(0)
+    labels = torch.where(chosen.all(0), case.given, probs.argmax(1))
+    assert 0.1 < (labels != case.given).float().mean() < 0.9
+    same(found, labels, probs[range(N), case.given], labels != case.given)
+
+
 def check_plc(case: Case) -> None:
     found = case.end()
     total = case.method.probs.sum(0)
@@ -287,7 +315,8 @@ CHECKS = {
     "cores": check_cores, "coteaching": check_coteaching, "dividemix": check_dividemix, "dual_t": check_dual_t,
     "elr": check_targets,
     "elr_plus": check_targets, "forward": check_forward, "gce": check_gce, "jocor": check_jocor, "nal": check_targets,
-    "plc": check_plc, "selc": check_targets, "sop": check_sop, "sop_plus": check_sop, "swce": check_swce,
+    "pes": check_pes, "plc": check_plc, "promix": check_promix,
+    "selc": check_targets, "sop": check_sop, "sop_plus": check_sop, "swce": check_swce,
 }  # fmt: skip
 
 

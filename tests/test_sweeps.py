@@ -29,7 +29,7 @@ from fastnoise.models.names import LibraryModel
 from fastnoise.noise import parse
 from fastnoise.recipes import recipe
 from fastnoise.recipes.published import _index, deviations, expected_rate, published
-from fastnoise.recipes.published_tables import Metric
+from fastnoise.recipes.published_table import Metric
 from fastnoise.sweeps import Job, LocalExecutor, RayExecutor, SweepResult, make_jobs, resolve, run_sweep
 from fastnoise.sweeps.executors import Ended
 from fastnoise.sweeps.job import Assignment, Locks

@@ -49,6 +49,8 @@ def test_every_method_trains_and_reports(
         "metrics.jsonl",
         "checkpoint.pt",
         "model.safetensors",
+        "scores.csv",
+        "scores.npz",
         "summary.json",
     }
     corrects = method in ("nal", "elr")

@@ -53,6 +53,22 @@ float reduced(const float* losses, std::size_t rows, Reduction reduction) {
     return static_cast<float>(reduction == Reduction::mean ? sum / static_cast<double>(rows) : sum);
 }
 
+// Adds what was seen of each row's label to its sample.
+void note_looks(const LossJob& job) {
+    for (std::size_t row = 0; row < job.rows; ++row) {
+        const float margin = job.seen[2 * row], prob = job.seen[2 * row + 1];
+        if (margin != margin) continue;
+        float* const look = job.looks + static_cast<std::size_t>(job.look_index[row]) * kLookColumns;
+        const float right = margin > 0 ? 1.0f : 0.0f;
+        look[3] += look[1] > right ? 1.0f : 0.0f;
+        look[1] = right;
+        look[2] += 1;
+        look[4] += 1;
+        look[5] += margin;
+        look[6] += prob;
+    }
+}
+
 }  // namespace
 
 LossFunction loss_function(Isa isa) {
@@ -74,6 +90,12 @@ bool run_loss(const LossJob& given, unsigned threads) {
         !within(job, job.index, job.samples) || !within(job, job.pair_index, job.samples)) {
         return false;
     }
+    std::unique_ptr<float[]> seen;
+    if (job.looks) {
+        seen.reset(new float[2 * job.rows]);
+        std::fill_n(seen.get(), 2 * job.rows, __builtin_nanf(""));  // of rows that are ignored too
+        job.seen = seen.get();
+    }
     LossPlan plan{job.targets, job.index, nullptr};
     if (job.given) plan = {job.given, job.labels, nullptr};
     std::vector<unsigned char> superseded;
@@ -94,6 +116,7 @@ bool run_loss(const LossJob& given, unsigned threads) {
         const std::unique_ptr<unsigned char[]> scratch(new unsigned char[size]);
         function(job, plan, begin, end, scratch.get());
     });
+    if (job.looks) note_looks(job);
     if (losses) *given.loss = reduced(losses.get(), job.rows, job.reduction);
     return true;
 }

@@ -49,10 +49,19 @@ struct LossJob {
     float* attention_gradient;  // [rows]
     Reduction reduction = Reduction::none;  // of the losses; the mean divides by `rows`
     float gradient_scale = 1;               // a factor of all gradients
+    float* looks = nullptr;                 // [look_rows, kLookColumns], a row per training sample, or null
+    const std::int64_t* look_index = nullptr;  // [rows], rows of `looks`; a row out of range is not noted
+    std::size_t look_rows = 0;
+    float* seen = nullptr;  // [rows, 2]: margin and probability of the label in `looks`; run_loss has its own
 };
 
+// Columns of `looks`: the label, -1 for none; 1 if the last look had it as the most probable class; looks; times that
+// it was right at one look and wrong at the next; looks whose margin is in the sum; sums of margin and probability.
+inline constexpr std::size_t kLookColumns = 8;
+
 // Returns false, before anything is written, where a label or index lies out of range. An index that occurs again finds
-// the targets as they were before the batch, and of its updates the last one stays.
+// the targets as they were before the batch, and of its updates the last one stays. Looks are noted in the rows' order;
+// a row with a logit of NaN or +inf is not noted.
 bool run_loss(const LossJob&, unsigned threads);
 
 // What run_loss has looked up: where each row's targets are read, and whether they are written back.

@@ -53,6 +53,19 @@ class Channel:
         """[N, C], p(x): the chance of each true class by the image alone."""
         return np.asarray(np.exp(log_softmax(self.scale * z + self.bias, 1)))
 
+    def joint(self, z: Numbers, given: NDArray[np.int64]) -> Numbers:
+        """[N, C], the logarithm of the chance of each true class with the label that the image carries, up to a number
+        of each image.
+
+        Args:
+            z: [N, C], log probabilities.
+            given: [N]
+        """
+        with np.errstate(divide="ignore"):
+            joint = self.scale * z + self.bias + np.log(self.transition)[:, given].T
+        joint[np.arange(len(given)), given] -= self.pull
+        return np.asarray(joint)
+
     def posterior(self, z: Numbers, given: NDArray[np.int64], known: NDArray[np.int64]) -> Numbers:
         """[N, C], the chance of each true class, given the label that the image carries.
 
@@ -61,10 +74,7 @@ class Channel:
             given: [N]
             known: [N], the right class where it is known, -1 elsewhere.
         """
-        with np.errstate(divide="ignore"):
-            joint = self.scale * z + self.bias + np.log(self.transition)[:, given].T
-        joint[np.arange(len(given)), given] -= self.pull
-        chances = np.exp(log_softmax(joint, 1))
+        chances = np.exp(log_softmax(self.joint(z, given), 1))
         said = known >= 0
         chances[said] = np.eye(z.shape[1])[known[said]]
         return np.asarray(chances)

@@ -23,15 +23,16 @@ TRANSITION = "transition.csv"
 CORRECTED_LIST = "corrected.csv"
 CORRECTED_FOLDER = "corrected"
 
-COLUMNS = ("file", "given", "suggested", "probability", "suspected", "split")
+COLUMNS = ("file", "given", "suggested", "probability", "suspected", "split", "margin")
 
 
 def write_outputs(folder: Path, dataset: str, judged: Judged, verdict: Verdict) -> Path:
     """Write labels.csv, suspects.csv, transition.csv and the corrected data set, in the form in which it came.
 
     labels.csv has a row for each image, in the order of the data set; suspects.csv has the rows of the suspected
-    labels, the most probable first. Classes are written by name. corrected.csv holds the corrected labels; a data set
-    of class folders also is corrected as a tree of links to its files, corrected/, which `--dataset folder:` takes.
+    labels, the most probable first. Classes are written by name. The margin is `Verdict.margins`. corrected.csv holds
+    the corrected labels; a data set of class folders also is corrected as a tree of links to its files, corrected/,
+    which `--dataset folder:` takes.
 
     Returns:
         The corrected data set's path.
@@ -131,8 +132,9 @@ def _is_text(path: str) -> bool:
 def _rows(judged: Judged, verdict: Verdict) -> Iterable[tuple[str, ...]]:
     classes = judged.data.class_names
     columns = (judged.names, judged.given, verdict.suggested, verdict.probability, verdict.suspected, judged.splits)
-    for name, given, suggested, probability, suspected, split in zip(*columns, strict=True):
-        yield name, classes[given], classes[suggested], _number(probability), str(int(suspected)), str(split)
+    for name, given, suggested, probability, suspected, split, margin in zip(*columns, verdict.margins, strict=True):
+        row = (name, classes[given], classes[suggested], _number(probability), str(int(suspected)), str(split))
+        yield (*row, _number(margin))
 
 
 def _number(value: float) -> str:

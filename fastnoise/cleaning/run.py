@@ -209,7 +209,7 @@ def measure(verdict: Verdict, given: np.ndarray, truth: np.ndarray) -> dict[str,
 
     Returns:
         rate: share of wrong labels. precision, recall: of the suspected ones. missed: share of the wrong labels that
-        are missed when as many are flagged as there are, the likeliest first. calibration: the mean distance
+        are missed when as many are flagged as there are, those of the lowest margins. calibration: the mean distance
         of probability and share of wrong labels, over 15 cells of equal width, each weighted by its labels (expected
         calibration error, Guo et al. 2017, Eq. 3). corrected: share of right labels in the corrected set.
     """
@@ -217,7 +217,7 @@ def measure(verdict: Verdict, given: np.ndarray, truth: np.ndarray) -> dict[str,
     count = int(wrong.sum())
     found = int((wrong & suspected).sum())
     probability = np.nan_to_num(verdict.probability)
-    flagged = np.lexsort((verdict.margins, -probability))[:count]
+    flagged = np.argsort(verdict.margins, kind="stable")[:count]
     cell = np.minimum((probability * 15).astype(np.int64), 14)
     gaps = np.bincount(cell, probability - wrong, minlength=15)
     return {

@@ -74,10 +74,10 @@ class Augmentation:
     [max(0, 1 - jitter), 1 + jitter]. Grey images have no saturation."""
     randaugment: tuple[int, int] | None = None
     """Number and magnitude of RandAugment's operations (Cubuk et al. 2020) with torchvision's table. With several views
-    of a sample the first one has none: it is the weak view."""
+    of a sample the first ones have none, as many as the method says: they are the weak views."""
     autoaugment: str | None = None
-    """AutoAugment's policy, one of POLICIES, by the operations of `data.autoaugment`. With several views the first one
-    has none."""
+    """AutoAugment's policy, one of POLICIES, by the operations of `data.autoaugment`. With several views the weak
+    ones have none."""
     alternating: bool = False
     """Of flip: a sample is mirrored in every other epoch, from the first or from the second on, which is drawn once for
     it (Jordan 2024, arXiv:2404.00498, section 3.6). So two epochs together show each image and its mirror image."""
@@ -144,7 +144,7 @@ class Augmentation:
 
     @property
     def strong(self) -> bool:
-        """Whether views beside the first are changed by operations of Pillow's, which no loader has on a GPU."""
+        """Whether views beside the weak ones are changed by operations of Pillow's, which no loader has on a GPU."""
         return self.randaugment is not None or self.autoaugment is not None
 
     @property

@@ -85,6 +85,7 @@ def make_loader(
     image_size: int | None = None,
     threads: int | None = None,
     views: int = 1,
+    weak_views: int = 1,
     dtype: torch.dtype = torch.float32,
     shard: tuple[int, int] = (0, 1),
     share_batches: bool = False,
@@ -102,6 +103,7 @@ def make_loader(
     threads: DALI's worker threads, the torch loader's threads that decode files, or the maximum number of threads that
         the resident loader uses for a batch on the CPU. None: `default_threads`.
     views: images given of each sample, each augmented for itself.
+    weak_views: of several views, the first so many have no RandAugment and no AutoAugment.
     dtype: of the images: float32, float16 or bfloat16.
     shard, share_batches: the samples of one of several processes, as `Plan` takes them.
 
@@ -143,6 +145,7 @@ def make_loader(
         shuffle=shuffle,
         drop_last=drop_last,
         views=views,
+        weak_views=weak_views,
         source=(size[0], size[1]),
         shard=shard,
         share_batches=share_batches,

@@ -79,8 +79,9 @@ class Plan:
 
     Each sample comes once per epoch, or as often as an `order` given for the epoch names it. All batches are full but
     the last, which is smaller where `batch_size` does not divide the number of samples, or left out with `drop_last`.
-    Each of `views` is drawn for itself. `source` is height and width of the images before they are augmented, which
-    cutout and a crop of another size need; files of several sizes may have any if the augmentation resizes.
+    Each of `views` is drawn for itself; of several the first `weak_views` are weak (`Augmentation`). `source` is height
+    and width of the images before they are augmented, which cutout and a crop of another size need; files of several
+    sizes may have any if the augmentation resizes.
 
     With `shard`, (rank, size), it is the plan of one of several processes, all with equally many samples in each batch.
     Of an epoch's samples it takes those whose position leaves the remainder `rank`, in the order in which they come,
@@ -101,6 +102,7 @@ class Plan:
         shuffle: bool = False,
         drop_last: bool = False,
         views: int = 1,
+        weak_views: int = 1,
         source: tuple[int, int] = (1, 1),
         shard: tuple[int, int] = (0, 1),
         share_batches: bool = False,
@@ -124,6 +126,7 @@ class Plan:
         self.seed = seed
         self.shuffle = shuffle
         self.views = views
+        self.weak_views = weak_views
         self.source = source
         self.augmentation = (augmentation or Augmentation()).simplified(source)
         self.size = self.augmentation.output_size(source)
@@ -133,6 +136,10 @@ class Plan:
         self.cutout = self.augmentation.cutout
         self.augments = self.augmentation != Augmentation()
         self.num_batches = self.count_batches()
+
+    def weak_rows(self, rows: int) -> int:
+        """How many of a batch's `rows` of images, from the first on, are of weak views."""
+        return rows // self.views * self.weak_views if self.views > 1 else 0
 
     def count_batches(self, order: np.ndarray | None = None) -> int:
         """Batches of an epoch, of all samples or in an order given for it."""

@@ -29,13 +29,13 @@ def jitter_factors(augmentation: Augmentation, key: NDArray[np.uint64]) -> NDArr
 
 
 def recolour(
-    pixels: NDArray[np.uint8], augmentation: Augmentation, key: NDArray[np.uint64], views: int, pool: Executor
+    pixels: NDArray[np.uint8], augmentation: Augmentation, key: NDArray[np.uint64], weak: int, pool: Executor
 ) -> None:
     """Rotate, jitter and apply RandAugment or AutoAugment to images uint8 [V * B, H, W, C] in place, C being 1 or 3.
 
     Args:
         key: [V * B], of the draws.
-        views: V; if there are several, the first has neither of the last two.
+        weak: rows, from the first on, that have neither of the last two.
         pool: whose threads do the work.
     """
     rows = len(pixels)
@@ -45,7 +45,6 @@ def recolour(
     chosen, negative = (drawn[..., 0] * len(OPERATIONS)).astype(int), drawn[..., 1] < 0.5
     policy = augmentation.autoaugment
     picks = uniforms(key, AUTOAUGMENT, 0 if policy is None else autoaugment.DRAWS)
-    weak = rows // views if views > 1 else 0
 
     def work(row: int) -> None:
         grey = pixels.shape[3] == 1

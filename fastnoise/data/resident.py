@@ -199,7 +199,7 @@ class ResidentLoader(BaseLoader):
                 source = crop_and_flip(source, None, batch.flip, 0)
                 if draws is not None:
                     draws[:, 2] = 0  # and the flip
-                recolour(source, augmentation, batch.key, spec.plan.views, pool)
+                recolour(source, augmentation, batch.key, spec.plan.weak_rows(len(source)), pool)
             _C.augment(
                 source,
                 index,

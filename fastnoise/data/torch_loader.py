@@ -109,7 +109,7 @@ class Finish:
         device, plan = self.spec.device, self.spec.plan
         if plan.augmentation.recolours:
             assert batch.key is not None
-            recolour(pixels, plan.augmentation, batch.key, plan.views, pool)
+            recolour(pixels, plan.augmentation, batch.key, plan.weak_rows(len(pixels)), pool)
         cut = [] if batch.hole is None else [in_hole(batch.hole, plan.cutout, self.spec.size)]
         if device.type == "cpu":
             pixels = normalise(pixels.astype(np.float32), *self._constants)

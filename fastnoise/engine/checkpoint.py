@@ -39,6 +39,7 @@ class Resumable(Protocol):
     device: torch.device
     networks: nn.ModuleList
     optimizer: torch.optim.Optimizer
+    second: torch.optim.Optimizer | None
     schedule: LRScheduler
     step: Step
 
@@ -85,6 +86,7 @@ def state_of(training: Resumable, record: Record, epoch: int, batch: int) -> dic
         "method": _all_alone(record.method.state_dict()),
         "labels": _alone(record.labels),
         "optimizer": {**optimizer, "state": moments},
+        **({} if training.second is None else {"second_optimizer": training.second.state_dict()}),
         "schedule": training.schedule.state_dict(),
         "scaler": training.step.scaler.state_dict(),
         "statistics": _all_alone(record.statistics.state_dict()),
@@ -132,8 +134,12 @@ def load_states(training: Resumable, states: Mapping[Record, dict[str, Any]]) ->
         if type(first["schedule"].get("last_epoch")) is not int:
             raise TypeError("its schedule does not say how far it is")
         kinds = [{key: type(value) for key, value in group.items()} for group in training.optimizer.param_groups]
-        load_optimizer(training.optimizer, training.schedule, optimizer, first["schedule"])
+        load_optimizer(training.optimizer, optimizer, training.schedule, first["schedule"])
         _check_optimizer(training.optimizer, kinds)
+        if training.second is not None:
+            kinds = [{key: type(value) for key, value in group.items()} for group in training.second.param_groups]
+            load_optimizer(training.second, first["second_optimizer"])
+            _check_optimizer(training.second, kinds)
         training.step.scaler.load_state_dict(first["scaler"])
         torch.set_rng_state(first["rng_cpu"].cpu())
         if training.device.type == "cuda" and first["rng_cuda"] and training.world.size > 1:

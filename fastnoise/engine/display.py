@@ -147,6 +147,7 @@ class Display:
         self.console.print("  ".join(words), highlight=False, soft_wrap=True)
 
 
+AS_MANY = "if as many are flagged as there are; see scores.csv"
 LABELS_ARE = {
     "given": "on given labels, of which some may be wrong",
     "partly given": "on true labels where they are known, else on given ones",
@@ -220,6 +221,11 @@ def result_table(summary: dict[str, Any]) -> Table:
         for name in ("precision", "recall"):
             if name in errors:
                 table.add_row(f"{name} of the suspicion", percent(errors[name]), "")
+        if "missed" in errors:
+            table.add_row("wrong labels missed by the confidence", percent(errors["missed"]), AS_MANY)
+    for name, said in (("aum", "AUM"), ("confidence", "the mean probability"), ("forgetting", "forgetting")):
+        if name in (found := summary.get("scores", {})):
+            table.add_row(f"wrong labels missed by {said}", percent(found[name]["missed"]), AS_MANY)
     table.add_section()
     speed = summary["throughput"]
     table.add_row("images per second", f"{speed['images_per_second']:,.0f}", "training, first step left out")

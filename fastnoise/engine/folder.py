@@ -20,6 +20,10 @@ corrected.csv      the method's estimate for each training sample, once training
                    name if it has one, given and corrected class, confidence in the given class, suspected (0 or 1),
                    NAL's attention weight, and the true class if it is known. Classes are named
 corrected.npz      the same as arrays, with the numbers of the classes
+scores.csv         what the training steps have seen of each given label, once training has ended: position, name and
+                   given class as in corrected.csv, the mean margin of the label (aum), its mean probability
+                   (confidence), forgetting events, looks, and the true class if it is known
+scores.npz         the same as arrays, with the numbers of the classes
 answers.npz        of the tasks that keep them: the test images' true labels and the answers after the last epoch
 loggers.json       with --log, the names by which its tools know the run, so that a resumed run goes on there; their
                    files are in tensorboard/, wandb/ and mlruns/
@@ -70,6 +74,7 @@ class RunFolder:
         self.best_model = path / "model-best.safetensors"
         self.summary = path / "summary.json"
         self.corrected = path / "corrected.csv"
+        self.scores = path / "scores.csv"
         self.answers = path / "answers.npz"
         self.loggers = path / "loggers.json"
         self.profile = path / "profile.json"
@@ -243,9 +248,11 @@ class RunFolder:
     def write_corrected(self, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
         """Write corrected.csv and corrected.npz; columns of one length, in this order. The csv has those of `named` in
         place of the numbers of classes."""
-        rows = zip(*(named.get(key, column.tolist()) for key, column in columns.items()), strict=True)
-        write_text(self.corrected, csv_text(columns, (map(_cell, row) for row in rows)))
-        _write_arrays(self.corrected.with_suffix(".npz"), columns)
+        _write_table(self.corrected, columns, named)
+
+    def write_scores(self, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
+        """Write scores.csv and scores.npz, as `write_corrected` does."""
+        _write_table(self.scores, columns, named)
 
     def write_answers(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write answers.npz."""
@@ -368,8 +375,18 @@ class ReadFolder(RunFolder):
     def write_corrected(self, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
         pass
 
+    def write_scores(self, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
+        pass
+
     def write_answers(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         pass
+
+
+def _write_table(path: Path, columns: Mapping[str, NDArray[Any]], named: Mapping[str, list[Any]]) -> None:
+    """Write columns of one length to a csv, with those of `named` in place of the numbers, and to an npz beside it."""
+    rows = zip(*(named.get(key, column.tolist()) for key, column in columns.items()), strict=True)
+    write_text(path, csv_text(columns, (map(_cell, row) for row in rows)))
+    _write_arrays(path.with_suffix(".npz"), columns)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..methods import Forward
 from ..methods.shards import Shards
+from ..ops.looks import MARGIN, MARGINS
 
 
 class EpochStatistics:
@@ -22,6 +23,7 @@ class EpochStatistics:
         num_samples: N of the training set.
         attention: whether the network has an attention branch.
         shape: of the sums; several runs that share their steps have one each.
+        looks: [N, 8], the table of what is seen of the given labels in all epochs (`ops.looks`); None: it is not kept.
         answers: [N, ...], the table that keeps what the network said of each sample, filled as `Task.unseen` makes it;
             by default one for a class each.
     """
@@ -33,6 +35,7 @@ class EpochStatistics:
         device: torch.device,
         shape: tuple[int, ...] = (),
         answers: Tensor | None = None,
+        looks: Tensor | None = None,
     ):
         self.loss_sum = torch.zeros(shape, dtype=torch.float64, device=device)
         self.norm_sum = torch.zeros(shape, dtype=torch.float64, device=device)
@@ -43,6 +46,7 @@ class EpochStatistics:
             answers = torch.full((num_samples,), -1, dtype=torch.int64, device=device)
         self.predictions = answers
         self.attention = torch.full((num_samples,), torch.nan, device=device) if attention else None
+        self.looks = looks
         self._added: dict[int, Tensor] = {}
         """Batch size -> what its steps add to `counts`; the last is set anew in every step."""
 
@@ -83,6 +87,11 @@ class EpochStatistics:
         self._count(added, 0)
         self._keep(result, index)
 
+    def end_epoch(self, epoch: int) -> None:
+        """After the steps of an epoch: the margins of the first one do not count (Pleiss et al. 2020)."""
+        if self.looks is not None and epoch == 1:
+            self.looks[:, MARGINS : MARGIN + 1] = 0
+
     def note_norm(self, norm: Tensor) -> None:
         """Add the norm of a step's gradient."""
         self.norm_sum += norm
@@ -105,12 +114,14 @@ class EpochStatistics:
         for table in (self.predictions, self.attention):
             if table is not None:
                 shards.merge_(table)
+        if self.looks is not None:
+            shards.share_(self.looks)
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The sums, for a checkpoint inside an epoch."""
         return {
             name: getattr(self, name)
-            for name in ("loss_sum", "norm_sum", "samples", "steps", "bad_step", "predictions", "attention")
+            for name in ("loss_sum", "norm_sum", "samples", "steps", "bad_step", "predictions", "attention", "looks")
         }
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
@@ -119,9 +130,10 @@ class EpochStatistics:
             value = state[name]
             if value is not None:
                 getattr(self, name).copy_(value)
-        norms = state.get("norm_sum")  # checkpoints of earlier versions have none
-        if norms is not None:
-            self.norm_sum.copy_(norms)
+        for name in ("norm_sum", "looks"):  # checkpoints of earlier versions have none
+            value, own = state.get(name), getattr(self, name)
+            if value is not None and own is not None:
+                own.copy_(value)
         bad = state["bad_step"]
         assert bad is not None
         self.counts[2] = torch.where(bad < 0, self.steps, bad - 1)

@@ -92,7 +92,10 @@ def create_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer) -> LR
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, schedule: LRScheduler, state: dict[str, Any], course: dict[str, Any]
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    schedule: LRScheduler | None = None,
+    course: dict[str, Any] | None = None,
 ) -> None:
     """Take up the states of an optimiser and its schedule, which may come from another device or gear.
 
@@ -109,6 +112,8 @@ def load_optimizer(
             group["initial_lr"] = _like(first, group["initial_lr"])
         if capturable is not None:
             group["capturable"] = capturable
+    if schedule is None or course is None:
+        return
     schedule.load_state_dict(course)
     schedule.base_lrs = [_like(first, rate) for rate in schedule.base_lrs]
     schedule._last_lr = [_like(first, rate) for rate in schedule._last_lr]

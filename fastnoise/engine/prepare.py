@@ -323,13 +323,14 @@ def make_loaders(
     data: RunData,
     device: torch.device,
     views: int = 1,
+    weak_views: int = 1,
     dtype: torch.dtype = torch.float32,
     shard: tuple[int, int] = (0, 1),
     share_batches: bool = False,
 ) -> Loaders:
     """The loaders of a run, all of the kind that `--loader` chooses, with images of `dtype`; training batches hold
-    `views` of each sample. `shard`, `share_batches`: what `train` gives one of several processes, as `Plan` says; the
-    others give every sample."""
+    `views` of each sample, the first `weak_views` of them weak. `shard`, `share_batches`: what `train` gives one of
+    several processes, as `Plan` says; the others give every sample."""
     settings, batch = config.data, config.data.batch_size
     evaluation_batch = 4 * batch if max(data.image_size) <= SMALL_IMAGE else batch
 
@@ -359,6 +360,7 @@ def make_loaders(
         shuffle=True,
         drop_last=settings.drop_last,
         views=views,
+        weak_views=weak_views,
         dtype=dtype,
         shard=shard,
         share_batches=share_batches,

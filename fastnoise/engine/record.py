@@ -16,6 +16,7 @@ from ..errors import CheckpointError
 from ..methods import Method, Run
 from ..noise.result import known_labels
 from ..noise.targets import load_noisy
+from ..ops.looks import Scores, scores_of
 from ..tasks import Evaluation
 from ..tasks.base import Labels, differing
 from ..tasks.names import DEFAULT, SCORES
@@ -29,13 +30,14 @@ from .metrics import (
     selection_figures,
 )
 from .prepare import RunData, encoder_shape
+from .scores import columns_of, missed_share, missed_shares
 
 Part = str
 """A set of images to evaluate, as `Loaders.of` calls it."""
 
 
 _CLASSES = ("given", "corrected", "true", "given_before_noise")
-"""Columns of corrected.csv that hold classes."""
+"""Columns of corrected.csv and scores.csv that hold classes."""
 
 
 def open_folder(config: RunConfig, data: RunData, *, writes: bool = True) -> RunFolder:
@@ -196,9 +198,7 @@ class Record:
         data = self.data
         suspected = estimates.suspected.cpu().numpy()
         columns: dict[str, NDArray[Any]] = {
-            "position": data.positions,
-            **({"name": np.array(data.train.names)} if data.train.names else {}),
-            "given": data.given,
+            **self._named_columns(),
             "corrected": estimates.labels.cpu().numpy(),
             "confidence": estimates.confidence.float().cpu().numpy(),
             "suspected": suspected,
@@ -207,11 +207,50 @@ class Record:
             columns["attention"] = estimates.attention.float().cpu().numpy()
         figures = {"suspected": float(suspected.mean())}
         if data.clean is not None:
-            columns["true" if data.noisy.clean_are is None else "given_before_noise"] = data.clean
-            figures |= detection_figures(suspected[self.known], self._wrong())
-        named = {key: data.noisy.named(columns[key]) for key in _CLASSES if key in columns and data.given.ndim == 1}
-        self.folder.write_corrected(columns, named)
+            columns[self._true_name] = data.clean
+            wrong = self._wrong()
+            figures |= detection_figures(suspected[self.known], wrong)
+            if wrong.any():
+                figures["missed"] = missed_share(-columns["confidence"][self.known].astype(np.float64), wrong)
+        self.folder.write_corrected(columns, self._class_names(columns))
         return {"label_errors": figures}
+
+    def _write_scores(self) -> dict[str, Any]:
+        """Write what the steps have seen of each given label; returns how well it finds wrong ones, if true labels are
+        known."""
+        scores = self.scores()
+        if scores is None or not bool(scores.looks.any()):
+            return {}
+        data, columns = self.data, self._named_columns()
+        found = columns_of(scores)
+        columns |= found
+        if data.clean is not None:
+            columns[self._true_name] = data.clean
+        self.folder.write_scores(columns, self._class_names(columns))
+        if data.clean is None:
+            return {}
+        missed = missed_shares({name: values[self.known] for name, values in found.items()}, self._wrong())
+        return {"scores": {name: {"missed": share} for name, share in missed.items()}}
+
+    def _named_columns(self) -> dict[str, NDArray[Any]]:
+        """The columns that tables of the training samples begin with."""
+        data = self.data
+        names = {"name": np.array(data.train.names)} if data.train.names else {}
+        return {"position": data.positions, **names, "given": data.given}
+
+    @property
+    def _true_name(self) -> str:
+        """What the column of the labels before the noise is called."""
+        return "true" if self.data.noisy.clean_are is None else "given_before_noise"
+
+    def _class_names(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+        """The columns that hold classes, by the classes' names."""
+        data = self.data
+        return {key: data.noisy.named(columns[key]) for key in _CLASSES if key in columns and data.given.ndim == 1}
+
+    def scores(self) -> Scores | None:
+        """What the steps so far have seen of the given labels; None if nothing is collected."""
+        return None if self.statistics.looks is None else scores_of(self.statistics.looks)
 
     def test_figures(self, tests: Mapping[str, Evaluation], validation: Evaluation | None) -> dict[str, Any]:
         """Figures of the test sets by their names, and of the validation set if there is one."""
@@ -243,7 +282,7 @@ class Record:
         return summary
 
     def summary(self, final: Evaluation, run: Run) -> dict[str, Any]:
-        """The content of summary.json. Writes corrected.csv if the method estimates labels.
+        """The content of summary.json. Writes scores.csv, and corrected.csv if the method estimates labels.
 
         Args:
             final: one evaluation pass over the training set as it stands at the end.
@@ -283,6 +322,7 @@ class Record:
         if selections:
             summary["selections"] = selections
         summary |= self._estimates(run)
+        summary |= self._write_scores()
         seconds = sum(epoch["seconds"] for epoch in history)
         summary["throughput"] = {
             "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),

@@ -21,7 +21,9 @@ from ..methods import Method
 from ..methods.scan import Kept, keep
 from ..models import Network, Outputs
 from ..models.sync_norm import each_by_itself, synchronise
+from ..ops.looks import new_looks
 from ..recipes.rates import settle_rate
+from ..tasks.names import DEFAULT
 from ..texts import counted
 from .checkpoint import fitted, place_of
 from .display import how_to_resume, make_console, result_table
@@ -194,6 +196,7 @@ class Single(Training):
             data,
             device,
             method.views,
+            method.weak_views,
             image_dtype(method, amp),
             (world.rank, world.size),
             share_batches=method.shares > 0,
@@ -207,7 +210,11 @@ class Single(Training):
             device, copy=True
         )  # which methods may change, unlike what is given
         statistics = EpochStatistics(
-            len(data.given), method.attention, device, answers=data.task.unseen(len(data.given), device)
+            len(data.given),
+            method.attention,
+            device,
+            answers=data.task.unseen(len(data.given), device),
+            looks=new_looks(labels) if data.task.name == DEFAULT else None,
         )
         self.record = Record(config, data, method, statistics, labels)
         batch_size = min(config.data.batch_size, own)

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..methods import Forward, Method
 from ..models import Network, Outputs
 from ..models.heads import with_mirror
+from ..ops.looks import note_looks
 from ..ops.optimizer import OneLaunch
 from ..ops.unit import inductor_options, with_unit_gradient
 from .clipping import clip_gradients
@@ -232,6 +233,7 @@ class Step:
         observe: called with a step's result and index as part of the step; may only use the device.
         gradients: called between the backward pass and the update; may change the gradients in place
             (`engine.gradient_mean.GradientMean`). It is a part of a captured step.
+        looks: the table, on `device`, of what is seen of each sample's given label (`ops.looks`); None: none is kept.
         mirrored: whether evaluation takes the mean of the logits of each image and its mirror image.
     """
 
@@ -250,13 +252,14 @@ class Step:
         norms: Callable[[Tensor], None] | None = None,
         observe: Callable[[Forward, Tensor], None] | None = None,
         gradients: Callable[[], None] | None = None,
+        looks: Tensor | None = None,
         mirrored: bool = False,
     ):
         self.networks, self.method, self.optimizer, self.labels = list(networks), method, optimizer, labels
         self.answering, self.mirrored = self.networks, mirrored
+        self.looks = None if looks is None or method.note_looks(looks) else looks  # if not, the loss notes them
         self.batch_size, self.clip_norm, self.norms = batch_size, clip_norm, norms
-        self.device_type = device.type
-        self.observe, self.gradients = observe, gradients
+        self.device_type, self.observe, self.gradients = device.type, observe, gradients
         self.amp, self.amp_reason = choose_amp(config.amp, device)
         self.gear = choose_gear(config, device, self.amp) if gear is None else gear
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp == torch.float16)
@@ -308,6 +311,12 @@ class Step:
         if size != self._size:
             self._size, self._train_graph, self._joint, self._warm = size, None, None, 0
 
+    def optimise_by(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the steps by this optimiser of the networks' parameters from now on."""
+        if optimizer is not self.optimizer:
+            self.optimizer = optimizer
+            self.recapture()
+
     def restart(self) -> None:
         """Go on with a fresh optimiser."""
         if reset_optimizer(self.optimizer):
@@ -321,9 +330,10 @@ class Step:
             result = self.method.training_step(self.networks, images, self.labels[index], index)
         if not torch.compiler.is_compiling():
             check_loss(result.loss, self.method)
-        if self.amp == torch.float16:
-            return result
-        return Forward(with_unit_gradient(result.loss), *result[1:])  # dynamo of PyTorch 2.11 fails on _replace
+        if self.looks is not None and result.logits is not None:
+            note_looks(result.logits, index, self.looks)
+        loss = result.loss if self.amp == torch.float16 else with_unit_gradient(result.loss)
+        return Forward(loss, result.predictions, result.attention)  # dynamo of PyTorch 2.11 fails on _replace
 
     def _eager_evaluate(self, images: Tensor) -> Outputs:
         with self._autocast():

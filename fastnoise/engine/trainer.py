@@ -34,13 +34,14 @@ from .gradient_mean import GradientMean
 from .gradients import add_gradients
 from .growth import GrowingSize
 from .kept_models import KeptModels
-from .layer_rates import follow, set_rate
+from .layer_rates import follow
 from .loggers import RunLoggers
 from .longer import epochs_before, lengthen
 from .measured import MeasuredSteps
 from .metrics import EpochStatistics
 from .optimizer import choose_optimizer_kernel, create_optimizer, create_schedule
 from .payback import StepTimes
+from .phases import begin_epoch, second_optimizer
 from .prepare import Loaders
 from .record import Part, Record
 from .saves import SaveClock
@@ -99,8 +100,7 @@ class Training(MeasuredSteps, ABC):
         self.members, self.records = tuple(members), list(members)
         self.config, self.device, self.console = config, device, console
         self.method, self.networks, self.loaders, self.statistics = method, networks, loaders, statistics
-        self.times = StepTimes()
-        self.shape, self.amp = shape, amp
+        self.times, self.shape, self.amp = StepTimes(), shape, amp
         cost = self._compile_cost()
         self.num_batches = config.data.epoch_batches or loaders.train.num_batches
         """Batches of an epoch, unless the method orders it."""
@@ -109,6 +109,7 @@ class Training(MeasuredSteps, ABC):
         gear = self.world.first(lambda: choose_gear(config.engine, device, amp, steps, cost))
         kernel = choose_optimizer_kernel(config.engine, device)
         self.optimizer = create_optimizer(config.optim, networks, capturable=gear.graphed, kernel=kernel)
+        self.second = second_optimizer(config.optim, method, networks, capturable=gear.graphed, kernel=kernel)
         lengths = method.rounds(config.optim.epochs)
         self.rounds = {1 + sum(lengths[:number]): length for number, length in enumerate(lengths)}
         """First epoch of each round -> its length."""
@@ -129,6 +130,7 @@ class Training(MeasuredSteps, ABC):
             clip_norm=config.optim.clip_norm,
             norms=statistics.note_norm if takes_norms(config) else None,
             observe=self._observe,
+            looks=statistics.looks,
             mirrored=config.data.eval_mirror,
             gradients=self.gradients,
         )
@@ -175,8 +177,7 @@ class Training(MeasuredSteps, ABC):
             self._say(line)
         if (epoch, batch) == (1, 0):
             self.end_epoch(0)
-        epochs = config.optim.epochs
-        batches = self.num_batches
+        epochs, batches = config.optim.epochs, self.num_batches
         with (
             deferred_signals() as signals,
             self.profiler or nullcontext(),
@@ -214,8 +215,7 @@ class Training(MeasuredSteps, ABC):
         if last is not None:
             return []
         self.models.write_last(self.records)
-        final = self.evaluate("train_in_order")
-        task = self.members[0].data.task
+        final, task = self.evaluate("train_in_order"), self.members[0].data.task
         test = self.evaluate("test") if task.keeps_answers else {}
         summaries = []
         for record in self.records:
@@ -273,11 +273,10 @@ class Training(MeasuredSteps, ABC):
         self.method.start_epoch(epoch)
         self.networks.train()
         self.method.train()
-        rate = self._optimise_as(epoch, start)
+        rate, schedule = begin_epoch(self, epoch, start)
         self.method.at_rate(rate)
         self.course.begin(epoch, start, self.step)
         self.step.train_on(self.growth.size(epoch))
-        schedule = self.schedule if self.method.phase(epoch) is None else None
         order = self._order(epoch)
         batches = self.loaders.train.count_batches(order)
         images_seen, timed_images, timed_steps, waiting, saving, first = 0, 0, 0, 0.0, 0.0, 0.0
@@ -319,6 +318,7 @@ class Training(MeasuredSteps, ABC):
         if schedule is not None:
             schedule.step()
             follow(self.optimizer)
+        self.statistics.end_epoch(epoch)
         communicated = None if self.gradients is None else self.gradients.seconds_of(batches - start)
         share(self.world, self.networks, self.records)
         training_figures = {record: record.training_figures() for record in self.records}
@@ -367,25 +367,6 @@ class Training(MeasuredSteps, ABC):
         given, batches = self.members[0].data.given, settings.epoch_batches
         return drawn_order(settings.balance, given, settings.batch_size, batches, seed, epoch, self.world.size)
 
-    def _optimise_as(self, epoch: int, start: int) -> float:
-        """Set the optimiser for an epoch entered at batch `start`; returns the learning rate."""
-        phase = self.method.phase(epoch)
-        if phase is None:
-            if start == 0 and epoch > 1 and epoch in self.rounds:
-                self.step.restart()
-                set_rate(self.optimizer, self.config.optim.learning_rate)
-                self.schedule = create_schedule(replace(self.config.optim, epochs=self.rounds[epoch]), self.optimizer)
-            rate = self.schedule.get_last_lr()[0]
-            return float(f"{float(rate):.8g}") if isinstance(rate, Tensor) else float(rate)  # of float32: 0.1, as asked
-        set_rate(self.optimizer, phase.learning_rate)
-        for group in self.optimizer.param_groups:
-            if group["weight_decay"] != phase.weight_decay:
-                group["weight_decay"] = phase.weight_decay
-                self.step.recapture()
-        if phase.fresh and start == 0:
-            self.step.restart()
-        return phase.learning_rate
-
     def end_epoch(self, epoch: int) -> None:
         """Let the methods do what they do after an epoch, or before the first (0)."""
         self.settle()
@@ -404,6 +385,7 @@ class Training(MeasuredSteps, ABC):
             labels=record.labels,
             scan=partial(self.scan, record),
             warn=lambda message: self._say(f"warning: {message}"),
+            scores=record.scores,
         )
 
     def _synchronize(self) -> None:

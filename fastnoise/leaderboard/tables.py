@@ -8,7 +8,7 @@ from typing import Any
 from .. import own
 from ..files import csv_text
 from ..recipes.published import Published, deviations, published
-from ..recipes.published_tables import Metric
+from ..recipes.published_table import Metric
 from ..sweeps.results import ResultTable
 from .submission import Submission
 

@@ -57,6 +57,11 @@ class FusedLoss(nn.Module):
     """
 
     class_weight: Tensor | None
+    looks: Tensor | None = None
+    """Where calls in training mode note what they see of the labels (`ops.looks`), in the rows `index`. No buffer:
+    it belongs to who gives it."""
+    notes: ClassVar[bool] = True
+    """Whether calls with hard labels and an index note looks."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -118,13 +123,17 @@ class FusedLoss(nn.Module):
         labels: Tensor,
         weight: Tensor | None,
         by_class: bool = True,
+        index: Tensor | None = None,
         **keywords: Any,
     ) -> Tensor:
         """Call the form's op, or its PyTorch function for soft labels. Errors name this class.
 
-        Without `by_class` the classes' factors are left out: the caller's `weight_of` has them.
+        Without `by_class` the classes' factors are left out: the caller's `weight_of` has them. `index`: of an op that
+        takes none, to note looks.
         """
         keywords = {"ignore_index": self.ignore_index, "reduction": self.reduction, **keywords}
+        if self.looks is not None and self.training and (index is not None or "index" in form.op.tensors):
+            keywords |= {"looks": self.looks, "look_index": index}
         try:
             weight = self.weight_of(tensors[0], labels, weight) if by_class else weight
             return run(form, *tensors, labels=labels, weight=weight, **keywords)
@@ -178,7 +187,7 @@ class LabelLoss(FusedLoss):
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
     ) -> Tensor:
-        return self.run(self.form, logits, labels, labels=labels, weight=weight)
+        return self.run(self.form, logits, labels, labels=labels, weight=weight, index=index)
 
 
 class TargetLoss(FixedDtype, FusedLoss):

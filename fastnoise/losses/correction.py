@@ -140,4 +140,4 @@ class ForwardLoss(FixedDtype, FusedLoss):
     def forward(
         self, logits: Tensor, labels: Tensor, index: Tensor | None = None, *, weight: Tensor | None = None
     ) -> Tensor:
-        return self.run(self.form, logits, labels, self.columns, labels=labels, weight=weight)
+        return self.run(self.form, logits, labels, self.columns, labels=labels, weight=weight, index=index)

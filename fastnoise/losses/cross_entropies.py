@@ -61,7 +61,7 @@ class CrossEntropyLoss(LabelLoss):
         form, given = self.form, labels
         if is_soft(labels):
             form, given = soft_form(form, labels)
-        return self.run(form, logits, given, labels=labels, weight=weight)
+        return self.run(form, logits, given, labels=labels, weight=weight, index=index)
 
 
 def swce_form(weighting: str) -> Form:

@@ -454,6 +454,7 @@ class GJSLoss(FusedLoss):
     """
 
     op_name: ClassVar[str] = "gjs"
+    notes = False
 
     def __init__(self, *, pi: float = 0.5, scaled: bool = True, **options: Unpack[LossOptions]):
         super().__init__(**options)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from ..config import DataConfig, OptimConfig
 from ..data.balance import drawn_subset
 from ..losses import TargetLoss
+from ..losses.base import FusedLoss
 from ..models import Network, Outputs
 from ..models.heads import joint
+from ..ops.looks import Scores
 from ..options import MethodOptions
 from ..tasks import Task
 from ..tasks.classification import Classification
@@ -30,15 +32,22 @@ class Forward(NamedTuple):
     classification: what `Task.answer` makes of their logits."""
     attention: Tensor | None = None
     """[B] float32, NAL's attention weight tau in (0, 1)."""
+    logits: Tensor | None = None
+    """[B, C] detached, what each sample of `index` is answered in training: the scores of its given label are of it
+    (`Method.note_looks`). Of several views the first, of several networks the mean, unless they divide the batch. None
+    if only mixtures of images go through the network: then there are no scores."""
 
 
 class Phase(NamedTuple):
     """How some epochs are optimised, for methods that train in several phases."""
 
-    learning_rate: float
+    learning_rate: float | None
+    """None: as the run's schedule says, whose epochs are those without another rate."""
     weight_decay: float
     fresh: bool
     """Whether the epoch begins with a new optimiser, whose moments and momenta are zero."""
+    second: bool = False
+    """Whether the steps are those of `Method.second_optimizer`."""
 
 
 class Selection(NamedTuple):
@@ -108,6 +117,9 @@ class Run:
     batch's outputs and keeps what it returns, one row for each sample (`Scan`)."""
     warn: Callable[[str], None]
     """Shows the user a warning of one line."""
+    scores: Callable[[], Scores | None] = lambda: None
+    """scores() has what the steps so far have seen of each given label, [N] each (`Scores`); None if nothing is
+    collected."""
 
     def random(self, purpose: int) -> np.random.Generator:
         """Random numbers of this epoch, which depend only on (seed, epoch, purpose)."""
@@ -150,6 +162,8 @@ class Method(nn.Module):
     """Number of networks, which train side by side from different initial weights. It may depend on the options."""
     views: int = 1
     """Augmented views of each sample in a batch: images come as [views * B, ...], view after view."""
+    weak_views: int = 1
+    """How many of several views, from the first on, --augment's RandAugment and AutoAugment leave out."""
     full_precision_images: bool = False
     """Whether images always come in float32, for a method that computes with pixels and needs the precision. Otherwise
     they come as the network takes them, in the dtype of mixed precision."""
@@ -157,6 +171,10 @@ class Method(nn.Module):
     """Number of the training step that runs, for a method with several (a warm-up, then the method). Set it in
     `start_epoch`. When it changes, the step is compiled and captured anew."""
 
+    second_optimizer: ClassVar[str] = ""
+    """An optimiser as --optimizer names it, for phases that ask for it (`Phase.second`); "" if there are none. Which
+    layers a phase trains, a method says by `requires_grad_` of their parameters in `start_epoch`; those that have been
+    frozen before the run stay so."""
     per_sample: tuple[str, ...] = ()
     """Names (dotted paths) of the buffers that have a row for each training sample."""
     draws: ClassVar[int] = 0
@@ -220,12 +238,24 @@ class Method(nn.Module):
         """
         outputs: Outputs = networks[0](images)
         attention = None if outputs.attention is None else outputs.attention.detach().float().sigmoid()
-        return Forward(self.loss(outputs, labels, index), self.task.answer(outputs.logits.detach()), attention)
+        loss, logits = self.loss(outputs, labels, index), outputs.logits.detach()
+        return Forward(loss, self.task.answer(logits), attention, logits)
 
     def loss(self, outputs: Outputs, labels: Tensor, index: Tensor) -> Tensor:
         """Mean loss of a batch for methods with one network: a scalar, differentiable in the outputs."""
         loss: Tensor = self.criterion(outputs.logits, labels, index, **self.weight_of(labels))
         return loss
+
+    def note_looks(self, looks: Tensor) -> bool:
+        """Let the loss of each training step note what it sees of the given labels in this table (`ops.looks`).
+
+        Returns False if it can't; then the step notes the logits that are in `Forward`. By default the loss does if
+        the method is one with `fused_head`: one loss gets the logits of a step, as they are.
+        """
+        if not (self.fused_head and isinstance(self.criterion, FusedLoss) and self.criterion.notes):
+            return False
+        self.criterion.looks = looks
+        return True
 
     def weight_of(self, labels: Tensor) -> dict[str, Tensor]:
         """The keyword `weight` [B] of a loss by class weights; none if the run has no class weights."""

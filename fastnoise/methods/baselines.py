@@ -19,7 +19,8 @@ from ..models import Network, Outputs
 from ..options import MethodOptions
 from .base import Forward, Method, Run
 from .mixup import Mixup
-from .options import (
+from .options import SWCELossOptions
+from .options_of_losses import (
     APLOptions,
     BootstrapOptions,
     FocalOptions,
@@ -28,7 +29,6 @@ from .options import (
     MAEOptions,
     MixupOptions,
     SCEOptions,
-    SWCELossOptions,
 )
 
 
@@ -218,4 +218,6 @@ class MixupTraining(Method):
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
         logits = networks[0](self.mixup.mix(images)).logits
         one_hot = torch.zeros(len(labels), self.num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
-        return Forward(self.criterion(logits, self.mixup.mix(one_hot)), logits.detach().argmax(1))
+        answers = logits.detach()
+        unmixed = None if self.mixup.alpha else answers
+        return Forward(self.criterion(logits, self.mixup.mix(one_hot)), answers.argmax(1), logits=unmixed)

@@ -482,7 +482,9 @@ class SelfEnsembleLabelCorrectionPlus(SelfEnsembleLabelCorrection):
         mixed = self.mixup.share * self.cross_entropy(outputs.logits, labels)
         mixed = mixed + (1 - self.mixup.share) * self.cross_entropy(outputs.logits, partners(labels))
         loss = torch.lerp(self.loss(outputs, labels, index), mixed, self.retraining)
-        return Forward(loss, outputs.logits.detach().argmax(1))
+        answers = outputs.logits.detach()
+        unmixed = answers.masked_fill(self.retraining > 0, torch.nan)  # rows of NaN are no looks
+        return Forward(loss, answers.argmax(1), logits=unmixed)
 
     def end_epoch(self, run: Run) -> None:
         if run.epoch == 0:

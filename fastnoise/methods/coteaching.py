@@ -35,7 +35,8 @@ class CoTeaching(SmallLoss):
         exchanged = torch.stack(losses) * torch.stack(chosen[::-1])
         if self.class_weights is not None:
             exchanged = exchanged * self.class_weights[labels]
-        return Forward(exchanged.sum() / kept, torch.stack(logits).detach().sum(0).argmax(1))
+        answers = torch.stack(logits).detach().mean(0)
+        return Forward(exchanged.sum() / kept, answers.argmax(1), logits=answers)
 
     def selections(self) -> dict[str, Selection]:
         """What each network picked for the other."""

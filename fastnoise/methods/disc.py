@@ -79,16 +79,17 @@ class DynamicSelection(Method):
             table.index_copy_(0, index, probs)
         both = labels.repeat(2)
         losses = self.cross_entropy(logits, both).unflatten(0, (2, -1)).sum(0)
-        predictions = logits.detach().unflatten(0, (2, -1)).sum(0).argmax(1)
+        answers = logits.detach().unflatten(0, (2, -1))
+        predictions = answers.sum(0).argmax(1)
         if self.program == WARM_UP:
-            return Forward(losses.mean(), predictions)
+            return Forward(losses.mean(), predictions, logits=answers[0])
         robust = self.gce(logits, both).unflatten(0, (2, -1)).sum(0)
         loss = (losses * self.clean[index] + self.settings.hard_strength * robust * self.hard[index]).mean()
         members = self.members[index]
         mates = ring(members)
         for mixup, view in zip(self.mixups, images.chunk(2), strict=True):
             loss = loss + self._mixed(networks[0], mixup.share, view, labels, mates, members)
-        return Forward(loss, predictions)
+        return Forward(loss, predictions, logits=answers[0])
 
     def _mixed(
         self, network: Network, share: Tensor, view: Tensor, labels: Tensor, mates: Tensor, members: Tensor

@@ -1,4 +1,5 @@
-"""DivideMix (Li et al. 2020, "DivideMix: Learning with Noisy Labels as Semi-supervised Learning")."""
+"""DivideMix (Li et al. 2020, "DivideMix: Learning with Noisy Labels as Semi-supervised Learning") and AugDesc (Nishi et
+al. 2021, "Augmentation Strategies for Learning with Noisy Labels")."""
 
 import math
 from abc import abstractmethod
@@ -18,7 +19,7 @@ from ..options import MethodOptions
 from ..selection.mixture import NO_SPREAD, fit_losses
 from .base import Estimates, Forward, Method, Run, Selection, Setting, random_numbers
 from .mixup import Mixup, blend, draw_pairing, gone_through, mates
-from .options import DivideMixOptions
+from .options import AugDescOptions, DivideMixOptions
 
 ORDER, PAIRING, MIXUPS = 22, 23, (24, 25)
 """Purposes of random numbers: an epoch's order, a step's pairing, the share of each network's mixup."""
@@ -70,6 +71,8 @@ class DivideMix(Method):
     shares = 2
     parallel = True
     draws = 4
+    warm_up_view: int = 0
+    """Which view of a sample the warm-up learns."""
     mixup: Any  # a ModuleList of Mixup, which forgets what it holds
 
     clean: Tensor
@@ -117,7 +120,7 @@ class DivideMix(Method):
         """Take the number of samples in a batch; ConfigError unless it has four equal parts."""
         if batch_size % 4:
             raise ConfigError(
-                f"dividemix cuts batches into four parts: --batch-size must be a multiple of 4, not {batch_size}"
+                f"{self.name} cuts batches into four parts: --batch-size must be a multiple of 4, not {batch_size}"
             )
         self.part = batch_size // 4
         self.steps = 1
@@ -129,22 +132,25 @@ class DivideMix(Method):
         return step(networks, images, labels, index)
 
     def _warm_up_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
-        view = images[: len(index)]
-        losses, predictions = [], []
+        view = images.chunk(self.views)[self.warm_up_view]
+        losses, answers = [], []
         for number, network in enumerate(networks):
             logits = network(view[number::2]).logits
             loss = self.criterion(logits, labels[number::2])
             if self.settings.confidence_penalty:
-                log_p = logits.float().log_softmax(1)
-                loss = loss + self.settings.confidence_penalty * (log_p.exp() * log_p).sum(1).mean()
+                loss = loss + self.settings.confidence_penalty * negative_entropy(logits)
             losses.append(loss)
-            predictions.append(logits.detach().argmax(1))
-        return Forward(torch.stack(losses).sum(), torch.stack(predictions, 1).flatten())
+            answers.append(logits.detach())
+        in_order = torch.stack(answers, 1).flatten(0, 1)
+        return Forward(torch.stack(losses).sum(), in_order.argmax(1), logits=in_order)
 
     def _mix_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
-        views = images.chunk(2)
-        own = [torch.cat([view[number::4] for view in views]) for number in (0, 1)]
-        unlabelled = [torch.cat([view[number + 2 :: 4] for view in views]) for number in (0, 1)]
+        views = images.chunk(self.views)
+        own, unlabelled = _parts(views[:2]), _parts(views[:2], first=2)
+        if self.views > 2:
+            learnt, learnt_unlabelled = _parts(views[2:]), _parts(views[2:], first=2)
+        else:
+            learnt, learnt_unlabelled = own, unlabelled
         with torch.no_grad():
             # [number]: of its labelled, its unlabelled and the other's unlabelled samples, [B / 4, C] each.
             guesses = [
@@ -160,26 +166,28 @@ class DivideMix(Method):
             clean = self.clean[1 - number][index[number::4]][:, None]
             guessed = (mine + guesses[1 - number][2]) / 2
             given = (labels[number::4, None] == classes).float()  # one_hot would read the device
-            target = self._sharpen(clean * given + (1 - clean) * refined)
-            guess = self._sharpen(guessed)
-            inputs, targets = torch.cat([own[number], unlabelled[number]]), torch.cat([target, target, guess, guess])
+            target = sharpened(clean * given + (1 - clean) * refined, self.settings.sharpening)
+            guess = sharpened(guessed, self.settings.sharpening)
+            inputs, targets = (
+                torch.cat([learnt[number], learnt_unlabelled[number]]),
+                torch.cat([target, target, guess, guess]),
+            )
             share = self.mixup[number].share
             mixed = blend(share, inputs, inputs[partners])
             targets = share * targets + (1 - share) * targets[partners]
             losses.append(self._loss(network(mixed).logits, targets))
             seen += [refined, guessed]
         # seen: labelled and unlabelled of the first network, then of the second.
-        predictions = torch.stack([seen[part].argmax(1) for part in (0, 2, 1, 3)], 1).flatten()
-        return Forward(torch.stack(losses).sum(), predictions)
+        in_order = torch.stack([seen[part] for part in (0, 2, 1, 3)], 1).flatten(0, 1)
+        # A sample may be in the parts of both networks: the first one's answer counts.
+        answers = in_order.clamp(min=torch.finfo(torch.float32).tiny).log()
+        counted = torch.where((torch.arange(size, device=index.device) % 2 == 0)[:, None], answers, torch.nan)
+        return Forward(torch.stack(losses).sum(), in_order.argmax(1), logits=counted)
 
     def _guess(self, network: Network, images: Tensor) -> Tensor:
         """Mean probabilities over two views: [3, B / 4, C] float32 for images [3 * 2 * B / 4, ...]."""
         probabilities: Tensor = network(images).logits.float().softmax(1)
         return probabilities.unflatten(0, (3, 2, -1)).mean(1)
-
-    def _sharpen(self, targets: Tensor) -> Tensor:
-        powers = targets ** (1 / self.settings.sharpening)
-        return powers / powers.sum(1, keepdim=True)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of logits [B, C], the first half of them labelled."""
@@ -258,7 +266,7 @@ class DivideMix(Method):
         self.losses[int(self.recorded) % len(self.losses)][:, chosen] = scaled
         self.recorded += 1
         mean = self.losses[: int(self.recorded)].mean(0)[:, chosen].cpu().numpy()
-        when = f"dividemix, epoch {run.epoch}"
+        when = f"{self.name}, epoch {run.epoch}"
         for number in (0, 1):
             mixture = fit_losses(mean[number])
             if mixture.clean is not None:
@@ -326,6 +334,43 @@ class DivideMix(Method):
             return None
         confidence = self._confidence()
         return Estimates(self.corrected(run.given), confidence, confidence <= self.settings.clean_threshold)
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Mean over a batch of sum_k p_k log p_k, for logits [B, C]."""
+    log_p = logits.float().log_softmax(1)
+    return (log_p.exp() * log_p).sum(1).mean()
+
+
+def sharpened(targets: Tensor, temperature: float) -> Tensor:
+    """Of probabilities [B, C]: each to the power 1 / temperature, normalised."""
+    powers: Tensor = targets ** (1 / temperature)
+    return powers / powers.sum(1, keepdim=True)
+
+
+def _parts(views: Sequence[Tensor], first: int = 0) -> list[Tensor]:
+    """For each network the views of its labelled samples, one behind the other; with `first` 2 of its unlabelled ones,
+    [V * B / 4, ...]."""
+    return [torch.cat([view[number::4] for view in views]) for number in (first, first + 1)]
+
+
+class AugDesc(DivideMix):
+    """DivideMix with weak views of a sample to guess its target, and strong ones to learn it.
+
+    Each sample has four views. The first two, cropped and mirrored alone, serve for co-refinement and co-guessing; the
+    others, which RandAugment or AutoAugment of --augment changes too, are mixed and learnt, with targets from the weak
+    ones. The warm-up learns weak views (the paper's WAW), or strong ones (SAW).
+    """
+
+    name = "augdesc"
+    parallel = True
+    Options: ClassVar[type[MethodOptions]] = AugDescOptions
+    views = 4
+    weak_views = 2
+
+    def __init__(self, options: AugDescOptions, num_samples: int, num_classes: int):
+        super().__init__(options, num_samples, num_classes)
+        self.warm_up_view = self.weak_views if options.warm_up_view == "strong" else 0
 
 
 class DivideMixAfter(DivideMix):

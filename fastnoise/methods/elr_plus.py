@@ -66,16 +66,18 @@ class EarlyLearningRegularizationPlus(Method):
         self.averages = AveragedNetworks(networks, momentum, ramp=ramp, ahead=1, with_buffers=buffers)
 
     def training_step(self, networks: Sequence[Network], images: Tensor, labels: Tensor, index: Tensor) -> Forward:
-        losses, logits = [], []
+        losses, logits, unmixed = [], [], []
         for number, (network, view) in enumerate(zip(networks, images.chunk(self.views), strict=True)):
             criterion, mixup = self.criterion[number], self.mixup[number]
             with torch.no_grad():
-                teacher = self.averages[(number + 1) % self.networks]
-                criterion.update_targets(teacher(view).logits, index)
+                teacher = self.averages[(number + 1) % self.networks](view).logits
+                criterion.update_targets(teacher, index)
             outputs = network(mixup.mix(view) if self.mixes else view).logits
             losses.append(criterion(outputs, labels, index, partners(labels), partners(index), mixup.share))
             logits.append(outputs.detach())
-        return Forward(torch.stack(losses).sum(), torch.stack(logits).sum(0).argmax(1))
+            unmixed.append(teacher if self.mixes else logits[-1])
+        answers = torch.stack(logits).sum(0).argmax(1)
+        return Forward(torch.stack(losses).sum(), answers, logits=torch.stack(unmixed).mean(0))
 
     def after_update(self, networks: Sequence[Network]) -> None:
         self.averages.follow(networks)

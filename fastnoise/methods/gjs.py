@@ -9,7 +9,7 @@ from torch import Tensor
 from ..losses import GJSLoss
 from ..models import Network
 from .base import Forward, Method
-from .options import GJSOptions
+from .options_of_losses import GJSOptions
 
 
 class JensenShannon(Method):
@@ -34,5 +34,5 @@ class JensenShannon(Method):
         parts = (images,) if self.joint else images.chunk(self.views)
         logits = torch.cat([networks[0](part).logits for part in parts])
         loss = self.criterion(logits, labels, index, **self.weight_of(labels))
-        answers = logits.detach().unflatten(0, (self.views, -1)).sum(0)
-        return Forward(loss, answers.argmax(1))
+        answers = logits.detach().unflatten(0, (self.views, -1))
+        return Forward(loss, answers.sum(0).argmax(1), logits=answers[0])

@@ -36,7 +36,8 @@ class JoCoR(SmallLoss):
         (chosen,), kept = self.easiest([losses.detach()], index)
         if self.class_weights is not None:
             losses = losses * self.class_weights[labels]
-        return Forward((losses * chosen).sum() / kept, logits.detach().sum(0).argmax(1))
+        answers = logits.detach().mean(0)
+        return Forward((losses * chosen).sum() / kept, answers.argmax(1), logits=answers)
 
     def judged(self, log_probs: Tensor, given: Tensor) -> Tensor:
         """The joint loss of each sample."""

@@ -1,5 +1,7 @@
 """The options of all methods, one dataclass each, with published defaults. Nothing here imports torch.
 
+Those of methods that change the loss alone are in `options_of_losses`.
+
 Recipes change the defaults by data set and noise. If several methods have an option of the same name, each declares
 it, because it means something different in each.
 """
@@ -11,106 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from ..errors import ConfigError
 from ..options import Above, AtLeast, Between, MethodOptions
-
-# -- methods that change the loss alone ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LabelSmoothingOptions(MethodOptions):
-    method: str = "label_smoothing"
-    label_smoothing: Annotated[float, Between(0, 1)] = 0.1
-    """Share of the target that is spread evenly over all classes."""
-
-
-@dataclass(frozen=True)
-class GCEOptions(MethodOptions):
-    method: str = "gce"
-    q: Annotated[float, Between(0, 1, "(]")] = 0.7
-    """Exponent in (0, 1]. Near 0 the loss is cross-entropy, at 1 it is the mean absolute error."""
-    k: Annotated[float, Between(0, 1)] = 0.5
-    """Pruning leaves out the samples whose given label has a probability of at most k. 0 prunes nothing."""
-    update_from: Annotated[int, AtLeast(1)] = 40
-    """First epoch, counted from 1, that leaves out samples."""
-    update_every: Annotated[int, AtLeast(1)] = 10
-    """Number of epochs after which the pruned samples are chosen anew."""
-
-
-@dataclass(frozen=True)
-class GJSOptions(MethodOptions):
-    method: str = "gjs"
-    pi: Annotated[float, Between(0, 1, "()")] = 0.3
-    """Weight of the label among the distributions, in (0, 1). Near 0 the loss is cross-entropy, near 1 like MAE."""
-    views: Literal[1, 2] = 2
-    """Augmented views of each image, which share the rest of the weight. With 1 the loss is JS."""
-    scale: Literal["on", "off"] = "on"
-    """Whether the loss is scaled as between cross-entropy and MAE. off as the authors do on WebVision."""
-    passes: Literal["by_view", "joint"] = "by_view"
-    """Whether each view goes through the network by itself, with batch statistics of its own, or all as one batch."""
-
-
-@dataclass(frozen=True)
-class SCEOptions(MethodOptions):
-    method: str = "sce"
-    alpha: Annotated[float, AtLeast(0)] = 0.1
-    """Weight of the cross-entropy."""
-    beta: Annotated[float, AtLeast(0)] = 1.0
-    """Weight of the reverse cross-entropy."""
-    variant: Literal["paper", "code"] = "code"
-    """The value that stands for log 0: -4 (paper), or log 1e-4 (authors' code)."""
-
-
-@dataclass(frozen=True)
-class MAEOptions(MethodOptions):
-    method: str = "mae"
-    mae: Literal["l1", "reduced"] = "reduced"
-    """Form of the mean absolute error: l1 is 2 (1 - p_y), reduced is 1 - p_y."""
-
-
-@dataclass(frozen=True)
-class FocalOptions(MethodOptions):
-    method: str = "focal"
-    gamma: Annotated[float, AtLeast(0)] = 0.5
-    """Exponent of the factor (1 - p_y)."""
-    variant: Literal["paper", "code"] = "paper"
-    """paper differentiates the whole loss (Lin et al.), code holds (1 - p_y)^gamma fixed (code of Ma et al.)."""
-
-
-@dataclass(frozen=True)
-class APLOptions(MethodOptions):
-    method: str = "apl"
-    active: Literal["ce", "focal", "nce", "nfl"] = "nce"
-    """Active loss."""
-    passive: Literal["mae", "rce"] = "mae"
-    """Passive loss."""
-    alpha: Annotated[float, AtLeast(0)] = 1.0
-    """Weight of the active loss."""
-    beta: Annotated[float, AtLeast(0)] = 1.0
-    """Weight of the passive loss."""
-    gamma: Annotated[float, AtLeast(0)] = 0.5
-    """Exponent of the focal losses."""
-    mae: Literal["l1", "reduced"] = "reduced"
-    """Form of the mean absolute error: l1 is 2 (1 - p_y), reduced is 1 - p_y."""
-    variant: Literal["paper", "code"] = "paper"
-    """Of focal and nfl: paper differentiates them whole, code holds the factors (1 - p)^gamma fixed (authors' code)."""
-
-
-@dataclass(frozen=True)
-class BootstrapOptions(MethodOptions):
-    method: str = "bootstrap"
-    kind: Literal["soft", "hard"] = "soft"
-    """soft mixes the label with the predicted probabilities, hard with the predicted class."""
-    beta: Annotated[float, Between(0, 1)] | Literal["auto"] = "auto"
-    """Share of the given label in the target. auto: 0.95 if kind is soft, 0.8 if it is hard."""
-    variant: Literal["paper", "code"] = "paper"
-    """code clips probabilities to [1e-7, 1 - 1e-7], without gradient outside, as the Keras code of the tables does."""
-
-
-@dataclass(frozen=True)
-class MixupOptions(MethodOptions):
-    method: str = "mixup"
-    mixup_alpha: Annotated[float, AtLeast(0)] = 1.0
-    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn. 0 mixes nothing."""
-
+from . import options_of_losses
 
 # -- methods that correct the loss or the labels -------------------------------------------------------------------
 
@@ -253,6 +156,42 @@ class SSRPlusOptions(SSROptions):
     """Weight lambda of the feature consistency between weak and strong views."""
 
 
+@dataclass(frozen=True)
+class PESOptions(MethodOptions):
+    method: str = "pes"
+    warm_up: Annotated[int, AtLeast(0)] = 25
+    """Epochs of cross-entropy on the given labels before the refinement."""
+    stage_epochs: Annotated[int, AtLeast(0)] = 7
+    """Epochs in which the network's last stage and linear layer, drawn anew, are trained alone. 0 leaves them out."""
+    head_epochs: Annotated[int, AtLeast(0)] = 5
+    """Epochs after them in which the linear layer, drawn anew once more, is trained alone. 0 leaves them out."""
+    refine_rate: Annotated[float, Above(0)] = 1e-4
+    """Learning rate of Adam in both."""
+    renewed: Literal["trained", "frozen"] = "trained"
+    """Whether the renewed layers are trained after the refinement too. frozen as in the authors' code."""
+
+
+@dataclass(frozen=True)
+class PESSemiOptions(PESOptions):
+    method: str = "pes_semi"
+    warm_up: Annotated[int, AtLeast(0)] = 20
+    """Epochs of cross-entropy on the given labels before the refinement."""
+    stage_epochs: Annotated[int, AtLeast(0)] = 0
+    """Epochs in which the network's last stage and linear layer, drawn anew, are trained alone. 0 leaves them out."""
+    sharpening: Annotated[float, Between(0, 1, "(]")] = 0.5
+    """Temperature T. Targets of unlabelled samples are raised to the power 1 / T and normalised."""
+    mixup_alpha: Annotated[float, Above(0)] = 4.0
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
+    late_mixup_alpha: Annotated[float, Above(0)] = 0.75
+    """The same from the epoch --late-from on."""
+    late_from: Annotated[int, AtLeast(1)] = 156
+    """First epoch, counted from 1, with --late-mixup-alpha."""
+    unlabelled_strength: Annotated[float, AtLeast(0)] = 150.0
+    """Weight lambda_u of the loss on the samples whose labels are not predicted."""
+    unlabelled_ramp: Annotated[int, AtLeast(0)] = 16
+    """Epochs after the refinement in which lambda_u grows from 0."""
+
+
 # -- methods with two networks -------------------------------------------------------------------------------------
 
 
@@ -296,6 +235,50 @@ class DivideMixOptions(MethodOptions):
     """Weight lambda_u of the loss on the samples whose labels are not trusted."""
     unlabelled_ramp: Annotated[int, AtLeast(0)] = 16
     """Epochs after the warm-up in which lambda_u grows from 0."""
+
+
+@dataclass(frozen=True)
+class AugDescOptions(DivideMixOptions):
+    method: str = "augdesc"
+    warm_up_view: Literal["weak", "strong"] = "weak"
+    """Whether the warm-up learns a weak view of each sample, or one that --augment's RandAugment or AutoAugment
+    changes."""
+
+
+@dataclass(frozen=True)
+class ProMixOptions(MethodOptions):
+    method: str = "promix"
+    by_rate: ClassVar[tuple[str, ...]] = ("keep_from", "keep_to")
+    warm_up: Annotated[int, AtLeast(0)] = 10
+    """Epochs of cross-entropy on the given labels before samples are chosen."""
+    confidence_penalty: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of the negative entropy in the warm-up, against overconfidence under asymmetric noise."""
+    keep_from: Annotated[float, Between(0, 1)] = 0.2
+    """Share of the samples of a class of mean size that are chosen of each class by their losses, at the beginning."""
+    keep_to: Annotated[float, Between(0, 1)] = 0.6
+    """The same share at the end of its ramp (rho)."""
+    keep_ramp: Annotated[int, AtLeast(0)] = 50
+    """Epochs from the run's first one in which the share changes."""
+    threshold: Annotated[float, Between(0, 1)] = 0.99
+    """A given label, or a guess of both networks, is learnt from this probability on (tau)."""
+    debias: Annotated[float, AtLeast(0)] = 0.8
+    """Weight of the mean prediction's logarithm, added to logits that are learnt and taken away from guesses."""
+    prior_momentum: Annotated[float, Between(0, 1)] = 0.9999
+    """Momentum of the mean predictions."""
+    mixup_alpha: Annotated[float, Above(0)] = 4.0
+    """Parameter alpha of Beta(alpha, alpha), from which a mixture's share is drawn."""
+    strong_ramp: Annotated[int, AtLeast(0)] = 50
+    """Epochs in which the weight of strong views and mixtures grows from 0 to 1."""
+    guess_from: Annotated[int, AtLeast(1)] = 352
+    """First epoch, counted from 1, that learns samples whose class both networks guess alike."""
+    guess_share: Annotated[float, Between(0, 1)] = 0.9
+    """Such samples are learnt up to this share of a batch."""
+    rest_strength: Annotated[float, AtLeast(0)] = 0.1
+    """Weight of the samples that are left, in the loss of the pseudo head."""
+    rest_ramp: Annotated[int, AtLeast(0)] = 100
+    """Epochs in which it grows from 0."""
+    rest_until: Annotated[int, AtLeast(0)] = 0
+    """Last epoch, counted from 1, with this weight; 0: to the end. 100 as in the authors' code."""
 
 
 # -- methods with soft targets -------------------------------------------------------------------------------------
@@ -495,6 +478,8 @@ def parse_factors(text: str) -> tuple[float, ...]:
 
 
 OPTIONS: dict[str, type[MethodOptions]] = {
-    kind.method: kind for kind in list(globals().values()) if isinstance(kind, type) and issubclass(kind, MethodOptions)
+    kind.method: kind
+    for kind in [*vars(options_of_losses).values(), *globals().values()]
+    if isinstance(kind, type) and issubclass(kind, MethodOptions)
 }
 """The options of fastnoise's methods, by the method's name. A method that is missing here has no options."""

@@ -85,4 +85,5 @@ class SparseOverparameterizationPlus(SparseOverparameterization):
         loss = self.criterion(first, labels, index, **self.weight_of(labels))
         probs = first.detach().float().softmax(1)
         apart = F.kl_div(second.float().log_softmax(1), probs, reduction="batchmean")
-        return Forward(loss + self.consistency * apart, first.detach().argmax(1))
+        answers = first.detach()
+        return Forward(loss + self.consistency * apart, answers.argmax(1), logits=answers)

@@ -61,7 +61,8 @@ class SimCLR(Method):
         features, loss = self.contrast(network, images)
         logits = network.classifier(features[: len(labels)].detach())
         probe: Tensor = self.probe(logits, labels)
-        return Forward(loss + (probe - probe.detach()), logits.detach().argmax(1))
+        answers = logits.detach()
+        return Forward(loss + (probe - probe.detach()), answers.argmax(1), logits=answers)
 
     def contrast(self, network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features [2 B, F] of the augmented images [2 B, ...], and the NT-Xent loss of their projections."""

@@ -113,7 +113,9 @@ class SampleSelectionRelabelling(Method):
         consistency = self.consistent(network, seen, strong[first:])
         if consistency is not None:
             loss = loss + self.consistency * consistency
-        return Forward(loss, torch.cat([logits.detach(), seen.logits]).argmax(1))
+        answers = torch.cat([logits.detach(), seen.logits])
+        unmixed = torch.cat([torch.full_like(logits, torch.nan), seen.logits])  # rows of NaN are no looks
+        return Forward(loss, answers.argmax(1), logits=unmixed)
 
     def consistent(self, network: Network, seen: Outputs, strong: Tensor) -> Tensor | None:
         """The loss of the feature consistency, of what was made of weak views, and of strong views; None: no loss."""

@@ -1,6 +1,7 @@
 """The order of a network's layers from the images to the heads."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from torch import nn
@@ -28,6 +29,45 @@ class _WithHead:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter | None]]:
         yield from self.network.named_parameters()
         yield _HEAD, None
+
+
+def last_stage(backbone: nn.Module) -> list[nn.Module]:
+    """The layers with weights of a backbone's last stage, in their order.
+
+    These are the blocks at the end that are as wide as the last one, and what follows them: a ResNet's fourth stage. If
+    all blocks are so wide, as in a transformer, it is the last one alone. Where no blocks are known, each layer with
+    weights is one, with the normalisation after it. A block is as wide as the widest output of its layers.
+    """
+    layers = [(name, module) for name, module in backbone.named_modules() if list(module.parameters(recurse=False))]
+    depths = _depths_of(backbone, layers)
+    widths: dict[int, int] = {}
+    for depth, (_, layer) in zip(depths, layers, strict=True):
+        wide = [weight.shape[0] for weight in layer.parameters(recurse=False) if weight.dim() > 1]
+        widths[depth] = max([widths.get(depth, 0), *wide])
+    rising = sorted(widths)
+    while rising and not widths[rising[-1]]:  # a norm at the end
+        rising.pop()
+    if not rising:
+        return []
+    first = last = rising[-1]
+    for depth in reversed(rising):
+        if widths[depth] not in (0, widths[last]):
+            break
+        first = depth
+    if first <= min(1, last) < last:
+        first = last
+    return [layer for depth, (_, layer) in zip(depths, layers, strict=True) if depth >= first]
+
+
+def _depths_of(backbone: nn.Module, layers: list[tuple[str, nn.Module]]) -> list[int]:
+    """The depth of each layer as `layer_depths` has it, or else the number of layers with a matrix up to it."""
+    try:
+        found, _ = layer_depths(backbone)
+    except ConfigError:
+        matrices = [any(weight.dim() > 1 for weight in layer.parameters(recurse=False)) for _, layer in layers]
+        return list(accumulate(matrices))
+    names = [next(iter(layer.named_parameters(name, recurse=False)))[0] for name, layer in layers]
+    return [found[name] for name in names]
 
 
 def layer_depths(backbone: nn.Module) -> tuple[dict[str, int], int]:

@@ -29,6 +29,8 @@ PLACES = {
     "knobs": 7,
     "soft_labels": 8,
     "columns": 8,
+    "looks": 9,
+    "look_index": 10,
 }
 """The place of each of an op's tensors among the addresses that C++ takes. The address of a missing tensor is 0."""
 
@@ -79,7 +81,7 @@ def run(
     stride, step = values.stride()
     if step != 1:
         values, stride = values.contiguous(), num_classes
-    addresses, kept = [0] * 9, []
+    addresses, kept = [0] * 11, []
     for name, place in PLACES.items():
         tensor = given.get(name)
         if tensor is None:
@@ -124,6 +126,9 @@ def run(
         outputs[2],
         REDUCTIONS[reduction],
         gradient_scale,
+        addresses[9],
+        addresses[10],
+        given["looks"].shape[0] if addresses[9] else 0,
         torch.get_num_threads() if num_rows * num_classes >= MANY else 1,
     )
     if not within:

@@ -168,9 +168,9 @@ class FusedLinear(torch.autograd.Function):
 
 def cut(op: FusedOp, rest: Sequence[Any], rows: slice) -> list[Any]:
     """An op's inputs after the logits, those with an entry per row of logits cut to some rows."""
-    in_rows = dict(zip(op.names[1:], op.per_row[1:], strict=False))
+    in_rows = dict(zip(op.names[1:], op.per_row[1:], strict=False)) | {"look_index": True}
     return [
-        value[rows] if in_rows.get(name) and value.dim() else value
+        value[rows] if in_rows.get(name) and value is not None and value.dim() else value
         for name, value in zip(op.arguments[1:], rest, strict=True)
     ]
 
@@ -182,6 +182,8 @@ def run_linear(
     labels: Tensor,
     ignore_index: int | None,
     reduction: str,
+    looks: Tensor | None = None,
+    look_index: Tensor | None = None,
     update: bool = True,
     placement: Placement | None = None,
     on_host: bool = False,
@@ -193,7 +195,7 @@ def run_linear(
             "fused_linear computes the gradient with the loss, for the sum of the losses: it needs the "
             'reduction "mean" or "sum"'
         )
-    settings = (ignore_index, "sum", *((update, *(placement or WHOLE)) if op.has_table else ()))
+    settings = (ignore_index, "sum", looks, look_index, *((update, *(placement or WHOLE)) if op.has_table else ()))
     inputs = (logits.stand_in(), *rest, *settings)
     op.check_inputs(inputs, on_host)
     given = dict(zip(op.arguments, inputs, strict=True))

@@ -156,6 +156,7 @@ class FusedOp:
         twin: the CPU kernel of a rule that C++ doesn't know, with the op's tensors and options as parameters. Returns
             loss [B] and gradient [B, C], float32.
         namespace: the op is `torch.ops.<namespace>.<name>`. `OPS` lists only those of fastnoise.
+        listed: whether it is among `OPS`.
         find_rule: takes the module of the built-in rules and returns the rule. Called for calls on a CUDA device.
     """
 
@@ -168,6 +169,7 @@ class FusedOp:
         loss: bool = True,
         twin: Callable[..., tuple[Tensor, ...]] | None = None,
         namespace: str = "fastnoise",
+        listed: bool = True,
         find_rule: Callable[[Any], Any] | None = None,
     ):
         self.name = name
@@ -187,13 +189,16 @@ class FusedOp:
         self.settings: dict[str, Any] = {"ignore_index": None, "reduction": "none"}
         # No defaults: PyTorch drops trailing arguments that equal theirs, and torch 2.11 then finds no `visits` whose
         # version to count up. Callers of the raw op append `settings.values()`.
-        parameters += ["int? ignore_index", "str reduction"]
+        self.settings |= {"looks": None, "look_index": None}
+        parameters += ["int? ignore_index", "str reduction", "Tensor(c!)? looks", "Tensor? look_index"]
         if self.has_table:
             self.settings |= {"update": self.updates_table, **Placement._field_defaults}
             visits = "Tensor(b!)?" if self.updates_table else "Tensor?"
             parameters += ["bool update", f"{visits} visits", "int rank", "int world", "int seed"]
         self.arguments = (*self.names, *self.settings)
         self.at = {name: position for position, name in enumerate(self.arguments)}
+        self.written = [self.at[name] for name in (("targets", "visits") if self.updates_table else ())]
+        self.written.append(self.at["looks"])
         returns = "Tensor, Tensor" if loss else ""
 
         def cuda(*inputs: Any) -> tuple[Tensor, ...] | None:
@@ -218,7 +223,7 @@ class FusedOp:
         self.op = torch.library.custom_op(
             f"{namespace}::{name}",
             cuda,
-            mutates_args={"targets", "visits"} if self.updates_table else (),
+            mutates_args={"targets", "visits", "looks"} if self.updates_table else {"looks"},
             device_types="cuda",
             schema=f"({', '.join(parameters)}) -> ({returns})",
         )
@@ -228,7 +233,7 @@ class FusedOp:
         self.overload = getattr(getattr(torch.ops, namespace), name).default
         self.full_name = f"{namespace}::{name}"
         BY_FULL_NAME[self.full_name] = self
-        if namespace == "fastnoise":
+        if namespace == "fastnoise" and listed:
             OPS[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -240,6 +245,8 @@ class FusedOp:
         *inputs: Any,
         ignore_index: int | None = None,
         reduction: str = "none",
+        looks: Tensor | None = None,
+        look_index: Tensor | None = None,
         update: bool = True,
         placement: Placement | None = None,
         on_host: bool = False,
@@ -250,11 +257,13 @@ class FusedOp:
             inputs: the op's tensors and options.
             ignore_index: rows with this label have loss and gradient 0, and their targets do not change.
             reduction: "none", "mean" or "sum". The mean divides by B, whatever is ignored.
+            looks: where what is seen of each row's label is noted (`ops.looks`), in the rows `look_index` int64 [B], by
+                default `index`. No tensor may be given twice, which a compiler would refuse.
             update: False: no target changes, whatever the knobs say.
             placement: how the table is stored, if it is not a whole table in float32.
             on_host: the table is in page-locked host memory, where the kernels of a CUDA device reach it.
         """
-        inputs += (ignore_index, reduction)
+        inputs += (ignore_index, reduction, looks, look_index)
         if self.has_table:
             inputs += (update, *(placement or WHOLE))
         self.check_inputs(inputs, on_host)
@@ -288,18 +297,21 @@ class FusedOp:
         """Call the kernel without PyTorch's dispatcher. For a small batch on a CPU the dispatcher takes as long as the
         kernel, and on the host of a GPU longer than the launch."""
         results = self.on_cpu(*inputs) if inputs[0].is_cpu else self.on_cuda(*inputs)
-        if self.updates_table:
-            for tensor in (inputs[self.at["targets"]], inputs[self.at["visits"]]):
-                if tensor is not None and not tensor.is_inference():
-                    torch.autograd.graph.increment_version(tensor)
+        for tensor in [inputs[place] for place in self.written]:
+            if tensor is not None and not tensor.is_inference():
+                torch.autograd.graph.increment_version(tensor)
         return results
 
     def bind(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         """The op's arguments by name, with the `update` that this call needs."""
         given = dict(zip(self.arguments, inputs, strict=True))
+        inside_backward = torch._C._current_graph_task_id() != -1
         if self.has_table:
-            inside_backward = torch._C._current_graph_task_id() != -1
             given["update"] = given["update"] and self.updates_table and not inside_backward
+        if inside_backward:
+            given["looks"] = None
+        elif given["looks"] is not None and given["look_index"] is None:
+            given["look_index"] = given["index"]  # as it is: a table that is gathered below has places of its own
         if debug.on:
             self.check_ranges(given)
             if self.updates_table:
@@ -320,7 +332,9 @@ class FusedOp:
         given = self.bind(inputs)
         try:
             if self.twin:
-                return self.fold(given, *on_kept_rows(self.twin, self.names, given))
+                results = self.fold(given, *on_kept_rows(self.twin, self.names, given))
+                note(given)
+                return results
             if is_plain(given):
                 return self.run_rule(given) or None
             return on_gathered_rows(self.run_rule, given) or None
@@ -357,6 +371,11 @@ class FusedOp:
     def check_inputs(self, inputs: tuple[Any, ...], on_host: bool = False) -> None:
         """Refuse arguments of the wrong form. `on_host`: the table may be on the CPU, wherever the logits are."""
         self.check(inputs, on_host)
+        if (looks := inputs[self.at["looks"]]) is not None:
+            index = inputs[self.at["look_index"]]
+            if index is None and "index" in self.tensors:
+                index = inputs[self.at["index"]]
+            check_looks(self.name, inputs[0], looks, index)
         if self.has_table:
             self.check_table(inputs[0], inputs[self.at["targets"]], inputs[self.at["visits"]], on_host)
 
@@ -411,6 +430,30 @@ class FusedOp:
         for name in ("index", "pair_index"):
             if name in given:
                 check_index(self.name, given[name], len(given["targets"]), given["rank"], given["world"])
+
+
+def note(given: dict[str, Any]) -> None:
+    """Note the looks of a twin, which knows of none, on the CPU."""
+    if given["looks"] is None:
+        return
+    of = {name: given[name] for name in ("logits", "looks", "look_index")}
+    if given["ignore_index"] is not None and "labels" in given:
+        of["look_index"] = torch.where(given["labels"] == given["ignore_index"], -1, of["look_index"])
+    cpu.run("look", of, (), None, False, False)
+
+
+def check_looks(name: str, logits: Tensor, looks: Tensor, index: Tensor | None) -> None:
+    """Refuse a table of looks of the wrong form, or one without the rows of the batch."""
+    if (
+        looks.dim() != 2
+        or looks.shape[1] != 8
+        or looks.dtype != torch.float32
+        or not looks.is_contiguous()
+        or looks.device != logits.device
+    ):
+        refuse(name, "looks", looks, f"contiguous float32 [N, 8] on {logits.device}")
+    if index is None or index.shape != logits.shape[:1] or index.dtype != torch.int64 or index.device != logits.device:
+        raise DataError(f"{name}: looks need look_index, int64 [{logits.shape[0]}] on {logits.device}")
 
 
 def backends() -> dict[str, dict[str, str]]:

@@ -18,7 +18,7 @@ from .cores import cores
 from .correction import dual_t, forward, plc, selc, selc_plus
 from .coteaching import coteaching
 from .disc import disc
-from .dividemix import dividemix
+from .dividemix import augdesc, dividemix
 from .elr import elr
 from .elr_plus import elr_plus
 from .fast import fast
@@ -26,8 +26,10 @@ from .gjs import gjs
 from .jocor import jocor
 from .multitask import multitask
 from .nal import nal
+from .pes import pes, pes_semi
 from .plain import plain
 from .posteriors import posteriors
+from .promix import promix
 from .real import settled
 from .simclr import simclr
 from .sop import sop, sop_plus
@@ -39,6 +41,7 @@ from .volminnet import volminnet
 
 _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "apl": apl,
+    "augdesc": augdesc,
     "bootstrap": bootstrap,
     "c2d": c2d,
     "ce": ce,
@@ -59,9 +62,12 @@ _RECIPES: dict[str, Callable[..., RunConfig]] = {
     "mixup": mixup,
     "multitask": multitask,
     "nal": nal,
+    "pes": pes,
+    "pes_semi": pes_semi,
     "plain": plain,
     "plc": plc,
     "posteriors": posteriors,
+    "promix": promix,
     "sce": sce,
     "selc": selc,
     "selc_plus": selc_plus,
@@ -102,9 +108,10 @@ def recipe(
     switched off, unless the network differs in its dropout alone. A network of your own or of another package draws its
     own weights. If it begins with weights (timm:NAME,weights=FILE), images are normalised as these were trained.
     `labels` is a file with the given labels, to which no noise is added. `noise_rate` is the rate of wrong labels, or
-    the folder of a `fastnoise clean`, for methods whose settings follow from it (c2d, coteaching, disc, dividemix,
-    jocor, ssr, ssr_plus, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE for labels that you
-    bring. `recipe` names another course than the published one: fast-r18, speedrun or cpu (`recipes.fast`).
+    the folder of a `fastnoise clean`, for methods whose settings follow from it (augdesc, c2d, coteaching, disc,
+    dividemix, jocor, promix, ssr, ssr_plus, swce_dividemix). Without it the rate is that of `noise`, and UNKNOWN_RATE
+    for labels that you bring. `recipe` names another course than the published one: fast-r18, speedrun or cpu
+    (`recipes.fast`).
     `limit_train` is the number of images that the run is limited to, by which fast-r18 goes.
     ConfigError for an unknown method, for a variant of a method that has none, for a rate that cannot be read, or for a
     method or data set that a fast recipe is not for.
@@ -150,6 +157,7 @@ def _recipe(
 
 __all__ = [
     "apl",
+    "augdesc",
     "bootstrap",
     "c2d",
     "ce",
@@ -171,9 +179,12 @@ __all__ = [
     "mixup",
     "multitask",
     "nal",
+    "pes",
+    "pes_semi",
     "plain",
     "plc",
     "posteriors",
+    "promix",
     "recipe",
     "sce",
     "selc",

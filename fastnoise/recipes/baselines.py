@@ -9,7 +9,7 @@ method; those for mnist too, but for apl and sce.
 from typing import Literal
 
 from ..config import RunConfig
-from ..methods.options import (
+from ..methods.options_of_losses import (
     APLOptions,
     BootstrapOptions,
     FocalOptions,

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import RunConfig
 from .deviation import CIFAR, CIFAR10, CIFAR100, Deviation
 from .deviations_of_losses import OF_LOSSES
+from .deviations_semi import SEMI
 
 _SEED = "a run is a function of its seeds."
 
@@ -23,7 +24,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "cifar100-constants",
-        ("dividemix", "gce", "selc", "selc_plus", "nal", "ssr", "ssr_plus"),
+        ("dividemix", "augdesc", "gce", "selc", "selc_plus", "nal", "ssr", "ssr_plus"),
         CIFAR100,
         "The authors normalise by (.507, .487, .441) and (.267, .256, .276); fastnoise by (.5071, .4867, .4408) and "
         "(.2675, .2565, .2761), ELR's constants.",
@@ -32,7 +33,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "cifar10-deviations",
-        ("gce", "apl", "dual_t"),
+        ("gce", "apl", "dual_t", "promix"),
         CIFAR10,
         "The authors divide by the pixels' standard deviation (.247, .243, .262); fastnoise by (.2023, .1994, .2010), "
         "as ELR, DivideMix, SELC and PLC do.",
@@ -241,6 +242,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "a run has one answer for an image.",
         uncounted="the networks differ after trainings alone.",
     ),
+    *SEMI,
     *OF_LOSSES,
     # -- forward, PLC
     *(

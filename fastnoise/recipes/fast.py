@@ -9,7 +9,8 @@ from typing import Any
 
 from ..config import RECIPES, RunConfig
 from ..errors import ConfigError, alternatives, nearest
-from ..methods.options import ELROptions, ELRPlusOptions, GCEOptions, NALOptions, SELCOptions
+from ..methods.options import ELROptions, ELRPlusOptions, NALOptions, SELCOptions
+from ..methods.options_of_losses import GCEOptions
 from .base import is_cifar10, is_cifar100
 
 METHODS = ("ce", "gce", "elr", "elr_plus", "nal", "selc")

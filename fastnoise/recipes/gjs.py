@@ -1,7 +1,7 @@
 """Recipes of GJS and JS."""
 
 from ..config import RunConfig
-from ..methods.options import GJSOptions
+from ..methods.options_of_losses import GJSOptions
 from ..noise.spec import parse
 from .base import base, is_cifar10, is_cifar100, noise_rate
 from .real import PYTORCH

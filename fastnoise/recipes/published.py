@@ -7,10 +7,11 @@ import numpy as np
 
 from ..config import RunConfig
 from ..data.names import is_given
-from ..methods.options import ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
+from ..methods.options import AugDescOptions, ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
 from ..models.names import bare
 from ..noise.spec import NoiseSpec, parse
-from .published_tables import ALIKE, EPOCHS, TABLES, Metric
+from .published_table import Metric
+from .published_tables import ALIKE, EPOCHS, TABLES
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def _kind(run: RunConfig) -> str:
         case ELRPlusOptions() as options:
             mixup = "mixup" if options.mixup_alpha else "plain"
             return f"{options.networks} {mixup} {'averaged' if options.average_momentum else 'raw'}"
+        case AugDescOptions() as options:
+            return options.warm_up_view
         case SWCEOptions() as options:
             return options.selection_loss if options.train_loss == "swce" else options.train_loss
         case _:

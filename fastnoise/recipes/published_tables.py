@@ -1,35 +1,7 @@
 """Tables of published accuracies, as their papers print them."""
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
-
-Metric = Literal["last", "best", "mean_last_10", "validation"]
-"""Which test accuracy of a run it is: at the last epoch (also if the source doesn't say), the best, the mean of the
-last ten, or at the epoch with the best accuracy on held-out noisy labels."""
-
-
-class Table(NamedTuple):
-    """Rows of one source that share a network: accuracies `91.16±.08` over `noises`, `-` if there is none."""
-
-    source: str
-    metric: Metric
-    network: str
-    model: str | None
-    noises: str
-    rows: Mapping[tuple[str, ...], str]
-    """(data set, method), or (data set, method, kind) as `published` tells kinds apart -> accuracies."""
-    epochs: Mapping[tuple[str, str], int] = {}
-    """(data set, method) -> epochs, if they are known."""
-    remark: str = ""
-    test_set: str = ""
-    top: int = 1
-    sequential: bool = False
-    """Whether asymmetric noise on CIFAR-10 flips labels that were flipped before, as in the loaders of ELR and APL."""
-
-    def noise(self, noise: str, dataset: str) -> str:
-        """One of `noises` as the source makes it on a data set."""
-        flips_again = self.sequential and dataset == "cifar10" and noise.startswith("asymmetric")
-        return f"{noise},sequential=true" if flips_again else noise
+from .published_table import Metric, Table
+from .published_tables_real import REAL_TABLES
 
 
 def _drawn_from_all(rates: str) -> str:
@@ -39,6 +11,32 @@ def _drawn_from_all(rates: str) -> str:
 
 _DRAWN_FROM_ALL, _DRAWN_FROM_ALL_OF_FOUR = _drawn_from_all("0.2 0.4 0.6 0.8"), _drawn_from_all("0.2 0.5 0.8 0.9")
 _NAL_NOISE = "the text says that labels turn into other classes, the authors' code draws them from all classes"
+
+_AUGDESC: tuple[tuple[str, Metric, dict[tuple[str, ...], str]], ...] = (
+    (
+        "best epoch",
+        "best",
+        {
+            ("cifar10", "augdesc", "weak"): "96.33 95.36 93.77 91.88 94.64",
+            ("cifar10", "augdesc", "strong"): "96.35 95.64 93.72 35.33 94.39",
+            ("cifar100", "augdesc", "weak"): "79.50 77.24 66.36 41.20 -",
+            ("cifar100", "augdesc", "strong"): "79.61 77.64 61.83 17.57 -",
+        },
+    ),
+    (
+        "last ten epochs",
+        "mean_last_10",
+        {
+            ("cifar10", "augdesc", "weak"): "96.17 95.13 93.64 91.76 94.26",
+            ("cifar100", "augdesc", "weak"): "79.22 77.01 66.05 40.90 -",
+        },
+    ),
+)
+
+_PROMIX: tuple[tuple[Metric, str, str], ...] = (
+    ("best", "97.69 97.40 95.49 93.36 96.59", "82.64 80.06 69.37 42.93 -"),
+    ("last", "97.59 97.30 95.05 91.13 96.51", "82.39 79.72 68.95 42.74 -"),
+)
 
 TABLES = (
     Table(
@@ -264,6 +262,26 @@ TABLES = (
         "epoch not stated",
         sequential=True,
     ),
+    *(
+        Table(
+            f"Xiao et al. 2023 (ProMix), authors' code, {metric} epoch",
+            metric,
+            "ResNet-18",
+            "resnet18",
+            f"{_DRAWN_FROM_ALL_OF_FOUR} asymmetric:0.4",
+            {("cifar10", "promix"): ten, ("cifar100", "promix"): hundred},
+            {("cifar10", "promix"): 601, ("cifar100", "promix"): 601},
+        )
+        for metric, ten, hundred in _PROMIX
+    ),
+    Table(
+        "Bai et al. 2021 (PES), as Xiao et al. 2023 (ProMix) quote it",
+        "best",
+        "PreAct ResNet-18",
+        "preact_resnet18_bn_stem",
+        _drawn_from_all("0.2 0.5 0.8"),
+        {("cifar10", "pes_semi"): "95.9 95.1 93.1", ("cifar100", "pes_semi"): "77.4 74.3 61.6"},
+    ),
     Table(
         "Wei et al. 2022 (CIFAR-N), leaderboard",
         "last",
@@ -272,9 +290,13 @@ TABLES = (
         "human:aggre human:random1 human:random2 human:random3 human:worse human:noisy",
         {
             ("cifar10n", "jocor"): "91.44±.05 90.30±.20 90.21±.19 90.11±.21 83.37±.30 -",
+            ("cifar10n", "pes_semi"): "94.66±.18 95.06±.15 95.19±.23 95.22±.13 92.68±.22 -",
+            ("cifar10n", "promix"): "97.65±.19 97.39±.16 97.55±.12 97.52±.09 96.34±.23 -",
             ("cifar10n", "sop_plus"): "95.61±.13 95.28±.13 95.31±.10 95.39±.11 93.24±.21 -",
             ("cifar10n", "volminnet"): "89.70±.21 88.30±.12 88.27±.09 88.19±.41 80.53±.20 -",
             ("cifar100n", "jocor"): "- - - - - 59.97±.24",
+            ("cifar100n", "pes_semi"): "- - - - - 70.36±.33",
+            ("cifar100n", "promix"): "- - - - - 73.79±.28",
             ("cifar100n", "sop_plus"): "- - - - - 67.81±.23",
             ("cifar100n", "volminnet"): "- - - - - 57.80±.31",
         },
@@ -295,6 +317,7 @@ TABLES = (
             ("cifar10n", "sop"): "- 91.69±.76 89.83±.24 83.66±.64 -",
             ("cifar10n", "sop_plus"): "- 96.04±.15 95.70±.07 92.89±.09 -",
             ("cifar10n", "dividemix"): "95.51 95.62 95.72 93.10±.10 -",
+            ("cifar10n", "pes_semi"): "- 94.64±.05 95.20±.08 92.58±.05 -",
             ("cifar10n", "volminnet"): "- 90.47±.17 88.90±.51 80.87±.25 -",
             ("cifar100n", "ce"): "- - - - 61.19±.51",
             ("cifar100n", "coteaching"): "- - - - 54.48",
@@ -303,6 +326,7 @@ TABLES = (
             ("cifar100n", "sop"): "- - - - 56.17±1.02",
             ("cifar100n", "sop_plus"): "- - - - 63.88±.32",
             ("cifar100n", "dividemix"): "- - - - 70.91",
+            ("cifar100n", "pes_semi"): "- - - - 70.32±.28",
             ("cifar100n", "volminnet"): "- - - - 58.30±.05",
         },
         {},
@@ -381,109 +405,20 @@ TABLES = (
         {},
         'F1, as the paper says of all its figures; "idn" not specified',
     ),
-    Table(
-        "Lu et al. 2022 (NAL), Table 3",
-        "last",
-        "VGG-19 with batch normalisation",
-        "vgg19_bn",
-        "none",
-        {
-            ("animal10n", "ce"): "79.40±.14",
-            ("animal10n", "plc"): "83.40±.43",
-            ("animal10n", "selc"): "83.73±.06",
-            ("animal10n", "nal", "full"): "84.18±.19",
-        },
-        {("animal10n", "nal"): 100},
-        "epoch not stated; the others' taken from their papers",
-    ),
-    Table(
-        "Lu et al. 2022 (NAL), Table 4",
-        "last",
-        "ResNet-50",
-        "torchvision:resnet50",
-        "none",
-        {
-            ("clothing1m", "ce"): "69.21",
-            ("clothing1m", "sce"): "71.02",
-            ("clothing1m", "elr"): "72.87",
-            ("clothing1m", "nal", "reverse"): "73.58",
-        },
-        {("clothing1m", "nal"): 400},
-        "epoch not stated; NAL from scratch, with the reverse term; others pretrained on ImageNet, from their papers",
-    ),
     *(
         Table(
-            "Lu et al. 2022 (NAL), Table 5",
-            "last",
-            "Inception-ResNet-v2",
-            "timm:inception_resnet_v2",
-            "none",
-            {
-                ("mini_webvision", "coteaching"): coteaching,
-                ("mini_webvision", "elr"): elr,
-                ("mini_webvision", "nal", "reverse"): nal,
-            },
-            {("mini_webvision", "nal"): 500},
-            "epoch not stated; NAL with the reverse term; the others' taken from their papers",
-            test_set,
-            top,
+            f"Nishi et al. 2021 (AugDesc), {source}",
+            metric,
+            "PreActResNet-18",
+            "preact_resnet18_bn_stem",
+            f"{_DRAWN_FROM_ALL_OF_FOUR} asymmetric:0.4",
+            rows,
+            {},
+            "one run each",
         )
-        for test_set, top, coteaching, elr, nal in (
-            ("", 1, "63.58", "76.26", "77.41"),
-            ("", 5, "85.20", "91.26", "92.25"),
-            ("ILSVRC2012", 1, "61.48", "68.71", "74.09"),
-            ("ILSVRC2012", 5, "84.70", "87.84", "92.09"),
-        )
+        for source, metric, rows in _AUGDESC
     ),
-    Table(
-        "Liu et al. 2020 (ELR), Table 3",
-        "validation",
-        "ResNet-50, pretrained on ImageNet",
-        "torchvision:resnet50",
-        "none",
-        {("clothing1m", "elr", "steps"): "72.87", ("clothing1m", "elr_plus", "2 mixup averaged"): "74.81"},
-        {("clothing1m", "elr_plus"): 15},
-    ),
-    Table(
-        "Liu et al. 2020 (ELR), Table 3",
-        "last",
-        "ResNet-50, pretrained on ImageNet",
-        "torchvision:resnet50",
-        "none",
-        {
-            ("clothing1m", "ce"): "69.10",
-            ("clothing1m", "forward"): "69.84",
-            ("clothing1m", "gce"): "69.75",
-            ("clothing1m", "sce"): "71.02",
-            ("clothing1m", "dividemix"): "74.76",
-        },
-        {},
-        "taken there from earlier papers, epoch not stated",
-    ),
-    *(
-        Table(
-            "Liu et al. 2020 (ELR), Table 4",
-            "last",
-            "Inception-ResNet-v2",
-            "timm:inception_resnet_v2",
-            "none",
-            {
-                ("mini_webvision", "coteaching"): coteaching,
-                ("mini_webvision", "elr"): elr,
-                ("mini_webvision", "elr_plus", "2 mixup averaged"): elr_plus,
-            },
-            {("mini_webvision", "elr_plus"): 100},
-            "epoch not stated; the others' taken from earlier papers",
-            test_set,
-            top,
-        )
-        for test_set, top, coteaching, elr, elr_plus in (
-            ("", 1, "63.58", "76.26", "77.78"),
-            ("", 5, "85.20", "91.26", "91.68"),
-            ("ILSVRC2012", 1, "61.48", "68.71", "70.29"),
-            ("ILSVRC2012", 5, "84.70", "87.84", "89.76"),
-        )
-    ),
+    *REAL_TABLES,
 )
 
 ALIKE = {

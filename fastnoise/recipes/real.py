@@ -203,6 +203,18 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "schedule": "multistep:40,gamma=0.1",
     },
     **{("dividemix", f"{colour}_mini_imagenet"): {"batch_size": 4 * 64, "warm_up": 30} for colour in ("red", "blue")},
+    # AugDesc: 32 images for each of the four parts, changed by ImageNet's policy.
+    ("augdesc", "clothing1m"): {
+        "augment": "resize:256,crop:224,flip,autoaugment:imagenet",
+        "batch_size": 4 * 32,
+        "epoch_batches": 1000,
+        "warm_up": 1,
+        "mixup_alpha": 0.5,
+        "unlabelled_strength": 0.0,
+        "learning_rate": 0.002,
+        "epochs": 80,
+        "schedule": "multistep:40,gamma=0.1",
+    },
     # PLC: the authors' code.
     ("plc", "animal10n"): {"warm_up": 40, "window": 10},
     ("plc", "clothing1m"): {

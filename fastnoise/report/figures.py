@@ -6,7 +6,7 @@ from .. import own
 from ..errors import FastnoiseError
 from ..fields import stored
 from ..recipes.published import Published, deviations, published
-from ..recipes.published_tables import Metric
+from ..recipes.published_table import Metric
 from .html import Html, element, join, table
 from .stored import StoredRun
 

@@ -132,6 +132,23 @@ struct Rows {
         group.rest_power[r] = reduce<Sum>(rest) + (maximum - maximum);  // NaN where the highest logit is infinite
     }
 
+    // The margin of the label in `looks` over the most probable other class, and its probability; else NaN stays.
+    FASTNOISE_NOINLINE void look(std::size_t r) {
+        const std::size_t row = group.row[r];
+        const auto sample = static_cast<std::uint64_t>(job.look_index[row]);
+        if (sample >= job.look_rows || group.rest_power[r] != group.rest_power[r]) return;
+        const float given = job.looks[sample * kLookColumns];
+        if (!(given >= 0 && given < static_cast<float>(job.classes))) return;
+        const auto label = static_cast<std::size_t>(given);
+        const T own = all<T>(static_cast<Real>(label)), lowest = all<T>(static_cast<Real>(-3.4e38));
+        T rival = lowest;
+        for (std::size_t from = 0; from < width; from += kLanes) {
+            rival = largest(rival, select(columns(from) == own, lowest, load<T>(shifts + r * width + from)));
+        }
+        job.seen[2 * row] = static_cast<float>(shifts[r * width + label] - reduce<Largest>(rival));
+        job.seen[2 * row + 1] = static_cast<float>(powers[r * width + label] * group.inverse[r]);
+    }
+
     // Labels, attention and shares, and what follows from them for all rows at once.
     FASTNOISE_NOINLINE void prepare_rows(std::size_t count) {
         for (std::size_t r = 0; r < count; ++r) {

@@ -23,7 +23,8 @@
     rule(ema, Ema)                              \
     rule(selc, Selc)                            \
     rule(nal, NalVariants)                      \
-    rule(sop, Sop)
+    rule(sop, Sop)                              \
+    rule(look, Look)
 #endif
 
 #ifdef FASTNOISE_RULE_BODIES
@@ -276,6 +277,11 @@ struct Ema : Plain {
     static T update(T target, T probs, const RowState<T>& row, const Options<T>&) {
         return row.momentum * target + (one<T>() - row.momentum) * probs;
     }
+};
+
+// Only notes its looks, which the skeleton does.
+struct Look : Plain {
+    static constexpr bool has_loss = false;
 };
 
 struct Selc : SoftCe {

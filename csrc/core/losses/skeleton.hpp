@@ -37,6 +37,9 @@ struct Skeleton : Rows<Real> {
         for (std::size_t r = 0; r < count; ++r) this->softmax(r);
         const T rest = of(group.rest_power);
         store(one<T>() / (one<T>() + rest), group.inverse);
+        if (job.looks) {
+            for (std::size_t r = 0; r < count; ++r) this->look(r);
+        }
         if constexpr (Rule::has_loss) store(log1p_of(rest), group.log_total);
         this->prepare_rows(count);
         if constexpr (Rule::has_target) {

@@ -73,7 +73,13 @@ class StackedMethod(Method):
             means = torch.stack([part.sum() / max(1, len(part)) for part in losses.split(list(self.sizes))])
         self.losses.copy_(means.detach())
         attention = None if outputs.attention is None else outputs.attention.detach().float().sigmoid()
-        return Forward(means.sum(), outputs.logits.detach().argmax(1), attention)
+        logits = outputs.logits.detach()
+        return Forward(means.sum(), logits.argmax(1), attention, logits)
+
+    def note_looks(self, looks: Tensor) -> bool:
+        parts = [looks[start:end] for start, end in zip(self.starts, self.starts[1:], strict=False)]
+        each = [method.note_looks(part) for method, part in zip(self._members, parts, strict=True)]
+        return self.lead.note_looks(looks) and all(each)
 
     def _each_loss(self, outputs: Outputs, labels: Tensor, index: Tensor, even: bool) -> Tensor:
         """Losses [R], each by the run's own method, for runs whose options no longer agree."""
@@ -125,8 +131,8 @@ class StackedMethod(Method):
 class StackedStatistics(EpochStatistics):
     """EpochStatistics of K runs. Sums are [K], and tables hold the samples of one run after the other."""
 
-    def __init__(self, method: StackedMethod, device: torch.device):
-        super().__init__(method.starts[-1], method.attention, device, (method.count,))
+    def __init__(self, method: StackedMethod, device: torch.device, looks: Tensor | None = None):
+        super().__init__(method.starts[-1], method.attention, device, (method.count,), looks=looks)
         self.method = method
         self._shares: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
         """Number of samples of each run in a step -> the same as weights float64 [K], what the step adds to `counts`,
@@ -140,6 +146,7 @@ class StackedStatistics(EpochStatistics):
         own.counts = self.counts[:, number]
         own.predictions = self.predictions[rows]
         own.attention = None if self.attention is None else self.attention[rows]
+        own.looks = None if self.looks is None else self.looks[rows]
         return own
 
     @torch.no_grad()

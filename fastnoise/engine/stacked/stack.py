@@ -19,6 +19,8 @@ from ...errors import ConfigError, TrainingError
 from ...methods import create_method
 from ...methods.scan import Kept, keep
 from ...models import Network, Outputs
+from ...ops.looks import new_looks
+from ...tasks.names import DEFAULT
 from ...texts import counted
 from ..checkpoint import place_of
 from ..display import LABELS_ARE, mean_of_last, percent
@@ -94,8 +96,8 @@ class Stack(Training):
             )
         lead = create_method(configs[0].method, num_samples=plan.num_samples, num_classes=sets[0].task.num_outputs)
         method = StackedMethod(configs[0].method, lead.to(device), members, network, plan).to(device)
-        statistics = StackedStatistics(method, device)
         labels = torch.from_numpy(np.concatenate([data.given for data in sets])).to(device)
+        statistics = StackedStatistics(method, device, new_looks(labels) if sets[0].task.name == DEFAULT else None)
         records = [
             Record(config, data, own, statistics.part(number), labels[slice(*method.starts[number : number + 2])])
             for number, (config, data, own) in enumerate(zip(configs, sets, members, strict=True))

@@ -187,8 +187,8 @@ class MethodOptions(Checked):
     """Method, of `fastnoise methods`. apl, augdesc, bootstrap, c2d, ce, cores, coteaching, disc, dividemix, dual_t, \
 elr, elr_plus, focal, forward, gce, gjs, jocor, label_smoothing, mae, mixup, multitask, nal, pes, pes_semi, plain \
 (the task's own loss), plc, posteriors, promix, sce, selc, selc_plus, simclr, sop, sop_plus, ssr, ssr_plus, swce, \
-swce_dividemix, swce_loss (the loss alone), volminnet, auto (chosen \
-after a look at the labels), or FILE.py:CLASS (your own)."""
+swce_dividemix, swce_loss (the loss alone), volminnet, auto (chosen after a look at the labels), or FILE.py:CLASS \
+(your own)."""
 
     AUTO: ClassVar[str] = "auto"
     """The value of an option that the method chooses by itself."""

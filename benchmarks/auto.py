@@ -48,7 +48,7 @@ KEY_RUN = ("part", "setting", "seed", "arm")
 KEY_PROBE = ("part", "setting", "seed")
 
 ARMS = {
-    "images": ("ce", "elr", "nal", "coteaching", "elr_plus", "dividemix", "sop_plus", "ssr_plus"),
+    "images": ("ce", "elr", "nal", "elr_plus", "dividemix", "sop_plus", "ssr_plus"),
     "features": ("ce", "gce", "elr", "nal", "coteaching", "elr_plus", "dividemix", "plc"),
 }
 """What can be chosen, by the kind of data."""

@@ -76,7 +76,7 @@ def placed(name: str, dtype: str, rank: int, world: int, num_classes: int, stret
         for by_triton, (targets, visits) in ((True, one), (False, other)):
             arguments = given | {"targets": targets}
             place = (None if dtype == "float32" else visits, rank, world, 7)
-            inputs = (*(arguments[name] for name in op.names), None, "none", True, *place)
+            inputs = (*(arguments[name] for name in op.names), None, "none", None, None, True, *place)
             if by_triton:
                 rule = getattr(rules, name.upper())
                 results.append(op.launch(row.launch, rule, inputs, geometry=stretches(stretch)))
@@ -100,7 +100,7 @@ def foreign() -> dict[str, object]:
     index = torch.tensor([1, 4, 5, 21, -1, -2, 3])
     knobs = torch.tensor([1.0, 0.7, 3.0])
     labels = torch.zeros(7, dtype=torch.int64)
-    inputs = torch.zeros(7, 10), labels, index, targets, knobs, None, "none", True, None, 1, 2, 0
+    inputs = torch.zeros(7, 10), labels, index, targets, knobs, None, "none", None, None, True, None, 1, 2, 0
     loss, gradient = OPS["elr"].launch(row.launch, rules.ELR, inputs)
     return {
         "loss": loss.isnan().nonzero().flatten().tolist(),

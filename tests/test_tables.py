@@ -233,7 +233,7 @@ def arguments(name: str, table: Tensor, index: Tensor) -> tuple:
 def test_opcheck(name: str) -> None:
     """With every argument that a placement gives; the update of `visits` is declared."""
     table, visits = torch.full((10, 10), 0.125, dtype=torch.bfloat16), torch.zeros(10, dtype=torch.int32)
-    inputs = (*arguments(name, table, 2 * torch.arange(8) + 1), None, "none", True, visits, 1, 2, 3)
+    inputs = (*arguments(name, table, 2 * torch.arange(8) + 1), None, "none", None, None, True, visits, 1, 2, 3)
     opcheck(OPS[name].overload, inputs)
     OPS[name].overload(*inputs)
     assert visits.tolist() == [1] * 8 + [0, 0]

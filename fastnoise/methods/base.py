@@ -99,6 +99,10 @@ class Estimates:
     """[N] float32 in (0, 1), NAL's attention weights."""
 
 
+def nothing_collected() -> None:
+    """The scores of a run that collects none."""
+
+
 @dataclass
 class Run:
     """What a method sees of the run between two epochs. It may change `labels`, in place."""
@@ -117,7 +121,7 @@ class Run:
     batch's outputs and keeps what it returns, one row for each sample (`Scan`)."""
     warn: Callable[[str], None]
     """Shows the user a warning of one line."""
-    scores: Callable[[], Scores | None] = lambda: None
+    scores: Callable[[], Scores | None] = nothing_collected
     """scores() has what the steps so far have seen of each given label, [N] each (`Scores`); None if nothing is
     collected."""
 

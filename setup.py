@@ -26,7 +26,7 @@ setup(
     package_dir={"fastnoise.kernels": "kernels", "fastnoise.benchmarks": "benchmarks"},
     package_data={
         "fastnoise": [
-            *("py.typed", "*.pyi", "extend.md", "deviations.md", "docs/*.md"),
+            *("py.typed", "*.pyi", "extend.md", "deviations.md", "docs/*.md", "auto/table.csv"),
             *("sweeps/published/*.toml", "leaderboard/boards/*.toml"),
         ]
     },

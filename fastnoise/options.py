@@ -23,7 +23,6 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 from .checks import shown
 from .errors import ConfigError
 
-
 AUTO = "auto"
 """The name that asks for a method to be chosen before the run (`fastnoise.auto`). It is no method by itself."""
 

@@ -197,7 +197,7 @@ def test_only_methods_that_can_run_are_chosen(monkeypatch: pytest.MonkeyPatch) -
     together = choose(config, table=table, parallel=True).arm.method
     assert METHODS[together].parallel
     only = MethodTable([setting("all", 0.3, ssr_plus=98.0)])
-    with pytest.raises(ConfigError, match="no method of its table can run so: .*--balance weights"):
+    with pytest.raises(ConfigError, match=r"no method of its table can run so: .*--balance weights"):
         choose(config.replace({"balance": "weights"}), table=only)
 
 

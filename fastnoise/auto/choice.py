@@ -109,8 +109,7 @@ def _try(config: RunConfig, judged: Judged) -> None:
         data = replace(data, validation=data.test, validation_given=data.given)  # whether there is one is checked later
         if find_method(config.method.method).phase is not Method.phase:
             raise ConfigError("--patience: the method goes through phases")
-    rate = config.replace({"encoder": None})  # which is read once
-    create_parts(rate, data, torch.device("cpu"), fresh=False)
+    create_parts(config, data, torch.device("cpu"), fresh=False)  # its weights are drawn, and no encoder is read
 
 
 def decide(found: Findings, kind: str, table: MethodTable, arms: Sequence[str] | None = None) -> Choice:

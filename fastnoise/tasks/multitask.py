@@ -151,6 +151,9 @@ class MultiTask(Classification):
     def shares(self, answers: Labels, given: Labels, clean: Labels) -> dict[str, float]:
         return super().shares(self._own(answers, clean), given, clean)
 
+    def closing_figures(self, answers: Labels, given: Labels) -> dict[str, Any]:
+        return super().closing_figures(self._own(answers, given), given)
+
     def _groups(self, labels: Labels) -> NDArray[np.int64]:
         return np.searchsorted(self.starts, labels, side="right") - 1
 

@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +182,7 @@ def measured(part: str, options: argparse.Namespace) -> None:
     stamp = record.stamp()
     runs = {tuple(row[name] for name in KEY_RUN) for row in record.read(RUNS)} if RUNS.exists() else set()
     probes = (
-        {tuple(row[name] for name in KEY_PROBE): findings(row) for row in record.read(PROBES)}
+        {tuple(row[name] for name in KEY_PROBE): Findings.read(row) for row in record.read(PROBES)}
         if PROBES.exists()
         else {}
     )
@@ -217,13 +217,6 @@ def measured(part: str, options: argparse.Namespace) -> None:
             print(f"{case.setting} seed {case.seed} {arm}: {row['accuracy']} % in {row['seconds']} s", flush=True)
 
 
-def findings(line: record.Row) -> Findings:
-    """What a probe's row says."""
-    numbers = {field.name: float(line[field.name]) for field in fields(Findings)}
-    whole = {name: int(numbers[name]) for name in ("images", "classes")}
-    return Findings(**{**numbers, **whole})  # type: ignore[arg-type]
-
-
 def recorded(part: str) -> dict[str, list[Row]]:
     """Setting -> a row for each seed of which probe and all runs are recorded."""
     accuracy: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
@@ -240,7 +233,7 @@ def recorded(part: str) -> dict[str, list[Row]]:
             continue
         times = {arm: seconds[key][arm] / seconds[key]["ce"] for arm in arms}
         found[line["setting"]].append(
-            Row(line["setting"], line["kind"], findings(line), {arm: accuracy[key][arm] for arm in arms}, times)
+            Row(line["setting"], line["kind"], Findings.read(line), {arm: accuracy[key][arm] for arm in arms}, times)
         )
     return dict(found)
 

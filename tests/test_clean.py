@@ -24,7 +24,7 @@ from _forked import Forked
 from _review_cases import finished_cleaning, served
 from PIL import Image
 from rich.console import Console
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 
 from fastnoise.cleaning.channel import fit_channel
 from fastnoise.cleaning.decisions import Decision, DecisionLog, read_decisions
@@ -34,7 +34,7 @@ from fastnoise.cleaning.outputs import write_outputs
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged
 from fastnoise.cleaning.review import DECISIONS, PAGE, ReviewServer
 from fastnoise.cleaning.run import CleanOptions, Finding, clean, describe, measure
-from fastnoise.cleaning.verdict import Verdict, _confused_alike, _log_odds, _margins, reach
+from fastnoise.cleaning.verdict import Verdict, _confused_alike, margins_of, reach
 from fastnoise.cli import main
 from fastnoise.config import RunConfig
 from fastnoise.errors import CheckpointError, ConfigError, DataError
@@ -170,8 +170,8 @@ def test_labels_that_are_wrong_as_networks_are_can_be_told() -> None:
     assert _confused_alike(clean, clean.argmax(1)) == 1, "no label is another"
     given = np.zeros(2, np.int64)
     chances = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
-    np.testing.assert_allclose(_log_odds(np.log(chances), given), [0.0, np.log(0.1 / 0.9)], atol=1e-12)
-    np.testing.assert_allclose(_margins(np.log(chances), given), np.log([0.5 / 0.3, 0.1 / 0.6]))
+    np.testing.assert_allclose(margins_of(np.log(chances), given, logsumexp), [0.0, np.log(0.1 / 0.9)], atol=1e-12)
+    np.testing.assert_allclose(margins_of(np.log(chances), given), np.log([0.5 / 0.3, 0.1 / 0.6]))
 
 
 def test_folds_are_equal_and_hold_each_class() -> None:

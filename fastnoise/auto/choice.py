@@ -9,9 +9,9 @@ import torch
 from ..cleaning.pool import Judged
 from ..config import RunConfig
 from ..data import ImageDataset
-from ..engine.prepare import create_parts
+from ..engine.prepare import check_run, create_parts
 from ..errors import ConfigError
-from ..methods import Method, find_method, options_of, require_parallel
+from ..methods import find_method, options_of, require_parallel
 from ..options import AUTO
 from ..recipes import recipe
 from .findings import Findings, look_at, probe
@@ -93,7 +93,7 @@ def choose(
         try:
             if parallel:
                 require_parallel(find_method(arm.method), arm.method)
-            _try(Choice(arm, found, ("", "", "")).config(config), judged)
+            _try(Choice(arm, found, ("", "", "")).config(config), judged, dataset)
             able.append(text)
         except ConfigError as error:
             refusal = error
@@ -102,13 +102,12 @@ def choose(
     return decide(found, kind, table, able)
 
 
-def _try(config: RunConfig, judged: Judged) -> None:
+def _try(config: RunConfig, judged: Judged, dataset: ImageDataset | None) -> None:
     """ConfigError if a run would be refused: by its options, or by what its method needs of network and data."""
+    check_run(config, dataset)
     data = judged.data
-    if config.optim.patience:
-        data = replace(data, validation=data.test, validation_given=data.given)  # whether there is one is checked later
-        if find_method(config.method.method).phase is not Method.phase:
-            raise ConfigError("--patience: the method goes through phases")
+    if config.optim.patience:  # which needs a validation set, and no network has any of those that are judged
+        data = replace(data, validation=data.test, validation_given=data.given)
     create_parts(config, data, torch.device("cpu"), fresh=False)  # its weights are drawn, and no encoder is read
 
 

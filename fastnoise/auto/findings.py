@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from scipy.special import log_softmax
 from ..cleaning.channel import fit_channel
 from ..cleaning.judge import LogitWitness
 from ..cleaning.pool import Judged, fold_of, load_judged, part_of
+from ..cleaning.verdict import margins_of
 from ..config import RunConfig
 from ..data import ImageDataset
 from ..errors import ConfigError
@@ -56,7 +58,7 @@ _STRENGTH, _MOMENTUM = 3.0, 0.7
 
 @dataclass(frozen=True)
 class Findings:
-    """What is found of N labels of C classes. All but `images` are shares, from 0 to 1."""
+    """What is found of N labels of C classes. Shares are from 0 to 1."""
 
     images: int
     """N"""
@@ -77,6 +79,15 @@ class Findings:
     with the labels over what it would be if they made no mistakes."""
     seconds: float
     """The probe took."""
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> "Findings":
+        """The findings in a table's row, of numbers or of the texts that `row` makes of them.
+
+        KeyError or ValueError if the row does not hold them.
+        """
+        numbers: dict[str, Any] = {field.name: float(row[field.name]) for field in fields(cls)}
+        return cls(**{**numbers, "images": int(numbers["images"]), "classes": int(numbers["classes"])})
 
     def row(self) -> dict[str, str]:
         """The numbers as texts, for a table's row."""
@@ -255,8 +266,8 @@ def found(
 def surest(answers: NDArray[np.float64]) -> NDArray[np.bool_]:
     """[n], which images the networks are surest of among those that they answer alike, by the margin of the likeliest
     class over the next one; SUREST in all."""
-    answer, ordered = answers.argmax(1), np.sort(answers, 1)
-    margin = ordered[:, -1] - ordered[:, -2]
+    answer = answers.argmax(1)
+    margin = margins_of(answers, answer)
     share = min(0.5, max(0.1, SUREST / len(answers)))
     sure = np.zeros(len(answers), bool)
     for label in np.unique(answer):

@@ -19,8 +19,8 @@ NEAR = 1.5
 """Distance to the nearest setting of the table beyond which the choice is a guess, and is said to be one."""
 
 WIDTH = 0.25
-"""Width of the kernel by which settings count, in units of `place`. Chosen by leaving one setting out at a time
-(`python -m benchmarks.auto check`)."""
+"""Width of the kernel by which settings count, in units of `place`. Ours, not searched for: `python -m benchmarks.auto
+check` says what is lost with it when a setting is left out of the table."""
 
 CAUTION = 0.5
 """How much of the standard deviation of a method's loss, over the settings that count, is added to its mean."""
@@ -114,17 +114,12 @@ class MethodTable:
     @classmethod
     def read(cls, path: Path = PATH) -> "MethodTable":
         """Read a table that `write` wrote; DataError if it is damaged."""
-        names = [field.name for field in fields(Findings)]
         found: dict[str, Row] = {}
         try:
             with open(path, newline="", encoding="utf-8") as stream:
                 for line in csv.DictReader(stream):
-                    numbers = {name: float(line[name]) for name in names}
-                    whole = {name: int(numbers[name]) for name in ("images", "classes")}
-                    row = found.setdefault(
-                        line["setting"],
-                        Row(line["setting"], line["kind"], Findings(**{**numbers, **whole}), {}, {}),  # type: ignore[arg-type]
-                    )
+                    setting = line["setting"]
+                    row = found.setdefault(setting, Row(setting, line["kind"], Findings.read(line), {}, {}))
                     row.accuracy[line["arm"]] = float(line["accuracy"])
                     row.cost[line["arm"]] = float(line["cost"])
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -192,15 +187,13 @@ def merged(settings: Mapping[str, Sequence[Row]]) -> MethodTable:
     """A row for each setting, with means over its seeds; of the findings too."""
     rows = []
     for setting, seeds in settings.items():
-        names = [field.name for field in fields(Findings)]
-        numbers = {name: float(np.mean([getattr(row.found, name) for row in seeds])) for name in names}
-        whole = {name: int(numbers[name]) for name in ("images", "classes")}
+        means = {field.name: np.mean([getattr(row.found, field.name) for row in seeds]) for field in fields(Findings)}
         arms = [arm for arm in seeds[0].accuracy if all(arm in row.accuracy for row in seeds)]
         rows.append(
             Row(
                 setting,
                 seeds[0].kind,
-                Findings(**{**numbers, **whole}),  # type: ignore[arg-type]
+                Findings.read(means),
                 {arm: float(np.mean([row.accuracy[arm] for row in seeds])) for arm in arms},
                 {arm: float(np.mean([row.cost[arm] for row in seeds])) for arm in arms},
             )

@@ -1,6 +1,6 @@
 """What follows from the networks' words: wrong labels, right ones instead, the noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -34,7 +34,7 @@ DECIDED = 0.8
 AS_NETWORKS = 0.42
 """How often such labels are the class that the network finds next likely, from 0 (as often as any) to 1 (as often as
 the network's own mistakes are), from which on people, or whatever made them, confuse what networks confuse. By the
-benchmark's sets: 0.31 for symmetric noise on CIFAR-10, 0.53 to 0.89 for labels by people."""
+benchmark's sets: 0.31 for symmetric noise on CIFAR-10, 0.53 to 0.85 for labels by people."""
 
 NOTICED = 0.005
 """Share of verdicts that are wrong by the networks' own probabilities, below which they are as good as certain."""
@@ -167,20 +167,22 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
     )
 
 
-def _margins(logits: NDArray[np.floating], given: NDArray[np.int64]) -> Numbers:
-    """[N], the logit of each given label less the largest of the others."""
-    rows = np.arange(len(given))
+def margins_of(
+    logits: NDArray[np.floating], labels: NDArray[np.int64], of_others: Callable[..., Numbers] = np.max
+) -> Numbers:
+    """[N], the logit of each label less what `of_others` makes of the others, by default the largest of them. With
+    logsumexp it is the log odds against all of them together.
+
+    Args:
+        logits: [N, C]
+        labels: int64 [N]
+        of_others: takes [N, C], with -inf in the labels' places, and an axis.
+    """
+    rows = np.arange(len(labels))
     others = logits.astype(np.float64)
-    of_given = others[rows, given]
-    others[rows, given] = -np.inf
-    return np.asarray(of_given - others.max(1))
-
-
-def _log_odds(joint: Numbers, given: NDArray[np.int64]) -> Numbers:
-    """[N], the log odds of each given label against all other classes together."""
-    others = joint.copy()
-    others[np.arange(len(given)), given] = -np.inf
-    return np.asarray(joint[np.arange(len(given)), given] - logsumexp(others, 1))
+    of_label = others[rows, labels]
+    others[rows, labels] = -np.inf
+    return np.asarray(of_label - of_others(others, axis=1))
 
 
 def _confused_alike(clean: Numbers, given: NDArray[np.int64]) -> float:
@@ -236,7 +238,7 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
     deviation = float(np.hypot(np.std(rates) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * (known < 0).mean())
     clean = channel.clean(unseen)
     sure = float(clean.max(1).mean())
-    ahead = _margins if sure >= SURE or _confused_alike(clean, given) >= AS_NETWORKS else _log_odds
+    of_others = np.max if sure >= SURE or _confused_alike(clean, given) >= AS_NETWORKS else logsumexp
     warnings = []
     if sure < SURE:
         apart = float((clean.argmax(1) != given).mean())
@@ -248,7 +250,7 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
         )
     return _Opinion(
         carried.posterior(together, given, known),
-        ahead(carried.joint(together, given), given),
+        margins_of(carried.joint(together, given), given, of_others),
         float(deviation),
         float(np.mean(np.std(cells, axis=0))),
         tuple(warnings),
@@ -260,7 +262,7 @@ def _of_one(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> _Opi
     given, known = judged.given, judged.known
     told = np.where(known >= 0, (known != given).astype(np.float64), np.nan)
     logits = testimonies[0].logits[0]
-    margins = _margins(logits, given)
+    margins = margins_of(logits, given)
     mixture = fit(margins, told)
     wrong = np.where(np.isnan(told), mixture.wrong(margins)[0], told)
     chances = np.asarray(softmax(logits.astype(np.float64), 1))
@@ -310,7 +312,7 @@ def _nothing(judged: Judged, logits: Numbers, agreement: float, reason: str) -> 
     )
     told = np.where(known >= 0, (known != judged.given).astype(np.float64), np.nan)
     suggested = np.where(known >= 0, known, logits.argmax(1))
-    margins = _margins(logits, judged.given)
+    margins = margins_of(logits, judged.given)
     return Verdict(margins, told, suggested, np.nan, (np.nan, np.nan), empty, empty, empty, agreement, (warning,))
 
 

@@ -118,6 +118,7 @@ TRY = {
     ),
 }
 HUMAN = ("human:aggre", "human:random1", "human:worse")
+"""Of features of CIFAR-10N, whose images are those of CIFAR-10."""
 SEEDS = {"learn": (0, 1), "try": (10, 11)}
 """Of training and noise alike."""
 
@@ -172,8 +173,7 @@ def cases(part: str, options: argparse.Namespace) -> Iterator[Case]:
             noises = settings[family]
             names = [f"features:{path}" for path in options.features] if family == "features" else [family]
             for name in names:
-                human = HUMAN if "cifar10n" in name else ()
-                for noise in (*noises, *human) if part == "try" or not human else human:
+                for noise in HUMAN if "cifar10n" in name else noises:
                     yield Case(part, name, noise, seed, options)
 
 

@@ -117,7 +117,7 @@ TRY = {
         "asymmetric:0.4,map=cifar10",
     ),
 }
-HUMAN = ("human:aggre", "human:random1", "human:worse")
+HUMAN = {"learn": ("human:aggre", "human:random1", "human:worse"), "try": ("human:random2", "human:random3")}
 """Of features of CIFAR-10N, whose images are those of CIFAR-10."""
 SEEDS = {"learn": (0, 1), "try": (10, 11)}
 """Of training and noise alike."""
@@ -173,7 +173,7 @@ def cases(part: str, options: argparse.Namespace) -> Iterator[Case]:
             noises = settings[family]
             names = [f"features:{path}" for path in options.features] if family == "features" else [family]
             for name in names:
-                for noise in HUMAN if "cifar10n" in name else noises:
+                for noise in HUMAN[part] if "cifar10n" in name else noises:
                     yield Case(part, name, noise, seed, options)
 
 
@@ -217,30 +217,34 @@ def measured(part: str, options: argparse.Namespace) -> None:
             print(f"{case.setting} seed {case.seed} {arm}: {row['accuracy']} % in {row['seconds']} s", flush=True)
 
 
-def recorded(part: str) -> dict[str, list[Row]]:
-    """Setting -> a row for each seed of which probe and all runs are recorded."""
+def recorded(part: str) -> dict[str, dict[str, Row]]:
+    """Setting -> seed -> a row, where probe and all runs are recorded."""
     accuracy: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     seconds: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for run in record.read(RUNS):
         if run["part"] == part:
             accuracy[run["setting"], run["seed"]][run["arm"]] = float(run["accuracy"])
             seconds[run["setting"], run["seed"]][run["arm"]] = float(run["seconds"])
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, dict[str, Row]] = defaultdict(dict)
     for line in record.read(PROBES):
         key = (line["setting"], line["seed"])
         arms = ARMS[line["kind"]]
         if line["part"] != part or any(arm not in accuracy[key] for arm in arms):
             continue
         times = {arm: seconds[key][arm] / seconds[key]["ce"] for arm in arms}
-        found[line["setting"]].append(
-            Row(line["setting"], line["kind"], Findings.read(line), {arm: accuracy[key][arm] for arm in arms}, times)
-        )
+        reached = {arm: accuracy[key][arm] for arm in arms}
+        found[line["setting"]][line["seed"]] = Row(key[0], line["kind"], Findings.read(line), reached, times)
     return dict(found)
+
+
+def learnt() -> MethodTable:
+    """The table that follows from the settings of learn."""
+    return merged({setting: list(seeds.values()) for setting, seeds in recorded("learn").items()})
 
 
 def left_out() -> None:
     """What the table's choices lose when the setting itself is not in it."""
-    rows = merged(recorded("learn")).rows
+    rows = learnt().rows
     lost = []
     for row in rows:
         others = MethodTable([each for each in rows if each.setting != row.setting])
@@ -256,14 +260,14 @@ def regrets() -> list[record.Row]:
     true = {tuple(line[name] for name in KEY_PROBE): line["true_rate"] for line in record.read(PROBES)}
     stamp, rows = record.stamp(), []
     for setting, seeds in recorded("try").items():
-        for row, seed in zip(seeds, SEEDS["try"], strict=False):
+        for seed, row in seeds.items():
             choice = decide(row.found, row.kind, table)
             best = max(row.accuracy, key=lambda arm, row=row: row.accuracy[arm])  # type: ignore[misc]
             top = row.accuracy[best]
             rows.append(
                 {
                     "setting": setting,
-                    "seed": str(seed),
+                    "seed": seed,
                     "chosen": str(choice.arm),
                     "best": best,
                     "best_accuracy": f"{top:.2f}",
@@ -272,7 +276,7 @@ def regrets() -> list[record.Row]:
                         for name, arm in (("auto", str(choice.arm)), ("nal", "nal"), ("elr_plus", "elr_plus"))
                     },
                     "rate_found": f"{row.found.rate:.4f}",
-                    "rate_true": true["try", setting, str(seed)],
+                    "rate_true": true["try", setting, seed],
                     **stamp,
                 }
             )
@@ -303,7 +307,7 @@ def main() -> None:
     if options.what in ("learn", "try"):
         measured(options.what, options)
     elif options.what == "table":
-        merged(recorded("learn")).write(PATH)
+        learnt().write(PATH)
     elif options.what == "check":
         left_out()
     else:

@@ -449,6 +449,7 @@ def test_what_can_be_stacked(first: dict[str, Any], second: dict[str, Any], reas
 def test_methods_of_several_networks_or_phases_are_refused() -> None:
     for method in ("coteaching", "dividemix", "elr_plus", "mixup", "swce", "plc"):
         assert f"method {method} trains in a way of its own" in (stackable(quick(method)) or "")
+    assert "looks at the labels of one run" in (stackable([recipe("auto", "digits")]) or "")
     with pytest.raises(ConfigError, match="cannot be stacked: method coteaching"):
         train_stacked(quick("coteaching"), console=QUIET)
 

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from fastnoise.config import RunConfig
 from fastnoise.data.names import DATASETS
+from fastnoise.engine import RunFolder
 from fastnoise.errors import CheckpointError, ConfigError, FastnoiseError
 from fastnoise.models import MODELS
 from fastnoise.models.names import LibraryModel
@@ -748,6 +749,37 @@ def test_a_job_of_two_processes_keeps_what_it_is_told(tmp_path: Path, local: Cal
     run_sweep(jobs[:1], tmp_path / "out", executor=executor, console=quiet(), title="mine")
     assert not (run / "checkpoints").exists()
     assert (run / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_of_method_auto_choose_and_go_on_by_what_was_chosen(
+    tmp_path: Path, local: Callable[[int], LocalExecutor], processes: int
+) -> None:
+    fields = {"limit_train": 300, "epochs": 10, "device": "cpu", "save_every": 1, "loader_threads": 1}
+    config = recipe("auto", "digits", "symmetric:0.3").replace(fields)
+    (job,) = make_jobs([({"method": "auto"}, config)])
+    executor = local(1)
+    executor.gpus_per_job = processes
+    try:
+        result = run_sweep([job], tmp_path / "out", executor=executor, console=quiet(), title="mine", keep="checkpoint")
+        assert not result.failed
+        (row,) = result.rows
+        run = RunFolder.open(result.run_folder(job.name))
+        method = run.read_config().method.method
+        assert row["method"] == "auto"
+        assert row["chosen"] == run.read_summary()["method"] == method != "auto"
+        (start,) = json.loads(run.environment.read_text())
+        assert [line for line in start["notes"] if line.startswith(f"chosen: {method}")]
+        with open(tmp_path / "out" / "results.csv", newline="") as stream:
+            assert [line["chosen"] for line in csv.DictReader(stream)] == [method]
+
+        run.summary.unlink()  # as if it had been killed before its end
+        again = run_sweep([job], tmp_path / "out", executor=executor, console=quiet(), title="mine")
+    finally:
+        executor.gpus_per_job = 1
+    assert not again.failed
+    assert again.rows == [row]
+    assert (tmp_path / "out" / "logs" / f"{job.name}.log").read_text().count("auto: two networks learn") <= 1
 
 
 def test_a_job_whose_folder_is_deleted_stops_no_other_and_runs_again(

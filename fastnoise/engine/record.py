@@ -293,6 +293,7 @@ class Record:
             "title": f"{own.short(config.method.method)} on {short(config.data.dataset)}, "
             f"{own.short(data.noisy.spec)}, seed {config.engine.seed}",
             "run_dir": str(self.folder.path),
+            "method": config.method.method,
             "epochs": len(history),
             "network": encoder_shape(config, data),
             "noise": {

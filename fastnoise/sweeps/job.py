@@ -9,14 +9,18 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import lazy
 from ..config import RunConfig
 from ..errors import ConfigError, FastnoiseError
 from ..fields import stored
 from ..files import write_json, write_text
+from ..options import AUTO
 from .spec import Config, Job
+
+if TYPE_CHECKING:
+    from ..auto import Choice
 
 OUT_OF_MEMORY = 75
 """Exit code of a job for which a GPU had too little memory."""
@@ -158,7 +162,7 @@ def run_assignment(assignment: Assignment, together: Together = here) -> int:
         else:
             for job, folder in zip(jobs, folders, strict=True):
                 if assignment.processes > 1:
-                    if code := _run_together(assignment, job, folder, together):
+                    if code := _run_together(assignment, job, folder, together, console):
                         return code
                 else:
                     _run(job, folder, console)
@@ -187,21 +191,54 @@ def _run(job: Job, folder: Path, console: Any) -> None:
         return
     from ..engine import train
 
+    config, choice = _decided(job, folder, console)
+    notes = () if choice is None else choice.lines
+    summary = train(config, resume=(folder / "config.toml").exists(), console=console, notes=notes)
+    _say_doubts(choice, summary, console)
+
+
+def _decided(job: Job, folder: Path, console: Any, *, parallel: bool = False) -> "tuple[RunConfig, Choice | None]":
+    """The configuration of a job's run and, if method auto has just chosen its method, the choice. A run that has begun
+    goes on by the method that was chosen for it."""
     assert isinstance(job.config, RunConfig)
-    train(job.config.replace({"run_dir": str(folder)}), resume=(folder / "config.toml").exists(), console=console)
+    config = job.config.replace({"run_dir": str(folder)})
+    if config.method.method != AUTO:
+        return config, None
+    if (folder / "config.toml").exists():
+        from ..engine import RunFolder
+
+        return RunFolder.open(folder).read_config().replace({"run_dir": str(folder)}), None
+    from ..auto import choose
+
+    choice = choose(config, console=console, parallel=parallel)
+    return choice.config(config), choice
 
 
-def _run_together(assignment: Assignment, job: Job, folder: Path, together: Together) -> int:
+def _say_doubts(choice: "Choice | None", summary: Mapping[str, Any], console: Any) -> None:
+    if choice is not None:
+        from ..auto.check import doubts
+
+        for line in doubts(choice.findings, summary):
+            console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+
+
+def _run_together(assignment: Assignment, job: Job, folder: Path, together: Together, console: Any) -> int:
     """Train a job in several processes; returns the exit code."""
     if not isinstance(job.config, RunConfig):
         raise ConfigError("a study's own jobs take one GPU each: give --gpus-per-job 1 or less")
+    config, choice = _decided(job, folder, console, parallel=True)
     asked = folder.with_name(f"{job.name}.json")  # not in the run's folder, which must be empty
-    content = replace(assignment, jobs=(job,)).to_json() | {"resume": (folder / "config.toml").exists()}
+    content = replace(assignment, jobs=(replace(job, config=config),)).to_json()
+    content |= {"resume": (folder / "config.toml").exists(), "notes": [] if choice is None else choice.lines}
     write_json(asked, content)
     try:
         codes = together(assignment, asked)
     finally:
         asked.unlink()
+    if choice is not None and not codes:
+        from ..engine import RunFolder
+
+        _say_doubts(choice, RunFolder.open(folder).read_summary(), console)
     return OUT_OF_MEMORY if OUT_OF_MEMORY in codes else next(iter(codes), 0)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..config import RunConfig
 from ..errors import CheckpointError
 from ..files import write_text
+from ..options import AUTO
 from ..recipes.deviations import deviations_of
 from ..recipes.published import SECOND_TESTS, Published, deviations, published
 from ..tasks.names import DEFAULT, SCORES, Score, numbers, score_in
@@ -86,10 +87,11 @@ def read_summary(folder: Path, name: str) -> dict[str, Any]:
 
 
 def make_row(job: Job, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A finished job's row."""
+    """A finished job's row, with the method that was chosen if its method is auto."""
     fields = job.fields
     seeds = {key: fields[key] for key in SEEDS if key in fields}
-    return {"name": job.name, **job.varied, **seeds, **figures(summary)}
+    chosen = {"chosen": summary.get("method")} if fields.get("method") == AUTO else {}
+    return {"name": job.name, **job.varied, **seeds, **chosen, **figures(summary)}
 
 
 class ResultsFile:

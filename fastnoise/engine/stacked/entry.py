@@ -11,6 +11,7 @@ from ...config import Optimizer, RunConfig
 from ...errors import ConfigError, TrainingError
 from ...methods import METHODS, Method, find_method
 from ...models.names import FITTED, LibraryModel
+from ...options import AUTO
 from ..checkpoint import place_of
 from ..display import make_console
 from ..prepare import check_run, load_images
@@ -29,6 +30,8 @@ def stackable(configs: Sequence[RunConfig]) -> str | None:
     if not configs:
         return "there is no run to train"
     first, *rest = configs
+    if first.method.method == AUTO:
+        return "method auto looks at the labels of one run, and chooses its method"
     method = find_method(first.method.method)
     if not method.stackable:
         able = sorted(name for name, method in METHODS.items() if method.stackable)

@@ -42,9 +42,9 @@ from rich.console import Console
 from scipy.special import softmax
 from torch import Tensor
 
-from fastnoise.cleaning.judge import Judge, LogitWitness, Testimony
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged, part_of
 from fastnoise.cleaning.run import measure
+from fastnoise.cleaning.testimony import Judge, LogitWitness, Testimony
 from fastnoise.cleaning.verdict import reach
 from fastnoise.commands.clean import METHOD, SETTINGS
 from fastnoise.config import RunConfig

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from _train_cases import refusal
+from PIL import Image
 from scipy.special import log_softmax
 
 from fastnoise.auto import AUTO, Choice, choose
@@ -25,7 +26,7 @@ from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError, DataError
 from fastnoise.losses import ELRLoss
 from fastnoise.methods import METHODS, options_of
-from fastnoise.recipes import recipe
+from fastnoise.recipes import default_method, recipe
 
 LABELS = Findings(1438, 10, 0.4, 0.15, 0.45, 0.0, 0.95, 3.0)
 
@@ -234,6 +235,30 @@ def test_what_auto_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert "fastnoise train --method auto" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "give --gpus N in place of torchrun" in refusal(capsys, "--method", "auto")
+
+
+def test_data_of_ones_own_gets_auto_unless_a_method_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for dataset in ("folder:photos", "list:labels.csv", "features:rows.npy", "mine.py:scans"):
+        assert default_method(dataset) == AUTO
+        assert default_method(dataset, "multilabel") == "plain"
+    for dataset in ("digits", "cifar10n", "clothing1m"):
+        assert default_method(dataset) == "nal"
+    monkeypatch.chdir(tmp_path)
+    for name, colour in (("dark", 20), ("light", 200)):
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for number in range(40):
+            Image.new("RGB", (8, 8), (colour + number % 20,) * 3).save(tmp_path / "shades" / name / f"{number}.png")
+    words = ["train", "--dataset", "folder:shades", "--model", "small_cnn", "--width", "0.25", "--device", "cpu"]
+    assert main([*words, "--epochs", "30", "--run-dir", "looked"]) == 0
+    assert "probe of" in capsys.readouterr().out
+    assert RunFolder.open(Path("looked")).read_config().method.method != AUTO
+    assert main([*words, "--epochs", "1", "--run-dir", "short"]) == 0
+    assert "too few images or epochs for a look at the labels, so the method is nal" in capsys.readouterr().out
+    assert RunFolder.open(Path("short")).read_config().method.method == "nal"
+    assert main([*words, "--epochs", "1", "--method", "auto", "--run-dir", "refused"]) == 2
+    assert "name a method" in capsys.readouterr().err
 
 
 def test_an_interrupted_probe_leaves_nothing(

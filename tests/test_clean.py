@@ -28,12 +28,13 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from fastnoise.cleaning.channel import fit_channel
 from fastnoise.cleaning.decisions import Decision, DecisionLog, read_decisions
-from fastnoise.cleaning.judge import SPANS, Judge, Testimony, make_judges, train_judge
+from fastnoise.cleaning.judge import make_judges, train_judge
 from fastnoise.cleaning.mixture import bootstrap, fit
 from fastnoise.cleaning.outputs import write_outputs
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged
 from fastnoise.cleaning.review import DECISIONS, PAGE, ReviewServer
 from fastnoise.cleaning.run import CleanOptions, Finding, clean, describe, measure
+from fastnoise.cleaning.testimony import SPANS, Judge, Testimony
 from fastnoise.cleaning.verdict import Verdict, _confused_alike, margins_of, reach
 from fastnoise.cli import main
 from fastnoise.config import RunConfig

@@ -6,6 +6,6 @@ reached in our own sweeps, by what the same probe found there. `choose` puts bot
 
 from ..options import AUTO
 from .choice import Choice, choose
-from .findings import Findings, probe
+from .findings import Findings, TooLittle, probe
 
-__all__ = ["AUTO", "Choice", "Findings", "choose", "probe"]
+__all__ = ["AUTO", "Choice", "Findings", "TooLittle", "choose", "probe"]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from ..cleaning.channel import fit_channel
-from ..cleaning.judge import LogitWitness
 from ..cleaning.pool import Judged, fold_of, load_judged, part_of
+from ..cleaning.testimony import LogitWitness
 from ..cleaning.verdict import margins_of
 from ..config import RunConfig
 from ..data import ImageDataset
@@ -31,6 +31,9 @@ MOST_EPOCHS = 16
 """Epochs of a course at most. Longer ones begin to learn the wrong labels by heart."""
 
 LEAST_EPOCHS = 2
+
+LEAST_IMAGES = 60
+"""Of a probe in all, and LEAST_SURE of each class on average. From fewer its figures are guesses."""
 
 SUREST = 800
 """How many images, the surest of each predicted class, have their labels compared with the answers. They are at least a
@@ -54,6 +57,10 @@ COURSE = {"optimizer": "adam", "learning_rate": 3e-3, "weight_decay": 0.0, "sche
 
 _METHOD = "elr"
 _STRENGTH, _MOMENTUM = 3.0, 0.7
+
+
+class TooLittle(ConfigError):
+    """There are too few images or epochs for a probe."""
 
 
 @dataclass(frozen=True)
@@ -156,15 +163,15 @@ def probe(config: RunConfig, judged: Judged | None = None, console: "Console | N
         judged: the labels (`look_at`), if they are loaded already.
         console: gets a line before the probe begins.
 
-    ConfigError if there are too few images or epochs; otherwise as in `look_at`.
+    TooLittle if there are too few images or epochs; otherwise as in `look_at`.
     """
     began = time.perf_counter()
     judged = look_at(config) if judged is None else judged
     config = _plain(config)
     classes = len(judged.data.class_names)
     epochs, count = course(config, len(judged.given))
-    if count < max(4, 2 * classes):
-        raise ConfigError(
+    if count < max(LEAST_IMAGES, LEAST_SURE * classes):
+        raise TooLittle(
             f"--method auto needs more images or --epochs for its probe: {len(judged.given)} images of {classes} "
             f"classes, {config.optim.epochs} epochs; name a method"
         )

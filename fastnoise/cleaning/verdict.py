@@ -10,9 +10,9 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import beta
 
 from .channel import Channel, Numbers, carry_over, fit_channel, refit
-from .judge import SPANS, Testimony
 from .mixture import bootstrap, fit
 from .pool import Judged
+from .testimony import SPANS, Testimony
 
 SUSPECTED = 0.5
 """Labels that are more likely wrong than this are suspected."""

@@ -12,13 +12,21 @@ if TYPE_CHECKING:
     from ..auto import Choice
 
 
-def decided(config: RunConfig, arguments: Sequence[str], parallel: bool) -> "tuple[Choice, list[str]]":
-    """Look at the labels, and return the choice with the words after `fastnoise train` that ask for it.
+PLAIN = "nal"
+"""The method where none is named and there is too little for a look at the labels."""
+
+
+def decided(
+    config: RunConfig, arguments: Sequence[str], *, parallel: bool, named: bool
+) -> "tuple[Choice | None, list[str], tuple[str, ...]]":
+    """Look at the labels, and return the choice, the words after `fastnoise train` that ask for it, and lines for the
+    user. Where there is too little for a look, the choice is None and the method PLAIN.
 
     Args:
         config: what the words say, of method auto.
         arguments: the words.
         parallel: whether several processes are to train the run together.
+        named: whether the user has named auto, and wants no other method if it can't be.
 
     ConfigError where it cannot be chosen; Interrupted after Ctrl-C or SIGTERM, before the run has a folder.
     """
@@ -28,18 +36,23 @@ def decided(config: RunConfig, arguments: Sequence[str], parallel: bool) -> "tup
             "torchrun, or name the method"
         )
     with uncollected():
-        from ..auto import choose
+        from ..auto import TooLittle, choose
         from ..engine import Interrupted
         from ..engine.display import make_console
     console = make_console()
     try:
         choice = choose(config, console=console, parallel=parallel)
+    except TooLittle:
+        if named:
+            raise
+        line = f"too few images or epochs for a look at the labels, so the method is {PLAIN}; --method names another"
+        return None, [*arguments, "--method", PLAIN], (line,)
     except Interrupted as stop:
         raise Interrupted(
             "stopped while a method was being chosen; nothing is kept, and the same command begins again",
             stop.signal_number,
         ) from None
-    return choice, [*without_method(arguments), *choice.words()]
+    return choice, [*without_method(arguments), *choice.words()], choice.lines
 
 
 def without_method(arguments: Sequence[str]) -> list[str]:

@@ -49,13 +49,14 @@ def run(
         if main:
             print(described(said))
         return 0
-    choice = None
+    choice, notes = None, tuple[str, ...]()
     if said.config.method.method == AUTO:
         from ..engine.signals import Interrupted as Stopped
         from .auto import decided
 
         try:
-            choice, arguments = decided(said.config, arguments, processes.gpus > 1)
+            named = said.sources["method"] != f"data set {said.config.data.dataset}"
+            choice, arguments, notes = decided(said.config, arguments, parallel=processes.gpus > 1, named=named)
         except Stopped as stop:
             return stopped(stop)
         said = train_words(arguments)
@@ -74,7 +75,7 @@ def run(
         from ..engine import Interrupted, train
 
     try:
-        summary = train(config, resume=resume, notes=() if choice is None else choice.lines)
+        summary = train(config, resume=resume, notes=notes)
     except Interrupted as stop:
         return stopped(stop)
     except torch.OutOfMemoryError as error:

@@ -3,18 +3,20 @@
 from dataclasses import replace
 
 from ..config import DataConfig, EngineConfig, ModelConfig, NoiseConfig, OptimConfig, RunConfig
-from ..data.names import FEATURES, family, is_given, read_options, task_of
+from ..data.names import FEATURES, family, is_brought, is_given, read_options, task_of
 from ..noise.spec import parse
-from ..options import MethodOptions
+from ..options import AUTO, MethodOptions
 from .real import SETS
 
 
 def default_method(dataset: str, task: str | None = None) -> str:
     """The method for a data set, or for `task` if another than the data set's is given.
 
-    It is nal if only the data set itself says its task, and plain for a task of the user's own.
+    Classes that the user brings get auto, which looks at the labels first, and those of a published data set nal, also
+    if only the data set itself says its task. A task of the user's own gets plain.
     """
-    return {"classification": "nal", None: "nal", "multitask": "multitask"}.get(task or task_of(dataset), "plain")
+    classes = AUTO if is_brought(dataset) else "nal"
+    return {"classification": classes, None: classes, "multitask": "multitask"}.get(task or task_of(dataset), "plain")
 
 
 def default_noise(dataset: str) -> str:

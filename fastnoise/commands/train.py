@@ -55,7 +55,7 @@ def run(
         from .auto import decided
 
         try:
-            named = said.sources["method"] != f"data set {said.config.data.dataset}"
+            named = not said.sources["method"].startswith("data set ")
             choice, arguments, notes = decided(said.config, arguments, parallel=processes.gpus > 1, named=named)
         except Stopped as stop:
             return stopped(stop)

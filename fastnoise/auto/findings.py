@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from ..cleaning.channel import fit_channel
+from ..cleaning.channel import fit_both
 from ..cleaning.pool import Judged, fold_of, load_judged, part_of
 from ..cleaning.testimony import LogitWitness
 from ..cleaning.verdict import margins_of
@@ -45,9 +45,12 @@ LEAST_SURE = 10
 FITTED_NUMBERS = 1_000_000
 """Images times classes by which that model is fitted; of larger sets every so many images are taken."""
 
-AGREE = 0.15
-"""How far the rate among the surest images may lie above that of the channel's model for the latter to be believed. The
-networks' own mistakes raise the former; what networks have learnt as if it were right is missing from the latter."""
+AGREE = 0.1
+"""How far the rate among the surest images may lie from that of the channel's model for the latter to be believed."""
+
+TOO_UNSURE = 1.5
+"""Scale of the channel's log probabilities from which on answers are sharpened before their doubts are counted. Courses
+of few steps end that unsure."""
 
 LEAST_STEPS, LEAST_BATCH = 300, 32
 """Steps that each network should make; if batches must be smaller for it, they have at least this many images."""
@@ -55,8 +58,9 @@ LEAST_STEPS, LEAST_BATCH = 300, 32
 COURSE = {"optimizer": "adam", "learning_rate": 3e-3, "weight_decay": 0.0, "schedule": "one_cycle:0.3"}
 """Learns in few steps, whatever the network. The run's own rates are for long courses."""
 
-_METHOD = "elr"
-_STRENGTH, _MOMENTUM = 3.0, 0.7
+_METHOD = "volminnet"
+"""Its network answers with the chances of the right class, since its transition matrix takes up what is wrong with the
+labels. The answers of plain networks, and of ELR's, follow pair noise of 40 %."""
 
 
 class TooLittle(ConfigError):
@@ -149,10 +153,9 @@ def look_at(config: RunConfig, dataset: ImageDataset | None = None) -> Judged:
 
 def _plain(config: RunConfig) -> RunConfig:
     """The configuration of a network that looks at the labels."""
-    elr = replace(recipe(_METHOD).method, strength=_STRENGTH, momentum=_MOMENTUM)  # type: ignore[call-arg]
     changes = {"val_fraction": 0.0, "run_dir": None, "log": "none", "average_weights": "none", "patience": 0}
     changes |= {"epoch_batches": None, "save_tables_every": 1}
-    return replace(config, method=elr).replace(changes)
+    return replace(config, method=recipe(_METHOD).method).replace(changes)
 
 
 def probe(config: RunConfig, judged: Judged | None = None, console: "Console | None" = None) -> Findings:
@@ -228,10 +231,7 @@ def found(
 ) -> Findings:
     """What follows from the answers.
 
-    The surest answers beside the labels give the kind of the noise and, if networks are right about what they are sure
-    of, its rate. Weak networks err there too. A model of their mistakes and the noise (`cleaning.channel`) tells the
-    two apart, but takes noise for mistakes if the networks have begun to learn it. So it is believed where it comes
-    near.
+    The surest answers beside the labels give the kind of the noise, and `believed` its rate.
 
     Args:
         answers: [n, C], mean log probabilities by networks that have not seen the image's label.
@@ -247,12 +247,11 @@ def found(
     sure = surest(answers)
     counts = np.zeros((classes, classes))
     np.add.at(counts, (answer[sure], given[sure]), 1)
-    seen = counts.sum(1) > 0
-    rates = 1 - np.diag(counts)[seen] / counts.sum(1)[seen]
+    rates = 1 - np.diag(counts)[counts.any(1)] / counts.sum(1)[counts.any(1)]
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     flips = wrong.sum()
-    rate = believed(answers, given, float(np.average(rates, weights=np.bincount(answer, minlength=classes)[seen])))
+    rate = believed(answers, given, sure, counts)
     instance = np.nan
     if inputs is not None and flips:
         test = instance_dependence(answer[sure], given[sure], inputs[sure])
@@ -284,18 +283,53 @@ def surest(answers: NDArray[np.float64]) -> NDArray[np.bool_]:
     return sure
 
 
-def believed(answers: NDArray[np.float64], given: NDArray[np.int64], among_surest: float) -> float:
-    """The rate of wrong labels, from that among the surest images and that of the channel's model.
+def believed(
+    answers: NDArray[np.float64], given: NDArray[np.int64], sure: NDArray[np.bool_], counts: NDArray[np.float64]
+) -> float:
+    """The rate of wrong labels.
 
-    With even noise the model's is taken if it comes near, and with noise between certain classes the mean of the two.
+    A model of the noise and of the networks' mistakes (`cleaning.channel`) tells the two apart if noise is even. It
+    is believed if it comes near the rate among the surest images. Noise between certain classes looks to it like
+    mistakes, so the rate is then that among the surest images, less the networks' own doubts about these.
+
+    Args:
+        answers: [n, C], mean log probabilities.
+        given: [n], the labels.
+        sure: [n], the surest images.
+        counts: [C, C], how many of these have each answer (row) and label.
     """
+    answer = answers.argmax(1)
+    seen = counts.any(1)
+    share = np.bincount(answer, minlength=len(counts))[seen]
+    among = float(np.average(1 - np.diag(counts)[seen] / counts.sum(1)[seen], weights=share))
     every = -(-answers.size // FITTED_NUMBERS)
-    answers, given = answers[::every], given[::every]
-    z = np.asarray(log_softmax(answers, 1))
-    unknown = np.full(len(given), -1)
-    channel = fit_channel(z, given, unknown)
-    right = channel.posterior(z, given, unknown)[np.arange(len(given)), given]
-    modelled = 1 - float(right.mean())
-    if not among_surest - AGREE < modelled < among_surest + AGREE:
-        return among_surest
-    return modelled if channel.even else (modelled + among_surest) / 2
+    z, labels = np.asarray(log_softmax(answers[::every], 1)), given[::every]
+    unknown = np.full(len(labels), -1)
+    even, free = fit_both(z, labels, unknown)
+    if even.evidence > free.evidence:
+        modelled = 1 - float(even.posterior(z, labels, unknown)[np.arange(len(labels)), labels].mean())
+        if abs(among - modelled) < AGREE:
+            return modelled
+    kept = np.asarray(log_softmax(answers[sure], 1))
+    doubt = doubts_of(free.clean(kept) if free.scale > TOO_UNSURE else np.exp(kept), counts)
+    doubts = np.bincount(answer[sure], weights=doubt, minlength=len(counts))[seen] / counts.sum(1)[seen]
+    mistaken = float(np.average(doubts, weights=share))
+    return max(0.0, (among - mistaken) / (1 - mistaken))
+
+
+def doubts_of(chances: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[n], the chance that the answer is wrong, by the networks' own account, and not for the noise's sake.
+
+    Networks that have learnt from noise between two classes doubt between these two. Such doubt is of no account: if
+    the other class is the right one, the label is as often wrong. Whatever else is not the answer's counts.
+
+    Args:
+        chances: [n, C], of the classes.
+        counts: [C, C], of answer (row) and label; the commonest wrong label of a class makes the two a pair.
+    """
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    paired = np.eye(len(counts), dtype=bool)
+    paired[np.arange(len(counts)), wrong.argmax(1)] = True
+    paired |= paired.T
+    return np.asarray(1 - (chances * paired[chances.argmax(1)]).sum(1)).clip(0, 1)

@@ -83,10 +83,9 @@ class Channel:
 def fit_channel(
     z: Numbers, given: NDArray[np.int64], known: NDArray[np.int64], counts: Numbers | None = None
 ) -> Channel:
-    """The channel that explains the given labels best.
+    """The channel that explains the given labels best, of those of `fit_both`: the one with more evidence.
 
-    Two kinds of transition matrix are fitted: one rate of wrong labels, spread evenly over the other classes, and a
-    free matrix. The one with more evidence is taken. Networks that mix two classes up look like people who mix them up,
+    Networks that mix two classes up look like people who mix them up,
     and only images of which the networks are sure tell the two apart: without the price of its cells, a free matrix
     takes a weak network's mistakes for noise.
 
@@ -96,12 +95,20 @@ def fit_channel(
         known: [N], the right class where it is known, -1 elsewhere.
         counts: [N], how often each image counts. None: once.
     """
+    return max(fit_both(z, given, known, counts), key=lambda channel: channel.evidence)
+
+
+def fit_both(
+    z: Numbers, given: NDArray[np.int64], known: NDArray[np.int64], counts: Numbers | None = None
+) -> tuple[Channel, Channel]:
+    """Channels with two kinds of transition matrix: one rate of wrong labels, spread evenly over the other classes, and
+    a free matrix. Arguments as in `fit_channel`."""
     classes = z.shape[1]
     seen = np.eye(classes) * 0.5 + 0.5 / classes  # begin where each disagreement is noise
     np.add.at(seen, (np.where(known >= 0, known, z.argmax(1)), given), 1.0 if counts is None else counts)
     start = Channel(1.0, np.zeros(classes), seen / seen.sum(1, keepdims=True), even=True)
-    found = [refit(replace(start, even=even), z, given, known, counts, ITERATIONS) for even in (True, False)]
-    return max(found, key=lambda channel: channel.evidence)
+    even, free = (refit(replace(start, even=even), z, given, known, counts, ITERATIONS) for even in (True, False))
+    return even, free
 
 
 def refit(

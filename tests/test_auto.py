@@ -24,7 +24,7 @@ from fastnoise.data import ImageDataset
 from fastnoise.engine import RunFolder, train
 from fastnoise.engine.prepare import load_data
 from fastnoise.errors import ConfigError, DataError
-from fastnoise.losses import ELRLoss
+from fastnoise.losses import ForwardLoss
 from fastnoise.methods import METHODS, options_of
 from fastnoise.recipes import default_method, recipe
 
@@ -202,6 +202,13 @@ def test_only_methods_that_can_run_are_chosen(monkeypatch: pytest.MonkeyPatch) -
         choose(config.replace({"balance": "weights"}), table=only)
 
 
+@pytest.mark.parametrize("options", [{"target_dtype": "bfloat16", "gradients": True}, {"fused_head": "on"}])
+def test_options_of_the_run_are_none_of_the_probes(options: dict[str, Any]) -> None:
+    config = recipe(AUTO, "digits", "symmetric:0.3").replace({"limit_train": 300, "epochs": 10, "device": "cpu"})
+    table = MethodTable([setting("all", 0.3, coteaching=99.0, elr=95.0, ce=90.0)])
+    assert choose(config.replace(options), table=table).arm.method == "elr"
+
+
 SHORT = ["--dataset", "digits", "--noise", "symmetric:0.3", "--limit-train", "300", "--epochs", "10", "--device", "cpu"]
 
 
@@ -265,13 +272,13 @@ def test_an_interrupted_probe_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The signal comes in the middle of a step of the probe's first network."""
-    place = ELRLoss.forward
+    place = ForwardLoss.forward
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return place(*arguments, **named)
 
-    monkeypatch.setattr(ELRLoss, "forward", interrupted)
+    monkeypatch.setattr(ForwardLoss, "forward", interrupted)
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--method", "auto", *SHORT]) == 130
     assert "nothing is kept, and the same command begins again" in capsys.readouterr().err

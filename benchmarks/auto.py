@@ -76,6 +76,7 @@ LEARN = {
         "symmetric:0.6",
         "pair:0.2",
         "pair:0.4",
+        "pair:0.45",
         "idn:0.2",
         "idn:0.4",
     ),

@@ -16,7 +16,17 @@ from scipy.special import log_softmax
 from fastnoise.auto import AUTO, Choice, choose
 from fastnoise.auto.check import doubts
 from fastnoise.auto.choice import decide
-from fastnoise.auto.findings import MOST_EPOCHS, SHARE, Findings, course, found, look_at, probe
+from fastnoise.auto.findings import (
+    MOST_EPOCHS,
+    SHARE,
+    Findings,
+    course,
+    doubts_of,
+    found,
+    look_at,
+    probe,
+    shares_of,
+)
 from fastnoise.auto.table import Arm, MethodTable, Row, merged, place, shipped
 from fastnoise.cli import main
 from fastnoise.commands.auto import without_method
@@ -57,6 +67,25 @@ def test_rate_and_kind_are_found_though_networks_err(rate: float, kind: str) -> 
     if rate:
         assert seen.concentration == pytest.approx(1.0 if kind == "pair" else 0.15, abs=0.09)
         assert seen.worst >= seen.rate
+
+
+def test_shares_of_classes_are_seen_through_the_noise() -> None:
+    """Class 0 has 40 % of its labels as class 1, and networks follow half of these."""
+    truth = np.repeat([0, 1, 2], 1000)
+    given, answer = truth.copy(), truth.copy()
+    given[:400] = 1
+    answer[:200] = 1
+    counts = np.array([[60, 40, 0], [0, 100, 0], [0, 0, 100]])
+    shares = shares_of(answer, given, counts)
+    answered = np.bincount(answer) / 3000
+    assert np.abs(shares - 1 / 3).max() < 0.6 * np.abs(answered - 1 / 3).max()
+    assert shares.sum() == pytest.approx(1)
+
+
+def test_doubts_between_a_pair_are_none() -> None:
+    counts = np.array([[60.0, 40, 1, 0], [2, 100, 0, 0], [0, 0, 99, 9], [0, 0, 1, 99]])
+    chances = np.array([[0.5, 0.4, 0.1, 0.0], [0.3, 0.5, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1]])
+    assert doubts_of(chances, counts) == pytest.approx([0.1, 0.2, 0.2])
 
 
 def test_labels_that_depend_on_images_are_found_too() -> None:

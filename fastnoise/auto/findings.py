@@ -52,6 +52,9 @@ TOO_UNSURE = 1.5
 """Scale of the channel's log probabilities from which on answers are sharpened before their doubts are counted. Courses
 of few steps end that unsure."""
 
+SHARE_STEPS = 10
+"""Steps of EM towards the classes' shares."""
+
 LEAST_STEPS, LEAST_BATCH = 300, 32
 """Steps that each network should make; if batches must be smaller for it, they have at least this many images."""
 
@@ -301,7 +304,7 @@ def believed(
     """
     answer = answers.argmax(1)
     seen = counts.any(1)
-    share = np.bincount(answer, minlength=len(counts))[seen]
+    share = shares_of(answer, given, counts)[seen]
     among = float(np.average(1 - np.diag(counts)[seen] / counts.sum(1)[seen], weights=share))
     every = -(-answers.size // FITTED_NUMBERS)
     z, labels = np.asarray(log_softmax(answers[::every], 1)), given[::every]
@@ -316,6 +319,28 @@ def believed(
     doubts = np.bincount(answer[sure], weights=doubt, minlength=len(counts))[seen] / counts.sum(1)[seen]
     mistaken = float(np.average(doubts, weights=share))
     return max(0.0, (among - mistaken) / (1 - mistaken))
+
+
+def shares_of(answer: NDArray[np.int64], given: NDArray[np.int64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[C], the share of each true class: the mean of two estimates.
+
+    One is the share of the answers, which is too small for a class whose labels are often wrong if networks follow
+    these. The other goes back from the labels through the noise among the surest images, by a few steps of EM, since
+    strong noise magnifies what is wrong with its estimate.
+
+    Args:
+        answer: [n]
+        given: [n], the labels.
+        counts: [C, C], how many of the surest images have each answer (row) and label.
+    """
+    classes = len(counts)
+    noise = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    labelled = np.bincount(given, minlength=classes) / len(given)
+    shares = counts.any(1) / counts.any(1).sum()
+    for _ in range(SHARE_STEPS):
+        shares = shares * (noise @ (labelled / np.maximum(shares @ noise, 1e-12)))
+        shares /= shares.sum()
+    return np.asarray((np.bincount(answer, minlength=classes) / len(answer) + shares) / 2)
 
 
 def doubts_of(chances: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.special import log_softmax
 
 from fastnoise.auto import AUTO, Choice, choose
+from fastnoise.auto.answers import doubts_of, shares_of
 from fastnoise.auto.check import doubts
 from fastnoise.auto.choice import decide
 from fastnoise.auto.findings import (
@@ -21,11 +22,9 @@ from fastnoise.auto.findings import (
     SHARE,
     Findings,
     course,
-    doubts_of,
     found,
     look_at,
     probe,
-    shares_of,
 )
 from fastnoise.auto.table import Arm, MethodTable, Row, merged, place, shipped
 from fastnoise.cli import main

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
-from ..cleaning.channel import fit_both
 from ..cleaning.pool import Judged, fold_of, load_judged, part_of
 from ..cleaning.testimony import LogitWitness
-from ..cleaning.verdict import margins_of
 from ..config import RunConfig
 from ..data import ImageDataset
 from ..errors import ConfigError
 from ..recipes import recipe
+from .answers import LEAST_SURE, read
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,26 +32,6 @@ LEAST_EPOCHS = 2
 
 LEAST_IMAGES = 60
 """Of a probe in all, and LEAST_SURE of each class on average. From fewer its figures are guesses."""
-
-SUREST = 800
-"""How many images, the surest of each predicted class, have their labels compared with the answers. They are at least a
-tenth of all, since a tail is of odd images, and at most half."""
-
-LEAST_SURE = 10
-"""Of a predicted class."""
-
-FITTED_NUMBERS = 1_000_000
-"""Images times classes by which that model is fitted; of larger sets every so many images are taken."""
-
-AGREE = 0.1
-"""How far the rate among the surest images may lie from that of the channel's model for the latter to be believed."""
-
-TOO_UNSURE = 1.5
-"""Scale of the channel's log probabilities from which on answers are sharpened before their doubts are counted. Courses
-of few steps end that unsure."""
-
-SHARE_STEPS = 10
-"""Steps of EM towards the classes' shares."""
 
 LEAST_STEPS, LEAST_BATCH = 300, 32
 """Steps that each network should make; if batches must be smaller for it, they have at least this many images."""
@@ -235,7 +213,7 @@ def found(
 ) -> Findings:
     """What follows from the answers.
 
-    The surest answers beside the labels give the kind of the noise, and `believed` its rate.
+    The surest answers beside the labels give the kind of the noise and its rate (`answers.read`).
 
     Args:
         answers: [n, C], mean log probabilities by networks that have not seen the image's label.
@@ -247,15 +225,12 @@ def found(
     from ..noise.audit import instance_dependence
 
     classes = answers.shape[1]
-    answer = answers.argmax(1)
-    sure = surest(answers)
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (answer[sure], given[sure]), 1)
+    seen = read(answers, given)
+    answer, sure, counts, rate = seen.answer, seen.sure, seen.counts, seen.rate
     rates = 1 - np.diag(counts)[counts.any(1)] / counts.sum(1)[counts.any(1)]
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     flips = wrong.sum()
-    rate = believed(answers, given, sure, counts)
     instance = np.nan
     if inputs is not None and flips:
         test = instance_dependence(answer[sure], given[sure], inputs[sure])
@@ -271,91 +246,3 @@ def found(
         learnt=float((answer == given).mean() / max(1e-9, 1 - rate)),
         seconds=seconds,
     )
-
-
-def surest(answers: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """[n], which images the networks are surest of among those that they answer alike, by the margin of the likeliest
-    class over the next one; SUREST in all."""
-    answer = answers.argmax(1)
-    margin = margins_of(answers, answer)
-    share = min(0.5, max(0.1, SUREST / len(answers)))
-    sure = np.zeros(len(answers), bool)
-    for label in np.unique(answer):
-        members = np.flatnonzero(answer == label)
-        wanted = max(LEAST_SURE, int(share * len(members)))
-        sure[members[np.argsort(-margin[members], kind="stable")[:wanted]]] = True
-    return sure
-
-
-def believed(
-    answers: NDArray[np.float64], given: NDArray[np.int64], sure: NDArray[np.bool_], counts: NDArray[np.float64]
-) -> float:
-    """The rate of wrong labels.
-
-    A model of the noise and of the networks' mistakes (`cleaning.channel`) tells the two apart if noise is even. It
-    is believed if it comes near the rate among the surest images. Noise between certain classes looks to it like
-    mistakes, so the rate is then that among the surest images, less the networks' own doubts about these.
-
-    Args:
-        answers: [n, C], mean log probabilities.
-        given: [n], the labels.
-        sure: [n], the surest images.
-        counts: [C, C], how many of these have each answer (row) and label.
-    """
-    answer = answers.argmax(1)
-    seen = counts.any(1)
-    share = shares_of(answer, given, counts)[seen]
-    among = float(np.average(1 - np.diag(counts)[seen] / counts.sum(1)[seen], weights=share))
-    every = -(-answers.size // FITTED_NUMBERS)
-    z, labels = np.asarray(log_softmax(answers[::every], 1)), given[::every]
-    unknown = np.full(len(labels), -1)
-    even, free = fit_both(z, labels, unknown)
-    if even.evidence > free.evidence:
-        modelled = 1 - float(even.posterior(z, labels, unknown)[np.arange(len(labels)), labels].mean())
-        if abs(among - modelled) < AGREE:
-            return modelled
-    kept = np.asarray(log_softmax(answers[sure], 1))
-    doubt = doubts_of(free.clean(kept) if free.scale > TOO_UNSURE else np.exp(kept), counts)
-    doubts = np.bincount(answer[sure], weights=doubt, minlength=len(counts))[seen] / counts.sum(1)[seen]
-    mistaken = float(np.average(doubts, weights=share))
-    return max(0.0, (among - mistaken) / (1 - mistaken))
-
-
-def shares_of(answer: NDArray[np.int64], given: NDArray[np.int64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[C], the share of each true class: the mean of two estimates.
-
-    One is the share of the answers, which is too small for a class whose labels are often wrong if networks follow
-    these. The other goes back from the labels through the noise among the surest images, by a few steps of EM, since
-    strong noise magnifies what is wrong with its estimate.
-
-    Args:
-        answer: [n]
-        given: [n], the labels.
-        counts: [C, C], how many of the surest images have each answer (row) and label.
-    """
-    classes = len(counts)
-    noise = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    labelled = np.bincount(given, minlength=classes) / len(given)
-    shares = counts.any(1) / counts.any(1).sum()
-    for _ in range(SHARE_STEPS):
-        shares = shares * (noise @ (labelled / np.maximum(shares @ noise, 1e-12)))
-        shares /= shares.sum()
-    return np.asarray((np.bincount(answer, minlength=classes) / len(answer) + shares) / 2)
-
-
-def doubts_of(chances: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[n], the chance that the answer is wrong, by the networks' own account, and not for the noise's sake.
-
-    Networks that have learnt from noise between two classes doubt between these two. Such doubt is of no account: if
-    the other class is the right one, the label is as often wrong. Whatever else is not the answer's counts.
-
-    Args:
-        chances: [n, C], of the classes.
-        counts: [C, C], of answer (row) and label; the commonest wrong label of a class makes the two a pair.
-    """
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    paired = np.eye(len(counts), dtype=bool)
-    paired[np.arange(len(counts)), wrong.argmax(1)] = True
-    paired |= paired.T
-    return np.asarray(1 - (chances * paired[chances.argmax(1)]).sum(1)).clip(0, 1)

@@ -104,12 +104,17 @@ def test_labels_that_depend_on_images_are_found_too() -> None:
 @pytest.mark.parametrize("images", [1438, 50_000])
 def test_a_probe_keeps_within_its_share(epochs: int, images: int) -> None:
     config = recipe(AUTO, "digits").replace({"epochs": epochs})
-    length, count = course(config, images)
+    length, count = course(config, images, 10)
     passes = length * count * (1 + 1 / 3)  # two networks on half of the images each, and their answers for the others
     assert passes <= SHARE * epochs * images
     assert 2 <= length <= MOST_EPOCHS
     assert count == images or length == 2
     assert passes > 0.6 * SHARE * epochs * images or length == MOST_EPOCHS
+
+
+def test_a_probe_of_many_images_and_classes_keeps_to_some() -> None:
+    config = recipe(AUTO, "digits").replace({"epochs": 90})
+    assert course(config, 1_281_167, 1000)[1] == 50_000
 
 
 def test_true_labels_have_no_part_in_a_probe() -> None:

@@ -30,6 +30,9 @@ MOST_EPOCHS = 16
 
 LEAST_EPOCHS = 2
 
+MOST_NUMBERS = 50_000_000
+"""Images times classes: 50,000 images of 1,000 classes, 400 MB of answers."""
+
 LEAST_IMAGES = 60
 """Of a probe in all, and LEAST_SURE of each class on average. From fewer its figures are guesses."""
 
@@ -113,15 +116,16 @@ class _Answers(LogitWitness):
             self.logits[0, index] += logits.float().log_softmax(1) / (self.epochs - self.first)
 
 
-def course(config: RunConfig, images: int) -> tuple[int, int]:
-    """Epochs of each of the two networks, and images that they share, so that the probe keeps within SHARE of the run.
+def course(config: RunConfig, images: int, classes: int) -> tuple[int, int]:
+    """Epochs of each of the two networks, and images that they share, so that the probe keeps within SHARE of the run,
+    and its answers within MOST_NUMBERS.
 
     Two networks learn from half of the images each, and after each epoch answer for the other half: an epoch of both is
     a pass with gradients and a third of one.
     """
     passes = SHARE * config.optim.epochs * images / (1 + 1 / 3)
     epochs = int(min(MOST_EPOCHS, max(LEAST_EPOCHS, passes // images)))
-    return epochs, int(min(images, passes // epochs))
+    return epochs, int(min(images, passes // epochs, MOST_NUMBERS // classes))
 
 
 def look_at(config: RunConfig, dataset: ImageDataset | None = None) -> Judged:
@@ -154,7 +158,7 @@ def probe(config: RunConfig, judged: Judged | None = None, console: "Console | N
     judged = look_at(config) if judged is None else judged
     config = _plain(config)
     classes = len(judged.data.class_names)
-    epochs, count = course(config, len(judged.given))
+    epochs, count = course(config, len(judged.given), classes)
     if count < max(LEAST_IMAGES, LEAST_SURE * classes):
         raise TooLittle(
             f"--method auto needs more images or --epochs for its probe: {len(judged.given)} images of {classes} "

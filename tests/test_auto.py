@@ -149,7 +149,7 @@ TABLE = MethodTable(
 )
 
 
-@pytest.mark.parametrize(("rate", "arm"), [(0.0, "ce"), (0.2, "elr"), (0.6, "elr_plus"), (0.95, "elr_plus")])
+@pytest.mark.parametrize(("rate", "arm"), [(0.0, "ce"), (0.2, "elr"), (0.6, "elr_plus"), (0.85, "elr_plus")])
 def test_the_nearest_settings_decide(rate: float, arm: str) -> None:
     choice = decide(replace(LABELS, rate=rate), "images", TABLE)
     assert str(choice.arm) == arm
@@ -160,6 +160,19 @@ def test_the_nearest_settings_decide(rate: float, arm: str) -> None:
 def test_what_is_unlike_all_settings_is_a_guess() -> None:
     far = replace(LABELS, rate=0.6, learnt=0.1, images=10_000_000)
     assert "this is a guess" in decide(far, "images", TABLE).lines[2]
+
+
+def test_networks_that_learn_nothing_or_little_are_said_to() -> None:
+    blind = replace(LABELS, rate=0.86, learnt=0.75)
+    assert blind.blind
+    assert not LABELS.blind
+    choice = decide(blind, "images", TABLE)
+    assert "no more than by chance: they have learnt nothing" in choice.lines[0]
+    assert "this is a guess: train longer" in choice.lines[2]
+    assert doubts(blind, {"training_answers": {"agreement": 0.9, "given_up": ["cat"]}}) == []
+    weak = replace(LABELS, rate=0.6, learnt=0.6)
+    assert "agree with 24 % of the labels, so some of it may be their mistakes" in weak.describe()
+    assert "mistakes" not in LABELS.describe()
 
 
 def test_a_method_that_fails_now_and_then_is_no_good_choice() -> None:

@@ -130,7 +130,9 @@ def decide(found: Findings, kind: str, table: MethodTable, arms: Sequence[str] |
         + plain
         + (f"; next: {others}" if others else "")
     )
-    if distance > NEAR:
+    if found.blind:
+        why += "; the probe saw nothing, so this is a guess: train longer, or with another network"
+    elif distance > NEAR:
         why += "; nothing in the table is much like these labels, so this is a guess: compare it with elr and ce"
     chosen = f"chosen: {best.arm}, which takes about {best.cost:.1f} times as long as cross-entropy"
     return Choice(Arm.parse(best.arm), found, (found.describe(), chosen, why))

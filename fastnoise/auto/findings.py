@@ -1,5 +1,6 @@
 """How many labels of a data set are wrong, and how, by two short trainings."""
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -38,6 +39,9 @@ LEAST_IMAGES = 60
 
 LEAST_STEPS, LEAST_BATCH = 300, 32
 """Steps that each network should make; if batches must be smaller for it, they have at least this many images."""
+
+WEAK = 0.5
+"""Agreement with unseen labels below which it is said that the networks may be what is wrong."""
 
 COURSE = {"optimizer": "adam", "learning_rate": 3e-3, "weight_decay": 0.0, "schedule": "one_cycle:0.3"}
 """Learns in few steps, whatever the network. The run's own rates are for long courses."""
@@ -88,8 +92,24 @@ class Findings:
         """The numbers as texts, for a table's row."""
         return {field.name: f"{getattr(self, field.name):.6g}" for field in fields(self)}
 
+    @property
+    def agreement(self) -> float:
+        """The share of unseen labels that the networks answer with."""
+        return self.learnt * (1 - self.rate)
+
+    @property
+    def blind(self) -> bool:
+        """Whether the networks agree with unseen labels no more than by chance (by three standard deviations of it)."""
+        chance = 1 / self.classes
+        return self.agreement < chance + 3 * math.sqrt(chance * (1 - chance) / self.images)
+
     def describe(self) -> str:
         """One line."""
+        if self.blind:
+            return (
+                f"probe of {self.seconds:.0f} s: networks agree with {100 * self.agreement:.0f} % of unseen labels, no "
+                "more than by chance: they have learnt nothing, so nothing can be said of the labels"
+            )
         kind = "spread over the other classes"
         if self.concentration > 0.6:
             kind = "most of a class's with one other class"
@@ -97,10 +117,13 @@ class Findings:
             kind = "some pairs of classes above others"
         if self.rate < 0.02:
             kind = "too few to say which"
+        weak = ""
+        if self.agreement < WEAK:
+            weak = f", and agree with {100 * self.agreement:.0f} % of the labels, so some of it may be their mistakes"
         return (
             f"probe of {self.seconds:.0f} s: about {100 * self.rate:.0f} % of the labels look wrong ({kind}), in the "
             f"worst class {100 * self.worst:.0f} %; networks answer about {100 * min(1, self.learnt):.0f} % of unseen "
-            "images right"
+            f"images right{weak}"
         )
 
 

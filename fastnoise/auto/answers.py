@@ -17,7 +17,7 @@ LEAST_SURE = 10
 """Of a predicted class."""
 
 FITTED_NUMBERS = 1_000_000
-"""Images times classes by which that model is fitted; of larger sets every so many images are taken."""
+"""Images times classes by which the channel's model is fitted; of larger sets every so many images are taken."""
 
 AGREE = 0.1
 """How far the rate among the surest images may lie from that of the channel's model for the latter to be believed."""
@@ -76,7 +76,7 @@ def read(answers: NDArray[np.float64], given: NDArray[np.int64]) -> Reading:
         return Reading(answer, sure, counts, modelled)
     doubt = np.bincount(answer[sure], weights=doubts_of(chances[sure], counts), minlength=classes)
     mistaken = float(np.average(doubt[seen] / counts.sum(1)[seen], weights=share))
-    return Reading(answer, sure, counts, max(0.0, (rate - mistaken) / (1 - mistaken)))
+    return Reading(answer, sure, counts, max(0.0, (rate - mistaken) / max(1e-9, 1 - mistaken)))
 
 
 def surest(answers: NDArray[np.float64], chances: NDArray[np.float64]) -> NDArray[np.bool_]:

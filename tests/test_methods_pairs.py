@@ -8,11 +8,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import _trial_cases
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from _scan_cases import scan_over
 from _steps import NoHostReads
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
@@ -20,10 +20,10 @@ from torch import Tensor
 from fastnoise.cli import main
 from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError, DataError
-from fastnoise.methods import METHODS, Method, Run, Setting, create_method, options_of
+from fastnoise.methods import METHODS, Method, Setting
 from fastnoise.methods.dividemix import DivideMix
 from fastnoise.methods.options import ELRPlusOptions
-from fastnoise.models import Network, Outputs, create_model
+from fastnoise.models import Network, Outputs
 from fastnoise.recipes import recipe
 from fastnoise.recipes.base import noise_rate
 from fastnoise.selection.mixture import fit_losses
@@ -47,70 +47,16 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-class Trial:
-    """A method and its networks in a bare loop: a pattern per class, 30 % noise, SGD."""
+class Trial(_trial_cases.Trial):
+    """30 % noise, in data that are drawn after the networks. A step gives its loss as a number, and predictions."""
 
     def __init__(self, name: str, **options: Any):
-        torch.manual_seed(0)
-        settings = {**OPTIONS[name], **options}
-        self.method = create_method(options_of(name)(**settings), num_samples=N, num_classes=C)
-        self.method.configure(Setting(OptimConfig(), (0.5,), (0.5,), B))
-        self.networks = [
-            create_model("small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25)
-            for _ in range(self.method.networks)
-        ]
-        self.method.attach(self.networks)
+        super().__init__(name, OPTIONS[name] | options, N, C, B, spread=0.5, data_last=True)
         self.start = deepcopy(self.networks)
-        true = torch.randint(C, (N,))
-        self.images = torch.randn(C, 1, 8, 8)[true] + 0.5 * torch.randn(N, 1, 8, 8)
-        self.given = torch.where(torch.rand(N) < 0.3, torch.randint(C, (N,)), true)
-        self.optimizer = self.sgd(self.networks)
-        self.warnings: list[str] = []
 
-    @staticmethod
-    def sgd(networks: list[Network]) -> torch.optim.Optimizer:
-        return torch.optim.SGD([weight for network in networks for weight in network.parameters()], 0.05)
-
-    def run(self, epoch: int, epochs: int = 10) -> Run:
-        scan = scan_over(lambda: self.evaluate())  # which a test may replace
-        return Run(epoch, epochs, 0, self.networks, self.given, self.given, scan, self.warnings.append)
-
-    @torch.no_grad()
-    def evaluate(self) -> list[Outputs]:
-        found = []
-        for network in self.networks:
-            network.eval()
-            found.append(network(self.images))
-            network.train()
-        return found
-
-    def batches(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
-        """(images, index) as a loader gives them, with views that differ."""
-        order = self.method.order(epoch, 7)
-        random = torch.Generator().manual_seed(epoch)
-        index = torch.randperm(N, generator=random) if order is None else torch.from_numpy(order)
-        found = []
-        for part in index.split(B):
-            images = self.images[part].repeat(self.method.views, 1, 1, 1)
-            found.append((images + 0.1 * torch.randn(images.shape, generator=random), part))
-        return found
-
-    def update(self, epoch: int, batch: int, images: Tensor, index: Tensor) -> tuple[float, Tensor]:
-        self.method.before_step(epoch, batch, 7)
-        result = self.method.training_step(self.networks, images, self.given[index], index)
-        self.optimizer.zero_grad()
-        result.loss.backward()
-        self.optimizer.step()
-        self.method.after_update(self.networks)
+    def update(self, epoch: int, number: int, images: Tensor, index: Tensor) -> tuple[float, Tensor]:
+        result = super().update(epoch, number, images, index)
         return result.loss.item(), result.predictions
-
-    def train(self, epochs: int) -> None:
-        self.method.end_epoch(self.run(0))
-        for epoch in range(1, epochs + 1):
-            self.method.start_epoch(epoch)
-            for batch, (images, index) in enumerate(self.batches(epoch)):
-                self.update(epoch, batch, images, index)
-            self.method.end_epoch(self.run(epoch))
 
 
 def assert_same_weights(networks: Sequence[Network], others: Sequence[Network], start: Sequence[Network]) -> None:
@@ -156,7 +102,7 @@ def test_elr_plus_follows_its_equations(changed: dict[str, Any]) -> None:
     step = 0
     for epoch in (1, 2):
         trial.method.start_epoch(epoch)
-        for batch, (images, index) in enumerate(trial.batches(epoch)):
+        for batch, images, index in trial.batches(epoch):
             step += 1
             ramp = options["strength_ramp"]
             strength = 3.0 * (np.exp(-5 * (1 - min(1, step / ramp)) ** 2) if ramp else 1)
@@ -230,7 +176,7 @@ def test_coteaching_exchanges_the_samples_of_small_loss() -> None:
     optimizer = trial.sgd(networks)
     for epoch in range(1, 6):
         trial.method.start_epoch(epoch)
-        for batch, (images, index) in enumerate(trial.batches(epoch)):
+        for batch, images, index in trial.batches(epoch):
             images, index = images[: B - batch], index[: B - batch]
             actual, _ = trial.update(epoch, batch, images, index)
             kept = int((10 - epoch) * len(index) / 10) if epoch < 4 else int(0.6 * len(index))
@@ -298,7 +244,7 @@ def test_jocor_follows_its_code(variant: str, strength: float) -> None:
     schedule[: 4 + (variant == "paper")] = np.linspace(0, 0.4, 4 + (variant == "paper"))
     for epoch in range(1, 6):  # the authors' epoch 0 is never trained
         trial.method.start_epoch(epoch)
-        for batch, (images, index) in enumerate(trial.batches(epoch)):
+        for batch, images, index in trial.batches(epoch):
             images, index = images[: B - batch], index[: B - batch]
             actual, predictions = trial.update(epoch, batch, images, index)
             given = trial.given[index]
@@ -326,7 +272,7 @@ def test_jocor_follows_its_code(variant: str, strength: float) -> None:
 def test_jocor_weights_what_it_kept() -> None:
     """By class weights, which decide nothing about what is kept."""
     trial, other = Trial("jocor"), Trial("jocor")
-    images, index = trial.batches(4)[0]
+    _, images, index = trial.batches(4)[0]
     weights = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.0])
     other.method.class_weights = weights
     for each in (trial, other):
@@ -398,7 +344,7 @@ def test_dividemix_warms_up_each_network_on_samples_of_its_own(penalty: float) -
     order = trial.method.order(1, 7)
     assert all(sorted(order[k::2]) == list(range(N)) for k in (0, 1))
     assert not np.array_equal(order[0::2], order[1::2])
-    for batch, (images, index) in enumerate(trial.batches(1)):
+    for batch, images, index in trial.batches(1):
         actual, predictions = trial.update(1, batch, images, index)
         total = torch.zeros(())
         for k, network in enumerate(networks):
@@ -418,7 +364,7 @@ def test_augdesc_warms_up_on_a_weak_view_or_a_strong_one() -> None:
     for view in ("weak", "strong"):
         trial = Trial("augdesc", warm_up_view=view)
         trial.method.start_epoch(1)
-        images, index = trial.batches(1)[0]
+        _, images, index = trial.batches(1)[0]
         seen = images.split(B)[0 if view == "weak" else 2]
         with torch.no_grad():
             expected = sum(
@@ -452,7 +398,7 @@ def test_dividemix_follows_its_algorithm(name: str) -> None:
         torch.testing.assert_close(trial.method.clean, torch.stack(clean), atol=1e-4, rtol=1e-3)
         trial.method.start_epoch(epoch)
         batches = trial.batches(epoch)
-        order = torch.cat([index for _, index in batches])
+        order = torch.cat([index for _, _, index in batches])
         longest = max(int((clean[1 - k] > 0.5).sum()) for k in (0, 1))
         assert len(batches) == -(-longest // Q)
         for k in (0, 1):
@@ -462,7 +408,7 @@ def test_dividemix_follows_its_algorithm(name: str) -> None:
             assert labels is None
             assert set(order[k::4].tolist()) == trusted
             assert not set(order[k + 2 :: 4].tolist()) & trusted
-        for batch, (images, index) in enumerate(batches):
+        for batch, images, index in batches:
             actual, predictions = trial.update(epoch, batch, images, index)
             strength = 25 * min((epoch - 5 + batch / len(batches)) / 4, 1)
             a, b = trial.method.pairing.tolist()
@@ -511,7 +457,7 @@ def test_dividemix_estimates_and_averages_losses_over_epochs() -> None:
         losses.append([F.cross_entropy(outputs.logits, trial.given, reduction="none") for outputs in trial.evaluate()])
         trial.method.end_epoch(trial.run(epoch))
         trial.method.start_epoch(epoch + 1)
-        for batch, (images, index) in enumerate(trial.batches(epoch + 1)):
+        for batch, images, index in trial.batches(epoch + 1):
             trial.update(epoch + 1, batch, images, index)
     scaled = [[(loss - loss.min()) / (loss.max() - loss.min()) for loss in pair] for pair in losses[-2:]]
     for k in (0, 1):
@@ -574,7 +520,7 @@ def test_dividemix_warms_up_on_when_the_first_mixture_collapses() -> None:
 
 def test_dividemix_warms_up_on_when_one_class_is_predicted() -> None:
     trial = Trial("dividemix")
-    trial.given[:] = 2
+    trial.given[:] = trial.labels[:] = 2
     method = divided(trial, BIMODAL.clamp(max=1.0))
     assert trial.warnings == [
         "dividemix, epoch 5: class 2 is predicted for all samples; the next epoch is one of warm-up"
@@ -612,7 +558,7 @@ def test_dividemix_without_unlabelled_samples_guesses_all() -> None:
     assert len(order) % B == 0
     assert set(order[0::4]) == set(range(2, N))
     assert set(order[2::4]) & {0, 1}
-    for batch, (images, index) in enumerate(trial.batches(6)):
+    for batch, images, index in trial.batches(6):
         loss, _ = trial.update(6, batch, images, index)
         assert np.isfinite(loss)
 
@@ -666,13 +612,13 @@ def test_a_step_is_one_graph(name: str, epoch: int, backend: str, amp: bool) -> 
         trial = Trial(name)
         trial.train(epoch - 1)
         trial.method.start_epoch(epoch)
-        images, index = trial.batches(epoch)[0]
+        _, images, index = trial.batches(epoch)[0]
         trial.method.before_step(epoch, 0, 7)
         step: Callable[..., Any] = trial.method.training_step
         if compiled:
             step = torch.compile(step, fullgraph=True, dynamic=False, backend=backend)
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-            result = step(trial.networks, images.to(memory_format=torch.channels_last), trial.given[index], index)
+            result = step(list(trial.networks), images.to(memory_format=torch.channels_last), trial.given[index], index)
         result.loss.backward()
         gradients = [weight.grad for network in trial.networks for weight in network.parameters()]
         found.append((result, gradients, trial.method.state_dict()))
@@ -690,11 +636,11 @@ def test_a_step_of_dividemix_after_its_warm_up_reads_nothing_back() -> None:
     trial = Trial("dividemix")
     trial.train(4)
     trial.method.start_epoch(5)
-    (images, index), *_ = trial.batches(5)
+    (_, images, index), *_ = trial.batches(5)
     assert trial.method.program == 1
     with NoHostReads():
         trial.method.before_step(5, 0, 7)
-        trial.method.training_step(trial.networks, images, trial.given[index], index).loss.backward()
+        trial.method.training_step(list(trial.networks), images, trial.given[index], index).loss.backward()
 
 
 # -- recipes ------------------------------------------------------------------------------------------------------

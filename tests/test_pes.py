@@ -4,11 +4,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import _trial_cases
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from _scan_cases import scan_over
 from _steps import Made, NoHostReads, assert_one_graph
 from _train_cases import assert_same_end, history, killed_at, state
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import fastnoise
 from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError
-from fastnoise.methods import METHODS, Run, Setting, create_method, options_of
+from fastnoise.methods import METHODS
 from fastnoise.methods.mixup import mates
 from fastnoise.methods.pes import CONFIDENT, HEAD, STAGE, WARM_UP, renew
 from fastnoise.models import create_model
@@ -27,39 +27,19 @@ N, C, B = 96, 4, 16
 RATE, REFINE_RATE = 0.05, 0.003
 
 
-class Trial:
-    """A method and its network in a bare loop with the optimisers of its phases: a pattern per class, 30 % noise."""
+class Trial(_trial_cases.Trial):
+    """30 % noise, and the optimisers of the method's phases."""
 
     def __init__(self, name: str, **options: Any):
-        torch.manual_seed(0)
-        true = torch.randint(C, (N,))
-        self.images = torch.randn(C, 1, 8, 8)[true] + 0.7 * torch.randn(N, 1, 8, 8)
-        self.given = torch.where(torch.rand(N) < 0.3, torch.randint(C, (N,)), true)
-        chosen = options_of(name)(**{"warm_up": 1, "head_epochs": 1, "refine_rate": REFINE_RATE, **options})
-        self.method: Any = create_method(chosen, num_samples=N, num_classes=C)
-        self.method.configure(Setting(OptimConfig(weight_decay=1e-3), (0.5,), (0.5,), B, given=self.given.numpy()))
-        self.network: Any = create_model("small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25)
-        self.method.attach([self.network])
-        self.optimizer = sgd(self.network)
+        options = {"warm_up": 1, "head_epochs": 1, "refine_rate": REFINE_RATE, **options}
+        setting = {"optim": OptimConfig(weight_decay=1e-3)}
+        super().__init__(name, options, N, C, B, rate=RATE, momentum=0.9, seed=3, setting=setting)
+        self.first = self.optimizer
         self.second = torch.optim.Adam(self.network.parameters(), REFINE_RATE)
-        self.warnings: list[str] = []
 
-    @torch.no_grad()
-    def evaluate(self) -> list[Any]:
-        self.network.eval()
-        found = self.network(self.images)
-        self.network.train()
-        return [found]
-
-    def end(self, epoch: int, epochs: int = 10) -> Run:
-        scan = scan_over(lambda: self.evaluate())  # which a test may replace
-        run = Run(epoch, epochs, 3, [self.network], self.given, self.given.clone(), scan, self.warnings.append)
-        self.method.end_epoch(run)
-        return run
-
-    def begin(self, epoch: int) -> torch.optim.Optimizer:
-        """The optimiser of an epoch, as the trainer chooses it."""
-        self.method.start_epoch(epoch)
+    def begin(self, epoch: int) -> None:
+        """With the optimiser of the epoch, as the trainer chooses it."""
+        super().begin(epoch)
         phase = self.method.phase(epoch)
         if phase is not None and phase.fresh:
             if phase.second:
@@ -67,31 +47,8 @@ class Trial:
                 assert phase.weight_decay == 0
             else:
                 assert (phase.learning_rate, phase.weight_decay) == (None, 1e-3)
-                self.optimizer = sgd(self.network)
-        return self.second if phase is not None and phase.second else self.optimizer
-
-    def batches(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
-        """(images, index) as a loader gives them, with views that differ."""
-        order = self.method.order(epoch, 7)
-        random = torch.Generator().manual_seed(epoch)
-        index = torch.randperm(N, generator=random) if order is None else torch.from_numpy(order)
-        found = []
-        for part in index.split(B):
-            images = self.images[part].repeat(self.method.views, 1, 1, 1)
-            found.append((images + 0.1 * torch.randn(images.shape, generator=random), part))
-        return found
-
-    def update(self, epoch: int, batch: int, images: Tensor, index: Tensor, optimizer: Any) -> Any:
-        self.method.before_step(epoch, batch, 7)
-        result = self.method.training_step([self.network], images, self.given[index], index)
-        optimizer.zero_grad()
-        result.loss.backward()
-        optimizer.step()
-        return result
-
-
-def sgd(network: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(network.parameters(), RATE, momentum=0.9)
+                self.first = self.sgd(self.network)
+        self.optimizer = self.second if phase is not None and phase.second else self.first
 
 
 def layers(network: Any) -> dict[int, list[nn.Module]]:
@@ -122,11 +79,11 @@ def test_pes_follows_the_authors_code(renewed: str) -> None:
     """Losses, choices and weights of a warm-up, both refinements and two epochs of confident samples."""
     trial = Trial("pes", stage_epochs=2, renewed=renewed)
     theirs, start = deepcopy(trial.network), deepcopy(trial.network)
-    optimizer: Any = sgd(theirs)
+    optimizer: Any = trial.sgd(theirs)
     trial.end(0)
     programs = []
     for epoch in range(1, 7):
-        ours = trial.begin(epoch)
+        trial.begin(epoch)
         programs.append(trial.method.program)
         refined = {2: STAGE, 4: HEAD}.get(epoch)
         if refined is not None:  # new layers, trained alone by a new Adam
@@ -141,7 +98,8 @@ def test_pes_follows_the_authors_code(renewed: str) -> None:
             theirs.requires_grad_(True)
             stale = {weight for layer in layers(theirs)[STAGE] for weight in layer.parameters()}
             kept = [weight for weight in theirs.parameters() if renewed == "trained" or weight not in stale]
-            optimizer = sgd(theirs)  # "trained": built again; "frozen": what the old one still knows, with its momenta
+            # "trained": built again; "frozen": what the old one still knows, with its momenta
+            optimizer = trial.sgd(theirs)
             if renewed == "frozen":
                 old = trial.optimizer.state_dict()["state"]
                 optimizer = torch.optim.SGD(kept, RATE, momentum=0.9)
@@ -158,8 +116,8 @@ def test_pes_follows_the_authors_code(renewed: str) -> None:
             assert sorted(trial.method.order(epoch, 7)) == confident.nonzero().ravel().tolist()
             assert 0.2 * N < confident.sum() < N
             weights = class_weights(trial.given[confident])
-        for batch, (images, index) in enumerate(trial.batches(epoch)):
-            actual = trial.update(epoch, batch, images, index, ours)
+        for batch, images, index in trial.batches(epoch):
+            actual = trial.update(epoch, batch, images, index)
             logits = theirs(images).logits
             loss = F.cross_entropy(logits, trial.given[index], weight=weights)
             assert actual.loss.item() == pytest.approx(loss.item(), rel=2e-3)
@@ -176,15 +134,10 @@ def test_pes_follows_the_authors_code(renewed: str) -> None:
 def test_pes_semi_follows_the_authors_code() -> None:
     """Splits, losses and weights of two epochs of MixMatch, the second with the other Beta distribution."""
     trial = Trial("pes_semi", unlabelled_strength=7.0, unlabelled_ramp=3, late_from=4)
-    for epoch in range(3):
-        if epoch:
-            optimizer = trial.begin(epoch)
-            for batch, (images, index) in enumerate(trial.batches(epoch)):
-                trial.update(epoch, batch, images, index, optimizer)
-        trial.end(epoch)
+    trial.train(2)
     theirs, start = deepcopy(trial.network), deepcopy(trial.network)
     theirs.requires_grad_(True)
-    optimizer = sgd(theirs)
+    optimizer = trial.sgd(theirs)
     given = trial.given
     for epoch in (3, 4):
         theirs.eval()
@@ -196,13 +149,13 @@ def test_pes_semi_follows_the_authors_code() -> None:
         of_others = B // 2 if others > N - others else B * others // N
         assert 0 < of_others < B
         weights = class_weights(given[confident]).clamp(max=3)
-        ours = trial.begin(epoch)
+        trial.begin(epoch)
         batches = trial.batches(epoch)
         assert len(batches) == N // B
-        for batch, (images, index) in enumerate(batches):
+        for batch, images, index in batches:
             labelled, unlabelled = confident[index], ~confident[index]
             assert int(unlabelled.sum()) == of_others
-            actual = trial.update(epoch, batch, images, index, ours)
+            actual = trial.update(epoch, batch, images, index)
             assert trial.method.mixup.alpha == (4.0 if epoch == 3 else 0.75)
             share = float(trial.method.mixup.share)
             with torch.no_grad():
@@ -408,16 +361,11 @@ def test_recipes() -> None:
 def step_of(name: str, amp: bool, compiled: Any) -> Made:
     """The gradients of the first step on chosen samples."""
     trial = Trial(name, stage_epochs=0)
-    for epoch in range(3):
-        if epoch:
-            optimizer = trial.begin(epoch)
-            for batch, (images, index) in enumerate(trial.batches(epoch)):
-                trial.update(epoch, batch, images, index, optimizer)
-        trial.end(epoch)
+    trial.train(2)
     trial.begin(3)
     assert trial.method.program == CONFIDENT
     trial.method.before_step(3, 3, 7)  # the fourth, in which the unlabelled samples have a weight
-    images, index = trial.batches(3)[0]
+    _, images, index = trial.batches(3)[0]
     step = compiled(trial.method.training_step)
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
         result = step([trial.network], images.contiguous(memory_format=torch.channels_last), trial.given[index], index)
@@ -444,7 +392,7 @@ def test_a_step_of_mixmatch_reads_nothing_back() -> None:
     trial = Trial("pes_semi", warm_up=0, head_epochs=0)
     trial.end(0)
     trial.begin(1)
-    images, index = trial.batches(1)[0]
+    _, images, index = trial.batches(1)[0]
     with NoHostReads():
         trial.method.before_step(1, 0, 7)
         trial.method.training_step([trial.network], images, trial.given[index], index).loss.backward()

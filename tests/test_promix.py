@@ -1,25 +1,21 @@
 """ProMix against its authors' code written out in plain PyTorch, FMix against Fourier's transform, and empty sets."""
 
 import math
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+import _trial_cases
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from _scan_cases import scan_over
 from _steps import Made, NoHostReads, assert_one_graph
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastnoise.config import OptimConfig
 from fastnoise.data.views import uniform
-from fastnoise.methods import Run, Setting, create_method, options_of
 from fastnoise.methods.disc import ring
 from fastnoise.methods.fmix import DECAY, FMix
 from fastnoise.methods.promix import GUESS, MATCH, WARM_UP, least_of_class
-from fastnoise.models import Outputs, create_model
 from fastnoise.recipes import recipe
 
 N, C, B = 96, 4, 16
@@ -29,57 +25,11 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Trial:
-    """The method and its networks in a bare loop: a pattern per class, 40 % noise, SGD."""
+class Trial(_trial_cases.Trial):
+    """40 % noise."""
 
     def __init__(self, **options: Any):
-        torch.manual_seed(0)
-        true = torch.randint(C, (N,))
-        self.images = torch.randn(C, 1, 8, 8)[true] + 0.7 * torch.randn(N, 1, 8, 8)
-        self.given = torch.where(torch.rand(N) < 0.4, torch.randint(C, (N,)), true)
-        self.method: Any = create_method(options_of("promix")(**OPTIONS | options), num_samples=N, num_classes=C)
-        self.method.configure(Setting(OptimConfig(), (0.5,), (0.5,), B, given=self.given.numpy()))
-        self.networks: Any = nn.ModuleList(
-            create_model("small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25) for _ in range(2)
-        )
-        self.method.attach(list(self.networks))
-        self.optimizer = torch.optim.SGD(self.networks.parameters(), 0.02)
-        self.warnings: list[str] = []
-
-    @torch.no_grad()
-    def evaluate(self) -> list[Outputs]:
-        self.networks.eval()
-        found = [network(self.images) for network in self.networks]
-        self.networks.train()
-        return found
-
-    def end(self, epoch: int, epochs: int = 10) -> Run:
-        scan = scan_over(lambda: self.evaluate())  # which a test may replace
-        run = Run(epoch, epochs, 0, list(self.networks), self.given, self.given.clone(), scan, self.warnings.append)
-        self.method.end_epoch(run)
-        return run
-
-    def batches(self, epoch: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        random = torch.Generator().manual_seed(epoch)
-        for number, index in enumerate(torch.randperm(N, generator=random).split(B)):
-            images = self.images[index].repeat(2, 1, 1, 1)
-            yield number, images + 0.1 * torch.randn(images.shape, generator=random), index
-
-    def update(self, epoch: int, number: int, images: Tensor, index: Tensor) -> Any:
-        self.method.before_step(epoch, number, 7)
-        result = self.method.training_step(list(self.networks), images, self.given[index], index)
-        self.optimizer.zero_grad()
-        result.loss.backward()
-        self.optimizer.step()
-        return result
-
-    def train(self, epochs: int) -> None:
-        self.end(0)
-        for epoch in range(1, epochs + 1):
-            self.method.start_epoch(epoch)
-            for batch in self.batches(epoch):
-                self.update(epoch, *batch)
-            self.end(epoch)
+        super().__init__("promix", OPTIONS | options, N, C, B, noise=0.4, rate=0.02)
 
 
 def mean(values: Tensor) -> Tensor:
@@ -203,7 +153,7 @@ def test_warms_up_on_the_primary_heads(penalty: float) -> None:
     networks = deepcopy(trial.networks)
     trial.method.start_epoch(1)
     assert trial.method.program == WARM_UP
-    number, images, index = next(trial.batches(1))
+    number, images, index = trial.batches(1)[0]
     heads = [network.pseudo.weight.clone() for network in trial.networks]
     loss = torch.zeros(())
     for network in networks:
@@ -234,7 +184,7 @@ def test_empty_sets_leave_losses_and_means_finite(learnt: bool) -> None:
     trial.method.clean.fill_(learnt)
     trial.method.start_epoch(3)
     prior, rest = trial.method.prior.clone(), trial.method.rest_prior.clone()
-    result = trial.update(3, *next(trial.batches(3)))
+    result = trial.update(3, *trial.batches(3)[0])
     assert torch.isfinite(result.loss)
     assert torch.equal(trial.method.prior, prior) != learnt
     assert torch.equal(trial.method.rest_prior, rest) == learnt
@@ -323,7 +273,7 @@ def test_a_step_is_one_graph(epoch: int, amp: bool) -> None:
         trial = Trial()
         trial.train(epoch - 1)
         trial.method.start_epoch(epoch)
-        number, images, index = next(trial.batches(epoch))
+        number, images, index = trial.batches(epoch)[0]
         trial.method.before_step(epoch, number, 7)
         step = compiled(trial.method.training_step)
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
@@ -342,7 +292,7 @@ def test_a_step_reads_nothing_back() -> None:
     trial.train(3)
     trial.method.start_epoch(4)
     assert trial.method.program == GUESS
-    number, images, index = next(trial.batches(4))
+    number, images, index = trial.batches(4)[0]
     with NoHostReads():
         trial.method.before_step(4, number, 7)
         trial.method.training_step(list(trial.networks), images, trial.given[index], index).loss.backward()

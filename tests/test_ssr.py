@@ -1,81 +1,31 @@
 """SSR and SSR+ against their authors' code written out in plain PyTorch, their streams of samples, and collapses."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+import _trial_cases
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from _scan_cases import scan_over
 from torch import Tensor, nn
 
 from fastnoise.config import OptimConfig
 from fastnoise.errors import ConfigError, DataError
-from fastnoise.methods import Run, Setting, create_method, options_of
+from fastnoise.methods import Run, Setting
 from fastnoise.methods.mixup import mates
-from fastnoise.models import Outputs, create_model
 from fastnoise.recipes import recipe
 from fastnoise.selection import neighbour_votes, neighbours
 
 N, C, PART = 100, 5, 8
 
 
-class Trial:
-    """A method and its network in a bare loop: a pattern per class, 30 % noise, SGD."""
+class Trial(_trial_cases.Trial):
+    """30 % noise, and batches of three parts."""
 
     def __init__(self, name: str, setting: dict[str, Any] | None = None, **options: Any):
-        torch.manual_seed(0)
-        true = torch.randint(C, (N,))
-        self.images = torch.randn(C, 1, 8, 8)[true] + 0.7 * torch.randn(N, 1, 8, 8)
-        self.given = torch.where(torch.rand(N) < 0.3, torch.randint(C, (N,)), true)
-        self.labels = self.given.clone()
-        chosen = options_of(name)(**{"neighbours": 15, "relabel_threshold": 0.4, **options})
-        self.method: Any = create_method(chosen, num_samples=N, num_classes=C)
-        self.method.configure(
-            Setting(OptimConfig(), (0.5,), (0.5,), 3 * PART, given=self.given.numpy(), **(setting or {}))
-        )
-        self.network: Any = create_model("small_cnn", num_classes=C, channels=1, image_size=(8, 8), width=0.25)
-        self.method.attach([self.network])
-        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.05, momentum=0.9)
-        self.warnings: list[str] = []
-
-    @torch.no_grad()
-    def evaluate(self) -> list[Outputs]:
-        self.network.eval()
-        found = self.network(self.images)
-        self.network.train()
-        return [found]
-
-    def end(self, epoch: int, epochs: int = 10) -> Run:
-        scan = scan_over(lambda: self.evaluate())  # which a test may replace
-        run = Run(epoch, epochs, 0, [self.network], self.given, self.labels, scan, self.warnings.append)
-        self.method.end_epoch(run)
-        return run
-
-    def batches(self, epoch: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(number, images, index) as a loader gives them, with views that differ."""
-        random = torch.Generator().manual_seed(epoch)
-        for number, index in enumerate(torch.from_numpy(self.method.order(epoch, 7)).split(3 * PART)):
-            images = self.images[index].repeat(2, 1, 1, 1)
-            yield number, images + 0.1 * torch.randn(images.shape, generator=random), index
-
-    def update(self, epoch: int, number: int, images: Tensor, index: Tensor) -> Any:
-        self.method.before_step(epoch, number, 7)
-        result = self.method.training_step([self.network], images, self.labels[index], index)
-        self.optimizer.zero_grad()
-        result.loss.backward()
-        self.optimizer.step()
-        return result
-
-    def train(self, epochs: int) -> None:
-        self.end(0)
-        for epoch in range(1, epochs + 1):
-            self.method.start_epoch(epoch)
-            for batch in self.batches(epoch):
-                self.update(epoch, *batch)
-            self.end(epoch)
+        options = {"neighbours": 15, "relabel_threshold": 0.4, **options}
+        super().__init__(name, options, N, C, 3 * PART, momentum=0.9, setting=setting)
 
 
 # -- the authors' code: main_cifar.py and utils/funcs.py ----------------------------------------------------------
@@ -165,7 +115,7 @@ def test_follows_the_authors_code(name: str, options: dict[str, float]) -> None:
         changed += int((modified != trial.given).sum())
         if epoch == 3:
             break
-        batches = list(trial.batches(epoch))
+        batches = trial.batches(epoch)
         assert len(batches) == N // PART
         for number, images, index in batches:
             loss = trial.update(epoch, number, images, index).loss
@@ -327,7 +277,7 @@ def test_a_step_is_one_graph(name: str, amp: bool) -> None:
     for compiled in (False, True):
         trial = Trial(name)
         trial.train(1)
-        number, images, index = next(iter(trial.batches(2)))
+        number, images, index = trial.batches(2)[0]
         trial.method.before_step(2, number, 7)
         step: Any = trial.method.training_step
         if compiled:
@@ -357,7 +307,7 @@ def test_gradients_in_half_precision_are_those_in_full() -> None:
     for amp in (False, True):
         trial = Trial("ssr_plus")
         trial.train(1)
-        number, images, index = next(iter(trial.batches(2)))
+        number, images, index = trial.batches(2)[0]
         trial.method.before_step(2, number, 7)
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
             result = trial.method.training_step([trial.network], images, trial.labels[index], index)

@@ -24,6 +24,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -254,16 +255,27 @@ def learnt() -> MethodTable:
     return merged({setting: list(seeds.values()) for setting, seeds in recorded("learn").items()})
 
 
+def lost(row: Row, table: MethodTable) -> tuple[str, float]:
+    """The arm that a table chooses for a setting, and the points that it ends below the best."""
+    arm = str(decide(row.found, row.kind, table).arm)
+    return arm, max(row.accuracy.values()) - row.accuracy[arm]
+
+
 def left_out() -> None:
-    """What the table's choices lose when the setting itself is not in it."""
+    """What choices lose where the setting itself is not in the table, and by a table of the other seed."""
     rows = learnt().rows
-    lost = []
+    points = []
     for row in rows:
-        others = MethodTable([each for each in rows if each.setting != row.setting])
-        arm = str(decide(row.found, row.kind, others).arm)
-        lost.append(max(row.accuracy.values()) - row.accuracy[arm])
-        print(f"{row.setting:40} {arm:12} {lost[-1]:5.2f} below the best")
-    print(f"mean {np.mean(lost):.2f}, worst {np.max(lost):.2f}, of {len(lost)} settings")
+        arm, below = lost(row, MethodTable([each for each in rows if each.setting != row.setting]))
+        points.append(below)
+        print(f"{row.setting:40} {arm:12} {below:5.2f} below the best")
+    print(f"{len(points)} settings left out: mean {np.mean(points):.2f}, worst {np.max(points):.2f}")
+    seeds = recorded("learn")
+    points = []
+    for here, there in permutations(map(str, SEEDS["learn"]), 2):
+        table = merged({setting: [found[there]] for setting, found in seeds.items() if there in found})
+        points += [lost(found[here], table)[1] for found in seeds.values() if here in found]
+    print(f"{len(points)} by the other seed: mean {np.mean(points):.2f}, worst {np.max(points):.2f}")
 
 
 def regrets() -> list[record.Row]:

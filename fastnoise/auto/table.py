@@ -19,8 +19,8 @@ NEAR = 1.5
 """Distance to the nearest setting of the table beyond which the choice is a guess, and is said to be one."""
 
 WIDTH = 0.1
-"""Width of the kernel by which settings count, in units of `place`. Of 0.1, 0.15, 0.2, 0.25, 0.35 and 0.5 it loses least
-over two tests together: each setting left out of the table, and each seed by a table of the other seed."""
+"""Width of the kernel by which settings count, in units of `place`. Of 0.1, 0.15, 0.2, 0.25, 0.35 and 0.5 it loses
+least over two tests together: each setting left out of the table, and each seed by a table of the other seed."""
 
 CAUTION = 0.5
 """How much of the standard deviation of a method's loss, over the settings that count, is added to its mean."""

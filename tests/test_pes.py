@@ -324,7 +324,7 @@ def test_a_runs_phases_train_what_they_should(renewed: str, folder: Path, monkey
         8: later,
     }
     rates = [epoch["learning_rate"] for epoch in history(Path("run"))]
-    assert rates == pytest.approx([0.1, 0.1, *[1e-3] * 3, 0.1, 0.01, 0.01])
+    assert rates == pytest.approx([0.02, 0.02, *[5e-3] * 3, 0.02, 0.002, 0.002])
 
 
 def test_killed_in_a_refinement_goes_on_to_the_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ symmetric, pair, asymmetric and instance-dependent noise of several rates, with 
 some. try has other rates and seeds than learn, and noise models and data that learn has not. Each run adds a row to
 results/auto_runs.csv as soon as it has ended, each probe one to results/auto_probes.csv; what is recorded is not run
 again. table makes fastnoise/auto/table.csv from the settings of learn, and check says what is lost where a setting
-itself is left out of it. regret makes results/auto.csv: of each setting of try the method chosen, its points below the
-best method in hindsight, those of nal and elr_plus as fixed choices, and the rate found beside the true one.
+itself is left out of it, and by a table of the other seed. regret makes results/auto.csv: of each setting of try the
+method chosen, its points below the best method in hindsight, those of nal and elr_plus as fixed choices, and the rate
+found beside the true one.
 
 features:FILE.npy are made by `fastnoise features`. The networks of digits and MNIST train for shorter than their
 recipes say, so that all takes hours and not days: EPOCHS.
@@ -57,19 +58,30 @@ ARMS = {
 EPOCHS = {"digits": 30, "mnist": 15}
 IMAGES = {"mnist": 4000}
 
+_LEARN = (
+    "none",
+    "symmetric:0.2",
+    "symmetric:0.4",
+    "symmetric:0.6",
+    "pair:0.2",
+    "pair:0.4",
+    "pair:0.45",
+    "idn:0.2",
+    "idn:0.4",
+)
+_TRY = (
+    "symmetric:0.1",
+    "symmetric:0.3",
+    "symmetric:0.5",
+    "symmetric:0.7",
+    "pair:0.1",
+    "pair:0.3",
+    "pair:0.45",
+    "idn:0.1",
+    "idn:0.3",
+)
 LEARN = {
-    "digits": (
-        "none",
-        "symmetric:0.2",
-        "symmetric:0.4",
-        "symmetric:0.6",
-        "symmetric:0.75",
-        "pair:0.2",
-        "pair:0.4",
-        "pair:0.45",
-        "idn:0.2",
-        "idn:0.4",
-    ),
+    "digits": (*_LEARN, "symmetric:0.75"),
     "mnist": (
         "none",
         "symmetric:0.2",
@@ -81,31 +93,10 @@ LEARN = {
         "idn:0.2",
         "idn:0.4",
     ),
-    "features": (
-        "none",
-        "symmetric:0.2",
-        "symmetric:0.4",
-        "symmetric:0.6",
-        "pair:0.2",
-        "pair:0.4",
-        "pair:0.45",
-        "idn:0.2",
-        "idn:0.4",
-    ),
+    "features": _LEARN,
 }
 TRY = {
-    "digits": (
-        "symmetric:0.1",
-        "symmetric:0.3",
-        "symmetric:0.5",
-        "symmetric:0.7",
-        "pair:0.1",
-        "pair:0.3",
-        "pair:0.45",
-        "idn:0.1",
-        "idn:0.3",
-        "asymmetric:0.4,map=mnist",
-    ),
+    "digits": (*_TRY, "asymmetric:0.4,map=mnist"),
     "mnist": (
         "symmetric:0.1",
         "symmetric:0.3",
@@ -117,18 +108,7 @@ TRY = {
         "asymmetric:0.3",
         "asymmetric:0.45",
     ),
-    "features": (
-        "symmetric:0.1",
-        "symmetric:0.3",
-        "symmetric:0.5",
-        "symmetric:0.7",
-        "pair:0.1",
-        "pair:0.3",
-        "pair:0.45",
-        "idn:0.1",
-        "idn:0.3",
-        "asymmetric:0.4,map=cifar10",
-    ),
+    "features": (*_TRY, "asymmetric:0.4,map=cifar10"),
 }
 HUMAN = {"learn": ("human:aggre", "human:random1", "human:worse"), "try": ("human:random2", "human:random3")}
 """Of features of CIFAR-10N, whose images are those of CIFAR-10."""
@@ -285,19 +265,19 @@ def regrets() -> list[record.Row]:
     stamp, rows = record.stamp(), []
     for setting, seeds in recorded("try").items():
         for seed, row in seeds.items():
-            choice = decide(row.found, row.kind, table)
-            best = max(row.accuracy, key=lambda arm, row=row: row.accuracy[arm])  # type: ignore[misc]
+            chosen = lost(row, table)[0]
+            best = max(row.accuracy, key=row.accuracy.__getitem__)
             top = row.accuracy[best]
             rows.append(
                 {
                     "setting": setting,
                     "seed": seed,
-                    "chosen": str(choice.arm),
+                    "chosen": chosen,
                     "best": best,
                     "best_accuracy": f"{top:.2f}",
                     **{
                         f"regret_{name}": f"{top - row.accuracy[arm]:.2f}"
-                        for name, arm in (("auto", str(choice.arm)), ("nal", "nal"), ("elr_plus", "elr_plus"))
+                        for name, arm in (("auto", chosen), ("nal", "nal"), ("elr_plus", "elr_plus"))
                     },
                     "rate_found": f"{row.found.rate:.4f}",
                     "rate_true": true["try", setting, seed],
@@ -311,8 +291,8 @@ def summary(rows: list[record.Row]) -> list[str]:
     """The figures of the claim, in lines."""
     lines = []
     for name in ("auto", "nal", "elr_plus"):
-        lost = np.array([float(row[f"regret_{name}"]) for row in rows])
-        lines.append(f"{name}: {lost.mean():.2f} points below the best on average, {lost.max():.2f} at worst")
+        points = np.array([float(row[f"regret_{name}"]) for row in rows])
+        lines.append(f"{name}: {points.mean():.2f} points below the best on average, {points.max():.2f} at worst")
     made = [row for row in rows if "human" not in row["setting"]]
     near = [abs(float(row["rate_found"]) - float(row["rate_true"])) <= 0.03 for row in made]
     lines.append(f"rate within 3 points in {100 * np.mean(near):.0f} % of {len(made)} settings")

@@ -103,6 +103,11 @@ class TrainWords:
     def config(self) -> RunConfig:
         return self.command.run
 
+    @property
+    def method_named(self) -> bool:
+        """Whether the method is not just the data set's default."""
+        return not self.sources["method"].startswith("data set ")
+
 
 @dataclass(frozen=True)
 class _Choice:

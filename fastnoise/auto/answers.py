@@ -43,8 +43,15 @@ class Reading:
     """[n], the images of which the networks are surest, among those that they answer alike."""
     counts: NDArray[np.float64]
     """[C, C], how many of these have each answer (row) and label."""
+    rates: NDArray[np.float64]
+    """Of wrong labels among the surest images, by answer, of the classes that are answered."""
     rate: float
-    """Of wrong labels."""
+    """Of wrong labels in all."""
+
+    @property
+    def wrong(self) -> NDArray[np.float64]:
+        """[C, C], `counts` without the labels that are as answered."""
+        return beside(self.counts)
 
 
 def read(answers: NDArray[np.float64], given: NDArray[np.int64]) -> Reading:
@@ -70,13 +77,14 @@ def read(answers: NDArray[np.float64], given: NDArray[np.int64]) -> Reading:
     np.add.at(counts, (answer[sure], given[sure]), 1)
     seen = counts.any(1)
     share = shares_of(answer, given, counts)[seen]
-    rate = float(np.average(1 - np.diag(counts)[seen] / counts.sum(1)[seen], weights=share))
+    rates = 1 - np.diag(counts)[seen] / counts.sum(1)[seen]
+    rate = float(np.average(rates, weights=share))
     modelled = 1 - float(even.posterior(few, labels, unknown)[np.arange(len(labels)), labels].mean())
     if even.evidence > free.evidence and abs(rate - modelled) < AGREE:
-        return Reading(answer, sure, counts, modelled)
+        return Reading(answer, sure, counts, rates, modelled)
     doubt = np.bincount(answer[sure], weights=doubts_of(chances[sure], counts), minlength=classes)
     mistaken = float(np.average(doubt[seen] / counts.sum(1)[seen], weights=share))
-    return Reading(answer, sure, counts, max(0.0, (rate - mistaken) / max(1e-9, 1 - mistaken)))
+    return Reading(answer, sure, counts, rates, max(0.0, (rate - mistaken) / max(1e-9, 1 - mistaken)))
 
 
 def surest(answers: NDArray[np.float64], chances: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -131,9 +139,14 @@ def doubts_of(chances: NDArray[np.float64], counts: NDArray[np.float64]) -> NDAr
         chances: [n, C], of the classes.
         counts: [C, C], of answer (row) and label; the commonest wrong label of a class makes the two a pair.
     """
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
     paired = np.eye(len(counts), dtype=bool)
-    paired[np.arange(len(counts)), wrong.argmax(1)] = True
+    paired[np.arange(len(counts)), beside(counts).argmax(1)] = True
     paired |= paired.T
     return np.asarray(1 - (chances * paired[chances.argmax(1)]).sum(1)).clip(0, 1)
+
+
+def beside(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[C, C], what is beside the diagonal."""
+    others = counts.copy()
+    np.fill_diagonal(others, 0)
+    return others

@@ -253,10 +253,7 @@ def found(
 
     classes = answers.shape[1]
     seen = read(answers, given)
-    answer, sure, counts, rate = seen.answer, seen.sure, seen.counts, seen.rate
-    rates = 1 - np.diag(counts)[counts.any(1)] / counts.sum(1)[counts.any(1)]
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
+    answer, sure, wrong = seen.answer, seen.sure, seen.wrong
     flips = wrong.sum()
     instance = np.nan
     if inputs is not None and flips:
@@ -266,10 +263,10 @@ def found(
     return Findings(
         images=images,
         classes=classes,
-        rate=rate,
+        rate=seen.rate,
         concentration=float(wrong.max(1).sum() / flips) if flips else 0.0,
-        worst=float(rates.max()),
+        worst=float(seen.rates.max()),
         instance=float(instance),
-        learnt=float((answer == given).mean() / max(1e-9, 1 - rate)),
+        learnt=float((answer == given).mean() / max(1e-9, 1 - seen.rate)),
         seconds=seconds,
     )

@@ -85,9 +85,8 @@ def fit_channel(
 ) -> Channel:
     """The channel that explains the given labels best, of those of `fit_both`: the one with more evidence.
 
-    Networks that mix two classes up look like people who mix them up,
-    and only images of which the networks are sure tell the two apart: without the price of its cells, a free matrix
-    takes a weak network's mistakes for noise.
+    Networks that mix two classes up look like people who mix them up, and only images of which the networks are sure
+    tell the two apart: without the price of its cells, a free matrix takes a weak network's mistakes for noise.
 
     Args:
         z: [N, C], log probabilities by networks that did not learn from the image's label.

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 from ..config import RunConfig
 from ..errors import ConfigError
 from ..lazy import uncollected
+from ..recipes import USUAL_METHOD
 
 if TYPE_CHECKING:
     from ..auto import Choice
-
-
-PLAIN = "nal"
-"""The method where none is named and there is too little for a look at the labels."""
 
 
 def decided(
     config: RunConfig, arguments: Sequence[str], *, parallel: bool, named: bool
 ) -> "tuple[Choice | None, list[str], tuple[str, ...]]":
     """Look at the labels, and return the choice, the words after `fastnoise train` that ask for it, and lines for the
-    user. Where there is too little for a look, the choice is None and the method PLAIN.
+    user. Where there is too little for a look, the choice is None and the method USUAL_METHOD.
 
     Args:
         config: what the words say, of method auto.
@@ -45,8 +42,8 @@ def decided(
     except TooLittle:
         if named:
             raise
-        line = f"too few images or epochs for a look at the labels, so the method is {PLAIN}; --method names another"
-        return None, [*arguments, "--method", PLAIN], (line,)
+        line = f"too few images or epochs for a look at the labels, so the method is {USUAL_METHOD}"
+        return None, [*arguments, "--method", USUAL_METHOD], (f"{line}; --method names another",)
     except Interrupted as stop:
         raise Interrupted(
             "stopped while a method was being chosen; nothing is kept, and the same command begins again",

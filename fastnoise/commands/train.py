@@ -55,8 +55,8 @@ def run(
         from .auto import decided
 
         try:
-            named = not said.sources["method"].startswith("data set ")
-            choice, arguments, notes = decided(said.config, arguments, parallel=processes.gpus > 1, named=named)
+            parallel, named = processes.gpus > 1, said.method_named
+            choice, arguments, notes = decided(said.config, arguments, parallel=parallel, named=named)
         except Stopped as stop:
             return stopped(stop)
         said = train_words(arguments)

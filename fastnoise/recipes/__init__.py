@@ -10,7 +10,7 @@ from ..methods import options_of
 from ..models.names import DROPOUT_FORMS, LibraryModel
 from ..options import AUTO, MethodOptions
 from ..own import is_own
-from .base import UNKNOWN_RATE, base, default_method, default_noise
+from .base import UNKNOWN_RATE, USUAL_METHOD, base, default_method, default_noise
 from .baselines import apl, bootstrap, focal, gce, label_smoothing, mae, mixup, sce
 from .c2d import c2d
 from .ce import ce
@@ -156,6 +156,7 @@ def _recipe(
 
 
 __all__ = [
+    "USUAL_METHOD",
     "apl",
     "augdesc",
     "bootstrap",

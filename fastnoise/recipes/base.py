@@ -8,6 +8,9 @@ from ..noise.spec import parse
 from ..options import AUTO, MethodOptions
 from .real import SETS
 
+USUAL_METHOD = "nal"
+"""Of classification where no method is named and nobody looks at the labels."""
+
 
 def default_method(dataset: str, task: str | None = None) -> str:
     """The method for a data set, or for `task` if another than the data set's is given.
@@ -15,7 +18,7 @@ def default_method(dataset: str, task: str | None = None) -> str:
     Classes that the user brings get auto, which looks at the labels first, and those of a published data set nal, also
     if only the data set itself says its task. A task of the user's own gets plain.
     """
-    classes = AUTO if is_brought(dataset) else "nal"
+    classes = AUTO if is_brought(dataset) else USUAL_METHOD
     return {"classification": classes, None: classes, "multitask": "multitask"}.get(task or task_of(dataset), "plain")
 
 

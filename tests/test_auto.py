@@ -30,6 +30,7 @@ from fastnoise.auto.findings import (
 from fastnoise.auto.table import PATH, Arm, MethodTable, Row, merged, place, shipped
 from fastnoise.cli import main
 from fastnoise.commands.auto import without_method
+from fastnoise.commands.processes import handed_on
 from fastnoise.data import ImageDataset
 from fastnoise.engine import RunFolder, train
 from fastnoise.engine.prepare import load_data
@@ -371,3 +372,39 @@ def test_a_run_that_went_another_way_is_doubted() -> None:
     (line,) = doubts(LABELS, summary(0.58, validation_accuracy={"last": 0.3}))
     assert "held-out labels" in line
     assert doubts(LABELS, {}) == [], "of another task"
+
+
+def chosen() -> Choice:
+    """ce, of labels of which 40 % look wrong."""
+    return replace(decide(LABELS, "images", shipped()), arm=Arm("ce"))
+
+
+def test_what_was_found_stays_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that is resumed is held against the probe as well."""
+    path = tmp_path / "run"
+    train(recipe("ce", "digits").replace({"run_dir": str(path), "limit_train": 200, "epochs": 1}), **chosen().told())
+    words = ["train", "--resume", str(path), "--epochs", "2"]
+    assert main(words) == 0
+    assert "warning: the network agrees with" in capsys.readouterr().out
+    first, second = json.loads((path / "environment.json").read_text())
+    assert first["notes"][:3] == list(chosen().lines) and "auto" in first and "auto" not in second
+    assert Findings.read(RunFolder.open(path).detail("auto")) == LABELS
+
+
+def test_processes_are_told_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `--gpus` starts shows the three lines, and keeps them and what was found."""
+    told: list[dict[str, Any]] = []
+
+    def launch(count: int, words: list[str], **named: Any) -> list[int]:
+        told.append(handed_on())
+        assert main(words[2:]) == 0
+        return []
+
+    monkeypatch.setattr("fastnoise.engine.launch.launch", launch)
+    monkeypatch.setattr("fastnoise.auto.choose", lambda *arguments, **named: chosen())
+    path = tmp_path / "run"
+    words = ["--dataset", "digits", "--limit-train", "200", "--epochs", "1", "--device", "cpu", "--run-dir", str(path)]
+    assert main(["train", "--method", "auto", "--gpus", "2", *words]) == 0
+    assert told == [chosen().told()] and handed_on() == {}
+    (start,) = json.loads((path / "environment.json").read_text())
+    assert start["notes"][:3] == list(chosen().lines) and start["auto"] == LABELS.row()

@@ -4,8 +4,21 @@
 reached in our own sweeps, by what the same probe found there. `choose` puts both together.
 """
 
+from typing import TYPE_CHECKING
+
+from .. import lazy
 from ..options import AUTO
-from .choice import Choice, choose
-from .findings import Findings, TooLittle, probe
+
+if TYPE_CHECKING:
+    from .choice import Choice, choose
+    from .findings import Findings, TooLittle, probe
+
+__getattr__ = lazy.attributes(
+    __name__,
+    {
+        **{"Choice": "choice", "choose": "choice"},
+        **{"Findings": "findings", "TooLittle": "findings", "probe": "findings"},
+    },
+)
 
 __all__ = ["AUTO", "Choice", "Findings", "TooLittle", "choose", "probe"]

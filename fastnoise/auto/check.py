@@ -1,9 +1,13 @@
 """Whether a run by a chosen method has become what was expected of it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .findings import Findings
+from ..engine import RunFolder
+from ..options import AUTO
+
+if TYPE_CHECKING:
+    from .findings import Findings
 
 TOLERATED = 0.1
 """Points, from 0 to 1, by which agreement may leave what is expected before it is said."""
@@ -12,7 +16,22 @@ SHOWN = 5
 """Classes that a line names at most."""
 
 
-def doubts(found: Findings, summary: Mapping[str, Any]) -> list[str]:
+def doubts_of_run(folder: RunFolder, summary: Mapping[str, Any]) -> list[str]:
+    """`doubts` of a run that has ended, now or after it was resumed; [] if its method was not chosen by auto.
+
+    Args:
+        folder: of the run.
+        summary: of the run.
+    """
+    row = folder.detail(AUTO)
+    if row is None:
+        return []
+    from .findings import Findings
+
+    return doubts(Findings.read(row), summary)
+
+
+def doubts(found: "Findings", summary: Mapping[str, Any]) -> list[str]:
     """Lines on what speaks against the choice, for the user.
 
     Args:

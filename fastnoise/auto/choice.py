@@ -51,6 +51,10 @@ class Choice:
             return None
         return round(min(0.95, max(0.01, self.findings.rate)), 2)
 
+    def told(self) -> dict[str, Any]:
+        """What `train` says and keeps of the choice: its arguments `notes` and `details`."""
+        return {"notes": list(self.lines), "details": {AUTO: self.findings.row()}}
+
     def words(self) -> list[str]:
         """The words of `fastnoise train` that take the place of --method auto."""
         rate = self.noise_rate()

@@ -2,22 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError
 from ..lazy import uncollected
 from ..recipes import USUAL_METHOD
 
-if TYPE_CHECKING:
-    from ..auto import Choice
-
 
 def decided(
     config: RunConfig, arguments: Sequence[str], *, parallel: bool, named: bool
-) -> "tuple[Choice | None, list[str], tuple[str, ...]]":
-    """Look at the labels, and return the choice, the words after `fastnoise train` that ask for it, and lines for the
-    user. Where there is too little for a look, the choice is None and the method USUAL_METHOD.
+) -> tuple[list[str], dict[str, Any]]:
+    """Look at the labels, and return the words after `fastnoise train` that ask for the choice, and what `train` is
+    told of it (`Choice.told`). Where there is too little for a look, the method is USUAL_METHOD.
 
     Args:
         config: what the words say, of method auto.
@@ -43,13 +40,13 @@ def decided(
         if named:
             raise
         line = f"too few images or epochs for a look at the labels, so the method is {USUAL_METHOD}"
-        return None, [*arguments, "--method", USUAL_METHOD], (f"{line}; --method names another",)
+        return [*arguments, "--method", USUAL_METHOD], {"notes": [f"{line}; --method names another"]}
     except Interrupted as stop:
         raise Interrupted(
             "stopped while a method was being chosen; nothing is kept, and the same command begins again",
             stop.signal_number,
         ) from None
-    return choice, [*without_method(arguments), *choice.words()], choice.lines
+    return [*without_method(arguments), *choice.words()], choice.told()
 
 
 def without_method(arguments: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import RunConfig
@@ -11,6 +12,7 @@ from ..errors import ConfigError, TrainingError
 from ..lazy import uncollected
 from ..options import AUTO
 from ..words import processes_asked, train_words
+from .processes import handed_on, start
 
 if TYPE_CHECKING:
     from ..engine import Interrupted
@@ -49,14 +51,14 @@ def run(
         if main:
             print(described(said))
         return 0
-    choice, notes = None, tuple[str, ...]()
+    told = handed_on()
     if said.config.method.method == AUTO:
         from ..engine.signals import Interrupted as Stopped
         from .auto import decided
 
         try:
             parallel, named = processes.gpus > 1, said.method_named
-            choice, arguments, notes = decided(said.config, arguments, parallel=parallel, named=named)
+            arguments, told = decided(said.config, arguments, parallel=parallel, named=named)
         except Stopped as stop:
             return stopped(stop)
         said = train_words(arguments)
@@ -65,25 +67,22 @@ def run(
     if processes.gpus:
         if finish is not None:
             raise ConfigError("--gpus is an option of fastnoise train; start this command by torchrun, or drop it")
-        from .processes import start
-
-        return start(processes, words, config)
+        return start(processes, words, config, told)
     with uncollected():
         import torch
         import torch._dynamo  # which torch's optimisers import when they are made
 
-        from ..engine import Interrupted, train
+        from ..auto.check import doubts_of_run
+        from ..engine import Interrupted, RunFolder, train
 
     try:
-        summary = train(config, resume=resume, notes=notes)
+        summary = train(config, resume=resume, **told)
     except Interrupted as stop:
         return stopped(stop)
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
-    if choice is not None:
-        from ..auto.check import doubts
-
-        for line in doubts(choice.findings, summary):
+    if main:
+        for line in doubts_of_run(RunFolder.open(Path(summary["run_dir"])), summary):
             print(f"warning: {line}")
     if finish is not None and main:
         finish(summary)

@@ -212,6 +212,14 @@ class RunFolder:
         now = own.fingerprints(config.flat())
         return [str(config.flat()[kind]) for kind in now if before.get(kind, now[kind]) != now[kind]]
 
+    def detail(self, name: str) -> Any:
+        """What the latest start that had such a detail kept under this name; None if none had it."""
+        try:
+            starts = stored_json(self.environment)
+            return next((start[name] for start in reversed(starts) if name in start), None)
+        except (OSError, ValueError, TypeError):
+            return None  # what is damaged, `add_environment` says
+
     def read_summary(self) -> dict[str, Any]:
         """The content of summary.json; CheckpointError if it is damaged."""
         try:

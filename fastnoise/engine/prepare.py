@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class RunData:
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     """What a run is to say of its labels."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What the run folder is to keep of this start beside its notes (environment.json), in JSON's types."""
     list_hash: str = ""
     """`ImageDataset.list_hash` of the data set."""
     test_labels: str = "true"

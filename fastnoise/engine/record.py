@@ -124,10 +124,8 @@ class Record:
             made(folder.path)
             folder.write_labels(self.data.noisy, self.data.class_names)
         code = own.fingerprints(self.config.flat())
-        listed = {"data_list": self.data.list_hash}
-        folder.add_environment(
-            {**environment, **listed, "notes": list(self.data.notes), **({"own_files": code} if code else {})}
-        )
+        kept = {"data_list": self.data.list_hash, "notes": list(self.data.notes), **self.data.details}
+        folder.add_environment({**environment, **kept, **({"own_files": code} if code else {})})
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
         return folder.path

@@ -58,6 +58,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
     notes: Sequence[str] = (),
+    details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run the training that `config` describes and write its run folder.
 
@@ -71,6 +72,7 @@ def train(
         resume: continue the run in `config.run_dir` from its last checkpoint.
         console: where progress and the final table go; standard output by default.
         notes: lines that the run shows when it starts, and keeps in environment.json.
+        details: what it keeps there besides, in JSON's types (`RunFolder.detail`).
 
     Returns:
         The content of summary.json. "run_dir" is the run folder; accuracies are shares, from 0 to 1.
@@ -85,7 +87,7 @@ def train(
     with together(config.engine.device) as world:
         config, resume = restarted(config, resume, world)
         data = world.main_first(lambda: load_data(config, dataset))
-        data = replace(data, notes=(*data.notes, *notes))
+        data = replace(data, notes=(*data.notes, *notes), details=details or {})
         return train_on(config, data, resume=resume, console=console, world=world)
 
 

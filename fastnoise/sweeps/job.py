@@ -192,9 +192,9 @@ def _run(job: Job, folder: Path, console: Any) -> None:
     from ..engine import train
 
     config, choice = _decided(job, folder, console)
-    notes = () if choice is None else choice.lines
-    summary = train(config, resume=(folder / "config.toml").exists(), console=console, notes=notes)
-    _say_doubts(choice, summary, console)
+    told = {} if choice is None else choice.told()
+    summary = train(config, resume=(folder / "config.toml").exists(), console=console, **told)
+    _say_doubts(folder, summary, console)
 
 
 def _decided(job: Job, folder: Path, console: Any, *, parallel: bool = False) -> "tuple[RunConfig, Choice | None]":
@@ -214,12 +214,12 @@ def _decided(job: Job, folder: Path, console: Any, *, parallel: bool = False) ->
     return choice.config(config), choice
 
 
-def _say_doubts(choice: "Choice | None", summary: Mapping[str, Any], console: Any) -> None:
-    if choice is not None:
-        from ..auto.check import doubts
+def _say_doubts(folder: Path, summary: Mapping[str, Any], console: Any) -> None:
+    from ..auto.check import doubts_of_run
+    from ..engine import RunFolder
 
-        for line in doubts(choice.findings, summary):
-            console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+    for line in doubts_of_run(RunFolder.open(folder), summary):
+        console.print(f"warning: {line}", highlight=False, soft_wrap=True)
 
 
 def _run_together(assignment: Assignment, job: Job, folder: Path, together: Together, console: Any) -> int:
@@ -229,16 +229,16 @@ def _run_together(assignment: Assignment, job: Job, folder: Path, together: Toge
     config, choice = _decided(job, folder, console, parallel=True)
     asked = folder.with_name(f"{job.name}.json")  # not in the run's folder, which must be empty
     content = replace(assignment, jobs=(replace(job, config=config),)).to_json()
-    content |= {"resume": (folder / "config.toml").exists(), "notes": [] if choice is None else choice.lines}
+    content |= {"resume": (folder / "config.toml").exists(), "told": {} if choice is None else choice.told()}
     write_json(asked, content)
     try:
         codes = together(assignment, asked)
     finally:
         asked.unlink()
-    if choice is not None and not codes:
+    if not codes:
         from ..engine import RunFolder
 
-        _say_doubts(choice, RunFolder.open(folder).read_summary(), console)
+        _say_doubts(folder, RunFolder.open(folder).read_summary(), console)
     return OUT_OF_MEMORY if OUT_OF_MEMORY in codes else next(iter(codes), 0)
 
 

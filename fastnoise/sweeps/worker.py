@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     config = job.config.replace({"run_dir": str(run_folder(assignment.folder, job.name))})
     try:
         console = Console(width=120, markup=False)
-        train(config, resume=content["resume"], console=console, notes=content["notes"])
+        train(config, resume=content["resume"], console=console, **content["told"])
         return 0
     except SystemExit:  # another process says what went wrong
         raise

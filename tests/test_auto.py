@@ -387,7 +387,9 @@ def test_what_was_found_stays_with_the_run(tmp_path: Path, capsys: pytest.Captur
     assert main(words) == 0
     assert "warning: the network agrees with" in capsys.readouterr().out
     first, second = json.loads((path / "environment.json").read_text())
-    assert first["notes"][:3] == list(chosen().lines) and "auto" in first and "auto" not in second
+    assert first["notes"][:3] == list(chosen().lines)
+    assert "auto" in first
+    assert "auto" not in second
     assert Findings.read(RunFolder.open(path).detail("auto")) == LABELS
 
 
@@ -405,6 +407,8 @@ def test_processes_are_told_what_was_chosen(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "run"
     words = ["--dataset", "digits", "--limit-train", "200", "--epochs", "1", "--device", "cpu", "--run-dir", str(path)]
     assert main(["train", "--method", "auto", "--gpus", "2", *words]) == 0
-    assert told == [chosen().told()] and handed_on() == {}
+    assert told == [chosen().told()]
+    assert handed_on() == {}
     (start,) = json.loads((path / "environment.json").read_text())
-    assert start["notes"][:3] == list(chosen().lines) and start["auto"] == LABELS.row()
+    assert start["notes"][:3] == list(chosen().lines)
+    assert start["auto"] == LABELS.row()

@@ -28,6 +28,7 @@ from fastnoise.auto.findings import (
     probe,
 )
 from fastnoise.auto.table import PATH, Arm, MethodTable, Row, merged, place, shipped
+from fastnoise.cleaning.pool import load_judged
 from fastnoise.cli import main
 from fastnoise.commands.auto import without_method
 from fastnoise.commands.processes import handed_on
@@ -132,7 +133,8 @@ def test_true_labels_have_no_part_in_a_probe() -> None:
     data = load_data(recipe("ce", "digits", "pair:0.3").replace({"limit_train": 900}))
     images = data.train.images
     assert images is not None
-    bare = ImageDataset.from_arrays(images, data.given, name="mine")
+    tested = {"test_images": images[:90], "test_labels": data.given[:90]}
+    bare = ImageDataset.from_arrays(images, data.given, name="mine", **tested)
     own = recipe(AUTO, "digits", "none").replace({"epochs": 30, "device": "cpu", "dataset": "mine"})
     again = probe(own, look_at(own, bare))
     assert again.images == 900
@@ -165,7 +167,7 @@ def test_the_nearest_settings_decide(rate: float, arm: str) -> None:
 
 def test_what_is_unlike_all_settings_is_a_guess() -> None:
     far = replace(LABELS, rate=0.6, learnt=0.1, images=10_000_000)
-    assert "this is a guess" in decide(far, "images", TABLE).lines[2]
+    assert "a guess" in decide(far, "images", TABLE).lines[2]
 
 
 def test_networks_that_learn_nothing_or_little_are_said_to() -> None:
@@ -174,10 +176,13 @@ def test_networks_that_learn_nothing_or_little_are_said_to() -> None:
     assert not LABELS.blind
     choice = decide(blind, "images", TABLE)
     assert "no more than by chance: they have learnt nothing" in choice.lines[0]
-    assert "this is a guess: train longer" in choice.lines[2]
-    assert doubts(blind, {"training_answers": {"agreement": 0.9, "given_up": ["cat"]}}) == []
+    assert choice.lines[2].startswith("why: a guess, since the probe saw nothing (train longer")
+    assert doubts(blind, {"training_answers": {"agreement": 0.9, "given_up": []}}) == []
+    (line,) = doubts(blind, {"training_answers": {"agreement": 0.9, "given_up": ["cat"]}})
+    assert line.endswith("images carry its label: cat"), "which needs no probe"
     weak = replace(LABELS, rate=0.6, learnt=0.6)
     assert "agree with 24 % of the labels, so some of it may be their mistakes" in weak.describe()
+    assert "the probe saw little" in decide(weak, "images", TABLE).lines[2]
     assert "mistakes" not in LABELS.describe()
 
 
@@ -253,6 +258,17 @@ def test_the_users_options_go_on() -> None:
     by_rate = Choice(Arm.parse("coteaching"), LABELS, ("", "", "")).config(asked)
     assert by_rate.noise.noise_rate == 0.4, "what was found, and not what the noise is called"
     assert by_rate.method == recipe("coteaching", "digits", "pair:0.2", noise_rate=0.4).method
+
+
+def test_test_images_have_no_part_in_a_probe() -> None:
+    """Of data without parts some images are held out as the test set; `clean` judges these too."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (150, 8, 8, 1), np.uint8)
+    labels = np.arange(150) % 3
+    whole = ImageDataset.from_arrays(images, labels)
+    config = recipe("auto", whole.name)
+    assert len(look_at(config, whole).given) == len(whole.train) == 120
+    assert len(load_judged(recipe("nal", whole.name), dataset=whole).given) == 150
 
 
 def test_words_without_a_method() -> None:
@@ -412,3 +428,34 @@ def test_processes_are_told_what_was_chosen(tmp_path: Path, monkeypatch: pytest.
     (start,) = json.loads((path / "environment.json").read_text())
     assert start["notes"][:3] == list(chosen().lines)
     assert start["auto"] == LABELS.row()
+
+
+def test_a_method_that_would_hardly_begin_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DivideMix warms up for 10 epochs on digits."""
+    monkeypatch.setattr("fastnoise.auto.choice.probe", lambda *arguments, **named: LABELS)
+    tables = {"dividemix": 90.0, "elr": 80.0}
+    table = MethodTable([setting("some", 0.4, **tables)])
+    config = recipe(AUTO, "digits", "symmetric:0.4").replace({"limit_train": 300, "device": "cpu"})
+    for epochs, method in ((10, "elr"), (19, "elr"), (20, "dividemix")):
+        assert choose(config.replace({"epochs": epochs}), table=table).arm.method == method
+    with pytest.raises(ConfigError, match="the first 10 of 12 epochs would be dividemix's warm-up"):
+        choose(config.replace({"epochs": 12}), table=MethodTable([setting("some", 0.4, dividemix=90.0)]))
+
+
+def test_held_out_labels_and_shortened_epochs_count() -> None:
+    config = recipe(AUTO, "digits", "pair:0.3").replace({"epochs": 20, "device": "cpu", "val_fraction": 0.25})
+    judged = look_at(config)
+    data = load_data(recipe("ce", "digits", "pair:0.3").replace({"val_fraction": 0.25}))
+    assert np.array_equal(judged.given, data.given)
+    assert np.array_equal(judged.data.positions, data.positions)
+    short = config.replace({"epoch_batches": 2, "batch_size": 32})
+    assert course(short, 10_000, 10) == (2, int(SHARE * 20 * 64 / (1 + 1 / 3)) // 2), "of 64 images an epoch"
+
+
+def test_the_device_and_the_folder_are_looked_at_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastnoise.auto.choice.probe", lambda *arguments, **named: pytest.fail("it was looked at"))
+    (tmp_path / "mine").write_text("mine")
+    assert "is not empty and holds no run" in refusal(capsys, "--method", "auto", "--run-dir", str(tmp_path))
+    assert "--device cuda:77" in refusal(capsys, "--method", "auto", "--device", "cuda:77")

@@ -30,6 +30,7 @@ def test_every_name_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         firsts = {re.split(r"[\s:]", line)[0] for line in text.splitlines()}
         assert set(names) <= firsts
         assert "FILE.py" in firsts
+        assert ("auto" in firsts) == (kind == "methods")
         assert f"usage: fastnoise {kind}" in printed(capsys, kind, "--help")
 
 

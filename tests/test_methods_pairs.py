@@ -585,7 +585,9 @@ def test_dividemix_refuses_what_it_cannot_cut_or_mix() -> None:
         Trial("dividemix", mixup_alpha=0.0)
     trial = Trial("dividemix", warm_up=10)
     trial.method.end_epoch(trial.run(0, 10))
-    assert trial.warnings == ["dividemix: all 10 epochs are warm-up, plain cross-entropy; lower --warm-up 10"]
+    assert trial.warnings == [
+        "dividemix: all 10 epochs are warm-up, plain cross-entropy; give more --epochs, or a lower --warm-up (10)"
+    ]
 
 
 # -- compiled -----------------------------------------------------------------------------------------------------

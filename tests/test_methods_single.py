@@ -391,7 +391,9 @@ def test_forward_without_two_classes_or_time_to_correct_stays_plain() -> None:
     assert torch.equal(trial.method.criterion.columns, torch.eye(C))
     trial = Trial("forward", percentile=97.0, warm_up=2)
     trial.train(2)
-    assert trial.warnings == ["forward: no loss was corrected in 2 epochs; raise --epochs above --warm-up"]
+    assert trial.warnings == [
+        "forward: all 2 epochs are warm-up, plain cross-entropy; give more --epochs, or a lower --warm-up (2)"
+    ]
 
 
 # -- Dual-T -------------------------------------------------------------------------------------------------------

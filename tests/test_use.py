@@ -163,6 +163,12 @@ def test_evaluate_says_that_test_labels_are_given(capsys: pytest.CaptureFixture[
     assert "images of folder:photos against the given labels, of which some may be wrong" in capsys.readouterr().out
 
 
+def test_evaluate_says_that_it_takes_a_fifth_of_a_folder_without_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in ((["folder:photos"], True), (["folder:photos", "--split", "all"], False), (["digits"], False)):
+        code = main(["evaluate", "run", *words])
+        assert ("has no test images of its own" in capsys.readouterr().out) == (said and code == 0), words
+
+
 def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
     (Path("lists")).mkdir()
     Path("lists/one.csv").write_text("label;Path\n1;../new/a.png\n", encoding="utf-8-sig")

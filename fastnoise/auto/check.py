@@ -39,8 +39,21 @@ def doubts(found: "Findings", summary: Mapping[str, Any]) -> list[str]:
         summary: of the run, the content of its summary.json.
     """
     answers = summary.get("training_answers")
-    if answers is None or found.blind:
+    if answers is None:
         return []
+    lines = [] if found.blind else _beside(found, answers, summary)
+    names = answers["given_up"]
+    if names:
+        shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        lines.append(
+            f"the network hardly answers {'these classes' if len(names) > 1 else 'this class'} any more, though images "
+            f"carry {'their labels' if len(names) > 1 else 'its label'}: {shown}"
+        )
+    return lines
+
+
+def _beside(found: "Findings", answers: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """Lines on where a run's answers to training labels, and its summary, leave what was found."""
     lines = []
     right = 1 - found.rate
     agreement = float(answers["agreement"])
@@ -48,7 +61,7 @@ def doubts(found: "Findings", summary: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"the network agrees with {_percent(agreement)} of the training labels, though about "
             f"{_percent(found.rate)} of them look wrong: it has learnt wrong labels by heart; train for fewer epochs, "
-            "or name another method"
+            "or name another method" + ("; or the probe's weak networks were what was wrong" if found.weak else "")
         )
     elif agreement < right * min(1.0, found.learnt) - TOLERATED:
         lines.append(
@@ -61,13 +74,6 @@ def doubts(found: "Findings", summary: Mapping[str, Any]) -> list[str]:
             f"on held-out labels, of which about {_percent(right)} look right, the network agrees with "
             f"{_percent(held['last'])}; the probe's networks agreed with "
             f"{_percent(right * min(1.0, found.learnt))}: name another method"
-        )
-    names = answers["given_up"]
-    if names:
-        shown = ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        lines.append(
-            f"the network hardly answers {'these classes' if len(names) > 1 else 'this class'} any more, though images "
-            f"carry {'their labels' if len(names) > 1 else 'its label'}: {shown}"
         )
     return lines
 

@@ -15,6 +15,7 @@ from ..cleaning.pool import Judged, fold_of, load_judged, part_of
 from ..cleaning.testimony import LogitWitness
 from ..config import RunConfig
 from ..data import ImageDataset
+from ..engine.prepare import load_images
 from ..errors import ConfigError
 from ..recipes import recipe
 from .answers import LEAST_SURE, read
@@ -103,6 +104,11 @@ class Findings:
         chance = 1 / self.classes
         return self.agreement < chance + 3 * math.sqrt(chance * (1 - chance) / self.images)
 
+    @property
+    def weak(self) -> bool:
+        """Whether the networks agree with so few of the unseen labels that they may be what is wrong."""
+        return self.agreement < WEAK
+
     def describe(self) -> str:
         """One line."""
         if self.blind:
@@ -118,8 +124,11 @@ class Findings:
         if self.rate < 0.02:
             kind = "too few to say which"
         weak = ""
-        if self.agreement < WEAK:
-            weak = f", and agree with {100 * self.agreement:.0f} % of the labels, so some of it may be their mistakes"
+        if self.weak:
+            weak = (
+                f", and agree with {100 * self.agreement:.0f} % of the labels, so some of it may be their mistakes: "
+                "more --epochs let them look longer"
+            )
         return (
             f"probe of {self.seconds:.0f} s: about {100 * self.rate:.0f} % of the labels look wrong ({kind}), in the "
             f"worst class {100 * self.worst:.0f} %; networks answer about {100 * min(1, self.learnt):.0f} % of unseen "
@@ -146,7 +155,10 @@ def course(config: RunConfig, images: int, classes: int) -> tuple[int, int]:
     Two networks learn from half of the images each, and after each epoch answer for the other half: an epoch of both is
     a pass with gradients and a third of one.
     """
-    passes = SHARE * config.optim.epochs * images / (1 + 1 / 3)
+    visits = images  # in an epoch of the run
+    if config.data.epoch_batches is not None:
+        visits = min(images, config.data.epoch_batches * config.data.batch_size)
+    passes = SHARE * config.optim.epochs * visits / (1 + 1 / 3)
     epochs = int(min(MOST_EPOCHS, max(LEAST_EPOCHS, passes // images)))
     return epochs, int(min(images, passes // epochs, MOST_NUMBERS // classes))
 
@@ -156,7 +168,13 @@ def look_at(config: RunConfig, dataset: ImageDataset | None = None) -> Judged:
 
     ConfigError for another task than classification; FastnoiseError as for a run.
     """
-    return load_judged(_plain(config), dataset=dataset)
+    dataset = load_images(config) if dataset is None else dataset
+    if dataset.task != "classification":
+        raise ConfigError(
+            f"--method auto chooses for classification; {dataset.name} is for {dataset.task}: name a method"
+        )
+    loaded = _plain(config).replace({"val_fraction": config.data.val_fraction})  # these don't take part in training
+    return load_judged(loaded, dataset=dataset, tested=False)
 
 
 def _plain(config: RunConfig) -> RunConfig:
@@ -179,22 +197,23 @@ def probe(config: RunConfig, judged: Judged | None = None, console: "Console | N
     """
     began = time.perf_counter()
     judged = look_at(config) if judged is None else judged
+    classes, images = len(judged.data.class_names), len(judged.given)
+    epochs, count = course(config, images, classes)
     config = _plain(config)
-    classes = len(judged.data.class_names)
-    epochs, count = course(config, len(judged.given), classes)
     if count < max(LEAST_IMAGES, LEAST_SURE * classes):
         raise TooLittle(
-            f"--method auto needs more images or --epochs for its probe: {len(judged.given)} images of {classes} "
+            f"--method auto needs more images or --epochs for its probe: {images} images of {classes} "
             f"classes, {config.optim.epochs} epochs; name a method"
         )
     if console is not None:
         console.print(
-            f"auto: two networks learn from half of {count} images each for {epochs} epochs, to see what is wrong",
+            f"auto: two networks learn from half of {count} images each, of {images} for training, for {epochs} "
+            "epochs, to see what is wrong",
             highlight=False,
             soft_wrap=True,
         )
     seed = config.engine.seed
-    kept = np.sort(np.random.default_rng(seed).permutation(len(judged.given))[:count])
+    kept = np.sort(np.random.default_rng(seed).permutation(images)[:count])
     fold = fold_of(judged.given[kept], 2, seed)
     answers = np.zeros((count, classes))
     batch = min(config.data.batch_size, max(LEAST_BATCH, count // 2 * epochs // LEAST_STEPS))
@@ -202,7 +221,7 @@ def probe(config: RunConfig, judged: Judged | None = None, console: "Console | N
     for number in range(2):
         held = np.flatnonzero(fold == number)
         answers[held] = _answers(plain, judged, kept[fold != number], kept[held], epochs)
-    return found(answers, judged.given[kept], _inputs(judged, kept), time.perf_counter() - began, len(judged.given))
+    return found(answers, judged.given[kept], _inputs(judged, kept), time.perf_counter() - began, images)
 
 
 def _answers(

@@ -64,7 +64,11 @@ class Judged:
 
 
 def load_judged(
-    config: RunConfig, decisions: Mapping[str, str] | None = None, dataset: ImageDataset | None = None
+    config: RunConfig,
+    decisions: Mapping[str, str] | None = None,
+    dataset: ImageDataset | None = None,
+    *,
+    tested: bool = True,
 ) -> Judged:
     """Load what `config` describes, with all images whose labels the user brings.
 
@@ -72,9 +76,10 @@ def load_judged(
     out by itself. Of other data sets the training images are judged, the first `limit_train` of them if that is set.
 
     Args:
-        config: without validation samples held out.
+        config: of a run. Samples that it holds out for validation are not judged.
         decisions: name of an image -> the name of its right class, as someone has decided.
         dataset: images and labels in memory, instead of the data set that `config` names.
+        tested: whether the user's validation and test images are judged too.
 
     Raises:
         ConfigError: the data set is for another task than classification.
@@ -86,7 +91,7 @@ def load_judged(
         raise ConfigError(f"{dataset.name} is for {data.task.name}; only labels of classification are judged")
     table, given, clean = data.train, [data.given], [data.clean]
     splits = [TRAIN] * len(data.train)
-    if dataset.given_labels and config.data.limit_train is None:
+    if tested and dataset.given_labels and config.data.limit_train is None:
         others = {
             "validation": (data.validation, None, dataset.validation_clean),
             "test": (data.test, dataset.test_given, dataset.test_clean),
@@ -127,7 +132,7 @@ def load_judged(
     judged = replace(
         data,
         noisy=noisy,
-        positions=np.arange(len(labels)),
+        positions=data.positions if table is data.train else np.arange(len(labels)),
         train=table,
         given=labels,
         clean=true,

@@ -2,27 +2,28 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
 from ..errors import ConfigError
 from ..lazy import uncollected
-from ..recipes import USUAL_METHOD
 
 
 def decided(
     config: RunConfig, arguments: Sequence[str], *, parallel: bool, named: bool
 ) -> tuple[list[str], dict[str, Any]]:
     """Look at the labels, and return the words after `fastnoise train` that ask for the choice, and what `train` is
-    told of it (`Choice.told`). Where there is too little for a look, the method is USUAL_METHOD.
+    told of it (`Choice.told`).
 
     Args:
         config: what the words say, of method auto.
         arguments: the words.
         parallel: whether several processes are to train the run together.
-        named: whether the user has named auto, and wants no other method if it can't be.
+        named: whether the user has named auto, and wants no other method if there is too little for a look.
 
-    ConfigError where it cannot be chosen; Interrupted after Ctrl-C or SIGTERM, before the run has a folder.
+    ConfigError where it cannot be chosen; CheckpointError if `--run-dir` is taken; Interrupted after Ctrl-C or SIGTERM,
+    before the run has a folder.
     """
     if "WORLD_SIZE" in os.environ:
         raise ConfigError(
@@ -30,17 +31,13 @@ def decided(
             "torchrun, or name the method"
         )
     with uncollected():
-        from ..auto import TooLittle, choose
-        from ..engine import Interrupted
+        from ..auto import choose
+        from ..engine import Interrupted, RunFolder
         from ..engine.display import make_console
-    console = make_console()
+    if config.run_dir is not None:
+        RunFolder.require_free(Path(config.run_dir))
     try:
-        choice = choose(config, console=console, parallel=parallel)
-    except TooLittle:
-        if named:
-            raise
-        line = f"too few images or epochs for a look at the labels, so the method is {USUAL_METHOD}"
-        return [*arguments, "--method", USUAL_METHOD], {"notes": [f"{line}; --method names another"]}
+        choice = choose(config, console=make_console(), parallel=parallel, fall_back=not named)
     except Interrupted as stop:
         raise Interrupted(
             "stopped while a method was being chosen; nothing is kept, and the same command begins again",

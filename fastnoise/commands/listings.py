@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..data.names import AT_PATH, DATASETS, WRITTEN
 from ..errors import ConfigError
 from ..models.names import LIBRARIES, MODELS
+from ..options import AUTO
 
 METHODS: dict[str, str] = {
     "ce": "cross-entropy on the given labels",
@@ -116,6 +117,10 @@ def _written(name: str) -> str:
     return WRITTEN[name].form if name in WRITTEN else name
 
 
+def _methods() -> dict[str, str]:
+    return {**METHODS, AUTO: "looks at the labels first and takes one of these: fastnoise help methods"}
+
+
 def _datasets() -> dict[str, str]:
     return {_written(name): SETS[name] for name in (*DATASETS, *(name for name in AT_PATH if name not in DATASETS))}
 
@@ -141,7 +146,7 @@ _MORE = {
 
 def lines(kind: str) -> dict[str, str]:
     """Name -> a line, of the methods, datasets or models."""
-    found = METHODS if kind == "methods" else _datasets() if kind == "datasets" else _models()
+    found = _methods() if kind == "methods" else _datasets() if kind == "datasets" else _models()
     return {**found, _OWN[kind][0]: _OWN[kind][1]}
 
 

@@ -107,6 +107,14 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
+    @staticmethod
+    def require_free(path: Path) -> None:
+        """CheckpointError if a folder that is to be a new run's holds a run or other files."""
+        if (path / "config.toml").exists():
+            raise CheckpointError(f"--run-dir {path} holds a run; continue it with --resume {path} or choose another")
+        if path.is_dir() and any(path.iterdir()):
+            raise CheckpointError(f"--run-dir {path} is not empty and holds no run; choose another")
+
     @classmethod
     def create(cls, config: RunConfig) -> "RunFolder":
         """A new folder for a run: `config.run_dir`, or the next free name under ./runs.
@@ -115,12 +123,7 @@ class RunFolder:
         """
         if config.run_dir is not None:
             path = Path(config.run_dir)
-            if (path / "config.toml").exists():
-                raise CheckpointError(
-                    f"--run-dir {path} holds a run; continue it with --resume {path} or choose another"
-                )
-            if path.is_dir() and any(path.iterdir()):
-                raise CheckpointError(f"--run-dir {path} is not empty and holds no run; choose another")
+            cls.require_free(path)
             _make(path, exist_ok=True)
             return cls(path)
         dataset = Path(short(config.data.dataset).removeprefix(FOLDER).removeprefix(LIST)).name

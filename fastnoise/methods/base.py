@@ -125,6 +125,24 @@ class Run:
     """scores() has what the steps so far have seen of each given label, [N] each (`Scores`); None if nothing is
     collected."""
 
+    def warn_of_prelude(
+        self, method: "Method", before: int = 0, what: str = "warm-up, plain cross-entropy", /, **options: int
+    ) -> None:
+        """Warn before the first epoch if the run ends within the method's prelude.
+
+        Args:
+            method: the run's.
+            before: epochs of other kinds at its beginning.
+            what: the prelude's other epochs are.
+            options: name of an option that makes it shorter -> its value.
+        """
+        if self.epoch or method.prelude < self.epochs:
+            return
+        lower = " or ".join(f"--{name.replace('_', '-')} ({value})" for name, value in options.items() if value)
+        self.warn(
+            f"{method.name}: all {self.epochs - before} epochs are {what}; give more --epochs, or a lower {lower}"
+        )
+
     def random(self, purpose: int) -> np.random.Generator:
         """Random numbers of this epoch, which depend only on (seed, epoch, purpose)."""
         return random_numbers(self.seed, self.epoch, purpose)
@@ -295,6 +313,12 @@ class Method(nn.Module):
     def at_rate(self, learning_rate: float) -> None:
         """Called after `start_epoch` with the learning rate at which the epoch begins, for a method that updates
         something by itself and follows the run's schedule."""
+
+    @property
+    def prelude(self) -> int:
+        """The last epoch before the method's own part begins, as after a warm-up of plain cross-entropy; 0 if it has
+        no such prelude."""
+        return 0
 
     def phase(self, epoch: int) -> Phase | None:
         """How `epoch` is optimised. None: as the run's schedule says."""

@@ -68,6 +68,10 @@ class ConfidenceSieve(Method):
         damped = loss / (1 + self.beta)
         return damped + (loss - damped).detach()
 
+    @property
+    def prelude(self) -> int:
+        return self.settings.sieve_from - 1
+
     def start_epoch(self, epoch: int) -> None:
         first, last = self.settings.ramp_from, self.settings.ramp_to
         self.beta.fill_(self.settings.strength * min(max(epoch - first, 0) / (last - first), 1))
@@ -77,6 +81,7 @@ class ConfidenceSieve(Method):
         self.shards.share_(self.kept)
 
     def end_epoch(self, run: Run) -> None:
+        run.warn_of_prelude(self, 0, "before the sieve begins", sieve_from=self.settings.sieve_from)
         counts = torch.bincount(run.given[self.kept], minlength=len(self.prior)).float()
         if counts.any():
             self.prior.copy_(counts / counts.sum())

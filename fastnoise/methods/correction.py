@@ -5,7 +5,6 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from copy import deepcopy
 
 import numpy as np
 import torch
@@ -16,25 +15,12 @@ from ..checks import require_memory
 from ..losses import CrossEntropyLoss, ForwardLoss, SELCLoss
 from ..models import Network, Outputs
 from .base import Estimates, Forward, Method, Run
+from .first_weights import FirstWeights
 from .mixup import Mixup, partners
 from .options import DualTOptions, ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from .scan import by_blocks
 from .shards import Shards, own_rows
 from .single import TargetMethod
-
-
-class FirstWeights(nn.Module):
-    """The networks as they were before their first step, to train them anew."""
-
-    def __init__(self, networks: Sequence[Network]):
-        super().__init__()
-        self.copies = nn.ModuleList(deepcopy(network) for network in networks).requires_grad_(False)
-
-    @torch.no_grad()
-    def restore(self, networks: Sequence[Network]) -> None:
-        """Give the networks their first weights and statistics back, in place."""
-        for network, first in zip(networks, self.copies, strict=True):
-            network.load_state_dict(first.state_dict())
 
 
 # -- forward correction -------------------------------------------------------------------------------------------
@@ -157,12 +143,15 @@ class EstimatedTransition(Method, ABC):
     def attach(self, networks: Sequence[Network]) -> None:
         self.first = FirstWeights(networks)
 
+    @property
+    def prelude(self) -> int:
+        return self.warm_up
+
     def rounds(self, epochs: int) -> Sequence[int]:
         return (self.warm_up, epochs - self.warm_up) if 0 < self.warm_up < epochs else (epochs,)
 
     def end_epoch(self, run: Run) -> None:
-        if run.epoch == run.epochs <= self.warm_up:
-            run.warn(f"{self.name}: no loss was corrected in {run.epochs} epochs; raise --epochs above --warm-up")
+        run.warn_of_prelude(self, warm_up=self.warm_up)
         if run.epoch != self.warm_up or run.epoch == run.epochs:
             return
         predictions, rows = self._surest_rows(run)
@@ -279,7 +268,12 @@ class ProgressiveLabelCorrection(Method):
         loss: Tensor = self.criterion(outputs.logits, labels, **self.weight_of(labels))
         return loss
 
+    @property
+    def prelude(self) -> int:
+        return self.warm_up
+
     def end_epoch(self, run: Run) -> None:
+        run.warn_of_prelude(self, warm_up=self.warm_up)
         if run.epoch > self.warm_up:
             labels = self.shards.own(run.labels)
             judged = by_blocks(lambda rows: self._judge(labels[rows], rows), self.probs)

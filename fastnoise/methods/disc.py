@@ -117,6 +117,10 @@ class DynamicSelection(Method):
         for mixup in self.mixups:
             mixup.draw(epoch, batch, seed)
 
+    @property
+    def prelude(self) -> int:
+        return self.settings.warm_up
+
     def start_epoch(self, epoch: int) -> None:
         self.program = SELECTED if epoch > self.settings.warm_up else WARM_UP
 
@@ -124,6 +128,7 @@ class DynamicSelection(Method):
         self.shards.share_(self.weak, self.strong)
 
     def end_epoch(self, run: Run) -> None:
+        run.warn_of_prelude(self, warm_up=self.settings.warm_up)
         if run.epoch == 0:
             return
         views = ((self.weak, self.weak_threshold), (self.strong, self.strong_threshold))

@@ -201,12 +201,12 @@ class DivideMix(Method):
     # -- between steps and epochs ----------------------------------------------------------------------------
 
     @property
-    def divides_after(self) -> int:
+    def prelude(self) -> int:
         """The epoch after which samples are divided for the first time."""
         return self.settings.warm_up
 
     def start_epoch(self, epoch: int) -> None:
-        self.program = MIX if epoch > self.divides_after and bool(self.divided) else WARM_UP
+        self.program = MIX if epoch > self.prelude and bool(self.divided) else WARM_UP
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         if self.program == WARM_UP:
@@ -214,7 +214,7 @@ class DivideMix(Method):
         for mixup in self.mixup:
             mixup.draw(epoch, batch, seed)
         draw_pairing(self.pairing, 4 * self.part, random_numbers(seed, (epoch << 32) + batch, PAIRING))
-        after = epoch - 1 - self.divides_after + batch / self.steps
+        after = epoch - 1 - self.prelude + batch / self.steps
         ramp = self.settings.unlabelled_ramp
         self.strength.fill_(self.settings.unlabelled_strength * (min(after / ramp, 1.0) if ramp else 1.0))
 
@@ -235,11 +235,9 @@ class DivideMix(Method):
         return np.stack([gone_through(pool, self.steps * step, random) for pool in pools], 1).ravel()
 
     def end_epoch(self, run: Run) -> None:
-        if not run.epoch and self.divides_after >= run.epochs:
-            warm_up = self.settings.warm_up
-            count = run.epochs - self.divides_after + warm_up
-            run.warn(f"{self.name}: all {count} epochs are warm-up, plain cross-entropy; lower --warm-up {warm_up}")
-        if run.epoch >= self.divides_after or run.epoch == run.epochs:
+        warm_up = self.settings.warm_up
+        run.warn_of_prelude(self, self.prelude - warm_up, warm_up=warm_up)
+        if run.epoch >= self.prelude or run.epoch == run.epochs:
             last = run.epoch == run.epochs  # then all samples are judged, for the estimates
             self._divide(run, None if last else self._drawn(run.epoch + 1, run.seed))
 
@@ -388,7 +386,7 @@ class DivideMixAfter(DivideMix):
         """The epochs before those of DivideMix."""
 
     @property
-    def divides_after(self) -> int:
+    def prelude(self) -> int:
         return self.before + self.settings.warm_up
 
     def rounds(self, epochs: int) -> Sequence[int]:

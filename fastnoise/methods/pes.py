@@ -109,7 +109,7 @@ class ProgressiveEarlyStopping(Method):
     # -- between steps and epochs ----------------------------------------------------------------------------
 
     @property
-    def refined_after(self) -> int:
+    def prelude(self) -> int:
         """The epoch after which samples are chosen."""
         return self.settings.warm_up + self.settings.stage_epochs + self.settings.head_epochs
 
@@ -118,7 +118,7 @@ class ProgressiveEarlyStopping(Method):
             return WARM_UP
         if epoch <= self.settings.warm_up + self.settings.stage_epochs:
             return STAGE
-        return HEAD if epoch <= self.refined_after else CONFIDENT
+        return HEAD if epoch <= self.prelude else CONFIDENT
 
     def start_epoch(self, epoch: int) -> None:
         self.program = self._program_of(epoch)
@@ -142,7 +142,7 @@ class ProgressiveEarlyStopping(Method):
         first = program != self._program_of(epoch - 1)
         if program in (STAGE, HEAD):
             return Phase(self.settings.refine_rate, 0.0, fresh=first, second=True)
-        if program == CONFIDENT and first and self.settings.renewed == "trained" and self.refined_after > 0:
+        if program == CONFIDENT and first and self.settings.renewed == "trained" and self.prelude > 0:
             return Phase(None, self.setting.optim.weight_decay, fresh=True)
         return None
 
@@ -154,16 +154,13 @@ class ProgressiveEarlyStopping(Method):
 
     def end_epoch(self, run: Run) -> None:
         settings = self.settings
-        if not run.epoch and self.refined_after >= run.epochs:
-            run.warn(
-                f"{self.name}: all {run.epochs} epochs are warm-up and refinement; lower --warm-up {settings.warm_up}, "
-                f"--stage-epochs {settings.stage_epochs} or --head-epochs {settings.head_epochs}"
-            )
+        lengths = {name: getattr(settings, name) for name in ("warm_up", "stage_epochs", "head_epochs")}
+        run.warn_of_prelude(self, 0, "warm-up and refinement", **lengths)
         last = run.epoch == run.epochs
         following = self._program_of(run.epoch + 1)
         if not last and following in (STAGE, HEAD) and following != self._program_of(run.epoch):
             renew(self._layers[following], int(run.random(RENEWED).integers(2**63)))
-        if run.epoch >= self.refined_after or last:
+        if run.epoch >= self.prelude or last:
             self._judge(run)
 
     def _judge(self, run: Run) -> None:
@@ -269,7 +266,7 @@ class PESSemi(ProgressiveEarlyStopping):
         self.mixup.alpha = settings.mixup_alpha if epoch < settings.late_from else settings.late_mixup_alpha
         self.mixup.draw(epoch, batch, seed)
         draw_pairing(self.pairing, 2 * size, random_numbers(seed, (epoch << 32) + batch, PAIRING))
-        after = epoch - 1 - self.refined_after + batch / self._batches()
+        after = epoch - 1 - self.prelude + batch / self._batches()
         ramp = settings.unlabelled_ramp
         self.strength.fill_(settings.unlabelled_strength * (min(after / ramp, 1.0) if ramp else 1.0))
 

@@ -188,6 +188,10 @@ class ProMix(Method):
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 
+    @property
+    def prelude(self) -> int:
+        return self.settings.warm_up
+
     def start_epoch(self, epoch: int) -> None:
         matched = MATCH if epoch < self.settings.guess_from else GUESS
         self.program = matched if epoch > self.settings.warm_up else WARM_UP
@@ -213,10 +217,7 @@ class ProMix(Method):
 
     def end_epoch(self, run: Run) -> None:
         settings = self.settings
-        if not run.epoch and settings.warm_up >= run.epochs:
-            run.warn(
-                f"promix: all {run.epochs} epochs are warm-up, plain cross-entropy; lower --warm-up {settings.warm_up}"
-            )
+        run.warn_of_prelude(self, warm_up=settings.warm_up)
         if run.epoch < settings.warm_up and run.epoch < run.epochs:
             return
 

@@ -210,7 +210,7 @@ def _decided(job: Job, folder: Path, console: Any, *, parallel: bool = False) ->
         return RunFolder.open(folder).read_config().replace({"run_dir": str(folder)}), None
     from ..auto import choose
 
-    choice = choose(config, console=console, parallel=parallel)
+    choice = choose(config, console=console, parallel=parallel, fall_back=True)
     return choice.config(config), choice
 
 

@@ -28,7 +28,7 @@ from fastnoise.errors import CheckpointError, ConfigError, FastnoiseError
 from fastnoise.models import MODELS
 from fastnoise.models.names import LibraryModel
 from fastnoise.noise import parse
-from fastnoise.recipes import recipe
+from fastnoise.recipes import USUAL_METHOD, recipe
 from fastnoise.recipes.published import _index, deviations, expected_rate, published
 from fastnoise.recipes.published_table import Metric
 from fastnoise.sweeps import Job, LocalExecutor, RayExecutor, SweepResult, make_jobs, resolve, run_sweep
@@ -780,6 +780,18 @@ def test_jobs_of_method_auto_choose_and_go_on_by_what_was_chosen(
     assert not again.failed
     assert again.rows == [row]
     assert (tmp_path / "out" / "logs" / f"{job.name}.log").read_text().count("auto: two networks learn") <= 1
+
+
+def test_a_job_with_too_little_for_a_look_takes_the_usual_method(
+    tmp_path: Path, local: Callable[[int], LocalExecutor]
+) -> None:
+    config = recipe("auto", "digits").replace({"limit_train": 40, "epochs": 1, "device": "cpu"})
+    (job,) = make_jobs([({"method": "auto"}, config)])
+    result = run_sweep([job], tmp_path / "out", executor=local(1), console=quiet(), title="mine")
+    assert not result.failed
+    assert [row["chosen"] for row in result.rows] == [USUAL_METHOD]
+    (start,) = json.loads(RunFolder.open(result.run_folder(job.name)).environment.read_text())
+    assert start["notes"][0].startswith("too few images or epochs for a look at the labels, so the method is nal")
 
 
 def test_a_job_whose_folder_is_deleted_stops_no_other_and_runs_again(

@@ -22,7 +22,6 @@ from .scan import by_blocks
 from .shards import Shards, own_rows
 from .single import TargetMethod
 
-
 # -- forward correction -------------------------------------------------------------------------------------------
 
 

@@ -15,9 +15,9 @@ def c2d(dataset: str, noise: str, rate: float | None = None) -> RunConfig:
     10 every 150. Its SimCLR is that of SupContrast: temperature 0.5, projections of 128, and SGD at 0.5 for batches of
     1024, along a cosine. Ours are 0.125 for batches of 256, and 300 epochs: the authors give pretrained weights, and
     their code does not say how long they were trained. Other data sets: 20 epochs of SimCLR before those of
-    `dividemix`, with crops of at least half the image for written digits. On mnist SimCLR learns at 0.03, which is 0.125
-    in proportion to batches of 64: at 0.125 the features of LeNet-5, which has no batch norm, grow until the loss of
-    DivideMix becomes NaN. 10,000 images with 60 % symmetric noise end at 96.8 % (seed 3).
+    `dividemix`, with crops of at least half the image for written digits. On mnist SimCLR learns at 0.03, which is
+    0.125 in proportion to batches of 64: at 0.125 the features of LeNet-5, which has no batch norm, grow until the loss
+    of DivideMix becomes NaN. 10,000 images with 60 % symmetric noise end at 96.8 % (seed 3).
     """
     config = dividemix(dataset, noise, rate)
     cifar = is_cifar10(dataset) or is_cifar100(dataset)

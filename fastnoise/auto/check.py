@@ -1,6 +1,7 @@
 """Whether a run by a chosen method has become what was expected of it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine import RunFolder
@@ -16,19 +17,15 @@ SHOWN = 5
 """Classes that a line names at most."""
 
 
-def doubts_of_run(folder: RunFolder, summary: Mapping[str, Any]) -> list[str]:
-    """`doubts` of a run that has ended, now or after it was resumed; [] if its method was not chosen by auto.
-
-    Args:
-        folder: of the run.
-        summary: of the run.
-    """
+def doubts_of_run(path: Path) -> list[str]:
+    """`doubts` of the run in this folder, which has ended; [] if its method was not chosen by auto."""
+    folder = RunFolder.open(path)
     row = folder.detail(AUTO)
     if row is None:
         return []
     from .findings import Findings
 
-    return doubts(Findings.read(row), summary)
+    return doubts(Findings.read(row), folder.read_summary())
 
 
 def doubts(found: "Findings", summary: Mapping[str, Any]) -> list[str]:

@@ -148,14 +148,16 @@ def decide(found: Findings, kind: str, table: MethodTable, arms: Sequence[str] |
     setting, distance = table.nearest(found, kind)
     plain = next((f", cross-entropy {each.below:.1f}" for each in ranked if each.arm == "ce" != best.arm), "")
     others = " and ".join(f"{each.arm} {each.below:.1f}" for each in ranked[1:3] if each.arm != "ce")
-    guess = "a guess, since the probe saw nothing (train longer, or with another network): " if found.blind else ""
+    guess = doubt = ""
+    if found.blind:
+        guess = "a guess, since the probe saw nothing (train longer, or with another network): "
+    elif found.weak:
+        doubt = "; the probe saw little, so compare it with elr and ce"
+    elif distance > NEAR:
+        doubt = "; nothing in the table is much like these labels, so this is a guess: compare it with elr and ce"
     why = (
         f"why: {guess}on labels like these (most like {setting}) it ends about {best.below:.1f} points below the best "
-        "method" + plain + (f"; the next choices, by accuracy and time: {others}" if others else "")
+        "method" + plain + (f"; the next choices, by accuracy and time: {others}" if others else "") + doubt
     )
-    if found.weak and not found.blind:
-        why += "; the probe saw little, so compare it with elr and ce"
-    elif distance > NEAR and not found.blind:
-        why += "; nothing in the table is much like these labels, so this is a guess: compare it with elr and ce"
     chosen = f"chosen: {best.arm}, which takes about {best.cost:.1f} times as long as cross-entropy"
     return Choice(Arm.parse(best.arm), found, (found.describe(), chosen, why))

@@ -110,8 +110,7 @@ def load_judged(
     unknown = (np.full(len(part), UNKNOWN) for part in given)
     known = np.concatenate([part if of is None else of for part, of in zip(unknown, clean, strict=True)])
     true = None if data.clean is None else known
-    drawn = data.train.origin is not None and data.test.origin is not None
-    if drawn and len(table) > len(data.train) and table.origin is not None:
+    if dataset.drawn_test and len(table) > len(data.train) and table.origin is not None:
         order = np.argsort(table.origin)  # the test images were drawn from the whole and go back to their places
         table, labels, known = replace(table.take(order), origin=None), labels[order], known[order]
         true = None if true is None else true[order]

@@ -87,8 +87,7 @@ def run(command: EvaluateCommand) -> int:
     if command.out is not None:
         write_json(Path(command.out), figures)
     _print(command, predictor, dataset, figures)
-    drawn = dataset.given_labels and dataset.train.origin is not None and dataset.test.origin is not None
-    if drawn and command.split == "test":
+    if dataset.drawn_test and command.split == "test":
         print(
             f"{printable(command.dataset)} has no test images of its own, so these are the fifth of it that a training "
             "would hold out; --split all takes all"

@@ -73,7 +73,7 @@ def run(
         import torch._dynamo  # which torch's optimisers import when they are made
 
         from ..auto.check import doubts_of_run
-        from ..engine import Interrupted, RunFolder, train
+        from ..engine import Interrupted, train
 
     try:
         summary = train(config, resume=resume, **told)
@@ -82,7 +82,7 @@ def run(
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"{str(error).splitlines()[0]} Lower --batch-size or --width") from error
     if main:
-        for line in doubts_of_run(RunFolder.open(Path(summary["run_dir"])), summary):
+        for line in doubts_of_run(Path(summary["run_dir"])):
             print(f"warning: {line}")
     if finish is not None and main:
         finish(summary)

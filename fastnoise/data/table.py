@@ -239,6 +239,11 @@ class ImageDataset:
         if self.clean_labels is not None and len(self.clean_labels) != len(self.train):
             raise DataError(f"{self.name}: {len(self.clean_labels)} clean labels for {len(self.train)} images")
 
+    @property
+    def drawn_test(self) -> bool:
+        """Whether the user brought no test images, and some of the others were drawn to be them."""
+        return self.given_labels and self.train.origin is not None and self.test.origin is not None
+
     @classmethod
     def from_arrays(
         cls,

@@ -193,8 +193,8 @@ def _run(job: Job, folder: Path, console: Any) -> None:
 
     config, choice = _decided(job, folder, console)
     told = {} if choice is None else choice.told()
-    summary = train(config, resume=(folder / "config.toml").exists(), console=console, **told)
-    _say_doubts(folder, summary, console)
+    train(config, resume=(folder / "config.toml").exists(), console=console, **told)
+    _say_doubts(folder, console)
 
 
 def _decided(job: Job, folder: Path, console: Any, *, parallel: bool = False) -> "tuple[RunConfig, Choice | None]":
@@ -214,11 +214,10 @@ def _decided(job: Job, folder: Path, console: Any, *, parallel: bool = False) ->
     return choice.config(config), choice
 
 
-def _say_doubts(folder: Path, summary: Mapping[str, Any], console: Any) -> None:
+def _say_doubts(folder: Path, console: Any) -> None:
     from ..auto.check import doubts_of_run
-    from ..engine import RunFolder
 
-    for line in doubts_of_run(RunFolder.open(folder), summary):
+    for line in doubts_of_run(folder):
         console.print(f"warning: {line}", highlight=False, soft_wrap=True)
 
 
@@ -236,9 +235,7 @@ def _run_together(assignment: Assignment, job: Job, folder: Path, together: Toge
     finally:
         asked.unlink()
     if not codes:
-        from ..engine import RunFolder
-
-        _say_doubts(folder, RunFolder.open(folder).read_summary(), console)
+        _say_doubts(folder, console)
     return OUT_OF_MEMORY if OUT_OF_MEMORY in codes else next(iter(codes), 0)
 
 

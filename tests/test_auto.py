@@ -459,3 +459,26 @@ def test_the_device_and_the_folder_are_looked_at_first(
     (tmp_path / "mine").write_text("mine")
     assert "is not empty and holds no run" in refusal(capsys, "--method", "auto", "--run-dir", str(tmp_path))
     assert "--device cuda:77" in refusal(capsys, "--method", "auto", "--device", "cuda:77")
+
+
+def test_other_tasks_than_classification_are_told_so() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (60, 8, 8, 1), np.uint8)
+    angles = ImageDataset.from_arrays(images, random.normal(size=60), task="regression", name="angles")
+    with pytest.raises(ConfigError, match="--method auto chooses for classification; angles is for regression"):
+        look_at(recipe(AUTO, "angles", "none"), angles)
+
+
+@pytest.mark.parametrize(
+    ("method", "option"), [("disc", "--warm-up (6)"), ("cores", "--sieve-from (6)"), ("plc", "--warm-up (8)")]
+)
+def test_a_run_says_before_it_starts_that_it_will_hardly_begin(
+    method: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dataset", "digits", "--limit-train", "100", "--epochs", "1", "--device", "cpu"]
+    assert main(["train", "--method", method, *words, "--run-dir", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    warning = f"warning: {method}: all 1 epochs are"
+    assert warning in said
+    assert f"or a lower {option}" in said
+    assert said.index(warning) < said.index("epoch 1/1")

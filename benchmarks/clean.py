@@ -6,16 +6,22 @@ r"""Wrong labels that are found, against cleanlab on the same images, folds, epo
 
 Twelve settings: digits and the first 10,000 images of MNIST, each with symmetric, pair and instance-dependent noise of
 20 %; the first 10,000 of CIFAR-10 with symmetric 20 %; those of CIFAR-10N with its five label sets. small_cnn
-throughout: digits in five folds for 15 epochs; the others, so that all takes 75 minutes on one core, in three folds for
-4 epochs (MNIST), 10 (CIFAR-10) and 8 (CIFAR-10N) in bfloat16. cleanlab judges the out-of-fold probabilities after the
-last epoch (a) of cross-entropy, (b) of the networks that `clean` trained: `rank.get_label_quality_scores` for the wrong
-labels missed when as many are flagged as exist, `filter.find_label_issues` for precision and recall. A setting's row is
-written to results/clean.csv when it is done; an earlier row of the same setting is replaced. What each network said
-after each epoch is kept in a folder (--keep), and networks of the same settings are not trained again: after a change
-of the verdicts the same command judges anew in minutes.
+throughout, without augmentation: digits in five folds for 15 epochs; the others in three folds and in bfloat16, MNIST
+for 4 epochs, CIFAR for 60, after which cross-entropy has learnt half of the wrong labels by heart and more. It takes
+four hours and a half on one core; two processes with one data set each take less on two. cleanlab judges the
+out-of-fold probabilities after the last epoch (a) of cross-entropy, (b) of the networks that `clean` trained:
+`rank.get_label_quality_scores` for the wrong labels missed when as many are flagged as exist,
+`filter.find_label_issues` for precision and recall. A setting's row is written to results/clean.csv when it is done; an
+earlier row of the same setting and options is replaced. What each network said after each epoch is kept in a folder
+(--keep), and networks of the same settings are not trained again: after a change of the verdicts the same command
+judges anew in minutes.
 
-    python -m benchmarks.clean cifar10n --by-epoch 1 --methods ce --noises human:worse \
-        --words --width 2 --no-flip --epochs 25
+    python -m benchmarks.clean cifar10 cifar10n --data-root data --words --flip --learning-rate 0.003 --epochs 10
+
+--words takes options of `train` for the networks of both sides, such as these short courses with flips, in which
+cross-entropy learns hardly a wrong label by heart.
+
+    python -m benchmarks.clean cifar10n --by-epoch 1 --methods ce --noises human:worse --words --width 2 --epochs 25
 
 --by-epoch FOLDS says instead, of the first folds, what the networks of each method know after each epoch: the wrong
 labels missed by cleanlab's score among images not learnt from, the share of these that are classified right, and the
@@ -59,7 +65,7 @@ from . import record
 RESULTS = record.RESULTS / "clean.csv"
 BY_EPOCH = record.RESULTS / "clean_epochs.csv"
 CEILING = record.RESULTS / "clean_ceiling.csv"
-KEY = ("setting", "seed", "folds", "epochs")
+KEY = ("setting", "options", "seed", "folds", "epochs")
 KEY_BY_EPOCH = ("setting", "method", "options", "seed", "folds", "epoch")
 
 MADE = ("symmetric:0.2", "pair:0.2", "idn:0.2")
@@ -69,13 +75,9 @@ STUDIES = {"digits": MADE, "mnist": MADE, "cifar10": MADE[:1], "cifar10n": HUMAN
 FOLDS = {"digits": 5, "mnist": 3, "cifar10": 3, "cifar10n": 3}
 
 _FIRST = ("--limit-train", "10000", "--amp", "bf16", "--crop-padding", "0")
-_ADAM = ("--batch-size", "32", "--optimizer", "adam", "--learning-rate", "0.003", "--weight-decay", "0")
-TRAINING = {
-    "digits": (),
-    "mnist": (*_FIRST, "--epochs", "4"),
-    "cifar10": (*_FIRST, *_ADAM, "--epochs", "10"),
-    "cifar10n": (*_FIRST, *_ADAM, "--epochs", "8"),
-}
+_ADAM = ("--batch-size", "32", "--optimizer", "adam", "--learning-rate", "0.006", "--weight-decay", "0")
+_CIFAR = (*_FIRST, *_ADAM, "--no-flip", "--epochs", "60")
+TRAINING = {"digits": (), "mnist": (*_FIRST, "--epochs", "4"), "cifar10": _CIFAR, "cifar10n": _CIFAR}
 """Options of all networks of a data set, by either method."""
 
 
@@ -95,9 +97,9 @@ class Keeper(LogitWitness):
         self.logits[epoch, index] = logits.half()
 
 
-OURS = {"cifar10": ("--strength", "1", "--momentum", "0.9")}
-"""Options of the networks of `clean` on a data set. The noise is not known to it, so ELR has the authors' values for
-CIFAR-10 with noise of any kind but symmetric on all of CIFAR-10."""
+OURS = dict.fromkeys(("cifar10", "cifar10n"), ("--strength", "3", "--momentum", "0.9"))
+"""Options of the networks of `clean` on a data set. ELR's strength is the authors' value for symmetric noise on
+CIFAR-10, its momentum theirs for noise of other kinds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +148,27 @@ class Trained:
         return sum(words.seconds for words in self.words)
 
 
-def configured(method: str, dataset: str, noise: str, options: argparse.Namespace) -> RunConfig:
-    """A method's runs on a setting, but for their seeds."""
+def configured(
+    method: str, dataset: str, noise: str, options: argparse.Namespace, *, recipe: bool = False
+) -> RunConfig:
+    """A method's runs on a setting, but for their seeds.
+
+    Args:
+        recipe: as they would be without TRAINING, OURS and --words.
+    """
     words = ["--method", method, "--dataset", dataset, "--noise", noise, "--data-root", options.data_root]
     words += ["--model", "small_cnn", "--seed", str(options.seed), "--noise-seed", str(options.seed)]
-    words += ["--device", "cpu", *TRAINING[dataset], *(OURS.get(dataset, ()) if method == METHOD else ())]
-    words += options.words
+    words += ["--device", "cpu"]
+    if not recipe:
+        words += [*TRAINING[dataset], *(OURS.get(dataset, ()) if method == METHOD else ()), *options.words]
     return train_config(words, settings=SETTINGS)[0]
+
+
+def chosen(method: str, dataset: str, noise: str, options: argparse.Namespace) -> str:
+    """The options of a method's runs that are not those of `clean` and the recipe."""
+    usual = configured(method, dataset, noise, options, recipe=True).flat()
+    fields = configured(method, dataset, noise, options).flat()
+    return " ".join(f"{name}={value}" for name, value in fields.items() if value != usual[name])
 
 
 def train_folds(
@@ -238,6 +254,8 @@ def measure_setting(dataset: str, noise: str, options: argparse.Namespace) -> re
     stamp = record.stamp()
     return {
         "setting": f"{dataset} {noise}",
+        "options": chosen("ce", dataset, noise, options),
+        "options_clean": chosen(METHOD, dataset, noise, options),
         "seed": str(options.seed),
         "folds": str(len(ours.words)),
         "epochs": str(len(ours.words[0].logits)),
@@ -280,7 +298,7 @@ def courses(dataset: str, noise: str, options: argparse.Namespace) -> list[recor
                 {
                     "setting": f"{dataset} {noise}",
                     "method": method,
-                    "options": " ".join(options.words),
+                    "options": chosen(method, dataset, noise, options),
                     "seed": str(options.seed),
                     "folds": f"{len(found.words)} of {FOLDS[dataset]}",
                     "epoch": str(epoch + 1),
@@ -301,7 +319,8 @@ def ceilings(dataset: str, options: argparse.Namespace) -> list[record.Row]:
     known = {tuple(row[name] for name in KEY): row for row in record.read(RESULTS)}
     stamp, rows = record.stamp(), []
     for noise in STUDIES[dataset]:
-        key = (f"{dataset} {noise}", str(options.seed), str(len(right.words)), str(len(right.words[0].logits)))
+        course = chosen("ce", dataset, noise, options)
+        key = (f"{dataset} {noise}", course, str(options.seed), str(len(right.words)), str(len(right.words[0].logits)))
         if key not in known:
             raise ConfigError(f"{RESULTS} has no row of {', '.join(key)}; measure it first, without --ceiling")
         given = load_judged(configured("ce", dataset, noise, options)).given

@@ -226,9 +226,11 @@ def test_what_networks_of_right_labels_miss_stands_beside_the_recorded_row(
 
     monkeypatch.setattr(clean, "RESULTS", tmp_path / "clean.csv")
     options = argparse.Namespace(data_root="data", seed=0, keep=tmp_path, words=["--epochs", "2", "--width", "0.25"])
-    known = [dict(zip(clean.KEY, (f"digits {noise}", "0", "5", "2"), strict=True)) for noise in clean.MADE]
+    course = clean.chosen("ce", "digits", "none", options)
+    assert course == "width=0.25 epochs=2"
+    known = [dict(zip(clean.KEY, (f"digits {noise}", course, "0", "5", "2"), strict=True)) for noise in clean.MADE]
     record.append(clean.RESULTS, [{**row, "cleanlab_ce_missed": "0.5"} for row in known[:2]])
-    with pytest.raises(ConfigError, match=r"has no row of digits idn:0\.2, 0, 5, 2; measure it first"):
+    with pytest.raises(ConfigError, match=r"has no row of digits idn:0\.2, width=0\.25 epochs=2, 0, 5, 2;"):
         clean.ceilings("digits", options)
     record.append(clean.RESULTS, [{**known[2], "cleanlab_ce_missed": "0.5"}])
     rows = clean.ceilings("digits", options)

@@ -38,6 +38,7 @@ import hashlib
 import json
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -348,6 +349,44 @@ def line(row: record.Row) -> str:
     )
 
 
+def recorded(studies: Iterable[str], options: argparse.Namespace) -> list[record.Row]:
+    """The recorded rows of these options, a row for each setting. ConfigError if one is not measured."""
+    known = {(row["setting"], row["options"], row["options_clean"], row["seed"]): row for row in record.read(RESULTS)}
+    rows = []
+    for study in studies:
+        for noise in STUDIES[study]:
+            ce, ours = (chosen(method, study, noise, options) for method in ("ce", METHOD))
+            row = known.get((f"{study} {noise}", ce, ours, str(options.seed)))
+            if row is None:
+                raise ConfigError(f"{RESULTS} has no row of {study} {noise} with {ours or 'the usual options'}")
+            rows.append(row)
+    return rows
+
+
+def table(rows: Sequence[record.Row]) -> list[str]:
+    """The Markdown table of recorded rows, in percent but for the ratio of the first two columns."""
+    columns = ("data, noise", "`clean`", "cleanlab, cross-entropy", "ratio", "cleanlab, same networks")
+    columns += ("rate found (95 %)", "true rate", "calibration error")
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    return lines + [f"| {' | '.join(_cells(row))} |" for row in rows]
+
+
+def _cells(row: record.Row) -> tuple[str, ...]:
+    def percent(name: str) -> str:
+        return f"{100 * float(row[name]):.1f}"
+
+    return (
+        row["setting"],
+        percent("missed"),
+        percent("cleanlab_ce_missed"),
+        f"{float(row['missed']) / float(row['cleanlab_ce_missed']):.2f}",
+        percent("cleanlab_same_missed"),
+        f"{percent('estimated_rate')} ({percent('rate_low')} to {percent('rate_high')})",
+        percent("rate"),
+        percent("calibration"),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", choices=STUDIES)
@@ -360,7 +399,11 @@ def main() -> None:
     parser.add_argument("--ceiling", action="store_true", help="tell what networks miss that learnt from right labels")
     parser.add_argument("--methods", nargs="+", default=["ce", METHOD], help="of --by-epoch")
     parser.add_argument("--output", type=Path, help="the CSV file; default: benchmarks/results/clean*.csv")
+    parser.add_argument("--recorded", action="store_true", help="print the recorded table and measure nothing")
     options = parser.parse_args()
+    if options.recorded:
+        print("\n".join(table(recorded(options.studies, options))))
+        return
     for study in options.studies:
         if options.ceiling:
             rows = ceilings(study, options)

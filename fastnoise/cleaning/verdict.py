@@ -56,9 +56,9 @@ class Verdict:
     margins: NDArray[np.float64]
     """[N], how far each given label is ahead of the likeliest other class: the area under the margin (AUM, Pleiss et
     al. 2020, Eq. 1) of all networks together, scaled and moved as the noise that was found asks for, in nats. The
-    lowest are the likeliest wrong ones. If networks are unsure and wrong labels fall on any class alike, it is the
-    distance to all other classes together (the log odds of `probability`). Known labels have infinity, or minus
-    infinity."""
+    lowest are the likeliest wrong ones. It is the distance to all other classes together (the log odds of
+    `probability`) if the noise that was found says which classes are taken for which, and if networks are unsure and
+    wrong labels fall on any class alike. Known labels have infinity, or minus infinity."""
     probability: NDArray[np.float64]
     """[N], that the given label is wrong. NaN if nothing can be said; known labels have 0 or 1."""
     suggested: NDArray[np.int64]
@@ -238,7 +238,10 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
     deviation = float(np.hypot(np.std(rates) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * (known < 0).mean())
     clean = channel.clean(unseen)
     sure = float(clean.max(1).mean())
-    of_others = np.max if sure >= SURE or _confused_alike(clean, given) >= AS_NETWORKS else logsumexp
+    # A free matrix knows what is confused with what, an even one does not: there the networks' own confusions count as
+    # noise if they are like it, and the second likeliest class alone tells more than all others together.
+    by_next = channel.even and (sure >= SURE or _confused_alike(clean, given) >= AS_NETWORKS)
+    of_others = np.max if by_next else logsumexp
     warnings = []
     if sure < SURE:
         apart = float((clean.argmax(1) != given).mean())

@@ -198,7 +198,7 @@ def test_a_judge_averages_logits_over_the_last_epochs() -> None:
         judge.see(Outputs(scale * logits[:1]), torch.tensor([1]))  # the first row is image 1
         judge.see(Outputs(scale * logits[1:]), torch.tensor([0]))
     said = Testimony.of(judge, np.zeros(2, bool))
-    for span, scale in enumerate((4.0, 6.0, 7.0)):  # all epochs, the later half, the last one
+    for span, scale in enumerate((4.0, 6.0, 7.0, 3.0)):  # all epochs, the later half, the last one, the first three
         assert said.logits[span].tolist() == (scale * logits.flip(0)).tolist()
 
 
@@ -324,6 +324,20 @@ def test_margins_are_log_odds_against_the_likeliest_other_class(tmp_path: Path) 
     wrong = judged.given != judged.truth
     flagged = np.argsort(written, kind="stable")[: wrong.sum()]
     assert measure(verdict, judged.given, judged.truth)["missed"] == pytest.approx(1 - wrong[flagged].mean())
+
+
+@pytest.mark.parametrize("best", range(len(SPANS)))
+def test_the_stretch_of_epochs_counts_whose_answers_explain_the_labels_best(best: int) -> None:
+    random, count, classes = np.random.default_rng(1), 300, 10
+    judged = load_judged(settings("symmetric:0.3", limit_train=count))
+    assert judged.truth is not None
+    noise = random.normal(0, 1, (2, len(SPANS), count, classes))
+    noise[:, np.arange(len(SPANS)) != best] *= 2
+    noise[:, :, np.arange(count), judged.truth] += 5
+    held = np.arange(count) % 2 == 0
+    said = [Testimony(each.astype(np.float32), fold) for each, fold in zip(noise, (held, ~held), strict=True)]
+    alone = [replace(each, logits=np.stack([each.logits[best]] * len(SPANS))) for each in said]
+    assert (reach(judged, said, 0).margins == reach(judged, alone, 0).margins).all()
 
 
 def test_decisions_are_known_labels(photos: Path, tmp_path: Path) -> None:

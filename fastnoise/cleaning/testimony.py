@@ -14,10 +14,11 @@ from ..errors import CheckpointError
 from ..files import write_atomically
 from ..models import Outputs
 
-SPANS = (1.0, 0.5, 0.0)
-"""Shares of the epochs, counted from the end and at least the last one, over which a network's answers are averaged.
-The mean over all epochs is best for networks that come to memorise wrong labels, that of the last one for networks that
-still learn; `reach` takes the one whose answers for labels not learnt from explain these best."""
+SPANS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (0.0, 2 / 3))
+"""Stretches of the epochs over which a network's answers are averaged: where they begin and end, as shares of the
+training, and at least one epoch. The last epoch is best for networks that still learn, the mean over all for networks
+that come to memorise wrong labels, and the mean over all but the last third for those that have nearly all of them by
+heart; `reach` takes the one whose answers for labels not learnt from explain these best."""
 
 
 class LogitWitness(Witness):
@@ -63,13 +64,15 @@ class Judge(LogitWitness):
 
     def __init__(self, epochs: int, count: int, num_classes: int):
         super().__init__(len(SPANS), count, num_classes)
-        self.lengths = [max(1, round(span * epochs)) for span in SPANS]
-        self.epochs = epochs
+        self.stretches = []
+        for begin, end in SPANS:
+            first = epochs - max(1, round((1 - begin) * epochs))
+            self.stretches.append(range(first, max(first + 1, round(end * epochs))))
 
     def note(self, epoch: int, logits: Tensor, index: Tensor) -> None:
-        for sums, length in zip(self.logits, self.lengths, strict=True):
-            if epoch >= self.epochs - length:
-                sums[index] += logits.float() / length
+        for sums, stretch in zip(self.logits, self.stretches, strict=True):
+            if epoch in stretch:
+                sums[index] += logits.float() / len(stretch)
 
 
 @dataclass(frozen=True, eq=False)

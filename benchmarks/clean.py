@@ -76,8 +76,8 @@ STUDIES = {"digits": MADE, "mnist": MADE, "cifar10": MADE[:1], "cifar10n": HUMAN
 FOLDS = {"digits": 5, "mnist": 3, "cifar10": 3, "cifar10n": 3}
 
 _FIRST = ("--limit-train", "10000", "--amp", "bf16", "--crop-padding", "0")
-_ADAM = ("--batch-size", "32", "--optimizer", "adam", "--learning-rate", "0.006", "--weight-decay", "0")
-_CIFAR = (*_FIRST, *_ADAM, "--no-flip", "--epochs", "60")
+_ADAM = ("--batch-size", "32", "--optimizer", "adam", "--learning-rate", "0.003", "--weight-decay", "0")
+_CIFAR = (*_FIRST, *_ADAM, "--no-flip", "--epochs", "100")
 TRAINING = {"digits": (), "mnist": (*_FIRST, "--epochs", "4"), "cifar10": _CIFAR, "cifar10n": _CIFAR}
 """Options of all networks of a data set, by either method."""
 

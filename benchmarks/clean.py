@@ -365,8 +365,8 @@ def recorded(studies: Iterable[str], options: argparse.Namespace) -> list[record
 
 def table(rows: Sequence[record.Row]) -> list[str]:
     """The Markdown table of recorded rows, in percent but for the ratio of the first two columns."""
-    columns = ("data, noise", "`clean`", "cleanlab, cross-entropy", "ratio", "cleanlab, same networks")
-    columns += ("rate found (95 %)", "true rate", "calibration error")
+    missed = ("`clean`", "cleanlab, cross-entropy", "ratio", "cleanlab, same networks")
+    columns = ("data, noise", *missed, "rate found (95 %)", "true rate", "calibration error")
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     return lines + [f"| {' | '.join(_cells(row))} |" for row in rows]
 

@@ -7,16 +7,15 @@ r"""Wrong labels that are found, against cleanlab on the same images, folds, epo
 Twelve settings: digits and the first 10,000 images of MNIST, each with symmetric, pair and instance-dependent noise of
 20 %; the first 10,000 of CIFAR-10 with symmetric 20 %; those of CIFAR-10N with its five label sets. small_cnn
 throughout, without augmentation: digits in five folds for 15 epochs; the others in three folds and in bfloat16, MNIST
-for 4 epochs, CIFAR for 60, after which cross-entropy has learnt half of the wrong labels by heart and more. It takes
-four hours and a half on one core; two processes with one data set each take less on two. cleanlab judges the
-out-of-fold probabilities after the last epoch (a) of cross-entropy, (b) of the networks that `clean` trained:
-`rank.get_label_quality_scores` for the wrong labels missed when as many are flagged as exist,
-`filter.find_label_issues` for precision and recall. A setting's row is written to results/clean.csv when it is done; an
-earlier row of the same setting and options is replaced. What each network said after each epoch is kept in a folder
-(--keep), and networks of the same settings are not trained again: after a change of the verdicts the same command
-judges anew in minutes.
+for 4 epochs and CIFAR for 100, after which cross-entropy has nearly all wrong labels by heart. It takes seven hours of
+one core, and half of that in two processes that have different --noises. cleanlab judges the out-of-fold probabilities
+after the last epoch (a) of cross-entropy, (b) of the networks that `clean` trained: `rank.get_label_quality_scores` for
+the wrong labels missed when as many are flagged as exist, `filter.find_label_issues` for precision and recall. A
+setting's row is written to results/clean.csv when it is done; an earlier row of the same setting and options is
+replaced. What each network said after each epoch is kept in a folder (--keep), and networks of the same settings are
+not trained again: after a change of the verdicts the same command judges anew in minutes. --recorded prints the table.
 
-    python -m benchmarks.clean cifar10 cifar10n --data-root data --words --flip --learning-rate 0.003 --epochs 10
+    python -m benchmarks.clean cifar10 cifar10n --data-root data --words --flip --epochs 10
 
 --words takes options of `train` for the networks of both sides, such as these short courses with flips, in which
 cross-entropy learns hardly a wrong label by heart.

@@ -102,5 +102,5 @@ class Testimony:
         except Exception as error:  # whatever a damaged zip or npy file makes its readers raise
             raise CheckpointError(f"{path} is damaged ({type(error).__name__}); remove {path.parent}") from error
         if (found.logits.shape, found.held.shape) != ((len(SPANS), count, num_classes), (count,)):
-            raise CheckpointError(f"{path} is of other images; remove {path.parent}")
+            raise CheckpointError(f"{path} is of other images or of another version; remove {path.parent}")
         return found

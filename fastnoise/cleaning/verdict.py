@@ -238,8 +238,8 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
     deviation = float(np.hypot(np.std(rates) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * (known < 0).mean())
     clean = channel.clean(unseen)
     sure = float(clean.max(1).mean())
-    # A free matrix knows what is confused with what, an even one does not: there the networks' own confusions count as
-    # noise if they are like it, and the second likeliest class alone tells more than all others together.
+    # A free matrix says which classes are taken for which, so the odds against all others together are right. An even
+    # one spreads wrong labels over all classes. If they are as the networks' own confusions, the next class tells more.
     by_next = channel.even and (sure >= SURE or _confused_alike(clean, given) >= AS_NETWORKS)
     of_others = np.max if by_next else logsumexp
     warnings = []

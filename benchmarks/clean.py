@@ -348,12 +348,17 @@ def line(row: record.Row) -> str:
     )
 
 
+def noises_of(study: str, options: argparse.Namespace) -> list[str]:
+    """Those of a study, or of them the ones of --noises."""
+    return [noise for noise in STUDIES[study] if not options.noises or noise in options.noises]
+
+
 def recorded(studies: Iterable[str], options: argparse.Namespace) -> list[record.Row]:
     """The recorded rows of these options, a row for each setting. ConfigError if one is not measured."""
     known = {(row["setting"], row["options"], row["options_clean"], row["seed"]): row for row in record.read(RESULTS)}
     rows = []
     for study in studies:
-        for noise in STUDIES[study]:
+        for noise in noises_of(study, options):
             ce, ours = (chosen(method, study, noise, options) for method in ("ce", METHOD))
             row = known.get((f"{study} {noise}", ce, ours, str(options.seed)))
             if row is None:
@@ -412,9 +417,7 @@ def main() -> None:
                     *(row[name] for name in ("setting", "right", "missed", "cleanlab_ce_missed", "ratio")), flush=True
                 )
             continue
-        for noise in STUDIES[study]:
-            if options.noises and noise not in options.noises:
-                continue
+        for noise in noises_of(study, options):
             if options.by_epoch:
                 rows = courses(study, noise, options)
                 record.append(options.output or BY_EPOCH, rows, KEY_BY_EPOCH)

@@ -65,7 +65,7 @@ from . import record
 RESULTS = record.RESULTS / "clean.csv"
 BY_EPOCH = record.RESULTS / "clean_epochs.csv"
 CEILING = record.RESULTS / "clean_ceiling.csv"
-KEY = ("setting", "options", "seed", "folds", "epochs")
+KEY = ("setting", "options", "options_clean", "seed", "folds", "epochs")
 KEY_BY_EPOCH = ("setting", "method", "options", "seed", "folds", "epoch")
 
 MADE = ("symmetric:0.2", "pair:0.2", "idn:0.2")
@@ -171,6 +171,13 @@ def chosen(method: str, dataset: str, noise: str, options: argparse.Namespace) -
     return " ".join(f"{name}={value}" for name, value in fields.items() if value != usual[name])
 
 
+def key_of(dataset: str, noise: str, options: argparse.Namespace) -> record.Row:
+    """The columns of KEY."""
+    epochs = configured("ce", dataset, noise, options).optim.epochs
+    cells = (f"{dataset} {noise}", *(chosen(method, dataset, noise, options) for method in ("ce", METHOD)))
+    return dict(zip(KEY, (*cells, str(options.seed), str(FOLDS[dataset]), str(epochs)), strict=True))
+
+
 def train_folds(
     method: str, dataset: str, noise: str, options: argparse.Namespace, folds: int | None = None
 ) -> Trained:
@@ -253,12 +260,7 @@ def measure_setting(dataset: str, noise: str, options: argparse.Namespace) -> re
     }
     stamp = record.stamp()
     return {
-        "setting": f"{dataset} {noise}",
-        "options": chosen("ce", dataset, noise, options),
-        "options_clean": chosen(METHOD, dataset, noise, options),
-        "seed": str(options.seed),
-        "folds": str(len(ours.words)),
-        "epochs": str(len(ours.words[0].logits)),
+        **key_of(dataset, noise, options),
         "images": str(len(judged.given)),
         **{key: f"{value:.4f}" for key, value in figures.items()},
         "seconds": f"{ours.seconds:.0f}",
@@ -314,22 +316,18 @@ def ceilings(dataset: str, options: argparse.Namespace) -> list[record.Row]:
 
     ConfigError where results/clean.csv has no row of the same course to stand beside.
     """
+    beside = recorded(dataset, STUDIES[dataset], options)
     right = train_folds("ce", dataset, "none", options)
     probs, truth = right.out_of_fold, right.judged.given
-    known = {tuple(row[name] for name in KEY): row for row in record.read(RESULTS)}
     stamp, rows = record.stamp(), []
-    for noise in STUDIES[dataset]:
-        course = chosen("ce", dataset, noise, options)
-        key = (f"{dataset} {noise}", course, str(options.seed), str(len(right.words)), str(len(right.words[0].logits)))
-        if key not in known:
-            raise ConfigError(f"{RESULTS} has no row of {', '.join(key)}; measure it first, without --ceiling")
+    for noise, known in zip(STUDIES[dataset], beside, strict=True):
         given = load_judged(configured("ce", dataset, noise, options)).given
         missed = cleanlab_figures(probs, given, given != truth)["missed"]
-        plain = float(known[key]["cleanlab_ce_missed"])
+        plain = float(known["cleanlab_ce_missed"])
         figures = {"missed": missed, "cleanlab_ce_missed": plain, "ratio": missed / plain}
         rows.append(
             {
-                **dict(zip(KEY, key, strict=True)),
+                **{name: known[name] for name in KEY},
                 "right": f"{(probs.argmax(1) == truth).mean():.4f}",
                 **{name: f"{value:.4f}" for name, value in figures.items()},
                 **stamp,
@@ -353,18 +351,14 @@ def noises_of(study: str, options: argparse.Namespace) -> list[str]:
     return [noise for noise in STUDIES[study] if not options.noises or noise in options.noises]
 
 
-def recorded(studies: Iterable[str], options: argparse.Namespace) -> list[record.Row]:
-    """The recorded rows of these options, a row for each setting. ConfigError if one is not measured."""
-    known = {(row["setting"], row["options"], row["options_clean"], row["seed"]): row for row in record.read(RESULTS)}
-    rows = []
-    for study in studies:
-        for noise in noises_of(study, options):
-            ce, ours = (chosen(method, study, noise, options) for method in ("ce", METHOD))
-            row = known.get((f"{study} {noise}", ce, ours, str(options.seed)))
-            if row is None:
-                raise ConfigError(f"{RESULTS} has no row of {study} {noise} with {ours or 'the usual options'}")
-            rows.append(row)
-    return rows
+def recorded(study: str, noises: Iterable[str], options: argparse.Namespace) -> list[record.Row]:
+    """The recorded rows of a study with these options. ConfigError if one is not measured."""
+    known = {tuple(row[name] for name in KEY): row for row in record.read(RESULTS)}
+    keys = [tuple(key_of(study, noise, options).values()) for noise in noises]
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"{RESULTS} has no row of {', '.join(key)}; measure it first")
+    return [known[key] for key in keys]
 
 
 def table(rows: Sequence[record.Row]) -> list[str]:
@@ -406,7 +400,8 @@ def main() -> None:
     parser.add_argument("--recorded", action="store_true", help="print the recorded table and measure nothing")
     options = parser.parse_args()
     if options.recorded:
-        print("\n".join(table(recorded(options.studies, options))))
+        rows = [row for study in options.studies for row in recorded(study, noises_of(study, options), options)]
+        print("\n".join(table(rows)))
         return
     for study in options.studies:
         if options.ceiling:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import _manual
 import numpy as np
 import pytest
 import torch
@@ -228,9 +229,13 @@ def test_what_networks_of_right_labels_miss_stands_beside_the_recorded_row(
     options = argparse.Namespace(data_root="data", seed=0, keep=tmp_path, words=["--epochs", "2", "--width", "0.25"])
     course = clean.chosen("ce", "digits", "none", options)
     assert course == "width=0.25 epochs=2"
-    known = [dict(zip(clean.KEY, (f"digits {noise}", course, "0", "5", "2"), strict=True)) for noise in clean.MADE]
+    known = [
+        dict(zip(clean.KEY, (f"digits {noise}", course, course, "0", "5", "2"), strict=True)) for noise in clean.MADE
+    ]
     record.append(clean.RESULTS, [{**row, "cleanlab_ce_missed": "0.5"} for row in known[:2]])
-    with pytest.raises(ConfigError, match=r"has no row of digits idn:0\.2, width=0\.25 epochs=2, 0, 5, 2;"):
+    with pytest.raises(
+        ConfigError, match=r"has no row of digits idn:0\.2, (width=0\.25 epochs=2, ){2}0, 5, 2; measure it first"
+    ):
         clean.ceilings("digits", options)
     record.append(clean.RESULTS, [{**known[2], "cleanlab_ce_missed": "0.5"}])
     rows = clean.ceilings("digits", options)
@@ -242,3 +247,22 @@ def test_what_networks_of_right_labels_miss_stands_beside_the_recorded_row(
         assert float(row["right"]) == pytest.approx((right.out_of_fold.argmax(1) == truth).mean(), abs=1e-4)
         assert 0 < float(row["missed"]) < 0.8, "less than by chance"
         assert float(row["ratio"]) == pytest.approx(float(row["missed"]) / 0.5, abs=2e-4)
+
+
+def test_wrong_labels_found_are_the_recorded_ones_and_more_than_cleanlab_finds() -> None:
+    from benchmarks import clean
+
+    options = argparse.Namespace(data_root="data", seed=0, words=[], noises=[*clean.MADE, "human:worse"])
+    noises = {study: clean.noises_of(study, options) for study in clean.STUDIES}
+    rows = [row for study, asked in noises.items() for row in clean.recorded(study, asked, options)]
+    assert "\n".join(clean.table(rows)) in _manual.pages()["clean.md"]
+    assert len(rows) == 8
+    names = ("missed", "cleanlab_ce_missed", "cleanlab_same_missed", "estimated_rate", "rate", "rate_low", "rate_high")
+    figures = [{name: float(row[name]) for name in (*names, "calibration")} for row in rows]
+    for row in figures:
+        assert row["missed"] <= 0.75 * row["cleanlab_ce_missed"]
+        assert row["missed"] < row["cleanlab_same_missed"]
+    made = figures[:7]
+    assert all(row["calibration"] <= 0.05 for row in made)
+    assert all(abs(row["estimated_rate"] - row["rate"]) <= 0.02 for row in made)
+    assert sum(row["rate_low"] <= row["rate"] <= row["rate_high"] for row in made) >= 6

@@ -137,14 +137,19 @@ def test_what_lies_beside_the_parts_is_left_out_and_said() -> None:
     )
 
 
-def test_links_that_lead_back_end(tmp_path: Path) -> None:
-    fill("d/a")
-    fill("d/b")
-    os.symlink(tmp_path / "d", "d/a/up")
-    os.symlink(tmp_path / "d" / "b", "d/c")
+@pytest.mark.parametrize("train", ["", "train/"])
+def test_links_that_lead_back_are_not_followed(train: str, tmp_path: Path) -> None:
+    fill(f"d/{train}a")
+    fill(f"d/{train}b")
+    os.symlink(tmp_path / "d", f"d/{train}a/up")
+    os.symlink(tmp_path / "d" / train, f"d/{train}a/near")
+    os.symlink(".", f"d/{train}whole")
+    os.symlink(tmp_path / "d" / train / "b", f"d/{train}c")
     dataset = load_dataset("folder:d", None)
     assert dataset.class_names == ("a", "b", "c")
-    assert len({*dataset.train.names, *dataset.test.names}) == len(dataset.train) + len(dataset.test)
+    names = sorted((*dataset.train.names, *dataset.test.names))
+    assert names == [f"{train}{name}/{number}.png" for name in "abc" for number in range(5)]
+    assert f"left out folders without images: {train}whole" in dataset.notes
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")

@@ -374,16 +374,19 @@ def _files(path: Path, inside: str) -> list[str]:
 def images_in(path: Path, inside: str, left: list[str]) -> ClassFiles:
     """The images in a folder and in those in it, by their paths relative to `path`; other files go to `left`.
 
-    Links to folders are followed, unless they lead back to a folder that they lie in. What has an image's name but is a
-    pipe or a broken link counts as an image, which is then refused.
+    Links to folders are followed, unless they lead back to a folder that they lie in, `path` among these. What has an
+    image's name but is a pipe or a broken link counts as an image, which is then refused.
     """
     # Of a million files each line counts; hence no objects and few calls for each.
     taken: dict[str, bool] = {}
     rows: list[tuple[str, int, int]] = []
 
-    def walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
+    def place(folder: str | Path) -> tuple[int, int]:
         status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
+        return status.st_dev, status.st_ino
+
+    def walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
+        here = place(folder)
         if here in above:
             return
         try:
@@ -411,7 +414,8 @@ def images_in(path: Path, inside: str, left: list[str]) -> ClassFiles:
             known = taken[ending] = ending.lower() in extensions()
         return known
 
-    walk(os.path.join(path, inside), os.path.join(inside, ""), ())
+    above = [path / folder for folder in Path(inside).parents]
+    walk(os.path.join(path, inside), os.path.join(inside, ""), tuple(map(place, above)))
     rows.sort()
     return ClassFiles(*map(list, zip(*rows, strict=True))) if rows else ClassFiles([], [], [])
 

@@ -192,11 +192,17 @@ def test_folders_and_lists_are_taken(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_images_that_cannot_be_read_are_named_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     Path("new/inner/c.png").write_bytes(Path("new/a.png").read_bytes()[:60])
+    Path("new/d.png").write_bytes(b"no image")
     assert main(["predict", "run", "new", "--out", "p.csv"]) == 2
-    assert "c.png" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "cannot read 2 of 4 images: new/d.png (" in line
+    assert "new/inner/c.png (" in line
+    assert line.endswith("replace or remove them, or leave them out by --skip-unreadable\n")
     assert not Path("p.csv").exists()
     assert main(["predict", "run", "new", "--out", "p.csv", "--skip-unreadable"]) == 0
-    assert "left out new/inner/c.png: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "left out new/d.png: " in out
+    assert "left out new/inner/c.png: " in out
     assert [row["file"] for row in table("p.csv")] == ["new/a.png", "new/inner/b.jpg"]
     assert main(["predict", "run", "new/inner/c.png", "--skip-unreadable"]) == 2
     assert "none of the images can be read (1 given)" in capsys.readouterr().err
@@ -249,7 +255,7 @@ def test_names_that_are_not_utf8_come_back(capsys: pytest.CaptureFixture[str]) -
         (("run", "new", "--modle", "x"), "did you mean '--model'"),
         (("run", "new", "--model", "x.py:Y"), "which needs no code; drop --model"),
         (("run", "lost.csv"), "lost.csv: line 3: gone.png: no such file"),
-        (("run", "bad.png"), "cannot read the image bad.png"),
+        (("run", "bad.png"), "cannot read 1 of 1 image: bad.png ("),
         (("new", "new"), "new is no run's folder"),
         (("run/model.safetensors", "new", "--best"), "is a file, and --best chooses one in a run's folder"),
         (("run", "new", "--out", "gone/p.csv"), "cannot write gone/p.csv"),

@@ -69,7 +69,12 @@ def run(command: PredictCommand) -> int:
         raise ConfigError(f"--top must be at least 1, not {command.top}")
     predictor = loaded(command)
     table, files = (_of_features if command.images[0].startswith(FEATURES) else _of_files)(command, predictor)
-    found = predictor.run(table, batch_size=command.batch_size, threads=command.loader_threads)
+    try:
+        found = predictor.run(table, batch_size=command.batch_size, threads=command.loader_threads)
+    except DataError:
+        if table.files:
+            _require_readable(files, command.loader_threads)  # names all of them, not the first alone
+        raise
     columns: Mapping[str, Any] = predictor.task.columns(found.answers, found.outcome)
     if command.top is not None:
         columns = _likeliest(predictor, found.outcome, command.top)
@@ -119,6 +124,15 @@ def _readable(files: list[str], threads: int) -> list[str]:
     if len(lost) == len(files):
         raise DataError(f"none of the images can be read ({len(files)} given)")
     return [file for place, file in enumerate(files) if place not in lost]
+
+
+def _require_readable(files: list[str], threads: int) -> None:
+    """DataError that names the files which cannot be decoded, if there are any."""
+    from ..data.scan import cannot_read, unreadable
+
+    if lost := unreadable(files, threads):
+        errors = {files[place]: reason for place, reason in lost.items()}
+        raise DataError(cannot_read(errors, len(files), "--skip-unreadable"))
 
 
 def loaded(command: Any) -> "Predictor":

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,12 +169,23 @@ def scan(found: Found, cache: Path, threads: int | None = None) -> FileFacts:
 
 def require_readable(found: Found, known: FileFacts, what: str) -> None:
     """DataError that counts the files which cannot be read and names the first of them."""
-    if not known.errors:
-        return
-    named = [f"{shown_name(found.path(place))} ({known.errors[place]})" for place in sorted(known.errors)[:_NAMED]]
-    more = f" and {len(known.errors) - _NAMED} more, which fastnoise check lists" if len(known.errors) > _NAMED else ""
-    raise DataError(
-        f"{what}: cannot read {len(known.errors)} of {len(found.names)} images: {', '.join(named)}{more}: "
+    if known.errors:
+        errors = {found.path(place): known.errors[place] for place in sorted(known.errors)}
+        raise DataError(f"{what}: {cannot_read(errors, len(found.names), 'fastnoise check')}")
+
+
+def cannot_read(errors: Mapping[str, str], count: int, lists_all: str) -> str:
+    """The message that refuses images which cannot be read.
+
+    Args:
+        errors: path -> why it cannot be read.
+        count: of all images.
+        lists_all: the command or option that names all of them.
+    """
+    named = [f"{shown_name(path)} ({why})" for path, why in list(errors.items())[:_NAMED]]
+    more = f" and {len(errors) - _NAMED} more, which {lists_all} lists" if len(errors) > _NAMED else ""
+    return (
+        f"cannot read {len(errors)} of {counted(count, 'image')}: {', '.join(named)}{more}: "
         "replace or remove them, or leave them out by --skip-unreadable"
     )
 

@@ -359,3 +359,5 @@ def test_the_command_prints_those_of_a_run(capsys: pytest.CaptureFixture[str]) -
     assert "401 of 468 batches" in said
     assert main(["train", "--method", "label_smoothing", "--dataset", "digits", "--deviations"]) == 0
     assert capsys.readouterr().out.endswith("no deviations from the authors' code are known.\n")
+    assert main(["train", "--method", "auto", "--dataset", "digits", "--deviations"]) == 2
+    assert "--deviations lists those of one method, and auto is none" in capsys.readouterr().err

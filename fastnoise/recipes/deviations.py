@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import RunConfig
+from ..errors import ConfigError
+from ..options import AUTO
 from .deviation import CIFAR, CIFAR10, CIFAR100, Deviation
 from .deviations_of_losses import OF_LOSSES
 from .deviations_semi import SEMI
@@ -427,7 +429,9 @@ def deviations_in(settings: Mapping[str, Any]) -> list[Deviation]:
 
 
 def listing(config: RunConfig) -> str:
-    """What `fastnoise train --deviations` prints."""
+    """What `fastnoise train --deviations` prints. ConfigError for a method that is still to be chosen."""
+    if config.method.method == AUTO:
+        raise ConfigError("--deviations lists those of one method, and auto is none; name one by --method")
     head = f"{config.method.method} on {config.data.dataset} with {config.noise.noise}"
     lines = [f"- {deviation.describe()}" for deviation in deviations_of(config)]
     if not lines:

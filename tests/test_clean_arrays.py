@@ -66,6 +66,15 @@ def test_results_are_kept_and_known_labels_used(
     assert (tmp_path / "out" / "suspects.html").is_file()
     again = fastnoise.clean(images, labels, names=names, class_names=list("abc"), **settings)
     np.testing.assert_array_equal(again.probability, verdict.probability)
+    moved = np.where(np.arange(200) < 10, (labels + 1) % 3, labels)
+    del settings["clean_labels"]
+    other = fastnoise.clean(images, moved, names=names, class_names=list("abc"), **settings)
+    lines = (tmp_path / "out" / "labels.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == ["abc"[label] for label in moved]
+    assert set(verdict.probability[:50]) == {0, 1}
+    assert not {0, 1} & set(other.probability[:50]), "known no more"
+    with pytest.raises(ConfigError, match=r"out .* holds a cleaning of other images"):
+        fastnoise.clean(images[::-1], moved, names=names, class_names=list("abc"), **settings)
 
 
 def test_what_cannot_be_judged_is_said(colours: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:

@@ -66,8 +66,8 @@ def clean(
         folds: number of networks. Each learns from all labels but those of its fold. 1: one network learns from all.
         jobs: networks that are trained at once; 0: one per GPU, or one per core.
         threads: torch threads of each on the CPU.
-        out: a folder for all results, those of `fastnoise clean`, which the same call continues if it was stopped. None
-            keeps nothing.
+        out: a folder for all results, those of `fastnoise clean`, which the same call continues if it was stopped. A
+            call with other labels of the same images judges them anew. None keeps nothing.
         quiet: print nothing.
         settings: options of `fastnoise train` by their names, such as epochs=30, model="resnet18".
 
@@ -129,22 +129,25 @@ def _dataset(
 
 
 def _write(folder: Path, dataset: ImageDataset) -> None:
-    """Write what `read_arrays` reads; ConfigError if there are other images already."""
+    """Write what `read_arrays` reads; ConfigError if there are other images already. Labels and names may be others
+    than those of an earlier call."""
+    arrays = {"labels": dataset.train.labels, "clean_labels": dataset.clean_labels}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "names.json").exists():  # the last that is written but for the code
-            before = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-            if not np.array_equal(before, dataset.train.images):  # type: ignore[arg-type]
-                raise ConfigError(f"out {folder.parent} holds a cleaning of other images; choose another")
-            return
+        if not (folder / "names.json").exists():  # the last that is written but for the code
+            arrays = {"images": dataset.train.images, **arrays}
+        elif not np.array_equal(np.load(folder / "images.npy", mmap_mode="r"), dataset.train.images):  # type: ignore[arg-type]
+            raise ConfigError(f"out {folder.parent} holds a cleaning of other images; choose another")
+        for name, array in arrays.items():
+            path = folder / f"{name}.npy"
+            if array is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomically(path, lambda stream, array=array: np.save(stream, array))  # type: ignore[misc]
     except ValueError:  # damaged
         raise ConfigError(f"{folder}/images.npy is damaged; choose another out") from None
     except OSError as error:
         raise CheckpointError(f"cannot write {folder}: {error.strerror}; choose another out") from error
-    arrays = {"images": dataset.train.images, "labels": dataset.train.labels, "clean_labels": dataset.clean_labels}
-    for name, array in arrays.items():
-        if array is not None:
-            write_atomically(folder / f"{name}.npy", lambda stream, array=array: np.save(stream, array))  # type: ignore[misc]
     write_json(folder / "names.json", {"names": dataset.train.names, "class_names": dataset.class_names})
     write_text(folder / _FILE, _CODE)
 

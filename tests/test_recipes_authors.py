@@ -361,3 +361,19 @@ def test_the_command_prints_those_of_a_run(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.endswith("no deviations from the authors' code are known.\n")
     assert main(["train", "--method", "auto", "--dataset", "digits", "--deviations"]) == 2
     assert "--deviations lists those of one method, and auto is none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["clothing1m", "mini_webvision", "red_mini_imagenet", "animal10n"])
+def test_what_builds_on_another_method_has_its_settings_of_the_data_set(dataset: str) -> None:
+    own = {"method", "pretrain_epochs", "pretrain_rate", "min_area", "warm_up", "clean_threshold", "epochs"}
+    own |= {"augment", "eval_augment"}
+    theirs = recipe("dividemix", dataset).flat()
+    for method in ("c2d", "augdesc"):
+        ours = recipe(method, dataset).flat()
+        assert {name: ours[name] for name in theirs if name not in own} == {
+            name: value for name, value in theirs.items() if name not in own
+        }
+    epochs = 120 if dataset == "clothing1m" else theirs["epochs"]
+    assert recipe("c2d", dataset).optim.epochs == 20 + epochs
+    plain, plus = recipe("selc", dataset).flat(), recipe("selc_plus", dataset).flat()
+    assert plus.items() >= (plain | {"method": "selc_plus", "epochs": 2 * plain["epochs"], "mixup_alpha": 0.9}).items()

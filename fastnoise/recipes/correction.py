@@ -7,7 +7,7 @@ from ..config import RunConfig
 from ..methods.options import DualTOptions, ForwardOptions, PLCOptions, SELCOptions, SELCPlusOptions
 from ..noise.spec import parse
 from .base import base, is_cifar10, is_cifar100
-from .real import PYTORCH
+from .real import PYTORCH, settled
 
 
 def forward(dataset: str, noise: str, variant: Literal["paper", "code"] = "paper") -> RunConfig:
@@ -135,7 +135,7 @@ def selc(dataset: str, noise: str) -> RunConfig:
 
 def selc_plus(dataset: str, noise: str) -> RunConfig:
     """SELC+ (Lu & He 2022): twice the epochs of SELC. The second half has mixup, Beta(0.9, 0.9) as in the code."""
-    config = selc(dataset, noise)
+    config = settled(selc(dataset, noise))
     assert isinstance(config.method, SELCOptions)
     options = SELCPlusOptions(momentum=config.method.momentum, update_from=config.method.update_from, mixup_alpha=0.9)
     return replace(config, method=options).replace({"epochs": 2 * config.optim.epochs})

@@ -5,7 +5,7 @@ import dataclasses
 from ..config import RunConfig
 from ..methods.options import AugDescOptions, DivideMixOptions
 from .base import base, is_cifar10, is_cifar100, noise_rate
-from .real import PYTORCH
+from .real import PYTORCH, settled
 
 UNLABELLED_STRENGTH = {0.2: (0.0, 25.0), 0.5: (25.0, 150.0), 0.8: (25.0, 150.0), 0.9: (50.0, 150.0)}
 """The authors' lambda_u by symmetric rate, for CIFAR-10 and CIFAR-100. Other rates take that of the nearest rate."""
@@ -76,7 +76,7 @@ def augdesc(dataset: str, noise: str, rate: float | None = None) -> RunConfig:
     98.9 % (two seeds).
     """
     rate = noise_rate(noise) if rate is None else rate
-    config = dividemix(dataset, noise, rate)
+    config = settled(dividemix(dataset, noise, rate))
     shared = {name: getattr(config.method, name) for name in config.method.names()}
     config = dataclasses.replace(config, method=AugDescOptions(**shared))
     if not (is_cifar10(dataset) or is_cifar100(dataset)):

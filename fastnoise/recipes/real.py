@@ -125,18 +125,6 @@ MEDICAL = ("chest_xray", "chaoyang")
 _SWCE = {"model": "torchvision:resnet18", "optimizer": "adamw", "learning_rate": 1e-4, "weight_decay": 0.03}
 _SWCE |= {"batch_size": 64, "epochs": 30, "schedule": "constant", "selection_threshold": 0.25, "gamma": 2.0}
 
-_DIVIDEMIX_CLOTHING1M: Mapping[str, Any] = {
-    "batch_size": 4 * 32,
-    "epoch_batches": 1000,
-    "warm_up": 1,
-    "mixup_alpha": 0.5,
-    "unlabelled_strength": 0.0,
-    "learning_rate": 0.002,
-    "epochs": 80,
-    "schedule": "multistep:40,gamma=0.1",
-}
-"""AugDesc has DivideMix's, with other views."""
-
 PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # NAL: the authors' code; its targets begin to change in variant code alone (`UPDATES`).
     ("nal", "animal10n"): {"strength": 0.5, "momentum": 0.9},
@@ -196,7 +184,16 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "schedule": "multistep:50,gamma=0.1",
     },
     # DivideMix: batches of 32 for each of the four parts; 1,000 of them are drawn of Clothing1M.
-    ("dividemix", "clothing1m"): _DIVIDEMIX_CLOTHING1M,
+    ("dividemix", "clothing1m"): {
+        "batch_size": 4 * 32,
+        "epoch_batches": 1000,
+        "warm_up": 1,
+        "mixup_alpha": 0.5,
+        "unlabelled_strength": 0.0,
+        "learning_rate": 0.002,
+        "epochs": 80,
+        "schedule": "multistep:40,gamma=0.1",
+    },
     ("dividemix", "mini_webvision"): {
         "batch_size": 4 * 32,
         "warm_up": 1,
@@ -206,11 +203,9 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "schedule": "multistep:40,gamma=0.1",
     },
     **{("dividemix", f"{colour}_mini_imagenet"): {"batch_size": 4 * 64, "warm_up": 30} for colour in ("red", "blue")},
-    # AugDesc: 32 images for each of the four parts, changed by ImageNet's policy.
-    ("augdesc", "clothing1m"): {
-        **_DIVIDEMIX_CLOTHING1M,
-        "augment": "resize:256,crop:224,flip,autoaugment:imagenet",
-    },
+    # Beside DivideMix's: AugDesc changes strong views by ImageNet's policy; C2D pretrains for 20 epochs before its 120.
+    ("augdesc", "clothing1m"): {"augment": "resize:256,crop:224,flip,autoaugment:imagenet"},
+    ("c2d", "clothing1m"): {"warm_up": 5, "clean_threshold": 0.7, "epochs": 20 + 120},
     # PLC: the authors' code.
     ("plc", "animal10n"): {"warm_up": 40, "window": 10},
     ("plc", "clothing1m"): {

@@ -30,7 +30,7 @@ from fastnoise.cleaning.channel import fit_channel
 from fastnoise.cleaning.decisions import Decision, DecisionLog, read_decisions
 from fastnoise.cleaning.judge import make_judges, train_judge
 from fastnoise.cleaning.mixture import bootstrap, fit
-from fastnoise.cleaning.outputs import write_outputs
+from fastnoise.cleaning.outputs import write_corrected, write_outputs
 from fastnoise.cleaning.pool import Judged, fold_of, load_judged
 from fastnoise.cleaning.review import DECISIONS, PAGE, ReviewServer
 from fastnoise.cleaning.run import CleanOptions, Finding, clean, describe, measure
@@ -356,6 +356,50 @@ def test_decisions_are_known_labels(photos: Path, tmp_path: Path) -> None:
     assert (verdict.suggested[:2] == judged.known[:2]).all()
     with pytest.raises(DataError, match=r"is green: .* has no such class"):
         load_judged(config, {names[0]: "green"})
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_file_of_labels_is_judged_for_all_images(parts: bool, photos: Path, tmp_path: Path) -> None:
+    """Also for those that a run holds out, and for the user's own test images."""
+    files = sorted(photos.rglob("*.png"))
+    if parts:
+        for number, file in enumerate(files):
+            part = file.parent.parent / ("test" if number % 4 == 0 else "train") / file.parent.name
+            part.mkdir(parents=True, exist_ok=True)
+            file.rename(part / file.name)
+        files = sorted(photos.rglob("*.png"))
+    said = {file.relative_to(photos).as_posix(): "blue" if file.parent.name == "red" else "red" for file in files}
+    (unknown,) = (name for name in said if name.endswith("red/red-20.png"))
+    lines = [f"{name},{-1 if name == unknown else label}" for name, label in said.items()]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+    judged = load_judged(settings(dataset=f"folder:{photos}", labels=str(tmp_path / "labels.csv")))
+    assert len(judged.names) == 79
+    classes = judged.data.class_names
+    assert {name: classes[label] for name, label in zip(judged.names, judged.given, strict=True)} == {
+        name: label for name, label in said.items() if name != unknown
+    }
+    tested = {name for name, split in zip(judged.names, judged.splits, strict=True) if split == "test"}
+    assert tested == {name for name in judged.names if name.startswith("test/")}
+
+
+def test_noise_on_ones_own_images_is_judged_blind(photos: Path) -> None:
+    judged = load_judged(settings("symmetric:0.3,quota=global", dataset=f"folder:{photos}"))
+    assert len(judged.given) == 80
+    assert (judged.known == -1).all(), "networks learn from the noisy labels"
+    assert judged.truth is not None
+    assert (judged.given != judged.truth).sum() == 24
+
+
+def test_images_without_names_are_called_by_their_positions(tmp_path: Path) -> None:
+    labels = load_judged(settings()).given[:100].copy()
+    labels[::2] = -1
+    np.save(tmp_path / "labels.npy", labels)
+    judged = load_judged(settings(labels=str(tmp_path / "labels.npy"), limit_train=100))
+    assert judged.names == tuple(map(str, range(1, 100, 2)))
+    write_corrected(tmp_path, "digits", judged, judged.given)
+    again = load_judged(settings(labels=str(tmp_path / "corrected.csv"), limit_train=100))
+    np.testing.assert_array_equal(again.given, judged.given)
+    np.testing.assert_array_equal(again.data.positions, judged.data.positions)
 
 
 # -- the command ---------------------------------------------------------------------------------------------

@@ -63,10 +63,11 @@ def write_corrected(folder: Path, dataset: str, judged: Judged, labels: NDArray[
 
     corrected.csv has the columns file (or index, of images without names), path if they are files, label, clean_label
     if some right classes are known (-1 of the others), and split if the data set has several parts. `--dataset list:`
-    takes it for files and for members of tar files, and `--labels` with the data set that was judged.
+    takes it for files and for members of tar files, and `--labels` with the data set that was judged. For these further
+    lines say -1 of the images whose labels are unknown.
     """
     table, classes = judged.data.train, judged.data.class_names
-    columns: dict[str, Sequence[str]] = {"file" if table.files or table.names else "index": judged.names}
+    columns: dict[str, list[str]] = {"file" if table.files or table.names else "index": list(judged.names)}
     # What Parquet holds lies unpacked in a cache, into which no list should point.
     paths = [] if family(dataset) == "hf" else [_absolute(file) for file in table.files]
     if paths and all(map(_is_text, paths)):
@@ -76,6 +77,10 @@ def write_corrected(folder: Path, dataset: str, judged: Judged, labels: NDArray[
         columns["clean_label"] = [classes[label] if label >= 0 else "-1" for label in judged.known.tolist()]
     if len(set(judged.splits.tolist())) > 1:
         columns["split"] = judged.splits.tolist()
+    if "path" not in columns:
+        for name, split in judged.left_out.items():
+            for column, cells in columns.items():
+                cells.append({"file": name, "index": name, "split": split}.get(column, "-1"))
     write_text(folder / CORRECTED_LIST, csv_text(columns, zip(*columns.values(), strict=True)))
     if not dataset.startswith(FOLDER):
         return folder / CORRECTED_LIST

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class Judged:
     decisions."""
     brought: bool
     """Whether the labels are the user's own and not those of a data set with right labels."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """The names of further images, whose labels are unknown, with the parts of the data set that they belong to."""
 
     def __repr__(self) -> str:
         return f"Judged({len(self.names)} labels of {len(self.data.class_names)} classes)"
@@ -75,6 +77,8 @@ def load_judged(
     The user's own validation and test images are judged as the training images are, also those that a run would hold
     out by itself. Of other data sets the training images are judged, the first `limit_train` of them if that is set.
 
+    The labels are those that a run would have: as the data set has them, as --labels gives them, or with noise.
+
     Args:
         config: of a run. Samples that it holds out for validation are not judged.
         decisions: name of an image -> the name of its right class, as someone has decided.
@@ -86,40 +90,22 @@ def load_judged(
         DataError: a decision names a class that there is not.
     """
     dataset = load_images(config) if dataset is None else dataset
+    splits = np.full(len(dataset.train), TRAIN)
+    own_parts = tested and dataset.given_labels and config.data.limit_train is None and dataset.train.form == "classes"
+    if own_parts and (config.noise.noise == "none" or not dataset.human_labels):  # which are of training images alone
+        dataset, splits = _whole(dataset)
     data = load_data(config, dataset)
     if data.task.name != "classification":
         raise ConfigError(f"{dataset.name} is for {data.task.name}; only labels of classification are judged")
-    table, given, clean = data.train, [data.given], [data.clean]
-    splits = [TRAIN] * len(data.train)
-    if tested and dataset.given_labels and config.data.limit_train is None:
-        others = {
-            "validation": (data.validation, None, dataset.validation_clean),
-            "test": (data.test, dataset.test_given, dataset.test_clean),
-        }
-        tables, seen = [table], {_names(table)}
-        for split, (other, as_given, right) in others.items():
-            if other is None or (names := _names(other)) in seen:  # validation images can be the test images too
-                continue
-            seen.add(names)
-            tables.append(other)
-            given.append(other.labels if as_given is None else as_given)
-            clean.append(right)
-            splits += [split] * len(other)
-        table = joined(tables)
-    labels = np.concatenate(given)
-    unknown = (np.full(len(part), UNKNOWN) for part in given)
-    known = np.concatenate([part if of is None else of for part, of in zip(unknown, clean, strict=True)])
-    true = None if data.clean is None else known
-    if dataset.drawn_test and len(table) > len(data.train) and table.origin is not None:
-        order = np.argsort(table.origin)  # the test images were drawn from the whole and go back to their places
-        table, labels, known = replace(table.take(order), origin=None), labels[order], known[order]
-        true = None if true is None else true[order]
-        splits = [TRAIN] * len(table)
-    names = _names(table)
-    measured = true is not None and bool((true >= 0).all())
-    known = np.full(len(labels), UNKNOWN) if measured else known
+    total = config.data.limit_train or len(dataset.train)
+    every = _names(dataset.train) or tuple(map(str, range(total)))
+    unknown = np.setdiff1d(np.arange(total), data.positions).tolist()
+    left_out = {every[place]: str(splits[place]) for place in unknown}
+    names = tuple(every[place] for place in data.positions.tolist())
+    known = np.full(len(data.given), UNKNOWN)
+    if data.clean is not None and (data.clean < 0).any():  # if all are known they measure and have no other use
+        known = data.clean.copy()
     if decisions:
-        known = known.copy()
         places = {name: place for place, name in enumerate(names)}
         classes = {name: label for label, name in enumerate(data.class_names)}
         for name, label in decisions.items():
@@ -127,24 +113,44 @@ def load_judged(
                 raise DataError(f"the decision that {name} is {label}: {dataset.name} has no such class")
             if name in places:  # images may have been removed since
                 known[places[name]] = classes[label]
-    noisy = data.noisy if table is data.train else data.task.brought(labels, None, data.noisy.spec)
     judged = replace(
         data,
-        noisy=noisy,
-        positions=data.positions if table is data.train else np.arange(len(labels)),
-        train=table,
-        given=labels,
-        clean=true,
         validation=None,
         validation_given=None,
-        test=replace(table, labels=labels),
+        test=replace(data.train, labels=data.given),
         second_tests={},
     )
-    return Judged(judged, np.array(splits), names, known, dataset.given_labels)
+    return Judged(judged, splits[data.positions], names, known, dataset.given_labels, left_out)
+
+
+def _whole(dataset: ImageDataset) -> tuple[ImageDataset, NDArray[np.str_]]:
+    """The user's data set with its validation and test images among the training images, and the part that each image
+    belongs to. Images that were drawn to be the test set go back to their places."""
+    test = dataset.test if dataset.test_given is None else replace(dataset.test, labels=dataset.test_given)
+    parts = [(TRAIN, dataset.train, dataset.clean_labels)]
+    for split, table, clean in (
+        ("validation", dataset.validation, dataset.validation_clean),
+        ("test", test, dataset.test_clean),
+    ):
+        if table is not None and not any(_same(table, other) for _, other, _ in parts):
+            parts.append((split, table, clean))  # validation images can be the test images too
+    table = joined([table for _, table, _ in parts])
+    splits = np.repeat([split for split, _, _ in parts], [len(table) for _, table, _ in parts])
+    right = [np.full(len(table), UNKNOWN) if clean is None else clean for _, table, clean in parts]
+    clean = np.concatenate(right)
+    if dataset.drawn_test and len(table) > len(dataset.train) and table.origin is not None:
+        order = np.argsort(table.origin)
+        table, clean, splits = replace(table.take(order), origin=None), clean[order], np.full(len(table), TRAIN)
+    return replace(dataset, train=table, clean_labels=clean, validation=None, test_given=None, test_clean=None), splits
+
+
+def _same(table: ImageTable, other: ImageTable) -> bool:
+    names = _names(table)
+    return names == _names(other) if names else table.images is other.images
 
 
 def _names(table: ImageTable) -> tuple[str, ...]:
-    return tuple(table.names or table.files) or tuple(map(str, range(len(table))))
+    return tuple(table.names or table.files)
 
 
 def fold_of(labels: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -340,6 +340,24 @@ def test_the_stretch_of_epochs_counts_whose_answers_explain_the_labels_best(best
     assert (reach(judged, said, 0).margins == reach(judged, alone, 0).margins).all()
 
 
+@pytest.mark.parametrize("unknown", [1, 3, 60])
+def test_few_labels_are_unknown(unknown: int) -> None:
+    judged = load_judged(settings("symmetric:0.3", limit_train=60))
+    truth = judged.truth
+    assert truth is not None
+    asked = np.arange(60) < unknown
+    judged = replace(judged, known=np.where(asked, -1, truth))
+    random = np.random.default_rng(1)
+    logits = random.normal(0, 1, (2, 60, 10)).astype(np.float32)
+    logits[:, np.arange(60), truth] += 6
+    held = np.arange(60) % 2 == 0
+    said = [Testimony(np.stack([one] * len(SPANS)), fold) for one, fold in zip(logits, (held, ~held), strict=True)]
+    verdict = reach(judged, said, 0)
+    assert (verdict.suggested == truth).all()
+    low, high = verdict.rate_interval
+    assert low - 1e-9 <= (judged.given != truth).mean() <= high + 1e-9
+
+
 def test_decisions_are_known_labels(photos: Path, tmp_path: Path) -> None:
     config = settings(dataset=f"folder:{photos}")
     names = load_judged(config).names

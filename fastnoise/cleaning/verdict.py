@@ -224,7 +224,8 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
     channel, unseen, span = max(found, key=lambda each: each[0].evidence)
     logits = np.mean([said.logits[span] for said in testimonies], axis=0).astype(np.float64)
     together = np.asarray(log_softmax(logits, 1))
-    asked = fitted[known[fitted] < 0] if (known < 0).any() else fitted
+    asked = fitted[known[fitted] < 0] if (known[fitted] < 0).any() else fitted
+    of_asked = np.isin(fitted, asked, assume_unique=True)
     alone = channel.posterior(unseen[asked], given[asked], known[asked])
     carried = carry_over(channel, alone, together[asked], given[asked])
     rates, cells = [], []
@@ -232,10 +233,11 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
         counts = random.multinomial(len(fitted), np.full(len(fitted), 1 / len(fitted))).astype(np.float64)
         again = refit(channel, unseen[fitted], given[fitted], known[fitted], counts)
         right = again.posterior(unseen[asked], given[asked], known[asked])[np.arange(len(asked)), given[asked]]
-        rates.append(1 - float(np.average(right, weights=counts[np.isin(fitted, asked, assume_unique=True)])))
+        if counts[of_asked].any():  # of few unknown labels a sample may have none
+            rates.append(1 - float(np.average(right, weights=counts[of_asked])))
         cells.append(again.transition)
     spans = [each.rate for each, _, _ in found if each.even == channel.even]
-    deviation = float(np.hypot(np.std(rates) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * (known < 0).mean())
+    deviation = float(np.hypot((np.std(rates) if rates else 0.0) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * (known < 0).mean())
     clean = channel.clean(unseen)
     sure = float(clean.max(1).mean())
     # A free matrix says which classes are taken for which, so the odds against all others together are right. An even

@@ -105,7 +105,8 @@ class Values:
         return cls(tuple(kinds), tuple(literals), tuple(ranges))
 
     def read(self, what: str, value: Any) -> Any:
-        """`value` as the field holds it. An integer becomes a float if the field takes no integers.
+        """`value` as the field holds it: numbers of numpy's as Python's, an integer as a float if the field takes no
+        integers.
 
         ConfigError for a value of another type or out of range; the message begins with `what`.
         """
@@ -125,7 +126,7 @@ class Values:
         for limits in self.ranges:
             if not limits.holds(value):
                 raise ConfigError(f"{what} must {limits.describe()}, not {value}")
-        return value if whole or isinstance(value, float) else float(value)
+        return int(value) if isinstance(value, Integral) and whole else float(value)
 
     def _wanted(self) -> str:
         words = [_WORDS[kind] for kind in self.kinds if kind in _WORDS]
@@ -172,7 +173,10 @@ class Checked:
 
     def __post_init__(self) -> None:
         for name, values in values_of(type(self)).items():
-            values.read(f"--{name.replace('_', '-')}", getattr(self, name))
+            given = getattr(self, name)
+            read = values.read(f"--{name.replace('_', '-')}", given)
+            if isinstance(given, Real) and not isinstance(given, int | float):  # numpy's, which no file can hold
+                object.__setattr__(self, name, read)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from fastnoise.auto.findings import (
     MOST_EPOCHS,
     SHARE,
     Findings,
+    _plain,
     course,
     found,
     look_at,
@@ -269,6 +270,13 @@ def test_test_images_have_no_part_in_a_probe() -> None:
     config = recipe("auto", whole.name)
     assert len(look_at(config, whole).given) == len(whole.train) == 120
     assert len(load_judged(recipe("nal", whole.name), dataset=whole).given) == 150
+
+
+def test_a_short_epoch_of_a_balanced_subset_is_a_whole_one_for_the_probe() -> None:
+    config = recipe("auto", "digits").replace({"balance": "subset", "epoch_batches": 2})
+    assert (plain := _plain(config).data).epoch_batches is None
+    assert plain.balance == "none"
+    assert _plain(config.replace({"balance": "sampler"})).data.balance == "sampler"
 
 
 def test_words_without_a_method() -> None:

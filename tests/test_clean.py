@@ -420,6 +420,21 @@ def test_images_without_names_are_called_by_their_positions(tmp_path: Path) -> N
     np.testing.assert_array_equal(again.data.positions, judged.data.positions)
 
 
+def test_networks_are_trained_anew_where_code_has_changed_and_only_there(photos: Path, tmp_path: Path) -> None:
+    code = tmp_path / "net.py"
+    code.write_text("def Net(*words, **named):\n    ...\n")
+    config = settings(dataset=f"folder:{photos}").replace({"model": f"{code}:Net"})
+    judged = load_judged(settings(dataset=f"folder:{photos}"))
+
+    def names(decisions: Path | None = None) -> list[str]:
+        return [job.name for job in make_judges(config, judged, 2, decisions)]
+
+    before = names()
+    assert names(tmp_path / "decisions.log") == before, "what is decided counts, and not where it is written"
+    code.write_text("def Net(*words, **named):\n    return None\n")
+    assert not set(names()) & set(before)
+
+
 # -- the command ---------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 import tomli_w
 from _noise_cases import refused
@@ -106,6 +107,12 @@ def test_values_are_read_as_annotations_say(hint: Any, value: Any, read: Any) ->
 
 
 # -- options of fastnoise's methods --------------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_are_kept_as_pythons() -> None:
+    config = recipe("elr", "digits").replace({"seed": np.int64(3), "epochs": np.int32(5), "momentum": np.float32(0.5)})
+    assert [type(config.flat()[name]) for name in ("seed", "epochs", "momentum")] == [int, int, float]
+    assert job_name(config) == job_name(recipe("elr", "digits").replace({"seed": 3, "epochs": 5, "momentum": 0.5}))
 
 
 def test_every_method_has_options_with_defaults_none_of_them_none() -> None:

@@ -71,6 +71,13 @@ def test_refuses(words: tuple[str, ...], complaint: str, capsys: pytest.CaptureF
     assert complaint in capsys.readouterr().err
 
 
+def test_a_file_of_options_brings_no_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("o.toml").write_text("epochs = 5\n")
+    for more, noise in (((), "none"), (("--noise", "pair:0.2"), "pair:0.2")):
+        assert main(["posteriors", "--out", "p.npy", *SMALL, "--config", "o.toml", *more, "--dry-run"]) == 0
+        assert f'\nnoise = "{noise}"' in capsys.readouterr().out
+
+
 def test_the_recipe_is_that_of_plc_s_code() -> None:
     """FIELD: a plain ResNet-34, SGD with Nesterov momentum at 1e-3, weight decay 5e-4, batch 128, crop and flip."""
     config = recipe("posteriors", "cifar10", "none")

@@ -181,6 +181,8 @@ def _plain(config: RunConfig) -> RunConfig:
     """The configuration of a network that looks at the labels."""
     changes = {"val_fraction": 0.0, "run_dir": None, "log": "none", "average_weights": "none", "patience": 0}
     changes |= {"epoch_batches": None, "save_tables_every": 1}
+    if config.data.balance == "subset":  # of a short epoch, which the probe has not
+        changes["balance"] = "none"
     changes |= {"fused_head": "auto", "gradients": False, "target_dtype": "float32", "target_place": "device"}
     return replace(config, method=recipe(_METHOD).method).replace(changes)
 

@@ -120,9 +120,10 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
     settings = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
     fresh = claim(options.out, {"folds": options.folds, **settings})
     log = options.out / DECISIONS
-    decisions = log if log.exists() else None
     try:
-        judged = load_judged(config, None if decisions is None else read_decisions(decisions))
+        decided = read_decisions(log)
+        decisions = log if decided else None
+        judged = load_judged(config, decided)
         jobs = make_judges(config, judged, options.folds, decisions)
     except BaseException:
         if fresh:  # so that the same folder can be had with other options

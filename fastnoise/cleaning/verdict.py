@@ -237,7 +237,10 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
             rates.append(1 - float(np.average(right, weights=counts[of_asked])))
         cells.append(again.transition)
     spans = [each.rate for each, _, _ in found if each.even == channel.even]
-    deviation = float(np.hypot((np.std(rates) if rates else 0.0) * np.sqrt(len(fitted) / len(given)), np.std(spans)) * (known < 0).mean())
+    deviation = float(
+        np.hypot((np.std(rates) if rates else 0.0) * np.sqrt(len(fitted) / len(given)), np.std(spans))
+        * (known < 0).mean()
+    )
     clean = channel.clean(unseen)
     sure = float(clean.max(1).mean())
     # A free matrix says which classes are taken for which, so the odds against all others together are right. An even

@@ -43,7 +43,7 @@ class Product:
                 without=("method", "gpus", "max_restarts"),
             )
         out, words = self._split_out(arguments)
-        code = train.run(words, lambda summary: self.write(out, summary), self.check)
+        code = train.run(words, lambda summary: self.write(out, summary), self.check, noise="none")
         if code:
             print(
                 f"fastnoise: to write the {self.what} too, continue by fastnoise {self.command} --resume with the same "
@@ -53,7 +53,7 @@ class Product:
         return code
 
     def _split_out(self, arguments: Sequence[str]) -> tuple[Path, list[str]]:
-        """The file after --out, and the words of the run: its method and, unless they say otherwise, no label noise.
+        """The file after --out, and the words of the run with its method.
 
         ConfigError without a file that can be written.
         """
@@ -73,6 +73,4 @@ class Product:
             raise ConfigError(f"--out {out} is a folder; name a file in it")
         if any(word.partition("=")[0] == "--method" for word in words):
             raise ConfigError(f"fastnoise {self.command} always takes method {self.method}; drop --method")
-        given = {word.partition("=")[0] for word in words}
-        noise = [] if given & {"--noise", "--labels", "--config", "--resume"} else ["--noise", "none"]
-        return path, ["--method", self.method, *noise, *words]
+        return path, ["--method", self.method, *words]

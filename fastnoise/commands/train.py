@@ -22,6 +22,7 @@ def run(
     arguments: Sequence[str],
     finish: Callable[[dict[str, Any]], None] | None = None,
     check: Callable[[RunConfig], None] | None = None,
+    noise: str | None = None,
 ) -> int:
     """Train as the words say; returns 0, or 130 or 143 when stopped by a signal. FastnoiseError in one line.
 
@@ -29,10 +30,11 @@ def run(
         arguments: the words after `fastnoise train`.
         finish: gets the summary of a run that went to its end.
         check: gets the configuration before anything else, and raises ConfigError if it refuses it.
+        noise: what it is if neither the words nor their TOML file name one; None: what `fastnoise train` takes.
     """
     main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started, else this one
     try:
-        said = train_words(arguments)
+        said = train_words(arguments, noise=noise)
     except ConfigError:
         if not main:  # the first one refuses the same words
             return 2
@@ -61,7 +63,7 @@ def run(
             arguments, told = decided(said.config, arguments, parallel=parallel, named=named)
         except Stopped as stop:
             return stopped(stop)
-        said = train_words(arguments)
+        said = train_words(arguments, noise=noise)
         _, words = processes_asked(arguments)
     config, resume = said.config, said.resuming
     if processes.gpus:

@@ -106,6 +106,9 @@ LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Method -> its options that came after version 0.1.0, as LATER."""
 
+LOGS = frozenset(("decisions",))
+"""Fields of jobs with a function that name a file of which other fields have the content."""
+
 
 def job_name(config: Config, function: str | None = None) -> str:
     """The name of the job that computes `config`. It depends only on what decides the results, not on paths or speed.
@@ -123,10 +126,11 @@ def job_name(config: Config, function: str | None = None) -> str:
             if key not in FREE_ON_RESUME and key not in chosen and key not in unset
         }
         fields["noise"] = str(parse(fields["noise"]))
-        fields["model"] = identity(fields["model"])  # weights are what their file holds, wherever it lies
-        fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies
     else:
-        fields = {key: value for key, value in config.items() if key not in FREE_ON_RESUME}
+        fields = {key: value for key, value in config.items() if key not in FREE_ON_RESUME and key not in LOGS}
+    if isinstance(model := fields.get("model"), str):
+        fields["model"] = identity(model)  # weights are what their file holds, wherever it lies
+    fields |= own.identities(fields)  # code of the user's is what the file holds, wherever it lies
     if function is not None:
         fields = {"function": function, "config": fields}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

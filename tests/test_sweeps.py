@@ -555,6 +555,24 @@ def test_a_job_computes_what_the_same_run_does_alone(undisturbed: Path, tmp_path
     assert {key: float(row[key]) for key in alone} == pytest.approx(alone, abs=0)
 
 
+def test_labels_that_have_changed_since_a_job_finished_are_refused(
+    tmp_path: Path, local: Callable[[int], LocalExecutor]
+) -> None:
+    labels = tmp_path / "noisy.csv"
+    labels.write_text("index,label\n" + "".join(f"{place},{place % 10}\n" for place in range(64)))
+    small: dict[str, Any] = {"limit_train": 64, "epochs": 1, "model": "mlp", "device": "cpu", "labels": str(labels)}
+    jobs = make_jobs([({}, recipe("ce", "digits", "none").replace(small))])
+    run_sweep(jobs, tmp_path / "out", executor=local(1), console=quiet())
+    before = read_rows(tmp_path / "out")
+    content = labels.read_text()
+    labels.write_text(content.replace("\n5,5\n", "\n5,6\n"))
+    with pytest.raises(ConfigError, match=rf"noisy.csv has changed since 1 job finished .* remove .*{jobs[0].name} to"):
+        run_sweep(jobs, tmp_path / "out", executor=local(1), console=quiet())
+    labels.write_text(content)
+    run_sweep(jobs, tmp_path / "out", executor=local(1), console=quiet())
+    assert read_rows(tmp_path / "out") == before
+
+
 def test_a_finished_sweep_runs_nothing_again(undisturbed: Path) -> None:
     class Idle(LocalExecutor):
         def open(self, jobs: Sequence[Job]) -> str:

@@ -12,6 +12,7 @@ from ..config import RunConfig
 from ..engine.single import train_on
 from ..errors import DataError
 from ..fields import stored
+from ..sources import digests
 from ..sweeps import Job, make_jobs
 from ..sweeps.job import run_folder
 from .decisions import read_decisions
@@ -20,7 +21,7 @@ from .testimony import Judge, Testimony
 
 FUNCTION = "fastnoise.cleaning.judge:train_judge"
 
-OWN_FIELDS = ("fold", "folds", "sha256", "decisions")
+OWN_FIELDS = ("fold", "folds", "sha256", "decisions", "files")
 """Fields of a job beside the configuration's."""
 
 
@@ -30,7 +31,9 @@ def make_judges(config: RunConfig, judged: Judged, folds: int, decisions: Path |
     if folds > 1:
         fold_of(judged.given, folds, config.engine.seed)
     fields = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
-    own = {"folds": folds, "sha256": judged.sha256}
+    own: dict[str, Any] = {"folds": folds, "sha256": judged.sha256}
+    if weights := digests({"encoder": config.model.encoder}):
+        own["files"] = weights  # so that other weights give jobs of other names
     if decisions is not None:
         own["decisions"] = str(decisions)
     return make_jobs(

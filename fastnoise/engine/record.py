@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import own
+from .. import own, sources
 from ..config import RunConfig
 from ..data.names import needs_root, short
 from ..errors import CheckpointError
@@ -123,9 +123,10 @@ class Record:
                 folder.lock()
             made(folder.path)
             folder.write_labels(self.data.noisy, self.data.class_names)
-        code = own.fingerprints(self.config.flat())
+        fields = self.config.flat()
+        digests = {"own_files": own.fingerprints(fields), "files": sources.digests(fields)}
         kept = {"data_list": self.data.list_hash, "notes": list(self.data.notes), **self.data.details}
-        folder.add_environment({**environment, **kept, **({"own_files": code} if code else {})})
+        folder.add_environment({**environment, **kept, **{name: found for name, found in digests.items() if found}})
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder
         return folder.path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 from collections import deque
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Literal
 from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
+from ..sources import digests
 from ..texts import counted
 from .executors import Ended, Executor
-from .job import OUT_OF_MEMORY, Assignment, Locks, drop_checkpoint, read_error, summary_file, write_error
+from .job import OUT_OF_MEMORY, Assignment, Locks, drop_checkpoint, read_error, run_folder, summary_file, write_error
 from .results import ResultsFile, SweepResult, make_row, read_summary, write_tables
 from .spec import Job
 
@@ -58,7 +60,8 @@ def run_sweep(
         keep: what is left of a finished job to go on from. Its networks are in its model file in either case.
 
     Raises:
-        ConfigError: another sweep works in `folder`, or the executor can't run.
+        ConfigError: another sweep works in `folder`, the executor can't run, or a file that finished jobs learnt from
+            has changed since.
         CheckpointError: `folder` can't be written, or a summary in it is damaged.
         Interrupted: after Ctrl-C or SIGTERM, when running jobs have saved their state.
     """
@@ -87,6 +90,7 @@ def run_sweep(
         results = ResultsFile(folder, jobs)
         result = SweepResult(list(jobs), folder)
         pending = []
+        _check_files(folder, jobs)
         for job in jobs:
             if summary_file(folder, job.name).exists():
                 results.keep(make_row(job, read_summary(folder, job.name)))
@@ -126,6 +130,26 @@ def run_sweep(
         return result
     finally:
         locks.close()
+
+
+def _check_files(folder: Path, jobs: Sequence[Job]) -> None:
+    """ConfigError if a file of labels, images, weights or noise has changed since a job that names it has finished."""
+    from ..engine import RunFolder
+
+    changed: dict[str, list[str]] = {}
+    for job in jobs:
+        if isinstance(job.config, RunConfig) and summary_file(folder, job.name).exists():
+            before = RunFolder(run_folder(folder, job.name)).detail("files")
+            fields = job.config.flat()
+            now = digests(fields)
+            for name in now:
+                if isinstance(before, dict) and before.get(name, now[name]) != now[name]:
+                    changed.setdefault(str(fields[name]), []).append(str(run_folder(folder, job.name)))
+    for file, finished in changed.items():
+        raise ConfigError(
+            f"{file} has changed since {counted(len(finished), 'job')} finished with it: choose another folder for the "
+            f"sweep, or remove {shlex.join(finished[:3])}{' and so on' * (len(finished) > 3)} to train anew"
+        )
 
 
 def _make_assignments(folder: Path, jobs: Sequence[Job], stack: int, display: "SweepDisplay") -> deque[Assignment]:

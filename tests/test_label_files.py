@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from fastnoise.data import ImageDataset, ImageTable
 from fastnoise.errors import DataError
 from fastnoise.noise import NoisyLabels, corrupt
 from fastnoise.noise.files import read_label_file
-from fastnoise.noise.samples import classes_in, match
+from fastnoise.noise.samples import classes_in, columns_in, match
+from fastnoise.noise.targets import NoisyTargets
 
 CLASSES = ("cat", "dog", "01")
 NAMES = ("train/cat/a.png", "train/cat/b.jpg", "train/dog/a.png", "train/köter/c.png", "train/dog/d.png")
@@ -221,6 +223,47 @@ def test_names_in_own_files_survive(tmp_path: Path) -> None:
     np.savez("changed.npz", **(content | {"index": np.array([4, 0, 1])}))
     with pytest.raises(DataError, match="altered or damaged"):
         NoisyLabels.load("changed.npz")
+
+
+def own_file(name: str, labels: list[int], class_names: tuple[str, ...] | None, clean: list[int] | None = None) -> str:
+    noisy = NoisyLabels(np.array(labels), None if clean is None else np.array(clean), "given", None, 2, None)
+    replace(noisy, class_names=class_names, names=NAMES[: len(labels)]).save(name)
+    return name
+
+
+def test_numbers_in_own_files_are_of_the_classes_that_they_name() -> None:
+    """The data set may have got another class since, or has its classes in another order."""
+    file = read_label_file(own_file("l.npz", [0, 0, 1, 1], ("cat", "dog"), [0, 1, 1, -1]))
+    assert classes_in(file, ("ant", "cat", "dog")).tolist() == [1, 1, 2, 2]
+    assert classes_in(file, ("dog", "cat")).tolist() == [1, 1, 0, 0]
+    assert classes_in(file, ("cat", "dog")).tolist() == [0, 0, 1, 1]
+    with pytest.raises(DataError, match="position 2 holds 'dog', position 3 holds 'dog', which is no class"):
+        classes_in(file, ("ant", "cat"))
+    part = read_label_file("l.npz:clean_labels")
+    assert part.names == NAMES[:4]
+    assert classes_in(part, ("ant", "cat", "dog")).tolist() == [1, 2, 2, -1]
+    for names in (None, ("0", "1")):
+        file = read_label_file(own_file("l.npz", [0, 0, 1, 1], names))
+        assert classes_in(file, ("ant", "cat")).tolist() == [0, 0, 1, 1]
+        with pytest.raises(DataError, match="its 2 classes have no names"):
+            classes_in(file, CLASSES)
+    with pytest.raises(DataError, match=r"name one of its arrays, as l\.npz:ARRAY: .*valid: labels"):
+        read_label_file("l.npz:clean_labels")
+
+
+def test_columns_in_own_files_are_found_by_their_names() -> None:
+    tags = np.array([[1, 0], [0, 1]], np.uint8)
+    NoisyTargets(tags, tags, "given", None, 2, None, class_names=("cat", "dog")).save("l.npz")
+    for source in ("l.npz", "l.npz:clean_labels"):
+        assert columns_in(read_label_file(source), ("dog", "cat")).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="it has a column 'cat'; those here are ant, dog"):
+        columns_in(read_label_file("l.npz"), ("ant", "dog"))
+
+
+def test_inspect_compares_own_files_by_the_names_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [own_file("a.npz", [0, 0, 1, 1], ("cat", "dog")), own_file("b.npz", [1, 1, 0, 1], ("dog", "cat"))]
+    assert main(["inspect", *words]) == 0
+    assert "rate: 25.00 % (1 of 4 labels differ)" in capsys.readouterr().out
 
 
 # -- through the commands ------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ class LabelFile:
     names     of the samples, if the file has them
     index     int64 [N], the positions of the samples in the training set, if the file has them
     clean     the true labels, in the form of `values`, if the file has them
-    noisy     what fastnoise wrote, if the file is of its own
+    noisy     what fastnoise wrote, if the file is of its own and no part of it is named
+    classes   what the classes are called whose numbers are the labels, if the file says so
     texts     whether the labels were written as texts, so that a number may be the name of a class
     partial   whether it is of a run, and leaves out samples that were held out for validation or not used
     where     says of a row, counted from 0, where in the file it is
@@ -54,6 +55,7 @@ class LabelFile:
     index: Labels | None = None
     clean: NDArray[Any] | None = None
     noisy: NoisyLabels | None = None
+    classes: tuple[str, ...] | None = None
     texts: bool = False
     partial: bool = False
     where: Callable[[int], str] = "position {}".format
@@ -164,18 +166,34 @@ def _from_npz(source: str, path: Path, part: str) -> LabelFile:
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise DataError(f"{source}: an npy file under another name")
     with found as content:
-        if not part and {"metadata", "sha256", "labels"} <= set(content.files):
-            noisy = load_noisy(path)
-            return LabelFile(
-                source,
-                noisy.labels,
-                names=noisy.names,
-                index=noisy.index,
-                clean=noisy.clean_labels,
-                noisy=noisy,
-                partial=noisy.index is not None,
-            )
+        if {"metadata", "sha256", "labels"} <= set(content.files):
+            return _from_own(source, path, part)
         return _from_arrays(source, path, {name: content[name] for name in content.files}, part)
+
+
+def _from_own(source: str, path: Path, part: str) -> LabelFile:
+    """Labels that fastnoise wrote, or another of the arrays beside them by its name."""
+    noisy = load_noisy(path)
+    arrays = {"labels": noisy.labels, "clean_labels": noisy.clean_labels, "index": noisy.index}
+    values = _part(source, path, part or "labels", {key: array for key, array in arrays.items() if array is not None})
+    return LabelFile(
+        source,
+        values,
+        columns=noisy.class_names or () if values.ndim == 2 else (),
+        names=noisy.names,
+        index=noisy.index,
+        clean=None if part == "clean_labels" else noisy.clean_labels,
+        noisy=None if part else noisy,
+        classes=noisy.class_names if part != "index" else None,
+        partial=noisy.index is not None,
+    )
+
+
+def _part(source: str, path: Path, part: str, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The labels in the array of this name; DataError without one."""
+    if part not in arrays:
+        raise DataError(f"{source}: name one of its arrays, as {path}:ARRAY: {nearest(part, list(arrays))}")
+    return _labels(source, arrays[part])
 
 
 def _from_arrays(source: str, path: Path, found: Any, part: str) -> LabelFile:
@@ -191,9 +209,7 @@ def _from_arrays(source: str, path: Path, found: Any, part: str) -> LabelFile:
         known = [name for name in LABELS if name in arrays]
         alone = list(arrays) if len(arrays) == 1 else []
         part = (known or alone or [""])[0]
-    if part not in arrays:
-        raise DataError(f"{source}: name one of its arrays, as {path}:ARRAY: {nearest(part, list(arrays))}")
-    labels = _labels(source, arrays[part])
+    labels = _part(source, path, part, arrays)
     count = len(labels)
     names = next((arrays[key] for key in (*FILES, "names", "files") if key in arrays and key != part), None)
     index = next((arrays[key] for key in INDEX if key in arrays and key != part), None)

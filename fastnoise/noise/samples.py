@@ -183,13 +183,19 @@ def classes_in(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]
     """The classes of all rows of a file, int64 [N], -1 where one is not known.
 
     The file has the classes' names or numbers, or a column for each class with a one in one of them. A number that is
-    the name of a class, as that of a folder may be, is that class, if each label of the file is such a name.
+    the name of a class, as that of a folder may be, is that class, if each label of the file is such a name. Numbers of
+    a file that names its classes are of these, in whatever order `class_names` has them.
 
-    DataError names the first three labels that are no class.
+    DataError names the first three labels that are no class. It is raised too for fastnoise's own labels of another
+    number of classes if they have no names.
     """
     values, count = file.values, len(class_names)
     if values.ndim == 2:
         return _hot(file, class_names)
+    classes = _names_of_numbers(file, class_names)
+    if classes is not None and classes != tuple(class_names):
+        called = (*classes, "-1")  # the last is of label -1
+        values = np.array([called[label] for label in values.tolist()])
     numbers = [str(number) for number in range(count)]
     if values.dtype.kind == "U" or (file.texts and list(class_names) != numbers):
         by_name = _unique((_plain(name), place) for place, name in enumerate(class_names)) | {"-1": -1}
@@ -198,7 +204,7 @@ def classes_in(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]
         if not wrong:
             return _some(file, np.array([by_name[text] for text in texts]))
         if values.dtype.kind == "U":
-            if all(text.removeprefix("-").replace(".", "", 1).isdigit() for text in texts):
+            if classes is None and all(text.removeprefix("-").replace(".", "", 1).isdigit() for text in texts):
                 integers(file)  # says which is none
             found = (f"{file.where(row)} holds {shown(str(values[row]))}" for row in wrong)
             some = ", ".join(map(repr, class_names[:_SHOWN]))
@@ -214,6 +220,23 @@ def classes_in(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]
         rest = f"; {len(wrong_rows)} in all" if len(wrong_rows) > _SHOWN else ""
         raise DataError(f"{file.source}: {file.where(row)} holds {labels[row]}, outside [0, {count}){more}{rest}")
     return _some(file, labels)
+
+
+def _names_of_numbers(file: LabelFile, class_names: Sequence[str]) -> tuple[str, ...] | None:
+    """What a file calls the classes whose numbers it holds; None if it doesn't, or only by the numbers themselves.
+
+    DataError without such names if fastnoise wrote that there is another number of classes.
+    """
+    classes = file.classes
+    if classes is not None and (classes != tuple(map(str, range(len(classes)))) or set(classes) <= set(class_names)):
+        return classes
+    found = len(classes) if classes is not None else None if file.noisy is None else file.noisy.num_classes
+    if found not in (None, len(class_names)):
+        raise DataError(
+            f"{file.source}: its {found} classes have no names, so that nobody knows which of these "
+            f"{len(class_names)} they are"
+        )
+    return None
 
 
 def _some(file: LabelFile, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -250,6 +273,9 @@ def columns_in(file: LabelFile, names: Sequence[str]) -> NDArray[np.float64]:
         raise DataError(f"{file.source}: need {len(names)} numbers a row ({error})") from None
     if values.shape[1] != len(names):
         raise DataError(f"{file.source}: need {len(names)} numbers a row, found {list(file.values.shape)}")
+    unknown = [name for name in _names_of_numbers(file, names) or () if name not in names]
+    if unknown:
+        raise DataError(f"{file.source}: it has a column {shown(unknown[0])}; those here are {', '.join(names)}")
     if file.columns and set(file.columns) == set(names):
         values = values[:, [file.columns.index(name) for name in names]]
     wrong = np.flatnonzero(~np.isfinite(values).all(1)).tolist()
@@ -266,8 +292,8 @@ def names_in(*files: LabelFile) -> tuple[str, ...] | None:
     DataError if some labels are numbers and some are names, of which nobody knows the numbers.
     """
     for file in files:
-        if file.noisy is not None and file.noisy.class_names is not None:
-            return file.noisy.class_names
+        if file.classes is not None:
+            return file.classes
         if file.columns:
             return file.columns
     found, numbered = set[str](), list[str]()

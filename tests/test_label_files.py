@@ -16,7 +16,7 @@ from fastnoise.data import ImageDataset, ImageTable
 from fastnoise.errors import DataError
 from fastnoise.noise import NoisyLabels, corrupt
 from fastnoise.noise.files import read_label_file
-from fastnoise.noise.samples import classes_in, columns_in, match
+from fastnoise.noise.samples import aligned, classes_in, columns_in, match
 from fastnoise.noise.targets import NoisyTargets
 
 CLASSES = ("cat", "dog", "01")
@@ -171,6 +171,17 @@ def test_misfits_are_named(header: str, rows: list[str], message: str) -> None:
     with pytest.raises(DataError) as error:
         labels_of(sheet("l.csv", header, rows))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"), [("index,label", ["0,0", "1,0", "0,1"]), ("name,label", ["a.png,0", "b.png,0", "./a.png,1"])]
+)
+def test_a_sample_that_is_twice_in_one_of_two_files_is_refused(header: str, rows: list[str]) -> None:
+    """As pandas joins tables without ignore_index; the first row would be forgotten."""
+    once, twice = sheet("a.csv", header, rows[:2]), sheet("b.csv", header, rows)
+    for names in ((once, twice), (twice, once), (twice, twice)):
+        with pytest.raises(DataError, match=r"^b\.csv: line 2 and line 4 are of one sample; drop one$"):
+            aligned(*map(read_label_file, names))
 
 
 @pytest.mark.parametrize(

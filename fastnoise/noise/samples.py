@@ -66,10 +66,7 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
     rows = np.full(total, -1)
     order = np.argsort(places, kind="stable")
     order = order[places[order] < total]
-    twice = np.flatnonzero(places[order][1:] == places[order][:-1]).tolist()
-    if twice:
-        pairs = (f"{file.where(int(order[pair]))} and {file.where(int(order[pair + 1]))}" for pair in twice)
-        raise DataError(f"{file.source}: {first_of(pairs, len(twice))} are of one sample; drop one")
+    _check_different(file, places, order)
     rows[places[order]] = order
     rows = rows[:count]
     missing = np.flatnonzero(rows < 0)
@@ -87,6 +84,14 @@ def first_of(found: Iterable[str], count: int) -> str:
     """The first three of `count` misfits, and how many there are if there are more."""
     listed = ", ".join(text for text, _ in zip(found, range(_SHOWN), strict=False))
     return listed if count <= _SHOWN else f"{listed} and {count - _SHOWN} more"
+
+
+def _check_different(file: LabelFile, places: NDArray[np.int64], order: NDArray[np.int64]) -> None:
+    """DataError if two rows are of one place. `order` has the rows that count, in the order of their places."""
+    twice = np.flatnonzero(places[order][1:] == places[order][:-1]).tolist()
+    if twice:
+        pairs = (f"{file.where(int(order[pair]))} and {file.where(int(order[pair + 1]))}" for pair in twice)
+        raise DataError(f"{file.source}: {first_of(pairs, len(twice))} are of one sample; drop one")
 
 
 def _by_row(file: LabelFile, dataset: ImageDataset, count: int) -> Matched:
@@ -350,8 +355,8 @@ def _positions(file: LabelFile) -> NDArray[np.int64] | None:
 def aligned(first: LabelFile, second: LabelFile) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
     """The rows of two files that are of the same samples, int64 [n] each, and how they were found.
 
-    By name if both files have names, else by position if both have those, else by row. DataError if one of the files
-    has samples that the other has not, unless the other is `partial`.
+    By name if both files have names, else by position if both have those, else by row. DataError if two rows of a file
+    are of one sample, or if one of the files has samples that the other has not, unless the other is `partial`.
     """
     keys: list[list[str]] | list[list[int]]
     if first.names and second.names:
@@ -366,6 +371,10 @@ def aligned(first: LabelFile, second: LabelFile) -> tuple[NDArray[np.int64], NDA
             "samples in order"
         )
     places: list[dict[Any, int]] = [{key: row for row, key in enumerate(column)} for column in keys]
+    for file, column, found_in in zip((first, second), keys, places, strict=True):
+        if len(found_in) < len(column):
+            last = np.array([found_in[key] for key in column])
+            _check_different(file, last, np.argsort(last, kind="stable"))
     for one, other, file, lacking in ((0, 1, first, second), (1, 0, second, first)):
         missing = [key for key in keys[one] if key not in places[other]]
         if missing and (not lacking.partial or len(missing) == len(keys[one])):

@@ -371,9 +371,9 @@ def aligned(first: LabelFile, second: LabelFile) -> tuple[NDArray[np.int64], NDA
             "samples in order"
         )
     places: list[dict[Any, int]] = [{key: row for row, key in enumerate(column)} for column in keys]
-    for file, column, found_in in zip((first, second), keys, places, strict=True):
-        if len(found_in) < len(column):
-            last = np.array([found_in[key] for key in column])
+    for number, file in enumerate((first, second)):
+        if len(places[number]) < len(file):
+            last = np.array([places[number][key] for key in keys[number]])
             _check_different(file, last, np.argsort(last, kind="stable"))
     for one, other, file, lacking in ((0, 1, first, second), (1, 0, second, first)):
         missing = [key for key in keys[one] if key not in places[other]]

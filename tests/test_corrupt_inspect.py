@@ -431,6 +431,17 @@ def test_inspect_prints_the_commonest_of_many_classes(tmp_path: Path, capsys: py
             ["--posteriors: can't read 'p.npy': No such file"],
         ),
         (
+            ["corrupt", "--labels", "plain.txt", "--noise", "idn:0.3", "--posteriors", "three.npy", "--out", "a.npz"],
+            ["--posteriors: noise idn:0.3 takes no posteriors, as pmd:R and idn:R,variant=score do; drop it"],
+        ),
+        *(
+            (
+                ["corrupt", "--labels", "plain.txt", "--noise", noise, "--inputs", "three.npy", "--out", "a.npz"],
+                [f"--inputs: noise {noise} takes no inputs, as idn:R and your own functions can; drop it"],
+            )
+            for noise in ("symmetric:0.4", "pmd:0.4", "idn:0.3,variant=score", "mine.py:flip")
+        ),
+        (
             ["corrupt", "--dataset", "digits", "--noise", "none", "--out", "a.npz", "--sed", "3"],
             ["did you mean '--seed'"],
         ),
@@ -458,6 +469,8 @@ def test_commands_refuse_in_one_line(
     (tmp_path / "plain.txt").write_text("0\n1\n2\n")
     (tmp_path / "short.txt").write_text("0\n1\n")
     (tmp_path / "huge.txt").write_text("0\n2000000000\n")
+    (tmp_path / "mine.py").write_text("def flip(labels, num_classes):\n    return (labels + 1) % num_classes\n")
+    np.save(tmp_path / "three.npy", np.full((3, 3), 1 / 3))
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("fastnoise: error: ")

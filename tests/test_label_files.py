@@ -15,8 +15,8 @@ from fastnoise.cli import main
 from fastnoise.data import ImageDataset, ImageTable
 from fastnoise.errors import DataError
 from fastnoise.noise import NoisyLabels, corrupt
-from fastnoise.noise.files import read_label_file
-from fastnoise.noise.samples import aligned, classes_in, columns_in, match
+from fastnoise.noise.files import read_label_file, read_labels
+from fastnoise.noise.samples import aligned, classes_in, columns_in, known_classes, match, with_clean
 from fastnoise.noise.targets import NoisyTargets
 
 CLASSES = ("cat", "dog", "01")
@@ -139,6 +139,28 @@ def test_a_number_may_be_the_name_of_a_class() -> None:
     assert classes_in(file, ("1", "2", "3")).tolist() == [2, 0, 1]  # by name, as in folders 1, 2 and 3
     file = read_label_file(sheet("l.csv", "label", ["0", "1", "2"]))
     assert classes_in(file, ("1", "2", "3")).tolist() == [0, 1, 2]
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    """As pandas writes a column of integers with gaps."""
+    file = read_label_file(sheet("l.csv", "label,clean_label", ["0.0,2.0", "2.0,", "-1.0,1.0", "1,-1"]))
+    for names, labels, true in (
+        (CLASSES, [0, 2, -1, 1], [2, -1, 1, -1]),
+        (("0", "1", "10", "2"), [0, 3, -1, 1], [3, -1, 1, -1]),
+    ):
+        assert classes_in(file, names).tolist() == labels
+        assert classes_in(with_clean(file), names).tolist() == true
+    assert known_classes(file)[1] is None
+    assert known_classes(file)[0].tolist() == [0, 2, -1, 1]
+    assert read_labels(sheet("l.csv", "label", ["0.0", "2.0"])).tolist() == [0, 2]
+    file = read_label_file(sheet("l.csv", "label", ["1.0", "2.0"]))
+    assert classes_in(file, ("1.0", "2.0")).tolist() == [0, 1]  # the names of these classes
+    file = read_label_file(sheet("l.csv", "label,clean_label", ["0,2.0", "2,"]))
+    assert classes_in(with_clean(file), CLASSES).tolist() == [2, -1]
+    assert known_classes(with_clean(file))[0].tolist() == [2, -1]
+    for wrong, message in (("1.5", "line 3 holds '1.5' instead of an integer"), ("3.0", "line 3 holds 3, outside")):
+        with pytest.raises(DataError, match=message):
+            classes_in(read_label_file(sheet("l.csv", "label", ["0.0", wrong])), CLASSES)
 
 
 @pytest.mark.parametrize(

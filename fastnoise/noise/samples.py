@@ -12,7 +12,7 @@ from ..checks import shown
 from ..data.table import ImageDataset, ImageTable
 from ..data.texts import picked
 from ..errors import DataError
-from .files import LabelFile, integers, written_name
+from .files import LabelFile, integers, is_plain_integer, plain_number, written_name
 from .result import NoisyLabels
 
 _SHOWN = 3
@@ -188,8 +188,9 @@ def classes_in(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]
     """The classes of all rows of a file, int64 [N], -1 where one is not known.
 
     The file has the classes' names or numbers, or a column for each class with a one in one of them. A number that is
-    the name of a class, as that of a folder may be, is that class, if each label of the file is such a name. Numbers of
-    a file that names its classes are of these, in whatever order `class_names` has them.
+    the name of a class, as that of a folder may be, is that class, if each label of the file is such a name. 3.0 is 3
+    where no class is called so. Numbers of a file that names its classes are of these, in whatever order `class_names`
+    has them.
 
     DataError names the first three labels that are no class. It is raised too for fastnoise's own labels of another
     number of classes if they have no names.
@@ -205,10 +206,11 @@ def classes_in(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]
     if values.dtype.kind == "U" or (file.texts and list(class_names) != numbers):
         by_name = _unique((_plain(name), place) for place, name in enumerate(class_names)) | {"-1": -1}
         texts = [_plain(str(text)) for text in values.tolist()]
+        texts = [text if text in by_name else plain_number(text) for text in texts]
         wrong = [row for row, text in enumerate(texts) if text not in by_name]
         if not wrong:
             return _some(file, np.array([by_name[text] for text in texts]))
-        if values.dtype.kind == "U":
+        if values.dtype.kind == "U" and (classes is not None or not all(map(is_plain_integer, texts))):
             if classes is None and all(text.removeprefix("-").replace(".", "", 1).isdigit() for text in texts):
                 integers(file)  # says which is none
             found = (f"{file.where(row)} holds {shown(str(values[row]))}" for row in wrong)
@@ -304,7 +306,7 @@ def names_in(*files: LabelFile) -> tuple[str, ...] | None:
     found, numbered = set[str](), list[str]()
     for file in files:
         for array in (file.values, file.clean):
-            texts = array.tolist() if array is not None and array.dtype.kind == "U" else []
+            texts = list(map(plain_number, array.tolist() if array is not None and array.dtype.kind == "U" else ()))
             found |= {*texts} - {"-1"}
             if array is not None and (array.dtype.kind != "U" or any(text.isdigit() for text in texts)):
                 numbered.append(file.source)

@@ -227,6 +227,45 @@ def test_honest_labels_bring_no_warning(spec: str):
     assert audit(noisy.clean_labels, noisy.labels, num_classes=10, nominal=spec).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("spec", "num_classes"),
+    [
+        ("symmetric:0.125,quota=class", 10),
+        ("symmetric:0.125,quota=global", 10),
+        ("symmetric:0.125,true_class=included,quota=global", 10),
+        ("asymmetric:0.375,map=cifar10,quota=class", 10),
+        ("pair:0.125,quota=class", 10),
+        ("symmetric:0", 10),
+        ("pair:0", 10),
+        ("heterogeneous:0,clean=3", 10),
+        ("heterogeneous:0.02,clean=3", 100),  # leaves some corrupted classes without a wrong label
+        ("heterogeneous:0.01,clean=0-49,strategy=2", 100),
+        ("asymmetric:0.4,map=cycle100,sequential=true", 100),
+        ("asymmetric:0.4,map=cycle100", 100),
+    ],
+)
+def test_honest_labels_follow_their_convention(spec: str, num_classes: int):
+    clean = balanced(5_000, num_classes)
+    for kept in (clean, clean[clean != 3]):  # a class may have no samples
+        noisy = corrupt(kept, spec, seed=4, num_classes=num_classes)
+        said = "; ".join(audit(kept, noisy.labels, num_classes=num_classes, nominal=noisy.spec).warnings)
+        assert "do not follow" not in said
+
+
+def test_clean_classes_that_are_not_clean_contradict_their_spec():
+    noisy = corrupt(balanced(), "heterogeneous:0.5,clean=3", seed=4, num_classes=10)
+    for clean in ("2", "10-11"):
+        nominal = f"heterogeneous:0.5,clean={clean}"
+        said = "; ".join(audit(noisy.clean_labels, noisy.labels, num_classes=10, nominal=nominal).warnings)
+        assert f"do not follow {nominal}, at any rate: that is impossible; best explanation: heterogeneous:0.5" in said
+
+
+def test_the_whole_cycle_may_be_sequential_too():
+    noisy = corrupt(balanced(num_classes=100), "asymmetric:0.4,map=cycle100,sequential=true", seed=3, num_classes=100)
+    fits = audit(noisy.clean_labels, noisy.labels, num_classes=100).fits
+    assert fits[0].spec == "asymmetric:0.4,map=cycle100,sequential=true"
+
+
 def test_sequential_transition_is_that_of_the_model():
     for name in ("cifar10", "mnist", "block5"):
         targets = CLASS_MAPS[name]
@@ -392,6 +431,17 @@ def test_inspect_prints_the_commonest_of_many_classes(tmp_path: Path, capsys: py
             ["--posteriors: can't read 'p.npy': No such file"],
         ),
         (
+            ["corrupt", "--labels", "plain.txt", "--noise", "idn:0.3", "--posteriors", "three.npy", "--out", "a.npz"],
+            ["--posteriors: noise idn:0.3 takes no posteriors, as pmd:R and idn:R,variant=score do; drop it"],
+        ),
+        *(
+            (
+                ["corrupt", "--labels", "plain.txt", "--noise", noise, "--inputs", "three.npy", "--out", "a.npz"],
+                [f"--inputs: noise {noise} takes no inputs, as idn:R and your own functions can; drop it"],
+            )
+            for noise in ("symmetric:0.4", "pmd:0.4", "idn:0.3,variant=score", "mine.py:flip")
+        ),
+        (
             ["corrupt", "--dataset", "digits", "--noise", "none", "--out", "a.npz", "--sed", "3"],
             ["did you mean '--seed'"],
         ),
@@ -419,6 +469,8 @@ def test_commands_refuse_in_one_line(
     (tmp_path / "plain.txt").write_text("0\n1\n2\n")
     (tmp_path / "short.txt").write_text("0\n1\n")
     (tmp_path / "huge.txt").write_text("0\n2000000000\n")
+    (tmp_path / "mine.py").write_text("def flip(labels, num_classes):\n    return (labels + 1) % num_classes\n")
+    np.save(tmp_path / "three.npy", np.full((3, 3), 1 / 3))
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("fastnoise: error: ")

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from fastnoise.cli import main
 from fastnoise.data import ImageDataset, ImageTable
 from fastnoise.errors import DataError
 from fastnoise.noise import NoisyLabels, corrupt
-from fastnoise.noise.files import read_label_file
-from fastnoise.noise.samples import classes_in, match
+from fastnoise.noise.files import read_label_file, read_labels
+from fastnoise.noise.samples import aligned, classes_in, columns_in, known_classes, match, with_clean
+from fastnoise.noise.targets import NoisyTargets
 
 CLASSES = ("cat", "dog", "01")
 NAMES = ("train/cat/a.png", "train/cat/b.jpg", "train/dog/a.png", "train/köter/c.png", "train/dog/d.png")
@@ -139,6 +141,28 @@ def test_a_number_may_be_the_name_of_a_class() -> None:
     assert classes_in(file, ("1", "2", "3")).tolist() == [0, 1, 2]
 
 
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    """As pandas writes a column of integers with gaps."""
+    file = read_label_file(sheet("l.csv", "label,clean_label", ["0.0,2.0", "2.0,", "-1.0,1.0", "1,-1"]))
+    for names, labels, true in (
+        (CLASSES, [0, 2, -1, 1], [2, -1, 1, -1]),
+        (("0", "1", "10", "2"), [0, 3, -1, 1], [3, -1, 1, -1]),
+    ):
+        assert classes_in(file, names).tolist() == labels
+        assert classes_in(with_clean(file), names).tolist() == true
+    assert known_classes(file)[1] is None
+    assert known_classes(file)[0].tolist() == [0, 2, -1, 1]
+    assert read_labels(sheet("l.csv", "label", ["0.0", "2.0"])).tolist() == [0, 2]
+    file = read_label_file(sheet("l.csv", "label", ["1.0", "2.0"]))
+    assert classes_in(file, ("1.0", "2.0")).tolist() == [0, 1]  # the names of these classes
+    file = read_label_file(sheet("l.csv", "label,clean_label", ["0,2.0", "2,"]))
+    assert classes_in(with_clean(file), CLASSES).tolist() == [2, -1]
+    assert known_classes(with_clean(file))[0].tolist() == [2, -1]
+    for wrong, message in (("1.5", "line 3 holds '1.5' instead of an integer"), ("3.0", "line 3 holds 3, outside")):
+        with pytest.raises(DataError, match=message):
+            classes_in(read_label_file(sheet("l.csv", "label", ["0.0", wrong])), CLASSES)
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
@@ -169,6 +193,17 @@ def test_misfits_are_named(header: str, rows: list[str], message: str) -> None:
     with pytest.raises(DataError) as error:
         labels_of(sheet("l.csv", header, rows))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"), [("index,label", ["0,0", "1,0", "0,1"]), ("name,label", ["a.png,0", "b.png,0", "./a.png,1"])]
+)
+def test_a_sample_that_is_twice_in_one_of_two_files_is_refused(header: str, rows: list[str]) -> None:
+    """As pandas joins tables without ignore_index; the first row would be forgotten."""
+    once, twice = sheet("a.csv", header, rows[:2]), sheet("b.csv", header, rows)
+    for names in ((once, twice), (twice, once), (twice, twice)):
+        with pytest.raises(DataError, match=r"^b\.csv: line 2 and line 4 are of one sample; drop one$"):
+            aligned(*map(read_label_file, names))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +256,47 @@ def test_names_in_own_files_survive(tmp_path: Path) -> None:
     np.savez("changed.npz", **(content | {"index": np.array([4, 0, 1])}))
     with pytest.raises(DataError, match="altered or damaged"):
         NoisyLabels.load("changed.npz")
+
+
+def own_file(name: str, labels: list[int], class_names: tuple[str, ...] | None, clean: list[int] | None = None) -> str:
+    noisy = NoisyLabels(np.array(labels), None if clean is None else np.array(clean), "given", None, 2, None)
+    replace(noisy, class_names=class_names, names=NAMES[: len(labels)]).save(name)
+    return name
+
+
+def test_numbers_in_own_files_are_of_the_classes_that_they_name() -> None:
+    """The data set may have got another class since, or has its classes in another order."""
+    file = read_label_file(own_file("l.npz", [0, 0, 1, 1], ("cat", "dog"), [0, 1, 1, -1]))
+    assert classes_in(file, ("ant", "cat", "dog")).tolist() == [1, 1, 2, 2]
+    assert classes_in(file, ("dog", "cat")).tolist() == [1, 1, 0, 0]
+    assert classes_in(file, ("cat", "dog")).tolist() == [0, 0, 1, 1]
+    with pytest.raises(DataError, match="position 2 holds 'dog', position 3 holds 'dog', which is no class"):
+        classes_in(file, ("ant", "cat"))
+    part = read_label_file("l.npz:clean_labels")
+    assert part.names == NAMES[:4]
+    assert classes_in(part, ("ant", "cat", "dog")).tolist() == [1, 2, 2, -1]
+    for names in (None, ("0", "1")):
+        file = read_label_file(own_file("l.npz", [0, 0, 1, 1], names))
+        assert classes_in(file, ("ant", "cat")).tolist() == [0, 0, 1, 1]
+        with pytest.raises(DataError, match="its 2 classes have no names"):
+            classes_in(file, CLASSES)
+    with pytest.raises(DataError, match=r"name one of its arrays, as l\.npz:ARRAY: .*valid: labels"):
+        read_label_file("l.npz:clean_labels")
+
+
+def test_columns_in_own_files_are_found_by_their_names() -> None:
+    tags = np.array([[1, 0], [0, 1]], np.uint8)
+    NoisyTargets(tags, tags, "given", None, 2, None, class_names=("cat", "dog")).save("l.npz")
+    for source in ("l.npz", "l.npz:clean_labels"):
+        assert columns_in(read_label_file(source), ("dog", "cat")).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="it has a column 'cat'; those here are ant, dog"):
+        columns_in(read_label_file("l.npz"), ("ant", "dog"))
+
+
+def test_inspect_compares_own_files_by_the_names_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [own_file("a.npz", [0, 0, 1, 1], ("cat", "dog")), own_file("b.npz", [1, 1, 0, 1], ("dog", "cat"))]
+    assert main(["inspect", *words]) == 0
+    assert "rate: 25.00 % (1 of 4 labels differ)" in capsys.readouterr().out
 
 
 # -- through the commands ------------------------------------------------------------------------------------------

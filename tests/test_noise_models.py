@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from fastnoise.noise.draws import (
     words,
     words_at,
 )
+from fastnoise.noise.instance import _scaling
 from fastnoise.noise.spec import with_absolute_paths
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -616,6 +618,17 @@ def test_raw_inputs_concentrate_the_flips_and_centred_ones_spread_them(variant: 
     assert concentration(noisy["raw"]) > 0.6
     assert concentration(noisy["centred"]) < 0.45
     assert concentration(noisy["normalised"]) < 0.45
+
+
+def test_normalising_takes_no_copy_of_all_inputs():
+    images = np.random.default_rng(3).integers(0, 256, (40_000, 8, 8, 3), np.uint8)
+    tracemalloc.start()
+    scaled = _scaling(images, "normalised")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * images.nbytes  # a float64 copy of all has eight times as many
+    mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
+    assert scaled(images[:9]) == pytest.approx(((images[:9] - mean) / std).reshape(9, -1), rel=1e-9, abs=1e-9)
 
 
 def test_targets_of_xia_are_those_of_the_formula():

@@ -56,7 +56,7 @@ class CorruptCommand:
     seed: int = 0
     """Seed of the noise."""
     inputs: str | None = None
-    """Inputs of a label file's samples, for idn. Images or others: FILE.npy, [N, ...]."""
+    """Inputs of a label file's samples, for idn and your own functions. Images or others: FILE.npy, [N, ...]."""
     posteriors: str | None = None
     """Class probabilities of a network, for pmd noise. Also for idn:R,variant=score. FILE.npy, [N, classes].
     The spec can name the file instead (posteriors=FILE.npy); then the noisy labels record it."""
@@ -83,6 +83,7 @@ def run(command: CorruptCommand) -> int:
     """Do what the command says; ConfigError and DataError in one line."""
     from .. import noise
     from ..noise.files import read_array, read_label_file, write_csv
+    from ..noise.function import takes_inputs
     from ..noise.plot import check_plot, plot_transition
     from ..noise.result import known_labels
     from ..noise.samples import described, known_classes
@@ -106,6 +107,13 @@ def run(command: CorruptCommand) -> int:
     require_dataset(command, command.dataset)
     dataset: ImageDataset | None = None
     inputs = None if command.inputs is None else read_array("--inputs", command.inputs)
+    if inputs is not None and not takes_inputs(spec):
+        raise ConfigError(f"--inputs: noise {spec} takes no inputs, as idn:R and your own functions can; drop it")
+    posteriors = None if command.posteriors is None else read_array("--posteriors", command.posteriors)
+    if posteriors is not None and not spec.of_posteriors:
+        raise ConfigError(
+            f"--posteriors: noise {spec} takes no posteriors, as pmd:R and idn:R,variant=score do; drop it"
+        )
     if command.dataset is not None:
         if command.num_classes is not None:
             raise ConfigError("--num-classes is for label files; a data set knows its own")
@@ -115,7 +123,7 @@ def run(command: CorruptCommand) -> int:
         num_classes = dataset.num_classes
         if inputs is None:
             inputs = dataset.train.images
-            if inputs is None and spec.kind == "idn" and spec.variant != "score":
+            if inputs is None and spec.of_inputs:
                 raise ConfigError(f"idn needs images of one size in memory, and {dataset.name} has none; give --inputs")
     else:
         file = read_label_file(str(command.labels))
@@ -148,7 +156,7 @@ def run(command: CorruptCommand) -> int:
         human_labels=None if dataset is None else dataset.human_labels,
         threads=command.threads,
         inputs=inputs,
-        posteriors=None if command.posteriors is None else read_array("--posteriors", command.posteriors),
+        posteriors=posteriors,
     )
     if dataset is not None:
         noisy = described(noisy, dataset, np.arange(len(labels)))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from .corrupt import checked_labels
 from .draws import quota, quota_up
 from .instance import check_inputs
 from .maps import CIFAR100_COARSE, CLASS_MAPS
-from .spec import NoiseSpec, parse
+from .spec import NoiseSpec, class_ranges, parse
 
 Counts = NDArray[np.int64]
 
-_GRID = tuple(percent / 100 for percent in range(1, 101))  # nominal rates are whole per cents, or fitted
+_GRID = tuple(percent / 100 for percent in range(1, 101))  # rates are whole per cents, the nominal one, or fitted
 _MOST_CLASSES = 1000  # beyond these a transition matrix says nothing about a data set
 CLOSE = 3.0
 """Nats, 20 to 1: conventions whose evidence differs by less are not told apart."""
@@ -33,7 +34,7 @@ _RARE = 10  # given labels with fewer samples of a class are one category in tha
 class Fit:
     """A named convention and how well it explains the labels.
 
-    spec      the convention with its likeliest rate, in whole per cents or fitted
+    spec      the convention with its likeliest rate, in whole per cents, the nominal one or fitted
     evidence  log-likelihood of the labels in nats, less the logarithm of the number of rates tried (or half the
               logarithm of N for each number fitted, as in Schwarz's criterion)
     """
@@ -104,6 +105,7 @@ def audit(
         raise DataError(f"{len(true)} clean and {len(seen)} given labels: they must be of the same samples in order")
     if inputs is not None:
         inputs = check_inputs(inputs, len(true))
+    said = None if nominal is None else parse(nominal)
     counts = np.bincount(true * num_classes + seen, minlength=num_classes**2).reshape(num_classes, num_classes)
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -122,10 +124,10 @@ def audit(
         commonest=(int(wrong.sum(0).argmax()), float(wrong.sum(0).max() / flips)) if flips else None,
         superclass_share=share,
         instance=None if inputs is None else instance_dependence(true, seen, inputs),
-        fits=tuple(sorted(_fits(counts), key=lambda fit: -fit.evidence)),
+        fits=tuple(sorted(_fits(counts, said), key=lambda fit: -fit.evidence)),
         warnings=(),
     )
-    return replace(found, warnings=tuple(_warnings(found, None if nominal is None else parse(nominal))))
+    return replace(found, warnings=tuple(_warnings(found, said)))
 
 
 # Which convention
@@ -163,18 +165,25 @@ def _is_quota(flips: Any, sizes: Any, rate: float) -> bool:
     return all(k in (quota(rate, n), quota_up(rate, n)) for k, n in pairs)
 
 
-def _best(spec: str, likelihood: Callable[[float], float], fitted: float, total: int) -> Fit:
-    """The convention at its best rate, put into `spec`: one of the grid, or `fitted` (0 for none) where that explains
-    more."""
-    evidence, rate = max((likelihood(rate) - math.log(len(_GRID)), rate) for rate in _GRID)
-    if 0 < fitted <= 1:
-        free = likelihood(fitted) - 0.5 * math.log(total) - math.log(_ODDS)
-        if free > evidence:
-            evidence, rate = free, round(fitted, 4)
-    return Fit(spec.format(rate), evidence)
+@dataclass(frozen=True)
+class _Rates:
+    """The rates at which conventions are tried on `total` samples."""
+
+    tried: tuple[float, ...]
+    total: int
+
+    def best(self, spec: str, likelihood: Callable[[float], float], fitted: float = 0.0) -> Fit:
+        """The convention at its best rate, put into `spec`: one of those tried, or `fitted` (0 for none) where that
+        explains more."""
+        evidence, rate = max((likelihood(rate) - math.log(len(self.tried)), rate) for rate in self.tried)
+        if 0 < fitted <= 1:
+            free = likelihood(fitted) - 0.5 * math.log(self.total) - math.log(_ODDS)
+            if free > evidence:
+                evidence, rate = free, round(fitted, 4)
+        return Fit(spec.format(rate), evidence)
 
 
-def _fits(counts: Counts) -> Iterator[Fit]:
+def _fits(counts: Counts, nominal: NoiseSpec | None) -> Iterator[Fit]:
     """All conventions that the counts don't rule out. Labels of one transition matrix are exchangeable within their
     class, so that the counts are all that matters: a quota's likelihood is that of its counts over the number of ways
     to choose the samples."""
@@ -185,10 +194,12 @@ def _fits(counts: Counts) -> Iterator[Fit]:
     if not flips:
         yield Fit("none", 0.0)
         return
+    said = () if nominal is None or nominal.rate is None or nominal.rate in _GRID else (nominal.rate,)
+    rates = _Rates((*_GRID, *said), total)
     candidates = [
-        *_symmetric(sizes, moved, num_classes),
-        *_mapped(counts, sizes, moved),
-        *_heterogeneous(counts, sizes, moved),
+        *_symmetric(sizes, moved, rates),
+        *_mapped(counts, sizes, moved, rates),
+        *_heterogeneous(counts, sizes, moved, rates, nominal),
     ]
     yield from (fit for fit in candidates if fit.evidence > -math.inf)
     free = int((sizes > 0).sum()) * (num_classes - 1)
@@ -196,23 +207,21 @@ def _fits(counts: Counts) -> Iterator[Fit]:
     yield Fit("matrix (none of the named ones)", saturated - 0.5 * free * math.log(total))
 
 
-def _symmetric(sizes: Counts, moved: Counts, num_classes: int) -> Iterator[Fit]:
-    total, flips = int(sizes.sum()), int(moved.sum())
+def _symmetric(sizes: Counts, moved: Counts, rates: _Rates) -> Iterator[Fit]:
+    num_classes, total, flips = len(sizes), rates.total, int(moved.sum())
     targets, changing = -flips * math.log(num_classes - 1), 1 - 1 / num_classes
 
     def drawn(rate: float) -> float:
         return targets + _independent(flips, total, rate)
 
-    yield _best("symmetric:{}", drawn, flips / total, total)
-    yield _best(
-        "symmetric:{},true_class=included", lambda rate: drawn(rate * changing), flips / total / changing, total
-    )
+    yield rates.best("symmetric:{}", drawn, flips / total)
+    yield rates.best("symmetric:{},true_class=included", lambda rate: drawn(rate * changing), flips / total / changing)
     for name, k, n in (("global", np.array([flips]), np.array([total])), ("class", moved, sizes)):
-        for fit in _quotas(k, n, changing, total):
+        for fit in _quotas(k, n, changing, rates):
             yield Fit(f"{fit.spec},quota={name}", fit.evidence + targets)
 
 
-def _quotas(flips: Counts, sizes: Counts, changing: float, total: int) -> Iterator[Fit]:
+def _quotas(flips: Counts, sizes: Counts, changing: float, rates: _Rates) -> Iterator[Fit]:
     """Symmetric noise with a quota in each group of samples, without the likelihood of the targets."""
     ways = float(_log_choose(sizes, flips).sum())
 
@@ -220,36 +229,37 @@ def _quotas(flips: Counts, sizes: Counts, changing: float, total: int) -> Iterat
         drawn = np.array([quota(rate, size) for size in sizes.tolist()])
         return float(_log_binomial(flips, drawn, changing).sum()) - ways
 
-    yield _best("symmetric:{}", lambda rate: -ways if _is_quota(flips, sizes, rate) else -math.inf, 0.0, total)
-    yield _best("symmetric:{},true_class=included", included, 0.0, total)
+    yield rates.best("symmetric:{}", lambda rate: -ways if _is_quota(flips, sizes, rate) else -math.inf)
+    yield rates.best("symmetric:{},true_class=included", included)
 
 
-def _mapped(counts: Counts, sizes: Counts, moved: Counts) -> Iterator[Fit]:
+def _mapped(counts: Counts, sizes: Counts, moved: Counts, rates: _Rates) -> Iterator[Fit]:
     num_classes = len(counts)
-    for name, targets in CLASS_MAPS.items():
-        if len(targets) == num_classes and name != "cycle100":  # which is the pair flip of 100 classes
-            yield from _of_map(f"asymmetric:{{}},map={name}", targets, counts, sizes, moved)
+    maps = [(name, targets, 0.0) for name, targets in CLASS_MAPS.items() if len(targets) == num_classes]
     if num_classes == 100:
-        prior = -20 * math.log(10)  # ten pairs in each of twenty blocks
-        for fit in _of_map("asymmetric:{},map=sce", _sce_pairs(counts), counts, sizes, moved):
-            yield Fit(fit.spec, fit.evidence + prior)
+        maps.append(("sce", _sce_pairs(counts), -20 * math.log(10)))  # ten pairs in each of twenty blocks
+    for name, targets, prior in maps:
+        spec = f"asymmetric:{{}},map={name}"
+        fits = [] if name == "cycle100" else [*_of_map(spec, targets, counts, sizes, moved, rates)]  # that is pair
+        if any(targets[target] != target for target in targets):  # a label that changed may change again
+            chain = partial(_of_chain, counts, targets)
+            fits.append(rates.best(f"{spec},sequential=true", chain))
+        yield from (Fit(fit.spec, fit.evidence + prior) for fit in fits)
     pair = tuple((label + 1) % num_classes for label in range(num_classes))
-    yield from _of_map("pair:{}", pair, counts, sizes, moved)
+    yield from _of_map("pair:{}", pair, counts, sizes, moved, rates)
 
 
-def _of_map(spec: str, targets: tuple[int, ...], counts: Counts, sizes: Counts, moved: Counts) -> Iterator[Fit]:
+def _of_chain(counts: Counts, targets: tuple[int, ...], rate: float) -> float:
+    return _of_matrix(counts, sequential_transition(targets, rate))
+
+
+def _of_map(
+    spec: str, targets: tuple[int, ...], counts: Counts, sizes: Counts, moved: Counts, rates: _Rates
+) -> Iterator[Fit]:
     from scipy.stats import hypergeom
 
-    total, flips = int(sizes.sum()), int(moved.sum())
+    total, flips = rates.total, int(moved.sum())
     changing = np.array([label != target for label, target in enumerate(targets)])
-    chained = any(targets[target] != target for target in targets)
-    if chained and not spec.startswith("pair"):
-        yield _best(
-            f"{spec},sequential=true",
-            lambda rate: _of_matrix(counts, sequential_transition(targets, rate)),
-            0.0,
-            total,
-        )
     if counts[np.arange(len(counts)), list(targets)][changing].sum() != flips:
         return  # some label went elsewhere
     n, k = sizes[changing], moved[changing]
@@ -259,9 +269,9 @@ def _of_map(spec: str, targets: tuple[int, ...], counts: Counts, sizes: Counts, 
         return float(hypergeom.logpmf(flips, total, members, quota(rate, total)) - _log_choose(members, flips))
 
     ways = float(_log_choose(n, k).sum())
-    yield _best(spec, lambda rate: _independent(flips, members, rate), flips / members, total)
-    yield _best(f"{spec},quota=global", globally, 0.0, total)
-    yield _best(f"{spec},quota=class", lambda rate: -ways if _is_quota(k, n, rate) else -math.inf, 0.0, total)
+    yield rates.best(spec, lambda rate: _independent(flips, members, rate), flips / members)
+    yield rates.best(f"{spec},quota=global", globally)
+    yield rates.best(f"{spec},quota=class", lambda rate: -ways if _is_quota(k, n, rate) else -math.inf)
 
 
 def sequential_transition(targets: tuple[int, ...], rate: float) -> NDArray[np.float64]:
@@ -287,21 +297,41 @@ def _sce_pairs(counts: Counts) -> tuple[int, ...]:
     return tuple(targets.tolist())
 
 
-def _heterogeneous(counts: Counts, sizes: Counts, moved: Counts) -> Iterator[Fit]:
-    """The classes without a wrong label are the clean ones; naming them costs one of C choose U and of C sizes."""
-    num_classes, total, flips = len(counts), int(sizes.sum()), int(moved.sum())
-    clean = (moved == 0) & (sizes > 0)
-    if not clean.any():
-        return
-    text = "+".join(map(str, np.flatnonzero(clean)))
-    members = int(sizes[~clean].sum())
-    prior = -float(_log_choose(num_classes, int(clean.sum()))) - math.log(num_classes)
-    for strategy, choices in ((1, num_classes - 1), (2, int((~clean).sum()) - 1)):
-        if choices < 1 or (strategy == 2 and counts[~clean][:, clean].sum()):
+def _heterogeneous(
+    counts: Counts, sizes: Counts, moved: Counts, rates: _Rates, nominal: NoiseSpec | None
+) -> Iterator[Fit]:
+    """The clean classes are those without a wrong label; naming them costs one of C choose U and of C sizes. Those of
+    the nominal spec are named beforehand; a class beside them may have no wrong label by chance."""
+    num_classes = len(counts)
+    unmoved = (moved == 0) & (sizes > 0)
+    said = None if nominal is None or nominal.clean is None else _members(nominal.clean, num_classes)
+    if said is not None and not moved[said].any():
+        yield from _of_clean(said, counts, sizes, moved, rates)
+    if unmoved.any() and (said is None or not np.array_equal(unmoved, said)):
+        named = float(_log_choose(num_classes, int(unmoved.sum()))) + math.log(num_classes)
+        yield from (Fit(fit.spec, fit.evidence - named) for fit in _of_clean(unmoved, counts, sizes, moved, rates))
+
+
+def _members(text: str, num_classes: int) -> NDArray[np.bool_] | None:
+    """bool [C], the classes that a spec lists; None if there are not so many."""
+    ranges = class_ranges(text)
+    if ranges[-1][1] >= num_classes:
+        return None
+    found = np.zeros(num_classes, bool)
+    for first, last in ranges:
+        found[first : last + 1] = True
+    return found
+
+
+def _of_clean(clean: NDArray[np.bool_], counts: Counts, sizes: Counts, moved: Counts, rates: _Rates) -> Iterator[Fit]:
+    members, flips = int(sizes[~clean].sum()), int(moved.sum())
+    fit = rates.best("{}", lambda rate: _independent(flips, members, rate), flips / members)
+    for strategy, choices in ((1, len(counts) - 1), (2, int((~clean).sum()) - 1)):
+        if choices < 1 or (strategy == 2 and counts[~clean][:, clean].any()):
             continue
-        fit = _best("{}", lambda rate: _independent(flips, members, rate), flips / members, total)
+        text = "+".join(map(str, np.flatnonzero(clean)))
         spec = parse(f"heterogeneous:{fit.spec},clean={text},strategy={strategy}")
-        yield Fit(str(spec), fit.evidence + prior - flips * math.log(choices))
+        yield Fit(str(spec), fit.evidence - flips * math.log(choices))
 
 
 # Instance dependence
@@ -414,7 +444,9 @@ def _convention_warning(found: Audit, nominal: NoiseSpec) -> Iterator[str]:
         return  # conventions that no label counts tell apart
     if nominal.map is None and nominal.kind == "asymmetric":
         return
-    if nominal.map == "cycle100":  # under which name pair is known here
+    if not found.rate:  # as any of them at rate 0; if that is not the nominal rate, it has been said
+        return
+    if nominal.map == "cycle100" and not nominal.sequential:  # under which name pair is known here
         nominal = replace(nominal, kind="pair", map=None)
     same = [fit for fit in found.fits if not fit.spec.startswith("matrix") and fit.spec != "none"]
     evidence = next((fit.evidence for fit in same if family(fit.spec) == family(str(nominal))), -math.inf)

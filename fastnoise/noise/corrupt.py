@@ -56,9 +56,10 @@ def corrupt(
     dataset       the data set's name, which gives "asymmetric" its map: mnist, cifar10, cifar10n, cifar100, cifar100n
     human_labels  the data set's human labels by name, for "human:NAME"
     threads       0 for one per core
-    inputs        images or other inputs of the samples, any real dtype, [N, ...], for "idn" and users' functions
+    inputs        images or other inputs of the samples, any real dtype, [N, ...], for "idn" and users' functions; other
+                  noise does not read them
     posteriors    class probabilities of a trained network, float [N, C], for "idn:R,variant=score" and "pmd", unless
-                  the spec names a file of them (posteriors=FILE.npy)
+                  the spec names a file of them (posteriors=FILE.npy); other noise does not read them
 
     Without a quota each label is drawn independently ("i.i.d."; Patrini et al., CVPR 2017), so that the realised rate
     varies about the requested one. The result holds both. A class map applies to all labels at once, not to labels that

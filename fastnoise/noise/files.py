@@ -40,8 +40,9 @@ class LabelFile:
     columns   what the C columns are called, if the file says so
     names     of the samples, if the file has them
     index     int64 [N], the positions of the samples in the training set, if the file has them
-    clean     the true labels, in the form of `values`, if the file has them
-    noisy     what fastnoise wrote, if the file is of its own
+    clean     the true labels, in the form of `values`, if the file has them; -1 where one is not known
+    noisy     what fastnoise wrote, if the file is of its own and no part of it is named
+    classes   what the classes are called whose numbers are the labels, if the file says so
     texts     whether the labels were written as texts, so that a number may be the name of a class
     partial   whether it is of a run, and leaves out samples that were held out for validation or not used
     where     says of a row, counted from 0, where in the file it is
@@ -54,6 +55,7 @@ class LabelFile:
     index: Labels | None = None
     clean: NDArray[Any] | None = None
     noisy: NoisyLabels | None = None
+    classes: tuple[str, ...] | None = None
     texts: bool = False
     partial: bool = False
     where: Callable[[int], str] = "position {}".format
@@ -150,13 +152,21 @@ def integers(file: LabelFile) -> Labels:
     """The labels of a file that has an integer for each sample; else DataError."""
     values = file.values
     if values.dtype.kind == "U":
-        row = next((row for row, text in enumerate(values.tolist()) if not _is_integer(text)), None)
+        texts = list(map(plain_number, values.tolist()))
+        row = next((row for row, text in enumerate(texts) if not _is_integer(text)), None)
         if row is None:
-            return _from_integers(file.source, list(map(int, values.tolist())))
+            return _from_integers(file.source, list(map(int, texts)))
         raise DataError(f"{file.source}: {file.where(row)} holds {shown(str(values[row]))} instead of an integer")
     if values.dtype.kind != "i" or values.ndim != 1:
         raise DataError(f"{file.source}: need integers [N], found {values.dtype} {list(values.shape)}")
     return values
+
+
+def plain_number(text: str) -> str:
+    """A whole number without its decimal places, of which pandas writes one in columns with gaps: 3.0 is 3. Any other
+    text as it is."""
+    number, dot, places = text.partition(".")
+    return number if dot and places and not places.strip("0") and _is_integer(number) else text
 
 
 def _from_npz(source: str, path: Path, part: str) -> LabelFile:
@@ -164,18 +174,34 @@ def _from_npz(source: str, path: Path, part: str) -> LabelFile:
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise DataError(f"{source}: an npy file under another name")
     with found as content:
-        if not part and {"metadata", "sha256", "labels"} <= set(content.files):
-            noisy = load_noisy(path)
-            return LabelFile(
-                source,
-                noisy.labels,
-                names=noisy.names,
-                index=noisy.index,
-                clean=noisy.clean_labels,
-                noisy=noisy,
-                partial=noisy.index is not None,
-            )
+        if {"metadata", "sha256", "labels"} <= set(content.files):
+            return _from_own(source, path, part)
         return _from_arrays(source, path, {name: content[name] for name in content.files}, part)
+
+
+def _from_own(source: str, path: Path, part: str) -> LabelFile:
+    """Labels that fastnoise wrote, or another of the arrays beside them by its name."""
+    noisy = load_noisy(path)
+    arrays = {"labels": noisy.labels, "clean_labels": noisy.clean_labels, "index": noisy.index}
+    values = _part(source, path, part or "labels", {key: array for key, array in arrays.items() if array is not None})
+    return LabelFile(
+        source,
+        values,
+        columns=noisy.class_names or () if values.ndim == 2 else (),
+        names=noisy.names,
+        index=noisy.index,
+        clean=None if part == "clean_labels" else noisy.clean_labels,
+        noisy=None if part else noisy,
+        classes=noisy.class_names if part != "index" else None,
+        partial=noisy.index is not None,
+    )
+
+
+def _part(source: str, path: Path, part: str, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The labels in the array of this name; DataError without one."""
+    if part not in arrays:
+        raise DataError(f"{source}: name one of its arrays, as {path}:ARRAY: {nearest(part, list(arrays))}")
+    return _labels(source, arrays[part])
 
 
 def _from_arrays(source: str, path: Path, found: Any, part: str) -> LabelFile:
@@ -191,9 +217,7 @@ def _from_arrays(source: str, path: Path, found: Any, part: str) -> LabelFile:
         known = [name for name in LABELS if name in arrays]
         alone = list(arrays) if len(arrays) == 1 else []
         part = (known or alone or [""])[0]
-    if part not in arrays:
-        raise DataError(f"{source}: name one of its arrays, as {path}:ARRAY: {nearest(part, list(arrays))}")
-    labels = _labels(source, arrays[part])
+    labels = _part(source, path, part, arrays)
     count = len(labels)
     names = next((arrays[key] for key in (*FILES, "names", "files") if key in arrays and key != part), None)
     index = next((arrays[key] for key in INDEX if key in arrays and key != part), None)
@@ -302,7 +326,7 @@ def _from_columns(
         columns=names,
         names=() if key is None else tuple(sheet.column(key, different=True)),
         index=None if index is None else _positions(sheet, index),
-        clean=None if clean is None or names else _texts(sheet, sheet.names.index(clean)),
+        clean=None if clean is None or names else _texts(sheet, sheet.names.index(clean), empty="-1"),
         texts=True,
         partial={"position", "corrected"} <= set(sheet.names),
         where=where,
@@ -315,10 +339,12 @@ def _key(sheet: Sheet, names: Sequence[str], part: str) -> str | None:
     return None if part and found == part else found
 
 
-def _texts(sheet: Sheet, place: int) -> NDArray[Any]:
-    """A column as integers if all of its fields are some, else as texts, as 01 is too, which may be a name."""
-    texts = [text.strip() for text in sheet.column(sheet.names[place] if sheet.names else place)]
-    if all(_is_integer(text) and str(int(text)) == text for text in texts):
+def _texts(sheet: Sheet, place: int, empty: str = "") -> NDArray[Any]:
+    """A column as integers if all of its fields are some, else as texts, as 01 is too, which may be a name. Fields may
+    be empty if `empty` says what stands for them."""
+    found = sheet.column(sheet.names[place] if sheet.names else place, empty=bool(empty))
+    texts = [text.strip() or empty for text in found]
+    if all(map(is_plain_integer, texts)):
         return _from_integers(sheet.source, list(map(int, texts)))
     return np.array(texts)
 
@@ -364,6 +390,11 @@ def _from_integers(source: str, values: list[int]) -> Labels:
 def _is_integer(text: str) -> bool:
     text = text.strip()
     return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20
+
+
+def is_plain_integer(text: str) -> bool:
+    """Whether a text is an integer as it is written as a rule; 01 may be a name."""
+    return _is_integer(text) and str(int(text)) == text
 
 
 def _is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from .. import own
 from ..checks import as_array
 from ..errors import ConfigError, DataError, nearest
+from .names import OWN
 from .spec import NoiseSpec
 
 Labels = NDArray[np.int64]
@@ -46,6 +47,14 @@ def corrupt_by_function(
             "differ); draw all random numbers from np.random.default_rng(seed)"
         )
     return first
+
+
+def takes_inputs(spec: NoiseSpec) -> bool:
+    """Whether noise is made of inputs, or of a function that has a parameter for them. ConfigError as `own.load`."""
+    if spec.kind != OWN:
+        return spec.of_inputs
+    taken = own.parameters(own.load(str(spec.name), "noise"), f"noise {spec.name}")
+    return taken is None or "inputs" in taken
 
 
 def _check_arguments(

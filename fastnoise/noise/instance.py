@@ -115,7 +115,12 @@ def _scaling(inputs: NDArray[Any], how: str) -> Callable[[NDArray[Any]], Reals]:
         mean = inputs.mean(0, dtype=np.float64)
     elif how == "normalised":
         rest = tuple(range(inputs.ndim - 1))
-        mean, std = inputs.mean(rest, dtype=np.float64), inputs.std(rest, dtype=np.float64)
+        mean = inputs.mean(rest, dtype=np.float64)
+        squares = np.zeros_like(mean)
+        for first in range(0, len(inputs), _ROWS):  # numpy's std would make a float64 copy of all inputs
+            apart = np.subtract(inputs[first : first + _ROWS], mean, dtype=np.float64)
+            squares += np.square(apart, out=apart).sum(rest)
+        std = np.sqrt(squares / (inputs.size // inputs.shape[-1]))
         std[std == 0] = 1.0
     return lambda rows: ((rows.astype(np.float64) - mean) / std).reshape(len(rows), -1)
 

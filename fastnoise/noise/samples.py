@@ -12,7 +12,7 @@ from ..checks import shown
 from ..data.table import ImageDataset, ImageTable
 from ..data.texts import picked
 from ..errors import DataError
-from .files import LabelFile, integers, written_name
+from .files import LabelFile, integers, is_plain_integer, plain_number, written_name
 from .result import NoisyLabels
 
 _SHOWN = 3
@@ -66,10 +66,7 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
     rows = np.full(total, -1)
     order = np.argsort(places, kind="stable")
     order = order[places[order] < total]
-    twice = np.flatnonzero(places[order][1:] == places[order][:-1]).tolist()
-    if twice:
-        pairs = (f"{file.where(int(order[pair]))} and {file.where(int(order[pair + 1]))}" for pair in twice)
-        raise DataError(f"{file.source}: {first_of(pairs, len(twice))} are of one sample; drop one")
+    _check_different(file, places, order)
     rows[places[order]] = order
     rows = rows[:count]
     missing = np.flatnonzero(rows < 0)
@@ -87,6 +84,14 @@ def first_of(found: Iterable[str], count: int) -> str:
     """The first three of `count` misfits, and how many there are if there are more."""
     listed = ", ".join(text for text, _ in zip(found, range(_SHOWN), strict=False))
     return listed if count <= _SHOWN else f"{listed} and {count - _SHOWN} more"
+
+
+def _check_different(file: LabelFile, places: NDArray[np.int64], order: NDArray[np.int64]) -> None:
+    """DataError if two rows are of one place. `order` has the rows that count, in the order of their places."""
+    twice = np.flatnonzero(places[order][1:] == places[order][:-1]).tolist()
+    if twice:
+        pairs = (f"{file.where(int(order[pair]))} and {file.where(int(order[pair + 1]))}" for pair in twice)
+        raise DataError(f"{file.source}: {first_of(pairs, len(twice))} are of one sample; drop one")
 
 
 def _by_row(file: LabelFile, dataset: ImageDataset, count: int) -> Matched:
@@ -183,22 +188,30 @@ def classes_in(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]
     """The classes of all rows of a file, int64 [N], -1 where one is not known.
 
     The file has the classes' names or numbers, or a column for each class with a one in one of them. A number that is
-    the name of a class, as that of a folder may be, is that class, if each label of the file is such a name.
+    the name of a class, as that of a folder may be, is that class, if each label of the file is such a name. 3.0 is 3
+    where no class is called so. Numbers of a file that names its classes are of these, in whatever order `class_names`
+    has them.
 
-    DataError names the first three labels that are no class.
+    DataError names the first three labels that are no class. It is raised too for fastnoise's own labels of another
+    number of classes if they have no names.
     """
     values, count = file.values, len(class_names)
     if values.ndim == 2:
         return _hot(file, class_names)
+    classes = _names_of_numbers(file, class_names)
+    if classes is not None and classes != tuple(class_names):
+        called = (*classes, "-1")  # the last is of label -1
+        values = np.array([called[label] for label in values.tolist()])
     numbers = [str(number) for number in range(count)]
     if values.dtype.kind == "U" or (file.texts and list(class_names) != numbers):
         by_name = _unique((_plain(name), place) for place, name in enumerate(class_names)) | {"-1": -1}
         texts = [_plain(str(text)) for text in values.tolist()]
+        texts = [text if text in by_name else plain_number(text) for text in texts]
         wrong = [row for row, text in enumerate(texts) if text not in by_name]
         if not wrong:
             return _some(file, np.array([by_name[text] for text in texts]))
-        if values.dtype.kind == "U":
-            if all(text.removeprefix("-").replace(".", "", 1).isdigit() for text in texts):
+        if values.dtype.kind == "U" and (classes is not None or not all(map(is_plain_integer, texts))):
+            if classes is None and all(text.removeprefix("-").replace(".", "", 1).isdigit() for text in texts):
                 integers(file)  # says which is none
             found = (f"{file.where(row)} holds {shown(str(values[row]))}" for row in wrong)
             some = ", ".join(map(repr, class_names[:_SHOWN]))
@@ -214,6 +227,23 @@ def classes_in(file: LabelFile, class_names: Sequence[str]) -> NDArray[np.int64]
         rest = f"; {len(wrong_rows)} in all" if len(wrong_rows) > _SHOWN else ""
         raise DataError(f"{file.source}: {file.where(row)} holds {labels[row]}, outside [0, {count}){more}{rest}")
     return _some(file, labels)
+
+
+def _names_of_numbers(file: LabelFile, class_names: Sequence[str]) -> tuple[str, ...] | None:
+    """What a file calls the classes whose numbers it holds; None if it doesn't, or only by the numbers themselves.
+
+    DataError without such names if fastnoise wrote that there is another number of classes.
+    """
+    classes = file.classes
+    if classes is not None and (classes != tuple(map(str, range(len(classes)))) or set(classes) <= set(class_names)):
+        return classes
+    found = len(classes) if classes is not None else None if file.noisy is None else file.noisy.num_classes
+    if found not in (None, len(class_names)):
+        raise DataError(
+            f"{file.source}: its {found} classes have no names, so that nobody knows which of these "
+            f"{len(class_names)} they are"
+        )
+    return None
 
 
 def _some(file: LabelFile, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -250,6 +280,9 @@ def columns_in(file: LabelFile, names: Sequence[str]) -> NDArray[np.float64]:
         raise DataError(f"{file.source}: need {len(names)} numbers a row ({error})") from None
     if values.shape[1] != len(names):
         raise DataError(f"{file.source}: need {len(names)} numbers a row, found {list(file.values.shape)}")
+    unknown = [name for name in _names_of_numbers(file, names) or () if name not in names]
+    if unknown:
+        raise DataError(f"{file.source}: it has a column {shown(unknown[0])}; those here are {', '.join(names)}")
     if file.columns and set(file.columns) == set(names):
         values = values[:, [file.columns.index(name) for name in names]]
     wrong = np.flatnonzero(~np.isfinite(values).all(1)).tolist()
@@ -266,14 +299,14 @@ def names_in(*files: LabelFile) -> tuple[str, ...] | None:
     DataError if some labels are numbers and some are names, of which nobody knows the numbers.
     """
     for file in files:
-        if file.noisy is not None and file.noisy.class_names is not None:
-            return file.noisy.class_names
+        if file.classes is not None:
+            return file.classes
         if file.columns:
             return file.columns
     found, numbered = set[str](), list[str]()
     for file in files:
         for array in (file.values, file.clean):
-            texts = array.tolist() if array is not None and array.dtype.kind == "U" else []
+            texts = list(map(plain_number, array.tolist() if array is not None and array.dtype.kind == "U" else ()))
             found |= {*texts} - {"-1"}
             if array is not None and (array.dtype.kind != "U" or any(text.isdigit() for text in texts)):
                 numbered.append(file.source)
@@ -324,8 +357,8 @@ def _positions(file: LabelFile) -> NDArray[np.int64] | None:
 def aligned(first: LabelFile, second: LabelFile) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
     """The rows of two files that are of the same samples, int64 [n] each, and how they were found.
 
-    By name if both files have names, else by position if both have those, else by row. DataError if one of the files
-    has samples that the other has not, unless the other is `partial`.
+    By name if both files have names, else by position if both have those, else by row. DataError if two rows of a file
+    are of one sample, or if one of the files has samples that the other has not, unless the other is `partial`.
     """
     keys: list[list[str]] | list[list[int]]
     if first.names and second.names:
@@ -340,6 +373,10 @@ def aligned(first: LabelFile, second: LabelFile) -> tuple[NDArray[np.int64], NDA
             "samples in order"
         )
     places: list[dict[Any, int]] = [{key: row for row, key in enumerate(column)} for column in keys]
+    for number, file in enumerate((first, second)):
+        if len(places[number]) < len(file):
+            last = np.array([places[number][key] for key in keys[number]])
+            _check_different(file, last, np.argsort(last, kind="stable"))
     for one, other, file, lacking in ((0, 1, first, second), (1, 0, second, first)):
         missing = [key for key in keys[one] if key not in places[other]]
         if missing and (not lacking.partial or len(missing) == len(keys[one])):

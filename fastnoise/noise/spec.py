@@ -158,6 +158,16 @@ class NoiseSpec:
         """The kind of the noise that follows PMD."""
         return None if self.hybrid is None else self.hybrid.partition(":")[0]
 
+    @property
+    def of_inputs(self) -> bool:
+        """Whether the noise is made of the samples' inputs. A user's function says so by a parameter of its own."""
+        return self.kind == "idn" and self.variant != "score"
+
+    @property
+    def of_posteriors(self) -> bool:
+        """Whether the noise is made of a network's class probabilities."""
+        return self.kind == "pmd" or self.variant == "score"
+
     def require_task(self, task: str, labels: str | None = None) -> None:
         """ConfigError that names the noises for the labels of `task` if this is none of them.
 

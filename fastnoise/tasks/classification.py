@@ -195,8 +195,7 @@ def _inputs(table: ImageTable, count: int, noise: str) -> NDArray[np.uint8] | No
     """The pixels of the first samples for noise that depends on them; None of files for other noise."""
     if table.images is not None:
         return table.images[:count]
-    spec = noises.parse(noise)
-    if spec.kind != "idn" or spec.variant == "score":
+    if not noises.parse(noise).of_inputs:
         return None
     with ThreadPoolExecutor(cpu_cores()) as pool:
         read = partial(read_image, size=(IDN_SIDE, IDN_SIDE), exif=table.exif)

@@ -363,6 +363,32 @@ def test_unknown_true_labels(tmp_path: Path) -> None:
     assert "realised rate unknown" in page.text
 
 
+def test_true_labels_that_are_unknown_one_by_one_are_unknown(tmp_path: Path) -> None:
+    """As of a list whose clean column is filled in rows that are held out, or beyond --limit-train."""
+    folder = write_run(tmp_path / "run")
+    with np.load(folder / "corrected.npz") as file:
+        columns = dict(file)
+    np.savez(folder / "corrected.npz", **columns | {"true": np.full(200, -1)})
+    given = NoisyLabels.load(folder / "labels.npz").labels
+    NoisyLabels(given, np.full(200, -1), "given", None, 4, None).save(folder / "labels.npz")
+    page, _ = make_page(folder)
+    assert "corrected.npz is not" not in page.text
+    assert "Corrected labels against given ones." in page.text
+    assert "all samples, mean" in page.text
+
+
+def test_given_labels_count_as_right_among_the_known_ones(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with np.load(folder / "corrected.npz") as file:
+        columns = dict(file)
+    true = np.where(np.arange(200) < 50, columns["true"], -1)
+    np.savez(folder / "corrected.npz", **columns | {"true": true})
+    NoisyLabels(columns["given"], true, "given", None, 4, None).save(folder / "labels.npz")
+    make_page(folder, png=tmp_path / "png")
+    right = float((columns["given"] == true)[:50].mean())
+    assert column(tmp_path / "png" / "correction.csv", "given_right") == pytest.approx([right] * 4)
+
+
 def test_a_summary_of_another_version_is_said_to_be_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "summary.json").write_text('{"title": "t"}')

@@ -34,8 +34,9 @@ from fastnoise.recipes.deviations import deviations_of
 from fastnoise.report import runs, write_report
 from fastnoise.report.charts import Chart, percent_ticks
 from fastnoise.report.gallery import SCRIPT as GALLERY_SCRIPT
-from fastnoise.report.html import element, markdown, plain, table
+from fastnoise.report.html import element, markdown, plain, shortened, table
 from fastnoise.report.script import SCRIPT
+from fastnoise.report.several import names_of
 from fastnoise.report.stored import is_numeric, ranking, read_run, read_sweep
 from fastnoise.words import parsed
 
@@ -559,6 +560,35 @@ def test_fields_that_follow_from_others_do_not_vary(tmp_path: Path) -> None:
     assert read_sweep(folder).varied == ("method", "noise")  # strength follows from the method
     page, _ = make_page(folder)
     assert "the program that began the sweep" in page.text
+
+
+def test_long_values_and_long_names_of_runs_stay_apart(tmp_path: Path) -> None:
+    """Also if both the beginning and the end, which is what a label has room for, are the same."""
+    folders = ("a" * 40 + "/x/" + "b" * 40, "a" * 40 + "/y/" + "b" * 40, "a" * 40 + "/c")
+    for place, folder in enumerate(folders):
+        write_run(tmp_path / "sweep" / "jobs" / f"{place}", dataset=f"folder:/{folder}", accuracy=0.1 * place)
+    make_page(tmp_path / "sweep", png=tmp_path / "png")
+    curves = list(read_csv(tmp_path / "png" / "curves.csv")[0])[1:]
+    finals = [row["dataset"] for row in read_csv(tmp_path / "png" / "final.csv")]
+    assert curves == finals
+    assert len(set(curves)) == 3
+    assert max(map(len, curves)) == 40
+    values = [column(tmp_path / "png" / "curves.csv", label)[0] for label in curves]
+    assert sorted(values) == pytest.approx([0.01, 0.11, 0.21])
+    same = "/".join("r" * 40 for _ in range(3))
+    runs = [read_run(write_run(tmp_path / place / same)) for place in ("one", "other")]
+    assert len(set(names_of(runs))) == 2
+    assert shortened(["abcdef", "abxdef", "abc"], 5) == {"abcdef": "ab…ef", "abxdef": "… (2)", "abc": "abc"}
+
+
+def test_the_caption_counts_the_jobs_that_a_line_is_the_mean_of(tmp_path: Path) -> None:
+    for place in range(6):
+        job = write_run(tmp_path / "sweep" / "jobs" / f"{place}", method=("ce", "elr")[place % 2], seed=place)
+        if place > 3:
+            (job / "metrics.jsonl").unlink()
+            (job / "summary.json").unlink()
+    page, _ = make_page(tmp_path / "sweep")
+    assert "Means over 2 jobs, up to the last epoch" in page.text
 
 
 def test_many_combinations_are_not_drawn_over_each_other(tmp_path: Path) -> None:

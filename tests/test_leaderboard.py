@@ -1,6 +1,8 @@
 """fastnoise leaderboard: rows from runs, pages from rows, and a command that is killed."""
 
 import csv
+import html
+import json
 import re
 import time
 from dataclasses import replace
@@ -310,6 +312,21 @@ def test_pages_rank_rows_and_give_the_time_to_an_accuracy(tmp_path: Path) -> Non
     assert [(line["minutes_to_target"], line["runs_that_reach_it"]) for line in found[:2]] == [("1", "1"), ("1.5", "1")]
     assert found[1]["commit"] == "0123456789abcdef"
     assert [len(record["seeds"].split()) for record in records_of(rows, 0.9)] == [1, 2, 1]
+
+
+def test_a_method_has_one_colour_on_a_page(tmp_path: Path) -> None:
+    """Also where it is the best in one setting and the second in the other."""
+    rows = [
+        row(seed_run(accuracy=(first if dataset == "cifar10" else second,) * 3), method=method, dataset=dataset)
+        for dataset in ("cifar10", "digits")
+        for method, first, second in (("ce", 0.5, 0.6), ("elr", 0.6, 0.5))
+    ]
+    page = write_pages(tmp_path, rows, 0.9).read_text()
+    lines = [json.loads(html.unescape(text)) for text in re.findall(r'data-lines="([^"]*)"', page)]
+    series = [each for chart in lines for panel in chart["panels"] for each in panel["series"]]
+    assert [each["label"] for each in series] == ["elr", "ce", "ce", "elr"]
+    assert len({(each["label"], each["colour"]) for each in series}) == 2
+    assert len({each["colour"] for each in series}) == 2
 
 
 # -- the command -----------------------------------------------------------------------------------------------

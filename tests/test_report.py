@@ -32,7 +32,7 @@ from fastnoise.noise import NoisyLabels, corrupt
 from fastnoise.recipes import recipe
 from fastnoise.recipes.deviations import deviations_of
 from fastnoise.report import runs, write_report
-from fastnoise.report.charts import Chart, percent_ticks
+from fastnoise.report.charts import BLUE, Chart, Panel, Series, line_chart, percent_ticks
 from fastnoise.report.gallery import SCRIPT as GALLERY_SCRIPT
 from fastnoise.report.html import element, markdown, plain, shortened, table
 from fastnoise.report.script import SCRIPT
@@ -314,6 +314,14 @@ def test_classes_have_their_names(tmp_path: Path) -> None:
     assert "cat" not in make_page(run)[0].text
     (run / "classes.json").write_text("{")
     assert "classes.json cannot be used" in make_page(run)[0].text
+
+
+def test_names_that_begin_with_an_underscore_are_in_the_legend() -> None:
+    series = [Series(name, name, [1, 2], [0.5, 0.6], BLUE) for name in ("_background", "cat")]
+    marks = [("_best", 1.0, 0.5, "o", BLUE)]
+    text = line_chart("classes", "t", "c", [Panel(series, marks=marks)]).html()
+    entries = [entry.lstrip("\u200b") for entry in re.findall(r"<text[^>]*>([^<]*)</text>", text)]
+    assert entries[-3:] == ["_background", "cat", "_best"]
 
 
 def test_a_killed_run_shows_what_there_is_and_how_to_go_on(trained: Path, tmp_path: Path) -> None:

@@ -210,6 +210,9 @@ def test_clean_labels_are_used_where_they_are_known() -> None:
         load_data(recipe("ce", "arrays", "symmetric:0.2"), dataset)
     unknown = ImageDataset.from_arrays(images, given, clean_labels=np.full(40, -1))
     assert unknown.clean_labels is None
+    late = ImageDataset.from_arrays(images, given, clean_labels=clean[::-1], test_images=images, test_labels=given)
+    assert load_data(recipe("ce", "arrays").replace({"limit_train": 30}), late).clean is None
+    assert load_data(recipe("ce", "arrays").replace({"limit_train": 31}), late).clean is not None
 
 
 def test_a_run_with_partly_known_labels_counts_those_alone(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """fastnoise leaderboard: rows from runs, pages from rows, and a command that is killed."""
 
 import csv
+import html
+import json
 import re
 import time
 from dataclasses import replace
@@ -13,7 +15,8 @@ from _forked import Forked
 
 from fastnoise.cli import main
 from fastnoise.errors import ConfigError, DataError
-from fastnoise.leaderboard.board import BOARDS, board_content, board_jobs, keep_where
+from fastnoise.leaderboard import board
+from fastnoise.leaderboard.board import BOARDS, board_content, board_jobs, keep_where, submissions_of
 from fastnoise.leaderboard.page import write_pages
 from fastnoise.leaderboard.submission import (
     SeedRun,
@@ -21,10 +24,12 @@ from fastnoise.leaderboard.submission import (
     configuration_of,
     read_submission,
     read_submissions,
+    sources_of,
     write_submission,
 )
-from fastnoise.leaderboard.tables import compared, ranked, records_of, tables_of
+from fastnoise.leaderboard.tables import compared, label_of, ranked, records_of, tables_of
 from fastnoise.recipes import recipe
+from fastnoise.sweeps.job import summary_file
 
 pytestmark = pytest.mark.usefixtures("forked_servers")
 
@@ -74,9 +79,9 @@ def test_words_are_the_grid_of_a_sweep() -> None:
     assert noises == ["human:worse"] * 3 + ["human:noisy"] * 3
 
 
-@pytest.mark.parametrize("board", sorted(path.stem for path in BOARDS.glob("*.toml")))
-def test_boards_that_come_with_it_can_run(board: str, tmp_path: Path) -> None:
-    jobs = board_jobs(board_content(board, data_root=str(tmp_path)), board)
+@pytest.mark.parametrize("name", sorted(path.stem for path in BOARDS.glob("*.toml")))
+def test_boards_that_come_with_it_can_run(name: str, tmp_path: Path) -> None:
+    jobs = board_jobs(board_content(name, data_root=str(tmp_path)), name)
     assert len(jobs) > 5
     assert {job.fields["data_root"] for job in jobs} == {str(tmp_path)}
 
@@ -158,6 +163,56 @@ def test_paths_and_code_of_a_user_stay_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("dataset", ("folder:cats/train", "folder:dogs/train")),
+        ("dataset", ("list:cats/all.csv", "list:dogs/all.csv")),
+        ("dataset", ("hf:cats/photos", "hf:dogs/photos")),
+        ("labels", ("cats/noisy.csv", "dogs/noisy.csv")),
+        ("encoder", ("cats/backbone.pt", "dogs/backbone.pt")),
+        ("noise", ("matrix:cats/T.npy", "matrix:dogs/T.npy")),
+    ],
+)
+def test_files_of_one_name_are_rows_of_their_own(
+    field: str, values: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual = {"dataset": "digits", "method": "ce", "seeds": 2}
+    jobs = board_jobs(
+        {key: value for key, value in usual.items() if key != field} | {"grid": {field: list(values)}}, "board"
+    )
+    for job in jobs:
+        summary_file(tmp_path, job.name).parent.mkdir(parents=True)
+        summary_file(tmp_path, job.name).touch()
+    seeds = iter(job.fields["seed"] for job in jobs)
+    monkeypatch.setattr(board, "_measured", lambda path: (seed_run(next(seeds)), {}))
+    made = submissions_of(tmp_path, jobs, WHERE)
+    assert [[run.seed for run in each.runs] for each in made] == [[0, 1], [0, 1]]
+    paths = [write_submission(tmp_path / "rows", each) for each in made]
+    assert [read_submission(path) for path in paths] == made
+    assert not any(str(tmp_path) in path.read_text() for path in paths)
+    titles = [table.title for table in tables_of(made, 0.9)]
+    labels = [label_of(each, made) for each in made]
+    assert len(set(titles if field in ("dataset", "labels", "noise") else labels)) == 2
+    assert len({str(record) for record in records_of(made, 0.9)}) == 2
+
+
+def test_code_of_one_name_is_told_apart_by_its_content() -> None:
+    fields = recipe("ce", "digits", "none").flat()
+    one, other, moved = (
+        Submission(configuration_of(ours), WHERE, (seed_run(),), sources_of(ours, {"method": digits}))
+        for ours, digits in (
+            (fields | {"method": "/a/mine.py:Mine"}, "0123456789"),
+            (fields | {"method": "/b/mine.py:Mine"}, "abcdef0123"),
+            (fields | {"method": "/c/mine.py:Mine"}, "0123456789"),
+        )
+    )
+    assert one == moved
+    assert len({one.file_name, other.file_name}) == 2
+    assert [label_of(each, [one, other]) for each in (one, other)] == ["Mine#01234567", "Mine#abcdef01"]
+
+
+@pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ('schema = "fastnoise-leaderboard-1"', 'schema = "x"', "schema must be 'fastnoise-leaderboard-1', not 'x'"),
@@ -181,6 +236,8 @@ def test_paths_and_code_of_a_user_stay_names(tmp_path: Path) -> None:
         ("epochs = 150", "epochs = 2", "runs[0].test_accuracy has 3 epochs, and configuration.epochs is 2"),
         ("val_fraction = 0.0", "val_fraction = 0.1", "runs[0].validation_accuracy is missing"),
         ("[configuration]", "[configuration", "not a readable TOML file"),
+        ("[figures]", "[sources]\nlabels = '0123abcd'\n[figures]", "sources.labels: no path of the configuration"),
+        ("[figures]", "[sources]\ndataset = 'x'\n[figures]", "sources.dataset must be eight hexadecimal digits"),
         ("[[runs]]", "[run]", "run: unknown field; did you mean 'runs'?"),
     ],
 )
@@ -255,6 +312,21 @@ def test_pages_rank_rows_and_give_the_time_to_an_accuracy(tmp_path: Path) -> Non
     assert [(line["minutes_to_target"], line["runs_that_reach_it"]) for line in found[:2]] == [("1", "1"), ("1.5", "1")]
     assert found[1]["commit"] == "0123456789abcdef"
     assert [len(record["seeds"].split()) for record in records_of(rows, 0.9)] == [1, 2, 1]
+
+
+def test_a_method_has_one_colour_on_a_page(tmp_path: Path) -> None:
+    """Also where it is the best in one setting and the second in the other."""
+    rows = [
+        row(seed_run(accuracy=(first if dataset == "cifar10" else second,) * 3), method=method, dataset=dataset)
+        for dataset in ("cifar10", "digits")
+        for method, first, second in (("ce", 0.5, 0.6), ("elr", 0.6, 0.5))
+    ]
+    page = write_pages(tmp_path, rows, 0.9).read_text()
+    lines = [json.loads(html.unescape(text)) for text in re.findall(r'data-lines="([^"]*)"', page)]
+    series = [each for chart in lines for panel in chart["panels"] for each in panel["series"]]
+    assert [each["label"] for each in series] == ["elr", "ce", "ce", "elr"]
+    assert len({(each["label"], each["colour"]) for each in series}) == 2
+    assert len({each["colour"] for each in series}) == 2
 
 
 # -- the command -----------------------------------------------------------------------------------------------

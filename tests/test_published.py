@@ -10,7 +10,7 @@ from fastnoise.config import RunConfig
 from fastnoise.errors import ConfigError
 from fastnoise.noise.spec import parse
 from fastnoise.recipes import recipe
-from fastnoise.recipes.published import _index, _key, _kind, published
+from fastnoise.recipes.published import _index, _key, _kind, deviations, published
 from fastnoise.sweeps import find_spec, resolve
 
 PAPERS = {
@@ -366,6 +366,31 @@ def test_the_pipeline_s_selection_loss_is_its_kind() -> None:
     found = published(replace(config, data=replace(config.data, dataset="chaoyang")))
     assert found["last"].mean == 31.78
     assert "F1" in found["last"].cite()
+
+
+@pytest.mark.parametrize(
+    ("noise", "said"),
+    [
+        ("asymmetric:0.4", ""),
+        ("asymmetric:0.4,map=block5", ""),
+        ("asymmetric:0.4,map=superclass", "the class map superclass, there block5"),
+        ("idn:0.2", ""),
+        ("idn:0.2,variant=shared", "noise with variant=shared,inputs=raw"),
+        ("idn:0.2,inputs=normalised", "noise with variant=xia,inputs=normalised"),
+    ],
+)
+def test_what_flips_labels_otherwise_than_the_source_is_said(noise: str, said: str) -> None:
+    config = recipe("swce" if noise.startswith("idn") else "elr", "cifar100", noise)
+    found = list(published(config).values())
+    assert found
+    usual = recipe(config.method.method, "cifar100", noise.partition(",")[0])
+    for entry in found:
+        plain = deviations(usual, entry, 0.4)
+        if said:
+            assert said in deviations(config, entry, 0.4)
+            assert said not in plain
+        else:
+            assert deviations(config, entry, 0.4) == plain
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,11 @@ from fastnoise.noise import NoisyLabels, corrupt
 from fastnoise.recipes import recipe
 from fastnoise.recipes.deviations import deviations_of
 from fastnoise.report import runs, write_report
-from fastnoise.report.charts import Chart, percent_ticks
+from fastnoise.report.charts import BLUE, Chart, Panel, Series, line_chart, percent_ticks
 from fastnoise.report.gallery import SCRIPT as GALLERY_SCRIPT
-from fastnoise.report.html import element, markdown, plain, table
+from fastnoise.report.html import element, markdown, plain, shortened, table
 from fastnoise.report.script import SCRIPT
+from fastnoise.report.several import names_of
 from fastnoise.report.stored import is_numeric, ranking, read_run, read_sweep
 from fastnoise.words import parsed
 
@@ -315,6 +316,14 @@ def test_classes_have_their_names(tmp_path: Path) -> None:
     assert "classes.json cannot be used" in make_page(run)[0].text
 
 
+def test_names_that_begin_with_an_underscore_are_in_the_legend() -> None:
+    series = [Series(name, name, [1, 2], [0.5, 0.6], BLUE) for name in ("_background", "cat")]
+    marks = [("_best", 1.0, 0.5, "o", BLUE)]
+    text = line_chart("classes", "t", "c", [Panel(series, marks=marks)]).html()
+    entries = [entry.lstrip("\u200b") for entry in re.findall(r"<text[^>]*>([^<]*)</text>", text)]
+    assert entries[-3:] == ["_background", "cat", "_best"]
+
+
 def test_a_killed_run_shows_what_there_is_and_how_to_go_on(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a run"
     shutil.copytree(trained / "nal", folder)
@@ -361,6 +370,32 @@ def test_unknown_true_labels(tmp_path: Path) -> None:
     assert "all samples, mean" in page.text
     assert page.text.count("the true labels are unknown") >= 4
     assert "realised rate unknown" in page.text
+
+
+def test_true_labels_that_are_unknown_one_by_one_are_unknown(tmp_path: Path) -> None:
+    """As of a list whose clean column is filled in rows that are held out, or beyond --limit-train."""
+    folder = write_run(tmp_path / "run")
+    with np.load(folder / "corrected.npz") as file:
+        columns = dict(file)
+    np.savez(folder / "corrected.npz", **columns | {"true": np.full(200, -1)})
+    given = NoisyLabels.load(folder / "labels.npz").labels
+    NoisyLabels(given, np.full(200, -1), "given", None, 4, None).save(folder / "labels.npz")
+    page, _ = make_page(folder)
+    assert "corrected.npz is not" not in page.text
+    assert "Corrected labels against given ones." in page.text
+    assert "all samples, mean" in page.text
+
+
+def test_given_labels_count_as_right_among_the_known_ones(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with np.load(folder / "corrected.npz") as file:
+        columns = dict(file)
+    true = np.where(np.arange(200) < 50, columns["true"], -1)
+    np.savez(folder / "corrected.npz", **columns | {"true": true})
+    NoisyLabels(columns["given"], true, "given", None, 4, None).save(folder / "labels.npz")
+    make_page(folder, png=tmp_path / "png")
+    right = float((columns["given"] == true)[:50].mean())
+    assert column(tmp_path / "png" / "correction.csv", "given_right") == pytest.approx([right] * 4)
 
 
 def test_a_summary_of_another_version_is_said_to_be_one(tmp_path: Path) -> None:
@@ -533,6 +568,35 @@ def test_fields_that_follow_from_others_do_not_vary(tmp_path: Path) -> None:
     assert read_sweep(folder).varied == ("method", "noise")  # strength follows from the method
     page, _ = make_page(folder)
     assert "the program that began the sweep" in page.text
+
+
+def test_long_values_and_long_names_of_runs_stay_apart(tmp_path: Path) -> None:
+    """Also if both the beginning and the end, which is what a label has room for, are the same."""
+    folders = ("a" * 40 + "/x/" + "b" * 40, "a" * 40 + "/y/" + "b" * 40, "a" * 40 + "/c")
+    for place, folder in enumerate(folders):
+        write_run(tmp_path / "sweep" / "jobs" / f"{place}", dataset=f"folder:/{folder}", accuracy=0.1 * place)
+    make_page(tmp_path / "sweep", png=tmp_path / "png")
+    curves = list(read_csv(tmp_path / "png" / "curves.csv")[0])[1:]
+    finals = [row["dataset"] for row in read_csv(tmp_path / "png" / "final.csv")]
+    assert curves == finals
+    assert len(set(curves)) == 3
+    assert max(map(len, curves)) == 40
+    values = [column(tmp_path / "png" / "curves.csv", label)[0] for label in curves]
+    assert sorted(values) == pytest.approx([0.01, 0.11, 0.21])
+    same = "/".join("r" * 40 for _ in range(3))
+    runs = [read_run(write_run(tmp_path / place / same)) for place in ("one", "other")]
+    assert len(set(names_of(runs))) == 2
+    assert shortened(["abcdef", "abxdef", "abc"], 5) == {"abcdef": "ab…ef", "abxdef": "… (2)", "abc": "abc"}
+
+
+def test_the_caption_counts_the_jobs_that_a_line_is_the_mean_of(tmp_path: Path) -> None:
+    for place in range(6):
+        job = write_run(tmp_path / "sweep" / "jobs" / f"{place}", method=("ce", "elr")[place % 2], seed=place)
+        if place > 3:
+            (job / "metrics.jsonl").unlink()
+            (job / "summary.json").unlink()
+    page, _ = make_page(tmp_path / "sweep")
+    assert "Means over 2 jobs, up to the last epoch" in page.text
 
 
 def test_many_combinations_are_not_drawn_over_each_other(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from ..models import Network, create_model
 from ..models.encoder import load_encoder
 from ..models.names import LibraryModel, bare
 from ..models.norm import chooses_fused, fuse_norms
+from ..noise.result import clean_if_known
 from ..noise.samples import described
 from ..tasks import Task, find_task
 from ..tasks.base import Labels
@@ -75,6 +76,9 @@ class RunData:
     """`ImageDataset.list_hash` of the data set."""
     test_labels: str = "true"
     """`ImageDataset.test_labels` of the data set."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clean", clean_if_known(self.clean))  # those known may all be in other samples
 
 
 def check_run(config: RunConfig, dataset: datasets.ImageDataset | None = None) -> None:

@@ -15,7 +15,7 @@ from ..noise.spec import parse
 from ..sweeps.job import run_folder, summary_file
 from ..sweeps.spec import Job, find_spec, jobs_of, read_spec
 from ..tasks.names import DEFAULT
-from .submission import SeedRun, Submission, configuration_of, rounded
+from .submission import SeedRun, Submission, configuration_of, rounded, sources_of
 
 BOARDS = Path(__file__).parent / "boards"
 """Holds the boards that come with fastnoise: files of sweeps."""
@@ -105,17 +105,17 @@ def submissions_of(folder: Path, jobs: Sequence[Job], where: str) -> list[Submis
 
     DataError for a finished run that has no accuracies or no times.
     """
-    rows: dict[str, tuple[dict[str, Any], list[SeedRun]]] = {}
+    rows: dict[str, tuple[dict[str, Any], dict[str, str], list[SeedRun]]] = {}
     for job in jobs:
         if summary_file(folder, job.name).exists():
-            configuration = configuration_of(job.fields)
-            key = json.dumps(configuration, sort_keys=True)
-            rows.setdefault(key, (configuration, []))[1].append(_measured(run_folder(folder, job.name)))
-    return [Submission(configuration, where, tuple(runs)) for configuration, runs in rows.values()]
+            run, code = _measured(run_folder(folder, job.name))
+            row = configuration_of(job.fields), sources_of(job.fields, code)
+            rows.setdefault(json.dumps(row, sort_keys=True), (*row, []))[2].append(run)
+    return [Submission(fields, where, tuple(runs), sources) for fields, sources, runs in rows.values()]
 
 
-def _measured(path: Path) -> SeedRun:
-    """What the folder of a finished run says."""
+def _measured(path: Path) -> tuple[SeedRun, dict[str, str]]:
+    """What the folder of a finished run says, and the SHA-256 sums of the user's code that it ran, by field."""
     from ..engine.environment import machine
     from ..report.stored import read_run
 
@@ -136,7 +136,7 @@ def _measured(path: Path) -> SeedRun:
     rate, speed = run.figure("noise", "realised_rate"), run.figure("throughput", "images_per_second")
     gpus = last.get("gpus") or []
     on_gpu = gpus and run.config.get("device") != "cpu"
-    return SeedRun(
+    measured = SeedRun(
         seed=run.config["seed"],
         noise_seed=run.config["noise_seed"],
         images_per_second=rounded(speed or 0.0),
@@ -150,3 +150,4 @@ def _measured(path: Path) -> SeedRun:
         date=datetime.fromtimestamp((path / "summary.json").stat().st_mtime, UTC).date().isoformat(),
         **columns,
     )
+    return measured, last.get("own_files") or {}

@@ -90,9 +90,10 @@ def _charts(place: int, rows: Sequence[Submission], names: list[str]) -> list[Ch
     )
     if len(rows) > len(COLOURS):
         return [last, f"Accuracy over time: {len(rows)} rows are too many to tell apart; see the table"]
-    panel = Panel(
-        [_curve(row, *look) for row, *look in zip(rows, labels, COLOURS, strict=False)], label="test accuracy"
-    )
+    colours = COLOURS[: len(rows)]
+    if len(names) <= len(COLOURS) and len(set(labels)) == len(rows):  # runs of two machines may have one label
+        colours = tuple(COLOURS[names.index(label)] for label in labels)
+    panel = Panel([_curve(row, *look) for row, *look in zip(rows, labels, colours, strict=True)], label="test accuracy")
     text = "A point for each epoch: the mean accuracy at the mean time. Bands: one standard deviation of the accuracy."
     return [line_chart(f"time_{place}", "Test accuracy over time.", text, [panel], axis="minutes"), last]
 

@@ -6,6 +6,9 @@
     [configuration]                  # as in a run's config.toml, without seeds, paths and what only changes speed
     method = "elr"
 
+    [sources]                        # for fields that were paths, of which only the last part is kept
+    labels = "0123abcd"              # tells files of one name apart
+
     [figures]                        # means over the runs and standard deviations; they follow from the runs
     last = 0.9123
 
@@ -25,7 +28,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -39,6 +42,8 @@ from ..data.names import AT_PATH, family, short
 from ..errors import ConfigError, DataError, FastnoiseError, nearest
 from ..fields import stored
 from ..files import stored_text, write_text
+from ..models.names import LibraryModel
+from ..noise.spec import with_paths
 from ..options import Above, AtLeast, Between, Values
 from ..recipes import recipe
 from ..sweeps.spec import SEEDS
@@ -111,12 +116,18 @@ class Submission:
     where: str
     """How many jobs ran at once, and on what, while the times were measured."""
     runs: tuple[SeedRun, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """As `sources_of` makes them; empty for a row of an earlier version, and for one without paths."""
+
+    def marked(self, name: str) -> str:
+        """The text of a field, with the digits that tell files of one name apart."""
+        return str(self.configuration[name]) + (f"#{self.sources[name]}" if name in self.sources else "")
 
     @property
     def setting(self) -> tuple[str, str]:
         """Data set and noise: the rows that are ranked against each other."""
-        noise = "labels of a file" if "labels" in self.configuration else str(self.configuration["noise"])
-        return str(self.configuration["dataset"]), noise
+        noise = f"labels of {self.marked('labels')}" if "labels" in self.configuration else self.marked("noise")
+        return self.marked("dataset"), noise
 
     @property
     def config(self) -> RunConfig | None:
@@ -129,7 +140,7 @@ class Submission:
     def network(self) -> str:
         """Its name, with its width if that is not 1."""
         width = self.configuration.get("width", 1.0)
-        return own.short(str(self.configuration["model"])) + ("" if width == 1 else f", width {width:g}")
+        return own.short(self.marked("model")) + ("" if width == 1 else f", width {width:g}")
 
     @property
     def recipe(self) -> str:
@@ -160,7 +171,11 @@ class Submission:
         except FastnoiseError:  # its recipe has to read a file that is not here
             return ""
         found = {name: value for name, value in config.flat().items() if name not in _LEFT_OUT}
-        return " ".join(f"{name}={value}" for name, value in found.items() if usual.get(name) != value)
+        return " ".join(
+            f"{name}={self.marked(name) if name in self.sources else value}"
+            for name, value in found.items()
+            if usual.get(name) != value
+        )
 
     def values(self, name: str) -> list[float]:
         """A figure of each run that has it."""
@@ -192,9 +207,10 @@ class Submission:
 
     @property
     def file_name(self) -> str:
-        """Setting, method, and a hash of the configuration and the machine: better figures take the file's place."""
+        """Setting, method, and a hash of configuration, sources and machine: better figures take the file's place."""
         machine = [self.said(name) for name in ("machine", "gpu")]
-        text = json.dumps([dict(self.configuration), self.where, *machine], sort_keys=True)
+        sources = [dict(self.sources)] if self.sources else []
+        text = json.dumps([dict(self.configuration), self.where, *machine, *sources], sort_keys=True)
         words = "-".join((*self.setting, own.short(str(self.configuration["method"]))))
         plain = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in words)
         return f"{plain[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml"
@@ -203,21 +219,50 @@ class Submission:
 _LEFT_OUT = {*FREE_ON_RESUME, *SEEDS}
 
 
+_PLACED = (*own.KINDS, "labels", "encoder")
+"""The fields that may hold a path."""
+
+
 def configuration_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a run's configuration that a submission keeps. Of paths it keeps the last part."""
+    """The fields of a run's configuration that a submission keeps. Of paths it keeps the last part; `sources_of` tells
+    those of one name apart."""
     fields = {name: value for name, value in config.items() if name not in _LEFT_OUT and value is not None}
-    for kind in own.KINDS:
-        if own.is_own(str(fields.get(kind, ""))):
-            file, name, rest = own.split(fields[kind])
-            fields[kind] = f"{file.name}:{name}{rest}"
-    dataset = str(fields["dataset"])
-    if not own.is_own(dataset):
-        path = dataset.partition(":")[2]
-        fields["dataset"] = f"{family(dataset)}:{Path(path).name}" if family(dataset) in AT_PATH else short(dataset)
-    for name in ("labels", "encoder"):
-        if name in fields:
-            fields[name] = Path(fields[name]).name
-    return fields
+    return fields | {name: _without_folders(name, str(fields[name])) for name in _PLACED if name in fields}
+
+
+def sources_of(config: Mapping[str, Any], code: Mapping[str, str]) -> dict[str, str]:
+    """Eight hexadecimal digits for each field of which `configuration_of` leaves out folders: the same for the same
+    path, or for the same content of a file with code of the user's.
+
+    Args:
+        config: a run's configuration, its paths absolute.
+        code: the SHA-256 sums of its files with code by field, as the run's folder has them.
+    """
+    found = {}
+    for name in _PLACED:
+        text = str(config.get(name) or "")
+        if text and _without_folders(name, text) != text:
+            found[name] = (code.get(name) or hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest())[:8]
+    return found
+
+
+def _without_folders(name: str, text: str) -> str:
+    """The text of one of _PLACED with the last part of each path."""
+    if name in own.KINDS and own.is_own(text):
+        file, inner, rest = own.split(text)
+        return f"{file.name}:{inner}{rest}"
+    match name:
+        case "dataset":
+            path = text.partition(":")[2]
+            return f"{family(text)}:{Path(path).name}" if family(text) in AT_PATH else short(text)
+        case "model":
+            found = LibraryModel.parse(text)
+            return text if found is None or found.file is None else f"{found.bare},weights={found.file.name}"
+        case "noise":
+            return with_paths(text, lambda file: Path(file).name)
+        case "labels" | "encoder":
+            return Path(text).name
+    return text
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -233,6 +278,7 @@ def write_submission(folder: Path, submission: Submission) -> Path:
         "schema": SCHEMA,
         "where": submission.where,
         "configuration": dict(submission.configuration),
+        **({"sources": dict(submission.sources)} if submission.sources else {}),
         "figures": {name: rounded(value) for name, value in submission.figures().items()},
         "runs": runs,
     }
@@ -284,7 +330,8 @@ def read_submission(path: Path) -> Submission:
 
 
 def _parsed(content: Mapping[str, Any]) -> Submission:
-    _require_fields("", content, ("schema", "where", "configuration", "figures", "runs"))
+    needed = ("schema", "where", "configuration", "figures", "runs")
+    _require_fields("", content, needed, (*needed, "sources"))
     if content["schema"] != SCHEMA:
         raise ConfigError(f"schema must be {SCHEMA!r}, not {content['schema']!r}")
     where = Values.of(str).read("where", content["where"])
@@ -292,12 +339,19 @@ def _parsed(content: Mapping[str, Any]) -> Submission:
     for name in ("method", "dataset", "noise", "model"):
         if not isinstance(fields.get(name), str):
             raise ConfigError(f"configuration.{name} must be a text, not {fields.get(name)!r}")
-    if found := sorted(_LEFT_OUT & fields.keys()):
-        raise ConfigError(f"configuration.{found[0]}: no part of a row's configuration; drop it")
+    if others := sorted(_LEFT_OUT & fields.keys()):
+        raise ConfigError(f"configuration.{others[0]}: no part of a row's configuration; drop it")
+    sources = _table("sources", content.get("sources", {}))
+    for name, digits in sources.items():
+        if name not in _PLACED or name not in fields:
+            raise ConfigError(f"sources.{name}: no path of the configuration; drop it")
+        if not isinstance(digits, str) or not re.fullmatch("[0-9a-f]{8}", digits):
+            raise ConfigError(f"sources.{name} must be eight hexadecimal digits in quotes, not {digits!r}")
     runs = content["runs"]
     if not isinstance(runs, list) or not runs:
         raise ConfigError("runs must be tables, one for each seed, as in [[runs]] and seed = 0")
-    submission = Submission(fields, where, tuple(_run(f"runs[{place}]", run) for place, run in enumerate(runs)))
+    found = tuple(_run(f"runs[{place}]", run) for place, run in enumerate(runs))
+    submission = Submission(fields, where, found, sources)
     seeds = [(run.seed, run.noise_seed) for run in submission.runs]
     for place, pair in enumerate(seeds):
         if pair in seeds[:place]:

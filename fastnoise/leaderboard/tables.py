@@ -64,7 +64,7 @@ def title_of(setting: tuple[str, str]) -> str:
 def label_of(row: Submission, others: Sequence[Submission]) -> str:
     """The row's method, with network, recipe and options if others have the same method."""
     method = _method(row)
-    if sum(other.configuration["method"] == row.configuration["method"] for other in others) == 1:
+    if sum(_method(other) == method for other in others) == 1:
         return method
     return " ".join(part for part in (method, row.network, row.recipe, row.options) if part)
 
@@ -122,7 +122,7 @@ def _table(title: str, rows: Sequence[Submission], target: float, brief: bool) -
 
 
 def _method(row: Submission) -> str:
-    return own.short(str(row.configuration["method"]))
+    return own.short(row.marked("method"))
 
 
 def measured(row: Submission) -> str:
@@ -160,6 +160,7 @@ HOW = (
     "included. They are a mean over the runs that get there.",
     "A published value stands beside a row of the same method, data set, noise and network. What is known to differ is "
     "in its note, the share of wrong labels among it.",
+    "Digits after # tell data sets, files and code of one name apart.",
 )
 """How the figures are counted, a paragraph each."""
 
@@ -177,9 +178,9 @@ def records_of(rows: Sequence[Submission], target: float) -> list[dict[str, Any]
         for row in members:
             times = row.minutes_to(target)
             record: dict[str, Any] = {
-                "dataset": row.configuration["dataset"],
+                "dataset": row.setting[0],
                 "noise": row.setting[1],
-                "method": row.configuration["method"],
+                "method": row.marked("method"),
                 "network": row.network,
                 "recipe": row.recipe or "published",
                 "options": row.options,

@@ -293,6 +293,12 @@ def known_labels(clean: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(clean >= 0) if clean.ndim == 1 else np.ones(len(clean), bool)
 
 
+def clean_if_known(clean: NDArray[Any] | None, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[Any] | None:
+    """The clean labels of some rows; None if that of none is known."""
+    chosen = None if clean is None else clean[rows]
+    return None if chosen is None or not known_labels(chosen).any() else chosen
+
+
 def _save_compressed(file: BinaryIO, arrays: Mapping[str, Any]) -> None:
     """As np.savez_compressed, but at zlib's first level: twice as fast for the names of a million images."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from .. import own
@@ -394,12 +395,16 @@ def with_absolute_paths(text: str) -> str:
     """The canonical text of a spec, its files named from the root, for use in any folder. ConfigError as `parse`."""
     spec = parse(text)
     if spec.kind == OWN:
-        spec = dataclasses.replace(spec, name=own.located(str(spec.name)))
+        return str(dataclasses.replace(spec, name=own.located(str(spec.name))))
+    return with_paths(str(spec), _absolute)
+
+
+def with_paths(text: str, change: Callable[[str], str]) -> str:
+    """A spec with the names of its npy files changed. One that names none stays as it is written."""
+    spec = parse(text)
     if spec.kind == "matrix":
-        spec = dataclasses.replace(spec, name=_absolute(str(spec.name)))
-    if spec.posteriors is not None:
-        spec = dataclasses.replace(spec, posteriors=_absolute(spec.posteriors))
-    return str(spec)
+        return str(dataclasses.replace(spec, name=change(str(spec.name))))
+    return text if spec.posteriors is None else str(dataclasses.replace(spec, posteriors=change(spec.posteriors)))
 
 
 def _absolute(file: str) -> str:

@@ -9,6 +9,7 @@ from ..config import RunConfig
 from ..data.names import is_given
 from ..methods.options import AugDescOptions, ELROptions, ELRPlusOptions, NALOptions, SWCEOptions
 from ..models.names import bare
+from ..noise.maps import DATASET_MAPS
 from ..noise.spec import NoiseSpec, parse
 from .published_table import Metric
 from .published_tables import ALIKE, EPOCHS, TABLES
@@ -193,6 +194,12 @@ def deviations(config: RunConfig, entry: Published, realised: float | None = Non
     here, there = parse(config.noise.noise), parse(entry.noise)
     if here.kind == "symmetric" and here.true_class != there.true_class:
         words.append(f"noise with the true class {here.true_class}, there {there.true_class}")
+    if here.kind == "asymmetric":
+        usual = DATASET_MAPS.get(config.data.dataset)
+        if (here.map or usual) != (there.map or usual):
+            words.append(f"the class map {here.map or usual}, there {there.map or usual}")
+    if here.kind == "idn" and (here.variant, here.inputs) != (there.variant, there.inputs):
+        words.append(f"noise with variant={here.variant},inputs={here.inputs}")  # no source says what its own is
     ours = expected_rate(config.noise.noise, config.data.dataset) if realised is None else realised
     theirs = expected_rate(entry.noise, config.data.dataset)
     if ours is not None and theirs is not None and abs(ours - theirs) > TOLERANCE:

@@ -247,7 +247,10 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
     for series in panel.series:
         values = np.asarray(series.values, dtype=float)
         axes.plot(
-            series.places, values, series.dash, color=series.colour, label=series.label, marker="." if few else None
+            *(series.places, values, series.dash),
+            color=series.colour,
+            label=_entry(series.label),
+            marker="." if few else None,
         )
         if series.spread is not None:
             spread = np.asarray(series.spread, dtype=float)
@@ -255,7 +258,7 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
                 series.places, values - spread, values + spread, color=series.colour, alpha=0.2, linewidth=0
             )
     for label, x, y, marker, colour in panel.marks:
-        axes.plot([x], [y], marker, color=colour, label=label, markersize=9 if marker == "*" else 6, zorder=3)
+        axes.plot([x], [y], marker, color=colour, label=_entry(label), markersize=9 if marker == "*" else 6, zorder=3)
     _set_height(axes, [panel])
     if panel.shares:
         axes.yaxis.set_major_formatter(percent_ticks)
@@ -263,6 +266,12 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title=panel.title, ylabel=panel.label)
     axes.margins(x=0.02)
+
+
+def _entry(label: str) -> str:
+    """A label of the legend: matplotlib leaves out those that begin with `_`, so that a space without width comes
+    first."""
+    return f"\u200b{label}" if label.startswith("_") else label
 
 
 def _set_height(axes: "Axes", panels: Sequence[Panel]) -> None:

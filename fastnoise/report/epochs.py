@@ -73,7 +73,7 @@ def _second_tests(run: StoredRun) -> list[str]:
 def _true_accuracy(run: StoredRun) -> Series | None:
     """Training accuracy against the true labels: of clean and of mislabelled samples, weighted by their numbers."""
     labels = run.training_labels()
-    if labels is None or labels[1] is None or not (labels[1] >= 0).any():
+    if labels is None or labels[1] is None:
         return None
     known = labels[1] >= 0
     wrong = float((labels[0] != labels[1])[known].mean())
@@ -217,7 +217,7 @@ def correction(run: StoredRun) -> Chart | Missing:
         return "Correction accuracy: the method corrects no labels in training, or the true labels are unknown"
     labels = run.training_labels()
     if labels is not None and labels[1] is not None:
-        right = float((labels[0] == labels[1]).mean())
+        right = float((labels[0] == labels[1])[labels[1] >= 0].mean())
         places = series[0].places
         series.append(
             Series("given_right", f"given labels, {percent(right)}", places, [right] * len(places), GREY, "--")

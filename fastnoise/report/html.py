@@ -18,6 +18,21 @@ def plain(text: object, most: int = 2000) -> str:
     return _UNPRINTABLE.sub("\ufffd", words if len(words) <= most else words[:most] + " …")
 
 
+def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
+    """Each text with at most `most` characters: the middle of a longer one is left out. If two then look alike, numbers
+    tell them apart."""
+    found: dict[str, str] = {}
+    for text in dict.fromkeys(texts):
+        short, number = text, 1
+        while len(short) > most or short in found.values():
+            end = f" ({number})" if number > 1 else ""
+            room = most - 1 - len(end)
+            short = text[: (room + 1) // 2] + "…" + text[len(text) - room // 2 :] + end
+            number += 1
+        found[text] = short
+    return found
+
+
 def attribute(name: str, value: str) -> Html:
     """`name="value"`, escaped. Data for a script stay whole."""
     return Html('{}="{}"').format(name, plain(value, 1 << 24) if name.startswith("data-") else plain(value))

@@ -33,7 +33,7 @@ def _no_estimates(run: StoredRun, truth: bool = False, classes: bool = False) ->
         return f"method {plain(run.config.get('method', '?'))} estimates no confidence and corrects no label"
     if not len(run.corrected["given"]):
         return "corrected.npz has no samples"
-    if truth and not ("true" in run.corrected and _known(run).any()):
+    if truth and "true" not in run.corrected:
         return "the true labels are unknown"
     if classes and run.num_classes > _MOST_CLASSES:
         return f"{run.num_classes} classes are too many to draw"

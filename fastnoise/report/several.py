@@ -7,7 +7,7 @@ from .. import own
 from ..config import FREE_ON_RESUME
 from .charts import COLOURS, Chart, Missing, Panel, Series, line_chart
 from .figures import WORDS, beside
-from .html import Html, details, element, join, plain, table
+from .html import Html, details, element, join, plain, shortened, table
 from .runs import deviations
 from .stored import StoredRun
 
@@ -40,9 +40,9 @@ def names_of(runs: Sequence[StoredRun]) -> list[str]:
         depth = 1
         while sum(other[-depth:] == own_parts[-depth:] for other in parts) > 1 and depth < len(own_parts):
             depth += 1
-        name = plain("/".join(own_parts[-depth:]))
-        names.append(name if len(name) <= _LONGEST else "…" + name[1 - _LONGEST :])
-    return names
+        names.append(plain("/".join(own_parts[-depth:])))
+    short = shortened(names, _LONGEST)
+    return [short[name] for name in names]
 
 
 def head(runs: Sequence[StoredRun]) -> Html:

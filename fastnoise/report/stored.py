@@ -17,6 +17,7 @@ from ..data.names import is_brought
 from ..errors import ConfigError, DataError, said
 from ..files import require_file, stored_text
 from ..noise import NoisyLabels
+from ..noise.result import clean_if_known
 from ..noise.targets import load_noisy
 from ..tasks.names import Score, score_in
 from .html import plain
@@ -46,7 +47,7 @@ class StoredRun:
     whole_names: tuple[str, ...] = ()
     """The same, uncut; also numbers."""
     corrected: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """Columns of corrected.npz, [n] each."""
+    """Columns of corrected.npz, [n] each; without `true` if none of its labels is known."""
     error: str = ""
     """The content of error.txt, which a failed job of a sweep writes."""
     problems: list[str] = field(default_factory=list)
@@ -115,8 +116,7 @@ class StoredRun:
             kept, _ = stratified_split(classes, fraction, seed)
         else:
             kept = _rows(self.labels, kept)
-        clean = self.labels.clean_labels
-        return self.labels.labels[kept], None if clean is None else clean[kept]
+        return self.labels.labels[kept], clean_if_known(self.labels.clean_labels, kept)
 
 
 def number(value: Any) -> float | None:
@@ -150,6 +150,8 @@ def read_run(path: Path, *, arrays: bool = True) -> StoredRun:
             if run.corrected and run.labels is not None and not _belong(run.corrected, run.labels):
                 run.problems.append(f"{corrected.name} is not of the labels in {folder.labels.name}: left out")
                 run.corrected = {}
+            if clean_if_known(run.corrected.get("true")) is None:  # of a run of an earlier version
+                run.corrected.pop("true", None)
     return run
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..texts import counted
 from .charts import COLOURS, HALF, WIDE, Chart, Missing, Panel, Series, dot_chart, line_chart
-from .html import Html, details, element, join, markdown, plain, table
+from .html import Html, details, element, join, markdown, plain, shortened, table
 from .stored import StoredRun, StoredSweep, is_numeric, ranking
 
 _MOST_LINES = 8  # in one panel, that can still be told apart
@@ -111,14 +111,25 @@ def _short(text: str) -> str:
 # -- curves --------------------------------------------------------------------------------------------------------
 
 
-def _label(key: Sequence[str]) -> str:
-    return " · ".join(value if len(value) <= 40 else value[:39] + "…" for value in key) or "all jobs"
+_LONGEST = 40  # letters of a value in a label
+
+
+def _labels(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """A label for each combination of values, which no other has."""
+    keys = list(keys)
+    short = [shortened(values, _LONGEST) for values in zip(*keys, strict=True)]
+    return {key: " · ".join(part[value] for part, value in zip(short, key, strict=True)) or "all jobs" for key in keys}
+
+
+def _test_curves(jobs: Sequence[StoredRun]) -> list[dict[int, float]]:
+    """The test accuracy over epochs of each job that has ended an epoch."""
+    curves = [dict(zip(*job.series(f"test_{job.score.name}"), strict=True)) for job in jobs]
+    return [curve for curve in curves if curve]
 
 
 def _mean_curve(jobs: Sequence[StoredRun], key: str, label: str, colour: str) -> Series | None:
     """Mean and standard deviation of the jobs' test accuracy over the epochs that all of them have."""
-    curves = [dict(zip(*job.series(f"test_{job.score.name}"), strict=True)) for job in jobs]
-    curves = [curve for curve in curves if curve]
+    curves = _test_curves(jobs)
     common = sorted(set.intersection(*map(set, curves))) if curves else []
     if not common:
         return None
@@ -128,8 +139,8 @@ def _mean_curve(jobs: Sequence[StoredRun], key: str, label: str, colour: str) ->
 
 
 def _of(groups: Iterable[Sequence[StoredRun]]) -> str:
-    """Part of a caption: how many jobs each line is the mean of."""
-    counts = [len(jobs) for jobs in groups]
+    """Part of a caption: how many jobs each line is the mean of. Some job has ended an epoch."""
+    counts = [count for jobs in groups if (count := len(_test_curves(jobs)))]
     number = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
     if max(counts) == 1:
         return "One job each."
@@ -147,14 +158,16 @@ def curves(sweep: StoredSweep) -> Chart | Missing:
         )
     places = [place for place, name in enumerate(sweep.varied) if name not in split]
     rest = list(dict.fromkeys(tuple(key[place] for place in places) for key in groups))
+    labels, inner_labels = _labels(groups), _labels(rest)
     panels: dict[tuple[str, ...], list[Series]] = {}
     for key, jobs in groups.items():
         title = tuple(key[place] for place, name in enumerate(sweep.varied) if name in split)
         inner = tuple(key[place] for place in places)
-        series = _mean_curve(jobs, _label(key), _label(inner), COLOURS[rest.index(inner) % len(COLOURS)])
+        series = _mean_curve(jobs, labels[key], inner_labels[inner], COLOURS[rest.index(inner) % len(COLOURS)])
         panels.setdefault(title, []).extend([series] if series else [])
+    titles = _labels(panels)
     drawn = [
-        Panel(series, title=_label(title) if split else "", label=f"test {sweep.score.title}", shares=sweep.score.share)
+        Panel(series, title=titles[title] if split else "", label=f"test {sweep.score.title}", shares=sweep.score.share)
         for title, series in panels.items()
         if series
     ]
@@ -190,10 +203,11 @@ def curves_of(sweep: StoredSweep, name: str) -> Chart | Missing:
     words = name.replace("_", " ")
     if len(groups) > len(COLOURS):
         return f"Accuracy by {words}: {len(groups)} values are too many to tell apart"
+    labels = _labels(groups)
     series = [
         line
         for colour, (key, jobs) in zip(COLOURS, groups.items(), strict=False)
-        if (line := _mean_curve(jobs, _label(key), _label(key), colour))
+        if (line := _mean_curve(jobs, labels[key], labels[key], colour))
     ]
     if not series:
         return f"Accuracy by {words}: no job has ended an epoch"
@@ -215,18 +229,23 @@ def _last(jobs: Sequence[StoredRun]) -> list[float]:
 
 def final(sweep: StoredSweep) -> Chart | Missing:
     """Mean and standard deviation of the last test accuracy of each combination."""
-    rows = []
-    for key, jobs in sweep.groups().items():
-        values = _last(jobs)
-        if values:
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-            rows.append((_label(key), float(np.mean(values)), deviation, len(values)))
-    if not rows:
+    found = {key: values for key, jobs in sweep.groups().items() if (values := _last(jobs))}
+    if not found:
         return "Results: no job has ended"
     if not sweep.score.share:
         return f"Results: see the tables for the {sweep.score.title}"
-    if len(rows) > _MOST_DOTS:
-        return f"Results of each combination: {len(rows)} are too many to draw; see the tables"
+    if len(found) > _MOST_DOTS:
+        return f"Results of each combination: {len(found)} are too many to draw; see the tables"
+    labels = _labels(found)
+    rows = [
+        (
+            labels[key],
+            float(np.mean(values)),
+            float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+            len(values),
+        )
+        for key, values in found.items()
+    ]
     return dot_chart(
         "final",
         f"Test {sweep.score.title} after the last epoch.",
@@ -254,13 +273,14 @@ def against(sweep: StoredSweep) -> list[Chart | Missing]:
         if not lines or len(lines) > _MOST_LINES:
             continue
         words = name.replace("_", " ")
+        labels = _labels(lines)
         series = []
         for colour, (rest, points) in zip(COLOURS, lines.items(), strict=False):
             means = [float(np.mean(last)) for last in points.values()]
             spread = [float(np.std(last, ddof=1)) if len(last) > 1 else 0.0 for last in points.values()]
-            label = _label(rest) if rest else ""
+            label = labels[rest] if rest else ""
             series.append(
-                Series(_label(rest), label, list(points), means, colour, spread=spread if any(spread) else None)
+                Series(labels[rest], label, list(points), means, colour, spread=spread if any(spread) else None)
             )
         axis = "noise rate" if name == "noise" else words
         found.append(

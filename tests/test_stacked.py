@@ -323,6 +323,17 @@ def test_each_folder_is_as_train_writes_it(method: str, changes: dict[str, Any],
             assert [row.split(",")[:2] for row in rows] == [row.split(",")[:2] for row in others]
 
 
+def test_the_line_of_an_epoch_has_the_means_of_the_runs_that_have_a_figure() -> None:
+    """A run without wrong labels has no shares of them, whichever of the runs it is."""
+    wrong = {"epoch": 1, "images_per_second": 1.0, "train_loss": 1.0, "mislabelled_true": 0.5}
+    right = {"epoch": 1, "images_per_second": 2.0, "train_loss": 2.0}
+    both = make_stack(quick("ce", 2))
+    for figures in ([wrong, right], [right, wrong]):
+        assert both.shown(figures) == {
+            "epoch": 1, "images_per_second": 3.0, "train_loss": 1.5, "mislabelled_true": 0.5,
+        }  # fmt: skip
+
+
 def test_finished_runs_go_on_to_more_epochs(tmp_path: Path) -> None:
     configs = quick("elr", 2, epochs=1)
     together, alone = placed(configs, tmp_path / "together"), placed(configs, tmp_path / "alone")

@@ -125,6 +125,31 @@ def test_an_interrupted_course_ends_as_a_whole_one(name: str, step: int, monkeyp
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (("--method", "forward", "--warm-up", "1", "--schedule", "linear:0"), 15),
+        (("--method", "forward", "--warm-up", "1", "--schedule", "one_cycle:0.3,start=0.1"), 17),
+        (("--method", "selc", "--schedule", "linear:0"), 17),
+    ],
+)
+def test_a_run_resumed_in_its_second_round_has_the_rates_of_a_whole_one(
+    words: tuple[str, ...], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds of 1 and 4 epochs, and of 3 and 2, stopped after an epoch and inside one."""
+    words = (*DIGITS, *words, "--epochs", "5")
+    assert main(["train", *words, "--run-dir", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        stopped_at(patch, step)
+        assert main(["train", *words, "--run-dir", "cut"]) == 143
+    assert (state(Path("cut"))["epoch"], state(Path("cut"))["batch"]) == (4, step % 5)
+    assert main(["train", "--resume", "cut"]) == 0
+    rates = [[epoch["learning_rate"] for epoch in history(Path(run))] for run in ("whole", "cut")]
+    assert min(rates[0]) > 0
+    assert rates[0] == rates[1]
+    assert_same_end(Path("whole"), Path("cut"))
+
+
 def test_methods_of_two_networks_have_two_averages() -> None:
     words = ["--method", "elr_plus", "--average-weights", "ema:0.8", "--optimizer", "sgd:lookahead=2"]
     assert main(["train", *DIGITS, *words, "--epochs", "2", "--run-dir", "run"]) == 0

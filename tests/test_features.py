@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 import fastnoise
 from fastnoise import ImageDataset
@@ -114,6 +116,32 @@ def test_images_are_resized_to_the_size_that_is_asked_for(made: Path) -> None:
     assert main(["features", "digits", "--model", str(made / "run"), "--image-size", "16", "--out", str(out)]) == 0
     assert json.loads(out.with_suffix(".json").read_text())["image_size"] == [16, 16]
     assert not np.array_equal(np.load(out), np.load(made / "f.npy"))
+
+
+class Columns(nn.Module):
+    """Features that are the means of the columns of an image."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((1, 2))
+
+
+@pytest.mark.parametrize("size", [(32, 64), (16, 32)])
+def test_files_that_are_not_square_are_resized_once(size: tuple[int, int], tmp_path: Path) -> None:
+    """To a height and a width: on the way over a square they would lose columns."""
+    columns = np.random.default_rng(0).integers(0, 256, (1, 64, 3), np.uint8)
+    image = Image.fromarray(columns.repeat(32, 0))
+    image.save(tmp_path / "columns.png")
+    table = ImageTable(np.zeros(1, np.int64), files=[str(tmp_path / "columns.png")])
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    extractor = extraction.Extractor("columns", [Columns(size[1])], size, 3, mean, std)  # type: ignore[list-item]
+    dataset = ImageDataset("columns", table, table, ("a", "b"), mean, std)
+    extraction.extract(dataset, extractor, tmp_path / "f.npy", CPU, batch_size=1, threads=1)
+    wanted = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).mean((0, 2)) / 255
+    np.testing.assert_allclose(np.load(tmp_path / "f.npy"), np.stack([wanted, wanted]), atol=0.02)  # of any decoder
 
 
 def test_several_networks_give_their_features_side_by_side(made: Path) -> None:

@@ -14,6 +14,7 @@ from fastnoise import ImageDataset
 from fastnoise.cli import main
 from fastnoise.data.digits import load_digits
 from fastnoise.engine import RunFolder
+from fastnoise.engine.stacked import train_stacked
 from fastnoise.engine.step import Step
 from fastnoise.errors import CheckpointError, ConfigError
 from fastnoise.methods import METHODS
@@ -60,7 +61,15 @@ def test_stored_values_of_other_types_are_one_line(
 def test_a_changed_bit_and_a_second_writer_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder(run)
     folder.lock()
+    partial = run / "checkpoint.pt.partial"
+    partial.write_bytes(b"half a checkpo")  # which the first one is writing
     assert "another process trains this run" in refusal(capsys, "--resume", str(run))
+    with pytest.raises(CheckpointError, match="another process trains this run"):
+        train_stacked([folder.read_config().replace({"epochs": 3})])
+    assert partial.exists()
+    folder.release()
+    folder.lock()
+    assert not partial.exists()
     folder.release()
     content = bytearray((run / "checkpoint.pt").read_bytes())
     weights = next(iter(state(run)["networks"].values())).numpy().tobytes()

@@ -323,6 +323,35 @@ def test_each_folder_is_as_train_writes_it(method: str, changes: dict[str, Any],
             assert [row.split(",")[:2] for row in rows] == [row.split(",")[:2] for row in others]
 
 
+def test_the_line_of_an_epoch_has_the_means_of_the_runs_that_have_a_figure() -> None:
+    """A run without wrong labels has no shares of them, whichever of the runs it is."""
+    wrong = {"epoch": 1, "images_per_second": 1.0, "train_loss": 1.0, "mislabelled_true": 0.5}
+    right = {"epoch": 1, "images_per_second": 2.0, "train_loss": 2.0}
+    both = make_stack(quick("ce", 2))
+    for figures in ([wrong, right], [right, wrong]):
+        assert both.shown(figures) == {
+            "epoch": 1, "images_per_second": 3.0, "train_loss": 1.5, "mislabelled_true": 0.5,
+        }  # fmt: skip
+
+
+def test_finished_runs_go_on_to_more_epochs(tmp_path: Path) -> None:
+    configs = quick("elr", 2, epochs=1)
+    together, alone = placed(configs, tmp_path / "together"), placed(configs, tmp_path / "alone")
+    train_stacked(together, console=QUIET)
+    for config in alone:
+        train(config, console=QUIET)
+        train(config.replace({"epochs": 2}), console=QUIET, resume=True)
+    longer = [config.replace({"epochs": 2}) for config in together]
+    assert [summary["epochs"] for summary in train_stacked(longer, console=QUIET)] == [2, 2]
+    for one, two in zip(folders(together), folders(alone), strict=True):
+        assert_close(history(one), history(two), 1e-2)
+    before = {path.name: path.stat().st_mtime_ns for path in folders(together)[0].iterdir() if path.suffix != ".pt"}
+    (folders(together)[0] / "checkpoint.pt").unlink()
+    with pytest.raises(CheckpointError, match="0: the run is complete, and its checkpoint was removed"):
+        train_stacked([config.replace({"epochs": 3}) for config in together], console=QUIET)
+    assert {path.name: path.stat().st_mtime_ns for path in folders(together)[0].iterdir()} == before
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 

@@ -623,6 +623,44 @@ def test_a_scaled_loss_is_clipped_by_the_norm_of_the_gradient_itself() -> None:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
+def test_norms_of_steps_that_the_scaler_skips_do_not_count() -> None:
+    """As in fp16, where the first steps overflow."""
+    plain, scaled = (make_step("ce", norms=True) for _ in range(2))
+    scaled.amp, scaled._autocast = torch.float16, nullcontext  # type: ignore[method-assign]
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    place = torch.device("cpu")
+    statistics = EpochStatistics(NUM_SAMPLES, False, place, skips=True)
+    scaled.norms, scaled.observe = statistics.note_norm, statistics.update
+
+    def overflow() -> None:
+        for parameter in _parameters(scaled):
+            if parameter.grad is not None:
+                parameter.grad.fill_(torch.inf)
+
+    images, index = batches(1)[0]
+    scaled.gradients = overflow
+    weights = [parameter.detach().clone() for parameter in _parameters(scaled)]
+    scaled.train(images, index)
+    scaled.gradients = None
+    assert all(map(torch.equal, weights, _parameters(scaled)))
+    assert statistics.mean_norm is None, "no step has been made"
+    with NoHostReads():
+        statistics.note_norm(torch.tensor(torch.nan))
+    statistics.update(Forward(torch.tensor(1.0), index), index)
+    plain.train(images, index)
+    scaled.train(images, index)
+    expected = plain.statistics.mean_norm  # type: ignore[attr-defined]
+    assert expected > 0
+    assert statistics.mean_norm == pytest.approx(expected, rel=1e-5)
+    other = EpochStatistics(NUM_SAMPLES, False, place, skips=True)
+    other.load_state_dict(statistics.state_dict())
+    assert other.mean_norm == statistics.mean_norm
+    statistics.reset()
+    statistics.update(Forward(torch.tensor(1.0), index), index)
+    statistics.note_norm(torch.tensor(2.0))
+    assert statistics.mean_norm == 2.0
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("gear", ["eager", "graphed"])
 def test_captured_steps_clip_without_waiting(gear: str) -> None:

@@ -224,11 +224,18 @@ def test_interruption_inside_an_epoch_saves_and_says_how_to_resume(number: int, 
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_resuming_a_complete_run_changes_nothing(tmp_path: Path) -> None:
+def test_resuming_a_complete_run_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *QUICK, "--run-dir", "run"]) == 0
     before = history(tmp_path / "run")
     assert main(["train", "--resume", "run"]) == 0
     assert history(tmp_path / "run") == before
+    (tmp_path / "run" / "checkpoint.pt").unlink()  # as a sweep does
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    capsys.readouterr()
+    for words in ((), ("--epochs", "9")):
+        said = refusal(capsys, "--resume", "run", *words)
+        assert "run: the run is complete, and its checkpoint was removed; start a new run" in said
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept
 
 
 # -- bad input ------------------------------------------------------------------------------------------------

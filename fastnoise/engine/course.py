@@ -16,6 +16,11 @@ from .optimizer import LRScheduler
 from .step import Step
 
 
+def round_length(rounds: Mapping[int, int], epoch: int) -> int:
+    """The epochs of the round that `epoch` lies in. `rounds`: the first epoch of each round -> its length."""
+    return rounds[max(first for first in rounds if first <= epoch)]
+
+
 class StepCourse(nn.Module):
     """The rates, slow weights and averaged weights of a run, step by step.
 
@@ -103,7 +108,7 @@ class StepCourse(nn.Module):
             set_rate(optimizer, self._rate_at(schedule, epoch, batch, batches))
 
     def _rate_at(self, schedule: LRScheduler, epoch: int, batch: int, batches: int) -> float:
-        length = self._rounds[max(first for first in self._rounds if first <= epoch)]
+        length = round_length(self._rounds, epoch)
         return self._rate * self._schedule.share((schedule.last_epoch + (batch + 0.5) / batches) / length)
 
     def observe(self) -> None:

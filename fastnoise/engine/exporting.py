@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -179,7 +180,10 @@ def _difference(
         if found.shape != expected.shape:
             raise TrainingError(f"the programme answers {list(found.shape)} for {size} images")
         scale = 1.0 if predictor.task.gives == "probability" else max(1.0, float(expected.abs().max()))
-        worst = max(worst, float((found - expected).abs().max()) / scale)
+        difference = float((found - expected).abs().max()) / scale
+        if not math.isfinite(difference):  # the largest of some numbers and NaN may be a number
+            raise TrainingError(f"the programme or the networks answer NaN or infinity for {size} images")
+        worst = max(worst, difference)
     return worst
 
 

@@ -263,12 +263,11 @@ def _grow(
             stream.seek(0, os.SEEK_END)
             loader = make_loader(
                 "auto",
-                table,
+                table if table.images is not None else replace(table, size=extractor.image_size),
                 batch_size=batch_size,
                 mean=extractor.mean,
                 std=extractor.std,
                 device=device,
-                image_size=extractor.image_size[0] if table.images is None else None,
                 threads=threads,
             )
             for images, index in loader.epoch(0, kept // batch_size):

@@ -83,6 +83,8 @@ class RunFolder:
     def lock(self) -> None:
         """Be the one process that writes to the folder, until `release` or the end of the process, however it ends.
 
+        A checkpoint that an earlier one was killed in writing is removed: nobody is writing it any more.
+
         CheckpointError if another process is. The lock is one of the folder itself (flock), so that it leaves no file.
         """
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -100,6 +102,7 @@ class RunFolder:
                 "could write to it; choose a --run-dir on another"
             ) from None
         self._lock = descriptor
+        self.checkpoint.with_name(self.checkpoint.name + PARTIAL).unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let another process write to the folder."""
@@ -313,18 +316,20 @@ class RunFolder:
         return self.checkpoint if self.checkpoint.exists() else self.parts()
 
     def read_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """The last checkpoint on `device`, None if none was written; read without executing code.
+        """The last checkpoint on `device`, None if none was written yet; read without executing code.
 
         Of one of several processes it is the state that the first has written, with its folder as "parts".
 
-        CheckpointError for a truncated or foreign file, or for one whose content does not match its checksums (CRC-32).
+        CheckpointError for a truncated or foreign file, or for one whose content does not match its checksums (CRC-32),
+        and if the run is complete and its checkpoint is gone: without one it would begin again.
         """
-        self.checkpoint.with_name(self.checkpoint.name + PARTIAL).unlink(missing_ok=True)
         found = []
         if self.checkpoint.exists():
             found.append(read_stored(self.checkpoint, device))
         if (parts := self.parts()) is not None:
             found.append({**read_stored(parts / STATE, device), "parts": str(parts)})
+        if not found and self.summary.exists():
+            raise CheckpointError(f"{self.path}: the run is complete, and its checkpoint was removed; start a new run")
         # Both are there if the process that wrote the later one was killed before it removed the other.
         return max(found, key=lambda state: (state.get("epoch", 0), state.get("batch", 0)), default=None)
 

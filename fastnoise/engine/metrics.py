@@ -26,6 +26,7 @@ class EpochStatistics:
         looks: [N, 8], the table of what is seen of the given labels in all epochs (`ops.looks`); None: it is not kept.
         answers: [N, ...], the table that keeps what the network said of each sample, filled as `Task.unseen` makes it;
             by default one for a class each.
+        skips: whether steps may be skipped because their gradient overflows, as in fp16: their norms do not count.
     """
 
     def __init__(
@@ -36,10 +37,13 @@ class EpochStatistics:
         shape: tuple[int, ...] = (),
         answers: Tensor | None = None,
         looks: Tensor | None = None,
+        skips: bool = False,
     ):
         self.loss_sum = torch.zeros(shape, dtype=torch.float64, device=device)
         self.norm_sum = torch.zeros(shape, dtype=torch.float64, device=device)
         """Of the gradients' norms, where they are noted."""
+        self.skipped = torch.zeros(shape, dtype=torch.int64, device=device) if skips else None
+        """Steps whose norm is not in the sum; None if no step is skipped."""
         self.counts = torch.zeros((3, *shape), dtype=torch.int64, device=device)
         """Samples, steps, and steps until the first loss that was NaN or infinite."""
         if answers is None:
@@ -61,6 +65,12 @@ class EpochStatistics:
         return self.counts[1]
 
     @property
+    def mean_norm(self) -> float | None:
+        """The mean of the norms that were noted in this epoch; None if all steps were skipped."""
+        count = int(self.steps) - (0 if self.skipped is None else int(self.skipped))
+        return float(self.norm_sum) / count if count else None
+
+    @property
     def bad_step(self) -> Tensor:
         """int64, the first step, counted from 1, whose loss was NaN or infinite; -1 if there was none."""
         _, steps, good = self.counts
@@ -70,6 +80,8 @@ class EpochStatistics:
         """Start an epoch."""
         self.loss_sum.zero_()
         self.norm_sum.zero_()
+        if self.skipped is not None:
+            self.skipped.zero_()
         self.counts.zero_()
         self.predictions.fill_(torch.nan if self.predictions.is_floating_point() else -1)
         if self.attention is not None:
@@ -94,6 +106,9 @@ class EpochStatistics:
 
     def note_norm(self, norm: Tensor) -> None:
         """Add the norm of a step's gradient."""
+        if self.skipped is not None:
+            self.skipped += ~norm.isfinite()
+            norm = norm.nan_to_num(0.0, 0.0, 0.0)
         self.norm_sum += norm
 
     def _count(self, added: Tensor, zero: Tensor | float) -> None:
@@ -121,7 +136,10 @@ class EpochStatistics:
         """The sums, for a checkpoint inside an epoch."""
         return {
             name: getattr(self, name)
-            for name in ("loss_sum", "norm_sum", "samples", "steps", "bad_step", "predictions", "attention", "looks")
+            for name in (
+                *("loss_sum", "norm_sum", "skipped", "samples", "steps", "bad_step"),
+                *("predictions", "attention", "looks"),
+            )
         }
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
@@ -130,7 +148,7 @@ class EpochStatistics:
             value = state[name]
             if value is not None:
                 getattr(self, name).copy_(value)
-        for name in ("norm_sum", "looks"):  # checkpoints of earlier versions have none
+        for name in ("norm_sum", "skipped", "looks"):  # checkpoints of earlier versions have none
             value, own = state.get(name), getattr(self, name)
             if value is not None and own is not None:
                 own.copy_(value)

@@ -154,8 +154,8 @@ class Record:
             "train_loss": float(statistics.loss_sum) / int(statistics.samples),
             **data.task.training_figures(answers, data.given),
         }
-        if takes_norms(self.config):
-            figures["gradient_norm"] = float(statistics.norm_sum) / int(statistics.steps)
+        if takes_norms(self.config) and (norm := statistics.mean_norm) is not None:
+            figures["gradient_norm"] = norm
         if data.clean is not None:
             figures |= data.task.shares(answers[self.known], data.given[self.known], data.clean[self.known])
             if statistics.attention is not None:

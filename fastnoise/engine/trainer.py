@@ -26,7 +26,7 @@ from ..tasks import Evaluation
 from ..texts import counted
 from . import checkpoint
 from .clipping import takes_norms
-from .course import StepCourse
+from .course import StepCourse, round_length
 from .display import Display, output_lost
 from .distributed import Votes, World, equalise, share
 from .evaluate import evaluate
@@ -116,7 +116,9 @@ class Training(MeasuredSteps, ABC):
         self.stop = EarlyStop(config, members[0].data.task.score, max(self.rounds))
         self.least = 1
         """Samples that the last batch of an epoch which the method orders has at least."""
-        self.schedule = create_schedule(replace(config.optim, epochs=self.rounds[1]), self.optimizer)
+        # That of the last step's round, to which `load` gives its place. A round makes its own in its first epoch.
+        length = round_length(self.rounds, max(1, start[0] - (start[1] == 0)))
+        self.schedule = create_schedule(replace(config.optim, epochs=length), self.optimizer)
         self.gradients = GradientMean.of(networks.parameters(), self.world, overlapped=not gear.graphed)
         self.step = Step(
             list(networks),  # type: ignore[arg-type]

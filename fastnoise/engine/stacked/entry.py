@@ -88,8 +88,8 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
 
     Each run has the weights, batches and augmentation that `train` gives it. Only rounding differs, and with dropout
     the masks, because all runs draw them from one stream of random numbers. If the `run_dir` of a run already holds it,
-    the run continues from its checkpoint; a complete one is only read. Runs that are behind others catch up first.
-    `train` can resume the checkpoint of a stacked run, too.
+    the run continues from its checkpoint; a complete one is only read, unless its configuration has more epochs now.
+    Runs that are behind others catch up first. `train` can resume the checkpoint of a stacked run, too.
 
     If one run's loss becomes NaN or infinite, the other runs continue. TrainingError is raised when they are done.
 
@@ -124,8 +124,9 @@ def train_stacked(configs: Sequence[RunConfig], *, console: Console | None = Non
     places: dict[tuple[int, int], dict[int, RunConfig]] = {}
     for number, config in enumerate(configs):
         folder = own_folder(config)
-        if folder is not None and folder.summary.exists():
-            summaries[number] = folder.read_summary()
+        done = folder.read_summary() if folder is not None and folder.summary.exists() else None
+        if done is not None and done.get("epochs") in (None, config.optim.epochs):
+            summaries[number] = done
         else:
             places.setdefault(place_of(own_checkpoint(config)), {})[number] = config
     while places:

@@ -233,10 +233,12 @@ class Stack(Training):
         return keep(((index, of([own.take(index)], index)) for index in batches), count)
 
     def shown(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
-        """Means over the runs, and the images per second of all runs together."""
+        """Means over the runs that have a figure, and the images per second of all runs together."""
+        names = dict.fromkeys(name for each in figures for name in each)
+        found = {name: [each[name] for each in figures if name in each] for name in names}
         mean = {
-            name: float(np.mean([each[name] for each in figures])) if isinstance(value, float) else value
-            for name, value in figures[0].items()
+            name: float(np.mean(values)) if isinstance(values[0], float) else values[0]
+            for name, values in found.items()
         }
         return mean | {"images_per_second": mean["images_per_second"] * self.count}
 

@@ -995,16 +995,16 @@ def test_cores_weights_classes_and_divides_the_gradient_alone() -> None:
 
 
 def test_disc_follows_its_code() -> None:
-    """Losses, predictions, thresholds, sets, labels and weights over a warm-up of two epochs and four more."""
-    trial = Trial("disc", warm_up=2, threshold_momentum=0.8, hard_strength=0.4)
+    """Losses, predictions, thresholds, sets, labels and weights over a warm-up of six epochs and four more."""
+    trial = Trial("disc", warm_up=6, threshold_momentum=0.95, hard_strength=0.4)
     network, method = deepcopy(trial.network), trial.method
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    trial.optimizer, optimizer = (torch.optim.SGD(each.parameters(), 0.2) for each in (trial.network, network))
     random = torch.Generator().manual_seed(0)
     weak, strong, t_w, t_s = torch.zeros(N, C), torch.zeros(N, C), torch.full((N,), 1 / N), torch.full((N,), 1 / N)
     clean, hard, purified, targets = *torch.zeros(3, N, dtype=torch.bool), trial.given.clone()
     rows, sizes = torch.arange(N), []
-    method.end_epoch(trial.run(0, 6))
-    for epoch in range(1, 7):
+    method.end_epoch(trial.run(0, 10))
+    for epoch in range(1, 11):
         method.start_epoch(epoch)
         for number, index in trial.batches(epoch):
             images = trial.images[index].repeat(2, 1, 1, 1)
@@ -1018,7 +1018,7 @@ def test_disc_follows_its_code() -> None:
             logits = network(images).logits.chunk(2)
             weak[index], strong[index] = (each.detach().softmax(1) for each in logits)
             given = trial.given[index]
-            if epoch <= 2:
+            if epoch <= 6:
                 loss = sum(F.cross_entropy(each, given) for each in logits)
             else:
                 loss = torch.zeros(())
@@ -1047,25 +1047,26 @@ def test_disc_follows_its_code() -> None:
             optimizer.step()
             assert step.loss.item() == pytest.approx(loss.item(), rel=1e-4, abs=1e-5)
             assert torch.equal(step.predictions, sum(logits).argmax(1))
-        method.end_epoch(trial.run(epoch, 6))
+        method.end_epoch(trial.run(epoch, 10))
         passed = weak[rows, trial.given] > t_w, strong[rows, trial.given] > t_s
         clean, hard, selected = passed[0] & passed[1], passed[0] != passed[1], passed[0] | passed[1]
         best, classes = ((weak + strong) / 2).max(1)
         purified = (best > torch.minimum((t_w + t_s) / 2 + 0.5, torch.tensor(0.99))) & ~selected
         targets = torch.where(purified, classes, trial.given)
-        t_w, t_s = 0.8 * t_w + 0.2 * weak.amax(1), 0.8 * t_s + 0.2 * strong.amax(1)
+        t_w, t_s = 0.95 * t_w + 0.05 * weak.amax(1), 0.95 * t_s + 0.05 * strong.amax(1)
         for mine, theirs in ((method.weak_threshold, t_w), (method.strong_threshold, t_s), (method.weak, weak)):
             torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
         chosen = method.selections()
         assert [torch.equal(chosen[name].members, members) for name, members in
                 (("clean", clean), ("hard", hard), ("purified", purified))] == [True] * 3  # fmt: skip
-        assert torch.equal(trial.labels, targets)
+        assert torch.equal(trial.labels, targets if epoch >= 6 else trial.given), "the warm-up learns the given labels"
         assert torch.equal(method.corrected(trial.given), targets)
         sizes.append([int(members.sum()) for members in (clean, hard, purified)])
-    assert all(np.array(sizes)[2:].sum(0) > 0), "every set has had members"
+    assert all(np.array(sizes)[5:-1].sum(0) > 0), "every set has had members"
+    assert sum(purified for _, _, purified in sizes[:5]), "samples are purified in the warm-up already"
     for mine, theirs in zip(trial.network.state_dict().values(), network.state_dict().values(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4)
-    estimates = method.estimates(trial.run(6, 6))
+    estimates = method.estimates(trial.run(10, 10))
     mean = (weak + strong) / 2
     assert torch.equal(estimates.suspected, ~(clean | hard) & (mean.argmax(1) != trial.given))
     torch.testing.assert_close(estimates.confidence, mean[rows, trial.given], rtol=1e-3, atol=1e-4)

@@ -215,8 +215,16 @@ def test_truncated_gce_prunes_before_its_first_epoch_and_every_so_many() -> None
 def test_gce_with_no_sample_left_prunes_none() -> None:
     trial = Trial("gce", q=0.7, k=1.0, update_from=2, update_every=1)
     assert np.isfinite(trial.train(2)).all()
-    assert trial.warnings == ["gce: no label has a probability above k = 1.0; no sample is pruned; lower --k"]
+    assert set(trial.warnings) == {"gce: no label has a probability above k = 1.0; no sample is pruned; lower --k"}
     assert trial.method.report() == {"kept": 1.0}
+
+
+def test_gce_prunes_after_the_last_epoch_too_so_that_a_run_can_go_on() -> None:
+    trial = Trial("gce", q=0.7, k=0.2, update_from=3, update_every=4)
+    trial.train(2)
+    kept = trial.evaluate()[0].logits.softmax(1)[range(N), trial.given] > 0.2
+    assert not kept.all()
+    assert torch.equal(trial.method.kept.bool(), kept)
 
 
 # -- mixup --------------------------------------------------------------------------------------------------------

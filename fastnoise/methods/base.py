@@ -307,6 +307,11 @@ class Method(nn.Module):
         """
         return (epochs,)
 
+    def end_obstacle(self, epochs: int) -> str | None:
+        """Why a run that has ended after `epochs` cannot go on to more, in words that follow the method's name; None if
+        it can, because `end_epoch` did all that the next epoch needs."""
+        return None
+
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         """Called on the host before each step; batch counts from 0. It may only write to buffers, without waiting."""
 

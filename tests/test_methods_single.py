@@ -685,6 +685,18 @@ def test_selc_begins_after_the_turning_point_it_finds(monkeypatch: pytest.Monkey
     assert (trial.method.turning_point.losses > 0).all()
     trial.train(3, start=3, of=4)
     assert trial.method.criterion.targets.any(1).all()
+    assert not trial.warnings
+
+
+def test_a_turning_point_in_the_last_epoch_corrects_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TurningPoint, "reached", lambda self, run, epochs: run.epoch == 2)
+    trial = Trial("selc", momentum=0.9)
+    trial.train(2)
+    assert trial.warnings == [
+        "selc: the turning point came in the last of 2 epochs, so no label was corrected; raise --epochs, or give the "
+        "first epoch by --update-from"
+    ]
+    assert trial.method.report() == {}
 
 
 def test_selc_plus_retrains_with_mixup_on_the_corrected_labels() -> None:

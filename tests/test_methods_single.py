@@ -215,8 +215,16 @@ def test_truncated_gce_prunes_before_its_first_epoch_and_every_so_many() -> None
 def test_gce_with_no_sample_left_prunes_none() -> None:
     trial = Trial("gce", q=0.7, k=1.0, update_from=2, update_every=1)
     assert np.isfinite(trial.train(2)).all()
-    assert trial.warnings == ["gce: no label has a probability above k = 1.0; no sample is pruned; lower --k"]
+    assert set(trial.warnings) == {"gce: no label has a probability above k = 1.0; no sample is pruned; lower --k"}
     assert trial.method.report() == {"kept": 1.0}
+
+
+def test_gce_prunes_after_the_last_epoch_too_so_that_a_run_can_go_on() -> None:
+    trial = Trial("gce", q=0.7, k=0.2, update_from=3, update_every=4)
+    trial.train(2)
+    kept = trial.evaluate()[0].logits.softmax(1)[range(N), trial.given] > 0.2
+    assert not kept.all()
+    assert torch.equal(trial.method.kept.bool(), kept)
 
 
 # -- mixup --------------------------------------------------------------------------------------------------------
@@ -677,6 +685,18 @@ def test_selc_begins_after_the_turning_point_it_finds(monkeypatch: pytest.Monkey
     assert (trial.method.turning_point.losses > 0).all()
     trial.train(3, start=3, of=4)
     assert trial.method.criterion.targets.any(1).all()
+    assert not trial.warnings
+
+
+def test_a_turning_point_in_the_last_epoch_corrects_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TurningPoint, "reached", lambda self, run, epochs: run.epoch == 2)
+    trial = Trial("selc", momentum=0.9)
+    trial.train(2)
+    assert trial.warnings == [
+        "selc: the turning point came in the last of 2 epochs, so no label was corrected; raise --epochs, or give the "
+        "first epoch by --update-from"
+    ]
+    assert trial.method.report() == {}
 
 
 def test_selc_plus_retrains_with_mixup_on_the_corrected_labels() -> None:
@@ -995,16 +1015,16 @@ def test_cores_weights_classes_and_divides_the_gradient_alone() -> None:
 
 
 def test_disc_follows_its_code() -> None:
-    """Losses, predictions, thresholds, sets, labels and weights over a warm-up of two epochs and four more."""
-    trial = Trial("disc", warm_up=2, threshold_momentum=0.8, hard_strength=0.4)
+    """Losses, predictions, thresholds, sets, labels and weights over a warm-up of six epochs and four more."""
+    trial = Trial("disc", warm_up=6, threshold_momentum=0.95, hard_strength=0.4)
     network, method = deepcopy(trial.network), trial.method
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    trial.optimizer, optimizer = (torch.optim.SGD(each.parameters(), 0.2) for each in (trial.network, network))
     random = torch.Generator().manual_seed(0)
     weak, strong, t_w, t_s = torch.zeros(N, C), torch.zeros(N, C), torch.full((N,), 1 / N), torch.full((N,), 1 / N)
     clean, hard, purified, targets = *torch.zeros(3, N, dtype=torch.bool), trial.given.clone()
     rows, sizes = torch.arange(N), []
-    method.end_epoch(trial.run(0, 6))
-    for epoch in range(1, 7):
+    method.end_epoch(trial.run(0, 10))
+    for epoch in range(1, 11):
         method.start_epoch(epoch)
         for number, index in trial.batches(epoch):
             images = trial.images[index].repeat(2, 1, 1, 1)
@@ -1018,7 +1038,7 @@ def test_disc_follows_its_code() -> None:
             logits = network(images).logits.chunk(2)
             weak[index], strong[index] = (each.detach().softmax(1) for each in logits)
             given = trial.given[index]
-            if epoch <= 2:
+            if epoch <= 6:
                 loss = sum(F.cross_entropy(each, given) for each in logits)
             else:
                 loss = torch.zeros(())
@@ -1047,25 +1067,26 @@ def test_disc_follows_its_code() -> None:
             optimizer.step()
             assert step.loss.item() == pytest.approx(loss.item(), rel=1e-4, abs=1e-5)
             assert torch.equal(step.predictions, sum(logits).argmax(1))
-        method.end_epoch(trial.run(epoch, 6))
+        method.end_epoch(trial.run(epoch, 10))
         passed = weak[rows, trial.given] > t_w, strong[rows, trial.given] > t_s
         clean, hard, selected = passed[0] & passed[1], passed[0] != passed[1], passed[0] | passed[1]
         best, classes = ((weak + strong) / 2).max(1)
         purified = (best > torch.minimum((t_w + t_s) / 2 + 0.5, torch.tensor(0.99))) & ~selected
         targets = torch.where(purified, classes, trial.given)
-        t_w, t_s = 0.8 * t_w + 0.2 * weak.amax(1), 0.8 * t_s + 0.2 * strong.amax(1)
+        t_w, t_s = 0.95 * t_w + 0.05 * weak.amax(1), 0.95 * t_s + 0.05 * strong.amax(1)
         for mine, theirs in ((method.weak_threshold, t_w), (method.strong_threshold, t_s), (method.weak, weak)):
             torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
         chosen = method.selections()
         assert [torch.equal(chosen[name].members, members) for name, members in
                 (("clean", clean), ("hard", hard), ("purified", purified))] == [True] * 3  # fmt: skip
-        assert torch.equal(trial.labels, targets)
+        assert torch.equal(trial.labels, targets if epoch >= 6 else trial.given), "the warm-up learns the given labels"
         assert torch.equal(method.corrected(trial.given), targets)
         sizes.append([int(members.sum()) for members in (clean, hard, purified)])
-    assert all(np.array(sizes)[2:].sum(0) > 0), "every set has had members"
+    assert all(np.array(sizes)[5:-1].sum(0) > 0), "every set has had members"
+    assert sum(purified for _, _, purified in sizes[:5]), "samples are purified in the warm-up already"
     for mine, theirs in zip(trial.network.state_dict().values(), network.state_dict().values(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4)
-    estimates = method.estimates(trial.run(6, 6))
+    estimates = method.estimates(trial.run(10, 10))
     mean = (weak + strong) / 2
     assert torch.equal(estimates.suspected, ~(clean | hard) & (mean.argmax(1) != trial.given))
     torch.testing.assert_close(estimates.confidence, mean[rows, trial.given], rtol=1e-3, atol=1e-4)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 import fastnoise
 from fastnoise.config import OptimConfig
+from fastnoise.engine.longer import epochs_before
 from fastnoise.errors import ConfigError
-from fastnoise.methods import METHODS
+from fastnoise.methods import METHODS, create_method
 from fastnoise.methods.mixup import mates
+from fastnoise.methods.options import PESOptions
 from fastnoise.methods.pes import CONFIDENT, HEAD, STAGE, WARM_UP, renew
 from fastnoise.models import create_model
 from fastnoise.models.depth import last_stage
@@ -342,6 +344,23 @@ def test_killed_in_a_refinement_goes_on_to_the_bit(folder: Path, monkeypatch: py
     for place, moments in one.items():
         for name, moment in moments.items():
             assert torch.equal(moment, two[place][name]), name
+
+
+@pytest.mark.parametrize(("course", "ends"), [({}, [2, 4]), ({"stage_epochs": 0}, [2]), ({"head_epochs": 0}, [2])])
+def test_a_run_that_ended_where_layers_are_drawn_anew_goes_on_to_no_more(
+    course: dict[str, int], ends: list[int]
+) -> None:
+    """It keeps the layers that it has, with which a longer run would not have gone on."""
+    method = create_method(
+        PESOptions(**({"warm_up": 2, "stage_epochs": 2, "head_epochs": 1} | course)), num_samples=9, num_classes=3
+    )
+    for epochs in range(1, 8):
+        if epochs in ends:
+            said = f"--epochs 8: method pes draws layers anew after epoch {epochs}, with which the run has ended"
+            with pytest.raises(ConfigError, match=said):
+                epochs_before({"epochs": epochs}, config_of(epochs=8), method)
+        else:
+            assert epochs_before({"epochs": epochs}, config_of(epochs=8), method) == epochs
 
 
 def test_recipes() -> None:

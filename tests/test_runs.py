@@ -139,7 +139,7 @@ def test_no_epoch_that_a_method_orders_ends_in_a_batch_of_one(name: str, monkeyp
     assert min(sizes) >= (4 if name == "dividemix" else 2)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].shares == 0])
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.whole_batches or not kind.shares])
 def test_a_last_batch_of_one_is_refused_for_every_method_in_the_loaders_order(name: str) -> None:
     settings = {"batch_size": 16, "model": "resnet18", "width": 0.125, "device": "cpu"}
     config = recipe(name, "few").replace(settings)

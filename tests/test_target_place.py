@@ -216,6 +216,8 @@ def test_a_table_is_locked_when_its_loss_goes_to_a_gpu(monkeypatch: pytest.Monke
     assert waits == ["cuda:0"]
     loss.load_state_dict(state)
     assert len(waits) == 2
+    loss.hard_targets(torch.arange(len(loss.targets)) % 5)
+    assert len(waits) == 3
     twin = copy.deepcopy(loss)
     assert twin.targets.data_ptr() in driver.locked
     assert twin.targets.data_ptr() != loss.targets.data_ptr()

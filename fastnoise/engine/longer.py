@@ -14,7 +14,8 @@ from .optimizer import LRScheduler
 def epochs_before(state: dict[str, Any], config: RunConfig, method: Method) -> int | None:
     """The epochs that a checkpoint's run had, if `config` has more; else None.
 
-    ConfigError for a method that divides its epochs into rounds, which would lie otherwise.
+    ConfigError for a method that divides its epochs into rounds, which would lie otherwise, and for one that could not
+    go on from such an end.
     """
     before = state.get("epochs")
     if before is None and isinstance(state.get("schedule"), dict):  # of an earlier version
@@ -27,6 +28,8 @@ def epochs_before(state: dict[str, Any], config: RunConfig, method: Method) -> i
             f"--epochs {now}: method {config.method.method} divides its {before} epochs into rounds, which more epochs "
             "would move; start a new run"
         )
+    if (obstacle := method.end_obstacle(before)) is not None:
+        raise ConfigError(f"--epochs {now}: method {config.method.method} {obstacle}; start a new run")
     return before
 
 

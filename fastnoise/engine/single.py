@@ -185,7 +185,7 @@ class Single(Training):
         tried = ordered or own % config.data.batch_size == 1  # else no epoch can end in one image
         smallest = smallest_size(config, data.image_size)
         least = least_batch(data, networks, smallest) if tried and not synced else 1
-        if not method.shares and config.data.epoch_batches is None:
+        if (method.whole_batches or not method.shares) and config.data.epoch_batches is None:
             check_last_batch(config, data, least, world.size)
         require_gradients(config, data, method)
         if synced:

@@ -403,6 +403,7 @@ class TargetLoss(FixedDtype, FusedLoss):
         Takes the labels [N] int64 of the whole training set and returns int64 [N]. A shard returns only its own samples
         `rank`, `rank + world`, ... in this order.
         """
+        self._wait()
         rank, world = self.shard
         own = labels[rank::world]
         if self.targets.device == own.device:

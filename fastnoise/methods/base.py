@@ -214,8 +214,11 @@ class Method(nn.Module):
     """Whether the method's loss takes class weights (--balance weights), by `weight_of`. `loss` as it is does, with one
     of fastnoise's losses as the criterion. A subclass does not inherit it."""
     shares: ClassVar[int] = 0
-    """Parts of equal size into which a batch is divided, each for a network by itself, if the method orders every epoch
-    by `order`. 0: some epochs at least have the loader's order."""
+    """Parts of equal size into which a batch is divided, each for a network by itself, where the method orders an epoch
+    by `order`. 0: it divides none."""
+    whole_batches: ClassVar[bool] = False
+    """Of a method with `shares`: whether it also has epochs in the loader's order, of whose batches a network gets one
+    view of all images."""
 
     fused_head: bool = False
     """Whether a training step does nothing with the logits but give them to one loss of fastnoise, reduced to a mean
@@ -303,6 +306,11 @@ class Method(nn.Module):
         weights are kept.
         """
         return (epochs,)
+
+    def end_obstacle(self, epochs: int) -> str | None:
+        """Why a run that has ended after `epochs` cannot go on to more, in words that follow the method's name; None if
+        it can, because `end_epoch` did all that the next epoch needs."""
+        return None
 
     def before_step(self, epoch: int, batch: int, seed: int) -> None:
         """Called on the host before each step; batch counts from 0. It may only write to buffers, without waiting."""

@@ -180,8 +180,8 @@ class GeneralisedCrossEntropy(Method):
 
     def end_epoch(self, run: Run) -> None:
         passed = run.epoch + 1 - self.first
-        if self.k == 0 or run.epoch == 0 or run.epoch == run.epochs or passed < 0 or passed % self.every:
-            return
+        if self.k == 0 or run.epoch == 0 or passed < 0 or passed % self.every:
+            return  # the last epoch is no exception: the run may go on to more
 
         def likely(outputs: Sequence[Outputs], index: Tensor) -> Tensor:
             probs = outputs[0].logits.softmax(1)

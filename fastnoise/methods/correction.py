@@ -383,7 +383,7 @@ class SelfEnsembleLabelCorrection(TargetMethod):
     "auto" correction begins after the epoch in which `TurningPoint` sees that point come, a rule of ours that takes one
     run.
 
-    If no turning point is found, labels stay as they are, and a warning says so.
+    If no turning point is found before the last epoch, labels stay as they are, and a warning says so.
     """
 
     weighted = parallel = True
@@ -416,13 +416,15 @@ class SelfEnsembleLabelCorrection(TargetMethod):
         if self.turning_point is None or run.epoch == 0 or int(self.update_from):
             return
         epochs = self.rounds(run.epochs)[0]
-        if self.turning_point.reached(run, epochs):
-            self.update_from.fill_(run.epoch + 1)
-        elif run.epoch == epochs:
+        reached = self.turning_point.reached(run, epochs)
+        if run.epoch == epochs:  # no epoch is left that could correct
+            found = "the turning point came in the last of" if reached else "no turning point was found in"
             run.warn(
-                f"{self.name}: no turning point was found in {run.epoch} epochs, so no label was corrected; "
-                "raise --epochs, or give the first epoch by --update-from"
+                f"{self.name}: {found} {epochs} epochs, so no label was corrected; raise --epochs, or give the first "
+                "epoch by --update-from"
             )
+        elif reached:
+            self.update_from.fill_(run.epoch + 1)
 
     def report(self) -> dict[str, float]:
         known = int(self.update_from)

@@ -37,10 +37,11 @@ class DynamicSelection(Method):
         cross-entropy of the clean samples / B + hard_strength * GCE of the hard ones / B
         + the mean over all three sets of cross-entropy on mixup, whose partners are of these sets too
 
-    An epoch of the warm-up takes the mean cross-entropy of each view, of all samples. The first view is the weak one:
-    the loader leaves RandAugment and AutoAugment out of it. The views go through the network as one batch, then the
-    mixtures of each view as a batch of their own. Batches have one size on a device, so samples of no set are forwarded
-    there too, unmixed; they count in batch norm and not in the loss. Several processes take the mean over a batch each.
+    An epoch of the warm-up takes the mean cross-entropy of each view, of all samples with their given labels. The first
+    view is the weak one: the loader leaves RandAugment and AutoAugment out of it. The views go through the network as
+    one batch, then the mixtures of each view as a batch of their own. Batches have one size on a device, so samples of
+    no set are forwarded there too, unmixed; they count in batch norm and not in the loss. Several processes take the
+    mean over a batch each.
     """
 
     parallel = True
@@ -138,7 +139,8 @@ class DynamicSelection(Method):
         best, classes = self.mean.max(1)
         bar = ((self.weak_threshold + self.strong_threshold) / 2 + STRICTER).clamp(max=STRICTEST)
         self.purified.copy_((best > bar) & ~(passed[0] | passed[1]))
-        run.labels.copy_(torch.where(self.purified, classes, run.given))
+        if run.epoch >= self.settings.warm_up:
+            run.labels.copy_(torch.where(self.purified, classes, run.given))
         for probs, threshold in views:
             threshold.lerp_(probs.amax(1), 1 - self.settings.threshold_momentum)
         if run.epoch >= self.settings.warm_up and not self.members.any():

@@ -120,6 +120,17 @@ class ProgressiveEarlyStopping(Method):
             return STAGE
         return HEAD if epoch <= self.prelude else CONFIDENT
 
+    def _renewed_after(self, epoch: int) -> int | None:
+        """The refinement that begins after `epoch`, with layers drawn anew; None if there is none."""
+        following = self._program_of(epoch + 1)
+        return following if following in (STAGE, HEAD) and following != self._program_of(epoch) else None
+
+    def end_obstacle(self, epochs: int) -> str | None:
+        """A run keeps the layers that it ends with."""
+        if self._renewed_after(epochs) is None:
+            return None
+        return f"draws layers anew after epoch {epochs}, with which the run has ended"
+
     def start_epoch(self, epoch: int) -> None:
         self.program = self._program_of(epoch)
         renewed = {weight for layer in self._renewed() for weight in layer.parameters(recurse=False)}
@@ -157,9 +168,9 @@ class ProgressiveEarlyStopping(Method):
         lengths = {name: getattr(settings, name) for name in ("warm_up", "stage_epochs", "head_epochs")}
         run.warn_of_prelude(self, 0, "warm-up and refinement", **lengths)
         last = run.epoch == run.epochs
-        following = self._program_of(run.epoch + 1)
-        if not last and following in (STAGE, HEAD) and following != self._program_of(run.epoch):
-            renew(self._layers[following], int(run.random(RENEWED).integers(2**63)))
+        refinement = self._renewed_after(run.epoch)
+        if refinement is not None and not last:
+            renew(self._layers[refinement], int(run.random(RENEWED).integers(2**63)))
         if run.epoch >= self.prelude or last:
             self._judge(run)
 

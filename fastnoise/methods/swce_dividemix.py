@@ -27,6 +27,7 @@ class SWCEDivideMix(DivideMixAfter):
 
     name = "swce_dividemix"
     parallel = True
+    whole_batches = True
     Options = SWCEDivideMixOptions
     settings: SWCEDivideMixOptions
 

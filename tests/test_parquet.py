@@ -84,6 +84,36 @@ def test_classes_without_names_are_their_numbers_or_texts(tmp_path: Path) -> Non
     assert dataset.clean_labels.tolist() == [1 if number % 3 == 0 else -1 for number in row]
 
 
+@pytest.mark.parametrize("names", [True, False])
+def test_classes_in_columns_of_floats_are_integers(tmp_path: Path, names: bool) -> None:
+    clean = [float(number % 3) if number % 2 else None for number in range(12)]
+    write(tmp_path / "train.parquet", range(12), names=names, clean_label=clean)
+    write(tmp_path / "test.parquet", range(12, 18), names=names, label=[0.0, 1.0, 2.0] * 2, clean_label=[None] * 6)
+    dataset = load_dataset(f"hf:{tmp_path}", None)
+    assert dataset.class_names == (NAMES if names else ("0", "1", "2"))
+    assert dataset.clean_labels is not None
+    assert dataset.clean_labels.tolist() == [number % 3 if number % 2 else -1 for number in range(12)]
+    assert dataset.test.labels.tolist() == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("label", [[0, 3]] * 12, r"row 0 has the class \[0, 3\] in column 'label'; give one integer"),
+        ("label", [b"owl"] * 12, "row 0 has the class b'owl' in column 'label'"),
+        ("label", [0.5] * 12, "row 0 has the class 0.5 in column 'label'"),
+        ("clean_label", [None, [1]] * 6, r"row 1 has the class \[1\] in column 'clean_label'"),
+        ("clean_label", [-100] * 12, "train.parquet/0: the true label '-100' is below -1"),
+    ],
+)
+def test_what_is_no_class_is_refused_in_one_line(tmp_path: Path, column: str, values: list[Any], said: str) -> None:
+    write(tmp_path / "train.parquet", range(12), names=False, **{column: values})
+    with pytest.raises(DataError, match=said) as caught:
+        load_dataset(f"hf:{tmp_path}", None)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_training_on_parquet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     words = ["--model", "small_cnn", "--method", "ce", "--epochs", "1", "--batch-size", "8", "--run-dir", "run"]

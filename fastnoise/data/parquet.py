@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +22,7 @@ from .folder import SPLITS
 from .images import HEAD, dali_reads
 from .members import Members
 from .scan import elsewhere
-from .shards import Index, dataset_of, in_order, known_classes, load_index, save_index
+from .shards import Index, dataset_of, in_order, known_classes, load_index, save_index, texts_of
 from .sheets import LABELS, TRUE_LABELS
 from .table import PARTS, ImageDataset
 from .texts import Texts
@@ -31,6 +32,7 @@ IMAGES = ("image", "img", "jpg", "png", "picture")
 
 _GIVEN = (*LABELS, "fine_label", "cls")
 _AT_ONCE = 256  # rows
+_FORMAT = 2  # of what is kept beside the files; the first had lists of labels as classes
 
 
 class _NoPlaceError(FastnoiseError):
@@ -42,7 +44,8 @@ def load_parquet(name: str, _: Path | None, download: bool) -> ImageDataset:
 
     A file belongs to the part that its name or its folder begins with: train, val, valid, validation or test; files
     that begin with none are of the training set. Classes have the names that the file gives them. Samples are named
-    FILE/ROW. The column `clean_label`, if it is there, has the true classes.
+    FILE/ROW. The column `clean_label`, if it is there, has the true classes. Classes are integers, texts or truth
+    values; a float is an integer that stands in a column with gaps.
 
     ConfigError without the packages that this takes; DataError in one line for files or columns that don't fit.
     """
@@ -62,10 +65,9 @@ def load_parquet(name: str, _: Path | None, download: bool) -> ImageDataset:
         image, label, clean, known = _columns(files[0], schema)
         class_names = class_names or known
         indices[part] = _unpacked(pq, folder, files, image, label, clean)
-    texts = [text for index in indices.values() for text in index.labels]
-    true = [text for index in indices.values() for text in index.clean]
-    numbers = {text: place for place, text in enumerate(_classes(texts, true, class_names))}
     members = Members.joined([index.images for index in indices.values()])
+    texts, true = texts_of(indices, members)
+    numbers = {text: place for place, text in enumerate(_classes(texts, true, class_names))}
     labels = np.array([numbers.get(text, -1) for text in texts], np.int64)
     if (labels < 0).any():
         place = int((labels < 0).argmax())
@@ -150,8 +152,9 @@ def _unpacked(pq: Any, folder: Path, files: Sequence[Path], image: str, label: s
     """The rows of one part: their images in a file of bytes, which is written if it is not there."""
     facts = [path.stat() for path in files]
     inside = [str(path.relative_to(folder)) for path in files]
-    stamp = json.dumps([image, label, clean, inside, [[fact.st_size, fact.st_mtime_ns] for fact in facts]])
-    digest = hashlib.sha256(stamp.encode()).hexdigest()[:12]
+    what = [image, label, clean, inside, [[fact.st_size, fact.st_mtime_ns] for fact in facts]]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+    stamp = json.dumps([_FORMAT, *what])  # a file of another format is replaced
     beside = folder / f".fastnoise-rows-{digest}.npz"
     places = [place for place in (beside, elsewhere(beside)) if place is not None]
     for place in places:
@@ -190,7 +193,15 @@ def _rows(
                 content = row[image]["bytes"] if isinstance(row[image], dict) else row[image]
                 if not isinstance(content, bytes):
                     raise DataError(f"{path}: row {number} has no encoded image in column {image!r}")
-                yield f"{name}/{number}", content, _written(row[label]), _written(row[clean]) if clean else ""
+                texts = [_written(row[column]) for column in columns[1:]]
+                if None in texts:
+                    column = columns[1 + texts.index(None)]
+                    raise DataError(
+                        f"{path}: row {number} has the class {shown(row[column])} in column {column!r}; give one "
+                        "integer or one name for each image"
+                    )
+                given, true = texts if clean else (*texts, "")
+                yield f"{name}/{number}", content, given, true
                 number += 1
 
 
@@ -203,9 +214,15 @@ def _batches(pq: Any, path: Path, columns: Sequence[str]) -> Iterator[list[dict[
         raise DataError(f"{path} is damaged ({said(error, 160)}); get it again") from None
 
 
-def _written(label: Any) -> str:
-    """A class as a text, empty if it is unknown."""
-    return "" if label is None or label in (-1, "-1") else str(label)
+def _written(label: Any) -> str | None:
+    """A class as a text, empty if it is unknown; None for what is no class."""
+    if isinstance(label, float):
+        if not label.is_integer():
+            return "" if isnan(label) else None
+        label = int(label)
+    if label is None or label in (-1, "-1"):
+        return ""
+    return str(label) if isinstance(label, int | str) else None
 
 
 def _write(rows: Iterator[tuple[str, bytes, str, str]], path: Path, index: list[Index], stream: BinaryIO) -> None:

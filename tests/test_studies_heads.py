@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -382,6 +383,25 @@ def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path(found.files[5]).write_bytes(b"junk")
     with pytest.raises(DataError, match=r"cannot read the image .*000005.png"):
         coco.decode(found.files, 32, tmp_path / "cache")
+
+
+def test_two_processes_that_decode_at_once_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, folder, _ = write_coco(tmp_path, "train", 4)
+    found, save, cache = coco.read_coco(file, folder), np.save, tmp_path / "cache"
+    others: list[np.ndarray] = []
+
+    def beside(stream: Any, array: np.ndarray, **options: Any) -> None:
+        monkeypatch.setattr(np, "save", save)
+        with monkeypatch.context() as context:  # another process begins, and ends
+            context.setattr(os, "getpid", lambda: 1)
+            others.append(coco.decode(found.files, 32, cache))
+        save(stream, array, **options)
+
+    monkeypatch.setattr(np, "save", beside)
+    assert np.array_equal(coco.decode(found.files, 32, cache), others[0])
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
 
 
 # -- the commands ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ one file beside an index of where each lies, and are read from there in any orde
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from math import isnan
@@ -17,7 +18,7 @@ import numpy as np
 
 from ..checks import shown
 from ..errors import ConfigError, DataError, FastnoiseError, said
-from ..files import PARTIAL, expanded, write_atomically
+from ..files import expanded, write_atomically
 from .folder import SPLITS
 from .images import HEAD, dali_reads
 from .members import Members
@@ -42,10 +43,10 @@ class _NoPlaceError(FastnoiseError):
 def load_parquet(name: str, _: Path | None, download: bool) -> ImageDataset:
     """The data set of hf:FOLDER, with Parquet files in it or in folders of it, or of hf:NAME on Hugging Face's hub.
 
-    A file belongs to the part that its name or its folder begins with: train, val, valid, validation or test; files
-    that begin with none are of the training set. Classes have the names that the file gives them. Samples are named
-    FILE/ROW. The column `clean_label`, if it is there, has the true classes. Classes are integers, texts or truth
-    values; a float is an integer that stands in a column with gaps.
+    A file belongs to the part that a word of its name says, train, val, valid, validation or test, else to that of the
+    innermost folder whose name has such a word, else to the training set. Words end at -, _ and dots. Classes have the
+    names that the file gives them. Samples are named FILE/ROW. The column `clean_label`, if it is there, has the true
+    classes. Classes are integers, texts or truth values; a float is an integer that stands in a column with gaps.
 
     ConfigError without the packages that this takes; DataError in one line for files or columns that don't fit.
     """
@@ -101,10 +102,9 @@ def _parts_of(name: str, folder: Path) -> dict[str, list[Path]]:
     """Part -> its files, in the order of their names."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.parquet")):
-        inside = path.relative_to(folder)
-        words = (inside.name, inside.parent.name)
-        starts = (SPLITS.get(word.replace(".", "-").split("-")[0].split("_")[0].casefold()) for word in words)
-        found.setdefault(next(filter(None, starts), "train"), []).append(path)
+        inside = reversed(path.relative_to(folder).parts)
+        parts = (SPLITS.get(word) for name in inside for word in re.split(r"[-_.]", name.casefold()))
+        found.setdefault(next(filter(None, parts), "train"), []).append(path)
     if "train" not in found:
         raise DataError(f"--dataset {name}: {folder} holds no Parquet files of a training set")
     return {part: found[part] for part in PARTS if part in found}
@@ -159,19 +159,20 @@ def _unpacked(pq: Any, folder: Path, files: Sequence[Path], image: str, label: s
     places = [place for place in (beside, elsewhere(beside)) if place is not None]
     for place in places:
         content = place.with_suffix(".bin")
-        if content.is_file() and (known := load_index(place, stamp, [str(content.absolute())])) is not None:
-            return known
+        known = load_index(place, stamp, [str(content.absolute())])
+        if known is not None and content.is_file():
+            images = known.images
+            if content.stat().st_size == int((images.offsets + images.lengths).max(initial=0)):
+                return known
     for place in places:
         content = place.with_suffix(".bin")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             index: list[Index] = []
             rows = _rows(pq, files, inside, image, label, clean)
-            write_atomically(content, partial(_write, rows, content, index), _NoPlaceError)
+            write_atomically(content, partial(_write, rows, content, index), _NoPlaceError, shared=True)
         except (OSError, _NoPlaceError):
             continue
-        finally:
-            content.with_name(content.name + PARTIAL).unlink(missing_ok=True)  # of rows that are refused
         save_index(place, stamp, index[0])
         return index[0]
     raise DataError(f"neither {folder} nor the folder of caches can hold the images' bytes; free space")
@@ -193,15 +194,8 @@ def _rows(
                 content = row[image]["bytes"] if isinstance(row[image], dict) else row[image]
                 if not isinstance(content, bytes):
                     raise DataError(f"{path}: row {number} has no encoded image in column {image!r}")
-                texts = [_written(row[column]) for column in columns[1:]]
-                if None in texts:
-                    column = columns[1 + texts.index(None)]
-                    raise DataError(
-                        f"{path}: row {number} has the class {shown(row[column])} in column {column!r}; give one "
-                        "integer or one name for each image"
-                    )
-                given, true = texts if clean else (*texts, "")
-                yield f"{name}/{number}", content, given, true
+                given, *true = (_written(row[column], f"{path}: row {number}", column) for column in columns[1:])
+                yield f"{name}/{number}", content, given, true[0] if true else ""
                 number += 1
 
 
@@ -214,15 +208,15 @@ def _batches(pq: Any, path: Path, columns: Sequence[str]) -> Iterator[list[dict[
         raise DataError(f"{path} is damaged ({said(error, 160)}); get it again") from None
 
 
-def _written(label: Any) -> str | None:
-    """A class as a text, empty if it is unknown; None for what is no class."""
-    if isinstance(label, float):
-        if not label.is_integer():
-            return "" if isnan(label) else None
+def _written(label: Any, where: str, column: str) -> str:
+    """A class as a text, empty if it is unknown; DataError, which says `where` it is, for what is no class."""
+    if isinstance(label, float) and label.is_integer():
         label = int(label)
-    if label is None or label in (-1, "-1"):
+    if label is None or label in (-1, "-1") or (isinstance(label, float) and isnan(label)):
         return ""
-    return str(label) if isinstance(label, int | str) else None
+    if not isinstance(label, int | str):
+        raise DataError(f"{where} has the class {shown(label)} in column {column!r}; give an integer or a name")
+    return str(label)
 
 
 def _write(rows: Iterator[tuple[str, bytes, str, str]], path: Path, index: list[Index], stream: BinaryIO) -> None:

@@ -391,7 +391,7 @@ def save_index(place: Path, stamp: str, index: Index) -> bool:
     }
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, lambda stream: np.savez(stream, **columns), DataError)  # type: ignore[arg-type]
+        write_atomically(place, lambda stream: np.savez(stream, **columns), DataError, shared=True)  # type: ignore[arg-type]
     except (OSError, DataError):
         return False
     return True

@@ -160,7 +160,7 @@ class RunFolder:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 
     def data_hash(self, key: str) -> str | None:
-        """A hash of the data set that the run was started with, data_list or data_rest; None if none is written down."""
+        """A hash of the data set that the run was started with, data_list or data_rest; None if it has none."""
         try:
             found = stored_json(self.environment)[0].get(key)
         except (OSError, ValueError, TypeError, LookupError, AttributeError):

@@ -20,14 +20,19 @@ FINDING = "finding.json"
 
 
 def write_atomically(
-    path: Path, write: Callable[[BinaryIO], object], error_type: type[FastnoiseError] = CheckpointError
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    error_type: type[FastnoiseError] = CheckpointError,
+    *,
+    shared: bool = False,
 ) -> None:
     """Let `write` fill a file and put it at `path` in one step.
 
     A process killed at any moment leaves at `path` either the old content or the new. Raises `error_type`
-    when the disk is full or cannot be written; the old content stays and the temporary file is removed.
+    when the disk is full or cannot be written; the old content stays and the temporary file is removed. `shared` says
+    that processes may write the same content at once: each then has a temporary file of its own.
     """
-    partial = path.with_name(path.name + PARTIAL)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}" if shared else path.name + PARTIAL)
     try:
         with open(partial, "wb") as stream:
             write(stream)
@@ -39,9 +44,11 @@ def write_atomically(
             os.fsync(folder)  # the rename itself must reach the disk
         finally:
             os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
+    except BaseException as error:
         with contextlib.suppress(OSError):  # not there, where not even its folder was
             partial.unlink()
+        if not isinstance(error, OSError | RuntimeError):  # torch.save turns a failed write into a RuntimeError
+            raise
         kept = "the earlier file is untouched" if path.exists() else "nothing was left behind"
         raise error_type(f"cannot write {path}: {_reason(error)}; {kept}; free space or check permissions") from error
 

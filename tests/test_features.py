@@ -454,6 +454,55 @@ def test_the_hash_of_a_large_file_is_of_blocks_of_it(tmp_path: Path, monkeypatch
     assert not found.is_of(path)
 
 
+def test_a_file_of_the_user_beside_the_features_is_not_overwritten(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "digits.npz", mine=np.arange(3))
+    kept = (tmp_path / "digits.npz").read_bytes()
+    assert main(["features", "digits", "--model", str(made / "run"), "--out", str(tmp_path / "digits.npy")]) == 2
+    assert "digits.npz is there already; choose another --out, or remove it" in capsys.readouterr().err
+    assert (tmp_path / "digits.npz").read_bytes() == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.npz"]
+
+
+def test_features_and_runs_do_not_go_on_with_a_list_whose_other_labels_or_images_changed(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng, lines = np.random.default_rng(0), ["path,label,clean_label,split"]
+    for number in range(20):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(f"{number}.png")
+        lines.append(f"{number}.png,{number % 2},{number % 2},{('train', 'train', 'val', 'test')[number // 2 % 4]}")
+    said, changed = "\n".join(lines), "before images, labels for validation or true ones changed"
+    small = ["--model", "small_cnn", "--width", "0.125", "--image-size", "8", "--batch-size", "4", "--method", "ce"]
+
+    def answer(words: list[str], code: int) -> str:
+        assert main(words) == code
+        return capsys.readouterr().err
+
+    Path("l.csv").write_text(said)
+    answer(["train", "--dataset", "list:l.csv", *small, "--epochs", "1", "--run-dir", "run"], 0)
+    features = ["features", "list:l.csv", "--model", "run", "--out", "f.npy"]
+    answer(features, 0)
+    answer(features, 0)
+    for before, after in (("4.png,0,0,val", "4.png,1,0,val"), ("0.png,0,0,train", "0.png,0,1,train")):
+        Path("l.csv").write_text(said.replace(before, after))
+        assert changed in answer(features, 2)
+        assert "classes or labels has changed" in answer(["train", "--resume", "run", "--epochs", "2"], 2)
+    Path("l.csv").write_text(said)
+    os.utime("3.png", (1, 1))
+    assert changed in answer(features, 2)
+    about = json.loads(Path("f.json").read_text())  # as earlier versions wrote it
+    Path("f.json").write_text(
+        json.dumps({key: value for key, value in about.items() if key not in ("rest_hash", "files")})
+    )
+    answer(features, 0)
+    starts = json.loads(Path("run/environment.json").read_text())
+    del starts[0]["data_rest"]
+    Path("run/environment.json").write_text(json.dumps(starts))
+    answer(["train", "--resume", "run", "--epochs", "2"], 0)
+
+
 def test_values_that_float16_cannot_hold_are_refused(made: Path, tmp_path: Path) -> None:
     (tmp_path / "big.py").write_text(
         "import torch\n"

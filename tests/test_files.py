@@ -452,6 +452,35 @@ def test_a_list_with_numbers_splits_and_true_classes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "true"), [("0,1,2", "0.0,,2.0"), ("0.0,1.0,2.0", "0,-1.0,2"), ("0,1.0,2", "0,,2.00")]
+)
+def test_integers_that_are_written_as_floats_are_the_same_classes(given: str, true: str) -> None:
+    names = [name for name, _ in listed(15)]
+    columns = (names, 5 * given.split(","), 5 * true.split(","))
+    write_list("l.csv", [(*row, "train") for row in zip(*columns, strict=True)], "path,label,clean_label,split")
+    dataset = load_dataset("list:l.csv", None)
+    assert dataset.class_names == ("0", "1", "2")
+    assert dataset.clean_labels is not None
+    known = dataset.clean_labels >= 0
+    assert np.count_nonzero(known) == 8
+    assert np.array_equal(dataset.clean_labels[known], dataset.train.labels[known])
+
+
+def test_names_beside_numbers_stay_as_they_are_written() -> None:
+    rows = [(name, ("3.0", "3", "hen")[place % 3]) for place, (name, _) in enumerate(listed(15))]
+    write_list("l.csv", rows)
+    assert load_dataset("list:l.csv", None).class_names == ("3", "3.0", "hen")
+
+
+@pytest.mark.parametrize("true", ["-100", "-100.0", "-2"])
+def test_a_true_label_below_minus_one_is_refused(true: str) -> None:
+    rows = [(name, str(place % 2), true if place == 3 else "") for place, (name, _) in enumerate(listed(12))]
+    write_list("l.csv", rows, "path,label,clean_label")
+    with refused("l.csv", "line 5", f"the true label '{true}' is below -1"):
+        load_dataset("list:l.csv", None)
+
+
+@pytest.mark.parametrize(
     ("line", "header", "words"),
     [
         ("images/none.png,hen", "path,label", ("1 of 3 files are missing", "'images/none.png' in line 4")),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fastnoise.cli import main
-from fastnoise.data import load_dataset
+from fastnoise.data import load_dataset, parquet
 from fastnoise.data.names import located
 from fastnoise.errors import ConfigError, DataError
 
@@ -82,6 +83,82 @@ def test_classes_without_names_are_their_numbers_or_texts(tmp_path: Path) -> Non
     assert dataset.clean_labels is not None
     row = [int(name.rpartition("/")[2]) for name in dataset.train.names]
     assert dataset.clean_labels.tolist() == [1 if number % 3 == 0 else -1 for number in row]
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_classes_in_columns_of_floats_are_integers(tmp_path: Path, names: bool) -> None:
+    clean = [float(number % 3) if number % 2 else None for number in range(12)]
+    write(tmp_path / "train.parquet", range(12), names=names, clean_label=clean)
+    write(tmp_path / "test.parquet", range(12, 18), names=names, label=[0.0, 1.0, 2.0] * 2, clean_label=[None] * 6)
+    dataset = load_dataset(f"hf:{tmp_path}", None)
+    assert dataset.class_names == (NAMES if names else ("0", "1", "2"))
+    assert dataset.clean_labels is not None
+    assert dataset.clean_labels.tolist() == [number % 3 if number % 2 else -1 for number in range(12)]
+    assert dataset.test.labels.tolist() == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("label", [[0, 3]] * 12, r"row 0 has the class \[0, 3\] in column 'label'; give an integer or a name"),
+        ("label", [b"owl"] * 12, "row 0 has the class b'owl' in column 'label'"),
+        ("label", [0.5] * 12, "row 0 has the class 0.5 in column 'label'"),
+        ("clean_label", [None, [1]] * 6, r"row 1 has the class \[1\] in column 'clean_label'"),
+        ("clean_label", [-100] * 12, "train.parquet/0: the true label '-100' is below -1"),
+    ],
+)
+def test_what_is_no_class_is_refused_in_one_line(tmp_path: Path, column: str, values: list[Any], said: str) -> None:
+    write(tmp_path / "train.parquet", range(12), names=False, **{column: values})
+    with pytest.raises(DataError, match=said) as caught:
+        load_dataset(f"hf:{tmp_path}", None)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("owls-train.parquet", "owls-test.parquet"),
+        ("a/0.parquet", "test/a/0.parquet"),
+        ("data/train.0.parquet", "TEST_0.parquet"),
+        ("train/0.parquet", "train/b_test/0.parquet"),
+    ],
+)
+def test_the_part_of_a_file_is_said_by_its_name_or_by_a_folder_above_it(tmp_path: Path, train: str, test: str) -> None:
+    write(tmp_path / train, range(12))
+    write(tmp_path / test, range(20, 26))
+    dataset = load_dataset(f"hf:{tmp_path}", None)
+    assert {name.rpartition("/")[0] for name in dataset.train.names} == {train}
+    assert {name.rpartition("/")[0] for name in dataset.test.names} == {test}
+
+
+def test_two_processes_that_unpack_at_once_do_not_disturb_each_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, other = parquet._rows, folder / "other"
+
+    def beside(*arguments: Any) -> Any:
+        for place, row in enumerate(rows(*arguments)):
+            if place == 5 and not other.exists():  # another process begins, and ends
+                other.touch()
+                with monkeypatch.context() as context:
+                    context.setattr(os, "getpid", lambda: 1)
+                    load_dataset(f"hf:{folder}", None)
+            yield row
+
+    monkeypatch.setattr(parquet, "_rows", beside)
+    for _ in range(2):
+        dataset = load_dataset(f"hf:{folder}", None)
+        assert [dataset.train.read_bytes(place) for place in range(33)] == [encoded(number) for number in range(33)]
+    assert other.exists()
+    assert not list(folder.glob("*.partial"))
+
+
+def test_bytes_that_were_cut_off_are_unpacked_anew(folder: Path) -> None:
+    load_dataset(f"hf:{folder}", None)
+    for path in folder.glob(".fastnoise-rows-*.bin"):
+        path.write_bytes(path.read_bytes()[:-9])
+    assert load_dataset(f"hf:{folder}", None).train.read_bytes(32) == encoded(32)
 
 
 def test_training_on_parquet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,6 +239,8 @@ def test_another_rate_than_those_that_are_there_is_refused(tmp_path: Path) -> No
     assert len(loaded("red_mini_imagenet:rate=0.4", tmp_path).train) == 9
     with refuses("red_noise_nl_0.8; there are rates 0.4"):
         loaded("red_mini_imagenet:rate=0.8", tmp_path)
+    with refuses("red_noise_nl_0.42; there are rates 0.4"):
+        loaded("red_mini_imagenet:rate=0.42", tmp_path)
 
 
 # -- runs by the command line --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,12 +118,21 @@ def test_labels_of_two_tasks_count_their_classes() -> None:
     known = {image.tobytes(): label for image, label in zip(digits.train.images, digits.train.labels, strict=True)}
     assert data.train.images is not None
     assert [known[image.tobytes()] for image in data.train.images] == classes[data.train.labels].tolist()
-    assert np.bincount(data.train.labels // 5).tolist() == pytest.approx([300, 300], abs=3)
+    assert np.bincount(data.train.labels // 5).tolist() == [300, 300]
     assert len(data.test) == len(digits.test)
     assert data.groups == (5, 5)
     alone = load_dataset(TASKS + ",only=1", None)
     assert alone.groups == (5,)
     assert np.array_equal(alone.train.images, data.train.images[data.train.labels < 5])
+
+
+@pytest.mark.parametrize("limit", [1, 7, 299, 301, 302, 303, 700])
+def test_a_task_has_as_many_images_as_its_limit_says(limit: int) -> None:
+    labels = load_dataset(f"two-tasks:of=digits,seed=3,limit={limit}", None).train.labels
+    assert np.bincount(labels // 5).tolist() == [limit, limit]
+    whole = load_dataset("two-tasks:of=digits,seed=3", None).train.labels
+    share = limit / np.repeat(np.bincount(whole // 5), 5)
+    assert (np.abs(np.bincount(labels, minlength=10) - share * np.bincount(whole)) < 1).all()
 
 
 @pytest.mark.parametrize(
@@ -382,6 +392,25 @@ def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path(found.files[5]).write_bytes(b"junk")
     with pytest.raises(DataError, match=r"cannot read the image .*000005.png"):
         coco.decode(found.files, 32, tmp_path / "cache")
+
+
+def test_two_processes_that_decode_at_once_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, folder, _ = write_coco(tmp_path, "train", 4)
+    found, save, cache = coco.read_coco(file, folder), np.save, tmp_path / "cache"
+    others: list[np.ndarray] = []
+
+    def beside(stream: Any, array: np.ndarray, **options: Any) -> None:
+        monkeypatch.setattr(np, "save", save)
+        with monkeypatch.context() as context:  # another process begins, and ends
+            context.setattr(os, "getpid", lambda: 1)
+            others.append(coco.decode(found.files, 32, cache))
+        save(stream, array, **options)
+
+    monkeypatch.setattr(np, "save", beside)
+    assert np.array_equal(coco.decode(found.files, 32, cache), others[0])
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
 
 
 # -- the commands ----------------------------------------------------------------------------------------------

@@ -160,6 +160,37 @@ def test_labels_are_also_read_from_json_with_true_classes(tmp_path: Path) -> Non
         assert clean == (1 if int(name.split("/")[1]) < 6 else -1)
 
 
+@pytest.mark.parametrize("lowest", ["-1.0", "-2"])
+def test_true_classes_in_json_are_numbers_as_those_in_cls(tmp_path: Path, lowest: str) -> None:
+    members: dict[str, bytes] = {}
+    for number in range(12):
+        members[f"{number}.jpg"] = encoded(number, "jpg")
+        members[f"{number}.cls"] = str(number % 2).encode()
+        members[f"{number}.json"] = json.dumps({"clean_label": lowest if number < 6 else "1.0"}).encode()
+    write_tar(tmp_path / "a.tar", members)
+    if lowest == "-2":
+        with pytest.raises(DataError, match=r"a\.tar/0\.jpg: the true label '-2' is below -1"):
+            load_dataset(f"tar:{tmp_path / 'a.tar'}", None)
+        return
+    dataset = load_dataset(f"tar:{tmp_path / 'a.tar'}", None)
+    assert dataset.class_names == ("0", "1")
+    assert dataset.clean_labels is not None
+    assert {*dataset.clean_labels.tolist()} == {-1, 1}
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_images_that_are_not_turned_upright_keep_their_shape(exif: bool, tmp_path: Path) -> None:
+    stream, turned = io.BytesIO(), Image.Exif()
+    turned[0x112] = 6
+    Image.new("RGB", (20, 12)).save(stream, "JPEG", exif=turned)
+    members = {}
+    for number in range(20):
+        members |= {f"{number}.jpg": stream.getvalue(), f"{number}.cls": str(number % 2).encode()}
+    write_tar(tmp_path / "a.tar", members)
+    dataset = load_dataset(f"tar:{tmp_path / 'a.tar'}", None, exif=exif)
+    assert dataset.train.size == dataset.test.size == ((20, 12) if exif else (12, 20))
+
+
 def test_shards_of_validation_and_test_are_named_beside_those_of_training(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

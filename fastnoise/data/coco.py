@@ -175,7 +175,7 @@ def decode(files: tuple[str, ...], side: int, cache: Path, console: Console | No
             for _ in track(filled, "decoding images", len(files), console=console, disable=console is None):
                 pass
         cache.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda stream: np.save(stream, pixels, allow_pickle=False), DataError)
+        write_atomically(path, lambda stream: np.save(stream, pixels, allow_pickle=False), DataError, shared=True)
     # "c": writes, of which there are none, would stay in memory; torch warns of arrays that are read-only
     mapped: NDArray[np.uint8] = np.load(path, mmap_mode="c", allow_pickle=False)
     return mapped

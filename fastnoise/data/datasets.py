@@ -8,6 +8,7 @@ from ..errors import ConfigError, DataError
 from ..files import expanded
 from .folder import FileSet, find_folder, read_files
 from .lists import find_list
+from .members import Members
 from .names import CHECKED, DATASETS, FOLDER, check_dataset, family, needs_root
 from .table import ImageDataset, ImageTable
 from .texts import Texts
@@ -61,7 +62,8 @@ def _stored(table: ImageTable) -> ImageTable:
     """A table whose files are not turned upright, and so may have another size, unless the data set sets it."""
     if table.images is not None:
         return table
-    return replace(table, exif=False) if isinstance(table.files, Texts) else replace(table, exif=False, size=(0, 0))
+    is_set = isinstance(table.files, Texts) and not isinstance(table.files, Members)
+    return replace(table, exif=False, size=table.size if is_set else (0, 0))
 
 
 def find_files(name: str) -> FileSet:

@@ -75,6 +75,10 @@ class About:
     """D, numbers in a row."""
     batch_size: int
     """Images computed at a time, on which the last bits depend."""
+    rest_hash: str = ""
+    """Of the data set's other labels (`digests.rest_hash`); empty if an earlier version wrote it."""
+    files: str = ""
+    """Of the image files' sizes and times (`digests.files_hash`); empty too if there are none."""
 
     @property
     def extractor(self) -> str:
@@ -190,6 +194,8 @@ def about_of(content: Mapping[str, Any]) -> About:
         rows={str(part): int(count) for part, count in content["rows"].items()},
         size=int(content["size"]),
         batch_size=int(content["batch_size"]),
+        rest_hash=str(content.get("rest_hash", "")),
+        files=str(content.get("files", "")),
     )
 
 

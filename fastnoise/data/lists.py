@@ -11,11 +11,9 @@ from ..checks import shown
 from ..errors import DataError, nearest
 from .folder import SPLITS, FileSet, file_facts
 from .scan import CACHE, Found
-from .sheets import FILES, LABELS, TRUE_LABELS, Sheet, read_sheet
+from .shards import in_order
+from .sheets import FILES, LABELS, TRUE_LABELS, Sheet, read_classes, read_sheet
 from .tar import find_members
-
-_UNKNOWN = ("", "-1")
-"""What stands for an unknown class in the column clean_label."""
 
 
 def find_list(path: Path) -> FileSet:
@@ -25,11 +23,11 @@ def find_list(path: Path) -> FileSet:
     and, where they are there, clean_label, the true class, empty or -1 where it is unknown, and split: train, val,
     valid, validation or test in any case. A path may lead into a tar file, as shards/00.tar/0001.jpg. Other columns are
     left out, and the notes say so. The classes are those of the training lines, given and true: numbers in their order,
-    names in that of the alphabet. Classes that no line of training has are refused.
+    names in that of the alphabet. Among numbers 3.0 is 3. Classes that no line of training has are refused.
 
     Raises:
         DataError: in one line, with the line of the sheet and what stands there: a file that is missing or listed
-            twice, an empty field, a class or a split that is unknown.
+            twice, an empty field, a class or a split that is unknown, a label below 0 or a true one below -1.
     """
     sheet = read_sheet(path, source=str(path))
     column = sheet.require(*FILES)
@@ -47,16 +45,17 @@ def find_list(path: Path) -> FileSet:
             if part is None:
                 raise sheet.error(row, f"column {split!r}: {shown(text)} is no split; {nearest(text, list(SPLITS))}")
             parts[row] = part
-    true: list[str] | None = None
+    true: list[str] = []
     if (clean := sheet.find(*TRUE_LABELS)) is not None:
         used.append(clean)
         true = [text.strip() for text in sheet.column(clean, empty=True)]
+    given, true = read_classes(given, true, sheet.error)
     class_names = _classes(sheet, given, true, parts)
     numbers = {name: number for number, name in enumerate(class_names)}
     labels = _labels(sheet, sheet.require(*LABELS), given, numbers)
     clean_labels = None
-    if true is not None and clean is not None:
-        clean_labels = _labels(sheet, clean, true, numbers | dict.fromkeys(_UNKNOWN, -1))
+    if clean is not None:
+        clean_labels = _labels(sheet, clean, true, numbers | {"": -1})
     notes = []
     if others := [name or "without a name" for name in sheet.names if name not in used]:
         notes.append(f"left out the columns {', '.join(others)} of {path.name}")
@@ -82,19 +81,12 @@ def _check_different(sheet: Sheet, names: list[str]) -> None:
             raise sheet.error(row, f"the file {shown(name)} is in line {sheet.lines[before]} too; drop one of them")
 
 
-def _classes(sheet: Sheet, given: list[str], true: list[str] | None, parts: list[str]) -> tuple[str, ...]:
-    """The classes of the training lines."""
-    names = {text for text, part in zip(given, parts, strict=True) if part == "train"}
-    if true is not None:
-        names |= {text for text, part in zip(true, parts, strict=True) if part == "train"} - set(_UNKNOWN)
+def _classes(sheet: Sheet, given: list[str], true: list[str], parts: list[str]) -> tuple[str, ...]:
+    """The classes of the training lines; `true` is empty if there are none."""
+    names = {text for column in (given, true) for text, part in zip(column, parts, strict=False) if part == "train"}
     if not names:
         raise DataError(f"{sheet.source}: no line is of the split train")
-    if all(name.removeprefix("-").isascii() and name.removeprefix("-").isdigit() for name in names):
-        for row, text in enumerate(given):
-            if text.startswith("-"):
-                raise sheet.error(row, f"the label {shown(text)} is below 0; drop the line if its class is unknown")
-        return tuple(sorted(names, key=lambda name: (int(name[:20]), name)))
-    return tuple(sorted(names))
+    return tuple(in_order(names - {""}))
 
 
 def _labels(sheet: Sheet, column: str, texts: list[str], numbers: dict[str, int]) -> NDArray[np.int64]:

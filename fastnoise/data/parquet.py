@@ -7,8 +7,10 @@ one file beside an index of where each lies, and are read from there in any orde
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,12 +18,12 @@ import numpy as np
 
 from ..checks import shown
 from ..errors import ConfigError, DataError, FastnoiseError, said
-from ..files import PARTIAL, expanded, write_atomically
+from ..files import expanded, write_atomically
 from .folder import SPLITS
 from .images import HEAD, dali_reads
 from .members import Members
 from .scan import elsewhere
-from .shards import Index, dataset_of, in_order, known_classes, load_index, save_index
+from .shards import Index, dataset_of, in_order, known_classes, load_index, save_index, texts_of
 from .sheets import LABELS, TRUE_LABELS
 from .table import PARTS, ImageDataset
 from .texts import Texts
@@ -31,6 +33,7 @@ IMAGES = ("image", "img", "jpg", "png", "picture")
 
 _GIVEN = (*LABELS, "fine_label", "cls")
 _AT_ONCE = 256  # rows
+_FORMAT = 2  # of what is kept beside the files; the first had lists of labels as classes
 
 
 class _NoPlaceError(FastnoiseError):
@@ -40,9 +43,10 @@ class _NoPlaceError(FastnoiseError):
 def load_parquet(name: str, _: Path | None, download: bool) -> ImageDataset:
     """The data set of hf:FOLDER, with Parquet files in it or in folders of it, or of hf:NAME on Hugging Face's hub.
 
-    A file belongs to the part that its name or its folder begins with: train, val, valid, validation or test; files
-    that begin with none are of the training set. Classes have the names that the file gives them. Samples are named
-    FILE/ROW. The column `clean_label`, if it is there, has the true classes.
+    A file belongs to the part that a word of its name says, train, val, valid, validation or test, else to that of the
+    innermost folder whose name has such a word, else to the training set. Words end at -, _ and dots. Classes have the
+    names that the file gives them. Samples are named FILE/ROW. The column `clean_label`, if it is there, has the true
+    classes. Classes are integers, texts or truth values; a float is an integer that stands in a column with gaps.
 
     ConfigError without the packages that this takes; DataError in one line for files or columns that don't fit.
     """
@@ -62,10 +66,9 @@ def load_parquet(name: str, _: Path | None, download: bool) -> ImageDataset:
         image, label, clean, known = _columns(files[0], schema)
         class_names = class_names or known
         indices[part] = _unpacked(pq, folder, files, image, label, clean)
-    texts = [text for index in indices.values() for text in index.labels]
-    true = [text for index in indices.values() for text in index.clean]
-    numbers = {text: place for place, text in enumerate(_classes(texts, true, class_names))}
     members = Members.joined([index.images for index in indices.values()])
+    texts, true = texts_of(indices, members)
+    numbers = {text: place for place, text in enumerate(_classes(texts, true, class_names))}
     labels = np.array([numbers.get(text, -1) for text in texts], np.int64)
     if (labels < 0).any():
         place = int((labels < 0).argmax())
@@ -99,10 +102,9 @@ def _parts_of(name: str, folder: Path) -> dict[str, list[Path]]:
     """Part -> its files, in the order of their names."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.parquet")):
-        inside = path.relative_to(folder)
-        words = (inside.name, inside.parent.name)
-        starts = (SPLITS.get(word.replace(".", "-").split("-")[0].split("_")[0].casefold()) for word in words)
-        found.setdefault(next(filter(None, starts), "train"), []).append(path)
+        inside = reversed(path.relative_to(folder).parts)
+        parts = (SPLITS.get(word) for name in inside for word in re.split(r"[-_.]", name.casefold()))
+        found.setdefault(next(filter(None, parts), "train"), []).append(path)
     if "train" not in found:
         raise DataError(f"--dataset {name}: {folder} holds no Parquet files of a training set")
     return {part: found[part] for part in PARTS if part in found}
@@ -150,25 +152,27 @@ def _unpacked(pq: Any, folder: Path, files: Sequence[Path], image: str, label: s
     """The rows of one part: their images in a file of bytes, which is written if it is not there."""
     facts = [path.stat() for path in files]
     inside = [str(path.relative_to(folder)) for path in files]
-    stamp = json.dumps([image, label, clean, inside, [[fact.st_size, fact.st_mtime_ns] for fact in facts]])
-    digest = hashlib.sha256(stamp.encode()).hexdigest()[:12]
+    what = [image, label, clean, inside, [[fact.st_size, fact.st_mtime_ns] for fact in facts]]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+    stamp = json.dumps([_FORMAT, *what])  # a file of another format is replaced
     beside = folder / f".fastnoise-rows-{digest}.npz"
     places = [place for place in (beside, elsewhere(beside)) if place is not None]
     for place in places:
         content = place.with_suffix(".bin")
-        if content.is_file() and (known := load_index(place, stamp, [str(content.absolute())])) is not None:
-            return known
+        known = load_index(place, stamp, [str(content.absolute())])
+        if known is not None and content.is_file():
+            images = known.images
+            if content.stat().st_size == int((images.offsets + images.lengths).max(initial=0)):
+                return known
     for place in places:
         content = place.with_suffix(".bin")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             index: list[Index] = []
             rows = _rows(pq, files, inside, image, label, clean)
-            write_atomically(content, partial(_write, rows, content, index), _NoPlaceError)
+            write_atomically(content, partial(_write, rows, content, index), _NoPlaceError, shared=True)
         except (OSError, _NoPlaceError):
             continue
-        finally:
-            content.with_name(content.name + PARTIAL).unlink(missing_ok=True)  # of rows that are refused
         save_index(place, stamp, index[0])
         return index[0]
     raise DataError(f"neither {folder} nor the folder of caches can hold the images' bytes; free space")
@@ -190,7 +194,8 @@ def _rows(
                 content = row[image]["bytes"] if isinstance(row[image], dict) else row[image]
                 if not isinstance(content, bytes):
                     raise DataError(f"{path}: row {number} has no encoded image in column {image!r}")
-                yield f"{name}/{number}", content, _written(row[label]), _written(row[clean]) if clean else ""
+                given, *true = (_written(row[column], f"{path}: row {number}", column) for column in columns[1:])
+                yield f"{name}/{number}", content, given, true[0] if true else ""
                 number += 1
 
 
@@ -203,9 +208,15 @@ def _batches(pq: Any, path: Path, columns: Sequence[str]) -> Iterator[list[dict[
         raise DataError(f"{path} is damaged ({said(error, 160)}); get it again") from None
 
 
-def _written(label: Any) -> str:
-    """A class as a text, empty if it is unknown."""
-    return "" if label is None or label in (-1, "-1") else str(label)
+def _written(label: Any, where: str, column: str) -> str:
+    """A class as a text, empty if it is unknown; DataError, which says `where` it is, for what is no class."""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if label is None or label in (-1, "-1") or (isinstance(label, float) and isnan(label)):
+        return ""
+    if not isinstance(label, int | str):
+        raise DataError(f"{where} has the class {shown(label)} in column {column!r}; give an integer or a name")
+    return str(label)
 
 
 def _write(rows: Iterator[tuple[str, bytes, str, str]], path: Path, index: list[Index], stream: BinaryIO) -> None:

@@ -412,7 +412,7 @@ def _mini_imagenet(facts: SetFacts, folder: Path, root: Path, name: str) -> Imag
     """split/{red,blue}_noise_nl_RATE and split/clean_validation: `FILE LABEL`. Training images lie in all_images, or in
     training_s32/SPLIT; those of validation in validation/LABEL."""
     colour, rate = family(name).partition("_")[0], float(read_options(name)["rate"])
-    split = f"{colour}_noise_nl_{rate:.1f}"
+    split = f"{colour}_noise_nl_{rate}"
     if not (folder / "split" / split).exists():
         there = sorted(path.name.rpartition("_")[2] for path in (folder / "split").glob(f"{colour}_noise_nl_*"))
         found = f"there are rates {', '.join(there)}" if there else f"get {facts.get}"

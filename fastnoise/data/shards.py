@@ -27,6 +27,7 @@ from .images import HEAD, dali_reads, extensions, image_size
 from .members import Members
 from .names import split_parts
 from .scan import elsewhere
+from .sheets import read_classes
 from .table import PARTS, ImageDataset, common_size
 from .tar import TarMember, mapped, tar_members
 from .texts import Texts, as_bytes
@@ -145,17 +146,17 @@ def braces(spec: str) -> list[str]:
 def load_shards(name: str, _: Path | None, download: bool) -> ImageDataset:
     """The data set of tar:SHARDS (`shards_of`). Its samples are named SHARD/KEY.
 
-    The classes are those of the training shards: numbers in their order, names in that of the alphabet. Without test
-    shards a fifth of each class is the test set, as `fastnoise.data.folder` draws it.
+    The classes are those of the training shards (`texts_of`): numbers in their order, names in that of the alphabet.
+    Without test shards a fifth of each class is the test set, as `fastnoise.data.folder` draws it.
     """
     shards = shards_of(name)
     indices = {part: read_index(shards[part]) for part in PARTS if part in shards}
     root = Path(os.path.commonpath([path.absolute().parent for part in indices for path in shards[part]]))
-    texts = [text for index in indices.values() for text in index.labels]
-    true = [text for index in indices.values() for text in index.clean]
-    class_names = in_order({*indices["train"].labels, *indices["train"].clean} - {""})
-    numbers = {text: number for number, text in enumerate(class_names)}
     members = Members.joined([index.images for index in indices.values()])
+    texts, true = texts_of(indices, members)
+    trained = len(indices["train"].labels)
+    class_names = in_order({*texts[:trained], *true[:trained]} - {""})
+    numbers = {text: number for number, text in enumerate(class_names)}
     strange = next((place for place, text in enumerate(texts) if text not in numbers), None)
     if strange is not None:
         raise DataError(f"{members[strange]}: no training sample has its class {shown(texts[strange])}")
@@ -165,6 +166,17 @@ def load_shards(name: str, _: Path | None, download: bool) -> ImageDataset:
     names = Texts.of(f"{shown_shards[of]}/{key}" for of, key in zip(members.of_file.tolist(), keys, strict=True))
     labels = np.array([numbers[text] for text in texts], np.int64)
     return dataset_of(name, indices, members, names, labels, clean, tuple(class_names))
+
+
+def texts_of(indices: Mapping[str, Index], members: Members) -> tuple[list[str], list[str]]:
+    """Given and true classes of all samples as `read_classes` has them; DataError names the first that is below 0, or
+    of the true ones below -1."""
+
+    def error(place: int, message: str) -> DataError:
+        return DataError(f"{members[place]}: {message}")
+
+    given = [text for index in indices.values() for text in index.labels]
+    return read_classes(given, [text for index in indices.values() for text in index.clean], error)
 
 
 def known_classes(texts: Sequence[str], numbers: Mapping[str, int], members: Members) -> NDArray[np.int64]:
@@ -184,7 +196,8 @@ def known_classes(texts: Sequence[str], numbers: Mapping[str, int], members: Mem
 def in_order(classes: Collection[str]) -> list[str]:
     """Classes as they are written: numbers in their order, names in that of the alphabet."""
     digits = all(text.isascii() and text.isdigit() for text in classes)
-    return sorted(classes, key=(lambda text: (int(text), text)) if digits else None)
+    # As numbers, without int(), which refuses those of thousands of digits.
+    return sorted(classes, key=(lambda text: (len(text.lstrip("0")), text.lstrip("0"), text)) if digits else None)
 
 
 def dataset_of(
@@ -378,7 +391,7 @@ def save_index(place: Path, stamp: str, index: Index) -> bool:
     }
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, lambda stream: np.savez(stream, **columns), DataError)  # type: ignore[arg-type]
+        write_atomically(place, lambda stream: np.savez(stream, **columns), DataError, shared=True)  # type: ignore[arg-type]
     except (OSError, DataError):
         return False
     return True

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ LABELS = ("label", "labels", "class", "class_name")
 """What a column is called that says of which class it is."""
 TRUE_LABELS = ("clean_label", "clean_labels", "true")
 """What a column of the true classes is called."""
+
+_WHOLE = re.compile(r"(-?\d+)(?:\.0+)?", re.ASCII)
+"""An integer, or one as a float: pandas writes a column of integers with gaps so."""
 
 Headless = Callable[[Sequence[str]], bool]
 """Says of the fields of a file's first line whether they are values and not the names of columns."""
@@ -123,6 +127,34 @@ def read_sheet(path: str | Path, *, source: str | None = None, headless: Headles
     if not rows:
         raise DataError(f"{source}: it has a line of column names and no other")
     return Sheet(source, names, tuple(map(tuple, rows)), tuple(lines))
+
+
+def read_classes(
+    given: Sequence[str], true: Sequence[str], error: Callable[[int, str], DataError]
+) -> tuple[list[str], list[str]]:
+    """Given and true classes of the same samples as they count: where all of them are integers or integral floats, 3.0
+    is 3; a true class that is unknown, -1, is empty.
+
+    Args:
+        given: as they are written, empty where one is unknown.
+        true: the same of the true ones; empty if there are none.
+        error: makes a DataError of a sample's place and what is wrong there.
+
+    Raises:
+        DataError: a number below 0, or a true one below -1.
+    """
+    found = {text: _WHOLE.fullmatch(text) for text in {*given, *true} - {""}}
+    if not all(found.values()):
+        return list(given), ["" if text == "-1" else text for text in true]
+    plain = {text: match[1] for text, match in found.items() if match} | {"": ""}
+    plain_given, plain_true = ([plain[text] for text in column] for column in (given, true))
+    for place, text in enumerate(plain_given):
+        if text.startswith("-"):
+            raise error(place, f"the label {shown(given[place])} is below 0; drop it if its class is unknown")
+    for place, text in enumerate(plain_true):
+        if text.startswith("-") and text != "-1":
+            raise error(place, f"the true label {shown(true[place])} is below -1; write -1 or nothing if it is unknown")
+    return plain_given, ["" if text == "-1" else text for text in plain_true]
 
 
 def _content(source: str, path: Path) -> bytes:

@@ -14,11 +14,10 @@ from ..checks import as_array
 from ..errors import ConfigError, DataError
 from .images import image_size, read_bytes
 from .names import is_named
-from .texts import kept, packed, picked
+from .texts import add_samples, kept, picked
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 """Height and width that image files are resized to when they have no size in common."""
-
 
 PARTS = ("train", "validation", "test")
 
@@ -344,10 +343,7 @@ class ImageDataset:
         features it is also that of their file and of the network that made them, since others have the same list."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
         for table in (self.train, self.test):
-            for part in packed(table.names):
-                digest.update(part)
-            digest.update(bytes(2))
-            digest.update(table.labels.astype(table.labels.dtype.newbyteorder("<"), copy=False).tobytes())
+            add_samples(digest, table.names, table.labels)
         for text in (self.train.extractor, self.train.content):
             digest.update(text.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()

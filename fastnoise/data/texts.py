@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,13 @@ def packed(texts: Sequence[str]) -> Iterator[bytes]:
             yield between + _joined(part)
         else:
             yield between + "\0".join(part).encode("utf-8", "surrogateescape")
+
+
+def add_samples(digest: Any, names: Sequence[str], labels: NDArray[Any]) -> None:
+    """Add names and labels to a hash."""
+    for part in packed(names):
+        digest.update(part)
+    digest.update(bytes(2) + labels.astype(labels.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def _joined(texts: Texts) -> bytes:

@@ -14,7 +14,8 @@ from .table import ImageDataset, ImageTable, stratified_split
 def load_two_tasks(name: str, root: Path | None, download: bool) -> ImageDataset:
     """The data set `of`, whose classes are numbered anew: first those of task 1, then those of task 2.
 
-    `seed` splits the classes. With a `limit`, so many training images of each task are drawn, alike for each class.
+    `seed` splits the classes. With a `limit`, so many training images of each task are drawn, of each class alike, but
+    for one image where the number does not divide.
     `only`=1 or 2 leaves out the other task.
     """
     from .datasets import load_dataset
@@ -63,5 +64,12 @@ def _of_task(source: ImageDataset, classes: NDArray[np.int64], limit: int, seed:
         return mine
     if limit > len(mine):
         raise ConfigError(f"limit={limit}: a task of {source.name} has {len(mine)} training images")
-    kept, _ = stratified_split(source.train.labels[mine], 1 - limit / len(mine), seed)
-    return mine[kept]
+    labels = source.train.labels[mine]
+    kept, left = stratified_split(labels, 1 - limit / len(mine), seed)
+    surplus = len(kept) - limit  # since the number of each class was rounded, by one image of a class at most
+    pool = kept if surplus > 0 else left
+    there, first = np.unique(labels[pool], return_index=True)
+    counts, found = (np.bincount(part, minlength=source.num_classes) for part in (labels[kept], labels))
+    rounded = counts - found * limit / len(mine)
+    order = np.argsort(np.sign(surplus) * -rounded[there], kind="stable")
+    return mine[np.setxor1d(kept, pool[first[order[: abs(surplus)]]])]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import own
 from ..data import ImageDataset, make_loader
+from ..data.digests import files_hash, rest_hash
 from ..data.features import About, Content, FeatureFiles, about_of, parts_of, read_about, write_about, write_labels
 from ..data.table import feature_statistics
 from ..errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -185,7 +186,7 @@ def extract(
         progress: is called with the number of rows that are there, and of all.
 
     Raises:
-        DataError: `out` or its part has features of something else.
+        DataError: `out` or its part has features of something else, or files of their names are there without F.json.
         TrainingError: a feature is not finite, or too large for float16.
     """
     files = FeatureFiles(out)
@@ -201,16 +202,23 @@ def extract(
         rows={part: len(table) for part, table in tables.items()},
         size=extractor.size,
         batch_size=batch_size,
+        rest_hash=rest_hash(dataset),
+        files=files_hash(dataset),
     )
     if files.about.exists():
-        if about_of(read_about(files)) != about:
-            raise DataError(f"{files.about} is about other features; choose another --out, or remove it")
+        known = about_of(read_about(files))
+        # What an earlier version did not write down stays so.
+        about = replace(about, rest_hash=known.rest_hash and about.rest_hash, files=known.files and about.files)
+        if known != about:
+            changed = known == replace(about, rest_hash=known.rest_hash, files=known.files)
+            what = "the data set as it was before images, labels for validation or true ones changed"
+            raise DataError(
+                f"{files.about} is about {what if changed else 'other features'}; choose another --out, or remove it"
+            )
         if out.exists():
             return about
-    elif out.exists() or files.partial.exists():
-        raise DataError(
-            f"{out if out.exists() else files.partial} is there already; choose another --out, or remove it"
-        )
+    elif there := [path for path in (out, files.partial, files.labels) if path.exists()]:
+        raise DataError(f"{there[0]} is there already; choose another --out, or remove it")
     else:
         write_about(files, about)
     write_labels(files, dataset)

@@ -162,10 +162,10 @@ class RunFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.config} is damaged: {error}; start the run anew") from error
 
-    def list_hash(self) -> str | None:
-        """The hash of the data set's list that the run was started with, None of one that has none written down."""
+    def data_hash(self, key: str) -> str | None:
+        """A hash of the data set that the run was started with, data_list or data_rest; None if it has none."""
         try:
-            found = stored_json(self.environment)[0].get("data_list")
+            found = stored_json(self.environment)[0].get(key)
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return None  # what is damaged, `add_environment` says
         return found if isinstance(found, str) else None

@@ -17,6 +17,7 @@ from ..data import Augmentation, ImageTable, Loader, make_loader, stratified_spl
 from ..data import normalisation as normalisations
 from ..data.balance import class_weights
 from ..data.cifar import MEAN_STD
+from ..data.digests import rest_hash
 from ..data.facts import IMAGENET_MEAN_STD
 from ..errors import ConfigError
 from ..fields import check_names, check_on_features, known_task
@@ -74,6 +75,8 @@ class RunData:
     """What the run folder is to keep of this start beside its notes (environment.json), in JSON's types."""
     list_hash: str = ""
     """`ImageDataset.list_hash` of the data set."""
+    rest_hash: str = ""
+    """Of its labels for validation and its true ones (`fastnoise.data.digests`)."""
     test_labels: str = "true"
     """`ImageDataset.test_labels` of the data set."""
 
@@ -269,6 +272,7 @@ def load_data(config: RunConfig, dataset: datasets.ImageDataset | None = None) -
         std=std,
         notes=(*dataset.notes, *notes),
         list_hash=dataset.list_hash,
+        rest_hash=rest_hash(dataset),
         test_labels=dataset.test_labels,
     )
 

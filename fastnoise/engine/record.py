@@ -60,7 +60,7 @@ def open_folder(config: RunConfig, data: RunData, *, writes: bool = True) -> Run
 def _check_folder(folder: RunFolder, config: RunConfig, data: RunData) -> None:
     """CheckpointError unless the folder's run is that of `config` and `data`."""
     folder.require(config)
-    if folder.list_hash() not in (None, data.list_hash):
+    if any(folder.data_hash(key) not in (None, found) for key, found in _hashes(data).items()):
         network = "the file or the network of its features, or " if data.train.is_features else ""
         raise CheckpointError(
             f"{config.data.dataset} is not what the run in {folder.path} was started with: {network}its list of "
@@ -72,6 +72,11 @@ def _check_folder(folder: RunFolder, config: RunConfig, data: RunData) -> None:
         if needs_root(name):
             what, advice = f"{name} under {config.data.data_root}", "--data-root that the run was started with"
         raise CheckpointError(f"the labels of {what} are not those of the run ({folder.labels}); give the {advice}")
+
+
+def _hashes(data: RunData) -> dict[str, str]:
+    """By which a run knows its data set again, as environment.json keeps them."""
+    return {"data_list": data.list_hash, "data_rest": data.rest_hash}
 
 
 class Record:
@@ -125,7 +130,7 @@ class Record:
             folder.write_labels(self.data.noisy, self.data.class_names)
         fields = self.config.flat()
         digests = {"own_files": own.fingerprints(fields), "files": sources.digests(fields)}
-        kept = {"data_list": self.data.list_hash, "notes": list(self.data.notes), **self.data.details}
+        kept = {**_hashes(self.data), "notes": list(self.data.notes), **self.data.details}
         folder.add_environment({**environment, **kept, **{name: found for name, found in digests.items() if found}})
         folder.write_config(self.config.replace({"run_dir": str(folder.path)}))
         self.folder = folder

@@ -217,6 +217,7 @@ class Single(Training):
             device,
             answers=data.task.unseen(len(data.given), device),
             looks=new_looks(labels) if data.task.name == DEFAULT else None,
+            anywhere=method.shares > 0 and world.size > 1,
         )
         self.record = Record(config, data, method, statistics, labels)
         batch_size = min(config.data.batch_size, own)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..methods import Forward
 from ..methods.shards import Shards
-from ..ops.looks import MARGIN, MARGINS
+from ..ops.looks import CONFIDENCE, LOOKS, MARGIN, MARGINS, RIGHT
 
 
 class EpochStatistics:
@@ -27,6 +27,7 @@ class EpochStatistics:
         answers: [N, ...], the table that keeps what the network said of each sample, filled as `Task.unseen` makes it;
             by default one for a class each.
         skips: whether steps may be skipped because their gradient overflows, as in fp16: their norms do not count.
+        anywhere: whether each of several processes may look at any sample (`Method.shares`), and not at its own alone.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class EpochStatistics:
         answers: Tensor | None = None,
         looks: Tensor | None = None,
         skips: bool = False,
+        anywhere: bool = False,
     ):
         self.loss_sum = torch.zeros(shape, dtype=torch.float64, device=device)
         self.norm_sum = torch.zeros(shape, dtype=torch.float64, device=device)
@@ -51,6 +53,12 @@ class EpochStatistics:
         self.predictions = answers
         self.attention = torch.full((num_samples,), torch.nan, device=device) if attention else None
         self.looks = looks
+        self.before = looks.clone() if anywhere and looks is not None else None
+        """The looks at the beginning of the epoch, where processes add up what each has noted since then."""
+        self.turn = None if self.before is None else torch.full((num_samples,), -1, device=device)
+        """The step of the epoch, from 0, in which this process last looked at a sample; -1 for none."""
+        self.seen = None if self.before is None else self.before[:, LOOKS].clone()
+        """How often each sample was looked at until the last step, which tells the looks of a step."""
         self._added: dict[int, Tensor] = {}
         """Batch size -> what its steps add to `counts`; the last is set anew in every step."""
 
@@ -86,6 +94,10 @@ class EpochStatistics:
         self.predictions.fill_(torch.nan if self.predictions.is_floating_point() else -1)
         if self.attention is not None:
             self.attention.fill_(torch.nan)
+        if self.looks is not None and self.before is not None and self.turn is not None and self.seen is not None:
+            self.before.copy_(self.looks)
+            self.turn.fill_(-1)
+            self.seen.copy_(self.looks[:, LOOKS])
 
     @torch.no_grad()
     def update(self, result: Forward, index: Tensor) -> None:
@@ -95,6 +107,11 @@ class EpochStatistics:
         if added is None:  # by fills: what is copied from the host waits for the device
             added = self._added[size] = torch.ones_like(self.counts)
             added[0] = size
+        if self.looks is not None and self.turn is not None and self.seen is not None:
+            count = self.looks[:, LOOKS].index_select(0, index)
+            turns = torch.where(count > self.seen[index], self.steps, -1)
+            self.turn.scatter_reduce_(0, index, turns, "amax")
+            self.seen.index_copy_(0, index, count)
         self.loss_sum.add_(result.loss.detach(), alpha=size)
         self._count(added, 0)
         self._keep(result, index)
@@ -129,8 +146,24 @@ class EpochStatistics:
         for table in (self.predictions, self.attention):
             if table is not None:
                 shards.merge_(table)
-        if self.looks is not None:
+        if self.looks is not None and self.before is not None:
+            self._add_looks(shards)
+        elif self.looks is not None:
             shards.share_(self.looks)
+
+    def _add_looks(self, shards: Shards) -> None:
+        """Add up what the processes have noted in this epoch. The last look is that of the latest step, and of the last
+        process if several made one in it. Each counts what was forgotten between its own looks."""
+        assert self.looks is not None
+        assert self.before is not None
+        assert self.turn is not None
+        latest = shards.gathered(self.turn).flip(0).argmax(0, keepdim=True)
+        right = shards.gathered(self.looks[:, RIGHT].contiguous()).flip(0).gather(0, latest)[0]
+        noted = self.looks[:, LOOKS : CONFIDENCE + 1] - self.before[:, LOOKS : CONFIDENCE + 1]
+        shards.sum_(noted)
+        self.looks.copy_(self.before)
+        self.looks[:, LOOKS : CONFIDENCE + 1] += noted
+        self.looks[:, RIGHT] = right
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The sums, for a checkpoint inside an epoch."""
@@ -140,7 +173,7 @@ class EpochStatistics:
                 *("loss_sum", "norm_sum", "skipped", "samples", "steps", "bad_step"),
                 *("predictions", "attention", "looks"),
             )
-        }
+        } | ({} if self.before is None else {"before": self.before, "turn": self.turn})
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         """Load the sums that `state_dict` gave."""
@@ -148,10 +181,14 @@ class EpochStatistics:
             value = state[name]
             if value is not None:
                 getattr(self, name).copy_(value)
-        for name in ("norm_sum", "skipped", "looks"):  # checkpoints of earlier versions have none
+        for name in ("norm_sum", "skipped", "looks", "before", "turn"):  # not in every checkpoint
             value, own = state.get(name), getattr(self, name)
             if value is not None and own is not None:
                 own.copy_(value)
+        if self.looks is not None and self.before is not None and self.seen is not None:
+            self.seen.copy_(self.looks[:, LOOKS])
+            if state.get("before") is None:
+                self.before.copy_(self.looks)
         bad = state["bad_step"]
         assert bad is not None
         self.counts[2] = torch.where(bad < 0, self.steps, bad - 1)

@@ -218,6 +218,7 @@ class Single(Training):
             answers=data.task.unseen(len(data.given), device),
             looks=new_looks(labels) if data.task.name == DEFAULT else None,
             skips=amp == torch.float16,
+            anywhere=method.shares > 0 and world.size > 1,
         )
         self.record = Record(config, data, method, statistics, labels)
         batch_size = min(config.data.batch_size, own)

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from PIL import Image
 from rich.console import Console
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
-from fastnoise.cleaning.channel import fit_channel
+from fastnoise.cleaning.channel import Channel, fit_both, of_one_kind
 from fastnoise.cleaning.decisions import Decision, DecisionLog, read_decisions
 from fastnoise.cleaning.judge import make_judges, train_judge
 from fastnoise.cleaning.mixture import bootstrap, fit
@@ -143,7 +144,7 @@ def test_the_channel_tells_noise_from_the_mistakes_of_networks(noise: str, even:
     z = log_softmax(5 * scores, 1)  # of networks that are too sure
     assert 0.7 < (z.argmax(1) == truth).mean() < 0.9
     unknown = np.full(count, -1)
-    channel = fit_channel(z, given, unknown)
+    (channel,) = of_one_kind([fit_both(z, given, unknown)])
     assert channel.even == even
     assert channel.rate == pytest.approx(wrong.mean(), abs=0.02)
     assert channel.scale == pytest.approx(0.4, rel=0.15)
@@ -152,6 +153,15 @@ def test_the_channel_tells_noise_from_the_mistakes_of_networks(noise: str, even:
     assert not (probability > 0.9).any() or wrong[probability > 0.9].mean() > 0.9
     everything = channel.posterior(z, given, truth)
     assert (everything == np.eye(classes)[truth]).all()
+
+
+def test_the_noise_is_of_one_kind_over_all_stretches_of_epochs() -> None:
+    def both(even: float, free: float) -> tuple[Channel, Channel]:
+        of = partial(Channel, 1.0, np.zeros(2), np.eye(2))
+        return of(even=True, evidence=even), of(even=False, evidence=free)
+
+    assert [each.even for each in of_one_kind([both(2, 1), both(9, 3)])] == [True, True]
+    assert [each.even for each in of_one_kind([both(2, 1), both(3, 9)])] == [False, False]
 
 
 def test_labels_that_are_wrong_as_networks_are_can_be_told() -> None:

@@ -1,6 +1,6 @@
 """The noise as a channel: from a network's answers to the chance that each given label is wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,13 +80,11 @@ class Channel:
         return np.asarray(chances)
 
 
-def fit_channel(
+def fit_both(
     z: Numbers, given: NDArray[np.int64], known: NDArray[np.int64], counts: Numbers | None = None
-) -> Channel:
-    """The channel that explains the given labels best, of those of `fit_both`: the one with more evidence.
-
-    Networks that mix two classes up look like people who mix them up, and only images of which the networks are sure
-    tell the two apart: without the price of its cells, a free matrix takes a weak network's mistakes for noise.
+) -> tuple[Channel, Channel]:
+    """Channels with two kinds of transition matrix: one rate of wrong labels, spread evenly over the other classes, and
+    a free matrix.
 
     Args:
         z: [N, C], log probabilities by networks that did not learn from the image's label.
@@ -94,20 +92,23 @@ def fit_channel(
         known: [N], the right class where it is known, -1 elsewhere.
         counts: [N], how often each image counts. None: once.
     """
-    return max(fit_both(z, given, known, counts), key=lambda channel: channel.evidence)
-
-
-def fit_both(
-    z: Numbers, given: NDArray[np.int64], known: NDArray[np.int64], counts: Numbers | None = None
-) -> tuple[Channel, Channel]:
-    """Channels with two kinds of transition matrix: one rate of wrong labels, spread evenly over the other classes, and
-    a free matrix. Arguments as in `fit_channel`."""
     classes = z.shape[1]
     seen = np.eye(classes) * 0.5 + 0.5 / classes  # begin where each disagreement is noise
     np.add.at(seen, (np.where(known >= 0, known, z.argmax(1)), given), 1.0 if counts is None else counts)
     start = Channel(1.0, np.zeros(classes), seen / seen.sum(1, keepdims=True), even=True)
     even, free = (refit(replace(start, even=even), z, given, known, counts, ITERATIONS) for even in (True, False))
     return even, free
+
+
+def of_one_kind(found: Sequence[tuple[Channel, Channel]]) -> list[Channel]:
+    """Of what `fit_both` found for each of several answers to the same labels, the even channels or the free ones.
+
+    The noise is the same whoever answers. It is even if that has more evidence by all answers: networks that mix two
+    classes up look like people who mix them up, and only images of which the networks are sure tell the two apart, so
+    that weak answers leave a free matrix less evidence than the price of its cells.
+    """
+    kind = 0 if all(even.evidence > free.evidence for even, free in found) else 1
+    return [both[kind] for both in found]
 
 
 def refit(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import beta
 
-from .channel import Channel, Numbers, carry_over, fit_channel, refit
+from .channel import Numbers, carry_over, fit_both, of_one_kind, refit
 from .mixture import bootstrap, fit
 from .pool import Judged
 from .testimony import SPANS, Testimony
@@ -114,7 +114,7 @@ def reach(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> Verdic
     """Join what the networks said.
 
     With several networks, each image is judged first by the one that did not learn from its label. The noise is what
-    explains the given labels best by these answers (`fit_channel`), over the epochs whose answers explain them best.
+    explains the given labels best by these answers (`fit_both`), over the epochs whose answers explain them best.
     All networks together know more of an image, though some have learnt from its label; the noise that was found, and
     how far they were led by the labels (`carry_over`), turn their mean into probabilities. A single network, which
     learnt from all labels, is asked for margins alone (`fit`).
@@ -214,14 +214,15 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
     random = np.random.default_rng(seed)
     most = max(1, FITTED_NUMBERS // len(judged.data.class_names))
     fitted = np.sort(random.choice(len(given), most, replace=False)) if len(given) > most else np.arange(len(given))
-    found: list[tuple[Channel, Numbers, int]] = []
+    answers: list[Numbers] = []
     for span in range(len(SPANS)):
         unseen = np.zeros(testimonies[0].logits[span].shape)
         for said in testimonies:
             unseen[said.held] = said.logits[span][said.held]
-        unseen = np.asarray(log_softmax(unseen, 1))
-        found.append((fit_channel(unseen[fitted], given[fitted], known[fitted]), unseen, span))
-    channel, unseen, span = max(found, key=lambda each: each[0].evidence)
+        answers.append(np.asarray(log_softmax(unseen, 1)))
+    channels = of_one_kind([fit_both(unseen[fitted], given[fitted], known[fitted]) for unseen in answers])
+    span = int(np.argmax([channel.evidence for channel in channels]))
+    channel, unseen = channels[span], answers[span]
     logits = np.mean([said.logits[span] for said in testimonies], axis=0).astype(np.float64)
     together = np.asarray(log_softmax(logits, 1))
     asked = fitted[known[fitted] < 0] if (known[fitted] < 0).any() else fitted
@@ -236,7 +237,7 @@ def _of_several(judged: Judged, testimonies: Sequence[Testimony], seed: int) -> 
         if counts[of_asked].any():  # of few unknown labels a sample may have none
             rates.append(1 - float(np.average(right, weights=counts[of_asked])))
         cells.append(again.transition)
-    spans = [each.rate for each, _, _ in found if each.even == channel.even]
+    spans = [each.rate for each in channels]
     deviation = float(
         np.hypot((np.std(rates) if rates else 0.0) * np.sqrt(len(fitted) / len(given)), np.std(spans))
         * (known < 0).mean()

@@ -36,7 +36,20 @@ LAYERS = (
     {"benchmarks"},
 )
 """From the ground up: a file imports its own layer and those before it."""
-GROUND = {"_C", "checks", "config", "errors", "fields", "files", "lazy", "options", "own", "schedules", "texts"}
+GROUND = {
+    "_C",
+    "checks",
+    "config",
+    "errors",
+    "fields",
+    "files",
+    "lazy",
+    "options",
+    "own",
+    "schedules",
+    "sources",
+    "texts",
+}
 """Files beside the layers. Every layer but the kernels may import them, and they import none from the engine up."""
 
 ALLOWED = {("commands.bench", "benchmarks")}

@@ -73,6 +73,9 @@ def test_results_are_kept_and_known_labels_used(
     assert [line.split(",")[1] for line in lines[1:]] == ["abc"[label] for label in moved]
     assert set(verdict.probability[:50]) == {0, 1}
     assert not {0, 1} & set(other.probability[:50]), "known no more"
+    with pytest.raises(ConfigError, match=r"holds a cleaning with epochs 3, not 4"):
+        fastnoise.clean(images, labels, names=names, class_names=list("abc"), **settings | {"epochs": 4})
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "arrays" / "labels.npy"), moved)
     with pytest.raises(ConfigError, match=r"out .* holds a cleaning of other images"):
         fastnoise.clean(images[::-1], moved, names=names, class_names=list("abc"), **settings)
 

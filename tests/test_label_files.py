@@ -68,6 +68,20 @@ def test_samples_are_found_by_their_names(kind: str) -> None:
     assert labels_of(sheet("l.tsv", "image\tlabel", [row.replace(",", "\t") for row in rows])) == (LABELS, how)
 
 
+def test_a_column_of_any_name_may_name_the_samples() -> None:
+    """As pandas writes it, with or without the number of each row."""
+    order = [3, 0, 4, 2, 1]
+    rows = [f"{NAMES[place]},{place % 2},{CLASSES[LABELS[place]]}" for place in order]
+    how = "by name, of column Datei"
+    assert labels_of(sheet("l.csv", "Datei,fold,label", rows)) == (LABELS, how)
+    numbered = [f"{number},{row}" for number, row in enumerate(rows)]
+    assert labels_of(sheet("l.csv", ",Datei,fold,label", numbered)) == (LABELS, how)
+    with pytest.raises(DataError, match="1 of 5 names are of no image of this data set"):
+        labels_of(sheet("l.csv", "Datei,fold,label", [*rows[1:], "other.png,0,cat"]))
+    by_row = [f"note {number},{label}" for number, label in enumerate(LABELS)]
+    assert labels_of(sheet("l.csv", "remark,label", by_row)) == (LABELS, "by row")
+
+
 def test_positions_come_after_names_and_rows_last() -> None:
     order = [3, 0, 4, 2, 1]
     rows = [f"{place},{LABELS[place]}" for place in order]

@@ -18,7 +18,8 @@ from ..fields import checked
 from ..files import write_atomically, write_json, write_text
 from ..recipes import recipe
 from .defaults import FOLDS, METHOD, SETTINGS
-from .run import ARRAYS, CleanOptions
+from .review import SETTINGS as SETTINGS_FILE
+from .run import ARRAYS, CleanOptions, claim, settings_of
 from .run import clean as clean_dataset
 from .verdict import Verdict
 
@@ -103,6 +104,8 @@ def _clean(
     default = recipe(method, name, "none", model=settings.get("model")).replace(SETTINGS)
     config = default.replace(checked(default, settings, "clean: {}".format))
     options = CleanOptions(out, folds, jobs, threads)
+    if (out / SETTINGS_FILE).exists():
+        claim(out, settings_of(config, options))  # which refuses other settings before anything is written
     _write(out / ARRAYS, dataset)
     console = Console(file=io.StringIO()) if quiet else None
     return clean_dataset(config, options, console).verdict

@@ -1,7 +1,7 @@
 """The images that are judged, and what each network learns from."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +12,8 @@ from ..data import ImageDataset
 from ..data.table import ImageTable, joined
 from ..engine.prepare import RunData, load_data, load_images
 from ..errors import ConfigError, DataError
+from ..noise.files import LabelFile, read_label_file
+from ..noise.samples import rows_beside
 
 TRAIN = "train"
 
@@ -91,9 +93,11 @@ def load_judged(
     """
     dataset = load_images(config) if dataset is None else dataset
     splits = np.full(len(dataset.train), TRAIN)
-    own_parts = tested and dataset.given_labels and config.data.limit_train is None and dataset.train.form == "classes"
-    if own_parts and (config.noise.noise == "none" or not dataset.human_labels):  # which are of training images alone
-        dataset, splits = _whole(dataset)
+    joins = tested and dataset.given_labels and config.data.limit_train is None and dataset.train.form == "classes"
+    if joins and config.noise.noise != "none":  # which is put on all of them, if it can be
+        joins = False
+        if not dataset.human_labels and _known_alike(dataset):
+            dataset, splits = _whole(dataset)
     data = load_data(config, dataset)
     if data.task.name != "classification":
         raise ConfigError(f"{dataset.name} is for {data.task.name}; only labels of classification are judged")
@@ -102,45 +106,112 @@ def load_judged(
     unknown = np.setdiff1d(np.arange(total), data.positions).tolist()
     left_out = {every[place]: str(splits[place]) for place in unknown}
     names = tuple(every[place] for place in data.positions.tolist())
+    splits = splits[data.positions]
+    if joins:
+        parts = _parts(dataset, replace(data.train, labels=data.given), data.clean)
+        if config.noise.labels is not None:
+            file = read_label_file(config.noise.labels, data.task.outputs)
+            for place, part in enumerate(parts[1:], 1):
+                parts[place], lost, note = _as_the_file_says(file, data.task.read_labels(file), dataset, part)
+                left_out |= dict.fromkeys(lost, part.split)
+                data = replace(data, notes=(*data.notes, *note))
+        table, right, splits = _joined(dataset, parts)
+        if len(table) > len(data.train):
+            names = _names(table) or tuple(map(str, range(len(table))))
+            clean = right if (right >= 0).any() else None
+            noisy = data.task.brought(table.labels, None, data.noisy.spec)
+            places = np.arange(len(table))
+            data = replace(data, train=table, given=table.labels, clean=clean, noisy=noisy, positions=places)
     known = np.full(len(data.given), UNKNOWN)
     if data.clean is not None and (data.clean < 0).any():  # if all are known they measure and have no other use
         known = data.clean.copy()
     if decisions:
-        places = {name: place for place, name in enumerate(names)}
+        places_of = {name: place for place, name in enumerate(names)}
         classes = {name: label for label, name in enumerate(data.class_names)}
         for name, label in decisions.items():
             if label not in classes:
                 raise DataError(f"the decision that {name} is {label}: {dataset.name} has no such class")
-            if name in places:  # images may have been removed since
-                known[places[name]] = classes[label]
+            if name in places_of:  # images may have been removed since
+                known[places_of[name]] = classes[label]
     judged = replace(
         data,
         validation=None,
         validation_given=None,
         test=replace(data.train, labels=data.given),
         second_tests={},
+        rest_hash="",  # true labels that measure may come while networks are trained; `sha256` has what counts
     )
-    return Judged(judged, splits[data.positions], names, known, dataset.given_labels, left_out)
+    return Judged(judged, splits, names, known, dataset.given_labels, left_out)
 
 
-def _whole(dataset: ImageDataset) -> tuple[ImageDataset, NDArray[np.str_]]:
-    """The user's data set with its validation and test images among the training images, and the part that each image
-    belongs to. Images that were drawn to be the test set go back to their places."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The images of a part of a data set, with their given labels."""
+
+    split: str
+    table: ImageTable
+    clean: NDArray[np.int64] | None
+    """[N], the right classes, -1 where they are unknown; None if all are."""
+
+
+def _parts(dataset: ImageDataset, train: ImageTable, clean: NDArray[np.int64] | None) -> list[_Part]:
+    """Training images with their given labels, and the user's validation and test images."""
     test = dataset.test if dataset.test_given is None else replace(dataset.test, labels=dataset.test_given)
-    parts = [(TRAIN, dataset.train, dataset.clean_labels)]
-    for split, table, clean in (
+    parts, seen = [_Part(TRAIN, train, clean)], [dataset.train]
+    for split, table, right in (
         ("validation", dataset.validation, dataset.validation_clean),
         ("test", test, dataset.test_clean),
     ):
-        if table is not None and not any(_same(table, other) for _, other, _ in parts):
-            parts.append((split, table, clean))  # validation images can be the test images too
-    table = joined([table for _, table, _ in parts])
-    splits = np.repeat([split for split, _, _ in parts], [len(table) for _, table, _ in parts])
-    right = [np.full(len(table), UNKNOWN) if clean is None else clean for _, table, clean in parts]
-    clean = np.concatenate(right)
-    if dataset.drawn_test and len(table) > len(dataset.train) and table.origin is not None:
+        if table is not None and not any(_same(table, other) for other in seen):
+            parts.append(_Part(split, table, right))  # validation images can be the test images too
+            seen.append(table)
+    return parts
+
+
+def _as_the_file_says(
+    file: LabelFile, labels: NDArray[np.int64], dataset: ImageDataset, part: _Part
+) -> tuple[_Part, list[str], list[str]]:
+    """Validation or test images with the `labels` of a file's rows, where it has rows for them, and without those whose
+    labels are -1 there; the names of these; and a note of how many the file leaves as they are."""
+    rows = rows_beside(file, dataset, part.table)
+    own = int((rows < 0).sum())
+    note = [f"{own} {part.split} images are judged by the labels of {dataset.name}: the file has none for them"]
+    given = np.where(rows >= 0, labels[rows], part.table.labels)
+    kept, lost = np.flatnonzero(given >= 0), np.flatnonzero(given < 0)
+    table = replace(part.table, labels=np.maximum(given, 0))
+    clean = part.clean
+    if len(lost):
+        table, clean = table.take(kept), None if clean is None else clean[kept]
+    names = _names(part.table)
+    return _Part(part.split, table, clean), [names[place] for place in lost.tolist()], note if own else []
+
+
+def _joined(dataset: ImageDataset, parts: Sequence[_Part]) -> tuple[ImageTable, NDArray[np.int64], NDArray[np.str_]]:
+    """All images with their given labels, their right classes (-1 where they are unknown), and the part of each. Images
+    that were drawn to be the test set go back to their places."""
+    table = joined([part.table for part in parts])
+    clean = np.concatenate([np.full(len(part.table), UNKNOWN) if part.clean is None else part.clean for part in parts])
+    splits = np.repeat([part.split for part in parts], [len(part.table) for part in parts])
+    if dataset.drawn_test and len(parts) > 1 and table.origin is not None:
         order = np.argsort(table.origin)
         table, clean, splits = replace(table.take(order), origin=None), clean[order], np.full(len(table), TRAIN)
+    return table, clean, splits
+
+
+def _known_alike(dataset: ImageDataset) -> bool:
+    """Whether the right classes are known of all images, or of none."""
+    known = [part.clean is not None and bool((part.clean >= 0).all()) for part in _own_parts(dataset)]
+    none = [part.clean is None or bool((part.clean < 0).all()) for part in _own_parts(dataset)]
+    return all(known) or all(none)
+
+
+def _own_parts(dataset: ImageDataset) -> list[_Part]:
+    return _parts(dataset, dataset.train, dataset.clean_labels)
+
+
+def _whole(dataset: ImageDataset) -> tuple[ImageDataset, NDArray[np.str_]]:
+    """The user's data set with its validation and test images among the training images, and the part of each."""
+    table, clean, splits = _joined(dataset, _own_parts(dataset))
     return replace(dataset, train=table, clean_labels=clean, validation=None, test_given=None, test_clean=None), splits
 
 

@@ -117,8 +117,7 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
         raise ConfigError(f"--val-fraction {config.data.val_fraction}: clean judges every image; drop the option")
     if config.method.method == "simclr":
         raise ConfigError("--method simclr learns from no labels and judges none; take elr, nal or ce")
-    settings = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
-    fresh = claim(options.out, {"folds": options.folds, **settings})
+    fresh = claim(options.out, settings_of(config, options))
     log = options.out / DECISIONS
     try:
         decided = read_decisions(log)
@@ -149,6 +148,12 @@ def clean(config: RunConfig, options: CleanOptions, console: "Console | None" = 
     for line in describe(finding, options, config.data.dataset):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return finding
+
+
+def settings_of(config: RunConfig, options: CleanOptions) -> dict[str, Any]:
+    """What `claim` keeps of a cleaning."""
+    fields = {name: value for name, value in config.flat().items() if value is not None and name != "run_dir"}
+    return {"folds": options.folds, **fields}
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> bool:

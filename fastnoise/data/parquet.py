@@ -9,8 +9,10 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date
+from decimal import Decimal
 from functools import partial
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -210,11 +212,13 @@ def _batches(pq: Any, path: Path, columns: Sequence[str]) -> Iterator[list[dict[
 
 def _written(label: Any, where: str, column: str) -> str:
     """A class as a text, empty if it is unknown; DataError, which says `where` it is, for what is no class."""
-    if isinstance(label, float) and label.is_integer():
+    if isinstance(label, float | Decimal) and isfinite(label) and label == int(label):
         label = int(label)
+    if isinstance(label, bytes):  # a text of a writer that does not say so
+        label = label.decode("utf-8", "backslashreplace")
     if label is None or label in (-1, "-1") or (isinstance(label, float) and isnan(label)):
         return ""
-    if not isinstance(label, int | str):
+    if not isinstance(label, int | str | date):
         raise DataError(f"{where} has the class {shown(label)} in column {column!r}; give an integer or a name")
     return str(label)
 

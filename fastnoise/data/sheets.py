@@ -63,13 +63,21 @@ class Sheet:
             raise DataError(f"{self.source}: no column {wanted}; {nearest(names[0], [*filter(None, self.names)])}")
         return found
 
-    def column(self, name: str | int, *, empty: bool = False, different: bool = False) -> list[str]:
+    def column(
+        self,
+        name: str | int,
+        *,
+        empty: bool = False,
+        different: bool = False,
+        advice: str = "fill it in or drop the line",
+    ) -> list[str]:
         """The R texts of a column, by its name in the sheet or its place.
 
         Args:
             name: as in `names`, or the place of the column, counted from 0.
             empty: whether fields may be empty.
             different: whether no two texts may be the same, as names of samples may not.
+            advice: what to do with an empty field, if none may be.
 
         DataError names the line of the first field that breaks this.
         """
@@ -79,7 +87,7 @@ class Sheet:
         first: dict[str, int] = {}
         for number, text in enumerate(texts):
             if not empty and not text.strip():
-                raise self.error(number, f"{called} is empty; fill it in or drop the line")
+                raise self.error(number, f"{called} is empty; {advice}")
             if different and first.setdefault(text, number) != number:
                 raise self.error(number, f"{called}: {shown(text)} is in line {self.lines[first[text]]} too; drop one")
         return texts

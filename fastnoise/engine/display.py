@@ -32,7 +32,7 @@ class RunConsole(Console):
     """What the system said."""
 
     def __init__(self, width: int | None = None):
-        super().__init__(width=width, markup=False)
+        super().__init__(width=width, markup=False, emoji=False)  # which FILE.csv:label: may look like too
 
     def print(self, *objects: Any, **options: Any) -> None:
         if self.lost is not None:

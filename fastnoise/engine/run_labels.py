@@ -13,7 +13,7 @@ from ..data import stratified_split
 from ..errors import ConfigError, DataError
 from ..noise.files import read_label_file
 from ..noise.result import known_labels
-from ..noise.samples import match, with_clean
+from ..noise.samples import match, rows_beside, with_clean
 from ..tasks import Task
 from ..tasks.base import Labels, differing
 
@@ -48,6 +48,8 @@ def _from_file(
     note = f"labels of {Path(source).name}: matched {found.how}"
     if len(rows) < count:
         note += f"; {count - len(rows)} of {count} training images have no known label and are left out"
+    if unused := int((rows_beside(file, dataset, dataset.test) >= 0).sum()):
+        note += f"; its labels of {unused} test images are not used"
     return task.brought(labels[rows], clean, f"file:{Path(source).name}"), positions, note
 
 

@@ -1,9 +1,9 @@
 """Files of labels: csv, tsv, json, npy, npz, pt and txt in; csv out. What is in them is read and never executed."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class LabelFile:
     noisy     what fastnoise wrote, if the file is of its own and no part of it is named
     classes   what the classes are called whose numbers are the labels, if the file says so
     texts     whether the labels were written as texts, so that a number may be the name of a class
+    others    further columns by name, [N] texts each, of a file without names: one may name the samples after all
     partial   whether it is of a run, and leaves out samples that were held out for validation or not used
     where     says of a row, counted from 0, where in the file it is
     """
@@ -57,6 +58,7 @@ class LabelFile:
     noisy: NoisyLabels | None = None
     classes: tuple[str, ...] | None = None
     texts: bool = False
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     partial: bool = False
     where: Callable[[int], str] = "position {}".format
 
@@ -320,6 +322,8 @@ def _from_columns(
                 f"{source}: no column {wanted!r}, name one as FILE.csv:COLUMN: {nearest(wanted, list(sheet.names))}"
             )
         values = _texts(sheet, sheet.names.index(found))
+        rest = [name for name in rest if name != found]
+    unused = [] if key else [name for name in rest if name and name not in names]
     return LabelFile(
         source,
         values,
@@ -328,6 +332,7 @@ def _from_columns(
         index=None if index is None else _positions(sheet, index),
         clean=None if clean is None or names else _texts(sheet, sheet.names.index(clean), empty="-1"),
         texts=True,
+        others={name: tuple(row[sheet.names.index(name)] for row in sheet.rows) for name in unused},
         partial={"position", "corrected"} <= set(sheet.names),
         where=where,
     )
@@ -342,7 +347,8 @@ def _key(sheet: Sheet, names: Sequence[str], part: str) -> str | None:
 def _texts(sheet: Sheet, place: int, empty: str = "") -> NDArray[Any]:
     """A column as integers if all of its fields are some, else as texts, as 01 is too, which may be a name. Fields may
     be empty if `empty` says what stands for them."""
-    found = sheet.column(sheet.names[place] if sheet.names else place, empty=bool(empty))
+    name = sheet.names[place] if sheet.names else place
+    found = sheet.column(name, empty=bool(empty), advice="fill it in, or write -1 if the label is unknown")
     texts = [text.strip() or empty for text in found]
     if all(map(is_plain_integer, texts)):
         return _from_integers(sheet.source, list(map(int, texts)))

@@ -1,5 +1,6 @@
 """Which row of a label file is of which training sample: by names, by positions, or by row."""
 
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import shown
+from ..data.images import extensions
 from ..data.table import ImageDataset, ImageTable
 from ..data.texts import picked
 from ..errors import DataError
@@ -35,7 +37,8 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
     """Find the rows of the first `count` training samples.
 
     Samples are found by name if both the file and the data set have names: by the whole name, or by the end of a path
-    if that fits one sample only. Rows of validation and test images are passed over. Otherwise they are found by their
+    if that fits one sample only. A column of another name counts if it holds such names. Rows of validation and test
+    images are passed over. Otherwise they are found by their
     positions in the training set, and only if the file has neither by row. It then has a row for each training image,
     for each of the first `count`, or for each image of a set of which some were held out for the test.
 
@@ -50,9 +53,9 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
             names the first three.
     """
     total = len(dataset.train)
-    if file.names and dataset.train.names:
-        others = () if dataset.validation is None else dataset.validation.names
-        places, how = _by_name(file, dataset.train.names, tuple(dict.fromkeys((*dataset.test.names, *others))))
+    found_by = _named(file, dataset)
+    if found_by is not None:
+        places, how = found_by
     elif file.index is not None:
         wrong = np.flatnonzero((file.index < 0) | (file.index >= total)).tolist()
         if wrong:
@@ -118,6 +121,51 @@ def _origin(train: ImageTable, test: ImageTable) -> NDArray[np.int64] | None:
         return None
     whole = np.sort(np.concatenate([train.origin, test.origin]))
     return train.origin if np.array_equal(whole, np.arange(len(whole))) else None
+
+
+def rows_beside(file: LabelFile, dataset: ImageDataset, table: ImageTable) -> NDArray[np.int64]:
+    """The row of a file for each image of a `table` of validation or test images, int64 [M], -1 where it has none.
+
+    They are found as training samples are (`match`), by name, or by row in a file of all images of which some were held
+    out for the test. Positions are those of training samples.
+    """
+    rows = np.full(len(table), -1)
+    total = len(dataset.train)
+    if (found := _named(file, dataset)) is not None:
+        row_of = dict(zip(found[0].tolist(), range(len(file)), strict=True))
+        place_of = {name: total + place for place, name in enumerate(_tested(dataset))}
+        rows = np.array([row_of.get(place_of[name], -1) for name in table.names])
+    elif file.index is None and len(file) == total + len(dataset.test) and table.origin is not None:
+        rows = table.origin if _origin(dataset.train, dataset.test) is not None else rows
+    return rows
+
+
+def _tested(dataset: ImageDataset) -> tuple[str, ...]:
+    """The names of all test and validation images, each once."""
+    others = () if dataset.validation is None else dataset.validation.names
+    return tuple(dict.fromkeys((*dataset.test.names, *others)))
+
+
+def _named(file: LabelFile, dataset: ImageDataset) -> tuple[NDArray[np.int64], str] | None:
+    """What `_by_name` finds, if both the file and the data set have names. Without a column that is called as one of
+    names, another counts whose texts are all of samples; one with names of images of which some are not is refused, if
+    there are no positions either."""
+    names = dataset.train.names
+    if not names:
+        return None
+    if file.names:
+        return _by_name(file, names, _tested(dataset))
+    for column, texts in file.others.items():
+        if len(set(texts)) < len(texts) or all(text.strip().isdigit() for text in texts):
+            continue  # of groups or numbers
+        try:
+            places, how = _by_name(replace(file, names=texts), names, _tested(dataset))
+        except DataError:
+            if file.index is None and all(os.path.splitext(text)[1].lower() in extensions() for text in texts):
+                raise
+            continue
+        return places, f"{how}, of column {column}"
+    return None
 
 
 def _by_name(file: LabelFile, names: Sequence[str], tested: Sequence[str]) -> tuple[NDArray[np.int64], str]:

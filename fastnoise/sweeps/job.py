@@ -149,7 +149,7 @@ def run_assignment(assignment: Assignment, together: Together = here) -> int:
     """
     from rich.console import Console
 
-    console = Console(width=120, markup=False)
+    console = Console(width=120, markup=False, emoji=False)
     locks = Locks(assignment.folder)
     try:
         for job in assignment.jobs:

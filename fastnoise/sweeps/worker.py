@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
     assert isinstance(job.config, RunConfig)
     config = job.config.replace({"run_dir": str(run_folder(assignment.folder, job.name))})
     try:
-        console = Console(width=120, markup=False)
+        console = Console(width=120, markup=False, emoji=False)
         train(config, resume=content["resume"], console=console, **content["told"])
         return 0
     except SystemExit:  # another process says what went wrong

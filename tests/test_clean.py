@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from fastnoise.cleaning.testimony import SPANS, Judge, Testimony
 from fastnoise.cleaning.verdict import Verdict, _confused_alike, margins_of, reach
 from fastnoise.cli import main
 from fastnoise.config import RunConfig
+from fastnoise.engine.prepare import load_data
 from fastnoise.errors import CheckpointError, ConfigError, DataError
 from fastnoise.recipes import recipe
 from fastnoise.report.gallery import SIDE, Picture, Suspect, gallery_page
@@ -408,6 +410,25 @@ def test_a_file_of_labels_is_judged_for_all_images(parts: bool, photos: Path, tm
     }
     tested = {name for name, split in zip(judged.names, judged.splits, strict=True) if split == "test"}
     assert tested == {name for name in judged.names if name.startswith("test/")}
+
+
+def test_images_that_a_file_of_labels_leaves_out_keep_theirs(photos: Path, tmp_path: Path) -> None:
+    """If they are for tests; and files of one name in two folders are told apart by it."""
+    config = settings(dataset=f"folder:{photos}")
+    for name in ("red", "blue"):
+        (photos / name / "more").mkdir()
+        shutil.copy(photos / name / f"{name}-39.png", photos / name / "more")
+    plain = load_judged(config)
+    table = load_data(config).train
+    lines = [f"{name},{'blue' if name.startswith('red') else 'red'}" for name in table.names]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+    judged = load_judged(config.replace({"labels": str(tmp_path / "labels.csv")}))
+    assert judged.names == plain.names
+    turned = np.isin(judged.names, table.names)
+    assert 0 < turned.sum() == len(table) < len(judged.names)
+    np.testing.assert_array_equal(judged.given != plain.given, turned)
+    beside = len(judged.names) - len(table)
+    assert any(note.startswith(f"{beside} test images are judged by the labels of") for note in judged.data.notes)
 
 
 def test_noise_on_ones_own_images_is_judged_blind(photos: Path) -> None:

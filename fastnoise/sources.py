@@ -1,5 +1,6 @@
 """The files of a user's whose content decides what a run computes, beside code: labels, lists, weights, noise."""
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.names import LIST
+from .errors import DataError
 
 FILES = ("labels", "encoder", "dataset", "noise")
 """The fields that can name such a file."""
@@ -35,8 +37,12 @@ def _path(name: str, value: Any) -> Path | None:
         spec = parse(value)
         file = spec.name if spec.kind == "matrix" else spec.posteriors
         return None if file is None else Path(file)
-    if name == "labels" and not Path(value).is_file():
-        return Path(value.rpartition(":")[0])  # FILE.npz:ARRAY
+    if name == "labels":
+        from .noise.files import split_source
+
+        with contextlib.suppress(DataError):
+            return split_source(value)[0]
+        return None
     return Path(value)
 
 

@@ -429,6 +429,12 @@ def test_images_that_a_file_of_labels_leaves_out_keep_theirs(photos: Path, tmp_p
     np.testing.assert_array_equal(judged.given != plain.given, turned)
     beside = len(judged.names) - len(table)
     assert any(note.startswith(f"{beside} test images are judged by the labels of") for note in judged.data.notes)
+    lines = [f"{name},red" for name in judged.names]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+    unused = f"training does not use the labels of {beside} validation or test images"
+    config = config.replace({"labels": str(tmp_path / "labels.csv")})
+    assert any(note.endswith(unused) for note in load_data(config).notes)
+    assert not any(note.endswith(unused) for note in load_judged(config).data.notes), "clean does"
 
 
 def test_noise_on_ones_own_images_is_judged_blind(photos: Path) -> None:

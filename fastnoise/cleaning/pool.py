@@ -11,6 +11,7 @@ from ..config import RunConfig
 from ..data import ImageDataset
 from ..data.table import ImageTable, joined
 from ..engine.prepare import RunData, load_data, load_images
+from ..engine.run_labels import UNUSED
 from ..errors import ConfigError, DataError
 from ..noise.files import LabelFile, read_label_file
 from ..noise.samples import rows_beside
@@ -96,8 +97,10 @@ def load_judged(
     joins = tested and dataset.given_labels and config.data.limit_train is None and dataset.train.form == "classes"
     if joins and config.noise.noise != "none":  # which is put on all of them, if it can be
         joins = False
-        if not dataset.human_labels and _known_alike(dataset):
-            dataset, splits = _whole(dataset)
+        whole, parts_of_whole = _whole(dataset)
+        known_alike = whole.clean_labels is None or bool((whole.clean_labels >= 0).all())
+        if not dataset.human_labels and known_alike:
+            dataset, splits = whole, parts_of_whole
     data = load_data(config, dataset)
     if data.task.name != "classification":
         raise ConfigError(f"{dataset.name} is for {data.task.name}; only labels of classification are judged")
@@ -111,10 +114,12 @@ def load_judged(
         parts = _parts(dataset, replace(data.train, labels=data.given), data.clean)
         if config.noise.labels is not None:
             file = read_label_file(config.noise.labels, data.task.outputs)
+            labels, notes = data.task.read_labels(file), [note for note in data.notes if not note.startswith(UNUSED)]
             for place, part in enumerate(parts[1:], 1):
-                parts[place], lost, note = _as_the_file_says(file, data.task.read_labels(file), dataset, part)
+                parts[place], lost, note = _as_the_file_says(file, labels, dataset, part)
                 left_out |= dict.fromkeys(lost, part.split)
-                data = replace(data, notes=(*data.notes, *note))
+                notes += note
+            data = replace(data, notes=tuple(notes))
         table, right, splits = _joined(dataset, parts)
         if len(table) > len(data.train):
             names = _names(table) or tuple(map(str, range(len(table))))
@@ -198,20 +203,9 @@ def _joined(dataset: ImageDataset, parts: Sequence[_Part]) -> tuple[ImageTable, 
     return table, clean, splits
 
 
-def _known_alike(dataset: ImageDataset) -> bool:
-    """Whether the right classes are known of all images, or of none."""
-    known = [part.clean is not None and bool((part.clean >= 0).all()) for part in _own_parts(dataset)]
-    none = [part.clean is None or bool((part.clean < 0).all()) for part in _own_parts(dataset)]
-    return all(known) or all(none)
-
-
-def _own_parts(dataset: ImageDataset) -> list[_Part]:
-    return _parts(dataset, dataset.train, dataset.clean_labels)
-
-
 def _whole(dataset: ImageDataset) -> tuple[ImageDataset, NDArray[np.str_]]:
     """The user's data set with its validation and test images among the training images, and the part of each."""
-    table, clean, splits = _joined(dataset, _own_parts(dataset))
+    table, clean, splits = _joined(dataset, _parts(dataset, dataset.train, dataset.clean_labels))
     return replace(dataset, train=table, clean_labels=clean, validation=None, test_given=None, test_clean=None), splits
 
 

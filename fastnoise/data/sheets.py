@@ -22,7 +22,7 @@ TRUE_LABELS = ("clean_label", "clean_labels", "true")
 """What a column of the true classes is called."""
 
 _WHOLE = re.compile(r"(-?\d+)(?:\.0+)?", re.ASCII)
-"""An integer, or one as a float: pandas writes a column of integers with gaps so."""
+"""An integer, or one as a float."""
 
 Headless = Callable[[Sequence[str]], bool]
 """Says of the fields of a file's first line whether they are values and not the names of columns."""
@@ -137,6 +137,13 @@ def read_sheet(path: str | Path, *, source: str | None = None, headless: Headles
     return Sheet(source, names, tuple(map(tuple, rows)), tuple(lines))
 
 
+def whole_number(text: str) -> str | None:
+    """The integer that a text is, of which pandas writes one as a float in columns with gaps: 3.0 is 3. None for any
+    other text."""
+    found = _WHOLE.fullmatch(text)
+    return None if found is None else found[1]
+
+
 def read_classes(
     given: Sequence[str], true: Sequence[str], error: Callable[[int, str], DataError]
 ) -> tuple[list[str], list[str]]:
@@ -151,10 +158,11 @@ def read_classes(
     Raises:
         DataError: a number below 0, or a true one below -1.
     """
-    found = {text: _WHOLE.fullmatch(text) for text in {*given, *true} - {""}}
-    if not all(found.values()):
+    found = {text: whole_number(text) for text in {*given, *true} - {""}}
+    plain = {text: number for text, number in found.items() if number is not None}
+    if len(plain) < len(found):
         return list(given), ["" if text == "-1" else text for text in true]
-    plain = {text: match[1] for text, match in found.items() if match} | {"": ""}
+    plain[""] = ""
     plain_given, plain_true = ([plain[text] for text in column] for column in (given, true))
     for place, text in enumerate(plain_given):
         if text.startswith("-"):

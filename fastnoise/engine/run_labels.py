@@ -13,16 +13,19 @@ from ..data import stratified_split
 from ..errors import ConfigError, DataError
 from ..noise.files import read_label_file
 from ..noise.result import known_labels
-from ..noise.samples import match, rows_beside, with_clean
+from ..noise.samples import match, with_clean
 from ..tasks import Task
 from ..tasks.base import Labels, differing
+
+UNUSED = "of that file training does not use the"
+"""How a line begins that says so of labels."""
 
 
 def _from_file(
     source: str, dataset: datasets.ImageDataset, task: Task, count: int
-) -> tuple[noise.NoisyLabels, NDArray[np.int64], str]:
+) -> tuple[noise.NoisyLabels, NDArray[np.int64], tuple[str, ...]]:
     """What a file says of the first `count` samples: the labels of those that it has one for, the positions of these,
-    and a line that says how they were found."""
+    and lines that say how they were found and what is not used."""
     file = replace(read_label_file(source, task.outputs), source=f"--labels {source}")
     found = match(file, dataset, count)
     labels = task.read_labels(file)
@@ -48,9 +51,8 @@ def _from_file(
     note = f"labels of {Path(source).name}: matched {found.how}"
     if len(rows) < count:
         note += f"; {count - len(rows)} of {count} training images have no known label and are left out"
-    if unused := int((rows_beside(file, dataset, dataset.test) >= 0).sum()):
-        note += f"; its labels of {unused} test images are not used"
-    return task.brought(labels[rows], clean, f"file:{Path(source).name}"), positions, note
+    unused = (f"{UNUSED} labels of {found.beside} validation or test images",) if found.beside else ()
+    return task.brought(labels[rows], clean, f"file:{Path(source).name}"), positions, (note, *unused)
 
 
 def _noisy_labels(config: RunConfig, dataset: datasets.ImageDataset, task: Task, count: int) -> noise.NoisyLabels:
@@ -102,8 +104,7 @@ def run_labels(
     to say of them."""
     if config.noise.labels is None:
         return _noisy_labels(config, dataset, task, count), np.arange(count), ()
-    noisy, positions, note = _from_file(config.noise.labels, dataset, task, count)
-    return noisy, positions, (note,)
+    return _from_file(config.noise.labels, dataset, task, count)
 
 
 def true_where_known(noisy: noise.NoisyLabels, task: Task) -> tuple[noise.NoisyLabels, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..checks import shown
 from ..data import sheets
-from ..data.sheets import FILES, TRUE_LABELS, Sheet, read_sheet
+from ..data.sheets import FILES, TRUE_LABELS, Sheet, read_sheet, whole_number
 from ..data.unpickle import read_torch_arrays
 from ..errors import DataError, nearest
 from ..files import csv_text, write_atomically
@@ -91,7 +91,7 @@ def read_label_file(source: str, columns: Sequence[str] = ()) -> LabelFile:
     Raises:
         DataError: the file can't be read or holds something else.
     """
-    path, part = _split(source)
+    path, part = split_source(source)
     with _reading(f"{source}: can't read labels", f"{source}: not a file of labels"):
         match path.suffix.lower():
             case ".npy":
@@ -121,8 +121,8 @@ def _reading(unreadable: str, foreign: str) -> Iterator[None]:
         raise DataError(f"{foreign}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
-def _split(source: str) -> tuple[Path, str]:
-    """The file and what stands behind the colon after its suffix."""
+def split_source(source: str) -> tuple[Path, str]:
+    """The file and what stands behind the colon after its suffix. DataError for a file of another kind."""
     path, part = Path(source), ""
     if path.suffix.lower() not in FORMATS:
         file, colon, part = source.rpartition(":")
@@ -165,10 +165,9 @@ def integers(file: LabelFile) -> Labels:
 
 
 def plain_number(text: str) -> str:
-    """A whole number without its decimal places, of which pandas writes one in columns with gaps: 3.0 is 3. Any other
-    text as it is."""
-    number, dot, places = text.partition(".")
-    return number if dot and places and not places.strip("0") and _is_integer(number) else text
+    """A whole number without its decimal places (`whole_number`), any other text as it is."""
+    number = whole_number(text)
+    return number if number is not None and _is_integer(number) else text
 
 
 def _from_npz(source: str, path: Path, part: str) -> LabelFile:

@@ -27,10 +27,12 @@ class Matched:
 
     rows    int64 [n], -1 for a sample that the file leaves out
     how     in words: "by name"
+    beside  how many rows are of validation and test images, and passed over
     """
 
     rows: NDArray[np.int64]
     how: str
+    beside: int = 0
 
 
 def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = False) -> Matched:
@@ -80,7 +82,7 @@ def match(file: LabelFile, dataset: ImageDataset, count: int, *, part: bool = Fa
             f"{file.source}: it has no label for {len(missing)} of {count} training images: "
             f"{first_of(found, len(missing))}; write -1 for a label that is not known"
         )
-    return Matched(rows, how)
+    return Matched(rows, how, len(places) - len(order))
 
 
 def first_of(found: Iterable[str], count: int) -> str:
@@ -107,6 +109,7 @@ def _by_row(file: LabelFile, dataset: ImageDataset, count: int) -> Matched:
         return Matched(
             origin[:count],
             f"by row of the {found} images in the order of their names, of which {total} are the training set{why}",
+            found - total,
         )
     first = f", or --limit-train {found} to train on the first {found}" if found < total else ""
     raise DataError(
@@ -136,7 +139,7 @@ def rows_beside(file: LabelFile, dataset: ImageDataset, table: ImageTable) -> ND
         place_of = {name: total + place for place, name in enumerate(_tested(dataset))}
         rows = np.array([row_of.get(place_of[name], -1) for name in table.names])
     elif file.index is None and len(file) == total + len(dataset.test) and table.origin is not None:
-        rows = table.origin if _origin(dataset.train, dataset.test) is not None else rows
+        return table.origin if _origin(dataset.train, dataset.test) is not None else rows
     return rows
 
 
